@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""skbus: the Linux network stack taken apart into processes."""

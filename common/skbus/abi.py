@@ -1,0 +1,444 @@
+# SPDX-License-Identifier: MIT
+"""The schema of what crosses between processes: one table, one ABI number.
+
+A message is two ZeroMQ frames, `[meta, data]`. `meta` is one msgpack array
+
+    [ABI, sender, epoch, [entry, [item, ...], entry, [item, ...], ...]]
+
+in which runs of items for one entry lie together, in the order in which they were sent. An
+entry is named after the function of the callee that takes it. An item is a positional tuple:
+an skb (`SKB_FIELDS`), or one of the NamedTuples below. Inline payload lies in `data`, in the
+order of the skbs; payload in the pool is only named, by its place.
+
+Every entry with payload is an skb entry, whose `cb` is the NamedTuple given in `SKB_ENTRIES`.
+Addresses are bytes of length 4 (or 16); ports, lengths and times are ints; `sk` is a socket's
+number; `req` is the asker's number for a request, 0 where no answer is wanted.
+"""
+
+from typing import Final, NamedTuple
+
+ABI: Final = 1
+
+
+# ---- every process ----------------------------------------------------------------------
+
+
+class Hello(NamedTuple):
+    """A process is up; sent to its neighbours at start, and as the answer to theirs."""
+
+    process: str
+    epoch: int
+    answer: bool
+
+
+class Barrier(NamedTuple):
+    """`leg` 0 goes down, 1 up, 2 down, 3 up (DESIGN section 8); joined at every process."""
+
+    token: int
+    leg: int
+
+
+# ---- nic -> ip ---------------------------------------------------------------------------
+
+
+class RegisterNetdevice(NamedTuple):
+    """A device is there, or has changed. `process` is where `dev_queue_xmit` goes."""
+
+    process: str
+    dev: str
+    ifindex: int
+    dev_addr: bytes
+    mtu: int
+    features: int
+    gso_max_size: int
+    up: bool
+
+
+# ---- ip -> transports --------------------------------------------------------------------
+
+
+class RcvCb(NamedTuple):
+    """cb of an skb that ip hands to a transport: `data` is at the transport header,
+    `network_header` at the IP header; padding is trimmed, fragments are reassembled."""
+
+    saddr: bytes
+    daddr: bytes
+    tos: int
+    ttl: int
+    mtu: int
+    """MTU of the route back to saddr, bytes."""
+
+
+class ErrHandler(NamedTuple):
+    """`tcp_v4_err` and `udp_err`: an ICMP error about a packet that we sent.
+
+    `payload` is what ICMP quoted from the transport header on (8 bytes or more)."""
+
+    type: int
+    code: int
+    info: int
+    """Next-hop MTU for ICMP_FRAG_NEEDED, else 0."""
+    offender: bytes
+    saddr: bytes
+    """Source of the quoted packet: our address."""
+    daddr: bytes
+    payload: bytes
+
+
+class RouteRet(NamedTuple):
+    """The answer to IpRouteOutputKey. err is an errno, 0 for success."""
+
+    req: int
+    err: int
+    saddr: bytes
+    daddr: bytes
+    oif: int
+    mtu: int
+    rt_type: int
+    genid: int
+
+
+class RtCacheFlush(NamedTuple):
+    """Routes or addresses changed: what was cached of an older genid is stale."""
+
+    genid: int
+
+
+class InetdevEvent(NamedTuple):
+    """An address of ours, with its device; sent to every transport when it registers, and on
+    change. `up` False: it is gone."""
+
+    ifindex: int
+    dev: str
+    addr: bytes
+    prefixlen: int
+    broadcast: bytes
+    mtu: int
+    features: int
+    gso_max_size: int
+    up: bool
+
+
+# ---- transports -> ip --------------------------------------------------------------------
+
+
+class InetAddProtocol(NamedTuple):
+    """Deliver IP protocol `protocol` to `process`, by the entries `handler` and `err_handler`."""
+
+    protocol: int
+    process: str
+    handler: str
+    err_handler: str
+
+
+class InetDelProtocol(NamedTuple):
+    protocol: int
+    process: str
+
+
+class IpRouteOutputKey(NamedTuple):
+    """Which route, source address and MTU lead to daddr? saddr b'' is for ip to choose."""
+
+    req: int
+    process: str
+    daddr: bytes
+    saddr: bytes
+    oif: int
+    tos: int
+
+
+class XmitCb(NamedTuple):
+    """cb of an skb that a transport hands to `ip_queue_xmit` or `ip_send_skb`.
+
+    `data` is at the transport header. csum_start and csum_offset are set for CHECKSUM_PARTIAL,
+    with the transport's checksum field seeded by the folded pseudo-header sum."""
+
+    saddr: bytes
+    daddr: bytes
+    protocol: int
+    tos: int
+    ttl: int
+    """0: `ip_default_ttl`"""
+    df: bool
+    oif: int
+    """0: by route"""
+    options: bytes
+
+
+class IcmpSendCb(NamedTuple):
+    """cb of an skb, as `RcvCb` describes it, for which ip shall send an ICMP error."""
+
+    type: int
+    code: int
+    info: int
+
+
+# ---- socket -> tcp, udp ------------------------------------------------------------------
+
+
+class InitSock(NamedTuple):
+    """`tcp_v4_init_sock`, `udp_init_sock`: socket number sk begins."""
+
+    sk: int
+    family: int
+    protocol: int
+
+
+class GetPort(NamedTuple):
+    """`inet_csk_get_port`, `udp_v4_get_port` (bind). reuse: bit 0 SO_REUSEADDR, 1 SO_REUSEPORT.
+    addr of zeros is the wildcard; port 0 asks for an automatic one. SkRet.val: [addr, port]"""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+    reuse: int
+    ifindex: int
+
+
+class ListenStart(NamedTuple):
+    """`inet_csk_listen_start`. SkRet.val: [addr, port]. Again on a listener: a new backlog."""
+
+    sk: int
+    req: int
+    backlog: int
+
+
+class Connect(NamedTuple):
+    """`tcp_v4_connect`, `ip4_datagram_connect`. SkRet answers once route and ports are settled
+    (val: [laddr, lport]); for TCP, SkStateChange or SkErrorReport then tells the outcome."""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+
+
+class Disconnect(NamedTuple):
+    """`tcp_disconnect`, `udp_disconnect` (connect to AF_UNSPEC)."""
+
+    sk: int
+    req: int
+
+
+class Recvmsg(NamedTuple):
+    """The application took `copied` bytes from sk's receive queue (`tcp_cleanup_rbuf`)."""
+
+    sk: int
+    copied: int
+
+
+class Accept(NamedTuple):
+    """The application accepted `child` from listener `sk` (`inet_csk_accept`)."""
+
+    sk: int
+    child: int
+
+
+class Shutdown(NamedTuple):
+    """how: 1 RCV_SHUTDOWN, 2 SEND_SHUTDOWN, 3 both (`tcp_shutdown`)."""
+
+    sk: int
+    how: int
+
+
+class Close(NamedTuple):
+    """`tcp_close`, `udp_lib_close`. unread: bytes that the application left unread (TCP answers
+    with RST). linger: SO_LINGER's seconds, -1 if off; 0 aborts."""
+
+    sk: int
+    unread: int
+    linger: int
+
+
+class Setsockopt(NamedTuple):
+    """value is what setsockopt(2) was given. SkRet.val: None. Options of SOL_SOCKET that a
+    transport must know (SO_RCVBUF, SO_SNDBUF, SO_KEEPALIVE, ...) are passed on too."""
+
+    sk: int
+    req: int
+    level: int
+    optname: int
+    value: bytes
+
+
+class Getsockopt(NamedTuple):
+    """SkRet.val: the option's bytes."""
+
+    sk: int
+    req: int
+    level: int
+    optname: int
+    optlen: int
+
+
+class TcpSendmsgCb(NamedTuple):
+    """cb of `tcp_sendmsg`: the payload is the skb's frags (head is empty; the skb is lent, and
+    the bytes stay with the socket layer until SkWriteSpace). flags: MSG_MORE, MSG_OOB, MSG_EOR."""
+
+    sk: int
+    flags: int
+
+
+class UdpSendmsgCb(NamedTuple):
+    """cb of `udp_sendmsg`: the payload is the skb's head and frags, which go with it.
+    addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...)."""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+    flags: int
+    tos: int
+    ttl: int
+
+
+# ---- tcp, udp -> socket ------------------------------------------------------------------
+
+
+class SkRet(NamedTuple):
+    """The answer to a request. err is an errno, 0 for success; val depends on the request."""
+
+    sk: int
+    req: int
+    err: int
+    val: object
+
+
+class SkStateChange(NamedTuple):
+    """`sk.sk_state_change`: TCP state (Linux's numbers: TCP_ESTABLISHED 1, ...) and addresses."""
+
+    sk: int
+    state: int
+    saddr: bytes
+    sport: int
+    daddr: bytes
+    dport: int
+
+
+class ReqskQueueAdd(NamedTuple):
+    """`inet_csk_reqsk_queue_add`: an established `child` waits in listener sk's accept queue."""
+
+    sk: int
+    child: int
+    saddr: bytes
+    sport: int
+    daddr: bytes
+    dport: int
+
+
+class SkWriteSpace(NamedTuple):
+    """`sk.sk_write_space`: `acked` more bytes of the send queue are done with (TCP: acknowledged,
+    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion."""
+
+    sk: int
+    acked: int
+    sndbuf: int
+
+
+class SkErrorReport(NamedTuple):
+    """`sk.sk_error_report`: errno for SO_ERROR. hard: the connection is over."""
+
+    sk: int
+    err: int
+    hard: bool
+
+
+class TcpFin(NamedTuple):
+    """`tcp_fin`: the peer sent FIN, after all data that was handed up."""
+
+    sk: int
+
+
+class TcpDone(NamedTuple):
+    """`tcp_done`: the connection is over and sk's number may be forgotten once it is closed."""
+
+    sk: int
+
+
+class DataReadyCb(NamedTuple):
+    """cb of `sk_data_ready`: payload for sk, in order (TCP), or one datagram (UDP: from saddr,
+    sport to daddr, dport). `data` is at the payload. flags: 1 PSH, 2 urgent byte is the last."""
+
+    sk: int
+    saddr: bytes
+    sport: int
+    daddr: bytes
+    dport: int
+    ifindex: int
+    flags: int
+    seq: int
+
+
+ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
+    # every process
+    "hello": Hello,
+    "barrier": Barrier,
+    # nic -> ip
+    "register_netdevice": RegisterNetdevice,
+    # ip -> transports
+    "tcp_v4_err": ErrHandler,
+    "udp_err": ErrHandler,
+    "ip_route_output_ret": RouteRet,
+    "rt_cache_flush": RtCacheFlush,
+    "inetdev_event": InetdevEvent,
+    # transports -> ip
+    "inet_add_protocol": InetAddProtocol,
+    "inet_del_protocol": InetDelProtocol,
+    "ip_route_output_key": IpRouteOutputKey,
+    # socket -> tcp
+    "tcp_v4_init_sock": InitSock,
+    "inet_csk_get_port": GetPort,
+    "inet_csk_listen_start": ListenStart,
+    "tcp_v4_connect": Connect,
+    "tcp_disconnect": Disconnect,
+    "tcp_recvmsg": Recvmsg,
+    "inet_csk_accept": Accept,
+    "tcp_shutdown": Shutdown,
+    "tcp_close": Close,
+    "tcp_setsockopt": Setsockopt,
+    "tcp_getsockopt": Getsockopt,
+    # socket -> udp
+    "udp_init_sock": InitSock,
+    "udp_v4_get_port": GetPort,
+    "ip4_datagram_connect": Connect,
+    "udp_disconnect": Disconnect,
+    "udp_recvmsg": Recvmsg,
+    "udp_shutdown": Shutdown,
+    "udp_lib_close": Close,
+    "udp_setsockopt": Setsockopt,
+    "udp_getsockopt": Getsockopt,
+    # tcp, udp -> socket
+    "sk_ret": SkRet,
+    "sk_state_change": SkStateChange,
+    "inet_csk_reqsk_queue_add": ReqskQueueAdd,
+    "sk_write_space": SkWriteSpace,
+    "sk_error_report": SkErrorReport,
+    "tcp_fin": TcpFin,
+    "tcp_done": TcpDone,
+}
+"""Entries without payload: never dropped by a full pipe."""
+
+SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
+    # nic -> ip: data is at the network header, mac_header is set
+    "ip_rcv": None,
+    "arp_rcv": None,
+    # ip -> nic: data is at the Ethernet header, skb.dev is the ifindex
+    "dev_queue_xmit": None,
+    # ip -> transports
+    "tcp_v4_rcv": RcvCb,
+    "udp_rcv": RcvCb,
+    # transports -> ip
+    "ip_queue_xmit": XmitCb,
+    "ip_send_skb": XmitCb,
+    "icmp_send": IcmpSendCb,
+    # socket -> tcp, udp
+    "tcp_sendmsg": TcpSendmsgCb,
+    "udp_sendmsg": UdpSendmsgCb,
+    # tcp, udp -> socket
+    "sk_data_ready": DataReadyCb,
+}
+"""Entries whose items are skbs; the value is the type of `cb`."""
+
+LOSSLESS_SKB_ENTRIES: Final = frozenset({"tcp_sendmsg", "sk_data_ready"})
+"""Bounded by windows and buffers, so a full pipe holds them back instead of dropping them."""

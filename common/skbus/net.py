@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""struct net: what a core is given instead of globals (`include/net/net_namespace.h`).
+
+Every function of a layer takes the `Net` of its process first. It carries the time, randomness,
+counters, sysctls, timers, the pool, the trace, and the outbox: where the kernel would call into
+another layer, a core calls `net.call(process, entry, item)`.
+
+A layer subclasses Net for its own state. Nothing here does I/O: the shell (`skbus.service`) or
+the simulation (`skbus.testing`) sets `now`, delivers entries and empties the outbox.
+"""
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any, Final, Protocol, TypeVar
+
+from skbus.dropreason import REASONS
+from skbus.pool import Allocator, Pool, StalePlaceError
+from skbus.skbuff import Frag, SkBuff
+from skbus.snmp import Mib
+from skbus.sysctl import Sysctl
+from skbus.timer import Timers
+
+MSEC: Final = 1_000_000
+SEC: Final = 1_000_000_000
+
+
+class Clock(Protocol):
+    """Where a shell's time comes from."""
+
+    def now(self) -> int: ...
+
+
+class TraceEvent(tuple[int, str, str, int, Mapping[str, object]]):
+    """(time in ns, process, function, skb id, details)"""
+
+    __slots__ = ()
+
+
+Self = TypeVar("Self", bound="Net")
+
+
+class Net:
+    """The state of one process of one stack.
+
+    name: the process's name, e.g. "tcp" or "nic.eth0": where messages for it are sent.
+    now: ns of the stack's clock, the same for everything in a batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        rand: Random,
+        pool: Pool,
+        alloc: Allocator | None = None,
+        sysctl: Sysctl | None = None,
+        epoch: int = 1,
+    ) -> None:
+        self.name = name
+        self.now = 0
+        self.rand = rand
+        self.pool = pool
+        self.alloc = alloc
+        self.sysctl = sysctl or Sysctl()
+        self.epoch = epoch
+        self.mib = Mib()
+        self.drops: dict[str, int] = {}
+        self.timers: Timers[Any] = Timers()
+        self.outbox: dict[str, list[tuple[str, Any]]] = {}
+        self.tracing = False
+        """True while someone listens: `if net.tracing: net.trace(...)`."""
+        self.trace_events: list[TraceEvent] = []
+        self.log_events: list[tuple[str, str, Mapping[str, object]]] = []
+        # conservation: born + received == sent + consumed + dropped + held
+        self.skb_born = 0
+        self.skb_received = 0
+        self.skb_sent = 0
+        self.skb_consumed = 0
+        self.skb_dropped = 0
+        self._next_id = (rand.getrandbits(31) << 32) | 1
+
+    # ---- calls into other processes ----------------------------------------------------
+
+    def call(self, process: str, entry: str, item: tuple[object, ...]) -> None:
+        """Append a call of `entry` in another process, with a NamedTuple of `skbus.abi`."""
+        box = self.outbox.get(process)
+        if box is None:
+            box = self.outbox[process] = []
+        box.append((entry, item))
+
+    def call_skb(self, process: str, entry: str, skb: SkBuff) -> None:
+        """The same with an skb, which is then the other process's."""
+        self.skb_sent += 1
+        box = self.outbox.get(process)
+        if box is None:
+            box = self.outbox[process] = []
+        box.append((entry, skb))
+
+    # ---- skbs --------------------------------------------------------------------------
+
+    def alloc_skb(self, head: bytes = b"", frags: tuple[Frag, ...] = (), **fields: Any) -> SkBuff:
+        """A new skb with a new id."""
+        self.skb_born += 1
+        self._next_id += 1
+        skb = SkBuff(head, frags, id=self._next_id, **fields)
+        skb.tstamp = self.now
+        return skb
+
+    def skb_clone(self, skb: SkBuff) -> SkBuff:
+        """The same packet once more, under the same id; the clone owns no pool slot."""
+        self.skb_born += 1
+        return skb.clone()
+
+    def consume_skb(self, skb: SkBuff) -> None:
+        """The skb has served its purpose: its pool slots are given back."""
+        self.skb_consumed += 1
+        if skb.frags and not skb.lent:
+            self.pool.free_frags(skb.frags)
+
+    def kfree_skb(self, skb: SkBuff, reason: str, **details: object) -> None:
+        """`kfree_skb_reason`: drop, count and trace. `reason` is one of `dropreason.REASONS`,
+        without the prefix SKB_DROP_REASON_."""
+        name = "SKB_DROP_REASON_" + reason
+        if name not in REASONS:
+            raise ValueError(f"no such drop reason: {name}")
+        self.skb_dropped += 1
+        self.drops[name] = self.drops.get(name, 0) + 1
+        if skb.frags and not skb.lent:
+            self.pool.free_frags(skb.frags)
+        if self.tracing:
+            self.trace("kfree_skb_reason", skb, reason=name, **details)
+
+    def skb_bytes(self, skb: SkBuff) -> bytes:
+        """The skb's bytes from `data` on, copied together. StalePlaceError as `Pool.view`."""
+        head = skb.head[skb.data :] if skb.data else skb.head
+        return head + self.pool.gather(skb.frags) if skb.frags else head
+
+    def get_random_u32(self) -> int:
+        """32 random bits, from the source that the shell or the simulation gave."""
+        return self.rand.getrandbits(32)
+
+    # ---- seeing inside -----------------------------------------------------------------
+
+    def trace(self, function: str, skb: SkBuff | None = None, **details: object) -> None:
+        """One event of a packet's journey; call it only `if net.tracing`."""
+        self.trace_events.append(
+            TraceEvent((self.now, self.name, function, skb.id if skb else 0, details))
+        )
+
+    def info(self, function: str, **details: object) -> None:
+        """Something that a person running the stack wants to know; never once a packet."""
+        self.log_events.append(("info", function, details))
+
+    def warning(self, function: str, **details: object) -> None:
+        """Something that is wrong, with its cause and remedy in the details."""
+        self.log_events.append(("warning", function, details))
+
+    # ---- timers ------------------------------------------------------------------------
+
+    def mod_timer(self, timer: Any, expires: int) -> None:
+        """Arm or move a `skbus.timer.Timer`; expires in ns of the stack's clock."""
+        self.timers.mod_timer(timer, expires, self.now)
+
+    def del_timer(self, timer: Any) -> bool:
+        """Disarm; True if it was pending."""
+        return self.timers.del_timer(timer)
+
+
+N = TypeVar("N", bound=Net, contravariant=True)
+
+Handler = Callable[[Any, Any], None]
+
+
+class Core(Protocol):
+    """A layer without I/O: what the shell and the simulation drive.
+
+    `entries` maps each entry that this layer takes to a function `(net, item)`. `start` runs
+    once, `peer_up` whenever a neighbour says hello with a new epoch (it has been started or
+    restarted, and knows nothing of us). `idle` runs once after each batch, before the flush.
+    """
+
+    net: Net
+    entries: Mapping[str, Handler]
+
+    def start(self) -> None: ...
+
+    def peer_up(self, process: str) -> None: ...
+
+    def idle(self) -> None: ...
+
+    def held(self) -> int:
+        """skbs that are neither consumed nor passed on (queues); for conservation."""
+        ...
+
+    def barrier_edges(self) -> tuple[list[str], list[str]]:
+        """(processes above, processes below) that a barrier passes through."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """What `skbus status` shows of this layer."""
+        ...
+
+
+__all__ = [
+    "MSEC",
+    "SEC",
+    "Clock",
+    "Core",
+    "Handler",
+    "Net",
+    "StalePlaceError",
+    "TraceEvent",
+]

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: MIT
+"""The payload pool: packets' bytes in shared memory, named by places (DESIGN section 4).
+
+    region   [ header 64 B | state words, u32 a slot | slots of class 0 | slots of class 1 | ... ]
+
+One process allocates in a region; anyone who holds a place reads it, and its owner gives it
+back. A slot's state word is its generation: odd while the slot is in use, even while it is free.
+Giving back is one store of gen + 1 by the one owner, so nobody takes a lock and nobody sends a
+message; the allocator finds what came back by looking at the words of the slots that are out.
+A place whose generation is not the word any more is stale: its bytes are someone else's.
+
+A region is a file in the pool directory (tmpfs), named by its number in hex; or, in simulations,
+just a bytearray.
+"""
+
+import mmap
+import os
+import struct
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from skbus.skbuff import Frag, Place
+
+_MAGIC: Final = 0x736B6275
+_HEADER: Final = struct.Struct("=IIII")  # magic, version, region number, number of classes
+_CLASS: Final = struct.Struct("=II")  # slot size, number of slots
+_HEADER_SIZE: Final = 64
+_VERSION: Final = 1
+
+DEFAULT_CLASSES: Final = ((2048, 8192), (16384, 256), (66560, 768))
+"""(slot size, slots): 16 MB, 4 MB and 51 MB of address space; pages are used when touched."""
+
+
+class PoolError(Exception):
+    """A region that cannot be used; the text says which and why."""
+
+
+class StalePlaceError(PoolError):
+    """A place whose slot was given back, or that no region has."""
+
+
+class Region:
+    """One region, as its readers see it."""
+
+    def __init__(self, number: int, buf: mmap.mmap | bytearray) -> None:
+        self.number = number
+        self._buf = buf
+        self.mem = memoryview(buf)
+        if len(self.mem) < _HEADER_SIZE:
+            raise PoolError(f"region {number:08x} is {len(self.mem)} bytes: too short for a header")
+        magic, version, found, nclasses = _HEADER.unpack_from(self.mem)
+        if magic != _MAGIC or version != _VERSION or found != number or not 1 <= nclasses <= 6:
+            raise PoolError(f"region {number:08x} has a header that is not ours or not version 1")
+        self.classes = [_CLASS.unpack_from(self.mem, 16 + 8 * i) for i in range(nclasses)]
+        self.nslots = sum(n for _, n in self.classes)
+        self.words = self.mem[_HEADER_SIZE : _HEADER_SIZE + 4 * self.nslots].cast("I")
+        self.starts: list[int] = []
+        self.sizes: list[int] = []
+        at = _data_start(self.nslots)
+        for size, n in self.classes:
+            self.starts += range(at, at + size * n, size)
+            self.sizes += [size] * n
+            at += size * n
+        if at > len(self.mem):
+            raise PoolError(f"region {number:08x} is {len(self.mem)} bytes, {at} are needed")
+
+    def view(self, slot: int, gen: int, offset: int, length: int) -> memoryview:
+        """The bytes of a place. StalePlaceError where the slot is not in generation `gen`."""
+        if not 0 <= slot < self.nslots or self.words[slot] != gen:
+            raise StalePlaceError(f"region {self.number:08x} slot {slot} generation {gen} is gone")
+        if offset < 0 or length < 0 or offset + length > self.sizes[slot]:
+            raise StalePlaceError(
+                f"{offset}+{length} is outside slot {slot} of {self.sizes[slot]} bytes"
+            )
+        start = self.starts[slot] + offset
+        return self.mem[start : start + length]
+
+    def free(self, slot: int, gen: int) -> bool:
+        """Give a slot back; False (and nothing done) where that has happened already."""
+        if not 0 <= slot < self.nslots or self.words[slot] != gen:
+            return False
+        self.words[slot] = (gen + 1) & 0xFFFFFFFF
+        return True
+
+    def close(self) -> None:
+        """Unmap, if no view of it is left."""
+        try:
+            self.words.release()
+            self.mem.release()
+            if isinstance(self._buf, mmap.mmap):
+                self._buf.close()
+        except BufferError:
+            pass  # a view is still in use: the mapping goes with it
+
+
+def _data_start(nslots: int) -> int:
+    return -(-(_HEADER_SIZE + 4 * nslots) // 4096) * 4096
+
+
+class Allocator(Region):
+    """A region, as the one process that allocates in it sees it."""
+
+    def __init__(self, number: int, buf: mmap.mmap | bytearray) -> None:
+        super().__init__(number, buf)
+        self._free: list[list[int]] = []
+        self._out: list[set[int]] = []
+        at = 0
+        for _, n in self.classes:
+            slots = range(at, at + n)
+            # An adopted region: what is in use stays out until its holders give it back.
+            self._out.append({s for s in slots if self.words[s] & 1})
+            self._free.append([s for s in reversed(slots) if not self.words[s] & 1])
+            at += n
+        self.exhausted = 0
+        """How often there was no slot to be had."""
+
+    @staticmethod
+    def format(
+        number: int, buf: mmap.mmap | bytearray, classes: Iterable[tuple[int, int]]
+    ) -> "Allocator":
+        """Make `buf` an empty region."""
+        classes = list(classes)
+        _HEADER.pack_into(buf, 0, _MAGIC, _VERSION, number, len(classes))
+        for i, (size, n) in enumerate(classes):
+            _CLASS.pack_into(buf, 16 + 8 * i, size, n)
+        return Allocator(number, buf)
+
+    def alloc(self, size: int) -> tuple[int, int] | None:
+        """A slot of at least `size` bytes: (slot, generation), or None where all are in use."""
+        for i, (slot_size, _) in enumerate(self.classes):
+            if size > slot_size:
+                continue
+            free = self._free[i]
+            if free or self._reclaim(i):
+                slot = free.pop()
+                gen = (self.words[slot] + 1) & 0xFFFFFFFF
+                self.words[slot] = gen
+                self._out[i].add(slot)
+                return slot, gen
+        self.exhausted += 1
+        return None
+
+    def put(self, data: bytes | bytearray | memoryview) -> Place | None:
+        """Copy bytes into a new slot; None where the region is full."""
+        got = self.alloc(len(data))
+        if got is None:
+            return None
+        slot, gen = got
+        start = self.starts[slot]
+        self.mem[start : start + len(data)] = data
+        return (self.number, slot, gen, 0, len(data))
+
+    def room(self, place: Place) -> memoryview:
+        """The whole slot that a place lies in, to be written."""
+        start = self.starts[place[1]]
+        return self.mem[start : start + self.sizes[place[1]]]
+
+    def reclaim(self) -> None:
+        """Find what was given back. `alloc` does it when it must; once a batch keeps the
+        slots in use few, and so in the processor's cache."""
+        for i in range(len(self.classes)):
+            if self._out[i]:
+                self._reclaim(i)
+
+    def _reclaim(self, i: int) -> bool:
+        out = self._out[i]
+        words = self.words
+        if len(out) < 64:
+            back = [s for s in out if not words[s] & 1]
+        else:
+            slots = np.fromiter(out, dtype=np.int64, count=len(out))
+            states = np.frombuffer(words, dtype=np.uint32)
+            back = slots[(states[slots] & 1) == 0].tolist()
+        out.difference_update(back)
+        self._free[i] += back
+        return bool(back)
+
+    def in_use(self) -> int:
+        """How many slots are out and not given back."""
+        return sum(1 for out in self._out for s in out if self.words[s] & 1)
+
+    def sweep(self, held: Iterable[Place], born_before: dict[int, int]) -> int:
+        """Give back the slots of `born_before` (slot -> generation) that nobody in `held` names:
+        what a process took with it when it died. Returns how many."""
+        kept = {(p[1], p[2]) for p in held if p[0] == self.number}
+        return sum(
+            self.free(slot, gen) for slot, gen in born_before.items() if (slot, gen) not in kept
+        )
+
+    def snapshot(self) -> dict[int, int]:
+        """slot -> generation of all that is in use now."""
+        return {s: self.words[s] for out in self._out for s in out if self.words[s] & 1}
+
+
+class Pool:
+    """All regions that a process knows: finds the bytes of places and gives them back."""
+
+    def __init__(self, opener: Callable[[int], Region] | None = None) -> None:
+        self.regions: dict[int, Region] = {}
+        self._opener = opener
+        self.late = 0
+        """Places that were given back twice or after their generation had passed."""
+
+    def region(self, number: int) -> Region:
+        """The region of that number, mapped at first use."""
+        region = self.regions.get(number)
+        if region is None:
+            if self._opener is None:
+                raise StalePlaceError(f"no region {number:08x}")
+            region = self.regions[number] = self._opener(number)
+        return region
+
+    def view(self, place: Place) -> memoryview:
+        """The bytes of a place, without a copy. StalePlaceError where they are gone."""
+        region = self.regions.get(place[0])
+        if region is None:
+            region = self.region(place[0])
+        return region.view(place[1], place[2], place[3], place[4])
+
+    def view_frag(self, frag: Frag) -> memoryview | bytes:
+        """The bytes of a frag of either kind."""
+        return frag if isinstance(frag, bytes) else self.view(frag)
+
+    def gather(self, frags: tuple[Frag, ...]) -> bytes:
+        """The bytes of some frags, copied together."""
+        return b"".join([f if isinstance(f, bytes) else self.view(f) for f in frags])
+
+    def free(self, place: Place) -> None:
+        """Give a place's slot back."""
+        region = self.regions.get(place[0])
+        if region is None:
+            try:
+                region = self.region(place[0])
+            except PoolError:
+                self.late += 1
+                return
+        if not region.free(place[1], place[2]):
+            self.late += 1
+
+    def free_frags(self, frags: tuple[Frag, ...]) -> None:
+        """Give back the slots of all frags that are places."""
+        for frag in frags:
+            if not isinstance(frag, bytes):
+                self.free(frag)
+
+
+class PoolDir:
+    """The pool directory: where regions are files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(
+        self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
+    ) -> Allocator:
+        """Make a region. FileExistsError where the number is taken."""
+        classes = list(classes)
+        size = _data_start(sum(n for _, n in classes)) + sum(s * n for s, n in classes)
+        fd = os.open(
+            self._file(number),
+            os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o600,
+        )
+        try:
+            os.ftruncate(fd, size)
+            buf = mmap.mmap(fd, size)
+        finally:
+            os.close(fd)
+        return Allocator.format(number, buf, classes)
+
+    def adopt_or_create(
+        self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
+    ) -> Allocator:
+        """The region that an earlier life of this process left behind, or a new one."""
+        try:
+            return Allocator(number, self._map(number))
+        except (PoolError, OSError):
+            self.unlink(number)
+            return self.create(number, classes)
+
+    def open(self, number: int) -> Region:
+        """Map someone else's region. PoolError where there is none."""
+        try:
+            return Region(number, self._map(number))
+        except OSError as e:
+            raise StalePlaceError(f"no region {number:08x} in {self.path}: {e.strerror}") from e
+
+    def unlink(self, number: int) -> None:
+        """Take the region's name away; mappings of it stay."""
+        self._file(number).unlink(missing_ok=True)
+
+    def exists(self, number: int) -> bool:
+        """Is the region's file still there?"""
+        return self._file(number).exists()
+
+    def pool(self) -> Pool:
+        """A Pool that finds its regions here."""
+        return Pool(self.open)
+
+    def _file(self, number: int) -> Path:
+        return self.path / f"{number:08x}"
+
+    def _map(self, number: int) -> mmap.mmap:
+        fd = os.open(self._file(number), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            return mmap.mmap(fd, 0)
+        finally:
+            os.close(fd)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""Typed sysctls under Linux's names and defaults (`Documentation/networking/ip-sysctl.rst`).
+
+`Sysctl()["net.ipv4.tcp_sack"]` is the value; `set` takes text or a value and checks it. A core
+that reads a value on its packet path keeps no copy: a look-up is one dict access.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+Value = int | str | tuple[int, ...]
+
+
+class SysctlError(ValueError):
+    """An unknown name, or a value that the sysctl does not take; the text names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One sysctl: its default, bounds (for each number) and meaning."""
+
+    default: Value
+    low: int = 0
+    high: int = 2**31 - 1
+    doc: str = ""
+    words: tuple[str, ...] = ()
+
+
+def _spec(default: Value, low: int = 0, high: int = 2**31 - 1, doc: str = "") -> Spec:
+    return Spec(default, low, high, doc)
+
+
+SPECS: Final[dict[str, Spec]] = {
+    # net/core
+    "net.core.somaxconn": _spec(4096, 0, 65535, "limit of a listener's accept queue"),
+    "net.core.rmem_default": _spec(212992, 2304, doc="receive buffer of a socket, bytes"),
+    "net.core.rmem_max": _spec(4194304, 2304, doc="largest SO_RCVBUF, bytes"),
+    "net.core.wmem_default": _spec(212992, 4608, doc="send buffer of a socket, bytes"),
+    "net.core.wmem_max": _spec(4194304, 4608, doc="largest SO_SNDBUF, bytes"),
+    "net.core.netdev_max_backlog": _spec(1000, 1, doc="messages that a pipe holds"),
+    "net.core.netdev_budget": _spec(300, 1, doc="packets taken from a device at one wake-up"),
+    "net.core.optmem_max": _spec(131072, 0, doc="ancillary data of a socket, bytes"),
+    # ip
+    "net.ipv4.ip_forward": _spec(0, 0, 1, "forward packets between interfaces"),
+    "net.ipv4.ip_default_ttl": _spec(64, 1, 255, "time to live of what we send"),
+    "net.ipv4.ip_no_pmtu_disc": _spec(0, 0, 3, "0: discover path MTUs"),
+    "net.ipv4.ip_nonlocal_bind": _spec(0, 0, 1),
+    "net.ipv4.min_adv_mss": _spec(256, 0, 65535),
+    "net.ipv4.route.min_pmtu": _spec(552, 68, 65535, "smallest path MTU that is believed"),
+    "net.ipv4.route.mtu_expires": _spec(600, 1, doc="seconds that a path MTU is believed"),
+    "net.ipv4.ipfrag_high_thresh": _spec(4194304, 0, doc="memory for reassembly, bytes"),
+    "net.ipv4.ipfrag_low_thresh": _spec(3145728, 0),
+    "net.ipv4.ipfrag_time": _spec(30, 1, 255, "seconds that fragments wait for the rest"),
+    "net.ipv4.ipfrag_max_dist": _spec(64, 0),
+    "net.ipv4.icmp_echo_ignore_all": _spec(0, 0, 1),
+    "net.ipv4.icmp_echo_ignore_broadcasts": _spec(1, 0, 1),
+    "net.ipv4.icmp_ratelimit": _spec(1000, 0, doc="ms between ICMP errors to one host"),
+    "net.ipv4.icmp_ratemask": _spec(6168, 0, doc="ICMP types that are limited (bit mask)"),
+    "net.ipv4.icmp_msgs_per_sec": _spec(1000, 0, doc="ICMP errors a second, all hosts"),
+    "net.ipv4.icmp_msgs_burst": _spec(50, 0),
+    "net.ipv4.ping_group_range": _spec((1, 0), 0, 2**31 - 1),
+    "net.ipv4.igmp_max_memberships": _spec(20, 0),
+    "net.ipv4.igmp_max_msf": _spec(10, 0),
+    "net.ipv4.ip_local_port_range": _spec((32768, 60999), 1, 65535, "automatic ports"),
+    "net.ipv4.ip_local_reserved_ports": Spec(
+        "", doc="ports that are never automatic: 8080,9000-9100"
+    ),
+    "net.ipv4.ip_unprivileged_port_start": _spec(1024, 0, 65536),
+    # neighbours
+    "net.ipv4.neigh.default.mcast_solicit": _spec(3, 0, doc="ARP requests before giving up"),
+    "net.ipv4.neigh.default.ucast_solicit": _spec(3, 0),
+    "net.ipv4.neigh.default.app_solicit": _spec(0, 0),
+    "net.ipv4.neigh.default.retrans_time_ms": _spec(1000, 1),
+    "net.ipv4.neigh.default.base_reachable_time_ms": _spec(30000, 1),
+    "net.ipv4.neigh.default.delay_first_probe_time": _spec(5, 0, doc="seconds"),
+    "net.ipv4.neigh.default.gc_stale_time": _spec(60, 0, doc="seconds"),
+    "net.ipv4.neigh.default.gc_thresh3": _spec(1024, 1, doc="most neighbours"),
+    "net.ipv4.neigh.default.unres_qlen": _spec(101, 0, doc="packets kept per unresolved neighbour"),
+    "net.ipv4.neigh.default.unres_qlen_bytes": _spec(212992, 0),
+    "net.ipv4.conf.all.arp_ignore": _spec(0, 0, 8),
+    "net.ipv4.conf.all.arp_accept": _spec(0, 0, 2),
+    "net.ipv4.conf.all.rp_filter": _spec(0, 0, 2),
+    "net.ipv4.conf.all.accept_redirects": _spec(0, 0, 1),
+    "net.ipv4.conf.all.send_redirects": _spec(0, 0, 1),
+    "net.ipv4.conf.all.accept_source_route": _spec(0, 0, 1),
+    "net.ipv4.conf.all.log_martians": _spec(0, 0, 1),
+    "net.ipv4.conf.all.mc_forwarding": _spec(0, 0, 1),
+    # tcp
+    "net.ipv4.tcp_sack": _spec(1, 0, 1),
+    "net.ipv4.tcp_dsack": _spec(1, 0, 1),
+    "net.ipv4.tcp_fack": _spec(0, 0, 1),
+    "net.ipv4.tcp_timestamps": _spec(1, 0, 2, "1: with a random offset for each connection"),
+    "net.ipv4.tcp_window_scaling": _spec(1, 0, 1),
+    "net.ipv4.tcp_rmem": _spec((4096, 131072, 6291456), 1),
+    "net.ipv4.tcp_wmem": _spec((4096, 16384, 4194304), 1),
+    "net.ipv4.tcp_mem": _spec((190000, 250000, 380000), 1, doc="pages of 4096 bytes"),
+    "net.ipv4.tcp_adv_win_scale": _spec(1, -31, 31),
+    "net.ipv4.tcp_moderate_rcvbuf": _spec(1, 0, 1),
+    "net.ipv4.tcp_app_win": _spec(31, 0, 31),
+    "net.ipv4.tcp_syn_retries": _spec(6, 1, 127),
+    "net.ipv4.tcp_synack_retries": _spec(5, 0, 255),
+    "net.ipv4.tcp_syn_linear_timeouts": _spec(4, 0, 127),
+    "net.ipv4.tcp_retries1": _spec(3, 0, 255),
+    "net.ipv4.tcp_retries2": _spec(15, 0, 255),
+    "net.ipv4.tcp_orphan_retries": _spec(0, 0, 255),
+    "net.ipv4.tcp_fin_timeout": _spec(60, 1, doc="seconds in FIN_WAIT_2 without a user"),
+    "net.ipv4.tcp_max_tw_buckets": _spec(131072, 0),
+    "net.ipv4.tcp_tw_reuse": _spec(2, 0, 2),
+    "net.ipv4.tcp_max_orphans": _spec(131072, 0),
+    "net.ipv4.tcp_max_syn_backlog": _spec(4096, 0),
+    "net.ipv4.tcp_syncookies": _spec(1, 0, 2),
+    "net.ipv4.tcp_abort_on_overflow": _spec(0, 0, 1),
+    "net.ipv4.tcp_keepalive_time": _spec(7200, 1),
+    "net.ipv4.tcp_keepalive_intvl": _spec(75, 1),
+    "net.ipv4.tcp_keepalive_probes": _spec(9, 1, 127),
+    "net.ipv4.tcp_ecn": _spec(2, 0, 5),
+    "net.ipv4.tcp_ecn_fallback": _spec(1, 0, 1),
+    "net.ipv4.tcp_fastopen": _spec(1, 0, 0xFFFF),
+    "net.ipv4.tcp_fastopen_blackhole_timeout_sec": _spec(0, 0),
+    "net.ipv4.tcp_fastopen_key": Spec("", doc="key of the Fast Open cookies, hex"),
+    "net.ipv4.tcp_congestion_control": Spec("cubic"),
+    "net.ipv4.tcp_reordering": _spec(3, 1, 300),
+    "net.ipv4.tcp_max_reordering": _spec(300, 1),
+    "net.ipv4.tcp_recovery": _spec(1, 0, 7, "bit 0: RACK"),
+    "net.ipv4.tcp_early_retrans": _spec(3, 0, 4, "3: tail loss probe"),
+    "net.ipv4.tcp_frto": _spec(2, 0, 2),
+    "net.ipv4.tcp_retrans_collapse": _spec(1, 0, 1),
+    "net.ipv4.tcp_slow_start_after_idle": _spec(1, 0, 1),
+    "net.ipv4.tcp_no_metrics_save": _spec(0, 0, 1),
+    "net.ipv4.tcp_no_ssthresh_metrics_save": _spec(1, 0, 1),
+    "net.ipv4.tcp_min_rtt_wlen": _spec(300, 0, 86400),
+    "net.ipv4.tcp_rto_min_us": _spec(200000, 1),
+    "net.ipv4.tcp_rto_max_ms": _spec(120000, 1000, 120000),
+    "net.ipv4.tcp_mtu_probing": _spec(0, 0, 2),
+    "net.ipv4.tcp_base_mss": _spec(1024, 48, 65535),
+    "net.ipv4.tcp_min_snd_mss": _spec(48, 48, 65535),
+    "net.ipv4.tcp_mtu_probe_floor": _spec(48, 48, 65535),
+    "net.ipv4.tcp_probe_threshold": _spec(8, 0),
+    "net.ipv4.tcp_probe_interval": _spec(600, 0),
+    "net.ipv4.tcp_limit_output_bytes": _spec(4194304, 0),
+    "net.ipv4.tcp_notsent_lowat": _spec(2**32 - 1, 0, 2**32 - 1),
+    "net.ipv4.tcp_autocorking": _spec(1, 0, 1),
+    "net.ipv4.tcp_min_tso_segs": _spec(2, 1, 255),
+    "net.ipv4.tcp_tso_win_divisor": _spec(3, 0),
+    "net.ipv4.tcp_tso_rtt_log": _spec(9, 0),
+    "net.ipv4.tcp_pacing_ss_ratio": _spec(200, 0, 1000),
+    "net.ipv4.tcp_pacing_ca_ratio": _spec(120, 0, 1000),
+    "net.ipv4.tcp_comp_sack_delay_ns": _spec(1000000, 0),
+    "net.ipv4.tcp_comp_sack_nr": _spec(44, 0, 255),
+    "net.ipv4.tcp_challenge_ack_limit": _spec(2147483647, 0),
+    "net.ipv4.tcp_invalid_ratelimit": _spec(500, 0, doc="ms"),
+    "net.ipv4.tcp_rfc1337": _spec(0, 0, 1),
+    "net.ipv4.tcp_stdurg": _spec(0, 0, 1),
+    "net.ipv4.tcp_thin_linear_timeouts": _spec(0, 0, 1),
+    "net.ipv4.tcp_workaround_signed_windows": _spec(0, 0, 1),
+    "net.ipv4.tcp_low_latency": _spec(0, 0, 1),
+    "net.ipv4.tcp_max_ssthresh": _spec(0, 0),
+    "net.ipv4.tcp_window_shrink": _spec(0, 0, 1),
+    # udp
+    "net.ipv4.udp_rmem_min": _spec(4096, 1),
+    "net.ipv4.udp_wmem_min": _spec(4096, 1),
+    "net.ipv4.udp_mem": _spec((190000, 250000, 380000), 1),
+    "net.ipv4.udp_early_demux": _spec(1, 0, 1),
+}
+
+
+class Sysctl(dict[str, Any]):
+    """The sysctls of one process. Reading an unknown name raises KeyError."""
+
+    def __init__(self, values: Mapping[str, object] | None = None) -> None:
+        super().__init__({name: spec.default for name, spec in SPECS.items()})
+        for name, value in (values or {}).items():
+            self.set(name, value)
+
+    def set(self, name: str, value: object) -> None:
+        """Check and set. value: an int, a list of ints, or what one writes into /proc/sys.
+
+        SysctlError names the sysctl, what was given and what it takes.
+        """
+        spec = SPECS.get(name)
+        if spec is None:
+            raise SysctlError(f"no such sysctl: {name} (`skbus sysctl -a` lists them)")
+        if isinstance(spec.default, str):
+            if not isinstance(value, str):
+                raise SysctlError(f"{name} takes text, not {value!r}")
+            self[name] = value.strip()
+            return
+        want = len(spec.default) if isinstance(spec.default, tuple) else 1
+        fields: list[object]
+        if isinstance(value, str):
+            fields = list(value.split())
+        elif isinstance(value, (list, tuple)):
+            fields = list(value)
+        else:
+            fields = [value]
+        try:
+            numbers = [int(f) if isinstance(f, (int, str)) else int("") for f in fields]
+        except ValueError:
+            raise SysctlError(f"{name} takes {want} number(s), not {value!r}") from None
+        if len(numbers) != want:
+            raise SysctlError(f"{name} takes {want} number(s), not {len(numbers)}: {value!r}")
+        for n in numbers:
+            if not spec.low <= n <= spec.high:
+                raise SysctlError(f"{name}: {n} is outside {spec.low} .. {spec.high}")
+        self[name] = tuple(numbers) if isinstance(spec.default, tuple) else numbers[0]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""skbusd: the daemons, one package per layer."""
