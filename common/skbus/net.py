@@ -77,6 +77,8 @@ class Net:
         self.skb_sent = 0
         self.skb_consumed = 0
         self.skb_dropped = 0
+        self.barriers: Any = None
+        """The `skbus.barrier.Barriers` of this process, set by its shell."""
         self._next_id = (rand.getrandbits(31) << 32) | 1
 
     # ---- calls into other processes ----------------------------------------------------
