@@ -204,7 +204,7 @@ def _decode_skb(
                 if tuple(map(type, frag)) != (int, int, int, int, int) or min(frag) < 0:
                     return None, at
                 total += frag[4]
-                out.append(frag)  # type: ignore[arg-type]
+                out.append(frag)
             elif type(frag) is int and 0 <= frag <= len(data) - at:
                 out.append(bytes(data[at : at + frag]))
                 at += frag

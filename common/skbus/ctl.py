@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""The control socket of every process: what `skbus status`, `counters`, `sysctl` and health checks
+ask. ROUTER in the process, `ctl_call` in the asker.
+
+    request  [method, argument]        reply  [ok, result or error text]       (msgpack)
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import msgpack
+import zmq
+
+from skbus.rundir import RunDir
+from skbus.sysctl import SysctlError
+
+if TYPE_CHECKING:
+    from skbus.service import Service
+
+_MAX_REQUEST: Final = 1 << 20
+
+
+class ControlError(Exception):
+    """The process did not answer, or refused; the text says which process and why."""
+
+
+class ControlSource:
+    """Answers control requests in a service's loop."""
+
+    def __init__(
+        self, service: "Service", context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str
+    ) -> None:
+        self._service = service
+        self._socket = context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_REQUEST)
+        self._socket.bind(endpoint)
+        self.methods: dict[str, Callable[[Any], Any]] = {
+            "ping": lambda _: {"process": service.net.name, "epoch": service.net.epoch},
+            "status": lambda _: service.status(),
+            "counters": lambda _: service.net.mib.nonzero(),
+            "sysctl_get": self._sysctl_get,
+            "sysctl_set": self._sysctl_set,
+            "log_level": self._log_level,
+        }
+
+    def filenos(self) -> list[int]:
+        return [int(self._socket.getsockopt(zmq.FD))]
+
+    def drain(self, budget: int) -> int:
+        for n in range(budget):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return n
+            reply = msgpack.packb(self._answer(frames[-1]), default=str)
+            try:
+                self._socket.send_multipart([*frames[:-1], reply], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                pass  # the asker is gone
+        return budget
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _answer(self, request: bytes) -> tuple[bool, Any]:
+        try:
+            method, argument = msgpack.unpackb(request)
+            function = self.methods[method]
+        except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException):
+            return False, f"not [method, argument] with a method of {', '.join(self.methods)}"
+        try:
+            return True, function(argument)
+        except (SysctlError, ValueError, TypeError, KeyError) as e:
+            return False, f"{method}: {e}"
+
+    def _sysctl_get(self, name: Any) -> Any:
+        sysctl = self._service.net.sysctl
+        return dict(sysctl) if name is None else sysctl[name]
+
+    def _sysctl_set(self, pair: Any) -> Any:
+        name, value = pair
+        self._service.net.sysctl.set(name, value)
+        return self._service.net.sysctl[name]
+
+    def _log_level(self, level: Any) -> str:
+        from skbus import log
+
+        log.set_level(str(level))
+        self._service.net.tracing = str(level) == "debug"
+        return str(level)
+
+
+def ctl_call(
+    rundir: RunDir, process: str, method: str, argument: Any = None, seconds: float = 2.0
+) -> Any:
+    """Ask a process. ControlError where it does not answer within `seconds`, or refuses."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as sock:
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.connect(rundir.ctl(process))
+        sock.send(msgpack.packb((method, argument)))
+        if not sock.poll(int(seconds * 1000)):
+            raise ControlError(
+                f"{process} does not answer within {seconds:g} s in {rundir.path}: is it running?"
+            )
+        ok, result = msgpack.unpackb(sock.recv())
+    if not ok:
+        raise ControlError(f"{process}: {result}")
+    return result

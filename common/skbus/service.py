@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""The generic shell: one trio loop that runs any core as a process (DESIGN section 3).
+
+    wait for a pipe, a device or the deadline
+    drain a budget of each          (as NAPI does)
+    fire timers, idle work
+    flush the outbox: one message for each neighbour
+
+The loop wakes up once a batch, never once a packet. It sleeps on one epoll descriptor, in which
+every source's descriptors are registered.
+"""
+
+import select
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import structlog
+import trio
+import zmq
+
+from skbus import log
+from skbus.abi import LOSSLESS_SKB_ENTRIES
+from skbus.clock import StackClock
+from skbus.codec import Batch, Message, encode
+from skbus.ctl import ControlSource
+from skbus.dispatch import Dispatcher
+from skbus.net import Core
+from skbus.pipe import Inbox, Outlet
+from skbus.rundir import RunDir
+from skbus.skbuff import SkBuff
+
+BUDGET: Final = 64
+"""Messages taken from the inbox, or calls to a source, before the others have their turn."""
+MAX_BATCH: Final = 256
+"""Items in one message."""
+_RETRY: Final = 1_000_000  # ns until a full pipe is tried again
+
+
+class Source(Protocol):
+    """Something else that wakes a layer: a device, system calls, control requests."""
+
+    def filenos(self) -> list[int]:
+        """Descriptors to watch for reading."""
+        ...
+
+    def drain(self, budget: int) -> int:
+        """Take what is there, at most about `budget`; returns how much it was, 0 for nothing."""
+        ...
+
+    def flush(self) -> None:
+        """The core has run: send what it left for this source."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Service:
+    """One layer as a process.
+
+    neighbours: the processes that hear of our start; others are connected at first use.
+    sources: devices and client sockets. shared_pool: False where payload must travel in the
+    messages (neighbours on other machines).
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        rundir: RunDir,
+        *,
+        neighbours: tuple[str, ...] = (),
+        sources: tuple[Source, ...] = (),
+        clock: StackClock | None = None,
+        drain_device: Callable[[], None] | None = None,
+        shared_pool: bool = True,
+        context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+    ) -> None:
+        self.core = core
+        self.net = core.net
+        self.rundir = rundir
+        self.clock = clock or StackClock()
+        self.context = context or zmq.Context(io_threads=1)
+        self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
+        self.inbox = Inbox(self.context, rundir.endpoint(self.net.name))
+        self.dispatcher = Dispatcher(core, neighbours, drain_device)
+        self.control = ControlSource(self, self.context, rundir.ctl(self.net.name))
+        self.sources: tuple[Source, ...] = (*sources, self.control)
+        self.inline = None if shared_pool else self.net.pool
+        self.logger: Any = structlog.get_logger(self.net.name)
+        self.wakeups = 0
+        self._outlets: dict[str, Outlet] = {}
+        self._pending: dict[str, Batch] = {}
+        self._refused = 0
+        self._stop = False
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled. Cancellation closes the sockets and loses what they hold."""
+        with ExitStack() as stack:
+            epoll = select.epoll()
+            stack.callback(epoll.close)
+            stack.callback(self._close)
+            epoll.register(self.inbox.fileno(), select.EPOLLIN)
+            for source in self.sources:
+                for fd in source.filenos():
+                    epoll.register(fd, select.EPOLLIN)
+            self.net.now = self.clock.now()
+            self.dispatcher.start()
+            self._flush()
+            task_status.started()
+            idle_passes = 0
+            while not self._stop:
+                if self.pass_once():
+                    idle_passes += 1
+                    if idle_passes % 32 == 0:
+                        await trio.lowlevel.checkpoint()
+                    continue
+                self.wakeups += 1
+                await self._sleep(epoll)
+
+    def stop(self) -> None:
+        """Leave the loop after this pass."""
+        self._stop = True
+
+    async def _sleep(self, epoll: select.epoll) -> None:
+        deadline = self.net.timers.next_expiry()
+        if any(self._pending.values()):
+            retry = self.net.now + _RETRY
+            deadline = retry if deadline is None else min(deadline, retry)
+        if deadline is None:
+            await trio.lowlevel.wait_readable(epoll.fileno())
+            return
+        seconds = self.clock.real_seconds_until(deadline)
+        if seconds <= 0:
+            await trio.lowlevel.checkpoint()
+            return
+        with trio.move_on_after(seconds):
+            await trio.lowlevel.wait_readable(epoll.fileno())
+
+    def pass_once(self) -> int:
+        """One pass of the loop; returns how much there was to do."""
+        net = self.net
+        net.now = self.clock.now()
+        work = self.inbox.drain(BUDGET, self._deliver)
+        for source in self.sources:
+            work += source.drain(BUDGET)
+        if work:
+            net.now = self.clock.now()
+        work += self.dispatcher.finish()
+        self._flush()
+        for source in self.sources:
+            source.flush()
+        if net.outbox:
+            self._flush()
+        if net.log_events or net.trace_events or self.inbox.refused != self._refused:
+            self._log()
+        return work
+
+    def _deliver(self, message: Message) -> None:
+        self.dispatcher.deliver(message)
+
+    def _flush(self) -> None:
+        """Send the outbox: one message a neighbour, or a few where there is much."""
+        net = self.net
+        if not net.outbox and not self._pending:
+            return
+        outbox, net.outbox = net.outbox, {}
+        if self._pending:
+            held, self._pending = self._pending, {}
+            for process, batch in held.items():
+                outbox[process] = batch + outbox.get(process, [])
+        for process, batch in outbox.items():
+            outlet = self._outlets.get(process)
+            if outlet is None:
+                outlet = self._outlets[process] = Outlet(
+                    self.context, self.rundir.endpoint(process)
+                )
+            for at in range(0, len(batch), MAX_BATCH):
+                part = batch[at : at + MAX_BATCH] if len(batch) > MAX_BATCH else batch
+                meta, data = encode(net.name, net.epoch, part, self.inline)
+                if not outlet.send(meta, data):
+                    self._pipe_full(process, batch[at:])
+                    break
+
+    def _pipe_full(self, process: str, batch: Batch) -> None:
+        """Packets are dropped, as from a full ring; what is bounded otherwise waits."""
+        net = self.net
+        kept: Batch = []
+        for entry, item in batch:
+            if type(item) is SkBuff and entry not in LOSSLESS_SKB_ENTRIES:
+                net.skb_sent -= 1
+                net.kfree_skb(item, "SKBUS_PIPE_FULL", entry=entry, process=process)
+            else:
+                kept.append((entry, item))
+        if kept:
+            self._pending[process] = kept
+
+    def _log(self) -> None:
+        net = self.net
+        if self.inbox.refused != self._refused:
+            net.warning(
+                "message_refused",
+                count=self.inbox.refused - self._refused,
+                error=self.inbox.last_error,
+            )
+            self.dispatcher.bad_message(self.inbox.refused - self._refused)
+            self._refused = self.inbox.refused
+        if net.log_events:
+            events, net.log_events = net.log_events, []
+            log.log_events(self.logger, net.now, events)
+        if net.trace_events:
+            traced, net.trace_events = net.trace_events, []
+            log.log_trace_events(self.logger, traced)
+
+    def _close(self) -> None:
+        for source in self.sources:
+            source.close()
+        self.inbox.close()
+        for outlet in self._outlets.values():
+            outlet.close()
+        self.context.destroy(linger=0)
+
+    # ---- what the control socket asks for ----------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """Identity, conservation, drops and the core's own status."""
+        net = self.net
+        return {
+            "process": net.name,
+            "epoch": net.epoch,
+            "now": net.now,
+            "wakeups": self.wakeups,
+            "conservation": {
+                "born": net.skb_born,
+                "received": net.skb_received,
+                "sent": net.skb_sent,
+                "consumed": net.skb_consumed,
+                "dropped": net.skb_dropped,
+                "held": self.core.held()
+                + sum(type(i) is SkBuff for b in self._pending.values() for _, i in b),
+            },
+            "drops": dict(net.drops),
+            "late_places": net.pool.late,
+            "pool_in_use": net.alloc.in_use() if net.alloc else 0,
+            "pool_exhausted": net.alloc.exhausted if net.alloc else 0,
+            "core": self.core.status(),
+        }
+
+
+def boot_epoch(journal: Path, name: str) -> int:
+    """A number greater than that of this process's earlier lives: kept in the run directory."""
+    file = journal / f"{name}.epoch"
+    try:
+        last = int(file.read_text())
+    except (OSError, ValueError):
+        last = 0
+    file.write_text(f"{last + 1}\n")
+    return last + 1
