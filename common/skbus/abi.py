@@ -12,7 +12,8 @@ order of the skbs; payload in the pool is only named, by its place.
 
 Every entry with payload is an skb entry, whose `cb` is the NamedTuple given in `SKB_ENTRIES`.
 Addresses are bytes of length 4 (or 16); ports, lengths and times are ints; `sk` is a socket's
-number; `req` is the asker's number for a request, 0 where no answer is wanted.
+number: below 2^32 it was given by the socket layer, from 2^32 on by tcp (an accepted `child`);
+`req` is the asker's number for a request, 0 where no answer is wanted.
 """
 
 from typing import Final, NamedTuple
