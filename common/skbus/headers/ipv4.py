@@ -6,6 +6,7 @@ for `tos`; RFC 6864 for `id`.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from skbus.checksum import ip_fast_csum
@@ -201,9 +202,8 @@ class IpOptions(NamedTuple):
 NO_OPTIONS: Final = IpOptions(None, None, None, False)
 
 
-def _walk(options: bytes) -> list[tuple[int, int, int]]:
+def _walk(options: bytes) -> Iterator[tuple[int, int, int]]:
     """(type, offset, length) of each option but NOOP, up to END."""
-    out = []
     at = 0
     end = len(options)
     while at < end:
@@ -215,9 +215,8 @@ def _walk(options: bytes) -> list[tuple[int, int, int]]:
             continue
         if at + 1 >= end or options[at + 1] < 2 or at + options[at + 1] > end:
             raise HeaderError(f"IP option {type_} has no good length", "IP_INHDR", IP_HLEN + at)
-        out.append((type_, at, options[at + 1]))
+        yield type_, at, options[at + 1]
         at += options[at + 1]
-    return out
 
 
 def _check_slots(opt: IpOption, first: int, entry: int) -> None:
