@@ -201,6 +201,7 @@ def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
     """`net.trace_events`, one line each, where the level is debug."""
     if LEVELS[_state.level] > LEVELS["debug"]:
         return
+    debug = logger.bind().debug  # once: the proxy looks its configuration up at each call
     with _Batch():
         for time, process, function, skb, details in events:
             fields: Event = {"time": time / 1e9, "process": process}
@@ -211,7 +212,7 @@ def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
             for key, value in _safe(details).items():
                 if flow is None or key not in _FLOW_KEYS:
                     fields.setdefault(key, value)
-            logger.debug(function, **fields)
+            debug(function, **fields)
 
 
 class _Batch:
