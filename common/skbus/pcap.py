@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Captures in pcapng, for Wireshark and tshark (the python-pcapng library writes them)."""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pcapng import FileWriter
+from pcapng.blocks import EnhancedPacket, InterfaceDescription, SectionHeader
+
+_LINKTYPE_ETHERNET = 1
+
+
+class PcapWriter:
+    """A pcapng file with one interface for each name that is used.
+
+    Times are ns; the file's are, too.
+    """
+
+    def __init__(self, path: str | Path, interfaces: tuple[str, ...]) -> None:
+        self._stream: BinaryIO = open(path, "wb")  # noqa: SIM115 (closed by close)
+        section: Any = SectionHeader(options={"shb_userappl": "skbus"})
+        self._interfaces: dict[str, int] = {}
+        for name in interfaces:
+            section.new_member(
+                InterfaceDescription,
+                link_type=_LINKTYPE_ETHERNET,
+                snaplen=262144,
+                options={"if_name": name, "if_tsresol": b"\x09"},
+            )
+            self._interfaces[name] = len(self._interfaces)
+        self._section = section
+        self._writer: Any = FileWriter(self._stream, section)
+
+    def write(self, interface: str, now: int, frame: bytes) -> None:
+        """One Ethernet frame at `now` (ns). KeyError for an unknown interface."""
+        block = self._section.new_member(
+            EnhancedPacket,
+            interface_id=self._interfaces[interface],
+            timestamp_high=now >> 32,
+            timestamp_low=now & 0xFFFFFFFF,
+            packet_len=len(frame),
+            packet_data=frame,
+        )
+        self._writer.write_block(block)
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._stream.close()
