@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl; and who a pid is.
+
+Used by the supervisor and the lab; no layer needs them.
+"""
+
+import ctypes
+import os
+from typing import Final, NamedTuple
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWNET: Final = 0x40000000
+
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_NAME: Final = 15
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """Leave the shared namespaces named by CLONE_... flags. OSError as unshare(2)."""
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """Enter the namespace that a descriptor of /proc/PID/ns/... names. OSError as setns(2)."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)), "setns")
+
+
+def die_with_parent(signal: int, parent: int) -> None:
+    """Get `signal` when the parent ends, however it ends; end now if it already has.
+
+    parent: the pid that the parent is known to have.
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def set_name(name: str) -> None:
+    """The name that `ps -e` and `top` show, at most 15 bytes of it."""
+    _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)[:15]), 0, 0, 0)
+
+
+class Pid(NamedTuple):
+    """A process, for good: a pid comes again, a pid with its start time does not."""
+
+    pid: int
+    start: int
+    """clock ticks after boot, field 22 of /proc/PID/stat"""
+
+    def alive(self) -> bool:
+        """Whether it is there still; a zombie is not."""
+        found = _stat(self.pid)
+        return found is not None and found[1] == self.start and found[0] not in "ZX"
+
+    def kill(self, signal: int) -> bool:
+        """Send a signal, if it is there still."""
+        if not self.alive():
+            return False
+        try:
+            os.kill(self.pid, signal)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def identify(pid: int) -> Pid:
+    """The Pid of a living process. ProcessLookupError if there is none."""
+    found = _stat(pid)
+    if found is None:
+        raise ProcessLookupError(f"no process {pid}")
+    return Pid(pid, found[1])
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            fields = f.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return fields[0].decode(), int(fields[19])

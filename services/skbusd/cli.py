@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""`skbusd LAYER`: runs one layer of the stack in this process.
+
+A container or another machine runs a layer by this command; on one machine `skbus up` and
+`skbus lab up` fork all of them and call `run_process` in each. What is a layer's own (its core,
+its devices and sockets) comes from `make_service` in the layer's package `skbusd.LAYER.main`.
+"""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from skbus import log
+from skbus.config import LAYERS, Config, ConfigError
+from skbus.rundir import RunDir, RunDirError
+
+
+def run_process(run: RunDir, config: Config, process: str, fd: int | None = None) -> None:
+    """Run one layer until SIGTERM or SIGINT. The caller has set the logs up.
+
+    process: "nic.eth0", "ip", "tcp", "udp" or "socket". fd: nic's open device, if the
+    supervisor holds it.
+    """
+    layer = process.split(".")[0]
+    service = importlib.import_module(f"skbusd.{layer}.main").make_service(run, config, process, fd)
+    service.net.tracing = log.get_level() == "debug"
+    service.logger.info("started", pid=os.getpid(), epoch=service.net.epoch)
+    try:
+        trio.run(_until_signal, service)
+    except BaseException as e:
+        service.logger.error("crashed", exc_info=e)
+        raise
+    service.logger.info("stopped")
+
+
+async def _until_signal(service: Any) -> None:
+    async def watch(*, task_status: Any) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch)
+        await service.run()
+        nursery.cancel_scope.cancel()
+
+
+def start_log(run: RunDir, config: Config, process: str, *, to_file: bool, to_stderr: bool) -> Any:
+    """Set up this process's logs as the configuration has it."""
+    return log.configure(
+        process,
+        config.log.level_of(process),
+        path=run.log_file(process) if to_file else None,
+        stream=sys.stderr if to_stderr else None,
+        format=config.log.format,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line of skbusd; returns the exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        return _main(options)
+    except (ConfigError, RunDirError, OSError) as e:
+        sys.stderr.write(f"skbusd {options.layer}: {e}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="skbusd",
+        description="Run one layer of the skbus network stack. The layers of one stack meet in "
+        "a run directory (SKBUS_DIR); `skbus up` and `skbus lab up` run all of them.",
+    )
+    parser.add_argument(
+        "layer", choices=("nic", *LAYERS), metavar="LAYER", help="nic, ip, tcp, udp or socket"
+    )
+    parser.add_argument("--dev", help="nic: the interface to drive (or SKBUS_DEV)")
+    parser.add_argument("--fd", type=int, help="nic: the device's open descriptor")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="configuration in TOML (or SKBUS_CONFIG); without it, what lies in the run directory",
+    )
+    parser.add_argument("--log-level", choices=tuple(log.LEVELS))
+    parser.add_argument("--log-format", choices=("auto", "json", "console"))
+    return parser
+
+
+def _main(options: argparse.Namespace) -> int:
+    run = RunDir().create()
+    config = load_config(run, options)
+    process = options.layer
+    if options.layer == "nic":
+        dev = options.dev or os.environ.get("SKBUS_DEV")
+        if dev is None and len(config.devices) == 1:
+            dev = config.devices[0].name
+        if dev is None:
+            names = ", ".join(d.name for d in config.devices) or "none"
+            raise ConfigError(
+                f"which interface? Name it with --dev; the configuration has: {names}"
+            )
+        process = config.device(dev).process
+    start_log(run, config, process, to_file=False, to_stderr=True)
+    run_process(run, config, process, options.fd)
+    return 0
+
+
+def load_config(run: RunDir, options: argparse.Namespace) -> Config:
+    """From --config, the environment and flags; else what lies in the run directory."""
+    flags: dict[str, Any] = {"log": {"level": options.log_level, "format": options.log_format}}
+    if options.layer == "nic" and options.dev:
+        flags["devices"] = [{"name": options.dev}]
+    return Config.load(options.config, flags)
