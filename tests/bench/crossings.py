@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""What a crossing between two processes costs, and how a process should wait for one.
+
+    python tests/bench/crossings.py [--hops 8] [--rounds 3000]
+
+A ring of processes passes one small message round. Three ways to wait are compared: plain (block
+in select, no trio), trio (`wait_readable` each time), and nap (block for up to 5 ms, then trio:
+what `skbus.service` does). Each is run with the processes spread and on one core.
+"""
+
+import argparse
+import os
+import select
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+
+import trio
+import zmq
+from rich.console import Console
+from rich.table import Table
+
+from skbus.abi import Barrier
+from skbus.codec import Message, encode
+from skbus.pipe import Inbox, Outlet
+
+NAP = 0.005
+
+
+class Relay:
+    """Passes the message on; the first of the ring notes the time of each round."""
+
+    def __init__(self, outlet: Outlet, rounds: int, first: bool) -> None:
+        self.outlet, self.rounds, self.first = outlet, rounds, first
+        self.times: list[float] = []
+        self.done = False
+
+    def pass_on(self, last: bool) -> None:
+        self.outlet.send(*encode("ring", 1, [("barrier", Barrier(int(last), 0))]))
+
+    def __call__(self, message: Message) -> None:
+        last = bool(message.batch[0][1].token)
+        if self.first:
+            self.times.append(time.perf_counter())
+            self.done = last
+            last = len(self.times) > self.rounds
+        else:
+            self.done = last
+        if not (self.first and self.done):
+            self.pass_on(last)
+
+
+def wait_plain(epoll: select.epoll) -> None:
+    select.select((epoll,), (), (), 1)
+
+
+async def sleep_plain(epoll: select.epoll) -> None:
+    wait_plain(epoll)
+
+
+async def sleep_trio(epoll: select.epoll) -> None:
+    with trio.move_on_after(1):
+        await trio.lowlevel.wait_readable(epoll.fileno())
+
+
+async def sleep_nap(epoll: select.epoll) -> None:
+    if not select.select((epoll,), (), (), NAP)[0]:
+        await sleep_trio(epoll)
+
+
+WAYS: dict[str, Callable[[select.epoll], Awaitable[None]]] = {
+    "plain": sleep_plain,
+    "trio": sleep_trio,
+    "nap": sleep_nap,
+}
+
+
+async def loop(
+    inbox: Inbox, relay: Relay, sleep: Callable[[select.epoll], Awaitable[None]]
+) -> None:
+    epoll = select.epoll()
+    epoll.register(inbox.fileno(), select.EPOLLIN)
+    while not relay.done:
+        if not inbox.drain(64, relay):
+            await sleep(epoll)
+
+
+def run_process(directory: str, index: int, way: str, options: argparse.Namespace) -> list[float]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    inbox = Inbox(context, f"ipc://{directory}/{index}.in")
+    outlet = Outlet(context, f"ipc://{directory}/{(index + 1) % options.hops}.in")
+    relay = Relay(outlet, options.rounds, index == 0)
+    if index == 0:
+        relay.pass_on(False)
+    trio.run(loop, inbox, relay, WAYS[way])
+    time.sleep(0.05)  # the last message leaves with the I/O thread
+    context.destroy(linger=100)
+    return relay.times
+
+
+def measure(way: str, one_core: bool, options: argparse.Namespace) -> list[float]:
+    """Round-trip times in us of a ring."""
+    with tempfile.TemporaryDirectory() as directory:
+        children = []
+        if one_core:
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        for index in range(1, options.hops):
+            pid = os.fork()
+            if not pid:
+                run_process(directory, index, way, options)
+                os._exit(0)
+            children.append(pid)
+        times = run_process(directory, 0, way, options)
+        for pid in children:
+            os.waitpid(pid, 0)
+    if one_core:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    skip = len(times) // 10
+    return sorted((b - a) * 1e6 for a, b in zip(times[skip:], times[skip + 1 :], strict=False))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What a crossing between processes costs.")
+    parser.add_argument("--hops", type=int, default=8, help="processes in the ring")
+    parser.add_argument("--rounds", type=int, default=2000)
+    options = parser.parse_args()
+    table = Table(title=f"round trip through {options.hops} processes, us")
+    for column in ("way of waiting", "cores", "median", "p99", "median per crossing"):
+        table.add_column(column, justify="right")
+    for one_core in (False, True):
+        for way in WAYS:
+            times = measure(way, one_core, options)
+            median = statistics.median(times)
+            table.add_row(
+                way,
+                "one" if one_core else "all",
+                f"{median:.0f}",
+                f"{times[int(len(times) * 0.99)]:.0f}",
+                f"{median / options.hops:.0f}",
+            )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
