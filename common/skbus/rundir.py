@@ -9,7 +9,9 @@ Every process, every command and every client finds it by `SKBUS_DIR`; without t
 `$XDG_RUNTIME_DIR/skbus`, or `/dev/shm/skbus-UID` where there is no such directory.
 """
 
+import fcntl
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,8 @@ SUN_PATH_MAX: Final = 107
 
 _LONGEST_NAME: Final = len("nic.123456789012345.trace")
 """The longest file name of a socket: a device's name has at most IFNAMSIZ - 1 = 15 bytes."""
+
+_SUFFIXES: Final = frozenset({".in", ".ctl", ".trace", ".sys", ".life", ".json", ".new"})
 
 
 class RunDirError(Exception):
@@ -59,13 +63,18 @@ class RunDir:
     def create(self) -> "RunDir":
         """Make the directory and those within it, mode 0700.
 
-        RunDirError if it exists and is another user's, or a link: in a world-writable place
-        like /dev/shm somebody may have been there first.
+        RunDirError if it exists and is another user's, or a link (in a world-writable place
+        like /dev/shm somebody may have been there first), or is full of other things: a stack
+        that ends removes its run directory.
         """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.path.parent == default_base():
                 self._check(self.path.parent)
+            if self.path.is_dir() and not self.pool_dir.is_dir() and any(self.path.iterdir()):
+                raise RunDirError(
+                    f"{self.path} is not empty, and no run directory; choose another with {ENV}"
+                )
             for path in (self.path, self.pool_dir, self.log_dir, self.journal_dir):
                 path.mkdir(mode=0o700, exist_ok=True)
                 self._check(path)
@@ -86,6 +95,48 @@ class RunDir:
             )
         self._check(self.path)
         return self
+
+    def lock(self) -> int:
+        """Take the directory for one stack; returns the descriptor that holds it.
+
+        The lock lives as long as the descriptor and its copies in children, so a crash frees
+        it. RunDirError if a stack runs here already.
+        """
+        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RunDirError(
+                f"a stack runs in {self.path} already; end it (`skbus lab down`, or Ctrl-C in "
+                f"its `skbus up`), or choose another directory with {ENV}"
+            ) from None
+        return fd
+
+    def locked(self) -> bool:
+        """Whether a stack runs here."""
+        try:
+            fd = self.lock()
+        except RunDirError:
+            return True
+        except FileNotFoundError:
+            return False
+        os.close(fd)
+        return False
+
+    def remove(self) -> None:
+        """Remove what a stack has put here, and the directory if nothing else is in it."""
+        for inner in (self.pool_dir, self.log_dir, self.journal_dir):
+            shutil.rmtree(inner, ignore_errors=True)
+        for path in self.path.glob("*"):
+            if path.suffix in _SUFFIXES or path.name == "lock":
+                path.unlink(missing_ok=True)
+        try:
+            self.path.rmdir()
+            if self.path.parent == default_base():
+                self.path.parent.rmdir()
+        except OSError:
+            pass  # somebody keeps something there, or it is a mount point
 
     def _check(self, path: Path) -> None:
         found = path.lstat()

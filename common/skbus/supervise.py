@@ -98,7 +98,6 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.children: dict[str, Child] = {}
-        self._ready = False
         self._old_mask: Any = None
 
     # ---- life ------------------------------------------------------------------------------
@@ -141,7 +140,14 @@ class Supervisor:
                 self._wait_a_moment(0.01)
                 if monotonic() > deadline:
                     self._give_up(f"{', '.join(waiting)}: no answer within {seconds:g} s")
-        self._ready = True
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
+        """Wait for a condition of the whole stack, as `wait_ready` does for each layer's."""
+        deadline = monotonic() + seconds
+        while not condition():
+            self._wait_a_moment(0.005)
+            if monotonic() > deadline:
+                self._give_up(f"{otherwise} within {seconds:g} s")
 
     def _wait_a_moment(self, seconds: float) -> None:
         got = signal.sigtimedwait(_SIGNALS, seconds)

@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from skbus import log
-from skbus.config import LAYERS, Config, ConfigError
+from skbus.config import LAYERS, Config, ConfigError, Device
 from skbus.rundir import RunDir, RunDirError
 
 
@@ -38,6 +38,20 @@ def run_process(run: RunDir, config: Config, process: str, fd: int | None = None
         service.logger.error("crashed", exc_info=e)
         raise
     service.logger.info("stopped")
+
+
+def run_supervised(
+    run: RunDir, config: Config, process: str, fd: int | None, *, to_stderr: bool = False
+) -> None:
+    """A child of the supervisor: logs to RUN/log, and to standard error if there is a person."""
+    start_log(run, config, process, to_file=True, to_stderr=to_stderr)
+    run_process(run, config, process, fd)
+
+
+def open_device(device: Device) -> int | None:
+    """Open a device's descriptor for the supervisor to hold; nic gets it by `fd`."""
+    opener = getattr(importlib.import_module("skbusd.nic.main"), "open_device", None)
+    return None if opener is None else int(opener(device))
 
 
 async def _until_signal(service: Any) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The run directory: its places, its mode, its refusals."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -61,3 +62,32 @@ def test_processes_in_layer_order(tmp_path: Path) -> None:
     for name in ("socket", "tcp", "nic.eth1", "ip", "nic.eth0", "udp"):
         (run.path / f"{name}.ctl").touch()
     assert run.processes() == ["nic.eth0", "nic.eth1", "ip", "tcp", "udp", "socket"]
+
+
+def test_one_stack_at_a_time(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "r").create()
+    assert not run.locked()
+    fd = run.lock()
+    assert run.locked()
+    with pytest.raises(RunDirError, match=r"a stack runs in .* already; end it"):
+        run.lock()
+    os.close(fd)
+    assert not run.locked()
+
+
+def test_remove_takes_its_own_things_only(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "r").create()
+    os.close(run.lock())
+    for name in ("tcp.in", "socket.sys", "config.json", "pool/3", "mine.txt"):
+        (run.path / name).touch()
+    run.remove()
+    assert [p.name for p in run.path.iterdir()] == ["mine.txt"]
+    (run.path / "mine.txt").unlink()
+    run.remove()
+    assert not run.path.exists()
+
+
+def test_a_directory_of_other_things_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunDirError, match="not empty, and no run directory"):
+        RunDir(tmp_path).create()
