@@ -172,54 +172,77 @@ def _fits(item: tuple[Any, ...], kind: type) -> bool:
     )
 
 
+_PLACE_SIGNATURE: Final[_Signature] = (int, int, int, int, int)
+_new = SkBuff.__new__
+
+
 def _decode_skb(
     item: Any, cb_type: type | None, data: bytes | memoryview, at: int
 ) -> tuple[SkBuff | None, int]:
     """An skb of an item, or None if it is not one; and how far `data` is used up."""
     if type(item) is not tuple or tuple(map(type, item)) != _SKB_SIGNATURE:
         return None, at
-    skb = SkBuff.__new__(SkBuff)
+    skb = _new(SkBuff)
     (
-        skb.id, head, frags, skb.data, skb.protocol, skb.dev, skb.skb_iif,
-        skb.pkt_type, skb.mac_header, skb.network_header, skb.transport_header,
-        skb.ip_summed, skb.csum, skb.csum_start, skb.csum_offset, skb.gso_size,
+        skb.id, head, frags, start, skb.protocol, skb.dev, skb.skb_iif, skb.pkt_type, mac,
+        network, transport, skb.ip_summed, skb.csum, csum_start, skb.csum_offset, skb.gso_size,
         skb.gso_segs, skb.gso_type, skb.hash, skb.mark, skb.priority, skb.vlan_tci,
         skb.tstamp, skb.lent, cb,
     ) = item  # fmt: skip
     size = len(head)
-    if size > MAX_HEAD or not 0 <= skb.data <= size or len(frags) > MAX_FRAGS:
-        return None, at
     if (
-        not -1 <= skb.mac_header <= size
-        or not -1 <= skb.network_header <= size
-        or not -1 <= skb.transport_header <= size
-        or not -1 <= skb.csum_start <= size
+        not 0 <= start <= size <= MAX_HEAD
+        or not -1 <= mac <= size
+        or not -1 <= network <= size
+        or not -1 <= transport <= size
+        or not -1 <= csum_start <= size
     ):
         return None, at
-    total = 0
-    if frags:
-        out: list[Frag] = []
-        for frag in frags:
-            if type(frag) is tuple:
-                if tuple(map(type, frag)) != (int, int, int, int, int) or min(frag) < 0:
-                    return None, at
-                total += frag[4]
-                out.append(frag)
-            elif type(frag) is int and 0 <= frag <= len(data) - at:
-                out.append(bytes(data[at : at + frag]))
-                at += frag
-                total += frag
-            else:
-                return None, at
-        skb.frags = tuple(out)
-    else:
-        skb.frags = ()
+    skb.data = start
+    skb.mac_header = mac
+    skb.network_header = network
+    skb.transport_header = transport
+    skb.csum_start = csum_start
     skb.head = head
-    skb.data_len = total
+    skb.data_len = 0
+    if frags:
+        kept, at = _decode_frags(frags, data, at)
+        if kept is None:
+            return None, at
+        for frag in kept:
+            skb.data_len += len(frag) if type(frag) is bytes else frag[4]
+        frags = kept
+    skb.frags = frags
     if cb_type is None:
         skb.cb = cb
-    elif _fits(cb, cb_type):
-        skb.cb = cb_type._make(cb)  # type: ignore[attr-defined]
+    elif tuple(map(type, cb)) == _SIGNATURES[cb_type] or _fits(cb, cb_type):
+        skb.cb = tuple.__new__(cb_type, cb)
     else:
         return None, at
     return skb, at
+
+
+def _decode_frags(
+    frags: tuple[Any, ...], data: bytes | memoryview, at: int
+) -> tuple[tuple[Frag, ...] | None, int]:
+    """The frags of an item, or None if they are none; and how far `data` is used up."""
+    if len(frags) > MAX_FRAGS:
+        return None, at
+    inline = False
+    for frag in frags:
+        if type(frag) is int:
+            inline = True
+        elif type(frag) is not tuple or tuple(map(type, frag)) != _PLACE_SIGNATURE or min(frag) < 0:
+            return None, at
+    if not inline:
+        return frags, at
+    out: list[Frag] = []
+    for frag in frags:
+        if type(frag) is tuple:
+            out.append(frag)
+        elif 0 <= frag <= len(data) - at:
+            out.append(bytes(data[at : at + frag]))
+            at += frag
+        else:
+            return None, at
+    return tuple(out), at
