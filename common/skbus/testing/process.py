@@ -11,7 +11,6 @@ from skbus.net import Core
 
 if TYPE_CHECKING:
     from skbus.testing.host import Host
-
     from skbus.testing.world import World
 
 _BUDGET: Final = 64
@@ -26,7 +25,6 @@ class Process:
         host: "Host",
         core: Core,
         neighbours: tuple[str, ...],
-        after: Callable[[], None] | None = None,
     ) -> None:
         self.world = world
         self.host = host
@@ -35,7 +33,10 @@ class Process:
         self.inbox: deque[tuple[bytes, bytes]] = deque()
         self.dispatcher = Dispatcher(core, neighbours)
         self.messages = 0
-        self._after = after
+        self.poll: Callable[[], object] | None = None
+        """Takes what a device has received."""
+        self.after: Callable[[], object] | None = None
+        """Sends what the core left for a device or for applications."""
         self._queued = False
         self._armed = -1
 
@@ -55,9 +56,11 @@ class Process:
             self.dispatcher.deliver(decode(meta, data))
         if self.inbox:
             self.wake()
+        if self.poll is not None:
+            self.poll()
         self.dispatcher.finish()
-        if self._after is not None:
-            self._after()
+        if self.after is not None:
+            self.after()
         self.flush()
         expiry = self.net.timers.next_expiry()
         if expiry is not None and expiry != self._armed:

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: MIT
+"""The ip process: its core in the generic shell."""
+
+from skbus.config import Config
+from skbus.rundir import RunDir
+from skbus.service import Service
+from skbusd.ip.core import IpCore
+from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
+from skbusd.shell import clock, net_arguments, nics
+
+
+def ip_config(config: Config) -> IpConfig:
+    """ip's part of the configuration of a stack."""
+    return IpConfig(
+        devices=tuple(
+            DeviceConfig(d.name, tuple(d.addr), d.gateway or "", d.process) for d in config.devices
+        ),
+        routes=tuple(
+            RouteConfig(r.dst, r.gateway or "", r.dev or "", metric=r.metric) for r in config.routes
+        ),
+    )
+
+
+def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+    """ip, ready to run."""
+    net = IpNet(**net_arguments(run, config, process), config=ip_config(config))
+    transports = tuple(layer for layer in ("tcp", "udp") if layer in config.layers)
+    return Service(IpCore(net), run, neighbours=(*nics(config), *transports), clock=clock(config))

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+"""The udp process: its core in the generic shell."""
+
+from skbus.config import Config
+from skbus.rundir import RunDir
+from skbus.service import Service
+from skbusd.shell import clock, net_arguments
+from skbusd.udp.core import UdpCore
+from skbusd.udp.netns import UdpNet
+
+
+def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+    """udp, ready to run."""
+    net = UdpNet(**net_arguments(run, config, process))
+    neighbours = tuple(layer for layer in ("ip", "socket") if layer in config.layers)
+    return Service(UdpCore(net), run, neighbours=neighbours, clock=clock(config))
