@@ -3,9 +3,9 @@
 
 from typing import Any, Final
 
+from skbus.checksum import csum_partial, csum_tcpudp_magic
 from skbus.headers import arp as arphdr
 from skbus.headers import ethernet, ipv4, udp
-from skbus.checksum import csum_tcpudp_magic, csum_partial
 from skbus.skbuff import ETH_P_ARP, ETH_P_IP, PACKET_BROADCAST, PACKET_HOST, SkBuff
 
 MAC: Final = bytes.fromhex("02000000aa01")

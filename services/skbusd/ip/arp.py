@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""ARP (`net/ipv4/arp.c`): which hardware address has this neighbour?
+
+nic calls `arp_rcv`; `neighbour` calls `arp_solicit` and, when nobody answered,
+`arp_error_report`; `devinet` announces new addresses. RFC 826; RFC 5227 for probes and
+announcements; RFC 1122 2.3.2.1 for the bounded rate of requests, which `neighbour` keeps.
+"""
+
+from errno import EHOSTUNREACH
+from typing import Final
+
+from skbus.headers import HeaderError
+from skbus.headers import arp as arphdr
+from skbus.headers.arp import ArpHdr
+from skbus.headers.ethernet import BROADCAST, is_multicast_ether_addr
+from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_HOST_UNREACH
+from skbus.pskb import pskb_may_pull
+from skbus.skbuff import (
+    ETH_P_ARP,
+    ETH_P_IP,
+    PACKET_HOST,
+    PACKET_LOOPBACK,
+    PACKET_OTHERHOST,
+    SkBuff,
+)
+from skbusd.ip import fib, icmp, neighbour, route
+from skbusd.ip.netns import (
+    INADDR_ANY,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    RTN_MULTICAST,
+    IpNet,
+    Neighbour,
+    NetDevice,
+)
+
+_ZERO_MAC: Final = b"\0" * 6
+_ARP_PROTO: Final = ETH_P_ARP.to_bytes(2, "big")
+_DUPLICATES: Final = 64
+"""Most duplicate addresses that are warned of."""
+
+
+def arp_init(net: IpNet) -> None:
+    """The configured permanent neighbours, of devices that are up."""
+    for conf in net.config.neighbours:
+        dev = net.devices.get(conf.dev)
+        if dev is None or not dev.up:
+            continue
+        addr = bytes(int(part) for part in conf.addr.split("."))
+        neigh = neighbour.neigh_create(net, dev, addr)
+        if neigh is not None:
+            neighbour.neigh_update(
+                net, neigh, bytes.fromhex(conf.lladdr.replace(":", "")), neighbour.NUD_PERMANENT
+            )
+
+
+def arp_constructor(net: IpNet, neigh: Neighbour) -> None:
+    """A new neighbour: multicast and broadcast addresses are mapped, not asked for (RFC 1112
+    6.4)."""
+    addr = neigh.primary_key
+    kind = route.inet_addr_type(net, addr)
+    if kind == RTN_MULTICAST:
+        neigh.ha = bytes((0x01, 0x00, 0x5E, addr[1] & 0x7F, addr[2], addr[3]))
+    elif kind == RTN_BROADCAST:
+        neigh.ha = BROADCAST
+    elif neigh.dev.loopback:
+        neigh.ha = _ZERO_MAC
+    else:
+        return
+    neigh.nud_state = neighbour.NUD_NOARP
+    neigh.hh = neigh.ha + neigh.dev.dev_addr + ETH_P_IP.to_bytes(2, "big")
+
+
+# ---- sending -----------------------------------------------------------------------------
+
+
+def arp_send(
+    net: IpNet, op: int, dev: NetDevice, sip: bytes, tip: bytes, tha: bytes, dest: bytes
+) -> None:
+    """Send one ARP packet to hardware address `dest`."""
+    packet = arphdr.build(op, dev.dev_addr, sip, tha, tip)
+    skb = net.alloc_skb(dest + dev.dev_addr + _ARP_PROTO + packet, protocol=ETH_P_ARP)
+    skb.dev = dev.ifindex
+    skb.mac_header = 0
+    skb.network_header = 14
+    if op == arphdr.ARPOP_REQUEST:
+        net.mib["ArpSentRequests"] += 1
+    else:
+        net.mib["ArpSentReplies"] += 1
+    if net.tracing:
+        net.trace("arp_send", skb, op=op, sip=sip, tip=tip)
+    net.call_skb(dev.process, "dev_queue_xmit", skb)
+
+
+def arp_announce(net: IpNet, dev: NetDevice, addr: bytes) -> None:
+    """Tell the segment of a new address of ours (RFC 5227 2.3, `arp_notify`)."""
+    arp_send(net, arphdr.ARPOP_REQUEST, dev, addr, addr, _ZERO_MAC, BROADCAST)
+
+
+def arp_solicit(net: IpNet, neigh: Neighbour) -> None:
+    """Ask for a neighbour: the neighbour itself while it is known (RFC 1122 2.3.2.1), else all."""
+    dev = neigh.dev
+    queue = neigh.arp_queue
+    saddr = b""
+    if queue and queue[0].network_header >= 0:
+        at = queue[0].network_header + 12
+        saddr = queue[0].head[at : at + 4]
+        if saddr not in net.local_addrs:
+            saddr = b""
+    if not saddr:
+        saddr = route.inet_select_addr(net, dev, neigh.primary_key)
+    if neigh.nud_state == neighbour.NUD_PROBE and neigh.ha:
+        dest = neigh.ha
+    else:
+        dest = BROADCAST
+    arp_send(net, arphdr.ARPOP_REQUEST, dev, saddr, neigh.primary_key, _ZERO_MAC, dest)
+
+
+def arp_error_report(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
+    """Nobody has that address: tell who sent the packet (`ipv4_link_failure`)."""
+    if net.tracing:
+        net.trace("arp_error_report", skb, addr=neigh.primary_key, err=EHOSTUNREACH)
+    icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, 0)
+    net.kfree_skb(skb, "NEIGH_FAILED")
+
+
+# ---- receiving ---------------------------------------------------------------------------
+
+
+def arp_rcv(net: IpNet, skb: SkBuff) -> None:
+    """A frame of type ARP: check it, then `arp_process`."""
+    if net.tracing:
+        net.trace("arp_rcv", skb)
+    dev = net.device(skb)
+    if dev is None or not dev.up:
+        net.kfree_skb(skb, "DEV_READY")
+        return
+    if skb.pkt_type in (PACKET_OTHERHOST, PACKET_LOOPBACK):
+        net.kfree_skb(skb, "OTHERHOST")
+        return
+    if not pskb_may_pull(net, skb, arphdr.ARP_LEN):
+        net.mib["ArpInvalid"] += 1
+        net.kfree_skb(skb, "PKT_TOO_SMALL")
+        return
+    try:
+        arp = arphdr.parse(skb.head, skb.data)
+    except HeaderError as e:
+        net.mib["ArpInvalid"] += 1
+        net.kfree_skb(skb, e.drop_reason)
+        return
+    reason = arp_process(net, arp, dev, skb.pkt_type)
+    if reason:
+        net.mib["ArpInvalid"] += 1
+        net.kfree_skb(skb, reason)
+    else:
+        net.consume_skb(skb)
+
+
+def _arp_bad(arp: ArpHdr, dev: NetDevice) -> str:
+    """Why an ARP packet is not to be believed, or ""."""
+    if arp.ar_op not in (arphdr.ARPOP_REQUEST, arphdr.ARPOP_REPLY):
+        return "NOT_SPECIFIED"
+    if arp.ar_tip[0] & 0xF0 == 0xE0 or arp.ar_tip[0] == 127:
+        return "IP_INVALID_DEST"
+    sip = arp.ar_sip
+    if sip != INADDR_ANY and (sip[0] & 0xF0 in (0xE0, 0xF0) or sip[0] in (0, 127)):
+        return "IP_INVALID_SOURCE"
+    if is_multicast_ether_addr(arp.ar_sha) or arp.ar_sha == _ZERO_MAC:
+        return "IP_INVALID_SOURCE"
+    return ""
+
+
+def arp_process(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> str:
+    """Answer a request for an address of ours; learn from requests to us and from replies.
+
+    Returns a drop reason, or "" where the packet was in order.
+    """
+    reason = _arp_bad(arp, dev)
+    if reason:
+        return reason
+    request = arp.ar_op == arphdr.ARPOP_REQUEST
+    net.mib["ArpRcvdRequests" if request else "ArpRcvdReplies"] += 1
+    if net.tracing:
+        net.trace("arp_process", op=arp.ar_op, sip=arp.ar_sip, tip=arp.ar_tip, dev=dev.name)
+    if arp.ar_sip in net.local_addrs:
+        _duplicate(net, arp, dev)
+        return ""
+    if request and _arp_is_ours(net, dev, arp.ar_tip):
+        if arp.ar_sip != INADDR_ANY:
+            if route.fib_validate_source(net, arp.ar_sip, dev):
+                return ""
+            neigh_event_ns(net, arp.ar_sha, arp.ar_sip, dev)
+        arp_send(net, arphdr.ARPOP_REPLY, dev, arp.ar_tip, arp.ar_sip, arp.ar_sha, arp.ar_sha)
+        return ""
+    _arp_learn(net, arp, dev, pkt_type)
+    return ""
+
+
+def _arp_is_ours(net: IpNet, dev: NetDevice, tip: bytes) -> bool:
+    """Do we answer for tip on this device (`arp_ignore`)?"""
+    owner = net.local_addrs.get(tip)
+    if owner is None or owner.loopback:
+        return False
+    mode = net.sysctl["net.ipv4.conf.all.arp_ignore"]
+    if mode == 0:
+        return True
+    return bool(mode <= 2 and owner is dev)
+
+
+def neigh_event_ns(net: IpNet, lladdr: bytes, saddr: bytes, dev: NetDevice) -> None:
+    """Someone asks us, and so tells where it is: worth an entry, as it will want an answer."""
+    neigh = neighbour.neigh_create(net, dev, saddr)
+    if neigh is not None:
+        neighbour.neigh_update(net, neigh, lladdr, neighbour.NUD_STALE)
+
+
+def _arp_learn(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> None:
+    """A reply, or a request for someone else: it may renew what we know, never add to it
+    (unless `arp_accept`)."""
+    neigh = neighbour.neigh_lookup(net, dev, arp.ar_sip)
+    garp = arp.ar_tip == arp.ar_sip
+    if neigh is None and garp and net.sysctl["net.ipv4.conf.all.arp_accept"]:
+        fi = fib.fib_lookup(net, arp.ar_sip)
+        if fi is not None and fi.fib_dev is dev and fi.fib_type not in (RTN_LOCAL, RTN_BROADCAST):
+            neigh = neighbour.neigh_create(net, dev, arp.ar_sip)
+    if neigh is None:
+        return
+    reply = arp.ar_op == arphdr.ARPOP_REPLY
+    state = neighbour.NUD_REACHABLE if reply and pkt_type == PACKET_HOST else neighbour.NUD_STALE
+    if neigh.nud_state in (neighbour.NUD_NONE, neighbour.NUD_FAILED) and not reply:
+        return
+    override = garp or neighbour.neigh_may_override(net, neigh)
+    neighbour.neigh_update(net, neigh, arp.ar_sha, state, override)
+
+
+def _duplicate(net: IpNet, arp: ArpHdr, dev: NetDevice) -> None:
+    """Another host says that it has our address (RFC 5227 2.4): keep it, and warn once."""
+    if arp.ar_sha == dev.dev_addr:
+        return
+    key = (arp.ar_sip, arp.ar_sha)
+    if key not in net.duplicates and len(net.duplicates) < _DUPLICATES:
+        net.duplicates.add(key)
+        net.warning(
+            "arp_process",
+            error="duplicate address: another host uses an address of ours",
+            addr=".".join(map(str, arp.ar_sip)),
+            lladdr=arp.ar_sha.hex(":"),
+            dev=dev.name,
+        )

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: MIT
+"""ip: between the drivers and the transports. The core that its shell, or a simulation, drives.
+
+Below: one process for each device, which calls `register_netdevice`, `ip_rcv` and `arp_rcv`, and
+takes `dev_queue_xmit`. Above: the transports, which register by `inet_add_protocol`.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from skbus.net import Handler, Net
+from skbusd.ip import (
+    arp,
+    devinet,
+    fib,
+    icmp,
+    ip_input,
+    ip_output,
+    neighbour,
+    protocol,
+    route,
+)
+from skbusd.ip.netns import RTN_NAMES, IpNet
+
+ENTRIES: Final[dict[str, Handler]] = {
+    "register_netdevice": devinet.register_netdevice,
+    "inet_add_protocol": protocol.inet_add_protocol,
+    "inet_del_protocol": protocol.inet_del_protocol,
+    "ip_route_output_key": route.ip_route_output_key,
+    "ip_rcv": ip_input.ip_rcv,
+    "arp_rcv": arp.arp_rcv,
+    "ip_queue_xmit": ip_output.ip_queue_xmit,
+    "ip_send_skb": ip_output.ip_send_skb,
+    "icmp_send": icmp.icmp_send_entry,
+}
+
+
+class IpCore:
+    """`skbus.net.Core` for ip."""
+
+    net: Net
+    entries: Mapping[str, Handler]
+
+    def __init__(self, net: IpNet) -> None:
+        """The configuration is checked here: `devinet.IpConfigError` names what is wrong."""
+        self.net = net
+        self.ipnet = net
+        self.entries = ENTRIES
+        devinet.devinet_init(net)
+
+    def start(self) -> None:
+        """`ip_init`: say what is configured."""
+        self.ipnet.info(
+            "ip_init",
+            devices=[dev for dev in self.ipnet.devices if dev != "lo"],
+            protocols=sorted(set(self.ipnet.inet_known.values())),
+        )
+
+    def peer_up(self, process: str) -> None:
+        """A neighbour has started anew. It says itself what ip must know of it: a driver by
+        `register_netdevice`, a transport by `inet_add_protocol`."""
+
+    def idle(self) -> None:
+        """Nothing is put off to the end of a batch."""
+
+    def held(self) -> int:
+        """Fragments, packets for unresolved neighbours, and the loopback's queue."""
+        net = self.ipnet
+        return (
+            sum(len(q.skbs) for q in net.ip4_frags.values())
+            + sum(len(n.arp_queue) for n in net.arp_tbl.values())
+            + len(net.backlog)
+        )
+
+    def barrier_edges(self) -> tuple[list[str], list[str]]:
+        """The registered transports; the drivers of the registered devices."""
+        below = {d.process for d in self.ipnet.dev_by_index.values() if not d.loopback}
+        return list(self.ipnet.transports()), sorted(below)
+
+    def status(self) -> dict[str, object]:
+        """Addresses, routes, neighbours, protocols."""
+        net = self.ipnet
+        return {
+            "addresses": self.addresses(),
+            "routes": self.routes(),
+            "neighbours": neighbour.neigh_dump(net),
+            "protocols": {p: proto.process for p, proto in net.inet_protos.items()},
+            "fragments": {"queues": len(net.ip4_frags), "bytes": net.frag_mem},
+            "route_cache": len(net.rt_out) + len(net.rt_in),
+            "genid": net.rt_genid,
+        }
+
+    def addresses(self) -> list[dict[str, object]]:
+        """Every device with its addresses, as `ip addr` shows them."""
+        return [
+            {
+                "dev": dev.name,
+                "ifindex": dev.ifindex,
+                "up": dev.up,
+                "mtu": dev.mtu,
+                "lladdr": dev.dev_addr,
+                "addresses": [
+                    (a.ifa_local, a.ifa_prefixlen, a.ifa_broadcast) for a in dev.ifa_list
+                ],
+            }
+            for dev in self.ipnet.devices.values()
+        ]
+
+    def routes(self) -> list[dict[str, object]]:
+        """The forwarding table, as `ip route show table all` has it."""
+        return [
+            {
+                "dst": fi.fib_prefix,
+                "len": fi.fib_prefixlen,
+                "type": RTN_NAMES[fi.fib_type],
+                "gateway": fi.fib_gw,
+                "dev": fi.fib_dev.name if fi.fib_dev is not None else "",
+                "prefsrc": fi.fib_prefsrc,
+                "metric": fi.fib_metric,
+                "protocol": fi.fib_protocol,
+            }
+            for fi in fib.fib_dump(self.ipnet.fib)
+        ]
+
+    def neighbours(self) -> list[dict[str, object]]:
+        """The neighbour table, as `ip neigh` shows it."""
+        return neighbour.neigh_dump(self.ipnet)

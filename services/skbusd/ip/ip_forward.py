@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Forwarding (`net/ipv4/ip_forward.c`, and `ip_error` of `route.c`).
+
+`ip_route_input` chose it for packets that are not ours, where `net.ipv4.ip_forward` is set.
+RFC 1812 5.3; RFC 1624 for the checksum; RFC 1191 4.
+
+Differs from Linux: no redirects are sent, and record-route and timestamp options are passed on
+as they are.
+"""
+
+from errno import EACCES, EHOSTUNREACH, ENETUNREACH
+from typing import Final
+
+from skbus.checksum import csum_replace2
+from skbus.headers.icmp import (
+    ICMP_DEST_UNREACH,
+    ICMP_EXC_TTL,
+    ICMP_FRAG_NEEDED,
+    ICMP_HOST_UNREACH,
+    ICMP_NET_UNREACH,
+    ICMP_PKT_FILTERED,
+    ICMP_TIME_EXCEEDED,
+)
+from skbus.headers.ipv4 import IP_DF, IpHdr
+from skbus.skbuff import PACKET_HOST, SkBuff
+from skbusd.ip import icmp, ip_output
+from skbusd.ip.netns import IpNet, Rtable
+
+_CODES: Final = {
+    EHOSTUNREACH: ICMP_HOST_UNREACH,
+    ENETUNREACH: ICMP_NET_UNREACH,
+    EACCES: ICMP_PKT_FILTERED,
+}
+
+
+def ip_error(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
+    """The input of a route that leads nowhere: a host is silent, a router says why."""
+    if not net.sysctl["net.ipv4.ip_forward"] or skb.pkt_type != PACKET_HOST:
+        net.mib["IpInAddrErrors"] += 1
+        net.kfree_skb(skb, "IP_INADDRERRORS")
+        return
+    if rt.error == ENETUNREACH:
+        net.mib["IpExtInNoRoutes"] += 1
+    icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, _CODES.get(rt.error, ICMP_HOST_UNREACH), 0)
+    net.kfree_skb(skb, "IP_INNOROUTES")
+
+
+def ip_decrease_ttl(skb: SkBuff, iph: IpHdr) -> IpHdr:
+    """One hop less; the header checksum follows without a new sum (RFC 1624)."""
+    old = iph.ttl << 8 | iph.protocol
+    check = csum_replace2(iph.check, old, old - 0x100)
+    at = skb.network_header
+    head = skb.head
+    skb.head = b"".join(
+        (
+            head[: at + 8],
+            bytes((iph.ttl - 1, iph.protocol)),
+            check.to_bytes(2, "big"),
+            head[at + 12 :],
+        )
+    )
+    return iph._replace(ttl=iph.ttl - 1, check=check)
+
+
+def ip_forward(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
+    """Pass a packet on: TTL, size, and then the same way out as our own."""
+    if net.tracing:
+        net.trace("ip_forward", skb, dev=rt.dev.name, ttl=iph.ttl)
+    if skb.pkt_type != PACKET_HOST:
+        net.kfree_skb(skb, "OTHERHOST")
+        return
+    if iph.ttl <= 1:
+        net.mib["IpInHdrErrors"] += 1
+        icmp.icmp_send(net, skb, ICMP_TIME_EXCEEDED, ICMP_EXC_TTL, 0)
+        net.kfree_skb(skb, "IP_INHDR")
+        return
+    if iph.frag_off & IP_DF and ip_output.ip_exceeds_mtu(skb, rt.mtu):
+        net.mib["IpFragFails"] += 1
+        icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, rt.mtu)
+        net.kfree_skb(skb, "PKT_TOO_BIG")
+        return
+    ip_decrease_ttl(skb, iph)
+    ip_forward_finish(net, skb, rt)
+
+
+def ip_forward_finish(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """Count it and send it."""
+    net.mib["IpForwDatagrams"] += 1
+    net.mib["IpExtOutOctets"] += skb.len
+    assert rt.output is not None
+    rt.output(net, skb, rt)

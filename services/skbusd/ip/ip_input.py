@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""The way in (`net/ipv4/ip_input.c`).
+
+    nic -> ip_rcv -> ip_rcv_finish -> ip_route_input -> ip_local_deliver (-> ip_defrag)
+        -> ip_local_deliver_finish -> inet_protos[protocol], or ip_forward
+
+Each of these functions owns the skb it is given. RFC 791 3.1; RFC 1122 3.2.1 for what is
+silently discarded; RFC 6040 and 3168 for the ECN counters.
+"""
+
+from typing import Final
+
+from skbus.abi import RcvCb
+from skbus.headers import HeaderError
+from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH
+from skbus.headers.ipv4 import IpHdr, parse, parse_options
+from skbus.pskb import pskb_may_pull
+from skbus.skbuff import PACKET_OTHERHOST, SkBuff
+from skbusd.ip import icmp, igmp, ip_fragment, raw, route
+from skbusd.ip.netns import (
+    IPPROTO_ICMP,
+    IPPROTO_IGMP,
+    RTN_BROADCAST,
+    RTN_MULTICAST,
+    IpNet,
+    Rtable,
+)
+
+_ECN: Final = ("IpExtInNoECTPkts", "IpExtInECT1Pkts", "IpExtInECT0Pkts", "IpExtInCEPkts")
+
+
+def ip_rcv(net: IpNet, skb: SkBuff) -> None:
+    """An IPv4 packet from a device: check its header (RFC 1122 3.2.1.1 to 3.2.1.3)."""
+    if net.tracing:
+        net.trace("ip_rcv", skb, len=skb.len, dev=skb.dev)
+    mib = net.mib
+    size = len(skb.head) - skb.data + skb.data_len
+    mib["IpInReceives"] += 1
+    mib["IpExtInOctets"] += size
+    if skb.pkt_type == PACKET_OTHERHOST:
+        net.kfree_skb(skb, "OTHERHOST")
+        return
+    head = skb.head
+    data = skb.data
+    if len(head) - data < 20 or len(head) - data < (head[data] & 0xF) << 2:
+        # The header is not in head: fetch it, all of it, if it is there at all.
+        if not pskb_may_pull(net, skb, 20) or not pskb_may_pull(
+            net, skb, (skb.head[skb.data] & 0xF) << 2
+        ):
+            mib["IpInHdrErrors"] += 1
+            net.kfree_skb(skb, "IP_INHDR")
+            return
+        head = skb.head
+    try:
+        iph = parse(head, data)
+    except HeaderError as e:
+        mib["IpInHdrErrors"] += 1
+        net.kfree_skb(skb, e.drop_reason)
+        return
+    ihl = iph.ihl
+    if int.from_bytes(head[data : data + ihl], "big") % 0xFFFF:
+        mib["IpExtInCsumErrors"] += 1
+        mib["IpInHdrErrors"] += 1
+        net.kfree_skb(skb, "IP_CSUM")
+        return
+    if size != iph.tot_len:
+        if size < iph.tot_len:
+            mib["IpExtInTruncatedPkts"] += 1
+            net.kfree_skb(skb, "PKT_TOO_SMALL")
+            return
+        skb.trim(iph.tot_len)
+    mib[_ECN[iph.tos & 3]] += skb.gso_segs or 1
+    skb.network_header = data
+    skb.transport_header = data + ihl
+    ip_rcv_finish(net, skb, iph)
+
+
+def ip_rcv_finish(net: IpNet, skb: SkBuff, iph: IpHdr) -> None:
+    """Find out where it goes, and look at its options."""
+    if net.tracing:
+        net.trace("ip_rcv_finish", skb, saddr=iph.saddr, daddr=iph.daddr, protocol=iph.protocol)
+    ifindex = skb.dev or skb.skb_iif
+    rt = net.rt_in.get((iph.saddr, iph.daddr, ifindex))
+    if rt is None:
+        dev = net.dev_by_index.get(ifindex)
+        if dev is None or not dev.up:
+            net.kfree_skb(skb, "DEV_READY")
+            return
+        found = route.ip_route_input(net, iph, dev)
+        if isinstance(found, str):
+            net.kfree_skb(skb, found)
+            return
+        rt = found
+    if iph.options and not ip_rcv_options(net, skb, iph):
+        return
+    kind = rt.rt_type
+    if kind == RTN_MULTICAST:
+        net.mib["IpExtInMcastPkts"] += 1
+        net.mib["IpExtInMcastOctets"] += skb.len
+    elif kind == RTN_BROADCAST:
+        net.mib["IpExtInBcastPkts"] += 1
+        net.mib["IpExtInBcastOctets"] += skb.len
+    assert rt.input is not None
+    rt.input(net, skb, iph, rt)
+
+
+def ip_rcv_options(net: IpNet, skb: SkBuff, iph: IpHdr) -> bool:
+    """Check the options; False where the skb was dropped for them.
+
+    RFC 1122 3.2.1.8; source routes are refused, as `accept_source_route` is off in Linux.
+    """
+    try:
+        options = parse_options(iph.options)
+    except HeaderError as e:
+        net.mib["IpInHdrErrors"] += 1
+        pointer = max(e.pointer, 0) << 24
+        icmp.icmp_send(net, skb, ICMP_PARAMETERPROB, 0, pointer)
+        net.kfree_skb(skb, "IP_INHDR")
+        return False
+    if options.srr is not None:
+        net.mib["IpInHdrErrors"] += 1
+        net.kfree_skb(skb, "IP_INHDR")
+        return False
+    return True
+
+
+def ip_local_deliver(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
+    """It is for us: put fragments together first."""
+    if net.tracing:
+        net.trace("ip_local_deliver", skb)
+    if iph.frag_off & 0x3FFF:
+        whole = ip_fragment.ip_defrag(net, skb, iph)
+        if whole is None:
+            return
+        skb, iph = whole
+    ip_local_deliver_finish(net, skb, iph, rt)
+
+
+def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
+    """Give it to its protocol (RFC 1122 3.2.2.1 where there is none)."""
+    protocol = iph.protocol
+    if net.tracing:
+        net.trace("ip_local_deliver_finish", skb, protocol=protocol)
+    skb.data = skb.transport_header
+    proto = net.inet_protos.get(protocol)
+    if proto is not None:
+        net.mib["IpInDelivers"] += 1
+        skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
+        net.call_skb(proto.process, proto.handler, skb)
+        return
+    raw.raw_local_deliver(net, skb, iph)
+    if protocol == IPPROTO_ICMP:
+        net.mib["IpInDelivers"] += 1
+        icmp.icmp_rcv(net, skb, iph, rt)
+    elif protocol == IPPROTO_IGMP:
+        net.mib["IpInDelivers"] += 1
+        igmp.igmp_rcv(net, skb, iph)
+    elif protocol in net.inet_known:
+        # The stack has it, but it is away just now: silence, or it could not come back.
+        net.mib["IpInDiscards"] += 1
+        net.kfree_skb(skb, "SKBUS_NO_PEER")
+    else:
+        net.mib["IpInUnknownProtos"] += 1
+        icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH, 0)
+        net.kfree_skb(skb, "IP_NOPROTO")

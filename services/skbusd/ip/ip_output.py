@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: MIT
+"""The way out (`net/ipv4/ip_output.c`).
+
+    tcp -> ip_queue_xmit -> ip_queue_xmit2 -> ip_output -> ip_finish_output
+        (-> ip_fragment) -> ip_finish_output2 -> neigh_resolve_output -> nic
+    udp -> ip_send_skb -> ip_local_out -> ip_output ...
+
+Each of these functions owns the skb it is given. RFC 791 3.2; RFC 6864 for the identification;
+RFC 1191 for packets that must not be fragmented.
+
+Differs from Linux: tcp's segments count their identification per route rather than per socket.
+"""
+
+import struct
+from typing import Final
+
+from skbus.abi import XmitCb
+from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED
+from skbus.headers.ipv4 import IP_DF, MAX_IPOPTLEN, build
+from skbus.pool import PoolError
+from skbus.skbuff import (
+    CHECKSUM_NONE,
+    CHECKSUM_UNNECESSARY,
+    ETH_P_IP,
+    PACKET_BROADCAST,
+    PACKET_HOST,
+    PACKET_MULTICAST,
+    SKB_GSO_TCPV4,
+    Frag,
+    SkBuff,
+    frag_len,
+)
+from skbusd.ip import icmp, ip_fragment, ip_input, neighbour, route
+from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
+
+_IP_IDENTS: Final = 2048
+"""Buckets of identification counters (`ip_idents`)."""
+_HASH_PRIME: Final = 2**89 - 1
+_BACKLOG: Final = 1000
+"""Most packets on the loopback (`netdev_max_backlog`)."""
+
+
+# ---- identification ----------------------------------------------------------------------
+
+
+def ip_select_ident(net: IpNet, saddr: bytes, daddr: bytes, protocol: int, segs: int) -> int:
+    """An identification that does not come back soon for these addresses, and tells an outsider
+    little (RFC 6864, RFC 7739): counters in buckets chosen by a keyed hash."""
+    flow = int.from_bytes(saddr + daddr, "big") << 8 | protocol
+    bucket = flow * net.ip_idents_key % _HASH_PRIME % _IP_IDENTS
+    ident = net.ip_idents.get(bucket)
+    if ident is None:
+        ident = net.get_random_u32()
+    ident = (ident + net.rand.randrange(1, 8)) & 0xFFFF
+    net.ip_idents[bucket] = (ident + segs) & 0xFFFF
+    return ident
+
+
+# ---- from the transports -----------------------------------------------------------------
+
+
+def ip_queue_xmit(net: IpNet, skb: SkBuff) -> None:
+    """A transport's segment: find its route."""
+    cb = skb.cb
+    assert isinstance(cb, XmitCb)
+    if net.tracing:
+        net.trace(
+            "ip_queue_xmit", skb, saddr=cb.saddr, daddr=cb.daddr, protocol=cb.protocol, len=skb.len
+        )
+    rt = net.rt_out.get((cb.daddr, cb.saddr, cb.oif))
+    if rt is None or rt.rt_expires:
+        found = _ip_route_xmit(net, skb, cb)
+        if found is None:
+            return
+        rt = found
+    ip_queue_xmit2(net, skb, rt, cb)
+
+
+def _ip_route_xmit(net: IpNet, skb: SkBuff, cb: XmitCb) -> Rtable | None:
+    """The route for an skb of a transport; None where it was dropped for want of one."""
+    if len(cb.daddr) != 4 or len(cb.saddr) not in (0, 4) or len(cb.options) > MAX_IPOPTLEN:
+        net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
+        return None
+    rt = route.ip_route_output(net, cb.daddr, cb.saddr, cb.oif)
+    if isinstance(rt, int):
+        net.mib["IpOutNoRoutes"] += 1
+        net.kfree_skb(skb, "IP_OUTNOROUTES")
+        return None
+    return rt
+
+
+def ip_queue_xmit2(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> None:
+    """Put the IP header in front, count the packet, and send it by its route."""
+    if net.tracing:
+        net.trace("ip_queue_xmit2", skb, dev=rt.dev.name, gateway=rt.rt_gateway)
+    if cb.df:
+        ident = rt.rt_id
+        rt.rt_id = (ident + (skb.gso_segs or 1)) & 0xFFFF
+    else:
+        ident = ip_select_ident(
+            net, cb.saddr or rt.rt_saddr, cb.daddr, cb.protocol, skb.gso_segs or 1
+        )
+    if _ip_push_header(net, skb, rt, cb, ident):
+        mib = net.mib
+        mib["IpOutRequests"] += 1
+        mib["IpExtOutOctets"] += len(skb.head) + skb.data_len
+        assert rt.output is not None
+        rt.output(net, skb, rt)
+
+
+def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int) -> bool:
+    """Build the IP header in front of `data`; False where the skb was dropped instead."""
+    saddr, _, protocol, tos, ttl, df, _, options = cb
+    length = len(skb.head) - skb.data + skb.data_len + 20
+    if options:
+        length += (len(options) + 3) & ~3
+    if length > 65535:
+        net.mib["IpOutDiscards"] += 1
+        net.kfree_skb(skb, "PKT_TOO_BIG")
+        return False
+    try:
+        header = build(
+            saddr or rt.rt_saddr,
+            rt.rt_daddr,
+            protocol,
+            length,
+            id=ident,
+            frag_off=IP_DF if df else 0,
+            ttl=ttl or net.sysctl["net.ipv4.ip_default_ttl"],
+            tos=tos,
+            options=options,
+        )
+    except (ValueError, struct.error):
+        net.mib["IpOutDiscards"] += 1
+        net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
+        return False
+    skb.push(header)
+    skb.network_header = 0
+    skb.transport_header = len(header)
+    skb.protocol = ETH_P_IP
+    return True
+
+
+def ip_send_skb(net: IpNet, skb: SkBuff) -> None:
+    """A transport's datagram (`ip_make_skb`, `ip_send_skb`): route, header, `ip_local_out`."""
+    cb = skb.cb
+    assert isinstance(cb, XmitCb)
+    if net.tracing:
+        net.trace("ip_send_skb", skb, saddr=cb.saddr, daddr=cb.daddr, len=skb.len)
+    rt = _ip_route_xmit(net, skb, cb)
+    if rt is not None:
+        ip_build_and_send_pkt(net, skb, rt, cb)
+
+
+def ip_build_and_send_pkt(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> None:
+    """Header and `ip_local_out`, where the route is known. A datagram that must not be
+    fragmented needs no identification (RFC 6864 4.1)."""
+    ident = 0
+    if not cb.df:
+        segs = skb.gso_segs or 1
+        ident = ip_select_ident(net, cb.saddr or rt.rt_saddr, cb.daddr, cb.protocol, segs)
+    if _ip_push_header(net, skb, rt, cb, ident):
+        ip_local_out(net, skb, rt)
+
+
+def ip_local_out(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """A packet of our own is complete: count it, send it by its route."""
+    if net.tracing:
+        net.trace("ip_local_out", skb, dev=rt.dev.name)
+    net.mib["IpOutRequests"] += 1
+    net.mib["IpExtOutOctets"] += skb.len
+    assert rt.output is not None
+    rt.output(net, skb, rt)
+
+
+# ---- by the route ------------------------------------------------------------------------
+
+
+def ip_mc_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """Multicast and broadcast: out, and a copy to ourselves where we listen (RFC 1112 6.1)."""
+    dev = rt.dev
+    if rt.rt_type == RTN_MULTICAST:
+        net.mib["IpExtOutMcastPkts"] += 1
+        net.mib["IpExtOutMcastOctets"] += skb.len
+        loop = rt.rt_daddr in dev.mc_list
+    else:
+        net.mib["IpExtOutBcastPkts"] += 1
+        net.mib["IpExtOutBcastOctets"] += skb.len
+        loop = rt.rt_type == RTN_BROADCAST
+    if loop:
+        # The copy would leave through lo and come in as if from the device, as in Linux.
+        copy = net.skb_clone(skb)
+        copy.dev = copy.skb_iif = dev.ifindex
+        copy.pkt_type = PACKET_MULTICAST if rt.rt_type == RTN_MULTICAST else PACKET_BROADCAST
+        ip_mc_loopback(net, copy)
+    if rt.rt_type == RTN_MULTICAST and skb.head[skb.network_header + 8] == 0:
+        net.consume_skb(skb)  # TTL 0 stays on this host
+        return
+    ip_output(net, skb, rt)
+
+
+def ip_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """The device is known now."""
+    if net.tracing:
+        net.trace("ip_output", skb, dev=rt.dev.name)
+    skb.dev = rt.dev.ifindex
+    ip_finish_output(net, skb, rt)
+
+
+def ip_exceeds_mtu(skb: SkBuff, mtu: int) -> bool:
+    """Is the packet, or are the segments of a super-segment, longer than mtu?"""
+    size = len(skb.head) - skb.data + skb.data_len
+    if size <= mtu:
+        return False
+    if not skb.gso_size:
+        return True
+    at = skb.transport_header
+    if skb.gso_type & SKB_GSO_TCPV4 and at + 12 < len(skb.head):
+        header = (skb.head[at + 12] >> 4) << 2
+    else:
+        header = 8
+    return at - skb.network_header + header + skb.gso_size > mtu
+
+
+def ip_finish_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """Fragment what is longer than the MTU, where that is allowed."""
+    if net.tracing:
+        net.trace("ip_finish_output", skb, mtu=rt.mtu, gso_size=skb.gso_size)
+    if len(skb.head) - skb.data + skb.data_len <= rt.mtu or not ip_exceeds_mtu(skb, rt.mtu):
+        ip_finish_output2(net, skb, rt)
+    elif skb.head[skb.network_header + 6] & 0x40 or skb.gso_size:
+        net.mib["IpFragFails"] += 1
+        icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, rt.mtu)
+        net.kfree_skb(skb, "PKT_TOO_BIG")
+    else:
+        ip_fragment.ip_fragment(net, skb, rt)
+
+
+def ip_finish_output2(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """The next hop's neighbour."""
+    if net.tracing:
+        net.trace("ip_finish_output2", skb, nexthop=rt.rt_gateway)
+    dev = rt.dev
+    if dev.loopback:
+        loopback_xmit(net, skb)
+        return
+    neigh = rt.rt_neigh
+    if neigh is None or neigh.dead:
+        neigh = neighbour.ip_neigh_for_gw(net, rt)
+        if neigh is None:
+            net.mib["IpOutDiscards"] += 1
+            net.kfree_skb(skb, "NEIGH_CREATEFAIL")
+            return
+    neighbour.neigh_resolve_output(net, neigh, skb)
+
+
+# ---- loopback ----------------------------------------------------------------------------
+
+
+def skb_own_frags(net: IpNet, skb: SkBuff) -> bool:
+    """Make a lent skb the owner of its payload, by a copy (`skb_orphan_frags`); False where the
+    skb was dropped, as the bytes are gone."""
+    if not skb.lent:
+        return True
+    frags: list[Frag] = []
+    size = 0
+    for frag in skb.frags:
+        try:
+            data = bytes(net.pool.view_frag(frag))
+        except PoolError:
+            net.pool.free_frags(tuple(frags))
+            net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+            return False
+        place = net.alloc.put(data) if net.alloc is not None and data else None
+        frags.append(data if place is None else place)
+        size += frag_len(frags[-1])
+    skb.frags = tuple(frags)
+    skb.data_len = size
+    skb.lent = False
+    return True
+
+
+def loopback_xmit(net: IpNet, skb: SkBuff) -> None:
+    """`drivers/net/loopback.c`: what we send to ourselves comes in again, without leaving ip.
+
+    The payload of a lent skb is copied: its owner may have it back before it has been read.
+    """
+    if net.tracing:
+        net.trace("loopback_xmit", skb)
+    if not skb_own_frags(net, skb):
+        return
+    lo = net.loopback_dev
+    skb.dev = skb.skb_iif = lo.ifindex
+    skb.pkt_type = PACKET_HOST
+    _netif_rx(net, skb)
+
+
+def ip_mc_loopback(net: IpNet, skb: SkBuff) -> None:
+    """Our own copy of a multicast or broadcast; skb is a clone, with dev and pkt_type set."""
+    if skb_own_frags(net, skb):
+        _netif_rx(net, skb)
+
+
+def _netif_rx(net: IpNet, skb: SkBuff) -> None:
+    """Queue for `ip_rcv`. It runs when the present packet is done with, not within it."""
+    if len(net.backlog) >= _BACKLOG:
+        net.kfree_skb(skb, "CPU_BACKLOG")
+        return
+    if skb.ip_summed == CHECKSUM_NONE:
+        skb.ip_summed = CHECKSUM_UNNECESSARY
+    skb.mac_header = -1
+    skb.data = skb.network_header
+    net.backlog.append(skb)
+    if net.in_backlog:
+        return
+    net.in_backlog = True
+    try:
+        while net.backlog:
+            ip_input.ip_rcv(net, net.backlog.popleft())
+    finally:
+        net.in_backlog = False

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: MIT
+"""Neighbours: next hops, their hardware addresses and their states (`net/core/neighbour.c`).
+
+`neigh_resolve_output` is the end of ip's way out: it puts the Ethernet header in front and calls
+`dev_queue_xmit` in the device's process, or keeps the skb until ARP has found the address.
+RFC 1122 2.3.2 (the queue, and that entries expire); RFC 4861 7.3 for the states.
+
+    NONE -> INCOMPLETE -> REACHABLE -> STALE -> DELAY -> PROBE -> REACHABLE or FAILED
+"""
+
+from typing import Final
+
+from skbus.net import MSEC, SEC
+from skbus.skbuff import ETH_P_IP, SkBuff
+from skbus.timer import Timer
+from skbusd.ip import arp
+from skbusd.ip.netns import IpNet, Neighbour, NetDevice, Rtable
+
+NUD_NONE: Final = 0
+NUD_INCOMPLETE: Final = 0x01
+NUD_REACHABLE: Final = 0x02
+NUD_STALE: Final = 0x04
+NUD_DELAY: Final = 0x08
+NUD_PROBE: Final = 0x10
+NUD_FAILED: Final = 0x20
+NUD_NOARP: Final = 0x40
+NUD_PERMANENT: Final = 0x80
+NUD_CONNECTED: Final = NUD_PERMANENT | NUD_NOARP | NUD_REACHABLE
+NUD_VALID: Final = NUD_CONNECTED | NUD_PROBE | NUD_STALE | NUD_DELAY
+NUD_IN_TIMER: Final = NUD_INCOMPLETE | NUD_REACHABLE | NUD_DELAY | NUD_PROBE
+
+NUD_NAMES: Final = {
+    NUD_NONE: "NONE",
+    NUD_INCOMPLETE: "INCOMPLETE",
+    NUD_REACHABLE: "REACHABLE",
+    NUD_STALE: "STALE",
+    NUD_DELAY: "DELAY",
+    NUD_PROBE: "PROBE",
+    NUD_FAILED: "FAILED",
+    NUD_NOARP: "NOARP",
+    NUD_PERMANENT: "PERMANENT",
+}
+
+_IP_PROTO: Final = ETH_P_IP.to_bytes(2, "big")
+_CONF: Final = "net.ipv4.neigh.default."
+_REACHABLE_RANDOM_AGAIN: Final = 300 * SEC
+"""How often the reachable time is drawn anew (`neigh_periodic_work`)."""
+_LOCKTIME: Final = 1 * SEC
+"""A new address for a neighbour is ignored so soon after the last one (`locktime`)."""
+
+
+def _reachable_time(net: IpNet) -> int:
+    """`neigh_rand_reach_time`: between half and one and a half of base_reachable_time, ns."""
+    if net.reachable_time_set < 0 or net.now - net.reachable_time_set > _REACHABLE_RANDOM_AGAIN:
+        base = net.sysctl[_CONF + "base_reachable_time_ms"] * MSEC
+        net.reachable_time = (base >> 1) + net.rand.randrange(base)
+        net.reachable_time_set = net.now
+    return net.reachable_time
+
+
+def _ether_header(neigh: Neighbour) -> bytes:
+    return neigh.ha + neigh.dev.dev_addr + _IP_PROTO
+
+
+# ---- the table ---------------------------------------------------------------------------
+
+
+def neigh_lookup(net: IpNet, dev: NetDevice, addr: bytes) -> Neighbour | None:
+    """The entry for addr on dev, if there is one."""
+    return net.arp_tbl.get((dev.ifindex, addr))
+
+
+def neigh_create(net: IpNet, dev: NetDevice, addr: bytes) -> Neighbour | None:
+    """The entry for addr on dev, made if need be; None where the table is full of entries that
+    are in use (`gc_thresh3`)."""
+    key = (dev.ifindex, addr)
+    neigh = net.arp_tbl.get(key)
+    if neigh is not None:
+        return neigh
+    limit = net.sysctl[_CONF + "gc_thresh3"]
+    if len(net.arp_tbl) >= limit and not neigh_forced_gc(net):
+        return None
+    neigh = Neighbour(dev, addr, net.now)
+    arp.arp_constructor(net, neigh)
+    net.arp_tbl[key] = neigh
+    if net.neigh_gc_timer is None:
+        net.neigh_gc_timer = Timer(neigh_periodic_work)
+    if not net.neigh_gc_timer.pending():
+        _arm_gc(net)
+    if net.tracing:
+        net.trace("neigh_create", addr=addr, dev=dev.name, state=NUD_NAMES[neigh.nud_state])
+    return neigh
+
+
+def neigh_release(net: IpNet, neigh: Neighbour, reason: str) -> None:
+    """Take an entry out of the table; what waits for it is dropped."""
+    net.arp_tbl.pop((neigh.dev.ifindex, neigh.primary_key), None)
+    neigh.dead = True
+    if neigh.timer is not None:
+        net.del_timer(neigh.timer)
+    while neigh.arp_queue:
+        net.kfree_skb(neigh.arp_queue.popleft(), reason)
+    neigh.arp_queue_len_bytes = 0
+
+
+def neigh_forced_gc(net: IpNet) -> int:
+    """The table is full: drop the entries, a quarter of them at most, whose loss costs least."""
+    spare = [
+        n
+        for n in net.arp_tbl.values()
+        if n.nud_state & (NUD_STALE | NUD_FAILED | NUD_NOARP) and not n.arp_queue
+    ]
+    spare.sort(key=lambda n: n.used)
+    spare = spare[: max(1, len(net.arp_tbl) // 4)]
+    for neigh in spare:
+        neigh_release(net, neigh, "NEIGH_DEAD")
+    return len(spare)
+
+
+def _arm_gc(net: IpNet) -> None:
+    if net.neigh_gc_timer is not None:
+        base = net.sysctl[_CONF + "base_reachable_time_ms"] * MSEC
+        net.mod_timer(net.neigh_gc_timer, net.now + base // 2)
+
+
+def neigh_periodic_work(net: IpNet) -> None:
+    """Drop entries that failed or that nobody has used for gc_stale_time."""
+    stale = net.sysctl[_CONF + "gc_stale_time"] * SEC
+    old = [
+        n
+        for n in net.arp_tbl.values()
+        if not n.nud_state & (NUD_PERMANENT | NUD_IN_TIMER)
+        and (n.nud_state == NUD_FAILED or net.now - max(n.used, n.confirmed) > stale)
+    ]
+    for neigh in old:
+        neigh_release(net, neigh, "NEIGH_DEAD")
+    if net.arp_tbl:
+        _arm_gc(net)
+
+
+def neigh_ifdown(net: IpNet, dev: NetDevice) -> None:
+    """The device went down: its neighbours are forgotten."""
+    for neigh in [n for n in net.arp_tbl.values() if n.dev is dev]:
+        neigh_release(net, neigh, "NEIGH_DEAD")
+
+
+# ---- output ------------------------------------------------------------------------------
+
+
+def ip_neigh_for_gw(net: IpNet, rt: Rtable) -> Neighbour | None:
+    """The route's neighbour, found once and kept with the route."""
+    neigh = neigh_create(net, rt.dev, rt.rt_gateway)
+    rt.rt_neigh = neigh
+    return neigh
+
+
+def neigh_resolve_output(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
+    """Send by a neighbour: at once where its address is known, else when ARP has found it."""
+    if net.tracing:
+        net.trace("neigh_resolve_output", skb, state=NUD_NAMES[neigh.nud_state])
+    neigh.used = net.now
+    if neigh.nud_state & NUD_CONNECTED or neigh_event_send(net, neigh, skb):
+        dev = neigh.dev
+        skb.dev = dev.ifindex
+        skb.push(neigh.hh)
+        skb.mac_header = 0
+        net.call_skb(dev.process, "dev_queue_xmit", skb)
+
+
+def neigh_event_send(net: IpNet, neigh: Neighbour, skb: SkBuff | None) -> bool:
+    """Someone wants to send: True if the address may be used now; False if the skb waits, or was
+    dropped. RFC 1122 2.3.2.2: keep the latest packets."""
+    state = neigh.nud_state
+    if state & (NUD_CONNECTED | NUD_DELAY | NUD_PROBE):
+        return True
+    if state == NUD_STALE:
+        neigh.nud_state = NUD_DELAY
+        neigh.updated = net.now
+        delay = net.sysctl[_CONF + "delay_first_probe_time"] * SEC
+        _neigh_add_timer(net, neigh, net.now + delay)
+        return True
+    probe = False
+    if state != NUD_INCOMPLETE:
+        neigh.probes = 0
+        neigh.nud_state = NUD_INCOMPLETE
+        neigh.updated = net.now
+        probe = True
+    if skb is not None:
+        _neigh_enqueue(net, neigh, skb)
+    if probe:
+        _neigh_add_timer(net, neigh, net.now + _retrans_time(net))
+        neigh_probe(net, neigh)
+    return False
+
+
+def _neigh_enqueue(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
+    queue = neigh.arp_queue
+    limit = net.sysctl[_CONF + "unres_qlen_bytes"]
+    most = net.sysctl[_CONF + "unres_qlen"]
+    size = skb.len
+    while queue and (len(queue) >= most or neigh.arp_queue_len_bytes + size > limit):
+        oldest = queue.popleft()
+        neigh.arp_queue_len_bytes -= oldest.len
+        net.kfree_skb(oldest, "NEIGH_QUEUEFULL")
+    if most == 0 or size > limit:
+        net.kfree_skb(skb, "NEIGH_QUEUEFULL")
+        return
+    queue.append(skb)
+    neigh.arp_queue_len_bytes += size
+
+
+# ---- states ------------------------------------------------------------------------------
+
+
+def _retrans_time(net: IpNet) -> int:
+    retrans: int = net.sysctl[_CONF + "retrans_time_ms"]
+    return retrans * MSEC
+
+
+def _neigh_add_timer(net: IpNet, neigh: Neighbour, when: int) -> None:
+    if neigh.timer is None:
+        neigh.timer = Timer(neigh_timer_handler, neigh)
+    net.mod_timer(neigh.timer, when)
+
+
+def neigh_max_probes(net: IpNet, neigh: Neighbour) -> int:
+    """How many probes before giving up: to everybody while the address is unknown, to the
+    neighbour alone when it must be confirmed."""
+    which = "ucast_solicit" if neigh.nud_state == NUD_PROBE else "mcast_solicit"
+    probes: int = net.sysctl[_CONF + which]
+    return probes
+
+
+def neigh_probe(net: IpNet, neigh: Neighbour) -> None:
+    """Ask for the address: everybody while it is unknown, the neighbour alone to confirm it."""
+    neigh.probes += 1
+    arp.arp_solicit(net, neigh)
+
+
+def neigh_timer_handler(net: IpNet, neigh: Neighbour) -> None:
+    """The time of a state is over."""
+    if neigh.dead:
+        return
+    state = neigh.nud_state
+    now = net.now
+    delay = net.sysctl[_CONF + "delay_first_probe_time"] * SEC
+    when = now
+    if state == NUD_REACHABLE:
+        if now < neigh.confirmed + _reachable_time(net):
+            when = neigh.confirmed + _reachable_time(net)
+        elif now <= neigh.used + delay:
+            neigh.nud_state = NUD_DELAY
+            neigh.updated = now
+            when = now + delay
+        else:
+            neigh.nud_state = NUD_STALE
+            neigh.updated = now
+            return
+    elif state == NUD_DELAY:
+        if now <= neigh.confirmed + delay:
+            neigh.nud_state = NUD_REACHABLE
+            neigh.updated = now
+            when = neigh.confirmed + _reachable_time(net)
+        else:
+            neigh.nud_state = NUD_PROBE
+            neigh.updated = now
+            neigh.probes = 0
+    elif not state & (NUD_PROBE | NUD_INCOMPLETE):
+        return
+    if neigh.nud_state & (NUD_PROBE | NUD_INCOMPLETE):
+        if neigh.probes >= neigh_max_probes(net, neigh):
+            neigh_invalidate(net, neigh)
+            return
+        when = now + _retrans_time(net)
+        _neigh_add_timer(net, neigh, when)
+        neigh_probe(net, neigh)
+        return
+    _neigh_add_timer(net, neigh, when)
+
+
+def neigh_invalidate(net: IpNet, neigh: Neighbour) -> None:
+    """Nobody answered: FAILED, and whoever waited is told (RFC 1122 3.3.1.1)."""
+    neigh.nud_state = NUD_FAILED
+    neigh.updated = net.now
+    neigh.hh = b""
+    neigh.ha = b""
+    net.mib["ArpResolveFailed"] += 1
+    if net.tracing:
+        net.trace("neigh_invalidate", addr=neigh.primary_key, dev=neigh.dev.name)
+    while neigh.arp_queue and neigh.nud_state == NUD_FAILED:
+        skb = neigh.arp_queue.popleft()
+        neigh.arp_queue_len_bytes -= skb.len
+        arp.arp_error_report(net, neigh, skb)
+
+
+def neigh_update(
+    net: IpNet, neigh: Neighbour, lladdr: bytes, new: int, override: bool = True
+) -> None:
+    """News of a neighbour: its address, and how sure it is (`new`: a NUD_ state)."""
+    old = neigh.nud_state
+    if old & (NUD_NOARP | NUD_PERMANENT):
+        return
+    if old & NUD_VALID and lladdr != neigh.ha and not override:
+        return
+    if new & NUD_CONNECTED:
+        neigh.confirmed = net.now
+    changed = lladdr != neigh.ha
+    if not changed and new == NUD_STALE and old & NUD_CONNECTED:
+        return
+    if changed or not old & NUD_VALID:
+        neigh.ha = lladdr
+        neigh.hh = _ether_header(neigh)
+        if not new & NUD_CONNECTED:
+            neigh.confirmed = net.now - 2 * net.sysctl[_CONF + "base_reachable_time_ms"] * MSEC
+    elif new == NUD_STALE and old & (NUD_DELAY | NUD_PROBE):
+        return
+    neigh.updated = net.now
+    neigh.nud_state = new
+    if net.tracing:
+        net.trace("neigh_update", addr=neigh.primary_key, lladdr=lladdr, state=NUD_NAMES[new])
+    if neigh.timer is not None:
+        net.del_timer(neigh.timer)
+    if new == NUD_REACHABLE:
+        _neigh_add_timer(net, neigh, net.now + _reachable_time(net))
+    neigh.probes = 0
+    while neigh.arp_queue and neigh.nud_state & NUD_VALID:
+        skb = neigh.arp_queue.popleft()
+        neigh.arp_queue_len_bytes -= skb.len
+        neigh_resolve_output(net, neigh, skb)
+
+
+def neigh_may_override(net: IpNet, neigh: Neighbour) -> bool:
+    """Is the address old enough to be replaced by another (`locktime`)?"""
+    return net.now > neigh.updated + _LOCKTIME
+
+
+def neigh_dump(net: IpNet) -> list[dict[str, object]]:
+    """The table as data, for commands."""
+    return [
+        {
+            "addr": n.primary_key,
+            "dev": n.dev.name,
+            "lladdr": n.ha,
+            "state": NUD_NAMES[n.nud_state],
+            "used": net.now - n.used,
+            "queue": len(n.arp_queue),
+        }
+        for n in net.arp_tbl.values()
+        if not n.nud_state & NUD_NOARP
+    ]

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: MIT
+"""What ip keeps: devices, addresses, routes, neighbours, fragments (`struct netns_ipv4`).
+
+Types alone; the functions that work on them lie where Linux has them (`devinet`, `fib`,
+`route`, `neighbour`, `ip_fragment`, ...). All of them take an `IpNet` first.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from skbus.net import Net
+from skbus.pool import Allocator, Pool
+from skbus.skbuff import SkBuff
+from skbus.sysctl import Sysctl
+from skbus.timer import Timer
+
+# include/uapi/linux/rtnetlink.h
+RTN_UNSPEC: Final = 0
+RTN_UNICAST: Final = 1
+RTN_LOCAL: Final = 2
+RTN_BROADCAST: Final = 3
+RTN_MULTICAST: Final = 5
+RTN_BLACKHOLE: Final = 6
+RTN_UNREACHABLE: Final = 7
+RTN_PROHIBIT: Final = 8
+
+RTN_NAMES: Final = {
+    RTN_UNICAST: "unicast",
+    RTN_LOCAL: "local",
+    RTN_BROADCAST: "broadcast",
+    RTN_MULTICAST: "multicast",
+    RTN_BLACKHOLE: "blackhole",
+    RTN_UNREACHABLE: "unreachable",
+    RTN_PROHIBIT: "prohibit",
+}
+
+LOOPBACK_MTU: Final = 65536
+INADDR_ANY: Final = b"\0\0\0\0"
+INADDR_BROADCAST: Final = b"\xff\xff\xff\xff"
+INADDR_ALLHOSTS_GROUP: Final = b"\xe0\0\0\x01"
+
+IPPROTO_ICMP: Final = 1
+IPPROTO_IGMP: Final = 2
+IPPROTO_TCP: Final = 6
+IPPROTO_UDP: Final = 17
+
+
+# ---- configuration -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """One interface as the configuration has it.
+
+    addresses: "10.77.0.2/24", the first is primary. gateway: a default route through it.
+    process: where its driver runs; "" means `nic.<dev>`.
+    """
+
+    dev: str
+    addresses: tuple[str, ...] = ()
+    gateway: str = ""
+    process: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfig:
+    """One static route. dst: "10.0.0.0/8" or "default". type: a name of `RTN_NAMES`.
+
+    mtu: 0 for the device's. metric: of two routes to one prefix, the smaller wins.
+    """
+
+    dst: str
+    gateway: str = ""
+    dev: str = ""
+    type: str = "unicast"
+    metric: int = 0
+    prefsrc: str = ""
+    mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourConfig:
+    """One permanent neighbour (`ip neigh add ADDR lladdr LL dev DEV nud permanent`)."""
+
+    addr: str
+    lladdr: str
+    dev: str
+
+
+@dataclass(frozen=True, slots=True)
+class IpConfig:
+    """All that ip is told at start.
+
+    protocols: the transports that this stack has, by IP protocol number. While one of them has
+    not registered, nobody answers protocol unreachable for it (DESIGN section 7).
+    """
+
+    devices: tuple[DeviceConfig, ...] = ()
+    routes: tuple[RouteConfig, ...] = ()
+    neighbours: tuple[NeighbourConfig, ...] = ()
+    protocols: tuple[tuple[int, str], ...] = ((IPPROTO_TCP, "tcp"), (IPPROTO_UDP, "udp"))
+
+
+# ---- state -------------------------------------------------------------------------------
+
+
+class InIfaddr(NamedTuple):
+    """`struct in_ifaddr`: one address of a device."""
+
+    ifa_local: bytes
+    ifa_prefixlen: int
+    ifa_broadcast: bytes
+    """b"" where the prefix has none (/31, /32)."""
+
+
+class NetDevice:
+    """`struct net_device`, as far as ip must know it. `process` takes `dev_queue_xmit`."""
+
+    __slots__ = (
+        "dev_addr",
+        "features",
+        "gso_max_size",
+        "ifa_list",
+        "ifindex",
+        "loopback",
+        "mc_list",
+        "mtu",
+        "name",
+        "process",
+        "registered",
+        "up",
+    )
+
+    def __init__(self, name: str, process: str, *, loopback: bool = False) -> None:
+        self.name = name
+        self.process = process
+        self.loopback = loopback
+        self.ifindex = 0
+        self.dev_addr = b"\0" * 6
+        self.mtu = 1500
+        self.features = 0
+        self.gso_max_size = 65536
+        self.up = False
+        self.registered = False
+        self.ifa_list: list[InIfaddr] = []
+        self.mc_list: dict[bytes, int] = {}
+        """Multicast groups joined, with how often."""
+
+
+class FibInfo(NamedTuple):
+    """`struct fib_info`: where packets for a prefix go."""
+
+    fib_type: int
+    fib_dev: NetDevice | None
+    fib_gw: bytes
+    """Gateway, b"" for on-link."""
+    fib_prefsrc: bytes
+    fib_metric: int
+    fib_mtu: int
+    fib_prefix: bytes
+    fib_prefixlen: int
+    fib_protocol: str
+    """"kernel" for what follows from addresses, "static" for what is configured."""
+
+
+class Rtable:
+    """`struct rtable`: the outcome of a route look-up, cached until the genid moves."""
+
+    __slots__ = (
+        "dev",
+        "error",
+        "input",
+        "mtu",
+        "output",
+        "peer_mtu",
+        "rt_daddr",
+        "rt_expires",
+        "rt_gateway",
+        "rt_id",
+        "rt_iif",
+        "rt_neigh",
+        "rt_saddr",
+        "rt_type",
+    )
+
+    def __init__(self, rt_type: int, dev: NetDevice, daddr: bytes, saddr: bytes) -> None:
+        self.rt_type = rt_type
+        self.dev = dev
+        self.rt_daddr = daddr
+        self.rt_saddr = saddr
+        """Output: the source address to use."""
+        self.rt_gateway = daddr
+        """The next hop."""
+        self.rt_iif = 0
+        self.mtu = dev.mtu
+        self.peer_mtu = 0
+        """Input: MTU of the route back."""
+        self.rt_expires = 0
+        """When a learned path MTU must be forgotten, ns; 0 for never."""
+        self.rt_id = 0
+        """The next IP identification for datagrams that must not be fragmented."""
+        self.rt_neigh: Neighbour | None = None
+        self.error = 0
+        self.input: Callable[[Any, SkBuff, Any, Any], None] | None = None
+        self.output: Callable[[Any, SkBuff, Any], None] | None = None
+
+
+class Neighbour:
+    """`struct neighbour`: a next hop on a device and its hardware address."""
+
+    __slots__ = (
+        "arp_queue",
+        "arp_queue_len_bytes",
+        "confirmed",
+        "dead",
+        "dev",
+        "ha",
+        "hh",
+        "nud_state",
+        "primary_key",
+        "probes",
+        "timer",
+        "updated",
+        "used",
+    )
+
+    def __init__(self, dev: NetDevice, primary_key: bytes, now: int) -> None:
+        self.dev = dev
+        self.primary_key = primary_key
+        self.nud_state = 0
+        self.ha = b""
+        self.hh = b""
+        """The Ethernet header for IPv4 to this neighbour (Linux's hh_cache)."""
+        self.arp_queue: deque[SkBuff] = deque()
+        self.arp_queue_len_bytes = 0
+        self.probes = 0
+        self.confirmed = now
+        self.updated = now
+        self.used = now
+        self.dead = False
+        self.timer: Timer[Any] | None = None
+
+
+class InetProtocol(NamedTuple):
+    """`struct net_protocol`, in another process."""
+
+    process: str
+    handler: str
+    err_handler: str
+
+
+class Ipq:
+    """`struct ipq`: the fragments of one datagram that have come so far."""
+
+    __slots__ = (
+        "flags",
+        "iif",
+        "key",
+        "len",
+        "max_size",
+        "meat",
+        "mem",
+        "offsets",
+        "skbs",
+        "timer",
+        "tos",
+    )
+
+    def __init__(self, key: tuple[bytes, bytes, int, int, int]) -> None:
+        self.key = key
+        self.offsets: list[int] = []
+        """Where each of `skbs` begins, ascending."""
+        self.skbs: list[SkBuff] = []
+        self.len = 0
+        self.meat = 0
+        self.mem = 0
+        self.flags = 0
+        self.max_size = 0
+        self.tos = 0
+        self.iif = 0
+        self.timer: Timer[Any] | None = None
+
+
+@dataclass(slots=True)
+class FibTable:
+    """Prefixes by length: a look-up tries at most 33 dicts, the longest first."""
+
+    zones: list[tuple[int, int, dict[int, list[FibInfo]]]] = field(default_factory=list)
+    """(prefix length, mask, network -> routes by metric), by descending length."""
+
+
+class IpNet(Net):
+    """`struct net`, with what ip adds to it."""
+
+    def __init__(
+        self,
+        name: str = "ip",
+        *,
+        rand: Random,
+        pool: Pool,
+        alloc: Allocator | None = None,
+        sysctl: Sysctl | None = None,
+        epoch: int = 1,
+        config: IpConfig | None = None,
+    ) -> None:
+        super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
+        self.config = config or IpConfig()
+        # devinet
+        self.devices: dict[str, NetDevice] = {}
+        self.dev_by_index: dict[int, NetDevice] = {}
+        self.loopback_dev = NetDevice("lo", "", loopback=True)
+        self.local_addrs: dict[bytes, NetDevice] = {}
+        self.backlog: deque[SkBuff] = deque()
+        """What `loopback_xmit` sent and `ip_rcv` has not taken."""
+        self.in_backlog = False
+        # routes
+        self.fib = FibTable()
+        self.static_routes: list[RouteConfig] = []
+        self.rt_genid = 1
+        self.rt_out: dict[tuple[bytes, bytes, int], Rtable] = {}
+        self.rt_in: dict[tuple[bytes, bytes, int], Rtable] = {}
+        self.fnhe: dict[bytes, tuple[int, int]] = {}
+        """daddr -> (learned path MTU, when it expires)."""
+        self.ip_idents: dict[int, int] = {}
+        self.ip_idents_key = rand.getrandbits(88) | 1
+        # neighbours
+        self.arp_tbl: dict[tuple[int, bytes], Neighbour] = {}
+        self.reachable_time = 0
+        self.reachable_time_set = -1
+        self.neigh_gc_timer: Timer[Any] | None = None
+        self.duplicates: set[tuple[bytes, bytes]] = set()
+        # protocols
+        self.inet_protos: dict[int, InetProtocol] = {}
+        self.inet_known: dict[int, str] = dict(self.config.protocols)
+        """Protocols that this stack has, registered now or not."""
+        # fragments
+        self.ip4_frags: dict[tuple[bytes, bytes, int, int, int], Ipq] = {}
+        self.frag_mem = 0
+        # icmp
+        self.icmp_global_credit = 0
+        self.icmp_global_stamp = -1
+        self.inet_peers: dict[bytes, tuple[int, int]] = {}
+        """Host -> (tokens, time), both ns, of the rate limit."""
+
+    def device(self, skb: SkBuff) -> NetDevice | None:
+        """The device that the skb came from."""
+        return self.dev_by_index.get(skb.dev or skb.skb_iif)
+
+    def transports(self) -> Sequence[str]:
+        """The processes that have registered a protocol."""
+        return sorted({proto.process for proto in self.inet_protos.values()})

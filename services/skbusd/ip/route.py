@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: MIT
+"""Routing decisions and their cache (`net/ipv4/route.c`).
+
+`ip_route_input` says what becomes of a received packet: ours, forwarded, or dropped with a
+reason; `ip_ip_route_output_key` the way out, with source address and MTU. Transports ask by
+message (`ip_route_output_key`) and are told when their answer is stale (`rt_cache_flush`).
+RFC 1122 3.2.1.3 and 3.3.1, RFC 1812 5.3, RFC 1191 for path MTUs.
+
+Differs from Linux: outcomes are cached by (destination, source, device), as Linux did up to 3.5;
+when a cache is full it is emptied. Source routes are never followed.
+"""
+
+from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
+from typing import Final
+
+from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush
+from skbus.headers.ipv4 import IpHdr
+from skbus.net import SEC
+from skbus.skbuff import SkBuff
+from skbusd.ip import fib, ip_forward, ip_input, ip_output
+from skbusd.ip.netns import (
+    INADDR_ANY,
+    INADDR_BROADCAST,
+    IPPROTO_IGMP,
+    RTN_BLACKHOLE,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    RTN_MULTICAST,
+    RTN_PROHIBIT,
+    RTN_UNICAST,
+    RTN_UNREACHABLE,
+    FibInfo,
+    IpNet,
+    NetDevice,
+    Rtable,
+)
+
+RT_CACHE_SIZE: Final = 8192
+"""Entries of each of the two caches."""
+FNHE_SIZE: Final = 2048
+"""Most destinations whose path MTU is remembered."""
+
+_FIB_ERRORS: Final = {
+    RTN_BLACKHOLE: EINVAL,
+    RTN_UNREACHABLE: EHOSTUNREACH,
+    RTN_PROHIBIT: EACCES,
+}
+"""`fib_props`: the error of each type of route that goes nowhere."""
+
+
+# ---- the caches --------------------------------------------------------------------------
+
+
+def rt_cache_flush(net: IpNet) -> None:
+    """Routes or addresses changed: forget what was cached, here and in the transports."""
+    net.rt_genid += 1
+    net.rt_out.clear()
+    net.rt_in.clear()
+    for process in net.transports():
+        net.call(process, "rt_cache_flush", RtCacheFlush(net.rt_genid))
+
+
+def ip_rt_update_pmtu(net: IpNet, daddr: bytes, mtu: int) -> None:
+    """A path MTU was learned from ICMP; believed for `mtu_expires` (RFC 1191 6.3).
+
+    Nothing raises an MTU again but time.
+    """
+    mtu = max(mtu, net.sysctl["net.ipv4.route.min_pmtu"])
+    known = net.fnhe.get(daddr)
+    if known is not None and known[1] > net.now and known[0] <= mtu:
+        return
+    if len(net.fnhe) >= FNHE_SIZE and daddr not in net.fnhe:
+        del net.fnhe[next(iter(net.fnhe))]
+    net.fnhe[daddr] = (mtu, net.now + net.sysctl["net.ipv4.route.mtu_expires"] * SEC)
+    for key in [k for k in net.rt_out if k[0] == daddr]:
+        del net.rt_out[key]
+    for key in [k for k in net.rt_in if k[0] == daddr]:
+        del net.rt_in[key]
+    if net.tracing:
+        net.trace("ip_rt_update_pmtu", daddr=daddr, mtu=mtu)
+
+
+# ---- addresses ---------------------------------------------------------------------------
+
+
+def inet_addr_type(net: IpNet, addr: bytes) -> int:
+    """What kind of address it is to us: RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_UNICAST."""
+    if addr[0] & 0xF0 == 0xE0:
+        return RTN_MULTICAST
+    if addr[0] == 0 or addr == INADDR_BROADCAST:
+        return RTN_BROADCAST
+    fi = fib.fib_lookup(net, addr)
+    if fi is not None and fi.fib_type in (RTN_LOCAL, RTN_BROADCAST):
+        return fi.fib_type
+    return RTN_UNICAST
+
+
+def inet_select_addr(net: IpNet, dev: NetDevice, dst: bytes) -> bytes:
+    """The address of ours to use on `dev` towards next hop `dst`: one in whose prefix dst lies,
+    else the device's primary, else any (RFC 1122 3.3.4.3)."""
+    want = int.from_bytes(dst, "big")
+    for ifa in dev.ifa_list:
+        if not (want ^ int.from_bytes(ifa.ifa_local, "big")) & fib.inet_make_mask(
+            ifa.ifa_prefixlen
+        ):
+            return ifa.ifa_local
+    if dev.ifa_list:
+        return dev.ifa_list[0].ifa_local
+    for other in net.devices.values():
+        if other.up and not other.loopback and other.ifa_list:
+            return other.ifa_list[0].ifa_local
+    return INADDR_ANY
+
+
+# ---- output ------------------------------------------------------------------------------
+
+
+def ip_route_output(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> Rtable | int:
+    """The way to daddr (`ip_route_output_key`): a cached Rtable, or an errno.
+
+    saddr b"" or 0.0.0.0 lets the route choose; oif 0 is any device.
+    """
+    key = (daddr, saddr, oif)
+    rt = net.rt_out.get(key)
+    if rt is not None and not (rt.rt_expires and rt.rt_expires <= net.now):
+        return rt
+    made = _ip_route_output_slow(net, daddr, saddr if saddr != INADDR_ANY else b"", oif)
+    if isinstance(made, Rtable):
+        if len(net.rt_out) >= RT_CACHE_SIZE:
+            net.rt_out.clear()
+        net.rt_out[key] = made
+    if net.tracing:
+        net.trace(
+            "ip_route_output_key",
+            daddr=daddr,
+            saddr=saddr if isinstance(made, int) else made.rt_saddr,
+            err=made if isinstance(made, int) else 0,
+        )
+    return made
+
+
+def _ip_route_output_slow(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> Rtable | int:
+    """`ip_route_output_key_hash_rcu`"""
+    dev: NetDevice | None = None
+    if saddr:
+        if saddr[0] & 0xF0 == 0xE0 or saddr[0] == 0 or saddr == INADDR_BROADCAST:
+            return EINVAL
+        if inet_addr_type(net, saddr) != RTN_LOCAL:
+            return EINVAL
+    if oif:
+        dev = net.dev_by_index.get(oif)
+        if dev is None:
+            return ENODEV
+        if not dev.up:
+            return ENETUNREACH
+    if daddr == INADDR_ANY:
+        daddr = saddr or b"\x7f\0\0\x01"
+    multicast = daddr[0] & 0xF0 == 0xE0
+    if multicast or daddr == INADDR_BROADCAST:
+        if dev is None and saddr:
+            dev = net.local_addrs.get(saddr)
+        if dev is None:
+            fi = fib.fib_lookup(net, daddr)
+            if fi is None or fi.fib_dev is None:
+                return ENETUNREACH
+            dev = fi.fib_dev
+        kind = RTN_MULTICAST if multicast else RTN_BROADCAST
+        return _mkroute_output(net, daddr, saddr, dev, None, kind)
+    fi = fib.fib_lookup(net, daddr, oif)
+    if fi is None:
+        if dev is None:
+            return ENETUNREACH
+        # A device was named: what no route covers is taken to be on its link, as in Linux.
+        return _mkroute_output(net, daddr, saddr, dev, None, RTN_UNICAST)
+    if fi.fib_type in _FIB_ERRORS:
+        return _FIB_ERRORS[fi.fib_type]
+    if fi.fib_type == RTN_LOCAL:
+        return _mkroute_output(net, daddr, saddr, net.loopback_dev, fi, RTN_LOCAL)
+    if fi.fib_dev is None:
+        return ENETUNREACH
+    return _mkroute_output(net, daddr, saddr, fi.fib_dev, fi, fi.fib_type)
+
+
+def _mkroute_output(
+    net: IpNet, daddr: bytes, saddr: bytes, dev: NetDevice, fi: FibInfo | None, kind: int
+) -> Rtable | int:
+    """`__mkroute_output`"""
+    gateway = fi.fib_gw if fi is not None else b""
+    if not saddr:
+        saddr = fi.fib_prefsrc if fi is not None else b""
+        if not saddr:
+            saddr = inet_select_addr(net, dev, gateway or daddr)
+    elif saddr[0] == 127 and not dev.loopback:
+        return EINVAL
+    rt = Rtable(kind, dev, daddr, saddr)
+    if gateway:
+        rt.rt_gateway = gateway
+    if fi is not None and fi.fib_mtu:
+        rt.mtu = min(rt.mtu, fi.fib_mtu)
+    known = net.fnhe.get(daddr)
+    if known is not None and kind == RTN_UNICAST:
+        if known[1] > net.now:
+            rt.mtu = min(rt.mtu, known[0])
+            rt.rt_expires = known[1]
+        else:
+            del net.fnhe[daddr]
+    rt.rt_id = net.get_random_u32() & 0xFFFF
+    loops = kind == RTN_MULTICAST or (kind == RTN_BROADCAST and not dev.loopback)
+    rt.output = ip_output.ip_mc_output if loops else ip_output.ip_output
+    return rt
+
+
+def ip_route_output_key(net: IpNet, item: IpRouteOutputKey) -> None:
+    """A transport asks for a route; answered by `ip_route_output_ret`."""
+    bad = len(item.daddr) != 4 or len(item.saddr) not in (0, 4)
+    rt: Rtable | int = EINVAL if bad else ip_route_output(net, item.daddr, item.saddr, item.oif)
+    if isinstance(rt, int):
+        if rt == ENETUNREACH:
+            net.mib["IpOutNoRoutes"] += 1
+        answer = RouteRet(item.req, rt, b"", item.daddr, 0, 0, 0, net.rt_genid)
+    else:
+        answer = RouteRet(
+            item.req, 0, rt.rt_saddr, rt.rt_daddr, rt.dev.ifindex, rt.mtu, rt.rt_type, net.rt_genid
+        )
+    net.call(item.process, "ip_route_output_ret", answer)
+
+
+# ---- input -------------------------------------------------------------------------------
+
+
+def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str:
+    """What becomes of a received packet: an Rtable whose `input` takes it, or a drop reason."""
+    key = (iph.saddr, iph.daddr, dev.ifindex)
+    rt = net.rt_in.get(key)
+    if rt is not None:
+        return rt
+    made = _ip_route_input_slow(net, iph, dev)
+    if isinstance(made, Rtable):
+        made.rt_iif = dev.ifindex
+        if len(net.rt_in) >= RT_CACHE_SIZE:
+            net.rt_in.clear()
+        net.rt_in[key] = made
+    if net.tracing:
+        net.trace(
+            "ip_route_input",
+            saddr=iph.saddr,
+            daddr=iph.daddr,
+            type=made.rt_type if isinstance(made, Rtable) else 0,
+            reason=made if isinstance(made, str) else "",
+        )
+    return made
+
+
+def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str:
+    """`ip_route_input_slow`, with the martians first (RFC 1122 3.2.1.3, RFC 1812 5.3.7)."""
+    saddr = iph.saddr
+    daddr = iph.daddr
+    multicast = daddr[0] & 0xF0 == 0xE0
+    if saddr[0] & 0xF0 == 0xE0 or saddr == INADDR_BROADCAST:
+        return "IP_INVALID_SOURCE"
+    limited = daddr == INADDR_BROADCAST or (saddr == INADDR_ANY and daddr == INADDR_ANY)
+    if saddr[0] == 0 and not limited and not (multicast and iph.protocol == IPPROTO_IGMP):
+        return "IP_INVALID_SOURCE"
+    if not dev.loopback and (saddr[0] == 127 or daddr[0] == 127):
+        return "IP_LOCALNET"
+    if multicast:
+        if daddr not in dev.mc_list:
+            return "NOT_SPECIFIED"
+        kind = RTN_MULTICAST
+    elif limited:
+        kind = RTN_BROADCAST
+    elif daddr[0] == 0:
+        return "IP_INVALID_DEST"
+    else:
+        fi = fib.fib_lookup(net, daddr)
+        if fi is None or fi.fib_type not in (RTN_LOCAL, RTN_BROADCAST):
+            return _ip_mkroute_forward(net, iph, dev, fi)
+        kind = fi.fib_type
+    if saddr[0] != 0:
+        reason = fib_validate_source(net, saddr, dev)
+        if reason:
+            return reason
+    rt = Rtable(kind, dev, daddr, saddr)
+    rt.input = ip_input.ip_local_deliver
+    rt.peer_mtu = dev.mtu
+    if saddr[0] != 0:
+        back = ip_route_output(net, saddr, daddr if kind == RTN_LOCAL else b"", 0)
+        if isinstance(back, Rtable):
+            rt.peer_mtu = back.mtu
+    return rt
+
+
+def fib_validate_source(net: IpNet, saddr: bytes, dev: NetDevice) -> str:
+    """May a packet with this source come in by this device? A drop reason, or "" if it may.
+
+    RFC 3704 where rp_filter is set: 1 strict, 2 loose.
+    """
+    if dev.loopback:
+        return ""
+    fi = fib.fib_lookup(net, saddr)
+    if fi is not None and fi.fib_type == RTN_LOCAL:
+        return "IP_LOCAL_SOURCE"
+    if fi is not None and fi.fib_type == RTN_BROADCAST:
+        return "IP_INVALID_SOURCE"
+    strict = net.sysctl["net.ipv4.conf.all.rp_filter"]
+    if strict and (
+        fi is None or fi.fib_type != RTN_UNICAST or (strict == 1 and fi.fib_dev is not dev)
+    ):
+        net.mib["TcpExtIPReversePathFilter"] += 1
+        return "IP_RPFILTER"
+    return ""
+
+
+def _ip_mkroute_forward(net: IpNet, iph: IpHdr, dev: NetDevice, fi: FibInfo | None) -> Rtable | str:
+    """Not for us: a route to forward by, or one whose `input` is `ip_error`."""
+    reason = fib_validate_source(net, iph.saddr, dev)
+    if reason:
+        return reason
+    rt = Rtable(RTN_UNREACHABLE, dev, iph.daddr, iph.saddr)
+    rt.input = ip_forward.ip_error
+    if not net.sysctl["net.ipv4.ip_forward"]:
+        rt.error = EHOSTUNREACH
+    elif fi is None or (fi.fib_dev is None and fi.fib_type == RTN_UNICAST):
+        rt.error = ENETUNREACH
+    elif fi.fib_type == RTN_BLACKHOLE:
+        return "NOT_SPECIFIED"
+    elif fi.fib_type in _FIB_ERRORS:
+        rt.error = _FIB_ERRORS[fi.fib_type]
+    else:
+        assert fi.fib_dev is not None
+        made = _mkroute_output(net, iph.daddr, b"", fi.fib_dev, fi, RTN_UNICAST)
+        if isinstance(made, int):
+            return "IP_OUTNOROUTES"
+        made.input = ip_forward.ip_forward
+        made.output = ip_output.ip_output
+        # A learned path MTU is about what we send ourselves, and holds for routers as well
+        # (Linux's ip_forward_use_pmtu is off: the device's MTU counts).
+        made.mtu = min(fi.fib_dev.mtu, fi.fib_mtu or fi.fib_dev.mtu)
+        made.rt_expires = 0
+        return made
+    return rt
+
+
+def skb_rtable(net: IpNet, skb: SkBuff, iph: IpHdr) -> Rtable | None:
+    """The route that a received skb came by, looked up again: for `icmp_send`."""
+    dev = net.device(skb)
+    if dev is None:
+        return None
+    rt = ip_route_input(net, iph, dev)
+    return rt if isinstance(rt, Rtable) else None
