@@ -13,6 +13,7 @@ A region is a file in the pool directory (tmpfs), named by its number in hex; or
 just a bytearray.
 """
 
+import contextlib
 import mmap
 import os
 import struct
@@ -84,6 +85,13 @@ class Region:
             return False
         self.words[slot] = (gen + 1) & 0xFFFFFFFF
         return True
+
+    def punch(self) -> None:
+        """Give the region's memory back to the system, also where others map it still: all its
+        bytes read as 0 from now on, and so every place in it is stale."""
+        if isinstance(self._buf, mmap.mmap):
+            with contextlib.suppress(OSError, ValueError):
+                self._buf.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
         """Unmap, if no view of it is left."""

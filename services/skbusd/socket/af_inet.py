@@ -1,0 +1,459 @@
+# SPDX-License-Identifier: MIT
+"""The internet family (`net/ipv4/af_inet.c`): `inet_create`, the switch table, and what
+`struct socket` does for it (`inet_stream_ops`, `inet_dgram_ops`).
+
+Called by socket.py through `net_families` and `sock.ops`; calls the protocol through
+`sk.sk_prot`. RFC 9293 for the states of a stream, RFC 768 for datagrams.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from skbus.abi import ListenStart
+from skbus.syscall import SysCallError
+from skbusd.socket import tcp_sock, uapi, udp_sock
+from skbusd.socket.proto import Proto
+from skbusd.socket.sock import (
+    Call,
+    InetConnectionSock,
+    InetSock,
+    SocketNet,
+    TcpSock,
+    attempt,
+    hold,
+    sk_alloc,
+    sk_free,
+    sk_wait_event,
+    sk_wake,
+    sock_error,
+    sock_init_data,
+    sys_return,
+    transport_call,
+)
+from skbusd.socket.socket import (
+    NetProtoFamily,
+    ProtoOps,
+    SockAddr,
+    Socket,
+    sock_no_op,
+    sock_register,
+)
+
+INET_PROTOSW_REUSE: Final = 0x01
+INET_PROTOSW_PERMANENT: Final = 0x02
+INET_PROTOSW_ICSK: Final = 0x04
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InetProtosw:
+    """`struct inet_protosw`: which protocol and operations a type of socket gets."""
+
+    type: int
+    protocol: int
+    prot: Proto
+    ops: ProtoOps
+    flags: int
+
+
+# ---- start --------------------------------------------------------------------------------
+
+
+def inet_register_protosw(net: SocketNet, p: InetProtosw) -> None:
+    """`inet_register_protosw`: put an entry into the switch; a permanent one is not overridden."""
+    if not 0 <= p.type < uapi.SOCK_MAX:
+        raise SysCallError(errno.EINVAL, f"no socket type {p.type}")
+    entries = net.inetsw[p.type]
+    for answer in entries:
+        if answer.flags & INET_PROTOSW_PERMANENT and answer.protocol == p.protocol:
+            raise SysCallError(errno.EPERM, f"protocol {p.protocol} is permanent")
+    permanent = sum(1 for answer in entries if answer.flags & INET_PROTOSW_PERMANENT)
+    entries.insert(permanent, p)
+
+
+def inet_unregister_protosw(net: SocketNet, p: InetProtosw) -> None:
+    """`inet_unregister_protosw`; a permanent entry stays."""
+    if p.flags & INET_PROTOSW_PERMANENT:
+        raise SysCallError(errno.EPERM, f"protocol {p.protocol} is permanent")
+    net.inetsw[p.type].remove(p)
+
+
+def inet_init(net: SocketNet) -> None:
+    """`inet_init`, the socket layer's part: the family and the switch table."""
+    sock_register(net, INET_FAMILY_OPS)
+    for p in INETSW_ARRAY:
+        inet_register_protosw(net, p)
+
+
+# ---- creating -----------------------------------------------------------------------------
+
+
+def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None:
+    """`inet_create`: find the protocol in the switch, and make the sock.
+
+    ESOCKTNOSUPPORT where the type is unknown, EPROTONOSUPPORT where it is not with this protocol.
+    """
+    if not 0 <= protocol < uapi.IPPROTO_MAX:
+        raise SysCallError(errno.EINVAL)
+    answer = None
+    for entry in net.inetsw[sock.type]:
+        if protocol == entry.protocol:
+            if protocol != uapi.IPPROTO_IP:
+                answer = entry
+                break
+        elif protocol == uapi.IPPROTO_IP:
+            protocol = entry.protocol
+            answer = entry
+            break
+        elif entry.protocol == uapi.IPPROTO_IP:
+            answer = entry
+            break
+    if answer is None:
+        raise SysCallError(
+            errno.EPROTONOSUPPORT if net.inetsw[sock.type] else errno.ESOCKTNOSUPPORT
+        )
+    sock.ops = answer.ops
+    sk = sk_alloc(net, uapi.PF_INET, sock.type, protocol, answer.prot)
+    sock_init_data(net, sock, sk)
+    if answer.flags & INET_PROTOSW_REUSE:
+        sk.sk_reuse = 1
+    answer.prot.init(net, sk)
+    if net.tracing:
+        net.trace("inet_create", sk=sk.number, protocol=protocol)
+
+
+# ---- names --------------------------------------------------------------------------------
+
+
+def inet_bind(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
+    """`inet_bind`. EINVAL where it has a port already, EADDRINUSE and EADDRNOTAVAIL from below.
+
+    Differs from Linux: whoever can reach the socket layer may bind low ports.
+    """
+    sk = _inet(sock)
+    family, port, daddr = addr
+    if family != uapi.AF_INET and not (
+        family == uapi.AF_UNSPEC and daddr in (b"", uapi.INADDR_ANY)
+    ):
+        raise SysCallError(errno.EAFNOSUPPORT)
+    if family == uapi.AF_INET and len(daddr) != 4:
+        raise SysCallError(errno.EINVAL)
+    if sk.sk_state != uapi.TCP_CLOSE or sk.inet_num:
+        raise SysCallError(errno.EINVAL)
+
+    def bound(net: SocketNet, err: int, _: Any) -> None:
+        sys_return(net, call, err)
+
+    hold(net, call)
+    sk.sk_prot.get_port(net, sk, daddr or uapi.INADDR_ANY, port, bound)
+
+
+def inet_getname(net: SocketNet, sock: Socket, peer: bool) -> SockAddr:
+    """`inet_getname`: our address, or the peer's (ENOTCONN where there is none)."""
+    sk = _inet(sock)
+    if peer:
+        if not sk.inet_dport or sk.sk_state in (uapi.TCP_CLOSE, uapi.TCP_SYN_SENT):
+            raise SysCallError(errno.ENOTCONN)
+        return (sk.sk_family, sk.inet_dport, sk.inet_daddr)
+    addr = sk.inet_saddr if sk.inet_saddr != uapi.INADDR_ANY else sk.inet_rcv_saddr
+    return (sk.sk_family, sk.inet_sport, addr)
+
+
+# ---- connecting ---------------------------------------------------------------------------
+
+
+def inet_stream_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
+    """`inet_stream_connect`: begin a connection, or wait for the one that has begun."""
+    sk = _inet(sock)
+    family, port, daddr = addr
+    if family == uapi.AF_UNSPEC:
+        sock.state = uapi.SS_UNCONNECTED
+        hold(net, call)
+        sk.sk_prot.disconnect(net, sk, lambda net, err, _: sys_return(net, call, err))
+        return
+    if sock.state == uapi.SS_CONNECTED:
+        raise SysCallError(errno.EISCONN)
+    if sock.state == uapi.SS_CONNECTING:
+        call.on_timeout = errno.EALREADY
+    elif sock.state == uapi.SS_UNCONNECTED:
+        if sk.sk_state != uapi.TCP_CLOSE:
+            raise SysCallError(errno.EISCONN)
+        if family != uapi.AF_INET:
+            raise SysCallError(errno.EAFNOSUPPORT)
+        if len(daddr) != 4:
+            raise SysCallError(errno.EINVAL)
+        sock.state = uapi.SS_CONNECTING
+        sk.sk_state = uapi.TCP_SYN_SENT
+        sk.sk_shutdown = 0
+        hold(net, call)
+
+        def begun(net: SocketNet, err: int, _: Any) -> None:
+            if err:
+                sock.state = uapi.SS_UNCONNECTED
+                sk.sk_state = uapi.TCP_CLOSE
+                sys_return(net, call, err)
+                sk_wake(net, sk)
+            elif not call.done:
+                attempt(net, call, wait)
+
+        def wait(net: SocketNet, call: Call) -> None:
+            _wait_for_connect(net, call, sock, sk)
+
+        sk.sk_prot.connect(net, sk, daddr, port, begun)
+        return
+    else:
+        raise SysCallError(errno.EINVAL)
+    _wait_for_connect(net, call, sock, sk)
+
+
+def _wait_for_connect(net: SocketNet, call: Call, sock: Socket, sk: InetSock) -> None:
+    """`inet_wait_for_connect`, and what follows it."""
+    if sk.sk_state in (uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV):
+        sk_wait_event(net, call, sk, lambda net, call: _wait_for_connect(net, call, sock, sk))
+        return
+    if sk.sk_state == uapi.TCP_CLOSE:
+        err = sock_error(sk) or errno.ECONNABORTED
+        sock.state = uapi.SS_UNCONNECTED
+        sk.sk_prot.disconnect(net, sk, None)
+        raise SysCallError(err)
+    sock.state = uapi.SS_CONNECTED
+    sys_return(net, call, 0)
+
+
+def inet_dgram_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
+    """`inet_dgram_connect`: remember the peer; or, with AF_UNSPEC, forget it."""
+    sk = _inet(sock)
+    family, port, daddr = addr
+    if family == uapi.AF_UNSPEC:
+        hold(net, call)
+        sk.sk_prot.disconnect(net, sk, lambda net, err, _: sys_return(net, call, err))
+        return
+    if family != uapi.AF_INET:
+        raise SysCallError(errno.EAFNOSUPPORT)
+    if len(daddr) != 4:
+        raise SysCallError(errno.EINVAL)
+
+    def connected(net: SocketNet, err: int, _: Any) -> None:
+        sys_return(net, call, err)
+
+    hold(net, call)
+    sk.sk_prot.connect(net, sk, daddr, port, connected)
+
+
+# ---- listening ----------------------------------------------------------------------------
+
+
+def inet_listen(net: SocketNet, call: Call, sock: Socket, backlog: int) -> None:
+    """`inet_listen`: become a listener, or change the backlog of one."""
+    sk = _inet(sock)
+    if sock.state != uapi.SS_UNCONNECTED or not isinstance(sk, InetConnectionSock):
+        raise SysCallError(errno.EINVAL)
+    if sk.sk_state not in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
+        raise SysCallError(errno.EINVAL)
+
+    def started(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            sk.sk_state = uapi.TCP_LISTEN
+            sk.sk_max_ack_backlog = backlog
+            set_local(sk, value)
+            net.info("inet_csk_listen_start", sk=sk.number, port=sk.inet_num, backlog=backlog)
+        sys_return(net, call, err)
+        sk_wake(net, sk)
+
+    hold(net, call)
+    transport_call(
+        net, sk, "inet_csk_listen_start", lambda req: ListenStart(sk.number, req, backlog), started
+    )
+
+
+def inet_accept(
+    net: SocketNet, call: Call, sock: Socket, accepted: Callable[[InetSock], None]
+) -> None:
+    """`inet_accept`: the first of the accept queue, when there is one."""
+    sk = _inet(sock)
+    if not isinstance(sk, TcpSock) or sk.sk_state != uapi.TCP_LISTEN:
+        raise SysCallError(errno.EINVAL)
+    child = tcp_sock.inet_csk_accept(net, sk)
+    if child is None:
+        sk_wait_event(net, call, sk, lambda net, call: inet_accept(net, call, sock, accepted))
+        return
+    accepted(child)
+
+
+# ---- data ---------------------------------------------------------------------------------
+
+
+def inet_sendmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+    """`inet_sendmsg`: give it to the protocol."""
+    sk = _inet(sock)
+    if net.tracing:
+        net.trace("inet_sendmsg", sk=sk.number, size=call.size)
+    sk.sk_prot.sendmsg(net, call, sk)
+
+
+def inet_recvmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+    """`inet_recvmsg`: take it from the protocol."""
+    sk = _inet(sock)
+    if net.tracing:
+        net.trace("inet_recvmsg", sk=sk.number, size=call.size)
+    sk.sk_prot.recvmsg(net, call, sk)
+
+
+# ---- the end ------------------------------------------------------------------------------
+
+
+def inet_shutdown(net: SocketNet, sock: Socket, how: int) -> None:
+    """`inet_shutdown`. how: 0 receiving, 1 sending, 2 both. ENOTCONN where it is not connected."""
+    if not 0 <= how <= 2:
+        raise SysCallError(errno.EINVAL)
+    how += 1
+    sk = _inet(sock)
+    if sock.state == uapi.SS_CONNECTING:
+        sock.state = (
+            uapi.SS_DISCONNECTING
+            if sk.sk_state in (uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV, uapi.TCP_CLOSE)
+            else uapi.SS_CONNECTED
+        )
+    if sk.sk_state == uapi.TCP_SYN_SENT or (
+        sk.sk_state == uapi.TCP_LISTEN and how & uapi.RCV_SHUTDOWN
+    ):
+        sk.sk_prot.disconnect(net, sk, None)
+        sock.state = uapi.SS_UNCONNECTED
+        sk_wake(net, sk)
+        return
+    not_connected = sk.sk_state == uapi.TCP_CLOSE
+    if sk.sk_state != uapi.TCP_LISTEN:
+        sk.sk_shutdown |= how
+        if not not_connected:
+            sk.sk_prot.shutdown(net, sk, how)
+    sk_wake(net, sk)
+    if not_connected:
+        raise SysCallError(errno.ENOTCONN)
+
+
+def inet_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
+    """`inet_release`: the application is done with it; the protocol may go on for a while."""
+    sk = sock.sk
+    sock.sk = None
+    if not isinstance(sk, InetSock):
+        if call is not None:
+            sys_return(net, call, 0)
+        return
+    sk.sk_socket = None
+    if net.tracing:
+        net.trace("inet_release", sk=sk.number, state=uapi.TCP_STATES[sk.sk_state])
+    sk.sk_prot.close(net, sk, call)
+
+
+def inet_ioctl(net: SocketNet, sock: Socket, cmd: int) -> int:
+    """`inet_ioctl`: SIOCINQ, SIOCOUTQ, SIOCATMARK. ENOTTY for what is unknown."""
+    sk = _inet(sock)
+    if cmd == uapi.SIOCINQ:
+        if sk.sk_state == uapi.TCP_LISTEN:
+            raise SysCallError(errno.EINVAL)
+        if sk.sk_type == uapi.SOCK_STREAM:
+            return sk.sk_rmem_alloc
+        return sk.sk_receive_queue[0].len if sk.sk_receive_queue else 0
+    if cmd == uapi.SIOCOUTQ:
+        if sk.sk_state == uapi.TCP_LISTEN:
+            raise SysCallError(errno.EINVAL)
+        return sk.sk_wmem_queued
+    if cmd == uapi.SIOCATMARK:
+        return 0
+    raise SysCallError(errno.ENOTTY)
+
+
+def inet_poll(net: SocketNet, sock: Socket) -> int:
+    """`tcp_poll` or `datagram_poll`"""
+    sk = sock.sk
+    return sk.sk_prot.poll(net, sk) if isinstance(sk, InetSock) else uapi.POLLNVAL
+
+
+def sock_common_setsockopt(
+    net: SocketNet, call: Call, sock: Socket, level: int, optname: int, optval: bytes
+) -> None:
+    """`sock_common_setsockopt`: a level above SOL_SOCKET is the protocol's."""
+    sk = _inet(sock)
+    sk.sk_prot.setsockopt(net, call, sk, level, optname, optval)
+
+
+def sock_common_getsockopt(
+    net: SocketNet, call: Call, sock: Socket, level: int, optname: int, optlen: int
+) -> None:
+    """`sock_common_getsockopt`"""
+    sk = _inet(sock)
+    sk.sk_prot.getsockopt(net, call, sk, level, optname, optlen)
+
+
+def set_local(sk: InetSock, value: Any) -> None:
+    """A transport's answer [addr, port]: where the sock is bound now."""
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        addr, port = value
+        if isinstance(addr, bytes) and isinstance(port, int):
+            sk.inet_rcv_saddr = sk.inet_saddr = addr
+            sk.inet_sport = sk.inet_num = port
+
+
+def _inet(sock: Socket) -> InetSock:
+    sk = sock.sk
+    if not isinstance(sk, InetSock):
+        raise SysCallError(errno.EBADF)
+    return sk
+
+
+INET_STREAM_OPS: Final = ProtoOps(
+    family=uapi.PF_INET,
+    release=inet_release,
+    bind=inet_bind,
+    connect=inet_stream_connect,
+    accept=inet_accept,
+    getname=inet_getname,
+    poll=inet_poll,
+    listen=inet_listen,
+    shutdown=inet_shutdown,
+    setsockopt=sock_common_setsockopt,
+    getsockopt=sock_common_getsockopt,
+    sendmsg=inet_sendmsg,
+    recvmsg=inet_recvmsg,
+    ioctl=inet_ioctl,
+)
+
+INET_DGRAM_OPS: Final = ProtoOps(
+    family=uapi.PF_INET,
+    release=inet_release,
+    bind=inet_bind,
+    connect=inet_dgram_connect,
+    accept=sock_no_op,
+    getname=inet_getname,
+    poll=inet_poll,
+    listen=sock_no_op,
+    shutdown=inet_shutdown,
+    setsockopt=sock_common_setsockopt,
+    getsockopt=sock_common_getsockopt,
+    sendmsg=inet_sendmsg,
+    recvmsg=inet_recvmsg,
+    ioctl=inet_ioctl,
+)
+
+INETSW_ARRAY: Final = (
+    InetProtosw(
+        uapi.SOCK_STREAM,
+        uapi.IPPROTO_TCP,
+        tcp_sock.TCP_PROT,
+        INET_STREAM_OPS,
+        INET_PROTOSW_PERMANENT | INET_PROTOSW_ICSK,
+    ),
+    InetProtosw(
+        uapi.SOCK_DGRAM,
+        uapi.IPPROTO_UDP,
+        udp_sock.UDP_PROT,
+        INET_DGRAM_OPS,
+        INET_PROTOSW_PERMANENT,
+    ),
+)
+"""`inetsw_array`: what there is from the start."""
+
+INET_FAMILY_OPS: Final = NetProtoFamily(uapi.PF_INET, inet_create)
+
+__all__ = ["inet_init", "inet_register_protosw", "inet_unregister_protosw", "sk_free"]

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""The socket layer's core: requests of applications in, calls to transports out, and back.
+
+Driven by the generic shell with what transports report (`entries`), by router.py or a simulation
+with what applications ask: `client_up`, `sys_call`, `poll_open`, `client_gone`. Replies wait in
+`net.replies`, changes for poll descriptors in `net.poll_dirty`, until the shell takes them.
+"""
+
+import errno
+from collections.abc import Mapping
+from typing import Final
+
+from skbus.abi import (
+    DataReadyCb,
+    Recvmsg,
+    ReqskQueueAdd,
+    SkErrorReport,
+    SkRet,
+    SkStateChange,
+    SkWriteSpace,
+    TcpDone,
+    TcpFin,
+)
+from skbus.net import SEC, Handler
+from skbus.skbuff import SkBuff
+from skbus.syscall import (
+    CLIENT_ID_LEN,
+    MAX_IDENTITY,
+    SysCallError,
+    decode_request,
+    encode_reply,
+)
+from skbus.timer import Timer
+from skbusd.socket import tcp_sock, uapi
+from skbusd.socket.af_inet import inet_init
+from skbusd.socket.files import MAX_CALLS, Client, sockfd_lookup, sweep
+from skbusd.socket.sock import Call, SocketNet, sys_return
+from skbusd.socket.socket import Socket, do_syscall, sock_poll, sock_release
+
+REGION_GRACE: Final = 5 * SEC
+"""How long a dead client's region stays, for datagrams of it that are still under way."""
+
+
+# ---- what transports report ---------------------------------------------------------------
+
+
+def sk_ret(net: SocketNet, item: SkRet) -> None:
+    """The answer to a request of ours."""
+    request = net.requests.pop(item.req, None)
+    if request is not None:
+        request.answer(net, item.err, item.val)
+
+
+def sk_state_change(net: SocketNet, item: SkStateChange) -> None:
+    """`sk->sk_state_change`"""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        if net.tracing:
+            name = uapi.TCP_STATES[item.state] if 0 < item.state < 12 else item.state
+            net.trace("sk_state_change", sk=item.sk, state=name)
+        sk.sk_prot.state_change(net, sk, item)
+
+
+def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
+    """A connection waits to be accepted."""
+    tcp_sock.inet_csk_reqsk_queue_add(net, item)
+
+
+def sk_write_space(net: SocketNet, item: SkWriteSpace) -> None:
+    """`sk->sk_write_space`"""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        sk.sk_prot.write_space(net, sk, item)
+
+
+def sk_error_report(net: SocketNet, item: SkErrorReport) -> None:
+    """`sk->sk_error_report`"""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        if net.tracing:
+            net.trace("sk_error_report", sk=item.sk, err=errno.errorcode.get(item.err, item.err))
+        sk.sk_prot.error_report(net, sk, item)
+
+
+def tcp_fin(net: SocketNet, item: TcpFin) -> None:
+    """The peer has sent all it had."""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        tcp_sock.tcp_fin(net, sk)
+
+
+def tcp_done(net: SocketNet, item: TcpDone) -> None:
+    """tcp has nothing more to do with it."""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        tcp_sock.tcp_done(net, sk)
+
+
+def sk_data_ready(net: SocketNet, skb: SkBuff) -> None:
+    """`sk->sk_data_ready`"""
+    cb = skb.cb
+    assert isinstance(cb, DataReadyCb)
+    sk = net.socks.get(cb.sk)
+    if sk is None or (sk.sk_socket is None and getattr(sk, "parent", None) is None):
+        net.kfree_skb(skb, "TCP_CLOSE" if cb.sk > 0xFFFFFFFF or sk else "NO_SOCKET", sk=cb.sk)
+        return
+    if net.tracing:
+        net.trace("sk_data_ready", skb, sk=cb.sk, len=skb.len)
+    sk.sk_prot.data_ready(net, sk, skb, cb)
+
+
+ENTRIES: Final[dict[str, Handler]] = {
+    "sk_ret": sk_ret,
+    "sk_state_change": sk_state_change,
+    "inet_csk_reqsk_queue_add": inet_csk_reqsk_queue_add,
+    "sk_write_space": sk_write_space,
+    "sk_error_report": sk_error_report,
+    "tcp_fin": tcp_fin,
+    "tcp_done": tcp_done,
+    "sk_data_ready": sk_data_ready,
+}
+
+
+# ---- the core -----------------------------------------------------------------------------
+
+
+def reply(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> None:
+    """How an application's call ends: its reply is put down for the shell to send."""
+    if call.client is None or not call.client.gone:
+        net.replies.append((call.identity, encode_reply(call.req, err, result), data))
+
+
+class SocketCore:
+    """The socket layer (`skbus.net.Core`), and the side that applications see."""
+
+    def __init__(self, net: SocketNet) -> None:
+        self.net = net
+        self.entries: Mapping[str, Handler] = ENTRIES
+        self._dying: dict[int, int] = {}
+        self._region_timer: Timer[SocketNet] = Timer(self._check_regions)
+
+    # ---- skbus.net.Core ------------------------------------------------------------------
+
+    def start(self) -> None:
+        """`sock_init`: families and protocols register themselves."""
+        inet_init(self.net)
+
+    def peer_up(self, process: str) -> None:
+        """A transport is there; if it was there before, it has forgotten our sockets."""
+        net = self.net
+        if process not in net.peers:
+            net.peers.add(process)
+            return
+        net.warning("peer_up", process=process, text="restarted: its connections are lost")
+        for req, request in tuple(net.requests.items()):
+            if request.process == process:
+                net.requests.pop(req, None)
+                request.answer(net, errno.ENETDOWN, None)
+        for sk in tuple(net.socks.values()):
+            if sk.sk_prot.process == process and sk.number in net.socks:
+                sk.sk_prot.restart(net, sk)
+
+    def idle(self) -> None:
+        """The end of a batch: tell transports what was taken, find slots that came back."""
+        net = self.net
+        if net.rcv_pending:
+            for sk in net.rcv_pending:
+                net.call(sk.sk_prot.process, "tcp_recvmsg", Recvmsg(sk.number, sk.rcv_told))
+                sk.rcv_told = 0
+            net.rcv_pending.clear()
+        if net.alloc is not None:
+            net.alloc.reclaim()
+
+    def held(self) -> int:
+        """skbs in receive queues"""
+        return sum(len(sk.sk_receive_queue) for sk in self.net.socks.values())
+
+    def barrier_edges(self) -> tuple[list[str], list[str]]:
+        """Nothing is above; the transports that have said hello are below."""
+        return [], sorted(self.net.peers)
+
+    def status(self) -> dict[str, object]:
+        """What `skbus status` shows."""
+        net = self.net
+        states: dict[str, int] = {}
+        for sk in net.socks.values():
+            name = f"{sk.sk_prot.name} {uapi.TCP_STATES[sk.sk_state]}"
+            states[name] = states.get(name, 0) + 1
+        return {
+            "clients": len(net.clients),
+            "files": net.nr_files,
+            "socks": len(net.socks),
+            "states": states,
+            "orphans": sum(1 for sk in net.socks.values() if sk.sk_socket is None),
+            "waiting": sum(len(c.calls) for c in net.clients.values()),
+            "requests": len(net.requests),
+            "rmem": sum(sk.sk_rmem_alloc for sk in net.socks.values()),
+            "wmem": sum(sk.sk_wmem_queued for sk in net.socks.values()),
+            "lent": sum(len(c.lent) for c in net.clients.values()),
+            "dying_regions": len(self._dying),
+        }
+
+    # ---- applications --------------------------------------------------------------------
+
+    def client_up(self, id: bytes) -> bool:
+        """A process has made itself known; False where the id is no id, or taken."""
+        if len(id) != CLIENT_ID_LEN or id in self.net.clients:
+            return False
+        self.net.clients[id] = Client(id)
+        return True
+
+    def client_gone(self, id: bytes) -> None:
+        """A process has ended: so do its calls, its descriptors, and what was lent to it."""
+        net = self.net
+        client = net.clients.pop(id, None)
+        if client is None:
+            return
+        client.gone = True
+        for call in tuple(client.calls.values()):
+            sys_return(net, call, errno.EINTR)
+        files = len(client.fdt)
+        for sock in tuple(client.fdt.values()):
+            sock.f_count -= 1
+            net.nr_files -= 1
+            if not sock.f_count:
+                sock_release(net, sock, None)
+        client.fdt.clear()
+        swept = sweep(net, client)
+        for number in client.regions:
+            self._dying[number] = net.now
+        if client.regions and not self._region_timer.pending():
+            net.mod_timer(self._region_timer, net.now + REGION_GRACE)
+        if net.tracing:
+            net.trace("client_gone", files=files, swept=swept)
+
+    def sys_call(self, identity: bytes, meta: bytes, data: bytes) -> None:
+        """A request. What is wrong with it is answered, never raised."""
+        net = self.net
+        net.calls += 1
+        try:
+            req, name, args = decode_request(meta, data)
+        except SysCallError as e:
+            net.replies.append((identity, encode_reply(e.req, e.errno, e.text), b""))
+            return
+        client = net.clients.get(identity[:CLIENT_ID_LEN])
+        err = 0
+        text = ""
+        if client is None or len(identity) > MAX_IDENTITY:
+            err, text = errno.ENOTCONN, "announce the client on the life connection first"
+        elif client.calls:
+            if (identity, req) in client.calls:
+                err, text = errno.EINVAL, f"request {req} is still being worked on"
+            elif len(client.calls) >= MAX_CALLS:
+                err, text = errno.ENOBUFS, f"more than {MAX_CALLS} calls wait"
+        if err:
+            net.replies.append((identity, encode_reply(req, err, text), b""))
+            return
+        do_syscall(net, Call(reply, client=client, identity=identity, req=req, name=name),
+                   args, data)  # fmt: skip
+
+    def poll_open(self, id: bytes, fd: int) -> Socket:
+        """The client wants a real descriptor that shows fd's state. EBADF, ENOTCONN."""
+        client = self.net.clients.get(id)
+        if client is None:
+            raise SysCallError(errno.ENOTCONN)
+        sock = sockfd_lookup(client, fd)
+        sock.polled = True
+        self.net.poll_dirty[sock] = None
+        return sock
+
+    def poll_mask(self, sock: Socket) -> int:
+        """What a real descriptor shall show now."""
+        return sock_poll(self.net, sock)
+
+    def _check_regions(self, net: SocketNet) -> None:
+        """Dead clients' regions of which nothing is under way any more are given up."""
+        for number, since in tuple(self._dying.items()):
+            if number not in net.region_refs and net.now - since >= REGION_GRACE:
+                del self._dying[number]
+                net.regions_gone.append(number)
+        if self._dying:
+            net.mod_timer(self._region_timer, net.now + REGION_GRACE)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Descriptor tables: struct files_struct, one for each client process (`fs/file.c`).
+
+A client is an application's process, known by the id that it announced on its life connection;
+a descriptor means something only together with it. When the life connection ends, so does
+everything that the client had.
+"""
+
+import errno
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+from skbus.pool import PoolError
+from skbus.skbuff import Place
+from skbus.syscall import SysCallError
+
+if TYPE_CHECKING:
+    from skbusd.socket.sock import Call, SocketNet
+    from skbusd.socket.socket import Socket
+
+NR_OPEN: Final = 65536
+"""Descriptors that a client may have (RLIMIT_NOFILE)."""
+FILE_MAX: Final = 1 << 20
+"""Descriptors of all clients together (fs.file-max)."""
+MAX_REGIONS: Final = 4
+"""Pool regions that a client may allocate in."""
+MAX_CALLS: Final = 131072
+"""Calls of one client that may wait at the same time."""
+
+
+class Client:
+    """One application process."""
+
+    __slots__ = ("calls", "fdt", "free", "gone", "id", "lent", "lent_limit", "next_fd", "regions")
+
+    def __init__(self, id: bytes) -> None:
+        self.id = id
+        self.fdt: dict[int, Socket] = {}
+        self.free: list[int] = []
+        self.next_fd = 0
+        self.calls: dict[tuple[bytes, int], Call] = {}
+        """Calls that wait."""
+        self.regions: set[int] = set()
+        self.lent: deque[Place] = deque()
+        """Slots that were lent to it; those it gave back already are forgotten now and then."""
+        self.lent_limit = 64
+        self.gone = False
+
+
+def fd_install(net: "SocketNet", client: Client, sock: "Socket") -> int:
+    """`sock_map_fd`: the lowest free descriptor now means this socket. EMFILE, ENFILE."""
+    if len(client.fdt) >= NR_OPEN:
+        raise SysCallError(errno.EMFILE)
+    if net.nr_files >= FILE_MAX:
+        raise SysCallError(errno.ENFILE)
+    if client.free:
+        fd = heappop(client.free)
+    else:
+        fd = client.next_fd
+        client.next_fd += 1
+    client.fdt[fd] = sock
+    sock.f_count += 1
+    net.nr_files += 1
+    return fd
+
+
+def fd_remove(net: "SocketNet", client: Client, fd: int) -> "Socket":
+    """`close_fd`: take the descriptor out of the table. EBADF."""
+    sock = client.fdt.pop(fd, None)
+    if sock is None:
+        raise SysCallError(errno.EBADF)
+    heappush(client.free, fd)
+    sock.f_count -= 1
+    net.nr_files -= 1
+    return sock
+
+
+def sockfd_lookup(client: Client, fd: int) -> "Socket":
+    """`sockfd_lookup_light`: the socket behind a descriptor. EBADF."""
+    sock = client.fdt.get(fd)
+    if sock is None:
+        raise SysCallError(errno.EBADF)
+    return sock
+
+
+def check_places(net: "SocketNet", client: Client, places: tuple[Place, ...]) -> None:
+    """Are these places the client's own, and are they there? EFAULT."""
+    seen: set[int] = set()
+    for place in places:
+        number, slot, gen, _, _ = place
+        if number not in client.regions:
+            raise SysCallError(errno.EFAULT, f"region {number:08x} was not announced")
+        if not gen & 1 or slot in seen:
+            raise SysCallError(errno.EFAULT, f"slot {slot} is free, or named twice")
+        seen.add(slot)
+        try:
+            net.pool.view(place).release()
+        except PoolError as e:
+            raise SysCallError(errno.EFAULT, str(e)) from e
+
+
+def lend(net: "SocketNet", client: Client, places: list[Place]) -> None:
+    """Remember what was lent, so that it can be swept when the client dies."""
+    lent = client.lent
+    lent += places
+    if len(lent) > client.lent_limit:
+        regions = net.pool.regions
+        client.lent = deque(
+            p for p in lent if (region := regions.get(p[0])) and region.words[p[1]] == p[2]
+        )
+        client.lent_limit = max(64, 2 * len(client.lent))
+
+
+def sweep(net: "SocketNet", client: Client) -> int:
+    """Give back what a dead client still had; returns how many slots that were."""
+    n = 0
+    for place in client.lent:
+        region = net.pool.regions.get(place[0])
+        if region is not None and region.free(place[1], place[2]):
+            n += 1
+    client.lent.clear()
+    return n

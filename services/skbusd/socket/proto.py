@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""struct proto: what a transport offers to the socket layer (`include/net/sock.h`).
+
+`inet_*` (af_inet.py) calls `sk.sk_prot.connect(...)` and so on, without knowing the protocol; the
+functions are in tcp_sock.py and udp_sock.py, and speak to the transport's process. What the
+transport reports comes in by core.py, to `data_ready` and its like.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from skbus.abi import DataReadyCb, SkErrorReport, SkStateChange, SkWriteSpace
+from skbus.skbuff import SkBuff
+from skbusd.socket.sock import Call, InetSock, SocketNet
+
+Result = Callable[[SocketNet, int, Any], None]
+"""Told the outcome: (net, errno, value)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proto:
+    """`struct proto`. process: where the transport runs. obj: the struct to be allocated."""
+
+    name: str
+    process: str
+    obj: Callable[..., InetSock]
+    init: Callable[[SocketNet, InetSock], None]
+    close: Callable[[SocketNet, InetSock, Call | None], None]
+    """Ends the call, if there is one, when the lingering is over."""
+    get_port: Callable[[SocketNet, InetSock, bytes, int, Result], None]
+    connect: Callable[[SocketNet, InetSock, bytes, int, Result], None]
+    disconnect: Callable[[SocketNet, InetSock, Result | None], None]
+    sendmsg: Callable[[SocketNet, Call, InetSock], None]
+    recvmsg: Callable[[SocketNet, Call, InetSock], None]
+    shutdown: Callable[[SocketNet, InetSock, int], None]
+    setsockopt: Callable[[SocketNet, Call, InetSock, int, int, bytes], None]
+    getsockopt: Callable[[SocketNet, Call, InetSock, int, int, int], None]
+    poll: Callable[[SocketNet, InetSock], int]
+    data_ready: Callable[[SocketNet, InetSock, SkBuff, DataReadyCb], None]
+    error_report: Callable[[SocketNet, InetSock, SkErrorReport], None]
+    state_change: Callable[[SocketNet, InetSock, SkStateChange], None]
+    write_space: Callable[[SocketNet, InetSock, SkWriteSpace], None]
+    restart: Callable[[SocketNet, InetSock], None]
+    """The transport's process has been restarted, and knows nothing of this sock."""
+    setsockopt_entry: str
+    """To tell the transport options of SOL_SOCKET."""

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: MIT
+"""The socket layer's shell part: system calls, life connections and poll descriptors.
+
+A `Source` of the generic shell (`skbus.service`). It owns the ROUTER to which all applications
+send their calls, and the Unix socket to which each application's process holds one connection
+for its life:
+
+    client -> 16 bytes: its id                      <- SYS_ABI, errno             (=II)
+    client -> fd, token (=iI), with two descriptors <- errno, token               (=II)
+
+The kernel closes that connection when the process ends, however it ends. The two descriptors are
+the ends A and B of a socketpair: A is what the application polls, and we, who hold both, make it
+readable or writable as our socket is, before we answer any call. So it shows the true state when
+a call returns.
+"""
+
+import contextlib
+import errno
+import os
+import resource
+import select
+import socket
+import struct
+from typing import Final
+
+import zmq
+
+from skbus.pool import PoolDir
+from skbus.rundir import RunDir
+from skbus.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, SYS_ABI, SysCallError
+from skbusd.socket import uapi
+from skbusd.socket.core import SocketCore
+from skbusd.socket.sock import SocketNet
+from skbusd.socket.socket import Socket
+
+_WELCOME: Final = struct.Struct("=II")
+_POLL_OPEN: Final = struct.Struct("=iI")
+_REPLY_HWM: Final = 100_000
+"""Replies that an application may leave unread before it is taken for broken."""
+_FILL: Final = bytes(4096)
+
+
+class PollDescriptor:
+    """Our two ends of what an application polls; see the module's text."""
+
+    __slots__ = ("a", "b", "hup", "readable", "writable")
+
+    def __init__(self, a: int, b: int) -> None:
+        self.a = socket.socket(fileno=a)
+        self.b = socket.socket(fileno=b)
+        self.readable = False
+        self.writable = True
+        self.hup = False
+
+    def show(self, mask: int, over: bool) -> None:
+        """Make the descriptor show these events. over: nothing will ever happen any more."""
+        if self.hup:
+            return
+        try:
+            if over:
+                self.hup = True
+                self.b.shutdown(socket.SHUT_RDWR)
+                return
+            readable = bool(mask & (uapi.POLLIN | uapi.POLLERR | uapi.POLLHUP))
+            writable = bool(mask & (uapi.POLLOUT | uapi.POLLERR | uapi.POLLHUP))
+            if readable != self.readable:
+                self.readable = readable
+                if readable:
+                    self.b.send(b"\0", socket.MSG_DONTWAIT)
+                else:
+                    self.a.recv(16, socket.MSG_DONTWAIT)
+            if writable != self.writable:
+                self.writable = writable
+                with contextlib.suppress(BlockingIOError):
+                    if writable:
+                        while self.b.recv(65536, socket.MSG_DONTWAIT):
+                            pass
+                    else:
+                        while self.a.send(_FILL, socket.MSG_DONTWAIT):
+                            pass
+        except OSError:
+            self.hup = True  # the application has done something odd with it
+
+    def close(self) -> None:
+        """Give up our ends; the application's shows a hang-up."""
+        self.a.close()
+        self.b.close()
+
+
+class LifeConnection:
+    """One application's process."""
+
+    __slots__ = ("buffer", "fds", "id", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.id = b""
+        self.buffer = b""
+        self.fds: list[int] = []
+
+    def close(self) -> None:
+        """Close it, and descriptors that were sent and not used."""
+        self.sock.close()
+        for fd in self.fds:
+            os.close(fd)
+        self.fds.clear()
+
+
+class SyscallSource:
+    """What applications ask, for the loop of `skbus.service.Service`."""
+
+    def __init__(
+        self, core: SocketCore, rundir: RunDir, context: "zmq.Context[zmq.Socket[bytes]]"
+    ) -> None:
+        self.core = core
+        self.net = core.net
+        self._pool_dir = PoolDir(rundir.pool_dir)
+        _raise_nofile()
+        self._router = context.socket(zmq.ROUTER)
+        self._router.setsockopt(zmq.LINGER, 0)
+        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._router.setsockopt(zmq.SNDHWM, _REPLY_HWM)
+        self._router.setsockopt(zmq.MAXMSGSIZE, MAX_DATA + MAX_META)
+        self._router.bind(rundir.syscall_endpoint)
+        self._listener = socket.socket(
+            socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        rundir.life.unlink(missing_ok=True)
+        self._listener.bind(str(rundir.life))
+        rundir.life.chmod(0o600)
+        self._listener.listen(4096)
+        self._epoll = select.epoll()
+        self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+        self._listening = True
+        self._lives: dict[int, LifeConnection] = {}
+        self._by_id: dict[bytes, LifeConnection] = {}
+        self._polls: dict[Socket, list[PollDescriptor]] = {}
+
+    # ---- skbus.service.Source ------------------------------------------------------------
+
+    def filenos(self) -> list[int]:
+        return [int(self._router.getsockopt(zmq.FD)), self._epoll.fileno()]
+
+    def drain(self, budget: int) -> int:
+        n = 0
+        events = self._epoll.poll(0)
+        for fd, _ in events:
+            n += 1
+            if fd == self._listener.fileno():
+                self._accept()
+            else:
+                self._life_readable(fd)
+        recv = self._router.recv_multipart
+        sys_call = self.core.sys_call
+        for _ in range(budget):
+            try:
+                frames = recv(zmq.NOBLOCK)
+            except zmq.Again:
+                break
+            n += 1
+            if len(frames) == 3:
+                sys_call(frames[0], frames[1], frames[2])
+            else:
+                sys_call(frames[0], b"", b"")
+        return n
+
+    def flush(self) -> None:
+        net = self.net
+        if net.poll_dirty or net.poll_closed:
+            self._show_polls()
+        if net.replies:
+            replies, net.replies = net.replies, []
+            send = self._router.send_multipart
+            for message in replies:
+                try:
+                    send(message, zmq.NOBLOCK)
+                except zmq.ZMQError as e:
+                    if e.errno == zmq.EAGAIN:
+                        self._end_client(message[0][:CLIENT_ID_LEN])
+                    # else EHOSTUNREACH: it has gone, as its life connection tells
+        if net.regions_gone:
+            numbers, net.regions_gone = net.regions_gone, []
+            for number in numbers:
+                remove_region(self._pool_dir, self.net, number)
+
+    def close(self) -> None:
+        for life in self._lives.values():
+            life.close()
+        for descriptors in self._polls.values():
+            for descriptor in descriptors:
+                descriptor.close()
+        self._listener.close()
+        self._epoll.close()
+        self._router.close()
+
+    # ---- life connections ----------------------------------------------------------------
+
+    def _accept(self) -> None:
+        for _ in range(64):
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as e:
+                if e.errno in (errno.EMFILE, errno.ENFILE):
+                    # Wait until somebody goes; the backlog holds those who come meanwhile.
+                    self._epoll.unregister(self._listener.fileno())
+                    self._listening = False
+                    self.net.warning("life_accept", error=e.strerror, clients=len(self._lives))
+                return
+            sock.setblocking(False)
+            self._lives[sock.fileno()] = LifeConnection(sock)
+            self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def _life_readable(self, fd: int) -> None:
+        life = self._lives.get(fd)
+        if life is None:
+            return
+        try:
+            data, fds, _, _ = socket.recv_fds(life.sock, 64, 4)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        life.fds += fds
+        if not data:
+            self._end_life(fd, life)
+            return
+        life.buffer += data
+        if not life.id and len(life.buffer) >= CLIENT_ID_LEN:
+            life.id, life.buffer = life.buffer[:CLIENT_ID_LEN], life.buffer[CLIENT_ID_LEN:]
+            known = self.core.client_up(life.id)
+            if known:
+                self._by_id[life.id] = life
+            self._answer(fd, life, _WELCOME.pack(SYS_ABI, 0 if known else errno.EEXIST))
+            if not known:
+                life.id = b""
+                self._end_life(fd, life)
+                return
+        while life.id and len(life.buffer) >= _POLL_OPEN.size:
+            number, token = _POLL_OPEN.unpack_from(life.buffer)
+            life.buffer = life.buffer[_POLL_OPEN.size :]
+            err = self._poll_open(life, number)
+            self._answer(fd, life, _WELCOME.pack(err, token))
+
+    def _answer(self, fd: int, life: LifeConnection, data: bytes) -> None:
+        try:
+            life.sock.send(data)
+        except OSError:
+            self._end_life(fd, life)
+
+    def _end_life(self, fd: int, life: LifeConnection) -> None:
+        if self._lives.pop(fd, None) is None:
+            return
+        self._epoll.unregister(fd)
+        life.close()
+        if life.id:
+            self._by_id.pop(life.id, None)
+            self.core.client_gone(life.id)
+        if not self._listening:
+            self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+            self._listening = True
+
+    def _end_client(self, id: bytes) -> None:
+        life = self._by_id.get(id)
+        if life is not None:
+            self.net.warning("reply", text="a client does not read its replies: it is cut off")
+            self._end_life(life.sock.fileno(), life)
+
+    # ---- poll descriptors ----------------------------------------------------------------
+
+    def _poll_open(self, life: LifeConnection, number: int) -> int:
+        if len(life.fds) != 2:
+            return errno.EINVAL
+        try:
+            sock = self.core.poll_open(life.id, number)
+        except SysCallError as e:
+            for fd in life.fds:
+                os.close(fd)
+            life.fds.clear()
+            return e.errno
+        a, b = life.fds
+        life.fds = []
+        descriptor = PollDescriptor(a, b)
+        self._polls.setdefault(sock, []).append(descriptor)
+        self._show(sock, [descriptor])
+        return 0
+
+    def _show(self, sock: Socket, descriptors: list[PollDescriptor]) -> None:
+        mask = self.core.poll_mask(sock)
+        sk = sock.sk
+        over = (
+            sk is not None
+            and sk.sk_shutdown == uapi.SHUTDOWN_MASK
+            and sk.sk_state == uapi.TCP_CLOSE
+            and sk.sk_type == uapi.SOCK_STREAM
+            and not sk.sk_err
+            and sock.state == uapi.SS_CONNECTED
+        )
+        for descriptor in descriptors:
+            descriptor.show(mask, over)
+
+    def _show_polls(self) -> None:
+        net = self.net
+        dirty, net.poll_dirty = net.poll_dirty, {}
+        for sock in dirty:
+            descriptors = self._polls.get(sock)
+            if descriptors is not None and sock.polled:
+                self._show(sock, descriptors)
+        closed, net.poll_closed = net.poll_closed, []
+        for sock in closed:
+            for descriptor in self._polls.pop(sock, ()):
+                descriptor.close()
+
+
+def remove_region(pool_dir: PoolDir, net: SocketNet, number: int) -> None:
+    """Take a dead client's region away, and free its memory also where others map it still."""
+    region = net.pool.regions.pop(number, None)
+    pool_dir.unlink(number)
+    if region is not None:
+        region.punch()
+        region.close()
+
+
+def _raise_nofile() -> None:
+    """As many descriptors as the system lets us have: two for each socket that is polled."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 20)), hard))

@@ -1,0 +1,568 @@
+# SPDX-License-Identifier: MIT
+"""struct sock: the network layer's representation of a socket (`include/net/sock.h`,
+`net/core/sock.c`), its queues, its wait queue and its memory accounting.
+
+    Sock -> InetSock -> InetConnectionSock -> TcpSock
+                     -> UdpSock
+
+The chain is C's: each struct begins with the one before it. The transport's own part of a
+connection (sequence numbers, timers) lives in the transport's process, under the same number;
+here lies what an application can see, and the bytes (DESIGN section 7).
+
+A call that must wait is *parked*: it stands in the sock's wait queue with a function that is
+tried again at each wake-up, until it can answer. So nothing blocks, and a waiting call costs a
+few hundred bytes.
+"""
+
+import errno
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from skbus.net import Net
+from skbus.pool import StalePlaceError
+from skbus.skbuff import Frag, Place, SkBuff
+from skbus.syscall import SysCallError
+from skbus.timer import Timer
+from skbusd.socket import uapi
+
+if TYPE_CHECKING:
+    from skbusd.socket.files import Client
+    from skbusd.socket.proto import Proto
+    from skbusd.socket.socket import NetProtoFamily, Socket
+
+SOCK_MIN_SNDBUF: Final = 4608
+SOCK_MIN_RCVBUF: Final = 2304
+
+SNDBUF_START: Final = 87040
+"""A stream's send buffer before autotuning: `tcp_sndbuf_expand` for an initial window of ten."""
+
+LEND_MIN: Final = 4096
+"""Payload above this is lent to the application in the pool; below, copying it is cheaper."""
+
+Retry = Callable[["SocketNet", "Call"], None]
+Answer = Callable[["SocketNet", int, Any], None]
+"""What happens when a transport has answered: (net, errno, value)."""
+
+
+class Call:
+    """One system call in progress, or a caller inside the socket process.
+
+    timeout: ns, -1 for ever, 0 not at all. complete: told the outcome, once. The fields from
+    `size` on are the call's own notes between two tries.
+    """
+
+    __slots__ = (
+        "addr", "chunks", "client", "complete", "done", "flags", "identity", "name", "on_timeout",
+        "progress", "req", "retry", "size", "sock", "timeout", "timer", "waits",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        complete: "Callable[[SocketNet, Call, int, object, bytes], None]",
+        *,
+        client: "Client | None" = None,
+        identity: bytes = b"",
+        req: int = 0,
+        name: str = "",
+        timeout: int = -1,
+    ) -> None:
+        self.complete = complete
+        self.client = client
+        self.identity = identity
+        self.req = req
+        self.name = name
+        self.timeout = timeout
+        self.done = False
+        self.retry: Retry | None = None
+        self.on_timeout = errno.EAGAIN
+        self.timer: Timer[SocketNet] | None = None
+        self.waits: list[Sock] = []
+        self.sock: Socket | None = None
+        self.size = 0
+        self.flags = 0
+        self.progress = 0
+        self.chunks: deque[Frag] = deque()
+        self.addr: tuple[int, int, bytes] | None = None
+
+
+class PageFrag:
+    """A slot of our own region in which small writes lie one behind the other
+    (`struct page_frag`). It goes back when nothing in it is unacknowledged and it is full."""
+
+    __slots__ = ("offset", "place", "refs", "room")
+
+    def __init__(self, place: Place, room: memoryview) -> None:
+        self.place = place
+        self.room = room
+        self.offset = 0
+        self.refs = 1
+
+
+class SendItem:
+    """One entry of `sk_write_queue`: `length` bytes that are not acknowledged yet, and what must
+    be given back then."""
+
+    __slots__ = ("length", "owner")
+
+    def __init__(self, length: int, owner: "PageFrag | Place | None") -> None:
+        self.length = length
+        self.owner = owner
+
+
+class Sock:
+    """`struct sock`. number: under which the transport knows it."""
+
+    __slots__ = (
+        "number", "rcv_told", "sk_bound_dev_if", "sk_err", "sk_err_soft", "sk_family", "sk_flags",
+        "sk_frag", "sk_lingertime", "sk_mark", "sk_priority", "sk_prot", "sk_protocol",
+        "sk_rcvbuf", "sk_rcvlowat", "sk_rcvtimeo", "sk_receive_queue", "sk_reuse", "sk_reuseport",
+        "sk_rmem_alloc", "sk_shutdown", "sk_sndbuf", "sk_sndbuf_lock", "sk_sndtimeo", "sk_socket",
+        "sk_state", "sk_type", "sk_wmem_queued", "sk_wq", "sk_write_queue",
+    )  # fmt: skip
+
+    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+        self.number = number
+        self.sk_family = family
+        self.sk_type = type
+        self.sk_protocol = protocol
+        self.sk_prot = prot
+        self.sk_socket: Socket | None = None
+        self.sk_state = uapi.TCP_CLOSE
+        self.sk_err = 0
+        self.sk_err_soft = 0
+        self.sk_shutdown = 0
+        self.sk_receive_queue: deque[SkBuff] = deque()
+        self.sk_rmem_alloc = 0
+        self.sk_write_queue: deque[SendItem] = deque()
+        self.sk_wmem_queued = 0
+        self.sk_rcvbuf = 0
+        self.sk_sndbuf = 0
+        self.sk_sndbuf_lock = False
+        self.sk_rcvlowat = 1
+        self.sk_rcvtimeo = 0
+        self.sk_sndtimeo = 0
+        self.sk_lingertime = -1
+        self.sk_reuse = 0
+        self.sk_reuseport = 0
+        self.sk_bound_dev_if = 0
+        self.sk_priority = 0
+        self.sk_mark = 0
+        self.sk_flags: dict[int, int] = {}
+        """SO_... of SOL_SOCKET that are just remembered (SOCK_KEEPOPEN, SOCK_BROADCAST, ...)"""
+        self.sk_wq: list[Call] = []
+        self.sk_frag: PageFrag | None = None
+        self.rcv_told = 0
+        """Bytes that were taken from the receive queue and of which the transport knows nothing."""
+
+
+class InetSock(Sock):
+    """`struct inet_sock`: a sock with internet addresses."""
+
+    __slots__ = (
+        "inet_daddr", "inet_dport", "inet_num", "inet_rcv_saddr", "inet_saddr", "inet_sport",
+        "tos", "uc_ttl",
+    )  # fmt: skip
+
+    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+        super().__init__(number, family, type, protocol, prot)
+        self.inet_saddr = uapi.INADDR_ANY
+        self.inet_rcv_saddr = uapi.INADDR_ANY
+        self.inet_daddr = uapi.INADDR_ANY
+        self.inet_sport = 0
+        self.inet_num = 0
+        self.inet_dport = 0
+        self.tos = 0
+        self.uc_ttl = -1
+
+
+class InetConnectionSock(InetSock):
+    """`struct inet_connection_sock`: a sock that connects, or listens."""
+
+    __slots__ = ("icsk_accept_queue", "sk_max_ack_backlog")
+
+    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+        super().__init__(number, family, type, protocol, prot)
+        self.icsk_accept_queue: deque[InetConnectionSock] = deque()
+        self.sk_max_ack_backlog = 0
+
+
+class TcpSock(InetConnectionSock):
+    """`struct tcp_sock`, the part that applications see."""
+
+    __slots__ = ("nonagle", "options", "parent", "sock_done", "urg_data")
+
+    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+        super().__init__(number, family, type, protocol, prot)
+        self.nonagle = 0
+        self.sock_done = False
+        """SOCK_DONE: the peer's FIN has been seen."""
+        self.urg_data = -1
+        self.parent: TcpSock | None = None
+        """The listener in whose accept queue it waits."""
+        self.options: dict[tuple[int, int], bytes] = {}
+        """What setsockopt gave the transport, to be told to one that starts anew."""
+
+
+class UdpSock(InetSock):
+    """`struct udp_sock`, the part that applications see."""
+
+    __slots__ = ("options", "sk_drops")
+
+    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+        super().__init__(number, family, type, protocol, prot)
+        self.sk_drops = 0
+        self.options: dict[tuple[int, int], bytes] = {}
+
+
+class TransportRequest:
+    """A request that a transport has not answered yet."""
+
+    __slots__ = ("answer", "process", "sk")
+
+    def __init__(self, process: str, sk: Sock, answer: Answer) -> None:
+        self.process = process
+        self.sk = sk
+        self.answer = answer
+
+
+class SocketNet(Net):
+    """The socket layer's `struct net`."""
+
+    net_families: "list[NetProtoFamily | None]"
+    inetsw: "list[list[Any]]"
+
+    def __init__(self, name: str = "socket", **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self.net_families = [None] * uapi.NPROTO
+        self.inetsw = [[] for _ in range(uapi.SOCK_MAX)]
+        self.socks: dict[int, InetSock] = {}
+        self.clients: dict[bytes, Client] = {}
+        self.requests: dict[int, TransportRequest] = {}
+        self.replies: list[tuple[bytes, bytes, bytes]] = []
+        """(identity, meta, data) for the shell to send."""
+        self.poll_dirty: dict[Socket, None] = {}
+        """Sockets with a descriptor to poll whose state may have changed."""
+        self.poll_closed: list[Socket] = []
+        self.regions_gone: list[int] = []
+        """Pool regions of dead clients, for the shell to remove."""
+        self.region_refs: dict[int, int] = {}
+        self.rcv_pending: dict[Sock, None] = {}
+        """Socks whose transport is to hear at the batch's end how much was taken."""
+        self.nr_files = 0
+        self.next_req = 0
+        self.next_sk = ((self.epoch & 0xFFF) << 20) + 2
+        self.peers: set[str] = set()
+        self.calls = 0
+
+
+# ---- answering and waiting ----------------------------------------------------------------
+
+
+def sys_return(
+    net: SocketNet, call: Call, err: int, result: object = None, data: bytes = b""
+) -> None:
+    """The call is over; only the first time counts."""
+    if call.done:
+        return
+    call.done = True
+    call.retry = None
+    for sk in call.waits:
+        if call in sk.sk_wq:
+            sk.sk_wq.remove(call)
+    call.waits.clear()
+    if call.timer is not None:
+        net.del_timer(call.timer)
+        call.timer = None
+    if call.chunks:
+        drop_chunks(net, call)
+    if call.client is not None:
+        call.client.calls.pop((call.identity, call.req), None)
+    call.complete(net, call, err, result, data)
+
+
+def attempt(net: SocketNet, call: Call, function: Retry) -> None:
+    """Run a call's function; its error is the call's answer."""
+    try:
+        function(net, call)
+    except SysCallError as e:
+        sys_return(net, call, e.errno, e.text)
+    except StalePlaceError as e:
+        sys_return(net, call, errno.EFAULT, str(e))
+
+
+def hold(net: SocketNet, call: Call) -> None:
+    """The call waits for something; it can be cancelled, and its time can run out."""
+    if call.client is not None:
+        call.client.calls[call.identity, call.req] = call
+    if call.timeout > 0 and call.timer is None:
+        call.timer = Timer(call_timeout, call)
+        net.mod_timer(call.timer, net.now + call.timeout)
+
+
+def sk_wait_event(net: SocketNet, call: Call, sk: Sock, retry: Retry) -> None:
+    """Park the call: `retry` is tried at each wake-up of sk. EAGAIN where it must not wait."""
+    if call.timeout == 0:
+        raise SysCallError(call.on_timeout)
+    call.retry = retry
+    if sk not in call.waits:
+        call.waits.append(sk)
+        sk.sk_wq.append(call)
+        hold(net, call)
+
+
+def sk_wake(net: SocketNet, sk: Sock) -> None:
+    """`wake_up_interruptible(sk_sleep(sk))`: every waiting call tries again."""
+    if sk.sk_wq:
+        for call in tuple(sk.sk_wq):
+            if call.retry is not None and not call.done:
+                attempt(net, call, call.retry)
+    socket = sk.sk_socket
+    if socket is not None and socket.polled:
+        net.poll_dirty[socket] = None
+
+
+def call_timeout(net: SocketNet, call: Call) -> None:
+    """The time that the application gave is over."""
+    interrupt(net, call, call.on_timeout)
+
+
+def interrupt(net: SocketNet, call: Call, err: int) -> None:
+    """End a waiting call: what it did so far counts, as in the kernel."""
+    if call.progress:
+        sys_return(net, call, 0, call.progress)
+    elif call.name == "poll":
+        sys_return(net, call, 0 if err == errno.EAGAIN else err, [])
+    else:
+        sys_return(net, call, err)
+
+
+def drop_chunks(net: SocketNet, call: Call) -> None:
+    """Payload that a call brought and that nobody took: its slots go back."""
+    for chunk in call.chunks:
+        if type(chunk) is tuple:
+            net.pool.free(chunk)
+    call.chunks.clear()
+
+
+def transport_call(
+    net: SocketNet, sk: Sock, entry: str, make: "Callable[[int], tuple[object, ...]]", then: Answer
+) -> None:
+    """Ask sk's transport; `then` is told the answer."""
+    net.next_req += 1
+    req = net.next_req
+    process = sk.sk_prot.process
+    net.requests[req] = TransportRequest(process, sk, then)
+    net.call(process, entry, make(req))
+
+
+# ---- life of a sock -----------------------------------------------------------------------
+
+
+def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto") -> InetSock:
+    """`sk_alloc`: a new sock with a number that nobody has."""
+    number = net.next_sk
+    while number in net.socks:
+        number = number + 2 if number < 0xFFFFFFFC else 2
+    net.next_sk = number + 2 if number < 0xFFFFFFFC else 2
+    sk = prot.obj(number, family, type, protocol, prot)
+    net.socks[number] = sk
+    return sk
+
+
+def sock_init_data(net: SocketNet, sock: "Socket | None", sk: Sock) -> None:
+    """`sock_init_data`: buffers by sysctl, and the link to struct socket."""
+    sk.sk_rcvbuf = net.sysctl["net.core.rmem_default"]
+    sk.sk_sndbuf = net.sysctl["net.core.wmem_default"]
+    sk.sk_socket = sock
+    if sock is not None:
+        sock.sk = sk
+
+
+def sock_error(sk: Sock) -> int:
+    """`sock_error`: the pending error, which is thereby taken."""
+    err, sk.sk_err = sk.sk_err, 0
+    return err
+
+
+def sk_free(net: SocketNet, sk: Sock) -> None:
+    """Nobody knows the sock any more: what it held goes back."""
+    net.socks.pop(sk.number, None)
+    net.rcv_pending.pop(sk, None)
+    purge_receive_queue(net, sk)
+    purge_write_queue(net, sk)
+
+
+def purge_receive_queue(net: SocketNet, sk: Sock) -> None:
+    """`__skb_queue_purge(&sk->sk_receive_queue)`"""
+    queue = sk.sk_receive_queue
+    while queue:
+        net.consume_skb(queue.popleft())
+    sk.sk_rmem_alloc = 0
+
+
+# ---- bytes to be sent ---------------------------------------------------------------------
+
+
+def page_frag_write(net: SocketNet, sk: Sock, data: bytes) -> tuple[Frag, PageFrag | None]:
+    """Copy bytes into our region, behind those of sk's last write where there is room.
+
+    Where the region is full the bytes themselves are the frag.
+    """
+    size = len(data)
+    frag = sk.sk_frag
+    if frag is None or frag.offset + size > len(frag.room):
+        if frag is not None:
+            sk.sk_frag = None
+            page_frag_put(net, frag)
+        if net.alloc is None:
+            return data, None
+        # Small writes in a row share one middling slot; a single one takes a small slot.
+        want = size if size > 2048 or not sk.sk_write_queue else max(size, 4096)
+        got = net.alloc.alloc(want) or net.alloc.alloc(size)
+        if got is None:
+            return data, None
+        place = (net.alloc.number, got[0], got[1], 0, size)
+        frag = sk.sk_frag = PageFrag(place, net.alloc.room(place))
+    at = frag.offset
+    frag.room[at : at + size] = data
+    frag.offset = at + size
+    frag.refs += 1
+    region, slot, gen, _, _ = frag.place
+    return (region, slot, gen, at, size), frag
+
+
+def page_frag_put(net: SocketNet, frag: PageFrag) -> None:
+    """One user less; the last one gives the slot back."""
+    frag.refs -= 1
+    if not frag.refs:
+        frag.room.release()
+        net.pool.free(frag.place)
+
+
+def sk_wmem_queue(net: SocketNet, sk: Sock, length: int, owner: PageFrag | Place | None) -> None:
+    """Bytes were handed to the transport, and are ours until they are acknowledged."""
+    sk.sk_write_queue.append(SendItem(length, owner))
+    sk.sk_wmem_queued += length
+    if type(owner) is tuple:
+        net.region_refs[owner[0]] = net.region_refs.get(owner[0], 0) + 1
+
+
+def sk_wmem_acked(net: SocketNet, sk: Sock, acked: int) -> None:
+    """The first `acked` bytes of the write queue are done with: slots go back."""
+    queue = sk.sk_write_queue
+    while acked > 0 and queue:
+        item = queue[0]
+        if item.length > acked:
+            item.length -= acked
+            sk.sk_wmem_queued -= acked
+            break
+        acked -= item.length
+        sk.sk_wmem_queued -= item.length
+        queue.popleft()
+        _put_owner(net, item.owner)
+    if not queue and sk.sk_frag is not None:
+        frag, sk.sk_frag = sk.sk_frag, None
+        page_frag_put(net, frag)
+
+
+def purge_write_queue(net: SocketNet, sk: Sock) -> None:
+    """`tcp_write_queue_purge`: nothing of it will be sent or needed again."""
+    while sk.sk_write_queue:
+        _put_owner(net, sk.sk_write_queue.popleft().owner)
+    sk.sk_wmem_queued = 0
+    if sk.sk_frag is not None:
+        frag, sk.sk_frag = sk.sk_frag, None
+        page_frag_put(net, frag)
+
+
+def _put_owner(net: SocketNet, owner: PageFrag | Place | None) -> None:
+    if type(owner) is tuple:
+        net.pool.free(owner)
+        left = net.region_refs[owner[0]] - 1
+        if left:
+            net.region_refs[owner[0]] = left
+        else:
+            del net.region_refs[owner[0]]
+    elif isinstance(owner, PageFrag):
+        page_frag_put(net, owner)
+
+
+# ---- bytes that were received -------------------------------------------------------------
+
+
+class Parts:
+    """The payload of a reply under construction: see `skbus.syscall` on `recvmsg`."""
+
+    __slots__ = ("inline", "places", "size", "spec")
+
+    def __init__(self) -> None:
+        self.inline: list[bytes | memoryview] = []
+        self.spec: list[int | Place] = []
+        self.places: list[Place] = []
+        self.size = 0
+
+    def add_bytes(self, data: bytes | memoryview) -> None:
+        """Bytes that travel in the reply."""
+        size = len(data)
+        if not size:
+            return
+        self.inline.append(data)
+        self.size += size
+        if self.spec and type(self.spec[-1]) is int:
+            self.spec[-1] += size
+        else:
+            self.spec.append(size)
+
+    def add_place(self, place: Place) -> None:
+        """A slot that becomes the application's."""
+        self.spec.append(place)
+        self.places.append(place)
+        self.size += place[4]
+
+    def data(self) -> bytes:
+        """The reply's data frame."""
+        return b"".join(self.inline)
+
+
+def skb_copy_datagram(net: SocketNet, skb: SkBuff, parts: Parts, offset: int, length: int) -> None:
+    """`skb_copy_datagram_iter`: bytes of an skb, into the reply, by copying."""
+    head = skb.head
+    start = skb.data + offset
+    if start < len(head):
+        piece = head[start : start + length]
+        parts.add_bytes(piece)
+        length -= len(piece)
+        offset = 0
+    else:
+        offset = start - len(head)
+    for frag in skb.frags:
+        if length <= 0:
+            return
+        view = frag if type(frag) is bytes else net.pool.view(frag)  # type: ignore[arg-type]
+        if offset >= len(view):
+            offset -= len(view)
+            continue
+        piece = bytes(view[offset : offset + length])
+        parts.add_bytes(piece)
+        length -= len(piece)
+        offset = 0
+
+
+def skb_hand_over(net: SocketNet, skb: SkBuff, parts: Parts) -> None:
+    """A whole skb goes to the application: big places are lent, the rest is copied. Ends it."""
+    if skb.data_len <= LEND_MIN or skb.lent:
+        skb_copy_datagram(net, skb, parts, 0, skb.len)
+        net.consume_skb(skb)
+        return
+    if skb.data < len(skb.head):
+        parts.add_bytes(skb.head[skb.data :])
+    for frag in skb.frags:
+        if type(frag) is bytes:
+            parts.add_bytes(frag)
+        elif frag[4] > LEND_MIN:
+            parts.add_place(frag)  # type: ignore[arg-type]
+        else:
+            parts.add_bytes(bytes(net.pool.view(frag)))  # type: ignore[arg-type]
+            net.pool.free(frag)  # type: ignore[arg-type]
+    net.skb_consumed += 1

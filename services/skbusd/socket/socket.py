@@ -1,0 +1,558 @@
+# SPDX-License-Identifier: MIT
+"""struct socket and the system calls (`net/socket.c`).
+
+    sys_socket -> sock_create -> __sock_create -> net_families[family].create -> sock_map_fd
+    sys_sendmsg -> sock_write -> sock_sendmsg -> sock.ops.sendmsg
+    sys_recvmsg -> sock_read -> sock_recvmsg -> sock.ops.recvmsg
+
+Called by core.py with requests of applications, which have been checked against the table of
+`skbus.syscall`. Calls the family's `ops` (af_inet.py). A function either answers by `sys_return`,
+raises SysCallError, or parks its call. Code inside this process may use the functions below
+`sys_` in the same way, with a Call of its own.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from skbus.skbuff import Place
+from skbus.syscall import SysCallError
+from skbusd.socket import uapi
+from skbusd.socket.files import (
+    MAX_REGIONS,
+    NR_OPEN,
+    Client,
+    check_places,
+    fd_install,
+    fd_remove,
+    lend,
+    sockfd_lookup,
+)
+from skbusd.socket.sock import (
+    Call,
+    InetSock,
+    Parts,
+    Sock,
+    SocketNet,
+    attempt,
+    hold,
+    interrupt,
+    sk_wait_event,
+    sys_return,
+)
+from skbusd.socket.sockopt import sock_getsockopt, sock_setsockopt
+
+SockAddr = tuple[int, int, bytes]
+
+_TYPES: Final = frozenset({uapi.SOCK_STREAM, uapi.SOCK_DGRAM, uapi.SOCK_RAW, uapi.SOCK_RDM,
+                           uapi.SOCK_SEQPACKET, uapi.SOCK_DCCP, uapi.SOCK_PACKET})  # fmt: skip
+
+
+class Socket:
+    """`struct socket`: what a descriptor means. `sk` is its representation below."""
+
+    __slots__ = (
+        "client", "f_count", "f_flags", "ops", "poll_shown", "polled", "sk", "state", "type",
+    )  # fmt: skip
+
+    def __init__(self, type: int) -> None:
+        self.state = uapi.SS_UNCONNECTED
+        self.type = type
+        self.ops: ProtoOps = NO_OPS
+        self.sk: Sock | None = None
+        self.f_flags = uapi.O_RDWR
+        self.f_count = 0
+        self.client: Client | None = None
+        self.polled = False
+        """An application holds a real descriptor that shows our state."""
+        self.poll_shown = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProtoOps:
+    """`struct proto_ops`: what a family does for a type of socket."""
+
+    family: int
+    release: Callable[[SocketNet, Socket, Call | None], None]
+    bind: Callable[[SocketNet, Call, Socket, SockAddr], None]
+    connect: Callable[[SocketNet, Call, Socket, SockAddr], None]
+    accept: Callable[[SocketNet, Call, Socket, Callable[[InetSock], None]], None]
+    getname: Callable[[SocketNet, Socket, bool], SockAddr]
+    poll: Callable[[SocketNet, Socket], int]
+    listen: Callable[[SocketNet, Call, Socket, int], None]
+    shutdown: Callable[[SocketNet, Socket, int], None]
+    setsockopt: Callable[[SocketNet, Call, Socket, int, int, bytes], None]
+    getsockopt: Callable[[SocketNet, Call, Socket, int, int, int], None]
+    sendmsg: Callable[[SocketNet, Call, Socket], None]
+    recvmsg: Callable[[SocketNet, Call, Socket], None]
+    ioctl: Callable[[SocketNet, Socket, int], int]
+
+
+def sock_no_op(*_: Any) -> Any:
+    """`sock_no_accept` and its like: this kind of socket cannot do that."""
+    raise SysCallError(errno.EOPNOTSUPP)
+
+
+NO_OPS: Final = ProtoOps(0, *([sock_no_op] * 13))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NetProtoFamily:
+    """`struct net_proto_family`"""
+
+    family: int
+    create: Callable[[SocketNet, Socket, int, bool], None]
+
+
+# ---- families -----------------------------------------------------------------------------
+
+
+def sock_register(net: SocketNet, ops: NetProtoFamily) -> None:
+    """`sock_register`: a family announces itself. ENOBUFS beyond NPROTO, EEXIST if taken."""
+    if not 0 <= ops.family < uapi.NPROTO:
+        raise SysCallError(errno.ENOBUFS, f"protocol family {ops.family} >= NPROTO")
+    if net.net_families[ops.family] is not None:
+        raise SysCallError(errno.EEXIST, f"protocol family {ops.family} is registered already")
+    net.net_families[ops.family] = ops
+    net.info("sock_register", family=ops.family)
+
+
+def sock_unregister(net: SocketNet, family: int) -> None:
+    """`sock_unregister`: no new sockets of that family from now on."""
+    if not 0 <= family < uapi.NPROTO:
+        raise ValueError(f"no family {family}")
+    net.net_families[family] = None
+    net.info("sock_unregister", family=family)
+
+
+# ---- creating -----------------------------------------------------------------------------
+
+
+def sock_alloc(type: int) -> Socket:
+    """`sock_alloc`: a struct socket without anything below it."""
+    return Socket(type)
+
+
+def __sock_create(net: SocketNet, family: int, type: int, protocol: int, kern: bool) -> Socket:
+    """`__sock_create`: check family and type, and let the family create the rest.
+
+    EAFNOSUPPORT, EINVAL, or what the family says.
+    """
+    if not 0 <= family < uapi.NPROTO:
+        raise SysCallError(errno.EAFNOSUPPORT)
+    if not 0 <= type < uapi.SOCK_MAX:
+        raise SysCallError(errno.EINVAL)
+    if family == uapi.PF_INET and type == uapi.SOCK_PACKET:
+        net.warning("__sock_create", text="uses obsolete (PF_INET,SOCK_PACKET)")
+        family = uapi.AF_PACKET
+    ops = net.net_families[family]
+    if ops is None:
+        raise SysCallError(errno.EAFNOSUPPORT)
+    sock = sock_alloc(type)
+    ops.create(net, sock, protocol, kern)
+    if net.tracing:
+        net.trace("__sock_create", family=family, type=type, protocol=protocol)
+    return sock
+
+
+def sock_create(net: SocketNet, family: int, type: int, protocol: int) -> Socket:
+    """`sock_create`: for an application."""
+    return __sock_create(net, family, type, protocol, False)
+
+
+def sock_create_kern(net: SocketNet, family: int, type: int, protocol: int) -> Socket:
+    """`sock_create_kern`: for code inside this process."""
+    return __sock_create(net, family, type, protocol, True)
+
+
+def sys_socket(net: SocketNet, call: Call, family: int, type: int, protocol: int) -> None:
+    """socket(2)"""
+    client = _client(call)
+    flags = type & ~uapi.SOCK_TYPE_MASK
+    if flags & ~(uapi.SOCK_CLOEXEC | uapi.SOCK_NONBLOCK):
+        raise SysCallError(errno.EINVAL)
+    sock = sock_create(net, family, type & uapi.SOCK_TYPE_MASK, protocol)
+    if flags & uapi.SOCK_NONBLOCK:
+        sock.f_flags |= uapi.O_NONBLOCK
+    try:
+        fd = fd_install(net, client, sock)
+    except SysCallError:
+        sock_release(net, sock, None)
+        raise
+    sock.client = client
+    sys_return(net, call, 0, fd)
+
+
+# ---- closing ------------------------------------------------------------------------------
+
+
+def sock_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
+    """`sock_release`: the last descriptor is gone. Ends `call` when lingering is over."""
+    if net.tracing:
+        net.trace("sock_release", state=uapi.SS_NAMES[sock.state])
+    if sock.polled:
+        sock.polled = False
+        net.poll_dirty.pop(sock, None)
+        net.poll_closed.append(sock)
+    sock.ops.release(net, sock, call)
+    sock.ops = NO_OPS
+    sock.state = uapi.SS_FREE
+
+
+def sys_close(net: SocketNet, call: Call, fd: int) -> None:
+    """close(2), as `sock_close`. Calls that wait on the socket end with EBADF.
+
+    Differs from Linux: there, a call in another thread that waits goes on waiting.
+    """
+    sock = fd_remove(net, _client(call), fd)
+    if sock.f_count:
+        sys_return(net, call, 0)
+        return
+    if sock.sk is not None:
+        for waiting in tuple(sock.sk.sk_wq):
+            sys_return(net, waiting, errno.EBADF)
+    sock_release(net, sock, call)
+
+
+def sys_dup(net: SocketNet, call: Call, fd: int) -> None:
+    """dup(2)"""
+    client = _client(call)
+    sys_return(net, call, 0, fd_install(net, client, sockfd_lookup(client, fd)))
+
+
+# ---- naming, connecting -------------------------------------------------------------------
+
+
+def sys_bind(net: SocketNet, call: Call, fd: int, addr: SockAddr | None) -> None:
+    """bind(2)"""
+    sock = _lookup(call, fd)
+    if addr is None:
+        raise SysCallError(errno.EINVAL)
+    sock.ops.bind(net, call, sock, addr)
+
+
+def sys_listen(net: SocketNet, call: Call, fd: int, backlog: int) -> None:
+    """listen(2). The backlog is at most net.core.somaxconn, which a negative one asks for."""
+    sock = _lookup(call, fd)
+    somaxconn = net.sysctl["net.core.somaxconn"]
+    if backlog < 0 or backlog > somaxconn:
+        backlog = somaxconn
+    sock.ops.listen(net, call, sock, backlog)
+
+
+def sys_accept4(net: SocketNet, call: Call, fd: int, flags: int, timeout: int) -> None:
+    """accept4(2): -> [fd, peer's address]"""
+    client = _client(call)
+    sock = _lookup(call, fd)
+    if flags & ~(uapi.SOCK_CLOEXEC | uapi.SOCK_NONBLOCK):
+        raise SysCallError(errno.EINVAL)
+    if len(client.fdt) >= NR_OPEN:
+        raise SysCallError(errno.EMFILE)
+    _set_timeout(call, sock, timeout, sock.sk.sk_rcvtimeo if sock.sk else 0)
+
+    def accepted(sk: InetSock) -> None:
+        new = sock_alloc(sock.type)
+        new.ops = sock.ops
+        new.client = client
+        new.sk = sk
+        sk.sk_socket = new
+        new.state = uapi.SS_CONNECTED
+        if flags & uapi.SOCK_NONBLOCK:
+            new.f_flags |= uapi.O_NONBLOCK
+        try:
+            new_fd = fd_install(net, client, new)
+        except SysCallError:
+            sock_release(net, new, None)
+            raise
+        addr = (sk.sk_family, sk.inet_dport, sk.inet_daddr)
+        sys_return(net, call, 0, (new_fd, addr))
+
+    sock.ops.accept(net, call, sock, accepted)
+
+
+def sys_connect(net: SocketNet, call: Call, fd: int, addr: SockAddr | None, timeout: int) -> None:
+    """connect(2)"""
+    sock = _lookup(call, fd)
+    if addr is None:
+        raise SysCallError(errno.EINVAL)
+    _set_timeout(call, sock, timeout, sock.sk.sk_sndtimeo if sock.sk else 0)
+    call.on_timeout = errno.EINPROGRESS
+    sock.ops.connect(net, call, sock, addr)
+
+
+def sys_getsockname(net: SocketNet, call: Call, fd: int) -> None:
+    """getsockname(2)"""
+    sock = _lookup(call, fd)
+    sys_return(net, call, 0, sock.ops.getname(net, sock, False))
+
+
+def sys_getpeername(net: SocketNet, call: Call, fd: int) -> None:
+    """getpeername(2)"""
+    sock = _lookup(call, fd)
+    sys_return(net, call, 0, sock.ops.getname(net, sock, True))
+
+
+def sys_shutdown(net: SocketNet, call: Call, fd: int, how: int) -> None:
+    """shutdown(2)"""
+    sock = _lookup(call, fd)
+    sock.ops.shutdown(net, sock, how)
+    sys_return(net, call, 0)
+
+
+# ---- sending and receiving ----------------------------------------------------------------
+
+
+def sock_sendmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+    """`sock_sendmsg`: call.chunks to call.addr, or to the peer."""
+    if net.tracing:
+        net.trace("sock_sendmsg", size=call.size, flags=call.flags)
+    sock.ops.sendmsg(net, call, sock)
+
+
+def sock_write(net: SocketNet, call: Call, sock: Socket) -> None:
+    """`sock_write` (`sock_aio_write`): the file's view of a socket that is written to."""
+    if net.tracing:
+        net.trace("sock_write", size=call.size)
+    sock_sendmsg(net, call, sock)
+
+
+def sys_sendmsg(
+    net: SocketNet,
+    call: Call,
+    data: bytes,
+    fd: int,
+    flags: int,
+    addr: SockAddr | None,
+    places: tuple[Place, ...],
+    control: tuple[tuple[int, int, bytes], ...],
+    timeout: int,
+) -> None:
+    """sendmsg(2): -> bytes taken. The slots of `places` are ours from now on, also on error."""
+    client = _client(call)
+    try:
+        check_places(net, client, places)
+    except SysCallError:
+        for place in places:
+            if place[0] in client.regions:
+                net.pool.free(place)
+        raise
+    if data:
+        call.chunks.append(data)
+    call.chunks.extend(places)
+    sock = _lookup(call, fd)
+    if control:
+        raise SysCallError(errno.EINVAL)  # no control message is known yet
+    call.size = len(data) + sum(p[4] for p in places)
+    call.flags = flags
+    call.addr = addr
+    _set_timeout(call, sock, 0 if flags & uapi.MSG_DONTWAIT else timeout,
+                 sock.sk.sk_sndtimeo if sock.sk else 0)  # fmt: skip
+    sock_write(net, call, sock)
+
+
+def sock_recvmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+    """`sock_recvmsg`: up to call.size bytes."""
+    if net.tracing:
+        net.trace("sock_recvmsg", size=call.size, flags=call.flags)
+    sock.ops.recvmsg(net, call, sock)
+
+
+def sock_read(net: SocketNet, call: Call, sock: Socket) -> None:
+    """`sock_read` (`sock_aio_read`): the file's view of a socket that is read from."""
+    if net.tracing:
+        net.trace("sock_read", size=call.size)
+    sock_recvmsg(net, call, sock)
+
+
+def sys_recvmsg(
+    net: SocketNet, call: Call, fd: int, size: int, controllen: int, flags: int, timeout: int
+) -> None:
+    """recvmsg(2): -> [parts, addr, msg_flags, control]"""
+    sock = _lookup(call, fd)
+    call.size = size
+    call.flags = flags
+    _set_timeout(call, sock, 0 if flags & uapi.MSG_DONTWAIT else timeout,
+                 sock.sk.sk_rcvtimeo if sock.sk else 0)  # fmt: skip
+    sock_read(net, call, sock)
+
+
+def recv_return(
+    net: SocketNet, call: Call, parts: Parts, addr: SockAddr | None, msg_flags: int
+) -> None:
+    """Answer a `recvmsg`: from now on the lent places are the application's."""
+    if parts.places:
+        if call.client is None:
+            pass
+        elif call.client.gone:
+            for place in parts.places:
+                net.pool.free(place)
+        else:
+            lend(net, call.client, parts.places)
+    sys_return(net, call, 0, (parts.spec, addr, msg_flags, ()), parts.data())
+
+
+# ---- options ------------------------------------------------------------------------------
+
+
+def sys_setsockopt(
+    net: SocketNet, call: Call, fd: int, level: int, optname: int, optval: bytes
+) -> None:
+    """setsockopt(2)"""
+    sock = _lookup(call, fd)
+    if level == uapi.SOL_SOCKET:
+        sock_setsockopt(net, sock, optname, optval)
+        sys_return(net, call, 0)
+    else:
+        sock.ops.setsockopt(net, call, sock, level, optname, optval)
+
+
+def sys_getsockopt(
+    net: SocketNet, call: Call, fd: int, level: int, optname: int, optlen: int
+) -> None:
+    """getsockopt(2): -> the option's bytes"""
+    sock = _lookup(call, fd)
+    if level == uapi.SOL_SOCKET:
+        sys_return(net, call, 0, sock_getsockopt(net, sock, optname)[:optlen])
+    else:
+        sock.ops.getsockopt(net, call, sock, level, optname, optlen)
+
+
+def sys_fcntl(net: SocketNet, call: Call, fd: int, cmd: int, arg: int) -> None:
+    """fcntl(2), as far as it concerns O_NONBLOCK"""
+    sock = _lookup(call, fd)
+    if cmd == uapi.F_GETFL:
+        sys_return(net, call, 0, sock.f_flags)
+    elif cmd == uapi.F_SETFL:
+        sock.f_flags = sock.f_flags & ~uapi.O_NONBLOCK | arg & uapi.O_NONBLOCK
+        sys_return(net, call, 0, 0)
+    else:
+        raise SysCallError(errno.EINVAL)
+
+
+def sys_ioctl(net: SocketNet, call: Call, fd: int, cmd: int) -> None:
+    """ioctl(2), of those that have a number as result"""
+    sock = _lookup(call, fd)
+    sys_return(net, call, 0, sock.ops.ioctl(net, sock, cmd))
+
+
+# ---- poll ---------------------------------------------------------------------------------
+
+
+def sock_poll(net: SocketNet, sock: Socket) -> int:
+    """`sock_poll`: the events that are there now"""
+    return sock.ops.poll(net, sock)
+
+
+def sys_poll(net: SocketNet, call: Call, fds: tuple[tuple[int, int], ...], timeout: int) -> None:
+    """poll(2): -> [[fd, revents], ...] of those that have any"""
+    client = _client(call)
+    call.timeout = timeout
+    table = client.fdt
+
+    def look(net: SocketNet, call: Call) -> None:
+        ready = []
+        for fd, events in fds:
+            if fd < 0:
+                continue
+            sock = table.get(fd)
+            if sock is None:
+                ready.append((fd, uapi.POLLNVAL))
+                continue
+            mask = sock_poll(net, sock) & (events | uapi.POLLERR | uapi.POLLHUP)
+            if mask:
+                ready.append((fd, mask))
+        if ready or timeout == 0:
+            sys_return(net, call, 0, ready)
+
+    look(net, call)
+    if call.done:
+        return
+    hold(net, call)
+    for fd, _ in fds:
+        sock = table.get(fd)
+        if sock is not None and sock.sk is not None:
+            sk_wait_event(net, call, sock.sk, look)
+
+
+# ---- the table ----------------------------------------------------------------------------
+
+
+def sys_region(net: SocketNet, call: Call, number: int) -> None:
+    """This client allocates in that region of the pool, and will name places in it."""
+    client = _client(call)
+    if number in client.regions:
+        raise SysCallError(errno.EEXIST)
+    if len(client.regions) >= MAX_REGIONS:
+        raise SysCallError(errno.ENOSPC, f"at most {MAX_REGIONS} regions")
+    if number in net.pool.regions or number == (net.alloc.number if net.alloc else -1):
+        raise SysCallError(errno.EEXIST, f"region {number:08x} is somebody's already")
+    net.pool.region(number)
+    client.regions.add(number)
+    sys_return(net, call, 0)
+
+
+def sys_cancel(net: SocketNet, call: Call, req: int) -> None:
+    """End a call of the same identity that waits; there is no answer but that call's own."""
+    waiting = _client(call).calls.get((call.identity, req))
+    if waiting is not None:
+        interrupt(net, waiting, errno.EINTR)
+
+
+def sys_barrier(net: SocketNet, call: Call, timeout: int) -> None:
+    """Return when all that was sent or received until now has been processed everywhere."""
+    call.timeout = timeout
+    hold(net, call)
+    net.barriers.begin(lambda: sys_return(net, call, 0))
+
+
+SYS_CALL_TABLE: Final[dict[str, Callable[..., None]]] = {
+    "socket": sys_socket,
+    "bind": sys_bind,
+    "listen": sys_listen,
+    "accept4": sys_accept4,
+    "connect": sys_connect,
+    "sendmsg": sys_sendmsg,
+    "recvmsg": sys_recvmsg,
+    "shutdown": sys_shutdown,
+    "getsockname": sys_getsockname,
+    "getpeername": sys_getpeername,
+    "setsockopt": sys_setsockopt,
+    "getsockopt": sys_getsockopt,
+    "close": sys_close,
+    "dup": sys_dup,
+    "fcntl": sys_fcntl,
+    "ioctl": sys_ioctl,
+    "poll": sys_poll,
+    "cancel": sys_cancel,
+    "region": sys_region,
+    "barrier": sys_barrier,
+}
+
+
+def do_syscall(net: SocketNet, call: Call, args: tuple[Any, ...], data: bytes) -> None:
+    """Carry out one checked request."""
+    function = SYS_CALL_TABLE[call.name]
+    if call.name == "sendmsg":
+        attempt(net, call, lambda net, call: function(net, call, data, *args))
+    else:
+        attempt(net, call, lambda net, call: function(net, call, *args))
+
+
+def _client(call: Call) -> Client:
+    assert call.client is not None
+    return call.client
+
+
+def _lookup(call: Call, fd: int) -> Socket:
+    call.sock = sock = sockfd_lookup(_client(call), fd)
+    return sock
+
+
+def _set_timeout(call: Call, sock: Socket, timeout: int, sk_timeo: int) -> None:
+    """How long the call may wait: what the request says, O_NONBLOCK and SO_RCVTIMEO together."""
+    if sock.f_flags & uapi.O_NONBLOCK:
+        timeout = 0
+    elif sk_timeo > 0:
+        timeout = sk_timeo if timeout < 0 else min(timeout, sk_timeo)
+    call.timeout = timeout

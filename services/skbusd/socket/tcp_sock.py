@@ -1,0 +1,667 @@
+# SPDX-License-Identifier: MIT
+"""TCP as the socket layer sees it: `tcp_prot` (`net/ipv4/tcp.c`, `inet_connection_sock.c`, the
+parts that run on behalf of an application).
+
+Called by af_inet.py through `sk.sk_prot`, and by core.py with what tcp reports. Speaks to the
+process "tcp" by the entries of `skbus.abi`. The bytes are here (DESIGN section 7): what is to be
+sent stays in the pool until `sk_write_space` says that it was acknowledged; what arrived was
+handed up before it was acknowledged. RFC 9293 3.9.1 (the user's calls).
+"""
+
+import errno
+from typing import Any, Final
+
+from skbus.abi import (
+    Accept,
+    Close,
+    Connect,
+    DataReadyCb,
+    Disconnect,
+    GetPort,
+    Getsockopt,
+    InitSock,
+    ListenStart,
+    ReqskQueueAdd,
+    Setsockopt,
+    Shutdown,
+    SkErrorReport,
+    SkStateChange,
+    SkWriteSpace,
+    TcpSendmsgCb,
+)
+from skbus.pool import PoolError
+from skbus.skbuff import Frag, SkBuff
+from skbus.syscall import MAX_DATA, SysCallError
+from skbus.timer import Timer
+from skbusd.socket import uapi
+from skbusd.socket.proto import Proto, Result
+from skbusd.socket.sock import (
+    SNDBUF_START,
+    Call,
+    InetSock,
+    PageFrag,
+    Parts,
+    SocketNet,
+    TcpSock,
+    page_frag_write,
+    purge_receive_queue,
+    purge_write_queue,
+    sk_free,
+    sk_wait_event,
+    sk_wake,
+    sk_wmem_acked,
+    sk_wmem_queue,
+    skb_copy_datagram,
+    skb_hand_over,
+    sock_error,
+    sys_return,
+    transport_call,
+)
+from skbusd.socket.socket import recv_return
+
+MAX_CHUNK: Final = 65536
+"""Bytes that one skb carries to tcp: a slot of the biggest class."""
+RCV_TELL: Final = 16384
+"""Bytes taken from a receive queue after which tcp is told at once, so that the window opens."""
+PSH: Final = 1
+
+_SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
+_OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
+_GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
+
+
+# ---- from birth to connection -------------------------------------------------------------
+
+
+def tcp_v4_init_sock(net: SocketNet, sk: InetSock) -> None:
+    """`tcp_v4_init_sock`: buffers by `tcp_rmem` and `tcp_wmem`; tcp hears of the socket."""
+    sk.sk_rcvbuf = net.sysctl["net.ipv4.tcp_rmem"][1]
+    sk.sk_sndbuf = max(net.sysctl["net.ipv4.tcp_wmem"][1], SNDBUF_START)
+    net.call("tcp", "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+
+
+def tcp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+    """`inet_csk_get_port`: bind."""
+    reuse = sk.sk_reuse | sk.sk_reuseport << 1
+
+    def bound(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            _set_local(sk, value)
+        then(net, err, value)
+
+    transport_call(
+        net,
+        sk,
+        "inet_csk_get_port",
+        lambda req: GetPort(sk.number, req, addr, port, reuse, sk.sk_bound_dev_if),
+        bound,
+    )
+
+
+def tcp_v4_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+    """`tcp_v4_connect`: `then` hears when the SYN is on its way, or could not be sent."""
+    sk.inet_daddr = addr
+    sk.inet_dport = port
+    if isinstance(sk, TcpSock):
+        sk.sock_done = False
+
+    def begun(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            _set_local(sk, value)
+        else:
+            sk.inet_dport = 0
+        then(net, err, value)
+
+    transport_call(
+        net, sk, "tcp_v4_connect", lambda req: Connect(sk.number, req, addr, port), begun
+    )
+
+
+def tcp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
+    """`tcp_disconnect`: back to CLOSE; the socket may connect once more, when `then` is told."""
+    was_listening = sk.sk_state == uapi.TCP_LISTEN
+    sk.sk_state = uapi.TCP_CLOSE
+    sk.sk_err = 0
+    sk.sk_shutdown = 0
+    sk.inet_dport = 0
+    sk.inet_daddr = uapi.INADDR_ANY
+    if isinstance(sk, TcpSock):
+        sk.sock_done = False
+        if was_listening:
+            inet_csk_listen_stop(net, sk)
+    purge_receive_queue(net, sk)
+    purge_write_queue(net, sk)
+    if then is None:
+        net.call("tcp", "tcp_disconnect", Disconnect(sk.number, 0))
+    else:
+        transport_call(net, sk, "tcp_disconnect", lambda req: Disconnect(sk.number, req), then)
+
+
+def _set_local(sk: InetSock, value: Any) -> None:
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        addr, port = value
+        if isinstance(addr, bytes) and isinstance(port, int):
+            sk.inet_saddr = sk.inet_rcv_saddr = addr
+            sk.inet_sport = sk.inet_num = port
+
+
+# ---- listening ----------------------------------------------------------------------------
+
+
+def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
+    """tcp has finished a handshake: the child waits in the listener's accept queue.
+
+    It has the listener's options, as `inet_csk_clone_lock` makes it in the kernel.
+    """
+    parent = net.socks.get(item.sk)
+    if not isinstance(parent, TcpSock) or parent.sk_state != uapi.TCP_LISTEN:
+        # The listener has been closed meanwhile; tcp closes what was not accepted.
+        return
+    sk = TcpSock(item.child, parent.sk_family, parent.sk_type, parent.sk_protocol, TCP_PROT)
+    for name in _INHERITED:
+        setattr(sk, name, getattr(parent, name))
+    sk.sk_flags = dict(parent.sk_flags)
+    sk.options = dict(parent.options)
+    if not sk.sk_sndbuf_lock:
+        sk.sk_sndbuf = max(net.sysctl["net.ipv4.tcp_wmem"][1], SNDBUF_START)
+    sk.sk_state = uapi.TCP_ESTABLISHED
+    sk.inet_saddr = sk.inet_rcv_saddr = item.saddr
+    sk.inet_sport = sk.inet_num = item.sport
+    sk.inet_daddr = item.daddr
+    sk.inet_dport = item.dport
+    sk.parent = parent
+    net.socks[item.child] = sk
+    parent.icsk_accept_queue.append(sk)
+    if net.tracing:
+        net.trace("inet_csk_reqsk_queue_add", sk=item.sk, child=item.child)
+    sk_wake(net, parent)
+
+
+_INHERITED: Final = (
+    "sk_rcvbuf", "sk_sndbuf", "sk_sndbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_sndtimeo",
+    "sk_lingertime", "sk_reuse", "sk_reuseport", "sk_bound_dev_if", "sk_priority", "sk_mark",
+    "tos", "uc_ttl", "nonagle",
+)  # fmt: skip
+
+
+def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
+    """`inet_csk_accept`: the oldest child that waits, if one does."""
+    queue = sk.icsk_accept_queue
+    if not queue:
+        return None
+    child = queue.popleft()
+    if isinstance(child, TcpSock):
+        child.parent = None
+    net.call("tcp", "inet_csk_accept", Accept(sk.number, child.number))
+    if net.tracing:
+        net.trace("inet_csk_accept", sk=sk.number, child=child.number)
+    return child
+
+
+def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:
+    """`inet_csk_listen_stop`: nobody will accept those who wait. tcp resets them."""
+    while sk.icsk_accept_queue:
+        sk_free(net, sk.icsk_accept_queue.popleft())
+
+
+# ---- sending ------------------------------------------------------------------------------
+
+
+def tcp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """`tcp_sendmsg`, the application's side: what fits into the send buffer goes to tcp.
+
+    Answers when all of it has gone; or, if it must not wait, with the part that has.
+    Differs from Linux: the buffer may be exceeded by one chunk of 64 KB.
+    """
+    if call.flags & uapi.MSG_OOB and len(call.chunks) > 1:
+        raise SysCallError(errno.EOPNOTSUPP)
+    chunks = call.chunks
+    while True:
+        if sk.sk_err:
+            if call.progress:
+                sys_return(net, call, 0, call.progress)
+                return
+            raise SysCallError(sock_error(sk))
+        if sk.sk_shutdown & uapi.SEND_SHUTDOWN or sk.sk_state not in _SENDING:
+            if sk.sk_state in _OPENING and not sk.sk_shutdown & uapi.SEND_SHUTDOWN:
+                sk_wait_event(net, call, sk, _sendmsg_again)
+                return
+            if call.progress:
+                sys_return(net, call, 0, call.progress)
+                return
+            raise SysCallError(errno.EPIPE)
+        if not chunks:
+            sys_return(net, call, 0, call.progress)
+            return
+        if sk.sk_wmem_queued >= sk.sk_sndbuf:
+            if call.timeout == 0 and call.progress:
+                sys_return(net, call, 0, call.progress)
+                return
+            sk_wait_event(net, call, sk, _sendmsg_again)
+            return
+        _send_chunk(net, call, sk)
+
+
+def _sendmsg_again(net: SocketNet, call: Call) -> None:
+    sk = call.waits[0]
+    if isinstance(sk, TcpSock) and (
+        sk_stream_is_writeable(sk) or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING
+    ):
+        tcp_sendmsg(net, call, sk)
+
+
+def _send_chunk(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """One skb for tcp: a place as it is, or inline bytes copied into our region."""
+    chunks = call.chunks
+    chunk = chunks.popleft()
+    owner: PageFrag | tuple[int, int, int, int, int] | None
+    frag: Frag
+    if type(chunk) is tuple:
+        frag = owner = chunk
+        size = chunk[4]
+        if not size:
+            net.pool.free(chunk)
+            return
+    else:
+        assert isinstance(chunk, bytes)
+        room = min(MAX_CHUNK, max(sk.sk_sndbuf - sk.sk_wmem_queued, 1))
+        if len(chunk) > room:
+            chunks.appendleft(chunk[room:])
+            chunk = chunk[:room]
+        size = len(chunk)
+        frag, owner = page_frag_write(net, sk, chunk)
+    sk_wmem_queue(net, sk, size, owner)
+    call.progress += size
+    flags = call.flags & (uapi.MSG_MORE | uapi.MSG_OOB | uapi.MSG_EOR)
+    if chunks:
+        # More of this call follows at once, if there is room for it.
+        flags &= ~(uapi.MSG_OOB | uapi.MSG_EOR)
+        if sk.sk_wmem_queued < sk.sk_sndbuf:
+            flags |= uapi.MSG_MORE
+    skb = net.alloc_skb(b"", (frag,), data_len=size, cb=TcpSendmsgCb(sk.number, flags), lent=True)
+    skb.priority = sk.sk_priority
+    skb.mark = sk.sk_mark
+    if net.tracing:
+        net.trace("tcp_sendmsg", skb, sk=sk.number, len=size)
+    net.call_skb("tcp", "tcp_sendmsg", skb)
+
+
+def sk_stream_is_writeable(sk: InetSock) -> bool:
+    """`sk_stream_is_writeable`: a third of the send buffer is free, so that a sender is not
+    woken up for crumbs."""
+    return sk.sk_sndbuf - sk.sk_wmem_queued >= sk.sk_wmem_queued >> 1
+
+
+def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
+    """`sk_stream_write_space`: bytes were acknowledged, so their slots go back, and senders on.
+
+    The send buffer grows up to `tcp_wmem` as tcp thinks fit, and while somebody waits for room.
+    """
+    sk_wmem_acked(net, sk, item.acked)
+    if not sk.sk_sndbuf_lock:
+        limit = net.sysctl["net.ipv4.tcp_wmem"][2]
+        want = item.sndbuf
+        if item.acked and any(call.chunks for call in sk.sk_wq):
+            want = max(want, sk.sk_sndbuf + 2 * item.acked)
+        if want > sk.sk_sndbuf:
+            sk.sk_sndbuf = max(min(want, limit), sk.sk_sndbuf)
+    if sk.sk_socket is None:
+        _orphan_progress(net, sk)
+    elif sk_stream_is_writeable(sk):
+        sk_wake(net, sk)
+
+
+# ---- receiving ----------------------------------------------------------------------------
+
+
+def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
+    """`sk_data_ready`: bytes in order, for the receive queue."""
+    if sk.sk_shutdown & uapi.RCV_SHUTDOWN and sk.sk_socket is not None:
+        # The application has said that it wants no more; tcp counts them as taken.
+        sk.rcv_told += skb.len
+        net.rcv_pending[sk] = None
+        net.consume_skb(skb)
+        return
+    sk.sk_receive_queue.append(skb)
+    sk.sk_rmem_alloc += skb.len
+    if cb.flags & 2 and isinstance(sk, TcpSock):
+        sk.urg_data = 0
+    if sk.sk_wq or sk.sk_rmem_alloc >= sk.sk_rcvlowat:
+        sk_wake(net, sk)
+
+
+def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """`tcp_recvmsg`: what is in the receive queue, or wait for it.
+
+    A skb that is taken whole is lent to the application in the pool, if it is big. So that this
+    is the usual case in a bulk transfer, a call whose buffer would end within a big skb answers
+    with what it has, once that is half of what it asked for.
+    """
+    if sk.sk_state == uapi.TCP_LISTEN:
+        raise SysCallError(errno.ENOTCONN)
+    if call.flags & uapi.MSG_OOB:
+        raise SysCallError(errno.EINVAL)
+    flags = call.flags
+    have = sk.sk_rmem_alloc
+    if flags & uapi.MSG_WAITALL and not flags & uapi.MSG_PEEK:
+        target = min(call.size, max(sk.sk_rcvbuf // 2, 1), MAX_DATA)
+    else:
+        target = min(sk.sk_rcvlowat, max(call.size, 1))
+    if have < target or not have:
+        err, over = _receive_end(sk)
+        if not over and not (have and call.timeout == 0):
+            sk_wait_event(net, call, sk, _recvmsg_again)
+            return
+        if not have:
+            if err:
+                raise SysCallError(err)
+            recv_return(net, call, Parts(), None, 0)
+            return
+    parts = Parts()
+    try:
+        if flags & uapi.MSG_PEEK:
+            _peek(net, sk, parts, min(call.size, MAX_DATA))
+        else:
+            _take(net, sk, parts, call.size, not flags & uapi.MSG_WAITALL)
+    except PoolError as e:
+        # What held our bytes is gone: the stream has a hole, and must not go on.
+        _stream_broken(net, sk)
+        raise SysCallError(errno.EIO, str(e)) from e
+    if net.tracing:
+        net.trace("tcp_recvmsg", sk=sk.number, copied=parts.size)
+    recv_return(net, call, parts, None, 0)
+
+
+def _receive_end(sk: InetSock) -> tuple[int, bool]:
+    """(errno, is there nothing to wait for), in the order in which Linux looks."""
+    if isinstance(sk, TcpSock) and sk.sock_done:
+        return 0, True
+    if sk.sk_err:
+        return (sock_error(sk) if not sk.sk_rmem_alloc else sk.sk_err), True
+    if sk.sk_shutdown & uapi.RCV_SHUTDOWN:
+        return 0, True
+    if sk.sk_state in _GONE:
+        return errno.ENOTCONN, True
+    return 0, False
+
+
+def _recvmsg_again(net: SocketNet, call: Call) -> None:
+    sk = call.waits[0]
+    if isinstance(sk, InetSock):
+        tcp_recvmsg(net, call, sk)
+
+
+def _take(net: SocketNet, sk: InetSock, parts: Parts, size: int, may_stop: bool) -> None:
+    queue = sk.sk_receive_queue
+    while queue and parts.size < size:
+        skb = queue[0]
+        length = skb.len
+        room = size - parts.size
+        inline = sum(map(len, parts.inline)) if len(parts.inline) > 16 else 0
+        if inline > MAX_DATA // 2 or len(parts.places) >= 48:
+            break
+        if length <= room:
+            queue.popleft()
+            skb_hand_over(net, skb, parts)
+            sk.sk_rmem_alloc -= length
+            continue
+        if may_stop and parts.size >= size >> 1 and skb.data_len > 4096:
+            break
+        take = min(room, MAX_DATA // 2)
+        skb_copy_datagram(net, skb, parts, 0, take)
+        skb.eat(take)
+        sk.sk_rmem_alloc -= take
+        if take < room:
+            break
+    tcp_cleanup_rbuf(net, sk, parts.size)
+
+
+def _peek(net: SocketNet, sk: InetSock, parts: Parts, size: int) -> None:
+    for skb in sk.sk_receive_queue:
+        if parts.size >= size:
+            break
+        skb_copy_datagram(net, skb, parts, 0, min(skb.len, size - parts.size))
+
+
+def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
+    """`tcp_cleanup_rbuf`: tcp is told what was taken, when it is enough to open the window."""
+    sk.rcv_told += copied
+    if sk.rcv_told >= min(RCV_TELL, max(sk.sk_rcvbuf >> 3, 1)):
+        net.rcv_pending[sk] = None
+
+
+def _stream_broken(net: SocketNet, sk: InetSock) -> None:
+    purge_receive_queue(net, sk)
+    sk.sk_shutdown = uapi.SHUTDOWN_MASK
+    net.call("tcp", "tcp_close", Close(sk.number, 1, 0))
+    sk.sk_state = uapi.TCP_CLOSE
+    purge_write_queue(net, sk)
+
+
+# ---- what tcp reports ---------------------------------------------------------------------
+
+
+def tcp_state_change(net: SocketNet, sk: InetSock, item: SkStateChange) -> None:
+    """`sk_state_change`: the connection has got on, or is over."""
+    if sk.sk_state == uapi.TCP_LISTEN and item.state != uapi.TCP_CLOSE:
+        return
+    sk.sk_state = item.state
+    if item.state not in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
+        sk.inet_saddr = sk.inet_rcv_saddr = item.saddr
+        sk.inet_sport = sk.inet_num = item.sport
+        sk.inet_daddr = item.daddr
+        sk.inet_dport = item.dport
+    sk_wake(net, sk)
+
+
+def tcp_fin(net: SocketNet, sk: InetSock) -> None:
+    """`tcp_fin`: after what is in the receive queue there is nothing more."""
+    sk.sk_shutdown |= uapi.RCV_SHUTDOWN
+    if isinstance(sk, TcpSock):
+        sk.sock_done = True
+    sk_wake(net, sk)
+
+
+def tcp_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
+    """`sk_error_report`: hard ends the connection, soft is told if nothing better is known."""
+    if not item.hard:
+        sk.sk_err_soft = item.err
+        return
+    sk.sk_err = item.err
+    sk.sk_shutdown = uapi.SHUTDOWN_MASK
+    if sk.sk_state != uapi.TCP_LISTEN:
+        sk.sk_state = uapi.TCP_CLOSE
+    purge_write_queue(net, sk)
+    if sk.sk_socket is None:
+        _orphan_progress(net, sk)
+    sk_wake(net, sk)
+
+
+def tcp_done(net: SocketNet, sk: InetSock) -> None:
+    """`tcp_done`: nothing more will be heard of it."""
+    sk.sk_state = uapi.TCP_CLOSE
+    sk.sk_shutdown = uapi.SHUTDOWN_MASK
+    purge_write_queue(net, sk)
+    sk_wake(net, sk)
+    if sk.sk_socket is None:
+        _orphan_progress(net, sk)
+
+
+# ---- the end ------------------------------------------------------------------------------
+
+
+def tcp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
+    """`tcp_shutdown`: sending ends with a FIN after what is queued."""
+    net.call("tcp", "tcp_shutdown", Shutdown(sk.number, how))
+
+
+def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
+    """`tcp_close`: tcp ends the connection; we keep what is not acknowledged until it is.
+
+    With SO_LINGER the call waits for that. Unread bytes make tcp send a reset (RFC 2525 2.17).
+    """
+    unread = sk.sk_rmem_alloc
+    purge_receive_queue(net, sk)
+    if isinstance(sk, TcpSock) and sk.sk_state == uapi.TCP_LISTEN:
+        inet_csk_listen_stop(net, sk)
+    sk.sk_shutdown = uapi.SHUTDOWN_MASK
+    net.call("tcp", "tcp_close", Close(sk.number, unread, sk.sk_lingertime))
+    if unread or sk.sk_lingertime == 0:
+        purge_write_queue(net, sk)
+    if call is None or sk.sk_lingertime <= 0 or not sk.sk_write_queue:
+        if call is not None:
+            sys_return(net, call, 0)
+    else:
+        call.timeout = sk.sk_lingertime * 1_000_000_000
+        call.on_timeout = 0
+        call.timer = Timer(_linger_over, call)
+        net.mod_timer(call.timer, net.now + call.timeout)
+        sk_wait_event(net, call, sk, lambda net, call: None)
+    _orphan_progress(net, sk)
+
+
+def _linger_over(net: SocketNet, call: Call) -> None:
+    sys_return(net, call, 0)
+
+
+def _orphan_progress(net: SocketNet, sk: InetSock) -> None:
+    """A closed sock is forgotten once nothing of it is unacknowledged."""
+    if sk.sk_write_queue or (isinstance(sk, TcpSock) and sk.parent is not None):
+        return
+    for call in tuple(sk.sk_wq):
+        sys_return(net, call, 0)
+    sk_free(net, sk)
+
+
+# ---- options, poll, restart ---------------------------------------------------------------
+
+
+def tcp_setsockopt(
+    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optval: bytes
+) -> None:
+    """`tcp_setsockopt`: tcp's own, and those of IP. It decides, and we remember.
+
+    TCP_NODELAY is answered here: it is set on every connection, and cannot fail.
+    """
+    if level not in (uapi.SOL_TCP, uapi.SOL_IP):
+        raise SysCallError(errno.ENOPROTOOPT)
+    assert isinstance(sk, TcpSock)
+    if level == uapi.SOL_TCP and optname == uapi.TCP_NODELAY and len(optval) >= 4:
+        sk.nonagle = int(any(optval[:4]))
+        sk.options[level, optname] = optval
+        net.call("tcp", "tcp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
+        sys_return(net, call, 0)
+        return
+
+    def answered(net: SocketNet, err: int, _: Any) -> None:
+        if not err:
+            sk.options[level, optname] = optval
+        sys_return(net, call, err)
+
+    transport_call(
+        net,
+        sk,
+        "tcp_setsockopt",
+        lambda req: Setsockopt(sk.number, req, level, optname, optval),
+        answered,
+    )
+
+
+def tcp_getsockopt(
+    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
+) -> None:
+    """`tcp_getsockopt`: tcp knows."""
+    if level not in (uapi.SOL_TCP, uapi.SOL_IP):
+        raise SysCallError(errno.ENOPROTOOPT)
+    if level == uapi.SOL_TCP and optname == uapi.TCP_NODELAY and isinstance(sk, TcpSock):
+        sys_return(net, call, 0, sk.nonagle.to_bytes(4, "little")[:optlen])
+        return
+
+    def answered(net: SocketNet, err: int, value: Any) -> None:
+        if not err and not isinstance(value, bytes):
+            err = errno.ENOPROTOOPT
+        sys_return(net, call, err, None if err else value[:optlen])
+
+    transport_call(
+        net,
+        sk,
+        "tcp_getsockopt",
+        lambda req: Getsockopt(sk.number, req, level, optname, optlen),
+        answered,
+    )
+
+
+def tcp_poll(net: SocketNet, sk: InetSock) -> int:
+    """`tcp_poll`: which events are there."""
+    state = sk.sk_state
+    if state == uapi.TCP_LISTEN:
+        assert isinstance(sk, TcpSock)
+        return uapi.POLLIN | uapi.POLLRDNORM if sk.icsk_accept_queue else 0
+    mask = 0
+    shutdown = sk.sk_shutdown
+    if shutdown == uapi.SHUTDOWN_MASK or state == uapi.TCP_CLOSE:
+        mask |= uapi.POLLHUP
+    if shutdown & uapi.RCV_SHUTDOWN:
+        mask |= uapi.POLLIN | uapi.POLLRDNORM | uapi.POLLRDHUP
+    if state not in _OPENING:
+        if sk.sk_rmem_alloc >= sk.sk_rcvlowat:
+            mask |= uapi.POLLIN | uapi.POLLRDNORM
+        if shutdown & uapi.SEND_SHUTDOWN or sk_stream_is_writeable(sk):
+            mask |= uapi.POLLOUT | uapi.POLLWRNORM
+    if sk.sk_err:
+        mask |= uapi.POLLERR
+    return mask
+
+
+def tcp_restart(net: SocketNet, sk: InetSock) -> None:
+    """tcp has been restarted, and knows nothing of sk.
+
+    A listener, or a socket that is only bound, is told to it anew. A connection is lost.
+    """
+    assert isinstance(sk, TcpSock)
+    if sk.parent is not None:
+        if sk in sk.parent.icsk_accept_queue:
+            sk.parent.icsk_accept_queue.remove(sk)
+        sk_free(net, sk)
+        return
+    if sk.sk_socket is None:
+        purge_write_queue(net, sk)
+        _orphan_progress(net, sk)
+        return
+    state = sk.sk_state
+    net.call("tcp", "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    if state not in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
+        tcp_error_report(net, sk, SkErrorReport(sk.number, errno.ECONNRESET, True))
+        return
+    for (level, optname), optval in sk.options.items():
+        net.call("tcp", "tcp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
+    if state == uapi.TCP_LISTEN or (sk.inet_num and not sk.inet_dport):
+        reuse = sk.sk_reuse | sk.sk_reuseport << 1
+        item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
+        net.call("tcp", "inet_csk_get_port", item)
+    if state == uapi.TCP_LISTEN:
+        net.call("tcp", "inet_csk_listen_start", ListenStart(sk.number, 0, sk.sk_max_ack_backlog))
+
+
+TCP_PROT: Final = Proto(
+    name="TCP",
+    process="tcp",
+    obj=TcpSock,
+    init=tcp_v4_init_sock,
+    close=tcp_close,
+    get_port=tcp_get_port,
+    connect=tcp_v4_connect,
+    disconnect=tcp_disconnect,
+    sendmsg=tcp_sendmsg,
+    recvmsg=tcp_recvmsg,
+    shutdown=tcp_shutdown,
+    setsockopt=tcp_setsockopt,
+    getsockopt=tcp_getsockopt,
+    poll=tcp_poll,
+    data_ready=tcp_data_ready,
+    error_report=tcp_error_report,
+    state_change=tcp_state_change,
+    write_space=sk_stream_write_space,
+    restart=tcp_restart,
+    setsockopt_entry="tcp_setsockopt",
+)

@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: MIT
+"""UDP as the socket layer sees it: `udp_prot` (`net/ipv4/udp.c`, `datagram.c`, the parts that run
+on behalf of an application).
+
+Called by af_inet.py through `sk.sk_prot`, and by core.py with what udp reports. Speaks to the
+process "udp" by the entries of `skbus.abi`. RFC 768, RFC 1122 4.1.
+"""
+
+import errno
+from typing import Any, Final
+
+from skbus.abi import (
+    Close,
+    Connect,
+    DataReadyCb,
+    Disconnect,
+    GetPort,
+    Getsockopt,
+    InitSock,
+    Recvmsg,
+    Setsockopt,
+    Shutdown,
+    SkErrorReport,
+    SkStateChange,
+    SkWriteSpace,
+    UdpSendmsgCb,
+)
+from skbus.pool import PoolError
+from skbus.skbuff import Frag, SkBuff
+from skbus.syscall import SysCallError
+from skbusd.socket import uapi
+from skbusd.socket.proto import Proto, Result
+from skbusd.socket.sock import (
+    Call,
+    InetSock,
+    Parts,
+    SocketNet,
+    TransportRequest,
+    UdpSock,
+    hold,
+    purge_receive_queue,
+    sk_free,
+    sk_wait_event,
+    sk_wake,
+    skb_copy_datagram,
+    skb_hand_over,
+    sock_error,
+    sys_return,
+    transport_call,
+)
+from skbusd.socket.socket import recv_return
+
+UDP_MAX: Final = 65507
+"""Bytes of payload in the biggest datagram over IPv4."""
+HEAD_MAX: Final = 2048
+"""Payload up to this travels in the skb's head."""
+SKB_TRUESIZE: Final = 256
+"""Charged to the receive buffer with each datagram, so that empty ones are bounded too."""
+
+
+def udp_init_sock(net: SocketNet, sk: InetSock) -> None:
+    """`udp_init_sock`: udp hears of the socket."""
+    net.call("udp", "udp_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+
+
+def udp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+    """`udp_v4_get_port`: bind."""
+    reuse = sk.sk_reuse | sk.sk_reuseport << 1
+
+    def bound(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            _set_local(sk, value)
+        then(net, err, value)
+
+    transport_call(
+        net,
+        sk,
+        "udp_v4_get_port",
+        lambda req: GetPort(sk.number, req, addr, port, reuse, sk.sk_bound_dev_if),
+        bound,
+    )
+
+
+def ip4_datagram_connect(
+    net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result
+) -> None:
+    """`ip4_datagram_connect`: the peer's address, from now on."""
+
+    def connected(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            sk.inet_daddr = addr
+            sk.inet_dport = port
+            sk.sk_state = uapi.TCP_ESTABLISHED
+            if isinstance(value, (tuple, list)) and len(value) == 2:
+                sk.inet_saddr, sk.inet_sport = value
+                sk.inet_num = sk.inet_sport
+        then(net, err, value)
+
+    transport_call(
+        net, sk, "ip4_datagram_connect", lambda req: Connect(sk.number, req, addr, port), connected
+    )
+
+
+def udp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
+    """`udp_disconnect`: no peer any more."""
+    sk.inet_daddr = uapi.INADDR_ANY
+    sk.inet_dport = 0
+    sk.inet_saddr = sk.inet_rcv_saddr
+    sk.sk_state = uapi.TCP_CLOSE
+    if then is None:
+        net.call("udp", "udp_disconnect", Disconnect(sk.number, 0))
+    else:
+        transport_call(net, sk, "udp_disconnect", lambda req: Disconnect(sk.number, req), then)
+
+
+def _set_local(sk: InetSock, value: Any) -> None:
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        addr, port = value
+        if isinstance(addr, bytes) and isinstance(port, int):
+            sk.inet_saddr = sk.inet_rcv_saddr = addr
+            sk.inet_sport = sk.inet_num = port
+
+
+def inet_autobind(net: SocketNet, sk: InetSock) -> None:
+    """`inet_autobind`: a port of udp's choice, before the first datagram."""
+    udp_get_port(net, sk, uapi.INADDR_ANY, 0, lambda net, err, value: None)
+
+
+def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """`udp_sendmsg`, the application's side: one datagram; udp answers whether it went out."""
+    if call.flags & uapi.MSG_OOB:
+        raise SysCallError(errno.EOPNOTSUPP)
+    if sk.sk_err:
+        raise SysCallError(sock_error(sk))
+    if sk.sk_shutdown & uapi.SEND_SHUTDOWN:
+        raise SysCallError(errno.EPIPE)
+    if call.size > UDP_MAX:
+        raise SysCallError(errno.EMSGSIZE)
+    addr, port = b"", 0
+    if call.addr is not None:
+        family, port, addr = call.addr
+        if family not in (uapi.AF_INET, uapi.AF_UNSPEC):
+            raise SysCallError(errno.EAFNOSUPPORT)
+        if len(addr) != 4 or not port:
+            raise SysCallError(errno.EINVAL)
+    elif sk.sk_state != uapi.TCP_ESTABLISHED:
+        raise SysCallError(errno.EDESTADDRREQ)
+    size = call.size + SKB_TRUESIZE
+    if sk.sk_wmem_queued and sk.sk_wmem_queued + size > sk.sk_sndbuf:
+        sk_wait_event(net, call, sk, _sendmsg_again)
+        return
+    if not sk.inet_num:
+        inet_autobind(net, sk)
+    head = b""
+    frags: list[Frag] = []
+    chunks = call.chunks
+    while chunks:
+        chunk = chunks.popleft()
+        if type(chunk) is bytes and not frags and len(head) + len(chunk) <= HEAD_MAX:
+            head += chunk
+        elif type(chunk) is bytes:
+            frags.append((net.alloc.put(chunk) if net.alloc else None) or chunk)
+        else:
+            frags.append(chunk)
+    sk.sk_wmem_queued += size
+
+    def sent(net: SocketNet, err: int, _: Any) -> None:
+        sk.sk_wmem_queued -= size
+        sys_return(net, call, err, call.size)
+        sk_wake(net, sk)
+
+    hold(net, call)
+
+    def make(req: int) -> UdpSendmsgCb:
+        ttl = max(sk.uc_ttl, 0)
+        return UdpSendmsgCb(sk.number, req, addr, port, call.flags, sk.tos, ttl)
+
+    udp_send_skb(net, sk, head, tuple(frags), make, sent)
+
+
+def udp_send_skb(
+    net: SocketNet, sk: InetSock, head: bytes, frags: tuple[Frag, ...], make: Any, then: Result
+) -> None:
+    """Hand one datagram to udp; `then` hears what became of it."""
+    net.next_req += 1
+    req = net.next_req
+    net.requests[req] = TransportRequest(sk.sk_prot.process, sk, then)
+    skb = net.alloc_skb(head, frags, cb=make(req))
+    skb.priority = sk.sk_priority
+    skb.mark = sk.sk_mark
+    if net.tracing:
+        net.trace("udp_sendmsg", skb, sk=sk.number, len=skb.len)
+    net.call_skb(sk.sk_prot.process, "udp_sendmsg", skb)
+
+
+def _sendmsg_again(net: SocketNet, call: Call) -> None:
+    sk = call.waits[0]
+    if isinstance(sk, InetSock):
+        udp_sendmsg(net, call, sk)
+
+
+def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
+    """`sk_data_ready`: one datagram. Dropped where the receive buffer is full."""
+    size = skb.len + SKB_TRUESIZE
+    if sk.sk_rmem_alloc + size > sk.sk_rcvbuf and sk.sk_receive_queue:
+        net.mib["UdpRcvbufErrors"] += 1
+        net.mib["UdpInErrors"] += 1
+        if isinstance(sk, UdpSock):
+            sk.sk_drops += 1
+        net.call("udp", "udp_recvmsg", Recvmsg(sk.number, skb.len))
+        net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.number)
+        return
+    sk.sk_receive_queue.append(skb)
+    sk.sk_rmem_alloc += size
+    sk_wake(net, sk)
+
+
+def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """`udp_recvmsg`: one datagram; what does not fit is lost, and MSG_TRUNC says so."""
+    flags = call.flags
+    if flags & uapi.MSG_ERRQUEUE:
+        raise SysCallError(errno.EAGAIN)
+    if flags & uapi.MSG_OOB:
+        raise SysCallError(errno.EOPNOTSUPP)
+    if sk.sk_err:
+        raise SysCallError(sock_error(sk))
+    queue = sk.sk_receive_queue
+    if not queue:
+        if sk.sk_shutdown & uapi.RCV_SHUTDOWN:
+            recv_return(net, call, Parts(), None, 0)
+            return
+        sk_wait_event(net, call, sk, _recvmsg_again)
+        return
+    skb = queue[0]
+    cb = skb.cb
+    assert isinstance(cb, DataReadyCb)
+    length = skb.len
+    msg_flags = uapi.MSG_TRUNC if length > call.size else 0
+    if msg_flags and flags & uapi.MSG_TRUNC:
+        # The caller wants to know the datagram's real length (`recvmsg`'s result).
+        msg_flags |= length << 32
+    parts = Parts()
+    peek = flags & uapi.MSG_PEEK
+    if not peek:
+        queue.popleft()
+        sk.sk_rmem_alloc -= length + SKB_TRUESIZE
+        net.call("udp", "udp_recvmsg", Recvmsg(sk.number, length))
+    try:
+        if peek or msg_flags:
+            skb_copy_datagram(net, skb, parts, 0, min(length, call.size))
+            if not peek:
+                net.consume_skb(skb)
+        else:
+            skb_hand_over(net, skb, parts)
+    except PoolError as e:
+        if peek:
+            queue.popleft()
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE", sk=sk.number)
+        raise SysCallError(errno.EIO, str(e)) from e
+    if net.tracing:
+        net.trace("udp_recvmsg", skb, sk=sk.number, copied=parts.size)
+    recv_return(net, call, parts, (sk.sk_family, cb.sport, cb.saddr), msg_flags)
+
+
+def _recvmsg_again(net: SocketNet, call: Call) -> None:
+    sk = call.waits[0]
+    if isinstance(sk, InetSock):
+        udp_recvmsg(net, call, sk)
+
+
+def udp_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
+    """`sk_error_report`: an ICMP error about a datagram of ours, for the next call."""
+    sk.sk_err = item.err
+    sk_wake(net, sk)
+
+
+def udp_state_change(net: SocketNet, sk: InetSock, item: SkStateChange) -> None:
+    """udp has no states of its own."""
+
+
+def udp_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
+    """Room is made by udp's answer to each datagram already."""
+
+
+def udp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
+    """udp hears what is not wanted any more."""
+    net.call("udp", "udp_shutdown", Shutdown(sk.number, how))
+
+
+def udp_lib_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
+    """`udp_lib_close`: at once, whatever is unread."""
+    unread = sk.sk_rmem_alloc
+    purge_receive_queue(net, sk)
+    net.call("udp", "udp_lib_close", Close(sk.number, unread, -1))
+    sk_free(net, sk)
+    if call is not None:
+        sys_return(net, call, 0)
+
+
+def udp_setsockopt(
+    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optval: bytes
+) -> None:
+    """`udp_setsockopt`: udp decides; TOS and TTL go with each datagram, so they are kept here."""
+    if level not in (uapi.SOL_UDP, uapi.SOL_IP):
+        raise SysCallError(errno.ENOPROTOOPT)
+    assert isinstance(sk, UdpSock)
+
+    def answered(net: SocketNet, err: int, _: Any) -> None:
+        if not err:
+            sk.options[level, optname] = optval
+            if level == uapi.SOL_IP and optname in (uapi.IP_TOS, uapi.IP_TTL):
+                value = int.from_bytes(optval[:4], "little", signed=True)
+                if optname == uapi.IP_TOS:
+                    sk.tos = value & 0xFF
+                else:
+                    sk.uc_ttl = value
+        sys_return(net, call, err)
+
+    transport_call(
+        net,
+        sk,
+        "udp_setsockopt",
+        lambda req: Setsockopt(sk.number, req, level, optname, optval),
+        answered,
+    )
+
+
+def udp_getsockopt(
+    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
+) -> None:
+    """`udp_getsockopt`: udp knows."""
+    if level not in (uapi.SOL_UDP, uapi.SOL_IP):
+        raise SysCallError(errno.ENOPROTOOPT)
+
+    def answered(net: SocketNet, err: int, value: Any) -> None:
+        if not err and not isinstance(value, bytes):
+            err = errno.ENOPROTOOPT
+        sys_return(net, call, err, None if err else value[:optlen])
+
+    transport_call(
+        net,
+        sk,
+        "udp_getsockopt",
+        lambda req: Getsockopt(sk.number, req, level, optname, optlen),
+        answered,
+    )
+
+
+def datagram_poll(net: SocketNet, sk: InetSock) -> int:
+    """`datagram_poll`: which events are there."""
+    mask = 0
+    if sk.sk_err:
+        mask |= uapi.POLLERR
+    if sk.sk_shutdown & uapi.RCV_SHUTDOWN:
+        mask |= uapi.POLLRDHUP | uapi.POLLIN | uapi.POLLRDNORM
+    if sk.sk_shutdown == uapi.SHUTDOWN_MASK:
+        mask |= uapi.POLLHUP
+    if sk.sk_receive_queue:
+        mask |= uapi.POLLIN | uapi.POLLRDNORM
+    if 2 * sk.sk_wmem_queued < sk.sk_sndbuf:
+        mask |= uapi.POLLOUT | uapi.POLLWRNORM
+    return mask
+
+
+def udp_restart(net: SocketNet, sk: InetSock) -> None:
+    """udp has been restarted: it is told of the socket, its port and its peer anew."""
+    assert isinstance(sk, UdpSock)
+    sk.sk_wmem_queued = 0
+    net.call("udp", "udp_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    for (level, optname), optval in sk.options.items():
+        net.call("udp", "udp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
+    if sk.inet_num:
+        reuse = sk.sk_reuse | sk.sk_reuseport << 1
+        item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
+        net.call("udp", "udp_v4_get_port", item)
+    if sk.sk_state == uapi.TCP_ESTABLISHED:
+        item2 = Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport)
+        net.call("udp", "ip4_datagram_connect", item2)
+
+
+UDP_PROT: Final = Proto(
+    name="UDP",
+    process="udp",
+    obj=UdpSock,
+    init=udp_init_sock,
+    close=udp_lib_close,
+    get_port=udp_get_port,
+    connect=ip4_datagram_connect,
+    disconnect=udp_disconnect,
+    sendmsg=udp_sendmsg,
+    recvmsg=udp_recvmsg,
+    shutdown=udp_shutdown,
+    setsockopt=udp_setsockopt,
+    getsockopt=udp_getsockopt,
+    poll=datagram_poll,
+    data_ready=udp_data_ready,
+    error_report=udp_error_report,
+    state_change=udp_state_change,
+    write_space=udp_write_space,
+    restart=udp_restart,
+    setsockopt_entry="udp_setsockopt",
+)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""A socket core with applications in front and imagined transports behind it."""
+
+from random import Random
+from typing import Any
+
+import msgpack
+
+from skbus.abi import (
+    DataReadyCb,
+    GetPort,
+    ListenStart,
+    ReqskQueueAdd,
+    SkErrorReport,
+    SkRet,
+    SkStateChange,
+    SkWriteSpace,
+    TcpFin,
+)
+from skbus.pool import Allocator, Pool
+from skbus.skbuff import SkBuff
+from skbus.syscall import encode_request
+from skbusd.socket.core import SocketCore
+from skbusd.socket.sock import SocketNet
+
+CLASSES = ((2048, 64), (16384, 16), (66560, 16))
+LOCAL = b"\x0a\x4d\0\x02"
+PEER = b"\x0a\x4d\0\x01"
+INET = 2
+STREAM = 1
+DGRAM = 2
+
+
+def region(number: int) -> Allocator:
+    """An empty region in plain memory."""
+    size = 4096 + sum(s * n for s, n in CLASSES) + 4096
+    return Allocator.format(number, bytearray(size), CLASSES)
+
+
+class Stack:
+    """The core under test. `client` is the id of its first application."""
+
+    def __init__(self) -> None:
+        self.own = region(1)
+        self.nic = region(2)
+        self.app = region(3)
+        self.pool = Pool()
+        self.pool.regions.update({1: self.own, 2: self.nic, 3: self.app})
+        self.extra: dict[int, Allocator] = {}
+        self.net = SocketNet(rand=Random(1), pool=self.pool, alloc=self.own)
+        self.core = SocketCore(self.net)
+        self.core.start()
+        self.client = b"A" * 16
+        assert self.core.client_up(self.client)
+        self.req = 0
+        self.delivered = 0
+
+    # ---- the application's side ----------------------------------------------------------
+
+    def begin(self, call: str, *args: object, data: bytes = b"", client: bytes = b"") -> int:
+        """Send a request; its number."""
+        self.req += 1
+        identity = (client or self.client) + b"\0\0\0\1"
+        self.core.sys_call(identity, encode_request(self.req, call, *args), data)
+        self.core.idle()
+        return self.req
+
+    def replies(self) -> dict[int, tuple[int, Any, bytes]]:
+        """req -> (errno, result, data) of all that has been answered since."""
+        out = {}
+        for _, meta, data in self.net.replies:
+            abi, req, err, result = msgpack.unpackb(meta, use_list=False)
+            assert abi == 1
+            out[req] = (err, result, data)
+        self.net.replies.clear()
+        return out
+
+    def call(
+        self, call: str, *args: object, data: bytes = b"", client: bytes = b""
+    ) -> tuple[int, Any, bytes]:
+        """A call that is answered at once, with the transports' answers: (errno, result, data)."""
+        req = self.begin(call, *args, data=data, client=client)
+        self.answer_all()
+        return self.replies()[req]
+
+    # ---- the transports' side ------------------------------------------------------------
+
+    def outbox(self, process: str = "tcp") -> list[tuple[str, Any]]:
+        """What the core has called in a transport since the last time."""
+        return self.net.outbox.pop(process, [])
+
+    def answer_all(self, err: int = 0) -> list[tuple[str, Any]]:
+        """Answer every request in the outbox with success; returns all that was in it."""
+        seen: list[tuple[str, Any]] = []
+        while self.net.outbox:
+            for process in list(self.net.outbox):
+                for entry, item in self.outbox(process):
+                    seen.append((entry, item))
+                    fields: Any = item.cb if isinstance(item, SkBuff) else item
+                    if isinstance(item, SkBuff) and not item.lent:
+                        self.pool.free_frags(item.frags)
+                    req = getattr(fields, "req", 0)
+                    if req:
+                        self.ret(fields.sk, req, err, self._value(fields))
+        return seen
+
+    def _value(self, item: Any) -> Any:
+        if isinstance(item, GetPort):
+            return (item.addr, item.port or 40000)
+        if isinstance(item, ListenStart):
+            return (bytes(4), 40001)
+        if type(item).__name__ == "Connect":
+            return (LOCAL, 40002)
+        if type(item).__name__ == "Getsockopt":
+            return b"\x07\0\0\0"
+        return None
+
+    def ret(self, sk: int, req: int, err: int = 0, val: object = None) -> None:
+        self.deliver("sk_ret", SkRet(sk, req, err, val))
+
+    def deliver(self, entry: str, item: Any) -> None:
+        """A report of a transport, and the end of its batch."""
+        if isinstance(item, SkBuff):
+            self.net.skb_received += 1
+        self.core.entries[entry](self.net, item)
+        self.core.idle()
+
+    def state(self, sk: int, state: int) -> None:
+        self.deliver("sk_state_change", SkStateChange(sk, state, LOCAL, 40002, PEER, 80))
+
+    def error(self, sk: int, err: int, *, hard: bool = True) -> None:
+        self.deliver("sk_error_report", SkErrorReport(sk, err, hard))
+
+    def fin(self, sk: int) -> None:
+        self.deliver("tcp_fin", TcpFin(sk))
+
+    def acked(self, sk: int, n: int, sndbuf: int = 0) -> None:
+        self.deliver("sk_write_space", SkWriteSpace(sk, n, sndbuf))
+
+    def data(self, sk: int, payload: bytes, *, in_pool: bool = False) -> None:
+        """Bytes arrive for sk."""
+        cb = DataReadyCb(sk, PEER, 80, LOCAL, 40002, 1, 0, 0)
+        if in_pool:
+            place = self.nic.put(payload)
+            assert place is not None
+            skb = SkBuff(b"", (place,), cb=cb)
+        else:
+            skb = SkBuff(b"hdr" + payload, data=3, cb=cb)
+        self.deliver("sk_data_ready", skb)
+
+    def child(self, listener: int, child: int) -> None:
+        item = ReqskQueueAdd(listener, child, LOCAL, 80, PEER, 5555)
+        self.deliver("inet_csk_reqsk_queue_add", item)
+
+    # ---- shortcuts -----------------------------------------------------------------------
+
+    def socket(self, type: int = STREAM) -> tuple[int, int]:
+        """A new socket: (descriptor, the transport's number)."""
+        err, fd, _ = self.call("socket", INET, type, 0)
+        assert err == 0
+        sock = self.net.clients[self.client].fdt[fd]
+        assert sock.sk is not None
+        return fd, sock.sk.number
+
+    def connected(self) -> tuple[int, int]:
+        """A connected stream socket."""
+        fd, sk = self.socket()
+        req = self.begin("connect", fd, (INET, 80, PEER), -1)
+        self.answer_all()
+        self.state(sk, 1)
+        assert self.replies()[req][0] == 0
+        return fd, sk
+
+    def recv(self, fd: int, size: int, flags: int = 0) -> tuple[int, Any, bytes]:
+        return self.call("recvmsg", fd, size, 0, flags, 0)
+
+    def check_conserved(self) -> None:
+        """Every skb is accounted for."""
+        net = self.net
+        assert net.skb_born + net.skb_received == (
+            net.skb_sent + net.skb_consumed + net.skb_dropped + self.core.held()
+        )
