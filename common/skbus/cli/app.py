@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""`skbus`: one command for everything that a person does with a stack.
+
+Each group of commands has a module here, which imports what it works with only when it is
+called: `skbus status` must not wait for pydantic and trio. Errors that are the user's to mend
+end as one line on standard error that names cause and remedy, with exit status 1.
+"""
+
+import sys
+from typing import Final
+
+import typer
+
+from skbus.cli import inspect, lab, logs, serve, up
+
+app = typer.Typer(
+    name="skbus",
+    help="The Linux network stack taken apart into processes. SKBUS_DIR names the run directory "
+    "of the stack that is meant; without it, it is the default lab's.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.add_typer(lab.app, name="lab")
+up.register(app)
+serve.register(app)
+logs.register(app)
+inspect.register(app)
+
+_ERRORS: Final = (
+    ("skbus.rundir", "RunDirError"),
+    ("skbus.config", "ConfigError"),
+    ("skbus.ctl", "ControlError"),
+    ("skbus.lab", "LabError"),
+    ("skbus.supervise", "SuperviseError"),
+    ("skbus.takeover", "TakeoverError"),
+    ("skbus.demo", "DemoError"),
+)
+"""What is the user's to mend. By name, so that this module need not import them all: who raises
+one has imported it."""
+
+
+def _is_ours(error: BaseException) -> bool:
+    for module, name in _ERRORS:
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
+            return True
+    return False
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as e:
+        if not _is_ours(e):
+            raise
+        sys.stderr.write(f"skbus: {e}\n")
+        sys.exit(1)

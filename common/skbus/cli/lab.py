@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""`skbus lab`: our stack and the Linux kernel at the two ends of a cable (`skbus.lab`)."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from skbus.cli import options
+from skbus.lab import ADDRESS, DEV, PEER_ADDRESS, PREFIX
+
+app = typer.Typer(
+    help=f"Our stack at {ADDRESS} and the Linux kernel at {PEER_ADDRESS}, in namespaces of "
+    "their own: no root, no Docker.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[
+    str | None,
+    typer.Option("--name", metavar="NAME", help="Which lab, where several are up side by side."),
+]
+
+
+@app.command()
+def up(
+    name: Name = None,
+    config: options.ConfigFile = None,
+    mtu: options.Mtu = None,
+    time_scale: options.TimeScale = None,
+    log_level: options.LogLevel = None,
+    sysctl: options.Sysctls = None,
+    loss: options.Loss = None,
+    delay: options.Delay = None,
+    jitter: options.Jitter = None,
+    reorder: options.Reorder = None,
+    dup: options.Dup = None,
+    corrupt: options.Corrupt = None,
+    rate: options.Rate = None,
+    seed: options.Seed = None,
+) -> None:
+    """Start a lab. Returns when the stack answers, and prints one JSON line: addresses, run
+    directory, pids. What --loss to --rate do, they do in both directions between nic and wire."""
+    from skbus import lab
+    from skbus.config import Config
+
+    run = lab.lab_dir(name)
+    impair = {
+        "loss": loss,
+        "delay": delay,
+        "jitter": jitter,
+        "reorder": reorder,
+        "dup": dup,
+        "corrupt": corrupt,
+        "rate": rate,
+        "seed": seed,
+    }
+    device = options.device(DEV, impair, addr=f"{ADDRESS}/{PREFIX}", gateway=PEER_ADDRESS, mtu=mtu)
+    flags = options.overrides(time_scale=time_scale, log_level=log_level, sysctls=sysctl)
+    effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
+    print(json.dumps(lab.up(run, effective.to_json(), mtu)))
+
+
+@app.command(
+    "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+def exec_(
+    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...")],
+    name: Name = None,
+    stack: Annotated[
+        bool, typer.Option("--stack", help="In the stack's namespace, not the peer's (tcpdump).")
+    ] = False,
+) -> None:
+    """Run a command in the peer's namespace: an ordinary program on the Linux kernel's stack,
+    for which ours is another machine. SKBUS_DIR is set for it."""
+    from skbus import lab
+
+    try:
+        lab.exec_(lab.lab_dir(name), command, stack)
+    except FileNotFoundError:
+        sys.stderr.write(f"skbus: no such command: {command[0]}\n")
+        sys.exit(127)
+    except PermissionError:
+        sys.stderr.write(f"skbus: not executable: {command[0]}\n")
+        sys.exit(126)
+
+
+@app.command()
+def status(name: Name = None) -> None:
+    """Print what `up` did, as it is now. Exit status 1 if a process of the lab is not there."""
+    from skbus import lab
+
+    found = lab.status(lab.lab_dir(name))
+    print(json.dumps(found))
+    if not found["up"] or None in found["pids"].values():
+        sys.exit(1)
+
+
+@app.command("list")
+def list_() -> None:
+    """Print a line like `status` does for each of this user's labs."""
+    from skbus import lab
+
+    for run in lab.labs():
+        print(json.dumps(lab.status(run)))
+
+
+@app.command()
+def down(
+    name: Name = None,
+    all_: Annotated[bool, typer.Option("--all", help="All labs of this user.")] = False,
+) -> None:
+    """End a lab and everything that runs in its namespaces; also clears away after a crash."""
+    from skbus import lab
+
+    for run in lab.labs() if all_ else [lab.lab_dir(name)]:
+        if not lab.down(run) and not all_:
+            sys.stderr.write(f"skbus: no lab in {run.path}: nothing to do\n")

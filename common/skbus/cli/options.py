@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Options that `skbus up` and `skbus lab up` have in common, and what they mean to `Config`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Configuration in TOML.")
+]
+TimeScale = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="Run the whole stack X times slower than the machine."),
+]
+LogLevel = Annotated[
+    str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+]
+Sysctls = Annotated[
+    list[str] | None,
+    typer.Option("--sysctl", metavar="NAME=VALUE", help="Set a sysctl; may be given repeatedly."),
+]
+Mtu = Annotated[int | None, typer.Option(metavar="BYTES", help="MTU of the interface.")]
+Loss = Annotated[str | None, typer.Option(metavar="5%", help="Lose packets.")]
+Delay = Annotated[str | None, typer.Option(metavar="20ms", help="Delay packets.")]
+Jitter = Annotated[str | None, typer.Option(metavar="5ms", help="Vary the delay by so much.")]
+Reorder = Annotated[str | None, typer.Option(metavar="10%", help="Let packets overtake others.")]
+Dup = Annotated[str | None, typer.Option(metavar="1%", help="Duplicate packets.")]
+Corrupt = Annotated[str | None, typer.Option(metavar="0.1%", help="Flip a bit in packets.")]
+Rate = Annotated[str | None, typer.Option(metavar="100mbit", help="Limit the rate.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of all the chance above.")]
+
+
+def device(name: str, impair: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A device of the configuration, as flags give it; None means not given."""
+    given = {k: v for k, v in impair.items() if v is not None}
+    return {"name": name, **fields, "impair": given or None}
+
+
+def overrides(
+    *, time_scale: float | None, log_level: str | None, sysctls: list[str] | None
+) -> dict[str, Any]:
+    """The rest of the common options, nested like the configuration."""
+    table: dict[str, str] = {}
+    for assignment in sysctls or []:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{assignment!r}: it takes NAME=VALUE", param_hint="--sysctl")
+        table[name.strip()] = value.strip()
+    return {
+        "clock": {"time_scale": time_scale},
+        "log": {"level": log_level},
+        "sysctl": table or None,
+    }

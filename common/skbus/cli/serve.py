@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""`skbus serve`: sample servers on our stack (`skbus.serve`)."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from skbus.rundir import RunDir
+
+
+class Kind(StrEnum):
+    """What is served."""
+
+    http = "http"
+    echo = "echo"
+    discard = "discard"
+    chargen = "chargen"
+
+
+_PORTS = {Kind.http: 80, Kind.echo: 7, Kind.discard: 9, Kind.chargen: 19}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(serve)
+
+
+def serve(
+    kind: Annotated[Kind, typer.Argument(help="What to serve.")],
+    port: Annotated[
+        int | None, typer.Option(metavar="N", help="By default the well-known one.")
+    ] = None,
+    address: Annotated[str, typer.Option(metavar="ADDR", help="By default all of ours.")] = "",
+) -> None:
+    """Run a server on our stack until Ctrl-C."""
+    import trio
+
+    from skbus import serve as servers
+
+    RunDir().require()
+    number = _PORTS[kind] if port is None else port
+    try:
+        trio.run(getattr(servers, kind.value), address, number)
+    except KeyboardInterrupt:
+        pass
