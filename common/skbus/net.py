@@ -181,7 +181,9 @@ class Core(Protocol):
     restarted, and knows nothing of us). `idle` runs once after each batch, before the flush.
     """
 
-    net: Net
+    @property
+    def net(self) -> Net: ...
+
     entries: Mapping[str, Handler]
 
     def start(self) -> None: ...

@@ -2,7 +2,7 @@
 """The socket layer's core: requests of applications in, calls to transports out, and back.
 
 Driven by the generic shell with what transports report (`entries`), by router.py or a simulation
-with what applications ask: `client_up`, `sys_call`, `poll_open`, `client_gone`. Replies wait in
+with what applications ask: `client_up`, `request`, `poll_open`, `client_gone`. Replies wait in
 `net.replies`, changes for poll descriptors in `net.poll_dirty`, until the shell takes them.
 """
 
@@ -143,7 +143,11 @@ class SocketCore:
 
     def start(self) -> None:
         """`sock_init`: families and protocols register themselves."""
-        inet_init(self.net)
+        net = self.net
+        inet_init(net)
+        if net.alloc is not None and (left := net.alloc.snapshot()):
+            # What an earlier life of this process sent is still under way for a moment.
+            net.mod_timer(Timer(self._sweep_earlier_life, left), net.now + REGION_GRACE)
 
     def peer_up(self, process: str) -> None:
         """A transport is there; if it was there before, it has forgotten our sockets."""
@@ -233,7 +237,7 @@ class SocketCore:
         if net.tracing:
             net.trace("client_gone", files=files, swept=swept)
 
-    def sys_call(self, identity: bytes, meta: bytes, data: bytes) -> None:
+    def request(self, identity: bytes, meta: bytes, data: bytes) -> None:
         """A request. What is wrong with it is answered, never raised."""
         net = self.net
         net.calls += 1
@@ -271,6 +275,12 @@ class SocketCore:
     def poll_mask(self, sock: Socket) -> int:
         """What a real descriptor shall show now."""
         return sock_poll(self.net, sock)
+
+    def _sweep_earlier_life(self, net: SocketNet, left: dict[int, int]) -> None:
+        """Slots that an earlier life of this process allocated: nobody else will free them."""
+        if net.alloc is not None:
+            swept = net.alloc.sweep((), left)
+            net.info("sweep", slots=swept)
 
     def _check_regions(self, net: SocketNet) -> None:
         """Dead clients' regions of which nothing is under way any more are given up."""

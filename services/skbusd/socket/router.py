@@ -151,7 +151,7 @@ class SyscallSource:
             else:
                 self._life_readable(fd)
         recv = self._router.recv_multipart
-        sys_call = self.core.sys_call
+        request = self.core.request
         for _ in range(budget):
             try:
                 frames = recv(zmq.NOBLOCK)
@@ -159,9 +159,9 @@ class SyscallSource:
                 break
             n += 1
             if len(frames) == 3:
-                sys_call(frames[0], frames[1], frames[2])
+                request(frames[0], frames[1], frames[2])
             else:
-                sys_call(frames[0], b"", b"")
+                request(frames[0], b"", b"")
         return n
 
     def flush(self) -> None:

@@ -61,7 +61,7 @@ class Stack:
         """Send a request; its number."""
         self.req += 1
         identity = (client or self.client) + b"\0\0\0\1"
-        self.core.sys_call(identity, encode_request(self.req, call, *args), data)
+        self.core.request(identity, encode_request(self.req, call, *args), data)
         self.core.idle()
         return self.req
 

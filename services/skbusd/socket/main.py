@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""The socket process: its core in the generic shell, with system calls as its source."""
+
+import zmq
+
+from skbus.config import Config
+from skbus.rundir import RunDir
+from skbus.service import Service
+from skbusd.shell import allocator, clock, net_arguments
+from skbusd.socket.core import SocketCore
+from skbusd.socket.router import SyscallSource
+from skbusd.socket.sock import SocketNet
+
+POOL_CLASSES = ((2048, 8192), (16384, 2048), (66560, 512))
+"""Slots for what applications send inline: small writes, and streams of them."""
+
+
+def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+    """The socket layer, ready to run."""
+    arguments = net_arguments(run, config, process)
+    allocator(run, arguments, POOL_CLASSES)
+    core = SocketCore(SocketNet(**arguments))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+    context.setsockopt(zmq.MAX_SOCKETS, 65536)
+    return Service(
+        core,
+        run,
+        neighbours=tuple(layer for layer in ("tcp", "udp") if layer in config.layers),
+        sources=(SyscallSource(core, run, context),),
+        clock=clock(config),
+        context=context,
+    )
