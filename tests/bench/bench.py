@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""`make bench`: Linux, skbus and pmd-pytcp against Linux, in one run.
+
+    bench.py [--quick] [--only bulk_in,rr] [--subjects linux,skbus] [--reps 5] [--seconds 2]
+
+The rounds of the subjects are interleaved, so that what else the machine does in the meantime
+meets all alike; compare only figures of one run. A round counts only when both ends have counted
+the same. Exit status: 0; 1 where our bulk rate is under 5 % of the kernel's own; 2 where a subject
+gave no figure; 130 after Ctrl-C, which still reports what there is.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import report
+from subjects import WORKLOADS, BenchError, Iperf3, Kernel, Pmd, Round, Skbus, Subject
+
+SUBJECTS = ("iperf3", "linux", "skbus", "pmd")
+
+
+def names(known: tuple[str, ...]) -> object:
+    """An argparse type: some of the known names, comma-separated."""
+
+    def parse(text: str) -> list[str]:
+        given = text.split(",")
+        wrong = [name for name in given if name not in known]
+        if wrong:
+            raise argparse.ArgumentTypeError(f"{wrong[0]}: not one of {', '.join(known)}")
+        return [name for name in known if name in given]
+
+    return parse
+
+
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = tuple(WORKLOADS)
+    parser.add_argument("--only", type=names(known), default=list(known), help=", ".join(known))  # type: ignore[arg-type]
+    parser.add_argument(
+        "--subjects",
+        type=names(SUBJECTS),  # type: ignore[arg-type]
+        default=list(SUBJECTS),
+        help=", ".join(SUBJECTS),
+    )
+    parser.add_argument("--reps", type=int, default=5, help="rounds of each kind (5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 1 s")
+    parser.add_argument("--out", type=Path, default=Path("bench-out"), help="directory (bench-out)")
+    parser.add_argument(
+        "--lab-options", default="", help="more options for `skbus lab up`, in one argument"
+    )
+    found = parser.parse_args(arguments)
+    if found.quick:
+        found.reps, found.seconds = 3, 1.0
+    if found.reps < 1 or found.seconds <= 0:
+        parser.error("--reps and --seconds must be positive")
+    return found
+
+
+def make_subjects(chosen: list[str], lab_options: str) -> list[Subject]:
+    """Those chosen; iperf3 runs on the cable of Linux to Linux."""
+    kernel = Kernel()
+    every: dict[str, Subject] = {
+        "iperf3": Iperf3(kernel),
+        "linux": kernel,
+        "skbus": Skbus(lab_options.split()),
+        "pmd": Pmd(),
+    }
+    return [every[name] for name in chosen]
+
+
+def one(subject: Subject, workload: str, seconds: float) -> Round | str:
+    """One round; what went wrong is its result, and the next round starts from a fresh stack."""
+    try:
+        return subject.round(WORKLOADS[workload], seconds)
+    except (BenchError, RuntimeError, OSError, KeyError, ValueError) as e:
+        try:
+            subject.down()
+        except BenchError as more:
+            return f"{e}; {more}"
+        return f"{type(e).__name__}: {e}" if not isinstance(e, BenchError) else str(e)
+
+
+def run(chosen: argparse.Namespace, console: Console) -> tuple[report.Rounds, dict[str, str], bool]:
+    """All rounds; (results, subjects left out and why, whether Ctrl-C ended it)."""
+    subjects = make_subjects(chosen.subjects, chosen.lab_options)
+    absent = {s.name: s.missing() for s in subjects if s.missing()}
+    for name, why in absent.items():
+        console.print(f"[yellow]without {name}:[/] {why}")
+    present = [s for s in subjects if s.name not in absent]
+    rounds: report.Rounds = {name: {} for name in chosen.only}
+    plan = [
+        (workload, subject)
+        for _ in range(chosen.reps)
+        for workload in chosen.only
+        for subject in present
+        if subject.name != "iperf3" or workload.startswith("bulk")
+    ]
+    columns = (
+        TextColumn("{task.description:<48}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("", total=len(plan))
+            for workload, subject in plan:
+                progress.update(task, description=f"{subject.title}: {WORKLOADS[workload].title}")
+                result = one(subject, workload, chosen.seconds)
+                rounds[workload].setdefault(subject.name, []).append(result)
+                if isinstance(result, str):
+                    console.print(f"[red]{subject.name} {workload}:[/] {result}", highlight=False)
+                progress.advance(task)
+        return rounds, absent, False
+    except KeyboardInterrupt:
+        return rounds, absent, True
+    finally:
+        for subject in subjects:
+            try:
+                subject.down()
+            except (BenchError, OSError) as e:
+                console.print(f"[red]{subject.name}:[/] {e}")
+
+
+def main() -> int:
+    chosen = options()
+    console = Console()
+    facts = {
+        "machine": report.machine(),
+        "seconds": chosen.seconds,
+        "reps": chosen.reps,
+    }
+    start = time.monotonic()
+    rounds, absent, interrupted = run(chosen, console)
+    facts["absent"] = absent
+    facts["took_seconds"] = round(time.monotonic() - start, 1)
+    rounds = {name: found for name, found in rounds.items() if found}
+    if not rounds:
+        console.print("nothing measured")
+        return 130 if interrupted else 2
+    console.print(report.table(rounds, chosen.seconds, chosen.reps))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    stem = chosen.out / time.strftime("bench-%Y%m%d-%H%M%S")
+    report.to_json(rounds, facts, stem.with_suffix(".json"))
+    console.print(f"figures: {stem.with_suffix('.json')}", highlight=False)
+    console.print(report.plot(rounds, stem), highlight=False)
+    if interrupted:
+        return 130
+    under = report.below_floor(rounds)
+    for name in under:
+        console.print(f"[red]{name}: under {report.FLOOR:.0%} of the kernel's own figure[/]")
+    silent = any(not report.rates(r) for found in rounds.values() for r in found.values())
+    return 1 if under else 2 if silent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

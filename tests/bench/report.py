@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""What the benchmark shows: the table with the ratios, the JSON, the plot."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from subjects import WORKLOADS, Round
+
+
+class Target(NamedTuple):
+    """What the ratios of one workload should be."""
+
+    linux: float | None = None
+    pmd: float | None = None
+
+
+FLOOR: Final = 0.05
+"""of the kernel's own figure, both ways: below that the design has failed"""
+
+AIMS: Final = {
+    "bulk_in": (Target(0.20, 50), Target(0.40, 150)),
+    "bulk_out": (Target(0.30, 50), Target(0.60, 150)),
+    "rr": (Target(None, 2), Target(None, 5)),
+    "crr": (Target(None, 2), Target(None, 5)),
+    "udp_in": (Target(None, 3), Target(None, 6)),
+    "udp_out": (Target(None, 3), Target(None, 6)),
+}
+"""at least, and aimed at; each a ratio of medians of one run"""
+
+Rounds = dict[str, dict[str, list[Round | str]]]
+"""workload -> subject -> what each repetition gave: a Round, or why it failed"""
+
+
+def machine() -> dict[str, Any]:
+    """What must be known to read the figures."""
+    cpu = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    return {
+        "cpu": cpu,
+        "cpus": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "commit": commit,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def rates(results: list[Round | str]) -> list[float]:
+    return [r.rate for r in results if isinstance(r, Round)]
+
+
+def median(rounds: Rounds, workload: str, subject: str) -> float | None:
+    """Median rate; None where no repetition succeeded."""
+    found = rates(rounds.get(workload, {}).get(subject, []))
+    return statistics.median(found) if found else None
+
+
+def ratios(rounds: Rounds, workload: str) -> tuple[float | None, float | None]:
+    """skbus against Linux (its own tool, iperf3, where that has a figure), and pmd-pytcp."""
+    ours = median(rounds, workload, "skbus")
+    linux = median(rounds, workload, "iperf3") or median(rounds, workload, "linux")
+    pmd = median(rounds, workload, "pmd")
+    return (
+        ours / linux if ours and linux else None,
+        ours / pmd if ours and pmd else None,
+    )
+
+
+def _figure(rounds: Rounds, workload: str, subject: str) -> str:
+    results = rounds.get(workload, {}).get(subject, [])
+    found = rates(results)
+    failed = len(results) - len(found)
+    note = f"\n[red]{failed}/{len(results)} failed[/]" if failed else ""
+    if not found:
+        return note.strip() or "-"
+    text = f"[bold]{statistics.median(found):,.0f}[/]"
+    if len(found) > 1:
+        spread = (max(found) - min(found)) / 2 / statistics.median(found)
+        text += f"\n[dim]± {spread:.0%}[/]"
+    return text + note
+
+
+def _verdict(value: float | None, least: float | None, aim: float | None, percent: bool) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.1%}" if percent else f"{value:,.1f} x"
+    if least is None:
+        return text
+    colour = "green" if aim is not None and value >= aim else "yellow" if value >= least else "red"
+    wanted = f"{least:.0%}, {aim:.0%}" if percent else f"{least:g} x, {aim:g} x"
+    return f"[{colour}]{text}[/]\n[dim]{wanted}[/]"
+
+
+def table(rounds: Rounds, seconds: float, reps: int) -> Table:
+    """The medians side by side."""
+    shown = Table(
+        title=f"medians of {reps} rounds of {seconds:g} s, interleaved",
+        caption="± half the range; under a ratio: at least, aim; Linux is the other end throughout",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        leading=1,
+    )
+    shown.add_column("what", no_wrap=True)
+    columns = {"iperf3": "Linux\niperf3", "linux": "Linux", "skbus": "skbus", "pmd": "pmd-pytcp"}
+    for title in (*columns.values(), "skbus /\nLinux", "skbus /\npmd-pytcp"):
+        shown.add_column(title, justify="right", no_wrap=True)
+    for name in rounds:
+        least, aim = AIMS[name]
+        to_linux, to_pmd = ratios(rounds, name)
+        shown.add_row(
+            f"{WORKLOADS[name].title}\n[dim]{WORKLOADS[name].unit}[/]",
+            *(_figure(rounds, name, subject) for subject in columns),
+            _verdict(to_linux, least.linux, aim.linux, percent=True),
+            _verdict(to_pmd, least.pmd, aim.pmd, percent=False),
+        )
+    return shown
+
+
+def below_floor(rounds: Rounds) -> list[str]:
+    """The bulk directions in which we are under FLOOR of the kernel's own figure."""
+    found: list[str] = []
+    for name in ("bulk_in", "bulk_out"):
+        if name in rounds and "skbus" in rounds[name]:
+            ratio = ratios(rounds, name)[0]
+            if ratio is None or ratio < FLOOR:
+                found.append(name)
+    return found
+
+
+def to_json(rounds: Rounds, facts: dict[str, Any], path: Path) -> None:
+    """Every round with its details, the medians and the ratios."""
+    out: dict[str, Any] = {**facts, "workloads": {}}
+    for name, subjects in rounds.items():
+        to_linux, to_pmd = ratios(rounds, name)
+        out["workloads"][name] = {
+            "title": WORKLOADS[name].title,
+            "unit": WORKLOADS[name].unit,
+            "ratio_to_linux": to_linux,
+            "ratio_to_pmd": to_pmd,
+            "subjects": {
+                subject: {
+                    "median": median(rounds, name, subject),
+                    "rounds": [
+                        {"rate": r.rate, "cpu": r.cpu, **r.detail}
+                        if isinstance(r, Round)
+                        else {"error": r}
+                        for r in results
+                    ],
+                }
+                for subject, results in subjects.items()
+            },
+        }
+    path.write_text(json.dumps(out, indent=1) + "\n")
+
+
+def plot(rounds: Rounds, path: Path) -> str:
+    """Draw the medians with their spread; returns where, or why not."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return "no plot: matplotlib is not installed (pip install --group bench)"
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    subjects = (
+        ("iperf3", "Linux, iperf3", "#555555"),
+        ("linux", "Linux", "#999999"),
+        ("skbus", "skbus", "#1f77b4"),
+        ("pmd", "pmd-pytcp", "#ff7f0e"),
+    )
+    columns = min(3, len(rounds))
+    rows = -(-len(rounds) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(rounds) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, rounds, strict=False):
+        for x, (subject, title, colour) in enumerate(subjects):
+            found = rates(rounds[name].get(subject, []))
+            if found:
+                middle = statistics.median(found)
+                spread = [[middle - min(found)], [max(found) - middle]]
+                axis.bar(x, middle, color=colour, yerr=spread, capsize=3, label=title)
+                axis.annotate(
+                    f"{middle:,.0f}", (x, max(found)), ha="center", va="bottom", fontsize=8
+                )
+        axis.set_yscale("log")
+        axis.margins(y=0.15)
+        axis.set_title(f"{WORKLOADS[name].title} [{WORKLOADS[name].unit}]", fontsize=9)
+        axis.set_xticks(range(len(subjects)), [s[1] for s in subjects], fontsize=7)
+    for suffix in (".png", ".svg"):
+        figure.savefig(path.with_suffix(suffix), dpi=120)
+    plt.close(figure)
+    return f"plot: {path.with_suffix('.png')}"

@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: MIT
+"""The stacks that are measured, each at the end of a cable whose other end is the Linux kernel.
+
+    kernel   Linux - veth - Linux, and beside the tool iperf3 on the same veth
+    skbus    Linux - veth - our five processes (`skbus lab`)
+    pmd      Linux - TAP - pmd-pytcp
+
+A subject is brought up once and serves all rounds of the run; one that fails a round is brought
+up anew. Linux is always the client and has the clock.
+"""
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from netns import NetNs, quiet
+
+HERE: Final = Path(__file__).resolve().parent
+CONGESTION: Final = "cubic"
+"""Many machines default to bbr, whose pacing measures timers rather than stacks."""
+
+
+class Workload(NamedTuple):
+    """One kind of round."""
+
+    name: str
+    title: str
+    unit: str
+    serve: str
+    """what the subject is ordered"""
+    client: str
+    """what Linux is ordered"""
+    measured: str
+    """whose count and clock make the figure: the end that received"""
+    scale: float
+    """from counted things per second to the unit"""
+
+
+MBIT: Final = 8 / 1e6
+WORKLOADS: Final = {
+    w.name: w
+    for w in (
+        Workload("bulk_in", "bulk, from Linux", "Mbit/s", "serve_sink", "send", "serve", MBIT),
+        Workload("bulk_out", "bulk, to Linux", "Mbit/s", "serve_source", "receive", "client", MBIT),
+        Workload("rr", "1-byte round trips", "1/s", "serve_echo", "ping", "client", 1.0),
+        Workload(
+            "crr",
+            "connect-ask-close",
+            "1/s",
+            "serve_connections",
+            "connections",
+            "client",
+            1.0,
+        ),
+        Workload(
+            "udp_in",
+            "64-byte datagrams in",
+            "1/s",
+            "serve_datagram_sink",
+            "datagrams_send",
+            "serve",
+            1.0,
+        ),
+        Workload(
+            "udp_out",
+            "64-byte datagrams out",
+            "1/s",
+            "serve_datagram_source",
+            "datagrams_receive",
+            "client",
+            1.0,
+        ),
+    )
+}
+
+
+class BenchError(Exception):
+    """A round or a subject failed; the text says why."""
+
+
+class Round(NamedTuple):
+    """What one round gave."""
+
+    rate: float
+    cpu: float
+    """processors kept busy by the subject's processes, its application included"""
+    detail: dict[str, Any]
+
+
+class Process:
+    """An agent behind pipes: one order, one answer, each with a deadline."""
+
+    def __init__(self, command: list[str], env: Mapping[str, str] | None = None) -> None:
+        self._popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+        assert self._popen.stdout is not None
+        os.set_blocking(self._popen.stdout.fileno(), False)
+        self._buffer = b""
+        self.pid = self._popen.pid
+        try:
+            self.hear(20.0)
+        except BenchError:
+            self.close()
+            raise
+
+    def say(self, **order: Any) -> None:
+        assert self._popen.stdin is not None
+        try:
+            self._popen.stdin.write(json.dumps(order).encode() + b"\n")
+            self._popen.stdin.flush()
+        except BrokenPipeError:
+            raise BenchError(self._epitaph()) from None
+
+    def hear(self, seconds: float) -> dict[str, Any]:
+        """The next answer; BenchError after `seconds`, or where the agent reports an error."""
+        assert self._popen.stdout is not None
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._popen.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    raise BenchError(f"no answer within {seconds:g} s")
+                data = os.read(self._popen.stdout.fileno(), 65536)
+                if not data:
+                    raise BenchError(self._epitaph())
+                self._buffer += data
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise BenchError(answer["error"])
+        return answer
+
+    def _epitaph(self) -> str:
+        assert self._popen.stderr is not None
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(2)
+        os.set_blocking(self._popen.stderr.fileno(), False)
+        text = (self._popen.stderr.read() or b"").decode(errors="replace").strip()
+        return f"the agent ended with {self._popen.poll()}: {text.splitlines()[-1:] or ''}"
+
+    def close(self) -> None:
+        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        try:
+            self._popen.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """User and system time that the processes have had."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Subject:
+    """A stack under test with the Linux client at the other end."""
+
+    name = ""
+    title = ""
+
+    def __init__(self) -> None:
+        self.stack = ExitStack()
+        self.address = ""
+        self.server: Process | None = None
+        self.client: Process | None = None
+        self.pids: list[int] = []
+        self._port = 20000
+
+    def missing(self) -> str:
+        """Why it cannot be measured here, or nothing."""
+        return ""
+
+    def up(self) -> None:
+        raise NotImplementedError
+
+    def down(self) -> None:
+        self.stack.close()
+        self.server = self.client = None
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def round(self, workload: Workload, seconds: float) -> Round:
+        """One round; BenchError where an end fails, hangs, or the ends count differently."""
+        if self.server is None:
+            self.up()
+        server, client = self.server, self.client
+        assert server is not None
+        assert client is not None
+        self._port = 20000 + (self._port - 19999) % 20000
+        limit = 3 * seconds + 15
+        common = {"port": self._port, "seconds": seconds, "congestion": CONGESTION}
+        before = cpu_seconds(self.pids)
+        start = time.monotonic()
+        server.say(op=workload.serve, **common)
+        server.hear(limit)
+        client.say(op=workload.client, host=self.address, **common)
+        there = client.hear(limit)
+        here = server.hear(limit)
+        elapsed = time.monotonic() - start
+        measured = here if workload.measured == "serve" else there
+        if "udp" not in workload.name and here["bytes"] != there["bytes"]:
+            raise BenchError(f"it counted {here['bytes']}, Linux {there['bytes']}")
+        if not measured["bytes"] or measured["seconds"] <= 0:
+            raise BenchError("nothing arrived")
+        return Round(
+            measured["bytes"] / measured["seconds"] * workload.scale,
+            (cpu_seconds(self.pids) - before) / elapsed,
+            {"subject": here, "linux": there},
+        )
+
+    def _agent(self, prefix: list[str], module: str, env: Mapping[str, str] | None = None) -> Any:
+        agent = Process([*prefix, sys.executable, str(HERE / "agent.py"), "--socket", module], env)
+        self.stack.callback(agent.close)
+        return agent
+
+
+class Kernel(Subject):
+    """Linux to Linux over a veth."""
+
+    name = "linux"
+    title = "Linux"
+
+    def up(self) -> None:
+        near = NetNs()
+        self.stack.callback(near.close)
+        far = NetNs(beside=near)
+        self.stack.callback(far.close)
+        near.run("ip", "link", "add", "v0", "type", "veth", "peer", "v1", "netns", str(far.pid))
+        for ns, dev, address in ((near, "v0", "10.79.0.1/24"), (far, "v1", "10.79.0.2/24")):
+            quiet(ns)
+            ns.run("ip", "addr", "add", address, "dev", dev)
+            ns.run("ip", "link", "set", dev, "up")
+        self.address = "10.79.0.2"
+        self.near, self.far = near, far
+        self.server = self._agent(far.prefix, "socket")
+        self.client = self._agent(near.prefix, "socket")
+        self.pids = [self.server.pid]
+
+
+class Iperf3(Subject):
+    """The kernel's own figure for bulk: iperf3 on the veth of `Kernel`."""
+
+    name = "iperf3"
+    title = "Linux, iperf3"
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def missing(self) -> str:
+        return "" if _which("iperf3") else "iperf3 is not installed (apt install iperf3)"
+
+    def round(self, workload: Workload, seconds: float) -> Round:
+        kernel = self.kernel
+        if kernel.server is None:
+            kernel.up()
+        server = kernel.far.popen(
+            "iperf3", "-s", "-1", "-p", "5201", "--forceflush",
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        with server:
+            assert server.stdout is not None
+            while (line := server.stdout.readline()) and "listening" not in line:
+                pass
+            reverse = ["-R"] if workload.name == "bulk_out" else []
+            try:
+                text = kernel.near.run(
+                    "iperf3", "-c", kernel.address, "-p", "5201", "-J", "-C", CONGESTION,
+                    "-t", str(max(1, round(seconds))), *reverse,
+                )  # fmt: skip
+            except RuntimeError as e:
+                raise BenchError(str(e)) from None
+            finally:
+                server.terminate()
+        end = json.loads(text)["end"]
+        received = end["sum_received"]
+        return Round(
+            received["bits_per_second"] / 1e6,
+            end["cpu_utilization_percent"]["remote_total"] / 100,
+            {"bytes": received["bytes"], "retransmits": end["sum_sent"].get("retransmits")},
+        )
+
+
+class Skbus(Subject):
+    """Our stack, in a lab of its own."""
+
+    name = "skbus"
+    title = "skbus"
+
+    def __init__(self, up_options: list[str]) -> None:
+        super().__init__()
+        self._lab = f"bench{os.getpid()}"
+        self._up_options = up_options
+        self._status: dict[str, Any] = {}
+
+    def _skbus(self, *arguments: str) -> str:
+        command = str(Path(sys.executable).with_name("skbus"))
+        done = subprocess.run(
+            [command, *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+        if done.returncode:
+            raise BenchError(f"skbus {' '.join(arguments)}: {done.stderr.strip()[-500:]}")
+        return done.stdout
+
+    def up(self) -> None:
+        self.stack.callback(self._skbus, "lab", "down", "--name", self._lab)
+        text = self._skbus("lab", "up", "--name", self._lab, *self._up_options)
+        status = self._status = json.loads(text.splitlines()[-1])
+        self.address = status["address"]
+        user = ["--user", "--preserve-credentials"] if status["rootless"] else []
+        peer = ["nsenter", "-t", str(status["pids"]["peer"]), *user, "--net", "--"]
+        for setting in ("ip_local_port_range=10000 65000", "tcp_tw_reuse=1"):
+            subprocess.run([*peer, "sysctl", "-q", "-w", f"net.ipv4.{setting}"], check=True)
+        self.server = self._agent([], "skbus.socket", {"SKBUS_DIR": status["run_dir"]})
+        self.client = self._agent(peer, "socket")
+        layers = {k: v for k, v in status["pids"].items() if k not in ("holder", "peer")}
+        self.layers = layers
+        self.pids = [self.server.pid, *(pid for pid in layers.values() if pid)]
+
+    def round(self, workload: Workload, seconds: float) -> Round:
+        if self.server is None:
+            self.up()
+        assert self.server is not None
+        parts = {**self.layers, "application": self.server.pid}
+        before = {name: cpu_seconds([pid]) for name, pid in parts.items()}
+        result = super().round(workload, seconds)
+        result.detail["cpu_seconds"] = {
+            name: round(cpu_seconds([pid]) - before[name], 2) for name, pid in parts.items()
+        }
+        return result
+
+
+class Pmd(Subject):
+    """pmd-pytcp on a TAP."""
+
+    name = "pmd"
+    title = "pmd-pytcp"
+
+    def missing(self) -> str:
+        from importlib.util import find_spec
+
+        if find_spec("pmd_pytcp") is None:
+            return "pmd-pytcp is not installed (pip install --group bench)"
+        return "" if os.path.exists("/dev/net/tun") else "/dev/net/tun is missing"
+
+    def facts(self) -> dict[str, Any]:
+        from importlib.metadata import version
+
+        return {"version": version("pmd-pytcp")}
+
+    def up(self) -> None:
+        ns = NetNs()
+        self.stack.callback(ns.close)
+        quiet(ns)
+        ns.run("ip", "tuntap", "add", "tap7", "mode", "tap")
+        ns.run("ip", "addr", "add", "10.78.0.1/24", "dev", "tap7")
+        ns.run("ip", "link", "set", "tap7", "up")
+        self.address = "10.78.0.2"
+        agent = [sys.executable, str(HERE / "pmd_agent.py"), "--address", "10.78.0.2/24"]
+        self.server = Process([*ns.prefix, *agent])
+        self.stack.callback(self.server.close)
+        # It probes its address for ten seconds (RFC 5227) before it answers for it.
+        give_up = time.monotonic() + 40
+        while True:
+            try:
+                ns.run("ping", "-q", "-c", "1", "-W", "1", self.address)
+                break
+            except RuntimeError:
+                if time.monotonic() > give_up:
+                    raise BenchError("pmd-pytcp answers no ping for 40 s") from None
+        self.client = self._agent(ns.prefix, "socket")
+        self.pids = [self.server.pid]
+
+
+def _which(tool: str) -> bool:
+    from shutil import which
+
+    return which(tool) is not None
