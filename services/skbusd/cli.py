@@ -13,13 +13,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from time import monotonic, sleep
+from typing import Any, Final
 
 import trio
 
-from skbus import log
+from skbus import log, takeover
 from skbus.config import LAYERS, Config, ConfigError, Device
 from skbus.rundir import RunDir, RunDirError
+
+CONFIG_TIME: Final = 30.0
+"""Seconds that a layer waits for nic to write RUN/config.json."""
 
 
 def run_process(run: RunDir, config: Config, process: str, fd: int | None = None) -> None:
@@ -43,7 +47,12 @@ def run_process(run: RunDir, config: Config, process: str, fd: int | None = None
 def run_supervised(
     run: RunDir, config: Config, process: str, fd: int | None, *, to_stderr: bool = False
 ) -> None:
-    """A child of the supervisor: logs to RUN/log, and to standard error if there is a person."""
+    """A child of the supervisor: logs to RUN/log, and to standard error if there is a person.
+
+    It reads the configuration anew: `skbus sysctl` may have changed it since the stack began.
+    """
+    if run.config_file.exists():
+        config = Config.read(run)
     start_log(run, config, process, to_file=True, to_stderr=to_stderr)
     run_process(run, config, process, fd)
 
@@ -83,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         return _main(options)
-    except (ConfigError, RunDirError, OSError) as e:
+    except (ConfigError, RunDirError, takeover.TakeoverError, OSError) as e:
         sys.stderr.write(f"skbusd {options.layer}: {e}\n")
         return 1
 
@@ -111,26 +120,43 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(options: argparse.Namespace) -> int:
     run = RunDir().create()
-    config = load_config(run, options)
-    process = options.layer
     if options.layer == "nic":
-        dev = options.dev or os.environ.get("SKBUS_DEV")
-        if dev is None and len(config.devices) == 1:
-            dev = config.devices[0].name
-        if dev is None:
-            names = ", ".join(d.name for d in config.devices) or "none"
-            raise ConfigError(
-                f"which interface? Name it with --dev; the configuration has: {names}"
-            )
-        process = config.device(dev).process
+        config, process = _nic_config(run, options)
+    else:
+        config, process = _wait_for_config(run, options), options.layer
+    config.log.level = options.log_level or config.log.level
+    config.log.format = options.log_format or config.log.format
     start_log(run, config, process, to_file=False, to_stderr=True)
     run_process(run, config, process, options.fd)
     return 0
 
 
-def load_config(run: RunDir, options: argparse.Namespace) -> Config:
-    """From --config, the environment and flags; else what lies in the run directory."""
-    flags: dict[str, Any] = {"log": {"level": options.log_level, "format": options.log_format}}
-    if options.layer == "nic" and options.dev:
-        flags["devices"] = [{"name": options.dev}]
-    return Config.load(options.config, flags)
+def _nic_config(run: RunDir, options: argparse.Namespace) -> tuple[Config, str]:
+    """nic is the lowest layer, and the one that sees the interface: it writes RUN/config.json,
+    for the other layers to read, unless somebody has written it who knows better (`skbus up`)."""
+    flags = {"devices": [{"name": options.dev}]} if options.dev else {}
+    config = Config.load(options.config, flags)
+    if not config.devices and run.config_file.exists():
+        config = Config.read(run)
+    dev = options.dev or os.environ.get("SKBUS_DEV")
+    if dev is None and len(config.devices) == 1:
+        dev = config.devices[0].name
+    if dev is None:
+        names = ", ".join(d.name for d in config.devices) or "none"
+        raise ConfigError(f"which interface? Name it with --dev; the configuration has: {names}")
+    config.device(dev)
+    if options.fd is None:
+        config = takeover.resolve(run, config)
+        config.run_dir = str(run.path)
+        config.write(run)
+    return config, config.device(dev).process
+
+
+def _wait_for_config(run: RunDir, options: argparse.Namespace) -> Config:
+    """The other layers may be started before nic, or with a configuration of their own."""
+    if options.config is not None:
+        return Config.load(options.config)
+    deadline = monotonic() + CONFIG_TIME
+    while not run.config_file.exists() and monotonic() < deadline:
+        sleep(0.05)
+    return Config.read(run)

@@ -186,9 +186,9 @@ def barrier(
 ) -> None:
     """Wait until all that was under way in the stack has been processed: a token goes through
     all layers and back, twice, behind what was in the pipes."""
+    RunDir().require()
     from skbus.client import barrier as client_barrier
 
-    RunDir().require()
     started = time.monotonic()
     client_barrier(timeout)
     print(f"{(time.monotonic() - started) * 1e3:.3f} ms")
