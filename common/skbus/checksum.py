@@ -46,6 +46,25 @@ def csum_partial(data: Buffer, initial: int = 0) -> int:
     return part if part or not total else 0xFFFF
 
 
+def csum_blocks(data: Buffer, size: int) -> list[int]:
+    """The sums of `data` cut into blocks of `size` bytes (the last may be shorter), each as if it
+    began at an even offset: what software segmentation needs, in one pass."""
+    n = len(data)
+    whole = n // size
+    if whole < 4 or size & 1:
+        return [csum_partial(data[at : at + size]) for at in range(0, n, size)]
+    words = np.frombuffer(data, "<u2", whole * size >> 1).reshape(whole, size >> 1)
+    out = []
+    for total in np.add.reduce(words, axis=1, dtype=np.uint64).tolist():
+        part = total % 0xFFFF
+        if not part and total:
+            part = 0xFFFF
+        out.append(part >> 8 | (part & 0xFF) << 8)
+    if n > whole * size:
+        out.append(csum_partial(data[whole * size :]))
+    return out
+
+
 def csum_fold(csum: int) -> int:
     """The header field's value for a sum: folded to 16 bits and inverted."""
     part = csum % 0xFFFF

@@ -46,6 +46,13 @@ def test_csum_block_add_at_odd_and_even_offsets(a: bytes, b: bytes) -> None:
     )
 
 
+@given(st.binary(min_size=1, max_size=64), st.integers(1, 6000), st.integers(1, 1500))
+def test_csum_blocks(seed: bytes, n: int, size: int) -> None:
+    data = (seed * n)[:n]
+    want = [naive(data[at : at + size]) for at in range(0, n, size)]
+    assert cs.csum_blocks(memoryview(data), size) == want
+
+
 @given(st.binary(min_size=20, max_size=20), st.integers(0, 9), words16)
 def test_csum_replace2_is_a_fresh_checksum(data: bytes, word: int, new: int) -> None:
     old = int.from_bytes(data[2 * word : 2 * word + 2], "big")

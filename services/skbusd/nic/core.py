@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""nic's core: the lowest layer, one process for each device.
+
+The shell (`nic.source` in a process, `skbus.testing` in a simulation) calls `poll_rx` when the
+device is readable, and `flush_tx` at a batch's end; ip sends `dev_queue_xmit`. The core reads and
+writes frames through `net.device` alone.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from skbus.net import Handler
+from skbus.skbuff import SkBuff
+from skbusd.nic import dev
+from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR, VIRTIO_NET_HDR_LEN, napi_build_skb
+from skbusd.nic.gro import napi_gro_receive
+from skbusd.nic.netdev import NicNet
+from skbusd.nic.netem import Netem
+
+_ENTRIES: Mapping[str, Handler] = {"dev_queue_xmit": dev.dev_queue_xmit}
+
+
+class NicCore:
+    """One device's driver process, without its driver."""
+
+    def __init__(self, net: NicNet) -> None:
+        self.net: NicNet = net
+        self.entries = _ENTRIES
+        config = net.config
+        if config.impair_rx:
+            net.netem_rx = Netem(config.impair_rx, dev.netem_deliver_rx)
+        if config.impair_tx:
+            net.netem_tx = Netem(config.impair_tx, dev.netem_deliver_tx)
+
+    def start(self) -> None:
+        """Tell ip that the device is there."""
+        self.net.device.poll_link()
+        dev.register_netdevice(self.net)
+
+    def peer_up(self, process: str) -> None:
+        """ip has come up, and knows nothing of the device."""
+        if process == self.net.ip:
+            dev.register_netdevice(self.net)
+
+    def idle(self) -> None:
+        """The batch ends: frames that came out of the impaired link go up, slots come back."""
+        net = self.net
+        if net.gro_hash:
+            dev.napi_complete(net, [])
+        net.region.reclaim()
+
+    # ---- what the shell calls ----------------------------------------------------------
+
+    def poll_rx(self, budget: int) -> int:
+        """Read at most `budget` frames from the device and pass them up; returns how many."""
+        return dev.napi_poll(self.net, budget)
+
+    def link_changed(self) -> None:
+        """The interface's state may have changed."""
+        dev.netdev_state_change(self.net)
+
+    def flush_tx(self) -> None:
+        """Send what is queued."""
+        if self.net.txq:
+            dev.qdisc_run(self.net)
+
+    def drain_device(self) -> None:
+        """For a barrier: all that is queued is sent, all that the device has received is taken."""
+        self.flush_tx()
+        while dev.napi_poll(self.net, 64):
+            pass
+
+    def rx(self, frames: Iterable[bytes], vnet: bytes = NO_VNET) -> None:
+        """Receive frames that are in memory, as one batch, past the device. vnet: the
+        `struct virtio_net_hdr` of all of them."""
+        net = self.net
+        parsed = VIRTIO_NET_HDR.unpack(vnet[:VIRTIO_NET_HDR_LEN])
+        deliver: list[SkBuff] = []
+        for frame in frames:
+            net.mib["DevRxPackets"] += 1
+            net.mib["DevRxBytes"] += len(frame)
+            if net.netem_rx is not None:
+                dev.netem_rx(net, frame, parsed, -1)
+            else:
+                skb, _ = napi_build_skb(net, frame, len(frame), parsed, None)
+                napi_gro_receive(net, skb, deliver)
+        dev.napi_complete(net, deliver)
+
+    # ---- what the shell asks -----------------------------------------------------------
+
+    def held(self) -> int:
+        """skbs in the queue, and frames on the impaired link."""
+        net = self.net
+        return (
+            len(net.txq)
+            + len(net.gro_hash)
+            + (len(net.netem_rx) if net.netem_rx is not None else 0)
+            + (len(net.netem_tx) if net.netem_tx is not None else 0)
+        )
+
+    def barrier_edges(self) -> tuple[list[str], list[str]]:
+        """ip is above; below is the wire."""
+        return [self.net.ip], []
+
+    def status(self) -> dict[str, object]:
+        """What `skbus status` shows of this layer."""
+        net = self.net
+        device = net.device
+        dev.count_missed(net)
+        status: dict[str, object] = {
+            "dev": device.name,
+            "ifindex": device.ifindex,
+            "dev_addr": net.dev_addr.hex(":"),
+            "mtu": net.mtu,
+            "up": device.up,
+            "vnet_hdr": device.vnet_hdr,
+            "txq": len(net.txq),
+        }
+        if net.netem_rx is not None:
+            status["impair_rx"] = {**net.netem_rx.impairment.status(), "held": len(net.netem_rx)}
+        if net.netem_tx is not None:
+            status["impair_tx"] = {**net.netem_tx.impairment.status(), "held": len(net.netem_tx)}
+        return status

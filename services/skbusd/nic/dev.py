@@ -1,0 +1,417 @@
+# SPDX-License-Identifier: MIT
+"""The device layer (`net/core/dev.c`): what every driver shares.
+
+    receive   driver -> napi_poll -> (netem) -> napi_gro_receive -> netif_receive_skb
+                     -> ip_rcv, arp_rcv in process ip
+    send      dev_queue_xmit (from ip) -> qdisc_run -> dev_hard_start_xmit -> (netem) -> driver
+
+`NicCore` calls `napi_poll` when frames may be there, and `qdisc_run` once at a batch's end. The
+driver (`netdev.Device`) is all that does I/O.
+"""
+
+import errno
+from typing import Final
+
+from skbus.abi import RegisterNetdevice
+from skbus.headers import Buffer
+from skbus.net import MSEC, StalePlaceError
+from skbus.skbuff import (
+    CHECKSUM_PARTIAL,
+    ETH_P_ARP,
+    ETH_P_IP,
+    PACKET_OTHERHOST,
+    SKB_GSO_TCPV4,
+    SKB_GSO_UDP_L4,
+    SkBuff,
+)
+from skbus.timer import Timer
+from skbusd.nic.eth import (
+    NO_VNET,
+    VIRTIO_NET_HDR,
+    VNET_NONE,
+    VNET_VALID,
+    Vnet,
+    napi_build_skb,
+    virtio_net_hdr_from_skb,
+)
+from skbusd.nic.gro import napi_gro_flush, napi_gro_receive
+from skbusd.nic.gso import GsoError, skb_gso_segment
+from skbusd.nic.netdev import GSO_MAX_SIZE, SLOT_SIZE, SOFTWARE_FEATURES, NicNet
+
+_TX_RETRY: Final = MSEC
+"""How long a full device is left alone."""
+_MISSED_EVERY: Final = 100 * MSEC
+"""How often the kernel is asked for frames that it had no room for."""
+
+_TX_ERRORS: Final = {
+    errno.EMSGSIZE: "PKT_TOO_BIG",
+    errno.EINVAL: "DEV_HDR",
+    errno.ENOBUFS: "FULL_RING",
+    errno.ENETDOWN: "DEV_READY",
+    errno.ENXIO: "DEV_READY",
+    errno.ENODEV: "DEV_READY",
+    errno.EIO: "DEV_READY",
+}
+
+
+# ---- the device itself -------------------------------------------------------------------
+
+
+def register_netdevice(net: NicNet) -> None:
+    """Tell ip of the device as it is now."""
+    device = net.device
+    item = RegisterNetdevice(
+        net.name,
+        device.name,
+        device.ifindex,
+        net.dev_addr,
+        net.mtu,
+        SOFTWARE_FEATURES,
+        GSO_MAX_SIZE,
+        device.up,
+    )
+    net.state.registered = item
+    net.call(net.ip, "register_netdevice", item)
+    if net.tracing:
+        net.trace("register_netdevice", dev=device.name, mtu=net.mtu, up=device.up)
+
+
+def netdev_state_change(net: NicNet) -> None:
+    """The link may have changed: look, and tell ip if it has (`NETDEV_UP`, `NETDEV_CHANGEMTU`)."""
+    device = net.device
+    if not device.poll_link():
+        return
+    net.mtu = net.config.mtu or device.mtu
+    net.dev_addr = net.config.dev_addr or device.dev_addr
+    net.info("netdev_state_change", dev=device.name, up=device.up, mtu=net.mtu)
+    register_netdevice(net)
+
+
+# ---- receive -----------------------------------------------------------------------------
+
+
+def napi_poll(net: NicNet, budget: int) -> int:
+    """Take at most `budget` frames from the driver; returns how many there were."""
+    device = net.device
+    region = net.region
+    mib = net.mib
+    deliver: list[SkBuff] = []
+    frames = 0
+    size = -1
+    while frames < budget:
+        slot = net.slot
+        if slot is None:
+            slot = net.slot = region.alloc(SLOT_SIZE)
+        if slot is None:
+            place, room = None, net.scratch
+        else:
+            place = (region.number, slot[0], slot[1], 0, SLOT_SIZE)
+            room = region.room(place)
+        size = device.recv(room)
+        if size <= 0:
+            if not size:
+                break
+            frames += 1
+            mib["DevRxErrors"] += 1
+            continue
+        frames += 1
+        mib["DevRxPackets"] += 1
+        mib["DevRxBytes"] += size
+        if device.vnet_hdr:
+            vnet: Vnet = VIRTIO_NET_HDR.unpack_from(device.rx_vnet)
+        else:
+            vnet = _vnet_of_auxdata(device.rx_csum_valid or device.rx_csum_partial)
+        if net.netem_rx is not None:
+            netem_rx(net, bytes(room[:size]), vnet, device.rx_vlan_tci)
+            continue
+        skb, kept = napi_build_skb(net, room, size, vnet, place, device.rx_vlan_tci)
+        if kept:
+            net.slot = None
+        if skb.gso_type & SKB_GSO_UDP_L4:
+            deliver += _cut_udp(net, skb)
+        else:
+            napi_gro_receive(net, skb, deliver)
+    if frames:
+        napi_complete(net, deliver)
+        _look_for_missed(net)
+    return frames
+
+
+def _vnet_of_auxdata(valid: bool) -> Vnet:
+    """A frame that a local sender left without a checksum counts as verified, as its field can
+    not be filled in without knowing where it is."""
+    return VNET_VALID if valid else VNET_NONE
+
+
+def napi_complete(net: NicNet, deliver: list[SkBuff]) -> None:
+    """The batch ends: what GRO holds goes on, and all of it goes up."""
+    napi_gro_flush(net, deliver)
+    for skb in deliver:
+        netif_receive_skb(net, skb)
+
+
+def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
+    """Hand an skb to its protocol (`ptype`) in process ip, `data` at the network header."""
+    protocol = skb.protocol
+    if net.tracing:
+        net.trace("netif_receive_skb", skb, protocol=protocol, pkt_type=skb.pkt_type, len=skb.len)
+    if protocol == -1:
+        net.mib["DevRxDropped"] += 1
+        net.kfree_skb(skb, "NOMEM")
+    elif len(skb.head) < 14:
+        net.mib["DevRxErrors"] += 1
+        net.kfree_skb(skb, "PKT_TOO_SMALL")
+    elif skb.pkt_type == PACKET_OTHERHOST:
+        net.kfree_skb(skb, "OTHERHOST")
+    elif protocol == ETH_P_IP:
+        skb.data = skb.network_header = 14
+        net.call_skb(net.ip, "ip_rcv", skb)
+    elif protocol == ETH_P_ARP:
+        skb.data = skb.network_header = 14
+        net.call_skb(net.ip, "arp_rcv", skb)
+    else:
+        net.mib["DevRxDropped"] += 1
+        net.kfree_skb(skb, "UNHANDLED_PROTO", protocol=protocol)
+
+
+def _cut_udp(net: NicNet, skb: SkBuff) -> list[SkBuff]:
+    """A local sender's UDP super-packet is many datagrams, and udp expects single ones."""
+    try:
+        frames = [seg.head for seg in _segment_and_consume(net, skb)]
+    except GsoError:
+        net.kfree_skb(skb, "SKB_GSO_SEG")
+        return []
+    out = []
+    for frame in frames:
+        net.skb_consumed += 1
+        out.append(napi_build_skb(net, frame, len(frame), VNET_VALID, None, skb.vlan_tci)[0])
+        out[-1].id = skb.id
+    return out
+
+
+def _segment_and_consume(net: NicNet, skb: SkBuff) -> list[SkBuff]:
+    """Cut an skb to frames and end it; GsoError leaves it to the caller."""
+    try:
+        segments = skb_gso_segment(net, skb)
+    except StalePlaceError as e:
+        raise GsoError(str(e)) from e
+    net.consume_skb(skb)
+    return segments
+
+
+def _look_for_missed(net: NicNet) -> None:
+    """Ask for missed frames now, or soon if that has just been done."""
+    state = net.state
+    if net.now - state.rx_poll_at >= _MISSED_EVERY or state.rx_poll_at < 0:
+        count_missed(net)
+        return
+    timer = net.missed_timer
+    if timer is None:
+        timer = net.missed_timer = Timer(count_missed)
+    if timer.expires < 0:
+        net.mod_timer(timer, state.rx_poll_at + _MISSED_EVERY)
+
+
+def count_missed(net: NicNet) -> None:
+    """Frames that the kernel dropped because we were too slow: born and dropped at once."""
+    net.state.rx_poll_at = net.now
+    missed = net.device.missed()
+    if missed:
+        net.mib["DevRxMissedErrors"] += missed
+        name = "SKB_DROP_REASON_FULL_RING"
+        net.drops[name] = net.drops.get(name, 0) + missed
+        net.skb_born += missed
+        net.skb_dropped += missed
+
+
+# ---- the impaired link, incoming ---------------------------------------------------------
+
+
+def netem_rx(net: NicNet, frame: bytes, vnet: Vnet, vlan_tci: int) -> None:
+    """A frame from the device meets the link as it would be on a wire: cut to segments, with
+    checksums."""
+    skb = net.alloc_skb(frame, (), data_len=0)
+    skb.vlan_tci = vlan_tci
+    skb.mac_header = 0
+    flags, gso_type, _, gso_size, csum_start, csum_offset = vnet
+    if flags & 1:
+        skb.ip_summed = CHECKSUM_PARTIAL
+        skb.csum_start = csum_start
+        skb.csum_offset = csum_offset
+    if gso_type:
+        skb.gso_type = SKB_GSO_UDP_L4 if gso_type == 5 else SKB_GSO_TCPV4
+        skb.gso_size = gso_size
+    netem = net.netem_rx
+    if netem is None:
+        net.consume_skb(skb)
+        return
+    try:
+        segments = _segment_and_consume(net, skb)
+    except GsoError:
+        net.kfree_skb(skb, "SKB_GSO_SEG")
+        return
+    for seg in segments:
+        netem.enqueue(net, seg)
+
+
+def netem_deliver_rx(net: NicNet, skb: SkBuff, intact: bool) -> None:
+    """A frame comes out of the link. It goes on with the others of this batch."""
+    frame = skb.head
+    vnet = VNET_VALID if intact else VNET_NONE
+    net.skb_consumed += 1
+    new, _ = napi_build_skb(net, frame, len(frame), vnet, None, skb.vlan_tci)
+    new.id = skb.id
+    deliver: list[SkBuff] = []
+    napi_gro_receive(net, new, deliver)
+    for out in deliver:
+        netif_receive_skb(net, out)
+
+
+# ---- send --------------------------------------------------------------------------------
+
+
+def dev_queue_xmit(net: NicNet, skb: SkBuff) -> None:
+    """An skb from ip, `data` at the Ethernet header, joins the queue; a full one drops it."""
+    if net.tracing:
+        net.trace("dev_queue_xmit", skb, len=skb.len, gso_size=skb.gso_size, qlen=len(net.txq))
+    if len(net.txq) >= net.config.txqueuelen:
+        qdisc_run(net)
+        if len(net.txq) >= net.config.txqueuelen:
+            net.mib["DevTxDropped"] += 1
+            net.kfree_skb(skb, "QDISC_DROP")
+            return
+    net.txq.append(skb)
+
+
+def qdisc_run(net: NicNet) -> None:
+    """Give the device what waits for it; where it is full, try again soon."""
+    txq = net.txq
+    while txq:
+        skb = txq.popleft()
+        if not dev_hard_start_xmit(net, skb):
+            txq.appendleft(skb)
+            _retry_xmit(net)
+            return
+
+
+def _retry_xmit(net: NicNet) -> None:
+    timer = net.tx_timer
+    if timer is None:
+        timer = net.tx_timer = Timer(qdisc_run)
+    net.mod_timer(timer, net.now + _TX_RETRY)
+
+
+def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
+    """Send one skb; False if the device has no room now (the skb stays the caller's)."""
+    device = net.device
+    data = skb.data
+    if net.tracing:
+        net.trace("dev_hard_start_xmit", skb, len=skb.len, dev=device.name)
+    if len(skb.head) - data < 14:
+        _tx_error(net, skb, "PKT_TOO_SMALL")
+        return True
+    if not device.up:
+        _tx_error(net, skb, "DEV_READY")
+        return True
+    if net.netem_tx is not None or (
+        (skb.ip_summed == CHECKSUM_PARTIAL or skb.gso_size) and not _offloaded(net, skb)
+    ):
+        return _xmit_segments(net, skb)
+    if skb.vlan_tci >= 0 or net.config.vlan:
+        vlan_insert_tag(net, skb)
+        data = skb.data
+    iov: list[Buffer] = [skb.head[data:] if data else skb.head]
+    if skb.frags:
+        view = net.pool.view
+        try:
+            iov += [f if isinstance(f, bytes) else view(f) for f in skb.frags]
+        except StalePlaceError:
+            _tx_error(net, skb, "SKBUS_STALE_PLACE")
+            return True
+    vnet = virtio_net_hdr_from_skb(skb) if skb.ip_summed == CHECKSUM_PARTIAL else NO_VNET
+    err = device.send(vnet, iov)
+    if err:
+        if err == errno.EAGAIN:
+            return False
+        _tx_error(net, skb, _TX_ERRORS.get(err, "NOT_SPECIFIED"))
+        return True
+    mib = net.mib
+    mib["DevTxPackets"] += 1
+    mib["DevTxBytes"] += len(skb.head) - data + skb.data_len
+    net.consume_skb(skb)
+    return True
+
+
+def _offloaded(net: NicNet, skb: SkBuff) -> bool:
+    """Can the device do for this skb what is left to it?"""
+    device = net.device
+    if not device.vnet_hdr or skb.ip_summed != CHECKSUM_PARTIAL:
+        return False
+    if skb.gso_size and skb.gso_type & SKB_GSO_UDP_L4 and not device.gso_udp:
+        return False
+    start = skb.csum_start
+    return start - skb.data >= 14 and start + skb.csum_offset + 2 <= len(skb.head)
+
+
+def _xmit_segments(net: NicNet, skb: SkBuff) -> bool:
+    """Cut and sum in software, then send the frames, or give them to the impaired link."""
+    try:
+        segments = skb_gso_segment(net, skb)
+    except StalePlaceError:
+        _tx_error(net, skb, "SKBUS_STALE_PLACE")
+        return True
+    except GsoError:
+        _tx_error(net, skb, "SKB_GSO_SEG")
+        return True
+    net.consume_skb(skb)
+    if net.netem_tx is not None:
+        for seg in segments:
+            net.netem_tx.enqueue(net, seg)
+        return True
+    for i, seg in enumerate(segments):
+        if not _xmit_frame(net, seg):
+            net.txq.extendleft(reversed(segments[i + 1 :]))
+            net.txq.appendleft(seg)
+            _retry_xmit(net)
+            return True
+    return True
+
+
+def _xmit_frame(net: NicNet, skb: SkBuff) -> bool:
+    """Send a whole linear frame as it is."""
+    if skb.vlan_tci >= 0 or net.config.vlan:
+        vlan_insert_tag(net, skb)
+    err = net.device.send(NO_VNET, [skb.head])
+    if err == errno.EAGAIN:
+        return False
+    if err:
+        _tx_error(net, skb, _TX_ERRORS.get(err, "NOT_SPECIFIED"))
+        return True
+    net.mib["DevTxPackets"] += 1
+    net.mib["DevTxBytes"] += len(skb.head)
+    net.consume_skb(skb)
+    return True
+
+
+def netem_deliver_tx(net: NicNet, skb: SkBuff, intact: bool) -> None:
+    """A frame has passed the impaired link: out with it. A full device loses it."""
+    if not _xmit_frame(net, skb):
+        _tx_error(net, skb, "FULL_RING")
+
+
+def vlan_insert_tag(net: NicNet, skb: SkBuff) -> None:
+    """Put the skb's 802.1Q tag, or the configured network's, into its head: once, also where a
+    full device makes us try again."""
+    head = skb.head[skb.data :]
+    if head[12:14] == b"\x81\x00":
+        return
+    tci = skb.vlan_tci if skb.vlan_tci >= 0 else net.config.vlan
+    if skb.csum_start >= 0:
+        skb.csum_start += 4 - skb.data
+    skb.head = head[:12] + b"\x81\x00" + bytes((tci >> 8 & 0xFF, tci & 0xFF)) + head[12:]
+    skb.data = 0
+
+
+def _tx_error(net: NicNet, skb: SkBuff, reason: str) -> None:
+    net.mib["DevTxErrors" if reason != "FULL_RING" else "DevTxDropped"] += 1
+    net.kfree_skb(skb, reason)

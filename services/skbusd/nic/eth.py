@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: MIT
+"""A frame becomes an skb (`net/ethernet/eth.c`, `include/linux/virtio_net.h`).
+
+Called by `dev.napi_poll` for each frame that the driver read, and by `netem` for those that come
+out of an impaired link; the skb then goes to `napi_gro_receive`. IEEE 802.3, 802.1Q.
+
+    frame   [ Ethernet | IP | TCP, UDP |            payload                ]
+    skb     [           head           ]  frags: small: in head
+                                                 middle: copied to a small slot
+                                                 large: stays where the driver read it
+"""
+
+import struct
+from typing import Final
+
+from skbus.headers import Buffer
+from skbus.headers.ethernet import BROADCAST
+from skbus.skbuff import (
+    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
+    PACKET_BROADCAST,
+    PACKET_HOST,
+    PACKET_MULTICAST,
+    PACKET_OTHERHOST,
+    SKB_GSO_DODGY,
+    SKB_GSO_TCP_ECN,
+    SKB_GSO_TCPV4,
+    SKB_GSO_UDP_L4,
+    Place,
+    SkBuff,
+)
+from skbusd.nic.netdev import COPYBREAK, SMALL_SLOT, NicNet
+
+# include/uapi/linux/virtio_net.h
+VIRTIO_NET_HDR: Final = struct.Struct("=BBHHHH")
+"""flags, gso_type, hdr_len, gso_size, csum_start, csum_offset"""
+VIRTIO_NET_HDR_LEN: Final = 10
+VIRTIO_NET_HDR_F_NEEDS_CSUM: Final = 1
+VIRTIO_NET_HDR_F_DATA_VALID: Final = 2
+VIRTIO_NET_HDR_GSO_TCPV4: Final = 1
+VIRTIO_NET_HDR_GSO_UDP_L4: Final = 5
+VIRTIO_NET_HDR_GSO_ECN: Final = 0x80
+NO_VNET: Final = bytes(VIRTIO_NET_HDR_LEN)
+
+Vnet = tuple[int, int, int, int, int, int]
+VNET_NONE: Final[Vnet] = (0, 0, 0, 0, 0, 0)
+VNET_VALID: Final[Vnet] = (VIRTIO_NET_HDR_F_DATA_VALID, 0, 0, 0, 0, 0)
+
+_GSO_TYPES: Final = {
+    VIRTIO_NET_HDR_GSO_TCPV4: SKB_GSO_TCPV4,
+    VIRTIO_NET_HDR_GSO_UDP_L4: SKB_GSO_UDP_L4,
+}
+_PEEK: Final = 144
+"""Ethernet, tag, and the longest IPv4 and TCP headers: 138 bytes."""
+_VLAN_TAG: Final = 4
+
+
+def eth_get_headlen(peek: bytes, size: int) -> int:
+    """How many bytes of a frame are headers: Ethernet, IPv4 and what it carries.
+
+    Bytes that are no such headers count as payload; what is wrong with them is the business of
+    whoever parses them.
+    """
+    if len(peek) < 34 or peek[12:14] != b"\x08\x00":
+        return min(size, 14)
+    l4 = 14 + ((peek[14] & 0xF) << 2)
+    protocol = peek[23]
+    if peek[20] & 0x3F or peek[21]:  # a fragment: what follows may be anything
+        return min(l4, size)
+    if protocol == 6 and len(peek) >= l4 + 20:
+        return min(l4 + max((peek[l4 + 12] >> 4) << 2, 20), size)
+    if protocol in (17, 1, 136):
+        return min(l4 + 8, size)
+    return min(l4, size)
+
+
+def napi_build_skb(
+    net: NicNet,
+    buf: Buffer,
+    size: int,
+    vnet: Vnet,
+    place: Place | None,
+    vlan_tci: int = -1,
+) -> tuple[SkBuff, bool]:
+    """An skb of a frame: the first `size` bytes of `buf`, which `place` names where it lies in
+    the pool. The second value is True if the skb has taken the slot."""
+    peek = bytes(buf[:_PEEK]) if size >= _PEEK else bytes(buf[:size])
+    if peek[12:14] == b"\x81\x00" and size >= 18:
+        return _untag(net, buf, size, vnet)
+    # the usual frame first: TCP over IPv4 without IP options
+    if peek[12:15] == b"\x08\x00\x45" and size >= 54 and peek[23] == 6:
+        hlen = 34 + ((peek[46] >> 4) << 2)
+        if hlen > size or peek[20] & 0x3F or peek[21] or hlen < 54:
+            hlen = eth_get_headlen(peek, size)
+    else:
+        hlen = eth_get_headlen(peek, size)
+    kept = False
+    payload = size - hlen
+    skb: SkBuff
+    if payload <= COPYBREAK:
+        head = peek if size <= _PEEK else bytes(buf[:size])
+        skb = net.alloc_skb(head, (), data_len=0)
+    elif payload > SMALL_SLOT and place is not None:
+        region, slot, gen, offset, _ = place
+        frag = (region, slot, gen, offset + hlen, payload)
+        skb = net.alloc_skb(peek[:hlen], (frag,), data_len=payload)
+        kept = True
+    else:
+        copied = net.region.put(memoryview(buf)[hlen:size])
+        if copied is None:
+            skb = net.alloc_skb(peek[:hlen])
+            skb.protocol = -1  # napi_gro_receive drops it: NOMEM
+            return skb, False
+        skb = net.alloc_skb(peek[:hlen], (copied,), data_len=payload)
+    skb.skb_iif = skb.dev = net.device.ifindex
+    skb.mac_header = 0
+    skb.vlan_tci = vlan_tci
+    if vnet[0] or vnet[1]:
+        virtio_net_hdr_to_skb(skb, vnet)
+    eth_type_trans(net, skb)
+    return skb, kept
+
+
+def _untag(net: NicNet, buf: Buffer, size: int, vnet: Vnet) -> tuple[SkBuff, bool]:
+    """`skb_vlan_untag`: a frame with its 802.1Q tag inside. The tag is taken out."""
+    mem = memoryview(buf)
+    tci = mem[14] << 8 | mem[15]
+    bare = bytes(mem[:12]) + bytes(mem[16:size])
+    flags, gso_type, hdr_len, gso_size, csum_start, csum_offset = vnet
+    if flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
+        vnet = (flags, gso_type, hdr_len, gso_size, max(csum_start - _VLAN_TAG, 0), csum_offset)
+    if bare[12:14] == b"\x81\x00":  # a second tag: not for us
+        skb = net.alloc_skb(bare[:18])
+        skb.pkt_type = PACKET_OTHERHOST
+        skb.vlan_tci = tci
+        return skb, False
+    return napi_build_skb(net, bare, size - _VLAN_TAG, vnet, None, tci)
+
+
+def eth_type_trans(net: NicNet, skb: SkBuff) -> None:
+    """Set protocol and pkt_type by the Ethernet header, and the flow's hash.
+
+    Differs from Linux: `data` still is at the Ethernet header; `netif_receive_skb` pulls it.
+    """
+    head = skb.head
+    if len(head) < 14:
+        skb.protocol = 0
+        return
+    skb.protocol = head[12] << 8 | head[13]
+    dest = head[:6]
+    if dest == net.dev_addr:
+        skb.pkt_type = PACKET_HOST
+    elif head[0] & 1:
+        skb.pkt_type = PACKET_BROADCAST if dest == BROADCAST else PACKET_MULTICAST
+    else:
+        skb.pkt_type = PACKET_OTHERHOST
+        return
+    vlan = net.config.vlan
+    if (vlan or skb.vlan_tci >= 0) and skb.vlan_tci & 0xFFF != vlan:
+        skb.pkt_type = PACKET_OTHERHOST  # as Linux, where there is no such VLAN device
+    if skb.protocol == 0x0800 and len(head) >= 34:
+        skb.hash = skb_get_hash(head, net.config.hashrnd)
+
+
+def skb_get_hash(head: bytes, hashrnd: int) -> int:
+    """The flow's hash: of addresses and ports, or of the addresses alone where there are no
+    ports or where it is a fragment. `head` begins at the Ethernet header and has 38 bytes."""
+    if head[23] not in (6, 17, 136) or head[20] & 0x3F or head[21]:
+        flow = int.from_bytes(head[26:34], "big")
+    elif head[14] == 0x45:
+        flow = int.from_bytes(head[26:38], "big")
+    else:
+        l4 = 14 + ((head[14] & 0xF) << 2)
+        flow = int.from_bytes(head[26:34] + head[l4 : l4 + 4], "big")
+    return (flow * hashrnd >> 96) & 0xFFFFFFFF
+
+
+def virtio_net_hdr_to_skb(skb: SkBuff, vnet: Vnet) -> None:
+    """What the kernel says of checksum and segments.
+
+    A checksum that a local sender left out is valid, also where its field lies behind head (a
+    protocol that we do not know): then nobody can fill it in, and nobody need verify it.
+    """
+    flags, gso_type, _, gso_size, csum_start, csum_offset = vnet
+    if flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
+        if csum_start + csum_offset + 2 > len(skb.head):
+            skb.ip_summed = CHECKSUM_UNNECESSARY
+        else:
+            skb.ip_summed = CHECKSUM_PARTIAL
+            skb.csum_start = csum_start
+            skb.csum_offset = csum_offset
+    elif flags & VIRTIO_NET_HDR_F_DATA_VALID:
+        skb.ip_summed = CHECKSUM_UNNECESSARY
+    if gso_type and gso_size:
+        kind = _GSO_TYPES.get(gso_type & ~VIRTIO_NET_HDR_GSO_ECN)
+        if kind is not None:
+            payload = skb.data_len or 1
+            skb.gso_size = gso_size
+            skb.gso_type = kind | SKB_GSO_DODGY
+            if gso_type & VIRTIO_NET_HDR_GSO_ECN:
+                skb.gso_type |= SKB_GSO_TCP_ECN
+            skb.gso_segs = -(-payload // gso_size)
+
+
+def virtio_net_hdr_from_skb(skb: SkBuff) -> bytes:
+    """What the kernel must know of an skb that it sends (DESIGN section 5)."""
+    if skb.ip_summed != CHECKSUM_PARTIAL:
+        return NO_VNET
+    start = skb.csum_start - skb.data
+    gso_type = 0
+    gso_size = skb.gso_size
+    hdr_len = 0
+    if gso_size:
+        if skb.gso_type & SKB_GSO_TCPV4 and skb.csum_start + 20 <= len(skb.head):
+            hdr_len = start + ((skb.head[skb.csum_start + 12] >> 4) << 2)
+            gso_type = VIRTIO_NET_HDR_GSO_TCPV4
+            if skb.gso_type & SKB_GSO_TCP_ECN:
+                gso_type |= VIRTIO_NET_HDR_GSO_ECN
+        elif skb.gso_type & SKB_GSO_UDP_L4:
+            hdr_len = start + 8
+            gso_type = VIRTIO_NET_HDR_GSO_UDP_L4
+        if skb.len - hdr_len <= gso_size or not gso_type:
+            gso_type = gso_size = hdr_len = 0
+    return VIRTIO_NET_HDR.pack(
+        VIRTIO_NET_HDR_F_NEEDS_CSUM, gso_type, hdr_len, gso_size, start, skb.csum_offset
+    )

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: MIT
+"""Generic receive offload (`net/core/gro.c`, `net/ipv4/tcp_offload.c`).
+
+`dev.napi_poll` calls `napi_gro_receive` for each frame of a batch and `napi_gro_flush` at its
+end; what comes out goes to `netif_receive_skb`. Consecutive TCP segments of one flow become one
+skb, so that all later layers work once for many segments. Nothing waits longer than its batch.
+
+Rules as in Linux: same Ethernet header, TOS, TTL, DF, options, window and acknowledgement; in
+sequence; all segments but the last of one size; PSH, URG or a short segment end it. An skb may
+already be a super-segment, when the sender's kernel or ours has made it one.
+"""
+
+import struct
+from typing import Final
+
+from skbus.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
+from skbus.headers.ipv4 import IP_DF
+from skbus.net import StalePlaceError
+from skbus.skbuff import (
+    CHECKSUM_NONE,
+    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
+    ETH_P_IP,
+    MAX_SKB_FRAGS,
+    PACKET_HOST,
+    SKB_GSO_TCPV4,
+    Frag,
+    SkBuff,
+)
+from skbusd.nic.netdev import NicNet
+
+_IP: Final = struct.Struct("!BBHHHBBH4s4s")
+_TCP: Final = struct.Struct("!HHIIHHH")
+_U16: Final = struct.Struct("!H")
+_END_FLAGS: Final = 0x08 | 0x20 | 0x01 | 0x02 | 0x04  # PSH URG FIN SYN RST
+_SAME_FLAGS: Final = 0x1FF & ~(0x80 | 0x01 | 0x08)  # all but CWR FIN PSH
+_MAX_LEN: Final = 65535
+_NOT_WORTH: Final = 40000
+"""A segment with more payload is passed on as it is: little could be added to it."""
+
+
+class GroFlow:
+    """A held skb (`struct napi_gro_cb`) and what the next segment must look like."""
+
+    __slots__ = (
+        "constant",
+        "count",
+        "flags",
+        "frags",
+        "hlen",
+        "id",
+        "mss",
+        "next_seq",
+        "payload",
+        "skb",
+    )
+
+    def __init__(
+        self, skb: SkBuff, hlen: int, constant: tuple[object, ...], mss: int, seq: int, id_: int
+    ) -> None:
+        self.skb = skb
+        self.hlen = hlen
+        self.constant = constant
+        """What must be equal in all segments."""
+        self.mss = mss
+        self.payload = len(skb.head) - hlen + skb.data_len
+        self.next_seq = (seq + self.payload) & 0xFFFFFFFF
+        self.id = id_
+        """The IP identification of the last segment, -1 where it does not matter (DF)."""
+        self.flags = 0
+        self.frags: list[Frag] = []
+        self.count = 1
+
+
+def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: "list[SkBuff]") -> None:
+    """Hold the skb, join it to the one that is held, or append it to `deliver`."""
+    if net.tracing:
+        net.trace("napi_gro_receive", skb, len=skb.len, gso_size=skb.gso_size)
+    head = skb.head
+    # what cannot be joined: not a plain TCP segment for us. Linear data is at most COPYBREAK.
+    if (
+        skb.protocol != ETH_P_IP
+        or skb.pkt_type != PACKET_HOST
+        or len(head) < 54
+        or head[14] != 0x45
+        or head[23] != 6
+        or head[20] & 0x3F
+        or head[21]
+    ):
+        deliver.append(skb)
+        return
+    key = head[26:38]
+    flow = net.gro_hash.get(key)
+    _, _, seq, ack, word, window, _ = _TCP.unpack_from(head, 34)
+    hlen = 34 + ((word >> 12) << 2)
+    _, tos, tot_len, id_, frag_off, ttl, _, _, _, _ = _IP.unpack_from(head, 14)
+    payload = tot_len + 14 - hlen
+    flags = word & 0x1FF
+    if (
+        hlen < 54
+        or hlen > len(head)
+        or payload <= 0
+        or payload > _NOT_WORTH
+        or flags & 0x06
+        or not flags & 0x10
+    ):
+        # a pure ACK, SYN or RST, large enough already, or nonsense: it must not overtake
+        if flow is not None:
+            deliver.append(gro_complete(net, flow))
+            del net.gro_hash[key]
+        deliver.append(skb)
+        return
+    constant = (
+        head[:14],
+        tos,
+        ttl,
+        frag_off,
+        flags & _SAME_FLAGS,
+        ack,
+        window,
+        head[54:hlen],
+        skb.vlan_tci,
+    )
+    if flow is not None:
+        if skb_gro_receive(net, flow, skb, hlen, payload, seq, id_, flags, constant):
+            if flags & _END_FLAGS or payload < flow.mss or payload % flow.mss:
+                deliver.append(gro_complete(net, flow))
+                del net.gro_hash[key]
+            return
+        deliver.append(gro_complete(net, flow))
+        del net.gro_hash[key]
+    mss = skb.gso_size or payload
+    if (
+        flags & (_END_FLAGS | 0x80)
+        or payload % mss
+        or payload != len(head) - hlen + skb.data_len
+        or not _valid(net, skb, hlen, payload)
+    ):
+        deliver.append(skb)
+        return
+    net.gro_hash[key] = GroFlow(skb, hlen, constant, mss, seq, -1 if frag_off & IP_DF else id_)
+
+
+def skb_gro_receive(
+    net: NicNet,
+    flow: GroFlow,
+    skb: SkBuff,
+    hlen: int,
+    payload: int,
+    seq: int,
+    id_: int,
+    flags: int,
+    constant: tuple[object, ...],
+) -> bool:
+    """Join `skb` to the held one; False if it does not fit. The skb is then at its end: its
+    bytes and slots are the held one's."""
+    linear = len(skb.head) - hlen
+    if (
+        seq != flow.next_seq
+        or constant != flow.constant
+        or flags & 0x80
+        or payload != linear + skb.data_len
+        or (skb.gso_size or payload) > flow.mss
+        or (skb.gso_size and skb.gso_size != flow.mss)
+        or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
+        or flow.hlen + flow.payload + payload > _MAX_LEN
+        or len(flow.skb.frags) + len(flow.frags) + len(skb.frags) + 1 > MAX_SKB_FRAGS
+        or not _valid(net, skb, hlen, payload)
+    ):
+        return False
+    if linear:
+        flow.frags.append(skb.head[hlen:])
+    flow.frags += skb.frags
+    flow.payload += payload
+    flow.next_seq = (seq + payload) & 0xFFFFFFFF
+    flow.flags |= flags & (0x01 | 0x08)
+    flow.count += skb.gso_segs or 1
+    if flow.id >= 0:
+        flow.id = id_
+    net.skb_consumed += 1  # without giving slots back
+    return True
+
+
+def _valid(net: NicNet, skb: SkBuff, hlen: int, payload: int) -> bool:
+    """Are the IP header's and the TCP checksum right? Segments that are not must stay single, so
+    that tcp can drop just them. A verified skb becomes CHECKSUM_UNNECESSARY."""
+    head = skb.head
+    if int.from_bytes(head[14:34], "big") % 0xFFFF:
+        return False
+    if skb.ip_summed != CHECKSUM_NONE:
+        return True
+    total = csum_tcpudp_nofold(head[26:30], head[30:34], hlen - 34 + payload, 6)
+    total = csum_partial(head[34:], total)
+    offset = len(head) - 34
+    try:
+        for frag in skb.frags:
+            data = net.pool.view_frag(frag)
+            part = csum_partial(data)
+            if offset & 1:
+                part = part >> 8 | (part & 0xFF) << 8
+            total += part
+            offset += len(data)
+    except StalePlaceError:
+        return False
+    if total % 0xFFFF:
+        return False
+    skb.ip_summed = CHECKSUM_UNNECESSARY
+    return True
+
+
+def gro_complete(net: NicNet, flow: GroFlow) -> SkBuff:
+    """`inet_gro_complete`, `tcp_gro_complete`: headers for the whole of what was joined.
+
+    The skb is CHECKSUM_PARTIAL then, so that it can be forwarded and cut again.
+    """
+    skb = flow.skb
+    if flow.count == (skb.gso_segs or 1):
+        return skb
+    head = skb.head
+    hlen = flow.hlen
+    if len(head) > hlen:
+        flow.frags.insert(0, head[hlen:])
+        if skb.frags:
+            flow.frags[1:1] = skb.frags
+        skb.frags = tuple(flow.frags)
+    else:
+        skb.frags += tuple(flow.frags)
+    tot_len = hlen - 14 + flow.payload
+    old_len = head[16] << 8 | head[17]
+    check = (0xFFFF ^ (head[24] << 8 | head[25])) + (0xFFFF ^ old_len) + tot_len
+    ip_check = 0xFFFF - (check % 0xFFFF or 0xFFFF)
+    seed = csum_from32to16(csum_tcpudp_nofold(head[26:30], head[30:34], tot_len - 20, 6))
+    skb.head = b"".join(
+        (
+            head[:16],
+            _U16.pack(tot_len),
+            head[18:24],
+            _U16.pack(ip_check),
+            head[26:47],
+            bytes((head[47] | flow.flags,)),
+            head[48:50],
+            _U16.pack(seed),
+            head[52:hlen],
+        )
+    )
+    skb.data_len = flow.payload
+    skb.ip_summed = CHECKSUM_PARTIAL
+    skb.csum_start = 34
+    skb.csum_offset = 16
+    skb.gso_size = flow.mss
+    skb.gso_segs = flow.count
+    skb.gso_type = SKB_GSO_TCPV4 | (skb.gso_type & ~SKB_GSO_TCPV4)
+    net.mib["DevGroMerged"] += flow.count - 1
+    net.mib["DevGroPackets"] += 1
+    return skb
+
+
+def napi_gro_flush(net: NicNet, deliver: list[SkBuff]) -> None:
+    """The batch ends: nothing is held any longer."""
+    if net.gro_hash:
+        deliver += [gro_complete(net, flow) for flow in net.gro_hash.values()]
+        net.gro_hash = {}

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""Generic segmentation offload in software (`net/core/gso.c`, `net/ipv4/tcp_offload.c`,
+`net/ipv4/udp_offload.c`) and `skb_checksum_help` (`net/core/dev.c`).
+
+Used where frames must be what goes over a wire: the device takes no `virtio_net_hdr`, or an
+impairment acts on frames (then also for what comes in). The bytes are copied out of the pool,
+so that the segments own no slot. RFC 9293 3.1 (checksum), RFC 6864 (id), RFC 3168 6.1.2 (CWR).
+"""
+
+import struct
+from typing import Final
+
+from skbus.checksum import csum_blocks, csum_fold, csum_partial, csum_tcpudp_nofold
+from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4, SkBuff
+from skbusd.nic.netdev import NicNet
+
+_U16: Final = struct.Struct("!H")
+_U32: Final = struct.Struct("!I")
+_CSUM_OFFSET_UDP: Final = 6
+
+
+class GsoError(ValueError):
+    """An skb that cannot be cut; the drop reason is SKB_GSO_SEG."""
+
+
+def skb_checksum_help(frame: bytes, csum_start: int, csum_offset: int) -> bytes:
+    """A frame with the checksum that was left to hardware filled in. GsoError where the field
+    is outside."""
+    at = csum_start + csum_offset
+    if csum_start < 14 or csum_offset < 0 or at + 2 > len(frame):
+        raise GsoError(f"checksum at {csum_start}+{csum_offset} of a frame of {len(frame)} bytes")
+    # the field holds the folded pseudo-header sum, so it is summed like all else
+    check = csum_fold(csum_partial(memoryview(frame)[csum_start:]))
+    if not check and csum_offset == _CSUM_OFFSET_UDP:
+        check = 0xFFFF
+    return b"".join((frame[:at], _U16.pack(check), frame[at + 2 :]))
+
+
+def skb_gso_segment(net: NicNet, skb: SkBuff) -> list[SkBuff]:
+    """Frames as they go over a wire, checksums filled in, in one linear skb each.
+
+    The segments have the id of `skb`, which remains the caller's to consume. GsoError where the
+    skb cannot be cut; StalePlaceError where its payload is gone.
+    """
+    frame = net.skb_bytes(skb)
+    if not skb.gso_size or skb.gso_segs == 1:
+        if skb.ip_summed == CHECKSUM_PARTIAL:
+            frame = skb_checksum_help(frame, skb.csum_start - skb.data, skb.csum_offset)
+        return [_segment(net, skb, frame)]
+    if len(frame) < 34 or frame[12:14] != b"\x08\x00" or frame[14] >> 4 != 4:
+        raise GsoError("only IPv4 is segmented")
+    l4 = 14 + ((frame[14] & 0xF) << 2)
+    if skb.gso_type & SKB_GSO_UDP_L4:
+        frames = _udp_gso_segment(frame, l4, skb.gso_size)
+    else:
+        frames = _tcp_gso_segment(frame, l4, skb.gso_size)
+    net.mib["DevGsoPackets"] += 1
+    net.mib["DevGsoSegs"] += len(frames)
+    return [_segment(net, skb, f) for f in frames]
+
+
+def _segment(net: NicNet, skb: SkBuff, frame: bytes) -> SkBuff:
+    net.skb_born += 1
+    seg = SkBuff(frame, (), id=skb.id, data_len=0)
+    seg.protocol = skb.protocol
+    seg.dev = skb.dev
+    seg.skb_iif = skb.skb_iif
+    seg.pkt_type = skb.pkt_type
+    seg.hash = skb.hash
+    seg.mark = skb.mark
+    seg.priority = skb.priority
+    seg.tstamp = skb.tstamp
+    seg.vlan_tci = skb.vlan_tci
+    seg.mac_header = 0
+    seg.ip_summed = CHECKSUM_NONE
+    return seg
+
+
+def _ip_headers(frame: bytes, l4: int, l4_len: int, sizes: list[int]) -> list[bytes]:
+    """Ethernet and IP header for each segment: tot_len, id and checksum anew. l4_len: of the
+    transport header; sizes: of each segment's payload."""
+    ihl = l4 - 14
+    before = frame[:16]
+    fragment = frame[20:24]  # frag_off, ttl, protocol
+    after = frame[26:l4]
+    first_id = frame[18] << 8 | frame[19]
+    constant = csum_partial(frame[14:16] + fragment + after)
+    out = []
+    for i, size in enumerate(sizes):
+        tot_len = ihl + l4_len + size
+        id_ = (first_id + i) & 0xFFFF
+        check = csum_fold(constant + tot_len + id_)
+        out.append(
+            b"".join(
+                (before, _U16.pack(tot_len), _U16.pack(id_), fragment, _U16.pack(check), after)
+            )
+        )
+    return out
+
+
+def _sizes(total: int, mss: int) -> list[int]:
+    whole, rest = divmod(total, mss)
+    return [mss] * whole + ([rest] if rest else [])
+
+
+def _tcp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
+    """`tcp_gso_segment`: sequence numbers go on; FIN and PSH on the last, CWR on the first."""
+    if len(frame) < l4 + 20 or frame[23] != 6:
+        raise GsoError("gso_type says TCP, the packet is not")
+    thlen = (frame[l4 + 12] >> 4) << 2
+    hlen = l4 + thlen
+    if thlen < 20 or hlen > len(frame):
+        raise GsoError(f"TCP header length {thlen}")
+    payload = memoryview(frame)[hlen:]
+    sizes = _sizes(len(payload), mss)
+    if len(sizes) < 2:
+        sizes = [len(payload)]
+    sums = csum_blocks(payload, mss) if len(payload) else [0]
+    ip_headers = _ip_headers(frame, l4, thlen, sizes)
+    seq = _U32.unpack_from(frame, l4 + 4)[0]
+    ports, ack, doff, flags = (
+        frame[l4 : l4 + 4],
+        frame[l4 + 8 : l4 + 12],
+        frame[l4 + 12],
+        frame[l4 + 13],
+    )
+    window, tail = frame[l4 + 14 : l4 + 16], frame[l4 + 18 : hlen]
+    constant = csum_tcpudp_nofold(frame[26:30], frame[30:34], thlen, 6)
+    constant += csum_partial(ports + ack + window + tail) + (doff << 8)
+    out = []
+    last = len(sizes) - 1
+    for i, size in enumerate(sizes):
+        f = flags
+        if i:
+            f &= ~0x80
+        if i < last:
+            f &= ~0x09
+        at = (seq + i * mss) & 0xFFFFFFFF
+        check = csum_fold(constant + size + (at >> 16) + (at & 0xFFFF) + f + sums[i])
+        out.append(
+            b"".join(
+                (
+                    ip_headers[i],
+                    ports,
+                    _U32.pack(at),
+                    ack,
+                    bytes((doff, f)),
+                    window,
+                    _U16.pack(check),
+                    tail,
+                    payload[i * mss : i * mss + size],
+                )
+            )
+        )
+    return out
+
+
+def _udp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
+    """`__udp_gso_segment`: a datagram for each `mss` bytes of payload."""
+    hlen = l4 + 8
+    if len(frame) < hlen or frame[23] != 17:
+        raise GsoError("gso_type says UDP, the packet is not")
+    payload = memoryview(frame)[hlen:]
+    sizes = _sizes(len(payload), mss) or [0]
+    sums = csum_blocks(payload, mss) if len(payload) else [0]
+    ip_headers = _ip_headers(frame, l4, 8, sizes)
+    ports = frame[l4 : l4 + 4]
+    constant = csum_tcpudp_nofold(frame[26:30], frame[30:34], 8, 17) + csum_partial(ports) + 8
+    out = []
+    for i, size in enumerate(sizes):
+        # the length counts twice: in the pseudo-header and in the UDP header
+        check = csum_fold(constant + 2 * size + sums[i]) or 0xFFFF
+        out.append(
+            b"".join(
+                (
+                    ip_headers[i],
+                    ports,
+                    _U16.pack(8 + size),
+                    _U16.pack(check),
+                    payload[i * mss : i * mss + size],
+                )
+            )
+        )
+    return out

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The nic process: its core, and the driver that the configuration names, in the generic shell."""
+
+import hashlib
+
+from skbus.config import Config, Device, Impair
+from skbus.impair import Impairment
+from skbus.rundir import RunDir
+from skbus.service import Service
+from skbusd.nic import af_packet, tun
+from skbusd.nic.core import NicCore
+from skbusd.nic.netdev import KernelDevice, NicConfig, NicNet
+from skbusd.nic.source import NicSource
+from skbusd.shell import allocator, clock, net_arguments
+
+
+def own_mac(device: Device) -> bytes:
+    """A MAC of our own, the same in every life: locally administered, of name and address."""
+    text = f"{device.name} {' '.join(device.addr)}"
+    return b"\x02" + hashlib.sha256(text.encode()).digest()[:5]
+
+
+def dev_addr(device: Device) -> bytes:
+    """The MAC that the configuration asks for; b"" for the interface's."""
+    if device.mac is not None:
+        return bytes.fromhex(device.mac.replace(":", ""))
+    if device.mode == "take-over" or device.backend == "tap":
+        return b""
+    return own_mac(device)
+
+
+def impairment(impair: Impair, direction: str) -> Impairment | None:
+    """One direction of the impaired link, None where there is none."""
+    return Impairment(**dict(impair), direction=direction) if impair else None
+
+
+def nic_config(device: Device) -> NicConfig:
+    """nic's part of the configuration of a stack."""
+    return NicConfig(
+        device.name,
+        dev_addr=dev_addr(device),
+        mtu=device.mtu or 0,
+        impair_rx=impairment(device.impair, "rx"),
+        impair_tx=impairment(device.impair, "tx"),
+    )
+
+
+def open_device(device: Device) -> int | None:
+    """For the supervisor: a descriptor to be given to each life of the nic process, so that
+    frames wait in the kernel between them. It must be kept open, and closed at the very end."""
+    if device.backend == "tap":
+        return tun.open_tap(device.name)
+    return af_packet.open_socket(device.name).detach()
+
+
+def driver(device: Device, fd: int | None = None) -> KernelDevice:
+    """The driver of a device. OSError where the interface cannot be opened."""
+    if device.backend == "tap":
+        return tun.TapDevice(device.name, fd=fd)
+    return af_packet.AfPacketDevice(device.name, dev_addr=dev_addr(device), fd=fd)
+
+
+def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+    """nic, ready to run. fd: the device's descriptor, where the supervisor opened it."""
+    device = config.device(process.removeprefix("nic."))
+    kernel_device = driver(device, fd)
+    arguments = net_arguments(run, config, process)
+    allocator(run, arguments)
+    net = NicNet(**arguments, device=kernel_device, config=nic_config(device))
+    if device.backend == "af_packet":
+        trouble = af_packet.conflicts(
+            device.name, dev_addr(device), take_over=device.mode == "take-over"
+        )
+        if trouble:
+            net.warning("register_netdevice", problem=trouble)
+    core = NicCore(net)
+    return Service(
+        core,
+        run,
+        neighbours=(net.ip,),
+        sources=(NicSource(core, kernel_device),),
+        clock=clock(config),
+        drain_device=core.drain_device,
+    )

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: MIT
+"""What nic keeps: its device, its configuration, its queues (`struct net_device`).
+
+Types alone, for `dev`, `eth`, `gro`, `gso`, `netem` and the drivers.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from skbus.headers import Buffer
+from skbus.impair import Impairment
+from skbus.net import Net
+from skbus.pool import Allocator, Pool
+from skbus.skbuff import SkBuff
+from skbus.sysctl import Sysctl
+from skbus.timer import Timer
+
+if TYPE_CHECKING:
+    from skbusd.nic.gro import GroFlow
+    from skbusd.nic.netem import Netem
+
+# include/linux/netdev_features.h
+NETIF_F_SG: Final = 1 << 0
+NETIF_F_HW_CSUM: Final = 1 << 3
+NETIF_F_GRO: Final = 1 << 14
+NETIF_F_TSO: Final = 1 << 16
+NETIF_F_TSO_ECN: Final = 1 << 18
+NETIF_F_GSO_UDP_L4: Final = 1 << 34
+SOFTWARE_FEATURES: Final = (
+    NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_GRO | NETIF_F_TSO | NETIF_F_TSO_ECN | NETIF_F_GSO_UDP_L4
+)
+"""What `dev_queue_xmit` takes of any device: what the device cannot do is done here."""
+
+GSO_MAX_SIZE: Final = 65536
+SLOT_SIZE: Final = 66560
+"""A slot that holds any frame: 65535 bytes of IP packet, Ethernet header and tag."""
+COPYBREAK: Final = 256
+"""Payload up to so many bytes travels in the skb's head."""
+SMALL_SLOT: Final = 2048
+"""Payload up to so many bytes is copied, so that the large slots stay free."""
+HASHRND: Final = 0x9E3779B97F4A7C15F39CC0605CEDC835
+"""Key of `skb.hash`. Not random by default: flows must stay with their tcp shard when nic is
+restarted, and whichever device they come through."""
+
+
+class Device(Protocol):
+    """A driver: what frames go through. The only part of nic that does I/O."""
+
+    name: str
+    vnet_hdr: bool
+    """Frames carry a `struct virtio_net_hdr`: checksums and segmentation are offloaded."""
+    gso_udp: bool
+    """With vnet_hdr: SKB_GSO_UDP_L4 is, too."""
+    rx_vnet: bytearray
+    """With vnet_hdr: the header of the frame that `recv` gave."""
+    rx_csum_valid: bool
+    """Without vnet_hdr: the checksum of that frame is known to be right."""
+    rx_csum_partial: bool
+    """Without vnet_hdr: a local sender left the checksum of that frame to hardware."""
+    rx_vlan_tci: int
+    """The 802.1Q tag of that frame, -1 for none, where it is not in the frame itself."""
+
+    @property
+    def ifindex(self) -> int:
+        """The interface's number."""
+        ...
+
+    @property
+    def dev_addr(self) -> bytes:
+        """The MAC that we have unless one is configured."""
+        ...
+
+    @property
+    def mtu(self) -> int:
+        """Bytes of IP packet."""
+        ...
+
+    @property
+    def up(self) -> bool:
+        """Frames can pass."""
+        ...
+
+    def filenos(self) -> list[int]:
+        """Descriptors to watch for reading: frames, and changes of the link."""
+        ...
+
+    def recv(self, room: memoryview) -> int:
+        """Read one frame into `room` and return its length. 0: none is there; -1: one was
+        lost, or an error is over; go on."""
+        ...
+
+    def send(self, vnet: bytes, iov: list[Buffer]) -> int:
+        """Send one frame; returns 0 or an errno. `vnet` is ignored without vnet_hdr."""
+        ...
+
+    def poll_link(self) -> bool:
+        """Look whether up, mtu, address or index changed; True if so."""
+        ...
+
+    def missed(self) -> int:
+        """Frames that the kernel had no room for since this was last asked."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class KernelDevice(Device, Protocol):
+    """A driver of an interface that the kernel has."""
+
+    def link_event(self) -> bool:
+        """Was there news of links since the last call? Then `poll_link` shall look."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class NicConfig:
+    """How one nic is set up.
+
+    dev_addr: our MAC, b"" for the interface's. mtu: 0 for the interface's. vlan: take part in
+    this 802.1Q network only, 0 for untagged frames. impair_rx, impair_tx: what the link does to
+    frames on top of what it does anyway; None for nothing. ip: the process that packets go to.
+    """
+
+    dev: str
+    dev_addr: bytes = b""
+    mtu: int = 0
+    vlan: int = 0
+    txqueuelen: int = 1000
+    impair_rx: Impairment | None = None
+    impair_tx: Impairment | None = None
+    ip: str = "ip"
+    hashrnd: int = HASHRND
+
+
+@dataclass(slots=True)
+class NicState:
+    """What may change while nic runs."""
+
+    registered: tuple[object, ...] = ()
+    """What ip was last told."""
+    rx_poll_at: int = -1
+    """When the kernel was last asked for missed frames, ns."""
+
+
+class NicNet(Net):
+    """`struct net`, with what nic adds to it."""
+
+    def __init__(
+        self,
+        name: str = "nic.eth0",
+        *,
+        rand: Random,
+        pool: Pool,
+        alloc: Allocator,
+        device: Device,
+        sysctl: Sysctl | None = None,
+        epoch: int = 1,
+        config: NicConfig | None = None,
+    ) -> None:
+        super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
+        self.region: Allocator = alloc
+        self.device = device
+        self.config = config or NicConfig(device.name)
+        self.ip = self.config.ip
+        self.dev_addr = self.config.dev_addr or device.dev_addr
+        self.mtu = self.config.mtu or device.mtu
+        self.state = NicState()
+        self.txq: deque[SkBuff] = deque()
+        """`struct Qdisc`: what waits for the device."""
+        self.tx_timer: Timer[NicNet] | None = None
+        self.missed_timer: Timer[NicNet] | None = None
+        self.slot: tuple[int, int] | None = None
+        """The empty slot that the next frame is read into."""
+        self.scratch = memoryview(bytearray(SLOT_SIZE))
+        """Where frames are read to when the pool is full."""
+        self.gro_hash: dict[bytes, GroFlow] = {}
+        self.netem_rx: Netem | None = None
+        self.netem_tx: Netem | None = None
+
+
+__all__ = [
+    "COPYBREAK",
+    "SLOT_SIZE",
+    "SMALL_SLOT",
+    "SOFTWARE_FEATURES",
+    "Device",
+    "KernelDevice",
+    "NicConfig",
+    "NicNet",
+    "NicState",
+]
