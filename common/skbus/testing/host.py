@@ -4,8 +4,8 @@ applications."""
 
 import ipaddress
 import os
-from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,6 @@ from skbusd.tcp.core import TcpCore
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet
 
-from skbus.headers import Buffer
 from skbus.net import Core, TraceEvent
 from skbus.pool import Allocator, Pool
 from skbus.syscall import decode_reply, encode_request
@@ -25,6 +24,7 @@ from skbus.testing.process import Process
 from skbus.testing.tasks import Future
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
+from skbusd.nic.memory import MemoryDevice
 from skbusd.nic.netdev import NicConfig, NicNet
 from skbusd.socket.sock import SocketNet
 from skbusd.tcp.netns import TcpNet
@@ -41,53 +41,6 @@ SOCK_DGRAM: Final = 2
 SOL_SOCKET: Final = 1
 
 Address = tuple[str, int]
-
-
-class SimDevice:
-    """The device of a nic: what arrives at a port, and out again. No offloads, so that what is
-    on the wire is what would be on a cable: segments of the MTU, with their checksums."""
-
-    vnet_hdr = False
-    gso_udp = False
-    rx_csum_valid = False
-    rx_csum_partial = False
-    rx_vlan_tci = -1
-
-    def __init__(self, name: str, ifindex: int, dev_addr: bytes, mtu: int, port: Port) -> None:
-        self.name = name
-        self.ifindex = ifindex
-        self.dev_addr = dev_addr
-        self.mtu = mtu
-        self.up = True
-        self.port = port
-        self.rx_vnet = bytearray(10)
-        self.queue: deque[bytes] = deque()
-
-    def filenos(self) -> list[int]:
-        return []
-
-    def recv(self, room: memoryview) -> int:
-        """The next frame; longer than the room is lost, as by any device."""
-        if not self.queue:
-            return 0
-        frame = self.queue.popleft()
-        if len(frame) > len(room):
-            return -1
-        room[: len(frame)] = frame
-        return len(frame)
-
-    def send(self, vnet: bytes, iov: list[Buffer]) -> int:
-        self.port.send(b"".join(iov))
-        return 0
-
-    def poll_link(self) -> bool:
-        return False
-
-    def missed(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        pass
 
 
 class Host:
@@ -118,7 +71,7 @@ class Host:
         self.sysctl = Sysctl(sysctl)
         self.pool = Pool()
         self.processes: dict[str, Process] = {}
-        self.devices: dict[str, SimDevice] = {}
+        self.devices: dict[str, MemoryDevice] = {}
         self.ports: dict[str, Port] = {}
         self.events: list[TraceEvent] = []
         self._regions: dict[str, Allocator] = {}
@@ -133,10 +86,10 @@ class Host:
         for i, dev in enumerate(self.interfaces, 1):
             mac = bytes((2, 0, 0)) + self.world.rand.randbytes(2) + bytes((i,))
             port = self.ports[dev] = Port(self.world, f"{self.name}.{dev}")
-            device = self.devices[dev] = SimDevice(dev, i + 1, mac, self.mtu, port)
-            port.receive = lambda frames, dev=dev, device=device: self._receive(  # type: ignore[misc]
-                dev, device, frames
+            device = self.devices[dev] = MemoryDevice(
+                dev, mac, mtu=self.mtu, ifindex=i + 1, transmit=port.send
             )
+            port.receive = partial(self._receive, dev, device)
         for process in (*(f"nic.{dev}" for dev in self.interfaces), "ip", "tcp", "udp", "socket"):
             self.start(process)
 
@@ -149,9 +102,9 @@ class Host:
         core.net.now = self.world.now
         started = Process(self.world, self, core, neighbours)
         if isinstance(core, NicCore):
-            started.attach_device(core)
+            started.poll, started.after = partial(core.poll_rx, 64), core.flush_tx
         if isinstance(core, SocketCore):
-            core.client_open(_IDENTITY)
+            core.client_up(_IDENTITY)
             started.after = self._replies
         if old is not None:
             started.inbox = old.inbox
@@ -176,8 +129,8 @@ class Host:
         """Keep what a core traced."""
         self.events += events
 
-    def _receive(self, dev: str, device: SimDevice, frames: list[bytes]) -> None:
-        device.queue.extend(frames)
+    def _receive(self, dev: str, device: MemoryDevice, frames: list[bytes]) -> None:
+        device.deliver(frames)
         self.processes[f"nic.{dev}"].wake()
 
     def _core(self, process: str) -> tuple[Core, tuple[str, ...]]:
@@ -260,7 +213,7 @@ class Host:
         return sock
 
     def _replies(self) -> None:
-        net = self.processes["socket"].net
+        net = self.net("socket")
         replies, net.replies = net.replies, []
         for _, meta, data in replies:
             req, err, result = decode_reply(meta)
@@ -368,4 +321,4 @@ class SimSocket:
         return _unpack((await self.host.sys("getpeername", self.fd))[0])
 
 
-__all__ = ["Address", "Host", "SimDevice", "SimSocket"]
+__all__ = ["Address", "Host", "SimSocket"]

@@ -2,6 +2,7 @@
 """The wires of a simulation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from skbus.impair import Impairment
@@ -66,4 +67,4 @@ class Link:
             if when <= world.now:
                 receiver.arrive(delivered)
             else:
-                world.at(when, lambda frame=delivered: receiver.arrive(frame))
+                world.at(when, partial(receiver.arrive, delivered))
