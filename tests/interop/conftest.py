@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: MIT
+"""Labs, ends and tools for the tests against the Linux kernel and against real tools.
+
+A lab is brought up once a session for each kind of cable, and must be as clean after the last test
+as it was before the first. `lab.ours(...)` and `lab.linux(...)` run a function of `endpoints.py` on
+our stack and on the kernel's; `lab.tool(...)` runs a program in the peer's namespace.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skbus.ctl import ctl_call
+from skbus.rundir import RunDir
+
+HERE = Path(__file__).resolve().parent
+SKBUS = Path(sys.executable).with_name("skbus")
+
+
+class End:
+    """One end of a test, in a process of its own."""
+
+    def __init__(self, name: str, command: list[str], env: dict[str, str]) -> None:
+        self.name = name
+        self._popen = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **env},
+        )
+        self.pid = self._popen.pid
+        self._lines: list[dict[str, Any]] = []
+        self._buffer = b""
+
+    def heard(self, key: str, seconds: float = 20.0) -> Any:
+        """Wait until the end tells `key`; fails with the end's own words where it does not."""
+        assert self._popen.stdout is not None
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._popen.stdout, selectors.EVENT_READ)
+            while True:
+                for line in self._lines:
+                    if key in line:
+                        return line[key]
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    pytest.fail(f"{self.name}: no {key!r} within {seconds:g} s")
+                data = os.read(self._popen.stdout.fileno(), 65536)
+                if not data:
+                    self._popen.wait(10)
+                    assert self._popen.stderr is not None
+                    error = self._popen.stderr.read().decode(errors="replace")
+                    pytest.fail(f"{self.name} ended with {self._popen.returncode}:\n{error}")
+                *lines, self._buffer = (self._buffer + data).split(b"\n")
+                self._lines += [json.loads(line) for line in lines]
+
+    def go_on(self) -> None:
+        """Let an end that waits for the test go on."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(b"\n")
+        self._popen.stdin.flush()
+
+    def result(self, seconds: float = 20.0) -> Any:
+        """What its function returned."""
+        found = self.heard("result", seconds)
+        self._popen.wait(10)
+        return found
+
+    def close(self) -> None:
+        for pipe in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+        if self._popen.poll() is None:
+            self._popen.kill()
+        self._popen.wait()
+
+
+def rss(pid: int) -> int:
+    """Resident memory of a process without what it shares (the pool), in KiB."""
+    fields = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    return int(fields["RssAnon"].split()[0])
+
+
+class Cable:
+    """A stack under test at one end, the Linux kernel at the other."""
+
+    address: str
+    """of the stack under test"""
+    peer_address: str
+    peer: list[str]
+    """what to put before a command that runs at the kernel's end"""
+    dev: str
+    peer_dev: str
+    inside: list[str]
+    """the same for the end of the stack under test"""
+    under_test: tuple[str, list[str], str, dict[str, str]]
+    """its name, how to enter it, its socket module, and its environment"""
+
+    def __init__(self) -> None:
+        self.ends = ExitStack()
+
+    def ours(self, function: str, **arguments: Any) -> End:
+        """Start an end on the stack under test."""
+        return self._end(*self.under_test, function, arguments)
+
+    def linux(self, function: str, **arguments: Any) -> End:
+        """Start an end on the kernel's stack, at the other end of the cable."""
+        return self._end("peer", self.peer, "socket", {}, function, arguments)
+
+    def _end(
+        self,
+        who: str,
+        prefix: list[str],
+        module: str,
+        env: dict[str, str],
+        function: str,
+        arguments: dict[str, Any],
+    ) -> End:
+        script = [sys.executable, str(HERE / "endpoints.py"), "--socket", module]
+        end = End(f"{function} ({who})", [*prefix, *script, function, json.dumps(arguments)], env)
+        self.ends.callback(end.close)
+        return end
+
+    def serve(self, kind: str, port: int) -> subprocess.Popen[bytes]:
+        """A sample server on the stack under test, ready; ended after the test."""
+        raise NotImplementedError
+
+    def _ready(self, server: subprocess.Popen[bytes], port: int) -> subprocess.Popen[bytes]:
+        self.ends.callback(_end_process, server)
+        waiter = self.linux("wait_listening", host=self.address, port=port, seconds=15.0)
+        if not waiter.result()["listening"]:
+            _end_process(server)
+            assert server.stderr is not None
+            pytest.fail(f"{server.args!r} does not listen: {server.stderr.read()!r}")
+        return server
+
+    def tool(self, *command: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Run a program at the kernel's end."""
+        return subprocess.run(
+            [*self.peer, *command],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def down(self) -> None:
+        self.ends.close()
+
+
+class Lab(Cable):
+    """Our stack under test."""
+
+    def __init__(self, name: str, *options: str) -> None:
+        super().__init__()
+        self.name = name
+        done = subprocess.run(
+            [SKBUS, "lab", "up", "--name", name, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"skbus lab up {' '.join(options)}: {done.stderr.strip()}")
+        status = json.loads(done.stdout.splitlines()[-1])
+        self.run = RunDir(status["run_dir"])
+        self.env = {"SKBUS_DIR": status["run_dir"]}
+        self.address = status["address"]
+        self.peer_address = status["peer_address"]
+        self.dev, self.peer_dev = status["dev"], status["peer_dev"]
+        pids = status["pids"]
+        self.layers: dict[str, int] = {k: v for k, v in pids.items() if k not in ("holder", "peer")}
+        user = ["--user", "--preserve-credentials"] if status["rootless"] else []
+        self.peer = ["nsenter", "-t", str(pids["peer"]), *user, "--net", "--"]
+        self.inside = ["nsenter", "-t", str(pids["holder"]), *user, "--net", "--"]
+        self.under_test = ("skbus", [], "skbus.socket", self.env)
+
+    def down(self) -> None:
+        super().down()
+        subprocess.run([SKBUS, "lab", "down", "--name", self.name], check=True, capture_output=True)
+
+    def serve(self, kind: str, port: int) -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(
+            [SKBUS, "serve", kind, "--port", str(port)],
+            env={**os.environ, **self.env},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        return self._ready(server, port)
+
+    def layer_status(self, layer: str) -> Any:
+        """What a layer says of itself."""
+        return ctl_call(self.run, layer, "status", seconds=10.0)
+
+    def counters(self, layer: str) -> dict[str, int]:
+        """A layer's SNMP counters that are not zero."""
+        found: dict[str, int] = ctl_call(self.run, layer, "counters", seconds=10.0)
+        return found
+
+    def memory(self) -> dict[str, int]:
+        """Anonymous resident memory of each layer, KiB."""
+        return {name: rss(pid) for name, pid in self.layers.items()}
+
+    def alive(self) -> bool:
+        """Whether every process that came up is the one that is there now."""
+        done = subprocess.run(
+            [SKBUS, "lab", "status", "--name", self.name],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return False
+        now = json.loads(done.stdout)["pids"]
+        return all(now[k] == v for k, v in self.layers.items())
+
+
+class Reference(Cable):
+    """The kernel under test: shows that a test asks for what Linux does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        root = os.geteuid() == 0
+        first = self._holder([] if root else ["unshare", "--user", "--map-root-user"])
+        user = [] if root else ["--user", "--preserve-credentials"]
+        beside = ["nsenter", "-t", str(first), *user, "--"] if user else []
+        second = self._holder(beside)
+        self.peer = ["nsenter", "-t", str(first), *user, "--net", "--"]
+        self.inside = ["nsenter", "-t", str(second), *user, "--net", "--"]
+        self.address, self.peer_address = "10.77.0.2", "10.77.0.1"
+        self.dev, self.peer_dev = "eth0", "veth0"
+        self.under_test = ("Linux", self.inside, "socket", {})
+        add = f"ip link add veth0 type veth peer eth0 netns {second}"
+        subprocess.run([*self.peer, *add.split()], check=True)
+        for enter, dev, address in (
+            (self.peer, "veth0", "10.77.0.1/24"),
+            (self.inside, "eth0", "10.77.0.2/24"),
+        ):
+            for command in (
+                "sysctl -q -w net.ipv6.conf.all.disable_ipv6=1",
+                f"ip addr add {address} dev {dev}",
+                f"ip link set {dev} up",
+                "ip link set lo up",
+            ):
+                subprocess.run([*enter, *command.split()], check=True)
+
+    def _holder(self, enter: list[str]) -> int:
+        holder = subprocess.Popen(
+            [*enter, "unshare", "--net", "sh", "-c", "echo up; cat > /dev/null"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.ends.callback(_close_holder, holder)
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"up\n":
+            raise RuntimeError("cannot make a network namespace")
+        return holder.pid
+
+    def serve(self, kind: str, port: int) -> subprocess.Popen[bytes]:
+        if kind != "http":
+            raise NotImplementedError(kind)
+        server = subprocess.Popen(
+            [*self.inside, sys.executable, "-m", "http.server", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        return self._ready(server, port)
+
+
+def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll a condition."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:g} s: {what}")
+        time.sleep(0.05)
+
+
+def _close_holder(holder: subprocess.Popen[bytes]) -> None:
+    for pipe in (holder.stdin, holder.stdout):
+        assert pipe is not None
+        pipe.close()
+    holder.wait(10)
+
+
+def _end_process(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _lab(kind: str, *options: str) -> Iterator[Lab]:
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    lab = Lab(f"t{os.getpid()}{worker}{kind}", *options)
+    try:
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="session")
+def clean_lab() -> Iterator[Lab]:
+    """A cable that does nothing to packets."""
+    yield from _lab("c")
+
+
+@pytest.fixture(scope="session")
+def rough_lab() -> Iterator[Lab]:
+    """A cable that does everything to packets, in both directions; the same each time."""
+    yield from _lab(
+        "r", "--loss", "5%", "--reorder", "10%", "--dup", "1%", "--corrupt", "0.1%", "--seed", "7"
+    )
+
+
+@pytest.fixture(scope="session")
+def plain_lab() -> Iterator[Lab]:
+    """A cable without offload at either end: each packet is on the wire as it would be on a real
+    one, with its checksums filled in and none longer than the MTU."""
+    if shutil.which("ethtool") is None:
+        pytest.skip("ethtool is not installed (apt install ethtool): needed to turn offload off")
+    for lab in _lab("p"):
+        for enter, dev in ((lab.peer, lab.peer_dev), (lab.inside, lab.dev)):
+            features = [word for f in ("tx", "tso", "gso", "gro") for word in (f, "off")]
+            subprocess.run(
+                [*enter, "ethtool", "-K", dev, *features], check=True, capture_output=True
+            )
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def reference_cable() -> Iterator[Reference]:
+    """Linux at both ends."""
+    reference = Reference()
+    try:
+        yield reference
+    finally:
+        reference.down()
+
+
+@pytest.fixture
+def lab(clean_lab: Lab) -> Iterator[Lab]:
+    """The clean lab, with this test's ends and servers gone after it."""
+    yield clean_lab
+    clean_lab.ends.close()
+
+
+@pytest.fixture
+def plain(plain_lab: Lab) -> Iterator[Lab]:
+    """The lab without offload, likewise."""
+    yield plain_lab
+    plain_lab.ends.close()
+
+
+@pytest.fixture
+def reference(reference_cable: Reference) -> Iterator[Reference]:
+    """Linux at both ends, likewise. (Its namespaces are kept: they close with the session.)"""
+    kept = reference_cable.ends.pop_all()
+    yield reference_cable
+    reference_cable.ends.close()
+    reference_cable.ends = kept
+
+
+@pytest.fixture(params=["clean", "rough"])
+def any_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """Our stack on the clean cable, and on the rough one."""
+    lab: Lab = request.getfixturevalue(f"{request.param}_lab")
+    yield lab
+    lab.ends.close()
+
+
+@pytest.fixture(params=["skbus", "linux"])
+def cable(request: pytest.FixtureRequest) -> Cable:
+    """Our stack, and then Linux in its place: what is asked of ours, Linux does too."""
+    found: Cable = request.getfixturevalue("lab" if request.param == "skbus" else "reference")
+    return found
+
+
+@pytest.fixture
+def need() -> Callable[..., None]:
+    """Skip a test whose tool is not there, and say which package has it."""
+
+    def check(program: str, package: str = "") -> None:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed (apt install {package or program})")
+
+    return check
+
+
+@pytest.fixture
+def port(unused: Iterator[int]) -> int:
+    """A port that no other test of the session has used."""
+    return next(unused)
+
+
+@pytest.fixture
+def ports(unused: Iterator[int]) -> Iterator[int]:
+    """As many of those as one takes."""
+    return unused
+
+
+@pytest.fixture(scope="session")
+def unused() -> Iterator[int]:
+    return iter(range(7001, 9999))
+
+
+@pytest.fixture
+def poll() -> Callable[[Callable[[], bool], float, str], None]:
+    """`until`: poll a condition."""
+    return until

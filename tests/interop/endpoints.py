@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: MIT
+"""The two ends of an interoperability test: each runs on the kernel's sockets or on ours, alike.
+
+`endpoints.py --socket socket|skbus.socket NAME '{"port": 7001}'` runs one function, in the
+process's own namespace. What the function tells on the way, and what it returns, goes to standard
+output as one JSON object a line.
+"""
+
+import argparse
+import errno
+import hashlib
+import importlib
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+Module = Any
+"""the standard library's socket module, or ours"""
+
+
+def tell(**what: Any) -> None:
+    """A line to the test."""
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def content(size: int, seed: int) -> bytes:
+    """The same bytes at both ends, and no two places alike."""
+    return random.Random(seed).randbytes(size)
+
+
+def listening(net: Module, port: int, backlog: int = 128) -> Any:
+    """A listener, and the test told so."""
+    sock = net.create_server(("0.0.0.0", port), backlog=backlog)
+    tell(ready=True)
+    return sock
+
+
+def _receive_all(sock: Any) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    room = memoryview(bytearray(1 << 18))
+    size = 0
+    while n := sock.recv_into(room):
+        digest.update(room[:n])
+        size += n
+    return size, digest.hexdigest()
+
+
+def _send_all(net: Module, sock: Any, size: int, seed: int) -> str:
+    data = content(size, seed)
+    sock.sendall(data)
+    sock.shutdown(net.SHUT_WR)
+    return hashlib.sha256(data).hexdigest()
+
+
+# ---- bulk ------------------------------------------------------------------------------------
+
+
+def serve_receive(net: Module, port: int) -> Any:
+    """Accept, receive until the peer has finished; how much, and its SHA-256."""
+    with listening(net, port) as listener:
+        sock, _ = listener.accept()
+        with sock:
+            size, digest = _receive_all(sock)
+    return {"size": size, "sha256": digest}
+
+
+def serve_send(net: Module, port: int, size: int, seed: int) -> Any:
+    """Accept, send, wait for the peer's end."""
+    with listening(net, port) as listener:
+        sock, _ = listener.accept()
+        with sock:
+            digest = _send_all(net, sock, size, seed)
+            rest = sock.recv(1)
+    return {"size": size, "sha256": digest, "rest": len(rest)}
+
+
+def send(net: Module, host: str, port: int, size: int, seed: int) -> Any:
+    """Connect, send, wait for the peer's end."""
+    with net.create_connection((host, port)) as sock:
+        digest = _send_all(net, sock, size, seed)
+        rest = sock.recv(1)
+    return {"size": size, "sha256": digest, "rest": len(rest)}
+
+
+def receive(net: Module, host: str, port: int) -> Any:
+    """Connect, receive until the peer has finished."""
+    with net.create_connection((host, port)) as sock:
+        size, digest = _receive_all(sock)
+    return {"size": size, "sha256": digest}
+
+
+def both_ways(net: Module, sock: Any, size: int, seed: int) -> Any:
+    """Send and receive at the same time."""
+    sent: list[str] = []
+    sender = threading.Thread(target=lambda: sent.append(_send_all(net, sock, size, seed)))
+    sender.start()
+    received, digest = _receive_all(sock)
+    sender.join()
+    return {"sent": sent[0], "size": received, "received": digest}
+
+
+def serve_both_ways(net: Module, port: int, size: int, seed: int) -> Any:
+    with listening(net, port) as listener:
+        sock, _ = listener.accept()
+        with sock:
+            return both_ways(net, sock, size, seed)
+
+
+def connect_both_ways(net: Module, host: str, port: int, size: int, seed: int) -> Any:
+    with net.create_connection((host, port)) as sock:
+        return both_ways(net, sock, size, seed)
+
+
+# ---- many connections ------------------------------------------------------------------------
+
+
+def serve_many(net: Module, port: int, count: int) -> Any:
+    """Hold `count` connections open at once; then echo 4 KiB on each; then wait for the ends."""
+    socks = []
+    with listening(net, port) as listener:
+        for _ in range(count):
+            sock, _ = listener.accept()
+            socks.append(sock)
+    tell(accepted=len(socks))
+    for sock in socks:
+        data = b""
+        while len(data) < 4096 and (more := sock.recv(4096 - len(data))):
+            data += more
+        sock.sendall(data)
+    ends = 0
+    for sock in socks:
+        ends += sock.recv(1) == b""
+        sock.close()
+    return {"ends": ends}
+
+
+def connect_many(net: Module, host: str, port: int, count: int) -> Any:
+    """Open `count` connections, keep them all; exchange 4 KiB on each; close."""
+    socks = [net.create_connection((host, port)) for _ in range(count)]
+    for n, sock in enumerate(socks):
+        sock.sendall(content(4096, n))
+    right = 0
+    for n, sock in enumerate(socks):
+        data = b""
+        while len(data) < 4096 and (more := sock.recv(4096 - len(data))):
+            data += more
+        right += data == content(4096, n)
+    for sock in socks:
+        sock.close()
+    return {"right": right}
+
+
+def short_connections(net: Module, host: str, port: int, count: int) -> Any:
+    """Connect, ask the echo server, close; `count` times, one after the other."""
+    right = 0
+    for n in range(count):
+        with net.create_connection((host, port)) as sock:
+            ask = n.to_bytes(4, "big") * 4
+            sock.sendall(ask)
+            answer = b""
+            while len(answer) < len(ask) and (more := sock.recv(64)):
+                answer += more
+            right += answer == ask
+    return {"right": right}
+
+
+def serve_short_connections(net: Module, port: int, count: int) -> Any:
+    """The echo server to that: waits for each client's end before it closes."""
+    right = 0
+    with listening(net, port) as listener:
+        for _ in range(count):
+            sock, _ = listener.accept()
+            with sock:
+                while data := sock.recv(64):
+                    sock.sendall(data)
+                right += 1
+    return {"right": right}
+
+
+# ---- closes, resets, refusals ------------------------------------------------------------------
+
+
+def serve_half_close(net: Module, port: int) -> Any:
+    """Read to the end of the request; only then answer, on the half that is still open."""
+    with listening(net, port) as listener:
+        sock, _ = listener.accept()
+        with sock:
+            size, digest = _receive_all(sock)
+            answer = content(200_000, 5)
+            sock.sendall(answer)
+    return {"size": size, "sha256": digest, "sent": hashlib.sha256(answer).hexdigest()}
+
+
+def half_close(net: Module, host: str, port: int) -> Any:
+    """Ask, close our half, read the answer."""
+    with net.create_connection((host, port)) as sock:
+        sent = _send_all(net, sock, 100_000, 6)
+        size, digest = _receive_all(sock)
+        try:
+            sock.send(b"x")
+            after = "sent"
+        except OSError as e:
+            after = errno.errorcode.get(e.errno or 0, str(e))
+    return {"sent": sent, "size": size, "sha256": digest, "send_after_shutdown": after}
+
+
+def _abort(net: Module, sock: Any) -> None:
+    """Close with a RST: linger on, for no time."""
+    sock.setsockopt(net.SOL_SOCKET, net.SO_LINGER, (1).to_bytes(4, "little") + bytes(4))
+    sock.close()
+
+
+def serve_reset(net: Module, port: int) -> Any:
+    """Accept, read the first bytes, reset."""
+    with listening(net, port) as listener:
+        sock, _ = listener.accept()
+        got = sock.recv(100)
+        _abort(net, sock)
+    return {"got": got.decode()}
+
+
+def be_reset(net: Module, host: str, port: int) -> Any:
+    """Connect, say something, and report how reading and then writing ends."""
+    with net.create_connection((host, port)) as sock:
+        sock.sendall(b"hello")
+        try:
+            read = sock.recv(100).decode()
+        except OSError as e:
+            read = type(e).__name__
+        try:
+            sock.send(b"more")
+            write = "sent"
+        except OSError as e:
+            write = type(e).__name__
+    return {"read": read, "write": write}
+
+
+def reset(net: Module, host: str, port: int) -> Any:
+    """Connect, say something, reset."""
+    sock = net.create_connection((host, port))
+    sock.sendall(b"hello")
+    tell(sent=True)
+    sys.stdin.readline()
+    _abort(net, sock)
+    return {}
+
+
+def serve_be_reset(net: Module, port: int) -> Any:
+    """Accept, read, and report how the next read ends."""
+    with listening(net, port) as listener:
+        sock, _ = listener.accept()
+        with sock:
+            got = sock.recv(100).decode()
+            tell(got=got)
+            try:
+                read = sock.recv(100).decode()
+            except OSError as e:
+                read = type(e).__name__
+    return {"got": got, "read": read}
+
+
+def close_unread(net: Module, host: str, port: int) -> Any:
+    """Close with data unread, which RFC 2525 2.17 answers with RST: the peer must see that."""
+    sock = net.create_connection((host, port))
+    sock.sendall(b"hello")
+    tell(sent=True)
+    sys.stdin.readline()
+    sock.close()
+    return {}
+
+
+def serve_answer_then_read(net: Module, port: int) -> Any:
+    """Accept, read, answer at length, and report how reading on ends."""
+    with listening(net, port) as listener:
+        sock, _ = listener.accept()
+        with sock:
+            sock.recv(100)
+            sock.sendall(bytes(5000))
+            tell(answered=True)
+            try:
+                read = sock.recv(100).decode()
+            except OSError as e:
+                read = type(e).__name__
+    return {"read": read}
+
+
+def connect_outcome(net: Module, host: str, port: int, timeout: float | None) -> Any:
+    """How a connect ends: its error's class and name."""
+    sock = net.socket(net.AF_INET, net.SOCK_STREAM)
+    sock.settimeout(timeout)
+    try:
+        sock.connect((host, port))
+        outcome = "connected"
+    except TimeoutError:
+        outcome = "TimeoutError"
+    except OSError as e:
+        outcome = errno.errorcode.get(e.errno or 0, str(e))
+    finally:
+        sock.close()
+    return {"outcome": outcome}
+
+
+def wait_listening(net: Module, host: str, port: int, seconds: float) -> Any:
+    """Wait until somebody listens there."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            net.create_connection((host, port), timeout=2).close()
+        except (ConnectionRefusedError, TimeoutError):
+            time.sleep(0.02)
+        else:
+            return {"listening": True}
+    return {"listening": False}
+
+
+# ---- datagrams ---------------------------------------------------------------------------------
+
+
+def serve_datagrams(net: Module, port: int, count: int) -> Any:
+    """Send each datagram back to where it came from."""
+    sizes = []
+    with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
+        sock.bind(("0.0.0.0", port))
+        tell(ready=True)
+        for _ in range(count):
+            data, address = sock.recvfrom(65535)
+            sizes.append(len(data))
+            sock.sendto(data, address)
+    return {"sizes": sizes}
+
+
+def datagrams(net: Module, host: str, port: int, sizes: list[int]) -> Any:
+    """Send datagrams of these sizes, one at a time; which of them come back as they were."""
+    right = []
+    with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect((host, port))
+        for size in sizes:
+            data = content(size, size)
+            sock.send(data)
+            try:
+                if sock.recv(65535) == data:
+                    right.append(size)
+            except TimeoutError:
+                break
+    return {"right": right}
+
+
+def datagram_refused(net: Module, host: str, port: int) -> Any:
+    """What a connected datagram socket hears from a port where nobody listens."""
+    with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect((host, port))
+        sock.send(b"anybody?")
+        try:
+            sock.recv(100)
+            outcome = "data"
+        except OSError as e:
+            outcome = type(e).__name__
+    return {"outcome": outcome}
+
+
+# ---- HTTP clients ------------------------------------------------------------------------------
+
+
+def http_get(net: Module, host: str, port: int, path: str, times: int) -> Any:
+    """`http.client`, unmodified, over the socket module; keep-alive."""
+    import http.client
+
+    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection._create_connection = net.create_connection  # type: ignore[attr-defined]
+    digest = ""
+    for _ in range(times):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+        digest = hashlib.sha256(body).hexdigest()
+        if response.status != 200:
+            return {"status": response.status}
+    connection.close()
+    return {"status": 200, "size": len(body), "sha256": digest}
+
+
+def httpx_get(net: Module, url: str, times: int) -> Any:
+    """httpx under trio, its sockets ours by trio's own hook."""
+    import httpx
+    import trio
+
+    if net.__name__ != "socket":
+        factory = importlib.import_module("skbus.trio").SocketFactory()
+        trio.socket.set_custom_socket_factory(factory)
+
+    async def fetch() -> Any:
+        async with httpx.AsyncClient(timeout=20) as client:
+            for _ in range(times):
+                response = await client.get(url)
+        return {
+            "status": response.status_code,
+            "size": len(response.content),
+            "sha256": hashlib.sha256(response.content).hexdigest(),
+        }
+
+    return trio.run(fetch)
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    f.__name__: f
+    for f in (
+        serve_receive, serve_send, send, receive, serve_both_ways, connect_both_ways,
+        serve_many, connect_many, short_connections, serve_short_connections,
+        serve_half_close, half_close, serve_reset, be_reset, reset, serve_be_reset,
+        close_unread, serve_answer_then_read, connect_outcome, wait_listening,
+        serve_datagrams, datagrams, datagram_refused, http_get, httpx_get,
+    )
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--socket", default="socket")
+    parser.add_argument("name", choices=FUNCTIONS)
+    parser.add_argument("arguments", type=json.loads)
+    options = parser.parse_args()
+    net = importlib.import_module(options.socket)
+    tell(result=FUNCTIONS[options.name](net, **options.arguments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Many connections: at once, and one after the other; and nothing stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.interop.conftest import Cable, Lab
+
+pytestmark = pytest.mark.lab
+
+GROWTH = 1024
+"""KiB that a process may grow by in 10,000 connections: 100 bytes each, less than any object
+that were kept for a connection"""
+
+
+def test_linux_opens_100_connections_at_once(cable: Cable, port: int) -> None:
+    ours = cable.ours("serve_many", port=port, count=100)
+    ours.heard("ready")
+    linux = cable.linux("connect_many", host=cable.address, port=port, count=100)
+    assert ours.heard("accepted") == 100
+    assert linux.result() == {"right": 100}
+    assert ours.result() == {"ends": 100}
+
+
+def test_we_open_100_connections_at_once(cable: Cable, port: int) -> None:
+    linux = cable.linux("serve_many", port=port, count=100)
+    linux.heard("ready")
+    ours = cable.ours("connect_many", host=cable.peer_address, port=port, count=100)
+    assert linux.heard("accepted") == 100
+    assert ours.result() == {"right": 100}
+    assert linux.result() == {"ends": 100}
+
+
+def _short(lab: Cable, port: int, count: int) -> None:
+    linux = lab.linux("short_connections", host=lab.address, port=port, count=count)
+    assert linux.result(180) == {"right": count}
+
+
+@pytest.mark.slow
+def test_a_listener_survives_10000_short_connections(
+    lab: Lab, port: int, poll: Callable[[Callable[[], bool], float, str], None]
+) -> None:
+    many = 10_000
+    warm = 2_000
+    ours = lab.ours("serve_short_connections", port=port, count=many + warm)
+    ours.heard("ready")
+    _short(lab, port, warm)
+    before = lab.memory()
+    _short(lab, port, many)
+    after = lab.memory()
+    assert ours.result(60) == {"right": many + warm}
+    grown = {name: after[name] - before[name] for name in after}
+    assert max(grown.values()) <= GROWTH, f"grown by KiB: {grown}"
+    assert lab.alive()
+
+
+@pytest.mark.slow
+def test_we_open_3000_short_connections(lab: Lab, port: int) -> None:
+    # Our end closes first, so that each stays in TIME_WAIT with us.
+    linux = lab.linux("serve_short_connections", port=port, count=3000)
+    linux.heard("ready")
+    ours = lab.ours("short_connections", host=lab.peer_address, port=port, count=3000)
+    assert ours.result(120) == {"right": 3000}
+    assert linux.result(60) == {"right": 3000}
