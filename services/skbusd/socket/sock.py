@@ -276,6 +276,8 @@ def sys_return(
         call.timer = None
     if call.chunks:
         drop_chunks(net, call)
+    if call.sock is not None and call.sock.polled:
+        net.poll_dirty[call.sock] = None
     if call.client is not None:
         call.client.calls.pop((call.identity, call.req), None)
     call.complete(net, call, err, result, data)

@@ -1,0 +1,779 @@
+# SPDX-License-Identifier: MIT
+"""`from skbus import socket`: the standard library's `socket`, on the skbus stack.
+
+The names are those of the standard module, and so are arguments, results and errors: blocking,
+timeouts and non-blocking, OSErrors with Linux's errno. Which stack: the one whose run directory
+`SKBUS_DIR` names when a socket is made. `fileno()` is a real descriptor that shows the socket's
+state to select, poll, epoll, selectors and asyncio; it is not for reading or writing.
+
+`install()` puts these sockets into the standard module, so that unmodified programs use them;
+`python -m skbus.run script.py` does that for a whole program.
+
+Only IPv4 goes over the stack (`AF_INET`); a socket of another family is a real one. Names are
+resolved by the system. A child of fork() does not have its parent's sockets.
+
+Calls `skbus.client`; read `skbus.syscall` for what crosses to the socket layer.
+"""
+
+import contextlib
+import errno as _errno
+import os as _os
+import socket as _std
+import struct as _struct
+import sys as _sys
+import time as _time
+import warnings as _warnings
+from collections import deque as _deque
+from collections.abc import Callable, Iterable
+from typing import IO, Any, Final
+
+from skbus.client import Client, get_client, os_error
+from skbus.rundir import RunDir
+
+_real_socket: Final = _std.socket
+_real_getaddrinfo: Final = _std.getaddrinfo
+_real_gethostbyname: Final = _std.gethostbyname
+_FAMILIES: Final = frozenset({int(_std.AF_INET)})
+_TYPE_MASK: Final = 0xF
+_GLOBAL_DEFAULT: Final = object()
+
+Address = Any
+Buffer = bytes | bytearray | memoryview
+
+_default_timeout: float | None = None
+
+
+def __getattr__(name: str) -> Any:
+    """Constants and functions that are not ours are the standard module's."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return getattr(_std, name)
+
+
+def getdefaulttimeout() -> float | None:
+    """Seconds that a new socket waits; None for ever."""
+    return _default_timeout
+
+
+def setdefaulttimeout(timeout: float | None) -> None:
+    """Set what `getdefaulttimeout` tells."""
+    global _default_timeout
+    _default_timeout = _check_timeout(timeout)
+
+
+def _check_timeout(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    timeout = float(timeout)
+    if timeout < 0:
+        raise ValueError("Timeout value out of range")
+    return timeout
+
+
+def _ns(timeout: float | None) -> int:
+    if timeout is None:
+        return -1
+    return min(int(timeout * 1e9), 1 << 61) if timeout else 0
+
+
+def _pack_host(host: str) -> bytes:
+    if host == "":
+        return b"\0\0\0\0"
+    if host == "<broadcast>":
+        return b"\xff\xff\xff\xff"
+    try:
+        return _std.inet_pton(_std.AF_INET, host)
+    except OSError:
+        pass
+    return _std.inet_aton(_real_gethostbyname(host))
+
+
+def _pack(address: Address) -> tuple[int, int, bytes]:
+    """A Python address as [family, port, addr]."""
+    if not isinstance(address, tuple) or len(address) != 2:
+        raise TypeError(f"an AF_INET address is a pair (host, port), not {address!r}")
+    host, port = address
+    if isinstance(host, (bytes, bytearray)):
+        host = bytes(host).decode("ascii")
+    if not isinstance(host, str):
+        raise TypeError(f"the host must be a str or bytes, not {type(host).__name__}")
+    port = port.__index__()
+    if not 0 <= port <= 65535:
+        raise OverflowError("bind(): port must be 0-65535.")
+    return int(_std.AF_INET), port, _pack_host(host)
+
+
+def _unpack(address: Any) -> tuple[str, int] | None:
+    """[family, port, addr] as a Python address."""
+    if address is None:
+        return None
+    return _std.inet_ntop(_std.AF_INET, address[2] or b"\0\0\0\0"), address[1]
+
+
+class socket:
+    """A socket on the skbus stack; see `socket.socket` of the standard library.
+
+    fileno: a descriptor that `fileno()` or `detach()` of such a socket gave.
+    """
+
+    __slots__ = (
+        "__weakref__", "_client", "_closed", "_family", "_fd", "_io_refs", "_poll_fd", "_proto",
+        "_stash", "_timeout", "_type",
+    )  # fmt: skip
+
+    def __new__(
+        cls, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> Any:
+        if family not in _FAMILIES and family != -1 and family != _std.AF_INET6:
+            return _real_socket(family, type, proto, fileno)
+        if fileno is not None and not any(fileno in c.poll_fds for c in _known_clients()):
+            return _real_socket(family, type, proto, fileno)
+        return super().__new__(cls)
+
+    def __init__(
+        self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+    ) -> None:
+        self._closed = False
+        self._fd = -1
+        self._io_refs = 0
+        self._poll_fd = -1
+        self._stash: _deque[tuple[Any, bytes]] = _deque()
+        """Results of interrupted calls, for the next one."""
+        self._timeout = _default_timeout
+        if fileno is not None:
+            self._adopt(fileno)
+            return
+        if family == -1:
+            family = _std.AF_INET
+        if type == -1:
+            type = _std.SOCK_STREAM
+        if proto == -1:
+            proto = 0
+        self._client = get_client()
+        nonblock = type & _std.SOCK_NONBLOCK
+        plain = type & ~(_std.SOCK_NONBLOCK | _std.SOCK_CLOEXEC)
+        self._fd, _ = self._client.call("socket", int(family), int(plain), int(proto))
+        self._family, self._type, self._proto = int(family), int(plain) & _TYPE_MASK, int(proto)
+        if nonblock:
+            self._timeout = 0.0
+
+    @classmethod
+    def _make(cls, client: Client, fd: int, family: int, type: int, proto: int) -> "socket":
+        self = object.__new__(cls)
+        self._client = client
+        self._fd = fd
+        self._family, self._type, self._proto = family, type, proto
+        self._timeout = _default_timeout
+        self._io_refs = 0
+        self._poll_fd = -1
+        self._stash = _deque()
+        self._closed = False
+        return self
+
+    def _adopt(self, fileno: int) -> None:
+        self._client = next(c for c in _known_clients() if fileno in c.poll_fds)
+        self._fd = self._client.poll_fds[fileno]
+        self._poll_fd = fileno
+        sol = _std.SOL_SOCKET
+        self._family = self.getsockopt(sol, _std.SO_DOMAIN)
+        self._type = self.getsockopt(sol, _std.SO_TYPE)
+        self._proto = self.getsockopt(sol, _std.SO_PROTOCOL)
+
+    # ---- what it is ----------------------------------------------------------------------
+
+    @property
+    def family(self) -> _std.AddressFamily:
+        """AF_INET"""
+        return _std.AddressFamily(self._family)
+
+    @property
+    def type(self) -> _std.SocketKind:
+        """SOCK_STREAM or SOCK_DGRAM"""
+        return _std.SocketKind(self._type)
+
+    @property
+    def proto(self) -> int:
+        """What the third argument was."""
+        return self._proto
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a call waits; None for ever, 0.0 for not at all."""
+        return self._timeout
+
+    def __repr__(self) -> str:
+        text = (
+            f"<{self.__class__.__module__}.{self.__class__.__qualname__}"
+            f"{' [closed]' if self._closed else ''} fd={self._fd}"
+            f", family={self._family}, type={self._type}, proto={self._proto}"
+        )
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                text += f", laddr={self.getsockname()}"
+            with contextlib.suppress(OSError):
+                text += f", raddr={self.getpeername()}"
+        return text + ">"
+
+    def __getstate__(self) -> Any:
+        raise TypeError(f"cannot pickle {self.__class__.__name__!r} object")
+
+    def _call(self, name: str, *args: object, data: bytes = b"") -> tuple[Any, bytes]:
+        if self._fd < 0:
+            raise os_error(_errno.EBADF)
+        return self._client.call(name, self._fd, *args, data=data)
+
+    def _again(self, e: OSError) -> OSError:
+        """EAGAIN at the end of a timeout is a TimeoutError."""
+        if self._timeout and e.errno in (_errno.EAGAIN, _errno.EINPROGRESS, _errno.EALREADY):
+            return TimeoutError("timed out")
+        return e
+
+    # ---- timeouts ------------------------------------------------------------------------
+
+    def settimeout(self, value: float | None) -> None:
+        """Seconds that calls wait; None for ever, 0 for not at all."""
+        self._timeout = _check_timeout(value)
+
+    def gettimeout(self) -> float | None:
+        """What settimeout set."""
+        return self._timeout
+
+    def setblocking(self, flag: bool) -> None:
+        """settimeout(None) or settimeout(0.0)"""
+        self._timeout = None if flag else 0.0
+
+    def getblocking(self) -> bool:
+        """False where the timeout is 0."""
+        return self._timeout != 0.0
+
+    # ---- names and connections -----------------------------------------------------------
+
+    def bind(self, address: Address, /) -> None:
+        """Give the socket a local address (host, port)."""
+        self._call("bind", _pack(address))
+
+    def listen(self, backlog: int = 128, /) -> None:
+        """Let connections come."""
+        self._call("listen", max(int(backlog), 0))
+
+    def accept(self) -> tuple["socket", Address]:
+        """The next connection: (socket, peer's address)."""
+        if self._fd < 0:
+            raise os_error(_errno.EBADF)
+        if self._stash:
+            result, _ = self._stash.popleft()
+        else:
+            try:
+                result, _ = self._client.call(
+                    "accept4", self._fd, 0, _ns(self._timeout), rescue=self._keep
+                )
+            except OSError as e:
+                raise self._again(e) from None
+        fd, address = result
+        new = socket._make(self._client, fd, self._family, self._type, self._proto)
+        return new, _unpack(address)
+
+    def _keep(self, result: Any, data: bytes) -> None:
+        self._stash.append((result, data))
+
+    def connect(self, address: Address, /) -> None:
+        """Connect to (host, port)."""
+        packed = (0, 0, b"") if address is None else _pack(address)
+        try:
+            self._call("connect", packed, _ns(self._timeout))
+        except OSError as e:
+            raise self._again(e) from None
+
+    def connect_ex(self, address: Address, /) -> int:
+        """The same; the errno is returned, not raised."""
+        packed = _pack(address)
+        try:
+            self._call("connect", packed, _ns(self._timeout))
+        except OSError as e:
+            if self._timeout and e.errno in (_errno.EINPROGRESS, _errno.EALREADY):
+                return _errno.EAGAIN
+            return e.errno or _errno.EIO
+        return 0
+
+    def getsockname(self) -> Address:
+        """Our address."""
+        return _unpack(self._call("getsockname")[0])
+
+    def getpeername(self) -> Address:
+        """The peer's address."""
+        return _unpack(self._call("getpeername")[0])
+
+    # ---- sending -------------------------------------------------------------------------
+
+    def _send(self, view: memoryview, flags: int, address: Any, timeout: float | None) -> int:
+        if self._fd < 0:
+            raise os_error(_errno.EBADF)
+        client = self._client
+        data, places = client.put(view)
+        if self._type != _std.SOCK_STREAM and len(data) + sum(p[4] for p in places) < len(view):
+            client.forget(places)
+            raise os_error(_errno.EMSGSIZE)
+        result, _ = client.call(
+            "sendmsg", self._fd, int(flags), address, places, (), _ns(timeout), data=data
+        )
+        return int(result)
+
+    def send(self, data: Buffer, flags: int = 0, /) -> int:
+        """Send; returns how many bytes were taken, which may be fewer."""
+        with memoryview(data) as view, view.cast("B") as raw:
+            try:
+                return self._send(raw, flags, None, self._timeout)
+            except OSError as e:
+                raise self._again(e) from None
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        """Send all; the timeout is for the whole of it."""
+        timeout = self._timeout
+        deadline = _time.monotonic() + timeout if timeout else 0.0
+        with memoryview(data) as view, view.cast("B") as raw:
+            at = 0
+            size = len(raw)
+            while at < size or not size:
+                try:
+                    at += self._send(raw[at:], flags, None, timeout)
+                except OSError as e:
+                    raise self._again(e) from None
+                if not size:
+                    return
+                if deadline and at < size:
+                    timeout = deadline - _time.monotonic()
+                    if timeout <= 0:
+                        raise TimeoutError("timed out")
+
+    def sendto(self, data: Buffer, *args: Any) -> int:
+        """sendto(data, [flags,] address)"""
+        if len(args) not in (1, 2):
+            raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(args)} given)")
+        flags = args[0] if len(args) == 2 else 0
+        address = None if args[-1] is None else _pack(args[-1])
+        with memoryview(data) as view, view.cast("B") as raw:
+            try:
+                return self._send(raw, flags, address, self._timeout)
+            except OSError as e:
+                raise self._again(e) from None
+
+    def sendmsg(
+        self,
+        buffers: Iterable[Buffer],
+        ancdata: Iterable[tuple[int, int, Buffer]] = (),
+        flags: int = 0,
+        address: Address | None = None,
+        /,
+    ) -> int:
+        """Send several buffers as one; no ancillary data is known yet."""
+        if list(ancdata):
+            raise os_error(_errno.EINVAL)
+        packed = None if address is None else _pack(address)
+        data = b"".join([bytes(memoryview(b).cast("B")) for b in buffers])
+        try:
+            return self._send(memoryview(data), flags, packed, self._timeout)
+        except OSError as e:
+            raise self._again(e) from None
+
+    def sendfile(self, file: IO[bytes], offset: int = 0, count: int | None = None) -> int:
+        """Send a file by reading it; returns how many bytes were sent."""
+        if "b" not in getattr(file, "mode", "b"):
+            raise ValueError("file should be opened in binary mode")
+        if self._type != _std.SOCK_STREAM:
+            raise ValueError("only SOCK_STREAM type sockets are supported")
+        if self._timeout == 0:
+            raise ValueError("non-blocking sockets are not supported")
+        if count is not None and count <= 0:
+            raise ValueError(f"count must be a positive integer (got {count!r})")
+        if offset:
+            file.seek(offset)
+        total = 0
+        try:
+            while count is None or total < count:
+                piece = file.read(1 << 20 if count is None else min(1 << 20, count - total))
+                if not piece:
+                    break
+                self.sendall(piece)
+                total += len(piece)
+        finally:
+            if hasattr(file, "seek"):
+                file.seek(offset + total)
+        return total
+
+    # ---- receiving -----------------------------------------------------------------------
+
+    def _recvmsg(self, size: int, flags: int) -> tuple[Any, bytes]:
+        if self._fd < 0:
+            raise os_error(_errno.EBADF)
+        if self._stash:
+            return self._stash.popleft()
+        try:
+            return self._client.call(
+                "recvmsg", self._fd, size, 0, int(flags), _ns(self._timeout), rescue=self._keep
+            )
+        except OSError as e:
+            raise self._again(e) from None
+
+    def _receive(self, size: int, flags: int) -> tuple[bytes, Any, int]:
+        if size < 0:
+            raise ValueError("negative buffersize in recv")
+        (parts, address, msg_flags, _), data = self._recvmsg(size, flags)
+        payload = self._client.collect(parts, data)
+        if len(payload) > size:
+            # It was asked for by an earlier call, which was interrupted.
+            self._stash.appendleft((((len(payload) - size,), None, 0, ()), payload[size:]))
+            payload = payload[:size]
+        elif flags & _std.MSG_WAITALL and not flags & _std.MSG_PEEK and payload:
+            payload = self._wait_all(payload, size, flags)
+        return payload, address, msg_flags
+
+    def _wait_all(self, payload: bytes, size: int, flags: int) -> bytes:
+        if self._type != _std.SOCK_STREAM:
+            return payload
+        chunks = [payload]
+        have = len(payload)
+        while have < size:
+            try:
+                (parts, _, _, _), data = self._recvmsg(size - have, flags)
+            except OSError:
+                break
+            piece = self._client.collect(parts, data)
+            if not piece:
+                break
+            chunks.append(piece)
+            have += len(piece)
+        return b"".join(chunks)
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Up to bufsize bytes; b"" when the peer has sent all."""
+        if not bufsize and self._type == _std.SOCK_STREAM:
+            return b""
+        return self._receive(bufsize, flags)[0]
+
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Address]:
+        """(bytes, sender's address)"""
+        payload, address, _ = self._receive(bufsize, flags)
+        return payload, _unpack(address)
+
+    def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
+        """Receive into a buffer; returns how many bytes."""
+        return self.recvfrom_into(buffer, nbytes, flags)[0]
+
+    def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Address]:
+        """(number of bytes, sender's address)"""
+        if nbytes < 0:
+            raise ValueError("negative buffersize in recv_into")
+        with memoryview(buffer) as view, view.cast("B") as raw:
+            if nbytes > len(raw):
+                raise ValueError("buffer too small for requested bytes")
+            size = nbytes or len(raw)
+            if not size and self._type == _std.SOCK_STREAM:
+                return 0, None
+            if self._stash or flags & _std.MSG_WAITALL:
+                payload, address, _ = self._receive(size, flags)
+                raw[: len(payload)] = payload
+                return len(payload), _unpack(address)
+            (parts, address, _, _), data = self._recvmsg(size, flags)
+            return self._client.collect_into(parts, data, raw), _unpack(address)
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address]:
+        """(bytes, ancillary data, flags, sender's address)"""
+        if ancbufsize < 0:
+            raise ValueError("negative ancillary data buffer size in recvmsg")
+        payload, address, msg_flags = self._receive(bufsize, flags)
+        return payload, [], msg_flags & 0xFFFFFFFF, _unpack(address)
+
+    def recvmsg_into(
+        self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
+    ) -> tuple[int, list[tuple[int, int, bytes]], int, Address]:
+        """The same into several buffers."""
+        views = [memoryview(b).cast("B") for b in buffers]
+        payload, anc, msg_flags, address = self.recvmsg(sum(map(len, views)), ancbufsize, flags)
+        at = 0
+        for view in views:
+            n = min(len(view), len(payload) - at)
+            view[:n] = payload[at : at + n]
+            at += n
+        return at, anc, msg_flags, address
+
+    # ---- options -------------------------------------------------------------------------
+
+    def setsockopt(
+        self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None, /
+    ) -> None:
+        """setsockopt(level, option, int or bytes) or (level, option, None, length)"""
+        if value is None:
+            if optlen is None:
+                raise TypeError("setsockopt() with None takes the length")
+            raw = bytes(optlen)
+        elif isinstance(value, int):
+            try:
+                raw = _struct.pack("=i", value)
+            except _struct.error:
+                raise OverflowError("Python int too large to convert to C int") from None
+        else:
+            raw = bytes(memoryview(value))
+        self._call("setsockopt", int(level), int(optname), raw)
+
+    def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
+        """An int; or, with a length, bytes."""
+        if not 0 <= buflen <= 1024:
+            raise OSError("getsockopt buflen out of range")
+        raw, _ = self._call("getsockopt", int(level), int(optname), buflen or 4)
+        if buflen:
+            return raw
+        return int.from_bytes(raw, "little", signed=True)
+
+    # ---- descriptors ---------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """A descriptor that shows the state to select and its like; -1 when closed."""
+        if self._fd < 0:
+            return -1
+        if self._poll_fd < 0:
+            self._poll_fd = self._client.poll_open(self._fd)
+        return self._poll_fd
+
+    def dup(self) -> "socket":
+        """Another descriptor for the same socket."""
+        fd, _ = self._call("dup")
+        new = self._make(self._client, fd, self._family, self._type, self._proto)
+        new._timeout = self._timeout
+        return new
+
+    def detach(self) -> int:
+        """Close this object without the socket; the result is for `socket(fileno=...)`."""
+        number = self.fileno()
+        self._closed = True
+        self._fd = self._poll_fd = -1
+        return number
+
+    def get_inheritable(self) -> bool:
+        """False: no other process can have our sockets."""
+        return False
+
+    def set_inheritable(self, inheritable: bool) -> None:
+        """ENOTSUP for True."""
+        if inheritable:
+            raise os_error(_errno.ENOTSUP)
+
+    def makefile(
+        self,
+        mode: str = "r",
+        buffering: int | None = None,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> Any:
+        """A file object, as the standard socket makes it."""
+        # The method needs only what we have too: recv_into, send, _io_refs.
+        make: Callable[..., Any] = _real_socket.makefile
+        return make(self, mode, buffering, encoding=encoding, errors=errors, newline=newline)
+
+    def _decref_socketios(self) -> None:
+        if self._io_refs > 0:
+            self._io_refs -= 1
+        if self._closed:
+            self.close()
+
+    # ---- the end -------------------------------------------------------------------------
+
+    def shutdown(self, how: int, /) -> None:
+        """SHUT_RD, SHUT_WR or SHUT_RDWR"""
+        self._call("shutdown", int(how))
+
+    def close(self) -> None:
+        """Close, when all files that `makefile` made are closed too."""
+        self._closed = True
+        if self._io_refs <= 0:
+            self._real_close()
+
+    def _real_close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        client = self._client
+        number, self._poll_fd = self._poll_fd, -1
+        if number >= 0:
+            client.poll_fds.pop(number, None)
+            with contextlib.suppress(OSError):
+                _os.close(number)
+        if client.forked:
+            return
+        try:
+            for result, _ in self._stash:
+                self._close_stashed(result)
+            client.call("close", fd)
+        except OSError as e:
+            if e.errno not in (_errno.ENETDOWN, _errno.EBADF):
+                raise
+
+    def _close_stashed(self, result: Any) -> None:
+        if len(result) == 2:
+            self._client.call("close", result[0])
+        else:
+            for part in result[0]:
+                if type(part) is not int:
+                    self._client.pool.free(part)
+
+    def __enter__(self) -> "socket":
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        if not self._closed:
+            self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) < 0 or _sys.is_finalizing():
+            return
+        if not self._client.forked:
+            _warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        with contextlib.suppress(OSError):
+            self._real_close()
+
+
+SocketType = socket
+
+
+def _known_clients() -> list[Client]:
+    from skbus.client import _clients
+
+    return list(_clients.values())
+
+
+# ---- functions ----------------------------------------------------------------------------
+
+
+def fromfd(fd: int, family: int, type: int, proto: int = 0) -> Any:
+    """A socket of a descriptor, which is duplicated."""
+    for client in _known_clients():
+        if fd in client.poll_fds:
+            number, _ = client.call("dup", client.poll_fds[fd])
+            return socket._make(client, number, family, type, proto)
+    return _real_socket(family, type, proto, fileno=_os.dup(fd))
+
+
+def has_dualstack_ipv6() -> bool:
+    """IPv6 does not go over the stack."""
+    return False
+
+
+def getaddrinfo(
+    host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+) -> list[Any]:
+    """The system's answer, but for IPv4 alone where no family is named."""
+    if family == 0:
+        family = _std.AF_INET
+    return _real_getaddrinfo(host, port, family, type, proto, flags)
+
+
+def create_connection(
+    address: tuple[str | None, int],
+    timeout: Any = _GLOBAL_DEFAULT,
+    source_address: tuple[str, int] | None = None,
+    *,
+    all_errors: bool = False,
+) -> socket:
+    """Connect to (host, port), trying all its addresses."""
+    host, port = address
+    failures: list[OSError] = []
+    for family, type, proto, _, where in getaddrinfo(host, port, 0, _std.SOCK_STREAM):
+        sock = None
+        try:
+            sock = socket(family, type, proto)
+            if timeout is not _GLOBAL_DEFAULT and timeout is not _std._GLOBAL_DEFAULT_TIMEOUT:  # type: ignore[attr-defined]
+                sock.settimeout(timeout)
+            if source_address:
+                sock.bind(source_address)
+            sock.connect(where)
+            return sock
+        except OSError as e:
+            failures.append(e)
+            if sock is not None:
+                sock.close()
+    try:
+        if not failures:
+            raise OSError("getaddrinfo returns an empty list")
+        if all_errors:
+            raise ExceptionGroup("create_connection failed", failures)
+        raise failures[0]
+    finally:
+        failures.clear()
+
+
+def create_server(
+    address: tuple[str, int],
+    *,
+    family: int = _std.AF_INET,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    dualstack_ipv6: bool = False,
+) -> socket:
+    """A listener on (host, port)."""
+    if dualstack_ipv6:
+        raise ValueError("dualstack_ipv6 not supported on this platform")
+    sock = socket(family, _std.SOCK_STREAM)
+    try:
+        sock.setsockopt(_std.SOL_SOCKET, _std.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(_std.SOL_SOCKET, _std.SO_REUSEPORT, 1)
+        try:
+            sock.bind(address)
+        except OSError as e:
+            text = f"{_os.strerror(e.errno or 0)} (while attempting to bind on address {address!r})"
+            raise OSError(e.errno, text) from None
+        if backlog is None:
+            sock.listen()
+        else:
+            sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def barrier(timeout: float | None = None) -> None:
+    """Return when all that was sent or received until now has been processed in all layers."""
+    get_client().call("barrier", _ns(timeout))
+
+
+# ---- for unmodified programs --------------------------------------------------------------
+
+_PATCHED: Final = (
+    "SocketType", "create_connection", "create_server", "fromfd", "getaddrinfo",
+    "getdefaulttimeout", "has_dualstack_ipv6", "setdefaulttimeout", "socket",
+)  # fmt: skip
+
+
+class _Installed(contextlib.AbstractContextManager["_Installed"]):
+    """What `install` gives; leaving it, or `uninstall`, restores the standard module."""
+
+    def __init__(self) -> None:
+        self._saved = {name: getattr(_std, name) for name in _PATCHED}
+        for name in _PATCHED:
+            setattr(_std, name, globals()[name])
+
+    def uninstall(self) -> None:
+        """Put the standard sockets back."""
+        for name, value in self._saved.items():
+            setattr(_std, name, value)
+
+    def __exit__(self, *args: object) -> None:
+        self.uninstall()
+
+
+def install(run: RunDir | None = None) -> _Installed:
+    """Make the standard `socket` module use this stack, until the result is left or uninstalled.
+
+    What a program imported before by `from socket import socket` stays as it was. run: for
+    another stack than that of SKBUS_DIR.
+    """
+    if run is not None:
+        _os.environ["SKBUS_DIR"] = str(run.path)
+    return _Installed()
+
+
+__all__ = [name for name in dir(_std) if not name.startswith("_")] + ["barrier", "install"]
