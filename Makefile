@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+#
+# Each target sets up what it needs in .venv, says what it does, and works as root or not.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.skbus-installed
+BENCH_STAMP := $(VENV)/.skbus-bench-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench check format compose wheels wheel clean
+
+help: ## Say what there is to make.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml
+	@echo "==> setting up $(VENV) (a virtual environment with skbus and its development tools)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbus needs Python 3.11 or newer; choose one with make PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Fetch pages both ways between Linux and our stack, and show one request's path.
+	@echo "==> demo: our stack and the Linux kernel at the two ends of a virtual cable"
+	@$(BIN)/skbus demo
+
+test: $(STAMP) ## Run all tests but those that need a Docker engine.
+	@echo "==> tests (pytest; those marked lab make network namespaces)"
+	@$(BIN)/pytest -m "not compose"
+
+$(BENCH_STAMP): $(STAMP)
+	@echo "==> installing what is measured beside us"
+	@$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	@touch $@
+
+bench: $(BENCH_STAMP) ## Measure skbus, the kernel and pmd-pytcp in one run: a table, and JSON in bench-out/.
+	@echo "==> benchmarks (some minutes)"
+	@$(BIN)/python tests/bench/bench.py $(BENCH)
+
+check: $(STAMP) ## Lint, check the format, check the types.
+	@echo "==> ruff check"
+	@$(BIN)/ruff check
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --check
+	@echo "==> mypy"
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Format the code.
+	@$(BIN)/ruff format
+
+compose: wheels ## Run the tests of docker-compose.yml; needs a Docker engine.
+	@echo "==> tests of docker-compose.yml"
+	@$(BIN)/pytest -m compose tests/compose
+
+wheels: $(STAMP) ## Build wheels of skbus and all it needs into deploy/wheels, for images without network.
+	@echo "==> wheels for the image, in deploy/wheels"
+	@mkdir -p deploy/wheels && rm -f deploy/wheels/skbus-*.whl
+	@$(BIN)/python -m pip wheel --quiet --find-links deploy/wheels --wheel-dir deploy/wheels .
+
+wheel: $(STAMP) ## Build skbus's own wheel into dist.
+	@echo "==> wheel of skbus, in dist"
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## Remove what the targets above have made.
+	@echo "==> removing $(VENV), caches and what was built"
+	@rm -rf $(VENV) dist build bench-out deploy/wheels .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find common services tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
