@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""udp: between ip and the socket layer. The core that its shell, or a simulation, drives."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from skbus.abi import InetAddProtocol
+from skbus.net import Handler, Net
+from skbusd.udp import datagram, ip_sockglue, route, table, udp, udp_output
+from skbusd.udp.netns import IPPROTO_UDP, UdpNet
+
+ENTRIES: Final[dict[str, Handler]] = {
+    # from ip
+    "udp_rcv": udp.udp_rcv,
+    "udp_err": udp.udp_err,
+    "ip_route_output_ret": route.ip_route_output_ret,
+    "rt_cache_flush": route.rt_cache_flush,
+    "inetdev_event": udp.inetdev_event,
+    # from the socket layer
+    "udp_init_sock": datagram.udp_init_sock,
+    "udp_v4_get_port": table.udp_v4_get_port,
+    "ip4_datagram_connect": datagram.ip4_datagram_connect,
+    "udp_disconnect": datagram.udp_disconnect,
+    "udp_sendmsg": udp_output.udp_sendmsg,
+    "udp_recvmsg": udp.udp_recvmsg,
+    "udp_shutdown": datagram.udp_shutdown,
+    "udp_lib_close": datagram.udp_lib_close,
+    "udp_setsockopt": ip_sockglue.udp_setsockopt,
+    "udp_getsockopt": ip_sockglue.udp_getsockopt,
+}
+
+
+class UdpCore:
+    """`skbus.net.Core` for udp."""
+
+    net: Net
+    entries: Mapping[str, Handler]
+
+    def __init__(self, net: UdpNet) -> None:
+        self.net = net
+        self.udpnet = net
+        self.entries = ENTRIES
+
+    def start(self) -> None:
+        """`udp_init`: register with ip."""
+        self._inet_add_protocol()
+
+    def peer_up(self, process: str) -> None:
+        """ip has forgotten that we exist; or the socket layer all its sockets."""
+        net = self.udpnet
+        if process == "ip":
+            net.dst_cache.clear()
+            net.rt_genid = 0
+            self._inet_add_protocol()
+            route.ask_again(net)
+        elif process == "socket" and net.socks:
+            net.info("peer_up", process=process, forgotten=len(net.socks))
+            for sk in net.socks.values():
+                table.udp_lib_unhash(net, sk)
+            net.socks.clear()
+
+    def _inet_add_protocol(self) -> None:
+        item = InetAddProtocol(IPPROTO_UDP, self.net.name, "udp_rcv", "udp_err")
+        self.net.call("ip", "inet_add_protocol", item)
+
+    def idle(self) -> None:
+        """Nothing is put off to the end of a batch."""
+
+    def held(self) -> int:
+        """Datagrams that wait for a route."""
+        return sum(
+            1
+            for request in self.udpnet.requests.values()
+            for waiter in request.waiters
+            if waiter.skb is not None
+        )
+
+    def barrier_edges(self) -> tuple[list[str], list[str]]:
+        """The socket layer is above, ip below."""
+        return ["socket"], ["ip"]
+
+    def status(self) -> dict[str, object]:
+        """The sockets, as /proc/net/udp has them."""
+        net = self.udpnet
+        return {
+            "sockets": [
+                {
+                    "sk": sk.sk,
+                    "local": (sk.inet_rcv_saddr, sk.inet_num),
+                    "remote": (sk.inet_daddr, sk.inet_dport),
+                    "rmem_alloc": sk.sk_rmem_alloc,
+                    "drops": sk.sk_drops,
+                }
+                for sk in net.socks.values()
+                if sk.inet_num
+            ],
+            "routes": len(net.dst_cache),
+            "waiting": net.pending,
+        }

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""What udp keeps: sockets, the tables that find them, routes that ip told (`struct udp_sock`,
+`struct udp_table`). Types alone; the functions are in `udp`, `udp_output`, `datagram`, `table`,
+`route` and `ip_sockglue`.
+"""
+
+from collections import deque
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from skbus.net import Net
+from skbus.pool import Allocator, Pool
+from skbus.skbuff import SkBuff
+from skbus.sysctl import Sysctl
+from skbus.timer import Timer
+
+INADDR_ANY: Final = b"\0\0\0\0"
+INADDR_BROADCAST: Final = b"\xff\xff\xff\xff"
+IPPROTO_UDP: Final = 17
+RTN_BROADCAST: Final = 3
+IP_HLEN: Final = 20
+
+SOCK_BINDADDR_LOCK: Final = 4
+SOCK_BINDPORT_LOCK: Final = 8
+
+# IP_MTU_DISCOVER (include/uapi/linux/in.h)
+IP_PMTUDISC_DONT: Final = 0
+IP_PMTUDISC_WANT: Final = 1
+IP_PMTUDISC_DO: Final = 2
+IP_PMTUDISC_PROBE: Final = 3
+IP_PMTUDISC_INTERFACE: Final = 4
+IP_PMTUDISC_OMIT: Final = 5
+
+SK_REUSEADDR: Final = 1
+SK_REUSEPORT: Final = 2
+
+
+class UdpSock:
+    """`struct udp_sock`: one socket. Everything in it could be written down."""
+
+    __slots__ = (
+        "broadcast",
+        "cork",
+        "freebind",
+        "gso_size",
+        "inet_daddr",
+        "inet_dport",
+        "inet_num",
+        "inet_rcv_saddr",
+        "inet_saddr",
+        "mc_addr",
+        "mc_index",
+        "mc_loop",
+        "mc_ttl",
+        "no_check",
+        "options",
+        "pmtudisc",
+        "recverr",
+        "reuse",
+        "sk",
+        "sk_bound_dev_if",
+        "sk_drops",
+        "sk_rcvbuf",
+        "sk_rmem_alloc",
+        "sk_shutdown",
+        "sk_userlocks",
+        "tos",
+        "uc_ttl",
+    )
+
+    def __init__(self, sk: int, rcvbuf: int) -> None:
+        self.sk = sk
+        self.inet_saddr = INADDR_ANY
+        self.inet_rcv_saddr = INADDR_ANY
+        self.inet_num = 0
+        """The local port; 0 while the socket has none."""
+        self.inet_daddr = INADDR_ANY
+        self.inet_dport = 0
+        """The peer's port; the socket is connected where inet_daddr is set."""
+        self.sk_bound_dev_if = 0
+        self.reuse = 0
+        self.sk_userlocks = 0
+        self.sk_shutdown = 0
+        self.sk_rcvbuf = rcvbuf
+        self.sk_rmem_alloc = 0
+        self.sk_drops = 0
+        self.broadcast = False
+        self.no_check = False
+        self.recverr = False
+        self.freebind = False
+        self.pmtudisc = IP_PMTUDISC_WANT
+        self.tos = 0
+        self.uc_ttl = -1
+        self.mc_ttl = 1
+        self.mc_loop = True
+        self.mc_index = 0
+        self.mc_addr = INADDR_ANY
+        self.gso_size = 0
+        self.cork = False
+        self.options: dict[tuple[int, int], int] = {}
+        """Options that are kept for getsockopt, and do nothing here."""
+
+    def connected(self) -> bool:
+        """`sk_state == TCP_ESTABLISHED`"""
+        return self.inet_daddr != INADDR_ANY
+
+
+class Dst(NamedTuple):
+    """A route that ip told (`RouteRet`), until `expires` or a newer genid."""
+
+    saddr: bytes
+    daddr: bytes
+    oif: int
+    mtu: int
+    rt_type: int
+    expires: int
+
+
+RouteKey = tuple[bytes, bytes, int]
+"""(daddr, saddr, oif)"""
+
+
+class Waiter(NamedTuple):
+    """Someone who waits for a route: a datagram, or a connect."""
+
+    skb: SkBuff | None
+    item: Any
+    """`Connect`, where skb is None."""
+    daddr: bytes
+    dport: int
+
+
+class RouteRequest:
+    """A question to ip that is not answered yet."""
+
+    __slots__ = ("key", "req", "timer", "tos", "waiters")
+
+    def __init__(self, req: int, key: RouteKey) -> None:
+        self.req = req
+        self.key = key
+        self.tos = 0
+        self.waiters: deque[Waiter] = deque()
+        self.timer: Timer[Any] | None = None
+
+
+class InDevice(NamedTuple):
+    """One address of ours, as ip told it."""
+
+    ifindex: int
+    dev: str
+    prefixlen: int
+    broadcast: bytes
+    mtu: int
+
+
+class UdpNet(Net):
+    """`struct net`, with what udp adds to it."""
+
+    def __init__(
+        self,
+        name: str = "udp",
+        *,
+        rand: Random,
+        pool: Pool,
+        alloc: Allocator | None = None,
+        sysctl: Sysctl | None = None,
+        epoch: int = 1,
+    ) -> None:
+        super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
+        self.socks: dict[int, UdpSock] = {}
+        # udp_table
+        self.ports: dict[int, list[UdpSock]] = {}
+        """All sockets by local port."""
+        self.hash2: dict[tuple[bytes, int], list[UdpSock]] = {}
+        """Unconnected sockets by bound address and port, the latest first."""
+        self.hash4: dict[tuple[bytes, int, bytes, int], list[UdpSock]] = {}
+        """Connected sockets by local and peer address and port."""
+        self.udp_ehash_secret = rand.getrandbits(88) | 1
+        # routes
+        self.rt_genid = 0
+        self.dst_cache: dict[RouteKey, Dst] = {}
+        self.requests: dict[int, RouteRequest] = {}
+        self.asked: dict[RouteKey, int] = {}
+        self.next_req = 0
+        self.pending = 0
+        """Waiters of all requests together."""
+        # addresses
+        self.addrs: dict[bytes, InDevice] = {}
+        self.broadcasts: dict[bytes, int] = {}
+        self.dev_by_name: dict[str, int] = {}

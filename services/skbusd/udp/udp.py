@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""Receiving (`net/ipv4/udp.c`).
+
+    ip -> udp_rcv -> __udp4_lib_rcv -> __udp4_lib_lookup -> udp_queue_rcv_skb
+        -> socket: sk_data_ready
+
+ICMP errors come by `udp_err`. RFC 768; RFC 1122 4.1.
+"""
+
+import struct
+from errno import (
+    ECONNREFUSED,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EMSGSIZE,
+    ENETUNREACH,
+    ENONET,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPROTO,
+)
+from typing import Final
+
+from skbus.abi import (
+    DataReadyCb,
+    ErrHandler,
+    IcmpSendCb,
+    InetdevEvent,
+    RcvCb,
+    Recvmsg,
+    SkErrorReport,
+)
+from skbus.checksum import csum_tcpudp_nofold
+from skbus.headers.icmp import (
+    ICMP_DEST_UNREACH,
+    ICMP_FRAG_NEEDED,
+    ICMP_PARAMETERPROB,
+    ICMP_PORT_UNREACH,
+    ICMP_SOURCE_QUENCH,
+    NR_ICMP_UNREACH,
+)
+from skbus.headers.udp import UDP_HLEN
+from skbus.pool import PoolError
+from skbus.pskb import pskb_may_pull, skb_checksum
+from skbus.skbuff import (
+    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
+    SKB_GSO_UDP_L4,
+    SkBuff,
+)
+from skbusd.udp import route, table
+from skbusd.udp.netns import (
+    INADDR_BROADCAST,
+    IP_PMTUDISC_DONT,
+    IPPROTO_UDP,
+    InDevice,
+    UdpNet,
+    UdpSock,
+)
+
+SKB_TRUESIZE: Final = 256
+"""Charged to the receive buffer with each datagram, so that empty ones are bounded too; the
+socket layer charges the same."""
+_QUOTE: Final = 576
+_UDP: Final = struct.Struct("!HHHH")
+
+_ICMP_ERR_CONVERT: Final = (
+    (ENETUNREACH, False),  # ICMP_NET_UNREACH
+    (EHOSTUNREACH, False),  # ICMP_HOST_UNREACH
+    (ENOPROTOOPT, True),  # ICMP_PROT_UNREACH
+    (ECONNREFUSED, True),  # ICMP_PORT_UNREACH
+    (EMSGSIZE, False),  # ICMP_FRAG_NEEDED
+    (EOPNOTSUPP, False),  # ICMP_SR_FAILED
+    (ENETUNREACH, True),  # ICMP_NET_UNKNOWN
+    (EHOSTDOWN, True),  # ICMP_HOST_UNKNOWN
+    (ENONET, True),  # ICMP_HOST_ISOLATED
+    (ENETUNREACH, True),  # ICMP_NET_ANO
+    (EHOSTUNREACH, True),  # ICMP_HOST_ANO
+    (ENETUNREACH, False),  # ICMP_NET_UNR_TOS
+    (EHOSTUNREACH, False),  # ICMP_HOST_UNR_TOS
+    (EHOSTUNREACH, True),  # ICMP_PKT_FILTERED
+    (EHOSTUNREACH, True),  # ICMP_PREC_VIOLATION
+    (EHOSTUNREACH, True),  # ICMP_PREC_CUTOFF
+)
+"""`icmp_err_convert`: errno, and whether it is an error for a connected socket."""
+
+
+# ---- receiving ---------------------------------------------------------------------------
+
+
+def udp_rcv(net: UdpNet, skb: SkBuff) -> None:
+    """A UDP datagram from ip (RFC 768); `data` is at the UDP header."""
+    if net.tracing:
+        net.trace("udp_rcv", skb, len=skb.len)
+    cb = skb.cb
+    assert isinstance(cb, RcvCb)
+    size = len(skb.head) - skb.data + skb.data_len
+    if size < UDP_HLEN or (
+        len(skb.head) - skb.data < UDP_HLEN and not pskb_may_pull(net, skb, UDP_HLEN)
+    ):
+        _udp_error(net, skb, "PKT_TOO_SMALL")
+        return
+    sport, dport, ulen, check = _UDP.unpack_from(skb.head, skb.data)
+    if ulen != size and not skb.gso_size:
+        if ulen > size or ulen < UDP_HLEN:
+            _udp_error(net, skb, "PKT_TOO_SMALL")
+            return
+        skb.trim(ulen)
+    if check and skb.ip_summed not in (CHECKSUM_UNNECESSARY, CHECKSUM_PARTIAL):
+        pseudo = csum_tcpudp_nofold(cb.saddr, cb.daddr, ulen, IPPROTO_UDP)
+        total = skb_checksum(net, skb, skb.data, pseudo)
+        if total is None:
+            _udp_error(net, skb, "SKBUS_STALE_PLACE")
+            return
+        if total % 0xFFFF:
+            net.mib["UdpInCsumErrors"] += 1
+            _udp_error(net, skb, "UDP_CSUM")
+            return
+    udp4_lib_rcv(net, skb, cb, sport, dport)
+
+
+def _udp_error(net: UdpNet, skb: SkBuff, reason: str) -> None:
+    net.mib["UdpInErrors"] += 1
+    net.kfree_skb(skb, reason)
+
+
+def udp4_lib_rcv(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -> None:
+    """`__udp4_lib_rcv`: to the socket, to all of them, or to nobody (RFC 1122 4.1.3.1)."""
+    saddr, daddr, _, _, _ = cb
+    if net.tracing:
+        net.trace("__udp4_lib_rcv", skb, sport=sport, dport=dport)
+    if daddr in net.broadcasts or daddr == INADDR_BROADCAST or daddr[0] & 0xF0 == 0xE0:
+        udp4_lib_mcast_deliver(net, skb, cb, sport, dport)
+        return
+    sk = table.udp4_lib_lookup(net, saddr, sport, daddr, dport, skb.skb_iif)
+    if sk is None:
+        net.mib["UdpNoPorts"] += 1
+        _send_port_unreach(net, skb, cb)
+        net.kfree_skb(skb, "NO_SOCKET")
+        return
+    if skb.gso_size:
+        udp_rcv_segment(net, sk, skb, cb, sport, dport)
+    else:
+        udp_queue_rcv_skb(net, sk, skb, cb, sport, dport)
+
+
+def _send_port_unreach(net: UdpNet, skb: SkBuff, cb: RcvCb) -> None:
+    """Have ip tell the sender. What goes to ip is a copy of as much as ICMP quotes."""
+    if skb.network_header < 0 or not pskb_may_pull(net, skb, min(skb.len, _QUOTE)):
+        return
+    copy = net.skb_clone(skb)
+    copy.frags = ()
+    copy.data_len = 0
+    copy.gso_size = 0
+    copy.cb = IcmpSendCb(ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0)
+    net.call_skb("ip", "icmp_send", copy)
+
+
+def udp4_lib_mcast_deliver(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -> None:
+    """`__udp4_lib_mcast_deliver`: a broadcast or multicast goes to every socket that fits; the
+    last one gets the skb itself, the others a copy."""
+    socks = table.udp_mcast_socks(net, cb.saddr, sport, cb.daddr, dport, skb.skb_iif)
+    if not socks:
+        net.mib["UdpIgnoredMulti"] += 1
+        net.consume_skb(skb)
+        return
+    for sk in socks[:-1]:
+        try:
+            data = net.pool.gather(skb.frags)
+        except PoolError:
+            break
+        copy = net.skb_clone(skb)
+        copy.head = skb.head + data
+        copy.frags = ()
+        copy.data_len = 0
+        copy.lent = False
+        udp_queue_rcv_skb(net, sk, copy, cb, sport, dport)
+    udp_queue_rcv_skb(net, socks[-1], skb, cb, sport, dport)
+
+
+def udp_rcv_segment(
+    net: UdpNet, sk: UdpSock, skb: SkBuff, cb: RcvCb, sport: int, dport: int
+) -> None:
+    """A super-segment (UDP_SEGMENT over the loopback, or a device that merged) is datagrams
+    again. They are copies: each may end at another time."""
+    if not skb.gso_type & SKB_GSO_UDP_L4:
+        _udp_error(net, skb, "NOT_SPECIFIED")
+        return
+    try:
+        data = net.skb_bytes(skb)[UDP_HLEN:]
+    except PoolError:
+        _udp_error(net, skb, "SKBUS_STALE_PLACE")
+        return
+    header = skb.head[: skb.data + UDP_HLEN]
+    for at in range(0, len(data), skb.gso_size):
+        part = net.skb_clone(skb)
+        part.head = header + data[at : at + skb.gso_size]
+        part.frags = ()
+        part.data_len = part.gso_size = part.gso_segs = part.gso_type = 0
+        part.lent = False
+        udp_queue_rcv_skb(net, sk, part, cb, sport, dport)
+    net.consume_skb(skb)
+
+
+def udp_queue_rcv_skb(
+    net: UdpNet, sk: UdpSock, skb: SkBuff, cb: RcvCb, sport: int, dport: int
+) -> None:
+    """One datagram for one socket, if there is room in its receive buffer."""
+    skb.data += UDP_HLEN
+    size = len(skb.head) - skb.data + skb.data_len + SKB_TRUESIZE
+    if net.tracing:
+        net.trace("udp_queue_rcv_skb", skb, sk=sk.sk, rmem=sk.sk_rmem_alloc)
+    if sk.sk_rmem_alloc and sk.sk_rmem_alloc + size > sk.sk_rcvbuf:
+        sk.sk_drops += 1
+        net.mib["UdpRcvbufErrors"] += 1
+        _udp_error(net, skb, "SOCKET_RCVBUFF")
+        return
+    sk.sk_rmem_alloc += size
+    skb.cb = DataReadyCb(sk.sk, cb.saddr, sport, cb.daddr, dport, skb.skb_iif, 0, 0)
+    net.call_skb("socket", "sk_data_ready", skb)
+
+
+def udp_recvmsg(net: UdpNet, item: Recvmsg) -> None:
+    """The application took one datagram of `copied` bytes (`udp_rmem_release`)."""
+    net.mib["UdpInDatagrams"] += 1
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        sk.sk_rmem_alloc = max(0, sk.sk_rmem_alloc - item.copied - SKB_TRUESIZE)
+
+
+# ---- errors ------------------------------------------------------------------------------
+
+
+def udp_err(net: UdpNet, item: ErrHandler) -> None:
+    """`__udp4_lib_err`: an ICMP error about a datagram of ours (RFC 1122 4.1.3.3).
+
+    It reaches a connected socket if it is hard, and any socket with IP_RECVERR.
+    """
+    if net.tracing:
+        net.trace("udp_err", type=item.type, code=item.code, daddr=item.daddr)
+    if len(item.payload) < UDP_HLEN or len(item.saddr) != 4 or len(item.daddr) != 4:
+        net.mib["IcmpInErrors"] += 1
+        return
+    sport, dport, _, _ = _UDP.unpack_from(item.payload)
+    if item.type == ICMP_DEST_UNREACH and item.code == ICMP_FRAG_NEEDED and item.info:
+        route.ipv4_sk_update_pmtu(net, item.daddr, item.info)
+    sk = table.udp4_lib_lookup(net, item.daddr, dport, item.saddr, sport, 0)
+    if sk is None:
+        net.mib["IcmpInErrors"] += 1
+        return
+    err, hard = EHOSTUNREACH, False
+    if item.type == ICMP_SOURCE_QUENCH:
+        return
+    if item.type == ICMP_PARAMETERPROB:
+        err, hard = EPROTO, True
+    elif item.type == ICMP_DEST_UNREACH:
+        if item.code > NR_ICMP_UNREACH:
+            return
+        err, hard = _ICMP_ERR_CONVERT[item.code]
+        if item.code == ICMP_FRAG_NEEDED:
+            if sk.pmtudisc == IP_PMTUDISC_DONT:
+                return
+            hard = True
+    if not sk.recverr and not (hard and sk.connected()):
+        return
+    net.call("socket", "sk_error_report", SkErrorReport(sk.sk, err, False))
+
+
+# ---- addresses ---------------------------------------------------------------------------
+
+
+def inetdev_event(net: UdpNet, item: InetdevEvent) -> None:
+    """An address of ours came or went."""
+    if net.tracing:
+        net.trace("inetdev_event", dev=item.dev, addr=item.addr, up=item.up)
+    if item.up:
+        net.addrs[item.addr] = InDevice(
+            item.ifindex, item.dev, item.prefixlen, item.broadcast, item.mtu
+        )
+        net.dev_by_name[item.dev] = item.ifindex
+    else:
+        net.addrs.pop(item.addr, None)
+    net.broadcasts = {
+        d.broadcast: d.ifindex for d in net.addrs.values() if d.broadcast and d.dev != "lo"
+    }

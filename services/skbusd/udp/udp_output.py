@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Sending (`udp_sendmsg`, `udp_send_skb` of `net/ipv4/udp.c`).
+
+    socket -> udp_sendmsg (-> ip_route_output_flow) -> udp_send_skb -> ip: ip_send_skb
+
+RFC 768; RFC 1122 4.1.3. The payload's slots go with the skb, and nic gives them back.
+"""
+
+import struct
+from errno import (
+    EACCES,
+    EBADF,
+    EDESTADDRREQ,
+    EINVAL,
+    EIO,
+    EMSGSIZE,
+    ENOBUFS,
+    EOPNOTSUPP,
+    EPIPE,
+)
+from typing import Final
+
+from skbus.abi import SkWriteSpace, UdpSendmsgCb, XmitCb
+from skbus.checksum import csum_tcpudp_nofold
+from skbus.headers.udp import CSUM_OFFSET, UDP_HLEN
+from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4, SkBuff
+from skbusd.udp import datagram, route, table
+from skbusd.udp.netns import (
+    INADDR_ANY,
+    IP_HLEN,
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_DONT,
+    IP_PMTUDISC_OMIT,
+    IP_PMTUDISC_PROBE,
+    IPPROTO_UDP,
+    RTN_BROADCAST,
+    Dst,
+    UdpNet,
+    UdpSock,
+    Waiter,
+)
+
+UDP_MAX: Final = 65535 - IP_HLEN - UDP_HLEN
+UDP_MAX_SEGMENTS: Final = 128
+MSG_OOB: Final = 0x1
+_SEND_SHUTDOWN: Final = 2
+_UDP: Final = struct.Struct("!HHHH")
+
+
+def udp_sendmsg(net: UdpNet, skb: SkBuff) -> None:
+    """One datagram of an application: where to, from where, and is it allowed?"""
+    cb = skb.cb
+    assert isinstance(cb, UdpSendmsgCb)
+    if net.tracing:
+        net.trace("udp_sendmsg", skb, sk=cb.sk, len=skb.len)
+    sk = net.socks.get(cb.sk)
+    if sk is None:
+        _refuse(net, skb, cb, EBADF)
+        return
+    daddr = cb.addr
+    dport = cb.port
+    err = 0
+    if not daddr:
+        daddr = sk.inet_daddr
+        dport = sk.inet_dport
+        if daddr == INADDR_ANY:
+            err = EDESTADDRREQ
+    elif len(daddr) != 4 or not 0 < dport <= 65535:
+        err = EINVAL
+    if len(skb.head) - skb.data + skb.data_len > UDP_MAX:
+        err = EMSGSIZE
+    elif cb.flags & MSG_OOB:
+        err = EOPNOTSUPP
+    elif sk.sk_shutdown & _SEND_SHUTDOWN:
+        err = EPIPE
+    elif not err and not sk.inet_num:
+        err = table.udp_lib_get_port(net, sk, INADDR_ANY, 0)
+    if err:
+        _refuse(net, skb, cb, err)
+        return
+    key = datagram.route_key(sk, daddr)
+    dst = net.dst_cache.get(key)
+    if dst is None or dst.expires <= net.now:
+        if route.ip_route_output_flow(net, key, cb.tos, Waiter(skb, None, daddr, dport)):
+            net.mib["UdpSndbufErrors"] += 1
+            _refuse(net, skb, cb, ENOBUFS)
+        return
+    udp_send_skb(net, sk, skb, dst, dport, cb)
+
+
+def udp_sendmsg_route(net: UdpNet, waiter: Waiter, err: int, dst: Dst | None) -> None:
+    """The route is known, or there is none: go on with a datagram that waited."""
+    skb = waiter.skb
+    assert skb is not None
+    cb = skb.cb
+    assert isinstance(cb, UdpSendmsgCb)
+    sk = net.socks.get(cb.sk)
+    if sk is None:
+        _refuse(net, skb, cb, EBADF)
+    elif err or dst is None:
+        _refuse(net, skb, cb, err, "IP_OUTNOROUTES")
+    else:
+        udp_send_skb(net, sk, skb, dst, waiter.dport, cb)
+
+
+def _refuse(
+    net: UdpNet, skb: SkBuff, cb: UdpSendmsgCb, err: int, reason: str = "NOT_SPECIFIED"
+) -> None:
+    if net.tracing:
+        net.trace("udp_sendmsg", skb, sk=cb.sk, err=err)
+    net.kfree_skb(skb, reason, err=err)
+    datagram.sk_ret(net, cb.sk, cb.req, err)
+
+
+def _dont_fragment(sk: UdpSock, length: int, mtu: int) -> bool:
+    """`ip_dont_fragment`: IP_PMTUDISC_WANT, the default, sets DF on what fits."""
+    mode = sk.pmtudisc
+    if mode in (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE):
+        return True
+    return mode not in (IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT) and length <= mtu
+
+
+def _udp_gso(sk: UdpSock, skb: SkBuff, size: int, mtu: int) -> int:
+    """UDP_SEGMENT: one skb that stands for many datagrams. Returns an errno, 0 for success."""
+    gso_size = sk.gso_size
+    if gso_size + UDP_HLEN + IP_HLEN > mtu:
+        return EINVAL
+    if size > gso_size * UDP_MAX_SEGMENTS:
+        return EINVAL
+    if sk.no_check:
+        return EIO
+    skb.gso_size = gso_size
+    skb.gso_segs = -(-size // gso_size)
+    skb.gso_type = SKB_GSO_UDP_L4
+    return 0
+
+
+def udp_send_skb(
+    net: UdpNet, sk: UdpSock, skb: SkBuff, dst: Dst, dport: int, cb: UdpSendmsgCb
+) -> None:
+    """Put the UDP header in front, and hand the datagram to ip.
+
+    The checksum is left to the device, with the pseudo-header's sum in its field; ip fills it in
+    where the datagram must be cut. It goes with each datagram (RFC 1122 4.1.3.4).
+    """
+    size = len(skb.head) - skb.data + skb.data_len
+    length = size + UDP_HLEN
+    mtu = dst.mtu
+    err = 0
+    if dst.rt_type == RTN_BROADCAST and not sk.broadcast:
+        err = EACCES
+    elif sk.gso_size and size > sk.gso_size:
+        err = _udp_gso(sk, skb, size, mtu)
+    elif sk.pmtudisc == IP_PMTUDISC_DO and length + IP_HLEN > mtu:
+        err = EMSGSIZE
+    if err:
+        _refuse(net, skb, cb, err)
+        return
+    saddr = sk.inet_saddr if sk.inet_saddr != INADDR_ANY else dst.saddr
+    if sk.no_check:
+        check = 0
+        skb.ip_summed = CHECKSUM_NONE
+    else:
+        check = csum_tcpudp_nofold(saddr, dst.daddr, length, IPPROTO_UDP)
+        skb.ip_summed = CHECKSUM_PARTIAL
+    head = skb.head
+    skb.head = _UDP.pack(sk.inet_num, dport, length, check) + (
+        head[skb.data :] if skb.data else head
+    )
+    skb.data = skb.transport_header = 0
+    skb.network_header = skb.mac_header = -1
+    if skb.ip_summed:
+        skb.csum_start = 0
+        skb.csum_offset = CSUM_OFFSET
+    if dst.daddr[0] & 0xF0 == 0xE0:
+        ttl = sk.mc_ttl
+        oif = dst.oif
+    else:
+        oif = dst.oif if dst.rt_type == RTN_BROADCAST else sk.sk_bound_dev_if
+        ttl = cb.ttl or (sk.uc_ttl if sk.uc_ttl > 0 else 0)
+    df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN, mtu)
+    skb.cb = XmitCb(saddr, dst.daddr, IPPROTO_UDP, cb.tos or sk.tos, ttl, df, oif, b"")
+    if net.tracing:
+        net.trace("udp_send_skb", skb, saddr=saddr, daddr=dst.daddr, dport=dport, len=length)
+    net.mib["UdpOutDatagrams"] += skb.gso_segs or 1
+    net.call_skb("ip", "ip_send_skb", skb)
+    if cb.req:
+        datagram.sk_ret(net, cb.sk, cb.req, 0)
+    else:
+        net.call("socket", "sk_write_space", SkWriteSpace(cb.sk, size, 0))

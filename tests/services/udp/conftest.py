@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+from collections.abc import Iterator
+
+import pytest
+
+from skbus.testing.udphost import UdpHost
+
+
+@pytest.fixture
+def host() -> Iterator[UdpHost]:
+    h = UdpHost()
+    yield h
+    h.check()
