@@ -116,7 +116,8 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.tcp_keepalive_probes": _spec(9, 1, 127),
     "net.ipv4.tcp_ecn": _spec(2, 0, 5),
     "net.ipv4.tcp_ecn_fallback": _spec(1, 0, 1),
-    "net.ipv4.tcp_fastopen": _spec(1, 0, 0xFFFF),
+    "net.ipv4.tcp_ecn_option": _spec(2, 0, 3, "Accurate ECN's option: 2: at every change"),
+    "net.ipv4.tcp_fastopen": _spec(1, 0),
     "net.ipv4.tcp_fastopen_blackhole_timeout_sec": _spec(0, 0),
     "net.ipv4.tcp_fastopen_key": Spec("", doc="key of the Fast Open cookies, hex"),
     "net.ipv4.tcp_congestion_control": Spec("cubic"),
@@ -165,6 +166,16 @@ SPECS: Final[dict[str, Spec]] = {
 }
 
 
+def _number(field: object) -> int:
+    """As `proc_get_long` reads one: decimal, 0x hexadecimal or 0 octal. ValueError."""
+    if isinstance(field, int):
+        return field
+    if not isinstance(field, str):
+        raise ValueError
+    octal = len(field) > 1 and field[0] == "0" and field.isdigit()
+    return int(field, 8 if octal else 0)
+
+
 class Sysctl(dict[str, Any]):
     """The sysctls of one process. Reading an unknown name raises KeyError."""
 
@@ -195,7 +206,7 @@ class Sysctl(dict[str, Any]):
         else:
             fields = [value]
         try:
-            numbers = [int(f) if isinstance(f, (int, str)) else int("") for f in fields]
+            numbers = [_number(f) for f in fields]
         except ValueError:
             raise SysctlError(f"{name} takes {want} number(s), not {value!r}") from None
         if len(numbers) != want:
