@@ -25,7 +25,7 @@ import time as _time
 import warnings as _warnings
 from collections import deque as _deque
 from collections.abc import Callable, Iterable
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from skbus.client import Client, get_client, os_error
 from skbus.rundir import RunDir
@@ -38,7 +38,11 @@ _TYPE_MASK: Final = 0xF
 _GLOBAL_DEFAULT: Final = object()
 
 Address = Any
-Buffer = bytes | bytearray | memoryview
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+else:
+    Buffer = Any
 
 _default_timeout: float | None = None
 
