@@ -350,7 +350,11 @@ def _offloaded(net: NicNet, skb: SkBuff) -> bool:
     if skb.gso_size and skb.gso_type & SKB_GSO_UDP_L4 and not device.gso_udp:
         return False
     start = skb.csum_start
-    return start - skb.data >= 14 and start + skb.csum_offset + 2 <= len(skb.head)
+    return (
+        14 <= start - skb.data <= 0xFFFF
+        and 0 <= skb.csum_offset <= len(skb.head) - start - 2
+        and 0 <= skb.gso_size <= 0xFFFF
+    )
 
 
 def _xmit_segments(net: NicNet, skb: SkBuff) -> bool:

@@ -52,6 +52,7 @@ class GroFlow:
         "mss",
         "next_seq",
         "payload",
+        "room",
         "skb",
     )
 
@@ -67,9 +68,11 @@ class GroFlow:
         self.next_seq = (seq + self.payload) & 0xFFFFFFFF
         self.id = id_
         """The IP identification of the last segment, -1 where it does not matter (DF)."""
+        self.room = MAX_SKB_FRAGS - len(skb.frags) - (len(skb.head) > hlen)
+        """How many frags may be added."""
         self.flags = 0
         self.frags: list[Frag] = []
-        self.count = 1
+        self.count = skb.gso_segs or 1
 
 
 def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: "list[SkBuff]") -> None:
@@ -164,7 +167,7 @@ def skb_gro_receive(
         or (skb.gso_size and skb.gso_size != flow.mss)
         or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
         or flow.hlen + flow.payload + payload > _MAX_LEN
-        or len(flow.skb.frags) + len(flow.frags) + len(skb.frags) + 1 > MAX_SKB_FRAGS
+        or len(flow.frags) + len(skb.frags) + bool(linear) > flow.room
         or not _valid(net, skb, hlen, payload)
     ):
         return False

@@ -43,7 +43,7 @@ def skb_gso_segment(net: NicNet, skb: SkBuff) -> list[SkBuff]:
     skb cannot be cut; StalePlaceError where its payload is gone.
     """
     frame = net.skb_bytes(skb)
-    if not skb.gso_size or skb.gso_segs == 1:
+    if skb.gso_size <= 0 or skb.gso_segs == 1:
         if skb.ip_summed == CHECKSUM_PARTIAL:
             frame = skb_checksum_help(frame, skb.csum_start - skb.data, skb.csum_offset)
         return [_segment(net, skb, frame)]

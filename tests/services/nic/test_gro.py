@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: MIT
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skbus.headers import ipv4, tcp
+from skbus.skbuff import (
+    CHECKSUM_NONE,
+    CHECKSUM_PARTIAL,
+    MAX_SKB_FRAGS,
+    SKB_GSO_TCPV4,
+)
+from skbus.testing.nicrig import NicRig, checksums_right, data, datagram, segment, vnet
+from skbusd.nic.gso import skb_gso_segment
+
+MSS = 1000
+
+
+def train(n: int, last: int = MSS, seq: int = 1000, **fields: Any) -> list[bytes]:
+    """n segments of MSS bytes, the last of `last`."""
+    return [
+        segment(
+            data(MSS if i < n - 1 else last, i),
+            seq=(seq + i * MSS) & 0xFFFFFFFF,
+            id=i + 1,
+            **fields,
+        )
+        for i in range(n)
+    ]
+
+
+def test_a_train_becomes_one_super_segment() -> None:
+    rig = NicRig()
+    (skb,) = rig.receive(*train(10, last=300))
+    assert skb.data_len == 9300
+    assert (skb.gso_size, skb.gso_segs, skb.gso_type) == (MSS, 10, SKB_GSO_TCPV4)
+    assert (skb.ip_summed, skb.csum_start, skb.csum_offset) == (CHECKSUM_PARTIAL, 34, 16)
+    assert rig.net.pool.gather(skb.frags) == b"".join(data(MSS, i) for i in range(9)) + data(300, 9)
+    ip = ipv4.parse(skb.head, 14)
+    assert ip.tot_len == 52 + 9300
+    assert ipv4.ip_fast_csum_ok(skb.head, 14, 20)
+    assert tcp.parse(skb.head, 34).seq == 1000
+    assert rig.net.mib["DevGroPackets"] == 1
+    assert rig.net.mib["DevGroMerged"] == 9
+    assert rig.net.skb_consumed == 9
+    assert rig.conserved()
+
+
+def test_cut_again_it_is_the_train_that_came() -> None:
+    rig = NicRig()
+    frames = train(10, last=300)
+    frames[-1] = segment(data(300, 9), seq=1000 + 9 * MSS, id=10, flags=0x18)
+    (skb,) = rig.receive(*frames)
+    skb.data = 0
+    segments = [seg.head for seg in skb_gso_segment(rig.net, skb)]
+    assert segments == frames
+    assert all(checksums_right(frame) for frame in segments)
+
+
+def test_sequence_numbers_wrap() -> None:
+    rig = NicRig()
+    (skb,) = rig.receive(*train(4, seq=2**32 - 1500))
+    assert skb.gso_segs == 4
+
+
+def test_fin_and_psh_of_the_last_are_kept() -> None:
+    rig = NicRig()
+    frames = train(2)
+    frames.append(segment(data(10), seq=1000 + 2 * MSS, flags=0x19))
+    (skb,) = rig.receive(*frames)
+    assert tcp.parse(skb.head, 34).flags == 0x19
+    assert skb.gso_segs == 3
+
+
+def test_psh_ends_a_super_segment() -> None:
+    rig = NicRig()
+    frames = train(6)
+    frames[2] = segment(data(MSS, 2), seq=1000 + 2 * MSS, flags=0x18)
+    assert [skb.gso_segs for skb in rig.receive(*frames)] == [3, 3]
+
+
+def test_a_short_segment_ends_a_super_segment() -> None:
+    rig = NicRig()
+    frames = [segment(data(n), seq=seq) for n, seq in ((1000, 0), (500, 1000), (1000, 1500))]
+    assert [skb.data_len for skb in rig.receive(*frames)] == [1500, 1000]
+
+
+def test_a_longer_segment_is_not_joined() -> None:
+    rig = NicRig()
+    frames = [segment(data(1000), seq=0), segment(data(1400), seq=1000)]
+    assert [skb.data_len for skb in rig.receive(*frames)] == [1000, 1400]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"seq": 1000 + MSS + 1},
+        {"ack": 2},
+        {"window": 501},
+        {"tos": 3},
+        {"ttl": 63},
+        {"frag_off": 0, "id": 1},
+        {"flags": 0x90},
+        {"flags": 0x50},
+        {"options": b"\x01\x01\x08\x0a\0\0\0\5\0\0\0\2"},
+        {"options": b""},
+        {"sport": 5001},
+    ],
+)
+def test_what_differs_is_not_joined(fields: dict[str, Any]) -> None:
+    rig = NicRig()
+    second = segment(data(MSS), **{"seq": 1000 + MSS, **fields})
+    got = rig.receive(segment(data(MSS), seq=1000), second)
+    assert [skb.data_len for skb in got] == [MSS, MSS]
+    assert rig.net.mib["DevGroMerged"] == 0
+
+
+@pytest.mark.parametrize("frag_off", [0, ipv4.IP_DF])
+def test_without_df_the_id_must_go_on(frag_off: int) -> None:
+    rig = NicRig()
+    frames = [segment(data(MSS, i), seq=i * MSS, id=7, frag_off=frag_off) for i in range(2)]
+    assert len(rig.receive(*frames)) == (1 if frag_off else 2)
+    frames = [segment(data(MSS, i), seq=i * MSS, id=7 + i, frag_off=frag_off) for i in range(2)]
+    assert len(rig.receive(*frames)) == 1
+
+
+def test_pure_acks_and_syns_are_passed_one_by_one_and_do_not_overtake() -> None:
+    rig = NicRig()
+    frames = [
+        segment(data(MSS), seq=1000),
+        segment(seq=2000, ack=5),
+        segment(seq=2000, ack=6),
+        segment(data(MSS), seq=2000, ack=6),
+        segment(seq=3000, flags=0x02),
+    ]
+    got = rig.receive(*frames)
+    assert [tcp.parse(skb.head, 34).ack_seq for skb in got] == [1, 5, 6, 6, 1]
+
+
+def test_flows_are_kept_apart_and_in_the_order_of_their_beginning() -> None:
+    rig = NicRig()
+    frames = []
+    for i in range(4):
+        frames += [
+            segment(data(MSS, i), seq=i * MSS, sport=1),
+            segment(data(MSS, 9 + i), seq=i * MSS, sport=2),
+        ]
+    a, b = rig.receive(*frames)
+    assert (a.gso_segs, b.gso_segs) == (4, 4)
+    assert tcp.parse(a.head, 34).source == 1
+    assert rig.net.pool.gather(b.frags) == b"".join(data(MSS, 9 + i) for i in range(4))
+
+
+def test_nothing_is_held_beyond_the_batch() -> None:
+    rig = NicRig()
+    assert len(rig.receive(segment(data(MSS), seq=1000))) == 1
+    assert rig.core.held() == 0
+    assert len(rig.receive(segment(data(MSS), seq=2000))) == 1
+
+
+def test_limits_of_frags_and_of_length() -> None:
+    rig = NicRig()
+    got = rig.receive(*train(MAX_SKB_FRAGS + 3))
+    assert [len(skb.frags) for skb in got] == [MAX_SKB_FRAGS, 3]
+    rig = NicRig()
+    frames = [
+        segment(data(16000, i), seq=1000 + i * 16000) for i in range(5)
+    ]  # 64000 fit into one IP packet
+    got = rig.receive(*frames)
+    assert [skb.data_len for skb in got] == [64000, 16000]
+
+
+def test_super_segments_of_the_sender_are_joined() -> None:
+    rig = NicRig()
+    frames = [segment(data(4 * MSS, i), seq=1000 + i * 4 * MSS) for i in range(3)]
+    (skb,) = rig.receive(*frames, vnet=vnet(flags=1, gso_type=1, gso_size=MSS))
+    assert (skb.gso_segs, skb.data_len, len(skb.frags)) == (12, 12 * MSS, 3)
+    assert rig.conserved()
+
+
+def test_a_super_segment_with_a_short_tail_is_the_end() -> None:
+    rig = NicRig()
+    frames = [segment(data(4500), seq=1000), segment(data(4000), seq=5500)]
+    got = rig.receive(*frames, vnet=vnet(flags=1, gso_type=1, gso_size=MSS))
+    assert [skb.data_len for skb in got] == [4500, 4000]
+
+
+def test_small_linear_segments_are_joined() -> None:
+    rig = NicRig()
+    frames = [segment(data(100, i), seq=1000 + i * 100) for i in range(5)]
+    (skb,) = rig.receive(*frames)
+    assert len(skb.head) == 66
+    assert rig.net.pool.gather(skb.frags) == b"".join(data(100, i) for i in range(5))
+    assert skb.data_len == 500
+
+
+@pytest.mark.parametrize("at", [24, 40, 60, 400])
+def test_damaged_segments_stay_single(at: int) -> None:
+    rig = NicRig()
+    frames = train(3)
+    damaged = bytearray(frames[1])
+    damaged[at] ^= 4
+    got = rig.receive(frames[0], bytes(damaged), frames[2])
+    assert len(got) == 3
+    assert got[1].ip_summed == CHECKSUM_NONE
+
+
+def test_padding_is_not_payload() -> None:
+    rig = NicRig()
+    short = segment(b"abc", seq=1000, options=b"") + bytes(3)
+    got = rig.receive(short, segment(b"defghi", seq=1003, options=b""))
+    assert len(got) == 2
+
+
+def test_other_protocols_pass_untouched() -> None:
+    rig = NicRig()
+    got = rig.receive(datagram(data(MSS)), datagram(data(MSS)))
+    assert [skb.gso_size for skb in got] == [0, 0]
+
+
+@given(st.lists(st.integers(1, 3 * MSS), min_size=1, max_size=12), st.data())
+def test_no_byte_is_lost_or_moved(sizes: list[int], draw: st.DataObject) -> None:
+    rig = NicRig()
+    frames, seq = [], 2**32 - 2000
+    stream = data(sum(sizes))
+    at = 0
+    for size in sizes:
+        flags = draw.draw(st.sampled_from([0x10, 0x18]))
+        frames.append(segment(stream[at : at + size], seq=(seq + at) & 0xFFFFFFFF, flags=flags))
+        at += size
+    got = rig.receive(*frames)
+    out = b""
+    for skb in got:
+        hdr = tcp.parse(skb.head, 34)
+        assert hdr.seq == (seq + len(out)) & 0xFFFFFFFF
+        skb.data = 34 + hdr.doff
+        out += rig.net.skb_bytes(skb)
+        assert len(skb.frags) <= MAX_SKB_FRAGS
+    assert out == stream
+    assert rig.conserved()
