@@ -112,7 +112,10 @@ class Supervisor:
         for process in self.config.processes():
             fd = None
             if self.open_device is not None and process in devices:
-                fd = self.open_device(devices[process])
+                try:
+                    fd = self.open_device(devices[process])
+                except OSError as e:
+                    self._give_up(f"cannot open {devices[process].name}: {e.strerror}")
             self.children[process] = Child(process, fd)
         for child in self.children.values():
             self._fork(child)

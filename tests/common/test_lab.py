@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""The lab, for real: namespaces, cable, supervisor, all layers; as root and without its rights."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skbus import lab
+from skbus.rundir import RunDir
+
+pytestmark = pytest.mark.lab
+
+SKBUS = Path(sys.executable).with_name("skbus")
+
+ROOTLESS = (
+    # Root without root's rights: it must make a user namespace, as everybody else. (The kernel
+    # wants CAP_SETFCAP of whoever maps user 0; other users map themselves, and need nothing.)
+    ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"] if os.geteuid() == 0 else []
+)
+
+
+class Bench:
+    """Labs that are gone at the end of the test, whatever happens."""
+
+    def __init__(self, prefix: list[str]) -> None:
+        self.prefix = prefix
+        self.names: list[str] = []
+
+    def run(self, *argv: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [*self.prefix, SKBUS, "lab", *argv],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def name(self, suffix: str = "") -> str:
+        name = f"test{os.getpid()}{suffix}"
+        self.names.append(name)
+        return name
+
+    def up(self, name: str, *argv: str) -> dict[str, Any]:
+        done = self.run("up", "--name", name, *argv)
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stdout.splitlines()
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def exec(self, name: str, *argv: str) -> "subprocess.CompletedProcess[str]":
+        return self.run("exec", "--name", name, "--", *argv)
+
+    def down(self, name: str) -> None:
+        done = self.run("down", "--name", name)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    bench = Bench([])
+    yield bench
+    for name in bench.names:
+        bench.down(name)
+
+
+@pytest.fixture(params=["as we are", "rootless"])
+def either(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    bench = Bench(ROOTLESS if request.param == "rootless" else [])
+    yield bench
+    for name in bench.names:
+        bench.down(name)
+
+
+PROBE = """
+import socket
+s = socket.socket()
+s.settimeout(10)
+try:
+    s.connect(("10.77.0.2", 9))
+    print("open")
+except ConnectionRefusedError:
+    print("refused")
+"""
+
+
+def answers(bench: Bench, name: str) -> bool:
+    """Whether our stack answers a SYN from the kernel's (nobody listens: with a RST)."""
+    return bench.exec(name, sys.executable, "-c", PROBE).stdout == "refused\n"
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_up_exec_status_down(either: Bench) -> None:
+    name = either.name()
+    up = either.up(name)
+    assert (up["address"], up["peer_address"], up["up"]) == ("10.77.0.2", "10.77.0.1", True)
+    assert up["rootless"] == (either.prefix != [] or os.geteuid() != 0)
+    assert list(up["pids"]) == ["holder", "peer", "nic.eth0", "ip", "tcp", "udp", "socket"]
+    assert answers(either, name)
+    status = either.run("status", "--name", name)
+    assert (status.returncode, json.loads(status.stdout)) == (0, up)
+    either.down(name)
+    assert all(gone(pid) for pid in up["pids"].values())
+    assert not Path(up["run_dir"]).exists()
+
+
+def test_exec_passes_status_environment_and_output(bench: Bench) -> None:
+    name = bench.name()
+    up = bench.up(name)
+    done = bench.exec(name, "sh", "-c", "echo $SKBUS_DIR; exit 7")
+    assert (done.returncode, done.stdout) == (7, up["run_dir"] + "\n")
+    done = bench.exec(name, "no-such-command")
+    assert (done.returncode, "no such command: no-such-command" in done.stderr) == (127, True)
+    links = bench.exec(name, "cat", "/proc/net/dev").stdout
+    assert "veth0:" in links
+    assert "eth0:" in bench.run("exec", "--stack", "--name", name, "cat", "/proc/net/dev").stdout
+
+
+def test_labs_side_by_side(bench: Bench) -> None:
+    names = [bench.name("a"), bench.name("b")]
+    ups = [bench.up(name) for name in names]
+    assert ups[0]["run_dir"] != ups[1]["run_dir"]
+    assert all(answers(bench, name) for name in names)
+    listed = [json.loads(line)["lab"] for line in bench.run("list").stdout.splitlines()]
+    assert set(names) <= set(listed)
+    bench.down(names[0])
+    assert answers(bench, names[1])
+
+
+def test_up_twice_is_refused_and_harmless(bench: Bench) -> None:
+    name = bench.name()
+    bench.up(name)
+    done = bench.run("up", "--name", name)
+    assert done.returncode == 1
+    assert "a lab is up in" in done.stderr
+    assert "--name OTHER" in done.stderr
+    assert answers(bench, name)
+
+
+def test_down_ends_what_runs_in_the_peers_namespace(either: Bench) -> None:
+    name = either.name()
+    either.up(name)
+    with subprocess.Popen(
+        [*either.prefix, SKBUS, "lab", "exec", "--name", name, "--", "sleep", "1000"]
+    ) as sleeper:
+        eventually(lambda: "sleep" in Path(f"/proc/{sleeper.pid}/comm").read_text())
+        either.down(name)
+        assert sleeper.wait(20) == -signal.SIGTERM
+
+
+def test_a_crash_leaves_nothing_but_the_directory_and_down_takes_that(either: Bench) -> None:
+    name = either.name()
+    up = either.up(name)
+    os.kill(up["pids"]["holder"], signal.SIGKILL)
+    for pid in up["pids"].values():
+        eventually(lambda p=pid: gone(p))  # type: ignore[misc]
+    assert either.run("status", "--name", name).returncode == 1
+    done = either.exec(name, "true")
+    assert "has died: `skbus lab down` clears it away" in done.stderr
+    either.down(name)
+    assert not Path(up["run_dir"]).exists()
+
+
+def test_up_after_a_crash_needs_no_down(bench: Bench) -> None:
+    name = bench.name()
+    up = bench.up(name)
+    os.kill(up["pids"]["holder"], signal.SIGKILL)
+    eventually(lambda: gone(up["pids"]["tcp"]) and gone(up["pids"]["nic.eth0"]))
+    bench.up(name)
+    assert answers(bench, name)
+
+
+@pytest.mark.parametrize("layer", ["nic.eth0", "ip", "tcp"])
+def test_a_layer_that_is_killed_comes_back_and_answers(bench: Bench, layer: str) -> None:
+    name = bench.name()
+    up = bench.up(name)
+    os.kill(up["pids"][layer], signal.SIGKILL)
+    eventually(
+        lambda: lab.status(lab.lab_dir(name))["pids"][layer] not in (None, up["pids"][layer])
+    )
+    assert answers(bench, name)
+
+
+def test_interrupted_up_leaves_nothing(bench: Bench) -> None:
+    name = bench.name()
+    run = lab.lab_dir(name)
+    with subprocess.Popen([SKBUS, "lab", "up", "--name", name]) as process:
+        eventually(lambda: run.config_file.exists())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+    assert not run.path.exists()
+
+
+def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(bench: Bench, tmp_path: Path) -> None:
+    name = bench.name()
+    file = tmp_path / "c.toml"
+    file.write_text('[[devices]]\nname = "eth7"\n')
+    done = bench.run("up", "--name", name, "--config", str(file))
+    assert done.returncode == 1
+    assert "eth7" in done.stderr
+    assert not lab.lab_dir(name).path.exists()
+
+
+@pytest.mark.skipif(shutil.which("ping") is None, reason="ping is not installed")
+def test_the_kernel_pings_our_stack(either: Bench) -> None:
+    name = either.name()
+    either.up(name)
+    done = either.exec(name, "ping", "-c", "3", "-i", "0.01", "-W", "5", "10.77.0.2")
+    assert "3 received" in done.stdout
+
+
+def test_down_refuses_what_is_no_lab(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "r").create()
+    run.state_file.write_text(json.dumps({"supervisor": [1, 1], "layers": {}, "others": {}}))
+    with pytest.raises(lab.LabError, match="no lab, but `skbus up`"):
+        lab.down(run)
