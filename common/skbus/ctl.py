@@ -106,7 +106,7 @@ def ctl_call(
             raise ControlError(
                 f"{process} does not answer within {seconds:g} s in {rundir.path}: is it running?"
             )
-        ok, result = msgpack.unpackb(sock.recv())
+        ok, result = msgpack.unpackb(sock.recv(), strict_map_key=False)
     if not ok:
         raise ControlError(f"{process}: {result}")
     return result
