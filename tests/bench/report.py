@@ -178,7 +178,7 @@ def plot(rounds: Rounds, path: Path) -> str:
     try:
         import matplotlib as mpl
     except ImportError:
-        return "no plot: matplotlib is not installed (pip install --group bench)"
+        return "no plot: matplotlib is not installed (pip install -e '.[bench]')"
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -363,7 +363,7 @@ class Pmd(Subject):
         from importlib.util import find_spec
 
         if find_spec("pmd_pytcp") is None:
-            return "pmd-pytcp is not installed (pip install --group bench)"
+            return "pmd-pytcp is not installed (pip install -e '.[bench]')"
         return "" if os.path.exists("/dev/net/tun") else "/dev/net/tun is missing"
 
     def facts(self) -> dict[str, Any]:

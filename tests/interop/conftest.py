@@ -145,7 +145,7 @@ class Cable:
         self.ends.callback(_end_process, server)
         waiter = self.linux("wait_listening", host=self.address, port=port, seconds=15.0)
         if not waiter.result()["listening"]:
-            _end_process(server)
+            server.terminate()
             assert server.stderr is not None
             pytest.fail(f"{server.args!r} does not listen: {server.stderr.read()!r}")
         return server
@@ -307,6 +307,8 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    if process.stderr is not None:
+        process.stderr.close()
 
 
 def _lab(kind: str, *options: str) -> Iterator[Lab]:
@@ -339,12 +341,25 @@ def plain_lab() -> Iterator[Lab]:
     if shutil.which("ethtool") is None:
         pytest.skip("ethtool is not installed (apt install ethtool): needed to turn offload off")
     for lab in _lab("p"):
-        for enter, dev in ((lab.peer, lab.peer_dev), (lab.inside, lab.dev)):
-            features = [word for f in ("tx", "tso", "gso", "gro") for word in (f, "off")]
-            subprocess.run(
-                [*enter, "ethtool", "-K", dev, *features], check=True, capture_output=True
-            )
+        _without_offload(lab)
         yield lab
+
+
+def _without_offload(cable: Cable) -> None:
+    features = [word for f in ("tx", "tso", "gso", "gro") for word in (f, "off")]
+    for enter, dev in ((cable.peer, cable.peer_dev), (cable.inside, cable.dev)):
+        subprocess.run([*enter, "ethtool", "-K", dev, *features], check=True, capture_output=True)
+
+
+@pytest.fixture
+def plain_reference() -> Iterator[Reference]:
+    """Linux at both ends of a cable without offload."""
+    reference = Reference()
+    try:
+        _without_offload(reference)
+        yield reference
+    finally:
+        reference.down()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import hashlib
 import importlib
 import json
 import random
+import socket
+import struct
 import sys
 import threading
 import time
@@ -365,6 +367,55 @@ def datagram_refused(net: Module, host: str, port: int) -> Any:
     return {"outcome": outcome}
 
 
+# ---- odd segments ------------------------------------------------------------------------------
+
+
+def _segment(source: str, host: str, sport: int, dport: int, flags: int) -> bytes:
+    """A bare TCP header with these flags, its checksum right."""
+    head = struct.pack("!HHIIBBHHH", sport, dport, 1000, 2000, 5 << 4, flags, 1024, 0, 0)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(host) + struct.pack("!HH", 6, len(head))
+    total = sum(struct.unpack("!16H", pseudo + head))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = (total & 0xFFFF) + (total >> 16)
+    return head[:16] + struct.pack("!H", ~total & 0xFFFF) + head[18:]
+
+
+def odd_segments(net: Module, source: str, host: str, ports: list[int]) -> Any:
+    """Send each of the 64 combinations of flags to each port; what comes back, as flags and
+    window. Linux only: a raw socket, whose kernel also answers what it did not ask for."""
+    sock = net.socket(net.AF_INET, net.SOCK_RAW, net.IPPROTO_TCP)
+    sock.bind((source, 0))
+    asked = {}
+    for at, port in enumerate(ports):
+        for flags in range(64):
+            sport = 1024 + 64 * at + flags
+            asked[sport] = (port, flags)
+            sock.sendto(_segment(source, host, sport, port, flags), (host, 0))
+    replies: dict[str, list[str]] = {}
+    sock.settimeout(0.7)
+    deadline = time.monotonic() + 10
+    seen = set()
+    while time.monotonic() < deadline:
+        try:
+            packet, (sender, _) = sock.recvfrom(2048)
+        except TimeoutError:
+            break
+        at = (packet[0] & 15) * 4
+        dport, flags = struct.unpack_from("!H", packet, at + 2)[0], packet[at + 13]
+        if sender != host or dport not in asked or (dport, flags) in seen:
+            continue
+        seen.add((dport, flags))
+        port, sent = asked[dport]
+        # A window other than 0 is the receiver's own affair; whether the numbers fit is not.
+        seq, ack = struct.unpack_from("!II", packet, at + 4)
+        shut = struct.unpack_from("!H", packet, at + 14)[0] == 0
+        told = f"{flags:#04x} ack={ack} {'shut' if shut else 'open'}"
+        if not flags & 2:
+            told += f" seq={seq}"
+        replies.setdefault(f"{port} {sent:#04x}", []).append(told)
+    return {"replies": {k: sorted(v) for k, v in sorted(replies.items())}}
+
+
 # ---- HTTP clients ------------------------------------------------------------------------------
 
 
@@ -415,7 +466,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         serve_many, connect_many, short_connections, serve_short_connections,
         serve_half_close, half_close, serve_reset, be_reset, reset, serve_be_reset,
         close_unread, serve_answer_then_read, connect_outcome, wait_listening,
-        serve_datagrams, datagrams, datagram_refused, http_get, httpx_get,
+        serve_datagrams, datagrams, datagram_refused, odd_segments, http_get, httpx_get,
     )
 }  # fmt: skip
 
