@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Where a load runs: which namespaces, which stack, at which addresses.
+
+    lab       Linux in the lab's peer namespace, ours in its processes
+    stack     ours by `skbus up`; Linux is the machine we are on
+    loopback  both ends on Linux's loopback: what the load itself costs, and its own tests
+
+The runner asks a Place how to start a process on a side; that process then calls `prepare` and
+`use_side`.
+"""
+
+import os
+import resource
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from skbus.load.scenario import Side
+from skbus.rundir import ENV, RunDir
+
+
+class PlaceError(Exception):
+    """The load cannot run there; the text says why, and what to do."""
+
+
+class Place(Protocol):
+    """Where the two sides are."""
+
+    @property
+    def name(self) -> str:
+        """As `--on` has it."""
+        ...
+
+    @property
+    def run(self) -> RunDir | None:
+        """The stack's run directory; None if no stack of ours takes part."""
+        ...
+
+    def job(self, side: Side) -> dict[str, Any]:
+        """What a process on that side is told: `prepare` and `use_side` take it."""
+        ...
+
+    def address(self, side: Side) -> str:
+        """Where a server on that side is reached from the other one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loopback:
+    """Both sides on Linux, here."""
+
+    name: str = "loopback"
+
+    @property
+    def run(self) -> RunDir | None:
+        return None
+
+    def job(self, side: Side) -> dict[str, Any]:
+        del side
+        return {"side": "linux", "address": "127.0.0.1", "any_port": True}
+
+    def address(self, side: Side) -> str:
+        del side
+        return "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """The lab in a run directory, which is up."""
+
+    directory: RunDir
+    name: str = "lab"
+
+    @property
+    def run(self) -> RunDir | None:
+        return self.directory
+
+    def job(self, side: Side) -> dict[str, Any]:
+        path = str(self.directory.path)
+        where = {"enter": path} if side == "linux" else {}
+        return {"side": side, "address": "0.0.0.0", "any_port": False, "run_dir": path, **where}
+
+    def address(self, side: Side) -> str:
+        from skbus.lab import ADDRESS, PEER_ADDRESS
+
+        return PEER_ADDRESS if side == "linux" else ADDRESS
+
+
+@dataclass(frozen=True)
+class Up:
+    """A stack by `skbus up`. Its neighbours reach it from here only if the interface's other end
+    is on this machine; `--clients skbus` with `host` and `port` loads another machine."""
+
+    directory: RunDir
+    name: str = "stack"
+
+    @property
+    def run(self) -> RunDir | None:
+        return self.directory
+
+    def job(self, side: Side) -> dict[str, Any]:
+        return {
+            "side": side,
+            "address": "0.0.0.0",
+            "any_port": False,
+            "run_dir": str(self.directory.path),
+        }
+
+    def address(self, side: Side) -> str:
+        from skbus.config import Config
+
+        devices = Config.read(self.directory).devices
+        if side == "skbus":
+            for device in devices:
+                for addr in device.addr:
+                    return addr.split("/")[0]
+            raise PlaceError("the stack has no address")
+        for device in devices:
+            if device.gateway is not None:
+                return device.gateway
+        raise PlaceError("which address has this machine for the stack? Give flows host and port")
+
+
+def find(on: str, run: RunDir) -> Place:
+    """`--on lab|stack|loopback`; PlaceError says what is missing."""
+    if on == "loopback":
+        return Loopback()
+    from skbus.supervise import read_state
+
+    state = read_state(run)
+    if state is None:
+        raise PlaceError(
+            f"no stack in {run.path}: `skbus lab up` starts a lab, `--on new-lab` one for this "
+            "run; `--on loopback` needs none"
+        )
+    return Lab(run) if "lab" in state else Up(run)
+
+
+# ---- in the processes that are started ---------------------------------------------------------
+
+
+def prepare(job: dict[str, Any]) -> None:
+    """Go where the job says. To be called first of all, while there is one thread.
+
+    Ctrl-C is the runner's: it ends us by closing our standard input.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(ValueError, OSError):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if "run_dir" in job:
+        os.environ[ENV] = job["run_dir"]
+    if "enter" in job:
+        from skbus import lab
+
+        lab.enter(RunDir(job["enter"]))
+
+
+def use_side(side: Side) -> None:
+    """In trio: let `trio.socket` be Linux's or ours from here on."""
+    if side == "linux":
+        return
+    from importlib import import_module
+
+    from trio.socket import set_custom_socket_factory
+
+    set_custom_socket_factory(import_module("skbus.trio").SocketFactory())
+
+
+def processes(run: RunDir | None) -> dict[str, int]:
+    """The pids of the stack's processes that are alive, by their names."""
+    if run is None:
+        return {}
+    from skbus.supervise import read_state
+
+    state = read_state(run)
+    if state is None:
+        return {}
+    layers = {name: pid for name, pid in state["layers"].items() if pid is not None}
+    return {name: pid.pid for name, pid in layers.items() if pid.alive()}
+
+
+def proc_status(pid: int) -> dict[str, int]:
+    """Memory of a process in bytes: rss and anonymous (which the pool's shared pages are not),
+    and its processor time in nanoseconds. Empty when it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return {}
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    ticks = stat.rsplit(")", 1)[1].split()
+    cpu = (int(ticks[11]) + int(ticks[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    if "VmRSS" not in fields:
+        return {}
+    return {
+        "rss": int(fields["VmRSS"].split()[0]) * 1024,
+        "anon": int(fields["RssAnon"].split()[0]) * 1024,
+        "cpu": cpu,
+    }

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""What came of a run: totals, series, and the values of the metrics that are asserted.
+
+Filled by `skbus.load.runner` from the workers' ticks and the monitor; read by the live display
+and the report, which write nothing here.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from skbus.load.assertion import Assertion
+from skbus.load.histogram import Histogram
+from skbus.load.monitor import Books, Monitor
+from skbus.load.scenario import Scenario
+
+
+@dataclass
+class Cell:
+    """One flow in one phase, or any sum of these."""
+
+    latency: Histogram = field(default_factory=Histogram)
+    service: Histogram = field(default_factory=Histogram)
+    connect: Histogram = field(default_factory=Histogram)
+    errors: Counter[str] = field(default_factory=Counter)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    connects: int = 0
+    seconds: float = 0.0
+    """of the run that it covers"""
+
+    def add(self, other: "Cell") -> None:
+        """All but the seconds, which several flows have in common."""
+        self.latency.add(other.latency)
+        self.service.add(other.service)
+        self.connect.add(other.connect)
+        self.errors.update(other.errors)
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+        self.connects += other.connects
+
+    @property
+    def completed(self) -> int:
+        return self.latency.count
+
+    @property
+    def failed(self) -> int:
+        return sum(self.errors.values())
+
+    def metric(self, name: str, detail: str | None = None) -> float | None:
+        """One of `skbus.load.assertion.METRICS`, or pNN. None: it has no value."""
+        if name.startswith("p") and name[1:2].isdigit():
+            return self.latency.percentile(float(name[1:]))
+        if name in ("service", "connect"):
+            histogram = self.service if name == "service" else self.connect
+            return histogram.percentile(float((detail or "p99")[1:]))
+        if name == "errors" and detail:
+            return float(self.errors[detail])
+        requests = self.completed + self.failed
+        values: dict[str, float | None] = {
+            "min": self.latency.minimum,
+            "mean": self.latency.mean,
+            "max": self.latency.maximum,
+            "requests": float(requests),
+            "completed": float(self.completed),
+            "connects": float(self.connects),
+            "errors": float(self.failed),
+            "error_rate": self.failed / requests if requests else None,
+            "rate": self.completed / self.seconds if self.seconds else None,
+            "bytes_in": float(self.bytes_in),
+            "bytes_out": float(self.bytes_out),
+            "goodput": (self.bytes_in + self.bytes_out) * 8 / self.seconds
+            if self.seconds
+            else None,
+        }
+        return values[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers in seconds and bytes; the histogram in HdrHistogram's own encoding."""
+        return {
+            **{m: self.metric(m) for m in ("requests", "completed", "errors", "error_rate")},
+            "errors_by_kind": dict(self.errors),
+            **{m: self.metric(m) for m in ("rate", "goodput", "bytes_in", "bytes_out", "connects")},
+            "latency": {
+                m: self.metric(m)
+                for m in ("min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max")
+            },
+            "service": {p: self.metric("service", p) for p in ("p50", "p99")},
+            "connect": {p: self.metric("connect", p) for p in ("p50", "p99")},
+            "histogram": self.latency.encode(),
+        }
+
+
+@dataclass
+class Beat:
+    """One flow between two ticks: a point of the plots."""
+
+    t: float
+    seconds: float
+    cell: Cell
+    running: int
+    waiting: int
+
+
+@dataclass
+class Verdict:
+    """An assertion and its outcome."""
+
+    assertion: Assertion
+    value: float | None
+    holds: bool
+
+
+@dataclass
+class Result:
+    """Everything about one run."""
+
+    scenario: Scenario
+    monitor: Monitor
+    where: str = ""
+    started: str = ""
+    """wall time, ISO 8601"""
+    cells: dict[tuple[str, int], Cell] = field(default_factory=dict)
+    """by flow and number of the phase"""
+    beats: dict[str, list[Beat]] = field(default_factory=dict)
+    lag: Histogram = field(default_factory=Histogram)
+    samples: dict[str, str] = field(default_factory=dict)
+    """an example of each kind of error"""
+    happened: list[tuple[float, str]] = field(default_factory=list)
+    """events, with the times at which they did happen"""
+    trouble: list[str] = field(default_factory=list)
+    """what went wrong with the load itself: a worker died, an event failed"""
+    books: list[Books] = field(default_factory=list)
+    interrupted: bool = False
+    elapsed: float = 0.0
+    """seconds of load, at most the scenario's duration"""
+    cpu: dict[str, float] = field(default_factory=dict)
+    """of the load's own processes: share of one processor"""
+    host: dict[str, Any] = field(default_factory=dict)
+
+    def total(self, flow: str | None = None, phase: str | None = None) -> Cell:
+        """The sum over the flow (None: all) and the phase (None: the run)."""
+        names = [p.name for p in self.scenario.phases]
+        total = Cell()
+        for (name, number), cell in self.cells.items():
+            if flow in (None, name) and phase in (None, names[number]):
+                total.add(cell)
+        at = 0.0
+        for p in self.scenario.phases:
+            if phase in (None, p.name):
+                total.seconds += max(0.0, min(p.duration, self.elapsed - at))
+            at += p.duration
+        return total
+
+    def metric(self, assertion: Assertion) -> float | None:
+        """The value that an assertion is about."""
+        name, detail, monitor = assertion.metric, assertion.detail, self.monitor
+        if name == "lag":
+            return self.lag.percentile(float((detail or "p99")[1:])) or 0.0
+        if name == "retransmits":
+            return float(monitor.retransmits())
+        if name == "restarts":
+            return float(monitor.restarts())
+        if name == "drops":
+            drops = self.drops()
+            return float(drops.get(detail, 0) if detail else sum(drops.values()))
+        if name == "unaccounted":
+            return self.unaccounted()
+        if name in ("memory", "rss", "cpu"):
+            return self._of_process(name, detail)
+        return self.total(assertion.flow, assertion.phase).metric(name, detail)
+
+    def _of_process(self, name: str, process: str | None) -> float | None:
+        monitor = self.monitor
+        values: list[float] = []
+        for one, samples in monitor.samples.items():
+            if process in (None, one, one.split(".")[0]):
+                if name == "memory":
+                    values.append(self.growth(one))
+                elif name == "rss":
+                    values.append(float(samples[-1].rss))
+                else:
+                    values.append(monitor.cpu(one))
+        if not values:
+            return None
+        return max(values) if name == "memory" else sum(values)
+
+    def growth(self, process: str) -> float:
+        """Bytes in a minute; the first tenth of the run, while caches fill, does not count."""
+        return self.monitor.growth(process, self.elapsed / 10)
+
+    def drops(self) -> dict[str, int]:
+        """skbs dropped in all processes, by reason."""
+        total: Counter[str] = Counter()
+        for books in self.books:
+            total.update(books.drops)
+        return dict(total)
+
+    def unaccounted(self) -> float | None:
+        """skbs of which no process can say what became. None where a process did not answer."""
+        total = 0
+        for books in self.books:
+            one = books.unaccounted
+            if one is None:
+                return None
+            total += abs(one)
+        return float(total)
+
+    def verdicts(self) -> list[Verdict]:
+        """Every assertion of the scenario, with its value."""
+        out: list[Verdict] = []
+        for assertion in self.scenario.assertions():
+            value = self.metric(assertion)
+            out.append(Verdict(assertion, value, assertion.holds(value)))
+        return out
+
+    @property
+    def passed(self) -> bool:
+        """Whether all assertions hold and the load itself had no trouble."""
+        return not self.trouble and all(v.holds for v in self.verdicts())
+
+    def flow_names(self) -> Iterable[str]:
+        return [f.name for f in self.scenario.flows]
+
+    # ---- from the workers --------------------------------------------------------------------
+
+    def take_tick(self, t: float, flow: str, said: dict[str, Any], first: bool) -> None:
+        """A worker's account of one flow since its last tick. first: of the workers that tell
+        of this flow at `t`."""
+        here = Cell()
+        for piece, given in said["cells"].items():
+            one = Cell(
+                Histogram.decode(given["latency"]),
+                Histogram.decode(given["service"]),
+                Histogram.decode(given["connect"]),
+                Counter(given["errors"]),
+            )
+            here.add(one)
+            self.cells.setdefault((flow, int(piece)), Cell()).add(one)
+            for kind, text in given["samples"].items():
+                self.samples.setdefault(kind, text)
+        moved = Cell(
+            bytes_in=said["bytes_in"], bytes_out=said["bytes_out"], connects=said["connects"]
+        )
+        here.add(moved)
+        self.cells.setdefault((flow, int(said["piece"])), Cell()).add(moved)
+        self.lag.add(Histogram.decode(said["lag"]))
+        beats = self.beats.setdefault(flow, [])
+        if not first and beats and abs(beats[-1].t - t) < 1e-6:
+            beats[-1].cell.add(here)
+            beats[-1].running += said["running"]
+            beats[-1].waiting += said["waiting"]
+            return
+        since = t - (beats[-1].t if beats else 0.0)
+        if since > 0 or here.completed or here.failed:
+            beats.append(Beat(t, max(since, 1e-3), here, said["running"], said["waiting"]))
+
+    # ---- out -------------------------------------------------------------------------------
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole, for other programs."""
+        monitor = self.monitor
+        return {
+            "scenario": self.scenario.model_dump(mode="json", by_alias=True),
+            "on": self.where,
+            "started": self.started,
+            "elapsed": self.elapsed,
+            "interrupted": self.interrupted,
+            "passed": self.passed,
+            "host": self.host,
+            "asserts": [
+                {"assert": v.assertion.text, "value": v.value, "holds": v.holds}
+                for v in self.verdicts()
+            ],
+            "trouble": self.trouble,
+            "events": [{"t": t, "event": text} for t, text in self.happened],
+            "total": self.total().to_json(),
+            "flows": {f: self.total(f).to_json() for f in self.flow_names()},
+            "phases": {
+                p.name: {f: self.total(f, p.name).to_json() for f in self.flow_names()}
+                for p in self.scenario.phases
+            },
+            "error_samples": self.samples,
+            "lag": {p: self.lag.percentile(float(p[1:])) for p in ("p50", "p99", "p100")},
+            "series": {flow: [_beat(b) for b in beats] for flow, beats in self.beats.items()},
+            "retransmits": monitor.retransmits(),
+            "restarts": monitor.restarts(),
+            "unaccounted": self.unaccounted(),
+            "drops": self.drops(),
+            "load_cpu": self.cpu,
+            "processes": {p: self._process(p) for p in monitor.samples},
+            "books": [
+                {
+                    "process": b.process,
+                    "conservation": b.conservation,
+                    "unaccounted": b.unaccounted,
+                    "drops": b.drops,
+                    "counters": b.counters,
+                }
+                for b in self.books
+            ],
+        }
+
+    def _process(self, name: str) -> dict[str, Any]:
+        samples = self.monitor.samples[name]
+        return {
+            "pids": self.monitor.lives[name],
+            "memory_growth_per_minute": self.growth(name),
+            "cpu": self.monitor.cpu(name),
+            "series": [
+                {
+                    "t": s.t,
+                    "rss": s.rss,
+                    "anon": s.anon,
+                    "cpu": s.cpu,
+                    "held": s.held,
+                    "pool": s.pool,
+                    "dropped": s.dropped,
+                    "retransmits": s.retransmits,
+                }
+                for s in samples
+            ],
+        }
+
+
+def _beat(beat: Beat) -> dict[str, Any]:
+    cell = beat.cell
+    return {
+        "t": beat.t,
+        "rate": cell.completed / beat.seconds,
+        "errors": cell.failed,
+        "p50": cell.latency.percentile(50),
+        "p99": cell.latency.percentile(99),
+        "max": cell.latency.maximum,
+        "goodput_in": cell.bytes_in * 8 / beat.seconds,
+        "goodput_out": cell.bytes_out * 8 / beat.seconds,
+        "running": beat.running,
+        "waiting": beat.waiting,
+    }
