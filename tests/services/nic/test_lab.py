@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The drivers against the kernel, on interfaces in a namespace made for each test."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY
+
+PROGRAM = Path(__file__).with_name("lab_program.py")
+UNSHARE = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-Urn"]
+
+pytestmark = pytest.mark.lab
+
+
+def possible() -> bool:
+    try:
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+if not possible():
+    pytest.skip("no network namespaces for this user", allow_module_level=True)
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    """Run a part of `lab_program` in a new network namespace."""
+    done = subprocess.run(
+        [*UNSHARE, sys.executable, "-W", "error", str(PROGRAM), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["conserved"]
+    assert result["in_use"] == 0
+    return result
+
+
+def exchanged(result: dict[str, Any]) -> bool:
+    """A megabyte went each way, and the kernel found no bad checksum."""
+    return bool(result["down_equal"] and result["up_equal"] and result["checksum_errors"] == 0)
+
+
+@pytest.mark.parametrize("option", [(), ("fd",), ("auxdata",)])
+def test_super_segments_pass_whole_both_ways(option: tuple[str, ...]) -> None:
+    result = run("veth", *option)
+    assert exchanged(result)
+    assert result["largest"] > 20_000
+    assert result["ip_summed"] == [CHECKSUM_PARTIAL]
+    # two megabytes in so few packets were not cut
+    assert result["mib"]["DevTxPackets"] < 400
+    assert "DevGsoPackets" not in result["mib"]
+
+
+def test_checksums_are_right_where_the_kernel_computes_and_verifies_them() -> None:
+    result = run("veth", "offloads-off")
+    assert exchanged(result)
+    assert CHECKSUM_NONE in result["ip_summed"]
+    assert result["mib"]["DevGroMerged"] > 100
+
+
+def test_our_own_segmentation_and_checksums_are_accepted_by_the_kernel() -> None:
+    result = run("veth", "no-vnet-hdr")
+    assert exchanged(result)
+    assert result["mib"]["DevGsoSegs"] > 700
+    assert result["ip_summed"] == [CHECKSUM_UNNECESSARY]
+
+
+def test_link_changes_are_survived() -> None:
+    result = run("link")
+    assert result["seen"] == [True, True]
+    told = result["registered"]
+    assert [True, 1400] in told
+    assert [up for up, _ in told] == [True, False, True, True, False, True]
+    assert result["drops"]["SKB_DROP_REASON_DEV_READY"] == 1
+
+
+def test_frames_that_overrun_the_buffer_are_counted() -> None:
+    result = run("flood")
+    assert result["missed"] > 0
+    # the kernel's own few packets come on top
+    assert 0 <= result["unknown"] + result["missed"] - result["n"] < 50
+    assert result["drops"]["SKB_DROP_REASON_FULL_RING"] == result["missed"]
+
+
+def test_tagged_frames_are_filtered_or_told_by_auxdata() -> None:
+    result = run("vlan")
+    assert result["seen"] == [-1]
+    assert "SKB_DROP_REASON_OTHERHOST" not in result["drops"]
+    result = run("vlan", "auxdata")
+    assert result["seen"] == [-1]
+    assert result["drops"]["SKB_DROP_REASON_OTHERHOST"] == 1
+
+
+@pytest.mark.skipif(not os.access("/dev/net/tun", os.W_OK), reason="no access to /dev/net/tun")
+def test_tap() -> None:
+    result = run("tap")
+    assert exchanged(result)
+    assert result["largest"] > 20_000
+    assert result["ip_summed"] == [CHECKSUM_PARTIAL]
