@@ -227,8 +227,6 @@ def _arp_learn(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> None:
         return
     reply = arp.ar_op == arphdr.ARPOP_REPLY
     state = neighbour.NUD_REACHABLE if reply and pkt_type == PACKET_HOST else neighbour.NUD_STALE
-    if neigh.nud_state in (neighbour.NUD_NONE, neighbour.NUD_FAILED) and not reply:
-        return
     override = garp or neighbour.neigh_may_override(net, neigh)
     neighbour.neigh_update(net, neigh, arp.ar_sha, state, override)
 

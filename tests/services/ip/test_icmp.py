@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: MIT
+"""ICMP: what is answered, what may be sent and how often, what errors do."""
+
+import errno
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from skbus.abi import ErrHandler, IcmpSendCb, IpRouteOutputKey, XmitCb
+from skbus.headers import icmp, ipv4, udp
+from skbus.skbuff import PACKET_BROADCAST, SkBuff
+from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
+from skbus.testing.packets import inet_aton, ip_skb
+
+MakeHost = Callable[..., IpHost]
+ECHO = icmp.build_message(icmp.ICMP_ECHO, 0, 1, b"")
+
+
+def answers(host: IpHost) -> list[tuple[int, int]]:
+    """(type, code) of the ICMP messages that went out."""
+    return [
+        (icmp.parse(m).type, icmp.parse(m).code) for iph, m in host.packets() if iph.protocol == 1
+    ]
+
+
+def error_about(
+    host: IpHost,
+    type_: int,
+    code: int,
+    rest: int = 0,
+    *,
+    inner: bytes | None = None,
+    saddr: bytes = GW,
+) -> None:
+    """An ICMP error about a UDP datagram of ours arrives."""
+    if inner is None:
+        inner = ipv4.build(US, FAR, 17, 1500, frag_off=0x4000) + udp.build(4000, 53, 1480)
+    host.rcv("ip_rcv", ip_skb(icmp.build_message(type_, code, rest, inner), saddr, US, 1))
+
+
+# ---- answering ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 56, 1471, 1472])
+def test_echo(host: IpHost, size: int) -> None:
+    host.learn()
+    data = bytes(n & 0xFF for n in range(size))
+    host.rcv("ip_rcv", ip_skb(icmp.build_message(icmp.ICMP_ECHO, 0, 0xABCD0001, data), PEER, US, 1))
+    ((_, message),) = host.packets()
+    assert message == icmp.build_message(icmp.ICMP_ECHOREPLY, 0, 0xABCD0001, data)
+
+
+def test_echo_with_its_data_in_the_pool(host: IpHost) -> None:
+    host.learn()
+    skb = ip_skb(icmp.build_message(icmp.ICMP_ECHO, 0, 5, b"d" * 1000), PEER, US, 1)
+    place = host.alloc.put(skb.head[42:])
+    assert place is not None
+    skb.head, skb.frags, skb.data_len = skb.head[:42], (place,), place[4]
+    host.rcv("ip_rcv", skb)
+    (out,) = host.frames()
+    assert out.frags == (place,)
+    assert host.net.skb_bytes(out)[34:] == icmp.build_message(0, 0, 5, b"d" * 1000)
+
+
+def test_a_bad_checksum(host: IpHost) -> None:
+    host.learn()
+    host.rcv("ip_rcv", ip_skb(ECHO[:-1] + b"!", PEER, US, 1))
+    host.rcv("ip_rcv", ip_skb(ECHO[:5], PEER, US, 1))
+    assert answers(host) == []
+    assert host.net.mib["IcmpInCsumErrors"] == 1
+    assert host.net.mib["IcmpInErrors"] == 2
+    assert host.dropped("ICMP_CSUM") == host.dropped("PKT_TOO_SMALL") == 1
+
+
+def test_echo_may_be_ignored(make_host: MakeHost) -> None:
+    host = make_host(sysctl={"net.ipv4.icmp_echo_ignore_all": 1})
+    host.learn()
+    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1))
+    assert answers(host) == []
+
+
+@pytest.mark.parametrize(("ignore", "replies"), [(1, 0), (0, 1)])
+def test_broadcast_echo(make_host: MakeHost, ignore: int, replies: int) -> None:
+    host = make_host(sysctl={"net.ipv4.icmp_echo_ignore_broadcasts": ignore})
+    host.learn()
+    skb = ip_skb(ECHO, PEER, inet_aton("10.0.0.255"), 1, pkt_type=PACKET_BROADCAST)
+    host.rcv("ip_rcv", skb)
+    got = host.packets()
+    assert len(got) == replies
+    assert all(iph.saddr == US for iph, _ in got)
+
+
+def test_timestamp(host: IpHost) -> None:
+    host.learn()
+    ask = icmp.build_message(icmp.ICMP_TIMESTAMP, 0, 9, struct.pack("!III", 123, 0, 0))
+    host.rcv("ip_rcv", ip_skb(ask, PEER, US, 1))
+    ((_, message),) = host.packets()
+    assert icmp.parse(message).type == icmp.ICMP_TIMESTAMPREPLY
+    originate, receive, transmit = struct.unpack_from("!III", message, 8)
+    assert originate == 123
+    assert receive == transmit == 1_000_000 | 0x80000000
+    host.rcv("ip_rcv", ip_skb(icmp.build_message(13, 0, 9, b"short"), PEER, US, 1))
+    assert host.net.mib["IcmpInErrors"] == 1
+
+
+def test_unknown_and_unanswered_types(host: IpHost) -> None:
+    host.learn()
+    for type_ in (0, 4, 5, 17, 18, 40, 255):
+        host.rcv("ip_rcv", ip_skb(icmp.build_message(type_, 0, 0, bytes(28)), PEER, US, 1))
+    assert answers(host) == []
+    assert host.dropped("UNHANDLED_PROTO") == 2
+    assert host.net.mib["IcmpInRedirects"] == host.net.mib["IcmpInEchoReps"] == 1
+
+
+# ---- sending errors ----------------------------------------------------------------------
+
+
+def refuse(host: IpHost, skb: SkBuff) -> list[tuple[int, int]]:
+    """Deliver to a protocol that nobody has."""
+    host.rcv("ip_rcv", skb)
+    return answers(host)
+
+
+def test_when_no_error_may_be_sent(host: IpHost) -> None:
+    host.learn()
+    assert refuse(host, ip_skb(bytes(8), PEER, US, 99)) == [(3, 2)]
+    broadcast = inet_aton("10.0.0.255")
+    assert refuse(host, ip_skb(bytes(8), PEER, broadcast, 99)) == []
+    assert refuse(host, ip_skb(bytes(8), PEER, b"\xe0\0\0\x01", 99)) == []
+    assert refuse(host, ip_skb(bytes(8), PEER, US, 99, pkt_type=PACKET_BROADCAST)) == []
+
+
+@pytest.mark.parametrize(("type_", "sent"), [(8, 1), (3, 0), (11, 0), (12, 0), (5, 0), (99, 0)])
+def test_no_error_about_an_error(host: IpHost, type_: int, sent: int) -> None:
+    host.learn()
+    skb = ip_skb(icmp.build_message(type_, 0, 0, b""), PEER, US, 1)
+    skb.transport_header = 34
+    skb.cb = IcmpSendCb(3, 3, 0)
+    host.rcv("icmp_send", skb)
+    assert len(answers(host)) == sent
+
+
+def test_no_error_about_a_later_fragment(host: IpHost) -> None:
+    host.learn()
+    skb = ip_skb(bytes(8), PEER, US, 17, frag_off=5)
+    skb.cb = IcmpSendCb(11, 1, 0)
+    host.rcv("icmp_send", skb)
+    assert answers(host) == []
+
+
+def test_a_quote_is_as_long_as_fits(host: IpHost) -> None:
+    host.learn()
+    data = bytes(n & 0xFF for n in range(1400))
+    skb = ip_skb(data, PEER, US, 17)
+    skb.data = skb.transport_header = 34
+    skb.cb = IcmpSendCb(3, 3, 0)
+    host.rcv("icmp_send", skb)
+    ((iph, message),) = host.packets()
+    assert iph.tot_len == 576
+    assert message[28:] == data[: 576 - 20 - 8 - 20]
+    assert (iph.saddr, iph.daddr) == (US, PEER)
+
+
+def test_one_host_is_told_at_a_bounded_rate(host: IpHost) -> None:
+    host.learn()
+    for _ in range(20):
+        host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, 99))
+    assert len(answers(host)) == 6
+    assert host.net.mib["IcmpOutRateLimitHost"] == 14
+    host.run_for(2)
+    for _ in range(20):
+        host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, 99))
+    assert len(answers(host)) == 2
+
+
+def test_all_hosts_are_told_at_a_bounded_rate(make_host: MakeHost) -> None:
+    host = make_host(sysctl={"net.ipv4.icmp_msgs_burst": 10})
+    host.learn(GW)
+    for n in range(100):
+        host.rcv("ip_rcv", ip_skb(bytes(8), bytes((198, 51, 100, n)), US, 99))
+    assert len(answers(host)) == 10
+    assert host.net.mib["IcmpOutRateLimitGlobal"] == 90
+
+
+def test_echo_replies_are_not_limited(host: IpHost) -> None:
+    host.learn()
+    for _ in range(100):
+        host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1))
+    assert len(answers(host)) == 100
+
+
+# ---- taking errors -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("type_", "code"), [(3, 0), (3, 1), (3, 3), (3, 13), (11, 0), (11, 1), (12, 0)]
+)
+def test_an_error_reaches_its_transport(host: IpHost, type_: int, code: int) -> None:
+    error_about(host, type_, code)
+    (item,) = host.out("udp", "udp_err")
+    assert item == ErrHandler(type_, code, 0, GW, US, FAR, udp.build(4000, 53, 1480))
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        b"",
+        bytes(28),
+        ipv4.build(PEER, FAR, 17, 1500) + bytes(8),  # not ours
+        ipv4.build(US, FAR, 17, 1500) + bytes(7),
+        ipv4.build(US, inet_aton("10.0.0.255"), 17, 1500) + bytes(8),
+    ],
+)
+def test_errors_about_nothing_of_ours(host: IpHost, inner: bytes) -> None:
+    error_about(host, 3, 3, inner=inner)
+    assert host.out("udp") == []
+    assert host.net.mib["IcmpInErrors"] == 1
+
+
+def test_codes_that_mean_nothing(host: IpHost) -> None:
+    error_about(host, 3, 16)
+    error_about(host, 3, icmp.ICMP_SR_FAILED)
+    assert host.out("udp") == []
+
+
+def route_mtu(host: IpHost, daddr: bytes = FAR) -> int:
+    host.call("ip_route_output_key", IpRouteOutputKey(1, "udp", daddr, b"", 0, 0))
+    (ret,) = host.out("udp", "ip_route_output_ret")
+    assert ret.err == 0
+    return int(ret.mtu)
+
+
+def test_a_path_mtu_is_learned_and_forgotten(host: IpHost) -> None:
+    assert route_mtu(host) == 1500
+    error_about(host, 3, 4, 1280)
+    (item,) = host.out("udp", "udp_err")
+    assert item.info == 1280
+    assert route_mtu(host) == 1280
+    assert route_mtu(host, PEER) == 1500
+    error_about(host, 3, 4, 1400)  # it does not grow by a packet
+    assert route_mtu(host) == 1280
+    host.run_for(601)
+    assert route_mtu(host) == 1500
+
+
+@pytest.mark.parametrize(
+    ("told", "learned"), [(0, 1492), (10, 1492), (1500, 1492), (300, 552), (68, 552)]
+)
+def test_odd_path_mtus(host: IpHost, told: int, learned: int) -> None:
+    error_about(host, 3, 4, told)
+    assert route_mtu(host) == learned
+
+
+def test_path_mtus_are_bounded(host: IpHost) -> None:
+    for n in range(2100):
+        far = bytes((198, 18, n >> 8, n & 255))
+        inner = ipv4.build(US, far, 17, 1500) + bytes(8)
+        error_about(host, 3, 4, 1000, inner=inner)
+    assert len(host.ip.fnhe) == 2048
+
+
+def test_the_learned_mtu_cuts_our_packets(host: IpHost) -> None:
+    host.learn(GW)
+    error_about(host, 3, 4, 1000)
+    host.out("udp")
+    host.rcv("ip_send_skb", SkBuff(bytes(1200), cb=XmitCb(US, FAR, 17, 0, 0, False, 0, b"")))
+    assert [iph.tot_len for iph, _ in host.packets()] == [996, 244]
+    host.rcv("ip_send_skb", SkBuff(bytes(1200), cb=XmitCb(US, FAR, 17, 0, 0, True, 0, b"")))
+    (item,) = host.out("udp", "udp_err")
+    assert item.info == 1000
+
+
+def test_no_pmtu_disc(make_host: MakeHost) -> None:
+    host = make_host(sysctl={"net.ipv4.ip_no_pmtu_disc": 1})
+    error_about(host, 3, 4, 1280)
+    assert host.out("udp") == []
+    assert route_mtu(host) == 1500
+
+
+def test_unreachable_routes_have_their_errno(host: IpHost) -> None:
+    host.call("ip_route_output_key", IpRouteOutputKey(1, "udp", b"bad", b"", 0, 0))
+    host.call("ip_route_output_key", IpRouteOutputKey(2, "udp", PEER, FAR, 0, 0))
+    host.call("ip_route_output_key", IpRouteOutputKey(3, "udp", PEER, b"", 99, 0))
+    rets = host.out("udp", "ip_route_output_ret")
+    assert [r.err for r in rets] == [errno.EINVAL, errno.EINVAL, errno.ENODEV]

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+"""Neighbours: states, retries, queues, what ARP is believed."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skbus.abi import XmitCb
+from skbus.headers import arp, ethernet, icmp
+from skbus.skbuff import SkBuff
+from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
+from skbus.testing.packets import MAC, PEER_MAC, arp_skb, frame_skb, inet_aton
+
+MakeHost = Callable[..., IpHost]
+OTHER_MAC = bytes.fromhex("02000000cc01")
+
+
+def send(host: IpHost, daddr: bytes = PEER, data: bytes = b"T" * 20) -> None:
+    skb = SkBuff(data, cb=XmitCb(US, daddr, 6, 0, 0, True, 0, b""))
+    host.rcv("ip_queue_xmit", skb)
+
+
+def requests(host: IpHost) -> list[tuple[bytes, arp.ArpHdr]]:
+    """ARP requests that went out: to which hardware address, and for what. Other frames stay."""
+    out = []
+    for skb in host.frames():
+        eth = ethernet.parse(skb.head)
+        if eth.h_proto == 0x0806:
+            out.append((eth.h_dest, arp.parse(skb.head, 14)))
+    return out
+
+
+def state(host: IpHost, addr: bytes = PEER) -> object:
+    return {n["addr"]: n["state"] for n in host.ipcore.neighbours()}.get(addr)
+
+
+def reply(host: IpHost, mac: bytes = PEER_MAC, addr: bytes = PEER) -> None:
+    host.rcv("arp_rcv", arp_skb(2, mac, addr, US, tha=MAC, pkt_type=0))
+
+
+def test_nobody_answers(host: IpHost) -> None:
+    send(host)
+    for second in range(3):
+        ((dest, request),) = requests(host)
+        assert dest == ethernet.BROADCAST
+        assert (request.ar_sip, request.ar_tip) == (US, PEER)
+        assert state(host) == "INCOMPLETE"
+        assert host.core.held() == 1, second
+        host.run_for(1.2)
+    assert requests(host) == []
+    assert state(host) == "FAILED"
+    assert host.dropped("NEIGH_FAILED") == 1
+    assert host.net.mib["ArpResolveFailed"] == 1
+    assert host.net.mib["ArpSentRequests"] == 3 + 1  # and the announcement
+    (error,) = host.out("tcp", "tcp_v4_err")
+    assert (error.type, error.code) == (icmp.ICMP_DEST_UNREACH, icmp.ICMP_HOST_UNREACH)
+    assert (error.saddr, error.daddr, error.payload) == (US, PEER, b"T" * 20)
+
+
+def test_a_failed_one_is_tried_again(host: IpHost) -> None:
+    send(host)
+    host.run_for(5)
+    host.frames()
+    send(host)
+    assert len(requests(host)) == 1
+    reply(host)
+    assert len(host.packets()) == 1
+    assert state(host) == "REACHABLE"
+
+
+def test_the_queue_keeps_the_latest(make_host: MakeHost) -> None:
+    host = make_host(sysctl={"net.ipv4.neigh.default.unres_qlen": 3})
+    for n in range(5):
+        send(host, data=bytes((n,)) * 20)
+    assert host.dropped("NEIGH_QUEUEFULL") == 2
+    host.frames()
+    reply(host)
+    assert [payload[0] for _, payload in host.packets()] == [2, 3, 4]
+
+
+def test_the_queue_is_bounded_in_bytes(make_host: MakeHost) -> None:
+    host = make_host(sysctl={"net.ipv4.neigh.default.unres_qlen_bytes": 3000})
+    for _ in range(4):
+        send(host, data=bytes(1000))
+    assert host.core.held() == 2
+    assert host.dropped("NEIGH_QUEUEFULL") == 2
+
+
+def test_requests_are_few_however_much_waits(host: IpHost) -> None:
+    for _ in range(50):
+        send(host)
+    assert len(requests(host)) == 1
+
+
+def test_a_reachable_one_grows_stale_and_is_probed(host: IpHost) -> None:
+    send(host)
+    reply(host)
+    host.frames()
+    host.run_for(60)
+    assert state(host) == "STALE"
+    send(host)
+    assert len(host.packets()) == 1  # a stale address still serves
+    assert state(host) == "DELAY"
+    host.run_for(5.5)
+    assert state(host) == "PROBE"
+    ((dest, request),) = requests(host)
+    assert (dest, request.ar_tip) == (PEER_MAC, PEER)  # to the neighbour alone
+    reply(host)
+    assert state(host) == "REACHABLE"
+
+
+def test_a_probe_without_answer_fails(host: IpHost) -> None:
+    send(host)
+    reply(host)
+    host.run_for(60)
+    send(host)
+    host.run_for(12)
+    assert state(host) == "FAILED"
+    host.frames()
+    send(host)
+    assert [dest for dest, _ in requests(host)] == [ethernet.BROADCAST]
+
+
+def test_unused_ones_are_forgotten(host: IpHost) -> None:
+    host.learn()
+    assert state(host) == "STALE"
+    host.run_for(200)
+    assert state(host) is None
+    assert host.ip.arp_tbl == {}
+
+
+def test_the_table_is_bounded(make_host: MakeHost) -> None:
+    host = make_host(sysctl={"net.ipv4.neigh.default.gc_thresh3": 16})
+    for n in range(1, 100):
+        host.learn(bytes((10, 0, 0, 100 + n % 150)), OTHER_MAC)
+    assert len(host.ip.arp_tbl) <= 16
+    host.ip.arp_tbl.clear()
+    for n in range(20):  # these are all being asked for: nothing can go
+        send(host, bytes((10, 0, 0, 100 + n)))
+    assert len(host.ip.arp_tbl) == 16
+    assert host.dropped("NEIGH_CREATEFAIL") == 4
+    host.run_for(10)
+
+
+def test_by_the_gateway(host: IpHost) -> None:
+    send(host, FAR)
+    ((_, request),) = requests(host)
+    assert request.ar_tip == GW
+    reply(host, OTHER_MAC, GW)
+    (skb,) = host.frames()
+    assert ethernet.parse(skb.head).h_dest == OTHER_MAC
+
+
+@pytest.mark.parametrize(
+    ("daddr", "mac"),
+    [
+        ("224.1.2.3", "01005e010203"),
+        ("239.129.2.3", "01005e010203"),
+        ("255.255.255.255", "ffffffffffff"),
+        ("10.0.0.255", "ffffffffffff"),
+    ],
+)
+def test_mapped_addresses(host: IpHost, daddr: str, mac: str) -> None:
+    send(host, inet_aton(daddr))
+    (skb,) = host.frames()
+    assert ethernet.parse(skb.head).h_dest == bytes.fromhex(mac)
+
+
+# ---- what is believed --------------------------------------------------------------------
+
+
+def test_replies_nobody_asked_for_add_nothing(host: IpHost) -> None:
+    reply(host)
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("10.0.0.77")))
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, PEER))  # gratuitous
+    assert state(host) is None
+
+
+def test_gratuitous_arp_renews(host: IpHost) -> None:
+    host.learn()
+    host.rcv("arp_rcv", arp_skb(1, OTHER_MAC, PEER, PEER))
+    send(host)
+    (skb,) = host.frames()
+    assert ethernet.parse(skb.head).h_dest == OTHER_MAC
+
+
+def test_a_rival_reply_is_ignored_at_first(host: IpHost) -> None:
+    send(host)
+    reply(host)
+    reply(host, OTHER_MAC)
+    send(host)
+    assert [ethernet.parse(s.head).h_dest for s in host.frames()][-1] == PEER_MAC
+    host.run_for(2)
+    reply(host, OTHER_MAC)
+    send(host)
+    assert [ethernet.parse(s.head).h_dest for s in host.frames()] == [OTHER_MAC]
+
+
+def test_arp_accept(make_host: MakeHost) -> None:
+    host = make_host(sysctl={"net.ipv4.conf.all.arp_accept": 1})
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, PEER))
+    assert state(host) == "STALE"
+
+
+def test_a_probe_for_our_address_is_answered(host: IpHost) -> None:
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, b"\0" * 4, US))
+    (skb,) = host.frames()
+    assert arp.parse(skb.head, 14).ar_sip == US
+    assert host.ip.arp_tbl == {}
+
+
+def test_a_duplicate_address_is_warned_of_once(host: IpHost) -> None:
+    host.net.log_events.clear()
+    for _ in range(5):
+        host.rcv("arp_rcv", arp_skb(1, OTHER_MAC, US, PEER))
+        host.rcv("arp_rcv", arp_skb(1, OTHER_MAC, US, US))
+    warnings = [e for e in host.net.log_events if e[0] == "warning"]
+    assert len(warnings) == 1
+    assert host.ip.arp_tbl == {}
+    assert US in host.ip.local_addrs
+
+
+@pytest.mark.parametrize(("mode", "answers"), [(0, 1), (1, 0), (8, 0)])
+def test_arp_ignore(make_host: MakeHost, mode: int, answers: int) -> None:
+    host = make_host(sysctl={"net.ipv4.conf.all.arp_ignore": mode}, two=True)
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("10.1.0.2")))
+    assert len(host.frames()) == answers
+
+
+def test_not_for_others_and_not_for_lo(host: IpHost) -> None:
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("10.0.0.3")))
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("127.0.0.1")))
+    assert host.frames() == []
+
+
+def test_malformed(host: IpHost) -> None:
+    good = arp_skb(1, PEER_MAC, PEER, US)
+    bad = [
+        good.head[:30],
+        good.head[:14] + b"\x00\x06\x86\xdd" + good.head[18:],
+        good.head[:20] + b"\x00\x09" + good.head[22:],
+    ]
+    for frame in bad:
+        host.rcv("arp_rcv", frame_skb(frame, protocol=0x0806))
+    host.rcv("arp_rcv", arp_skb(1, b"\x01" + bytes(5), PEER, US))
+    host.rcv("arp_rcv", arp_skb(1, bytes(6), PEER, US))
+    assert host.net.mib["ArpInvalid"] == 5
+    assert host.frames() == []
+    assert host.ip.arp_tbl == {}
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5))
+def test_arbitrary_arp_raises_nothing(frames: list[bytes]) -> None:
+    host = IpHost()
+    good = arp_skb(2, PEER_MAC, PEER, US).head
+    for data in frames:
+        host.rcv("arp_rcv", frame_skb(bytes(14) + data, protocol=0x0806))
+        mixed = good[:14] + data + good[14 + len(data) :]
+        host.rcv("arp_rcv", frame_skb(mixed, protocol=0x0806))
