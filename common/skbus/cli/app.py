@@ -11,7 +11,7 @@ from typing import Final
 
 import typer
 
-from skbus.cli import inspect, lab, logs, serve, up
+from skbus.cli import demo, inspect, lab, logs, serve, up
 
 app = typer.Typer(
     name="skbus",
@@ -26,6 +26,7 @@ app = typer.Typer(
 app.add_typer(lab.app, name="lab")
 up.register(app)
 serve.register(app)
+demo.register(app)
 logs.register(app)
 inspect.register(app)
 
@@ -43,6 +44,8 @@ one has imported it."""
 
 
 def _is_ours(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return True  # EADDRINUSE, ENETDOWN, EACCES: the text says it
     for module, name in _ERRORS:
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return True

@@ -33,13 +33,10 @@ def serve(
     address: Annotated[str, typer.Option(metavar="ADDR", help="By default all of ours.")] = "",
 ) -> None:
     """Run a server on our stack until Ctrl-C."""
-    import trio
-
-    from skbus import serve as servers
-
     RunDir().require()
-    number = _PORTS[kind] if port is None else port
+    from skbus.serve import run
+
     try:
-        trio.run(getattr(servers, kind.value), address, number)
+        run(kind.value, address, _PORTS[kind] if port is None else port)
     except KeyboardInterrupt:
         pass
