@@ -15,7 +15,13 @@ from skbus.headers import HeaderError
 from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH
 from skbus.headers.ipv4 import IpHdr, parse, parse_options
 from skbus.pskb import pskb_may_pull
-from skbus.skbuff import PACKET_OTHERHOST, SkBuff
+from skbus.skbuff import (
+    PACKET_BROADCAST,
+    PACKET_LOOPBACK,
+    PACKET_MULTICAST,
+    PACKET_OTHERHOST,
+    SkBuff,
+)
 from skbusd.ip import icmp, igmp, ip_fragment, raw, route
 from skbusd.ip.netns import (
     IPPROTO_ICMP,
@@ -86,11 +92,15 @@ def ip_rcv_finish(net: IpNet, skb: SkBuff, iph: IpHdr) -> None:
         if dev is None or not dev.up:
             net.kfree_skb(skb, "DEV_READY")
             return
-        found = route.ip_route_input(net, iph, dev)
-        if isinstance(found, str):
-            net.kfree_skb(skb, found)
-            return
-        rt = found
+        if skb.pkt_type == PACKET_LOOPBACK:
+            rt = route.ip_route_mc_loopback(iph, dev)
+            skb.pkt_type = PACKET_MULTICAST if rt.rt_type == RTN_MULTICAST else PACKET_BROADCAST
+        else:
+            found = route.ip_route_input(net, iph, dev)
+            if isinstance(found, str):
+                net.kfree_skb(skb, found)
+                return
+            rt = found
     if iph.options and not ip_rcv_options(net, skb, iph):
         return
     kind = rt.rt_type

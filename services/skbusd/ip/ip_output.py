@@ -22,9 +22,8 @@ from skbus.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_UNNECESSARY,
     ETH_P_IP,
-    PACKET_BROADCAST,
     PACKET_HOST,
-    PACKET_MULTICAST,
+    PACKET_LOOPBACK,
     SKB_GSO_TCPV4,
     Frag,
     SkBuff,
@@ -191,7 +190,6 @@ def ip_mc_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         # The copy would leave through lo and come in as if from the device, as in Linux.
         copy = net.skb_clone(skb)
         copy.dev = copy.skb_iif = dev.ifindex
-        copy.pkt_type = PACKET_MULTICAST if rt.rt_type == RTN_MULTICAST else PACKET_BROADCAST
         ip_mc_loopback(net, copy)
     if rt.rt_type == RTN_MULTICAST and skb.head[skb.network_header + 8] == 0:
         net.consume_skb(skb)  # TTL 0 stays on this host
@@ -296,7 +294,8 @@ def loopback_xmit(net: IpNet, skb: SkBuff) -> None:
 
 
 def ip_mc_loopback(net: IpNet, skb: SkBuff) -> None:
-    """Our own copy of a multicast or broadcast; skb is a clone, with dev and pkt_type set."""
+    """Our own copy of a multicast or broadcast; skb is a clone, with dev set."""
+    skb.pkt_type = PACKET_LOOPBACK
     if skb_own_frags(net, skb):
         _netif_rx(net, skb)
 

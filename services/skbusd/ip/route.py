@@ -290,6 +290,16 @@ def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str
     return rt
 
 
+def ip_route_mc_loopback(iph: IpHdr, dev: NetDevice) -> Rtable:
+    """The route of our own copy of a multicast or broadcast, which we sent by `dev`: its source
+    is ours, as no packet's from outside may be. Never cached."""
+    kind = RTN_MULTICAST if iph.daddr[0] & 0xF0 == 0xE0 else RTN_BROADCAST
+    rt = Rtable(kind, dev, iph.daddr, iph.saddr)
+    rt.input = ip_input.ip_local_deliver
+    rt.peer_mtu = dev.mtu
+    return rt
+
+
 def fib_validate_source(net: IpNet, saddr: bytes, dev: NetDevice) -> str:
     """May a packet with this source come in by this device? A drop reason, or "" if it may.
 
