@@ -3,7 +3,7 @@
 
 import pytest
 
-from skbus.packetdrill import ScriptError, parse_script
+from skbus.packetdrill.parser import parse_script
 from skbus.packetdrill.script import (
     Array,
     Call,
@@ -14,6 +14,7 @@ from skbus.packetdrill.script import (
     IcmpPacket,
     Int,
     Or,
+    ScriptError,
     Str,
     Struct,
     SysCall,

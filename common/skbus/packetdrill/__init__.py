@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""packetdrill's language: scripts that drive a TCP/IP stack with packets and system calls."""
+"""packetdrill's language: scripts that drive a TCP/IP stack with packets and system calls.
 
-from skbus.packetdrill.parser import parse_file, parse_script
-from skbus.packetdrill.script import Script, ScriptError
-
-__all__ = ["Script", "ScriptError", "parse_file", "parse_script"]
+`parser` reads a script, `interpreter` runs it against a `backend.Backend`: `sim` (the cores, in
+virtual time) or `live` (the running processes). `run` is for many scripts, `cli` the command.
+"""

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""What a script is run against: time, a wire, and system calls.
+
+A backend is one stack with one interface, and everything beyond that interface: it carries the
+script's packets and answers for all hosts that the script does not mention (ARP). Times are ns
+since the script began.
+"""
+
+from typing import Any, Final, NamedTuple, Protocol
+
+
+class Reply(NamedTuple):
+    """How a system call ended: `errno` 0 and its result, and bytes received."""
+
+    errno: int
+    result: Any = None
+    data: bytes = b""
+
+
+class Pending(Protocol):
+    """A system call that was begun."""
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def reply(self) -> Reply: ...
+
+    @property
+    def finished(self) -> int:
+        """When it returned."""
+        ...
+
+
+class Addresses(NamedTuple):
+    """Who is who: the addresses of packetdrill's own defaults."""
+
+    local: str = "192.168.0.1"
+    prefixlen: int = 16
+    gateway: str = "192.168.0.2"
+    remote: str = "192.0.2.1"
+    bind_port: int = 8080
+    connect_port: int = 8080
+
+
+PLAIN: Final = Addresses()
+
+
+class Backend(Protocol):
+    """A stack under test."""
+
+    def start(self, addresses: Addresses, mtu: int) -> None:
+        """Bring the stack up with this address on its one interface."""
+        ...
+
+    def begin(self) -> None:
+        """It is time 0 now."""
+        ...
+
+    def now(self) -> int: ...
+
+    def wait(self, until: int, pending: Pending | None = None, *, packet: bool = False) -> None:
+        """Let time pass: until then, or the call returns, or (`packet`) something is sent."""
+        ...
+
+    def inject(self, packet: bytes) -> None:
+        """Give the stack an IP packet."""
+        ...
+
+    def sent(self) -> tuple[int, bytes] | None:
+        """The next IP packet that the stack has sent, and when. None: there is none."""
+        ...
+
+    def call(self, name: str, *args: object, data: bytes = b"") -> Pending:
+        """Begin a system call (`skbus.syscall`)."""
+        ...
+
+    def sysctl(self, name: str, value: str) -> None:
+        """Set a sysctl. ValueError where there is none of that name, or the value is wrong."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """All SNMP counters by their nstat names."""
+        ...
+
+    def listeners(self) -> list[int]:
+        """The TCP ports that somebody listens at."""
+        ...
+
+    def close(self) -> None:
+        """The stack is needed no longer."""
+        ...
