@@ -102,7 +102,11 @@ class _State:
         self.level = "info"
         self.process = ""
         self.sinks = _Sinks([])
+        self.flows: dict[int, str] = {}
+        """The flow of the skbs that were logged last, by id."""
 
+
+_MAX_FLOWS: Final = 4096
 
 _state = _State()
 
@@ -205,12 +209,21 @@ def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
     with _Batch():
         for time, process, function, skb, details in events:
             fields: Event = {"time": time / 1e9, "process": process}
+            flow = flow_of(details)
+            hidden = _FLOW_KEYS if flow is not None else ()
             if skb:
                 fields["skb"] = f"{skb:x}"
-            if (flow := flow_of(details)) is not None:
+                # A function that knows an skb's flow says it; the ones after it need not.
+                if flow is None:
+                    flow = _state.flows.get(skb)
+                else:
+                    if len(_state.flows) >= _MAX_FLOWS:
+                        _state.flows.clear()
+                    _state.flows[skb] = flow
+            if flow is not None:
                 fields["flow"] = flow
             for key, value in _safe(details).items():
-                if flow is None or key not in _FLOW_KEYS:
+                if key not in hidden:
                     fields.setdefault(key, value)
             debug(function, **fields)
 

@@ -60,6 +60,19 @@ def test_flow_without_ports_and_without_addresses() -> None:
     assert "skb" not in second
 
 
+def test_an_skb_keeps_the_flow_that_a_function_has_found() -> None:
+    out = io.StringIO()
+    logger = log.configure("tcp", "debug", stream=out)
+    known = traced("tcp_v4_rcv", 5, saddr=A, sport=1, daddr=B, dport=80)
+    log.log_trace_events(logger, [traced("before", 5), known, traced("after", 5), traced("x", 6)])
+    assert [line.get("flow") for line in lines(out)] == [
+        None,
+        "10.77.0.1:1->10.77.0.2:80",
+        "10.77.0.1:1->10.77.0.2:80",
+        None,
+    ]
+
+
 def test_info_writes_no_line_per_packet() -> None:
     class Exploding:
         def __str__(self) -> str:

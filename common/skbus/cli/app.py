@@ -12,6 +12,7 @@ from typing import Final
 import typer
 
 from skbus.cli import demo, inspect, lab, logs, serve, up
+from skbus.packetdrill import cli as packetdrill
 
 app = typer.Typer(
     name="skbus",
@@ -29,11 +30,13 @@ serve.register(app)
 demo.register(app)
 logs.register(app)
 inspect.register(app)
+packetdrill.register(app)
 
 _ERRORS: Final = (
     ("skbus.rundir", "RunDirError"),
     ("skbus.config", "ConfigError"),
     ("skbus.ctl", "ControlError"),
+    ("skbus.sysctl", "SysctlError"),
     ("skbus.lab", "LabError"),
     ("skbus.supervise", "SuperviseError"),
     ("skbus.takeover", "TakeoverError"),

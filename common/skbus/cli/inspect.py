@@ -117,6 +117,7 @@ def sysctl(
     """Read sysctls, or set them in all processes at once, under Linux's names. What is set also
     holds for processes that are restarted, until the stack ends."""
     from skbus.ctl import ctl_call
+    from skbus.sysctl import SPECS, SysctlError
 
     run = RunDir().require()
     if not assignments and not all_:
@@ -127,6 +128,8 @@ def sysctl(
             _print_sysctl(name, value)
     for assignment in assignments or []:
         name, equals, given = (part.strip() for part in assignment.partition("="))
+        if name not in SPECS:
+            raise SysctlError(f"no such sysctl: {name} (`skbus sysctl -a` lists them)")
         if equals:
             answers = [ctl_call(run, p, "sysctl_set", (name, given)) for p in processes]
             _remember(run, name, given)

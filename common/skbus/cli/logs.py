@@ -59,6 +59,8 @@ def logs(
 
     if follow:
         _follow(run, wanted, show)
+    if flow is not None:
+        wanted.skbs = {e["skb"] for e in merged(run) if "skb" in e and flow in e.get("flow", "")}
     for event in merged(run):
         if wanted(event):
             show(event)
@@ -72,6 +74,8 @@ class Filter:
         self._levels = frozenset(_LEVELS[_LEVELS.index(level) :])
         self._skb = skb
         self._flow = flow
+        self.skbs: set[str] = set()
+        """skbs that are known to be of that flow, although not each of their lines says so."""
 
     def __call__(self, event: Event) -> bool:
         if event.get("level") not in self._levels:
@@ -80,7 +84,9 @@ class Filter:
             return False
         if self._skb is not None and event.get("skb") != self._skb:
             return False
-        return self._flow is None or self._flow in str(event.get("flow", ""))
+        if self._flow is None or event.get("skb") in self.skbs:
+            return True
+        return self._flow in str(event.get("flow", ""))
 
 
 def parse(line: str) -> Event | None:
