@@ -11,7 +11,7 @@ from typing import Final
 
 import typer
 
-from skbus.cli import demo, inspect, lab, logs, serve, up
+from skbus.cli import demo, inspect, lab, load, logs, serve, up
 from skbus.packetdrill import cli as packetdrill
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(lab.app, name="lab")
 up.register(app)
 serve.register(app)
 demo.register(app)
+load.register(app)
 logs.register(app)
 inspect.register(app)
 packetdrill.register(app)

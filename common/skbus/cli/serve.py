@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`skbus serve`: sample servers on our stack (`skbus.serve`)."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -16,9 +17,10 @@ class Kind(StrEnum):
     echo = "echo"
     discard = "discard"
     chargen = "chargen"
+    iperf3 = "iperf3"
 
 
-_PORTS = {Kind.http: 80, Kind.echo: 7, Kind.discard: 9, Kind.chargen: 19}
+_PORTS = {Kind.http: 80, Kind.echo: 7, Kind.discard: 9, Kind.chargen: 19, Kind.iperf3: 5201}
 
 
 def register(app: typer.Typer) -> None:
@@ -34,9 +36,14 @@ def serve(
 ) -> None:
     """Run a server on our stack until Ctrl-C."""
     RunDir().require()
+    number = _PORTS[kind] if port is None else port
+    if kind is Kind.iperf3:
+        from skbus.serve import iperf3
+
+        sys.exit(iperf3.serve(address, number))
     from skbus.serve import run
 
     try:
-        run(kind.value, address, _PORTS[kind] if port is None else port)
+        run(kind.value, address, number)
     except KeyboardInterrupt:
         pass

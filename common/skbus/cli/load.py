@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""`skbus load`: clients by script, and what came of them (`skbus.load`)."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(load)
+
+
+def load(
+    scenario: Annotated[
+        str, typer.Argument(metavar="SCENARIO", help="A .toml or .py file (docs/load.md).")
+    ],
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="WHERE",
+            help="stack: what runs in SKBUS_DIR, a lab or `skbus up`; new-lab: a lab for this "
+            "run alone; loopback: Linux at both ends.",
+        ),
+    ] = "stack",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where NAME.html and NAME.json go.")
+    ] = Path("load-out"),
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a key of the scenario, as in flow.web.rate=500; repeatable.",
+        ),
+    ] = None,
+    clients: Annotated[
+        str | None,
+        typer.Option(metavar="SIDE", help="linux or skbus: whose stack the clients are on."),
+    ] = None,
+    time: Annotated[
+        float, typer.Option(metavar="X", help="Make all phases and events X times as long.")
+    ] = 1.0,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read the scenario, say what is wrong, and end.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
+) -> None:
+    """Run a scenario of load. Exit status: 0 if all that it asserts holds, 1 if not, 2 if it
+    could not be run, 130 after Ctrl-C (which still writes the report)."""
+    from skbus.load.command import main
+
+    sys.exit(
+        main(
+            scenario,
+            on=on,
+            out=out,
+            changes=dict(map(_change, changes or [])),
+            clients=clients,
+            time=time,
+            check=check,
+            quiet=quiet,
+        )
+    )
+
+
+def _change(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{text!r}: it takes KEY=VALUE", param_hint="--set")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value.strip()
