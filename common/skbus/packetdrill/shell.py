@@ -24,7 +24,7 @@ _NSTAT: Final = """#!/bin/sh
 cat "$SKBUS_SHIM_NSTAT"
 """
 _SET_SYSCTLS: Final = re.compile(r"\S*/set_sysctls\.py")
-_RESTORE: Final = re.compile(r"\S*/sysctl_restore_\S*")
+_RESTORE: Final = re.compile(r"\S*/sysctl_restore_[^\s;]*")
 _PROC: Final = re.compile(r"(?<![\w.$}/-])/(proc|sys)/([\w./-]*)")
 TIME_LIMIT: Final = 30.0
 """Seconds that a command may take."""
