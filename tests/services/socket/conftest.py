@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 import msgpack
+import pytest
 
 from skbus.abi import (
     DataReadyCb,
@@ -17,7 +18,7 @@ from skbus.abi import (
     SkWriteSpace,
     TcpFin,
 )
-from skbus.pool import Allocator, Pool
+from skbus.pool import Allocator, Pool, Region, StalePlaceError
 from skbus.skbuff import SkBuff
 from skbus.syscall import encode_request
 from skbusd.socket.core import SocketCore
@@ -44,9 +45,8 @@ class Stack:
         self.own = region(1)
         self.nic = region(2)
         self.app = region(3)
-        self.pool = Pool()
-        self.pool.regions.update({1: self.own, 2: self.nic, 3: self.app})
-        self.extra: dict[int, Allocator] = {}
+        self.pool = Pool(self._open)
+        self.pool.regions.update({1: self.own, 2: self.nic})
         self.net = SocketNet(rand=Random(1), pool=self.pool, alloc=self.own)
         self.core = SocketCore(self.net)
         self.core.start()
@@ -54,6 +54,11 @@ class Stack:
         assert self.core.client_up(self.client)
         self.req = 0
         self.delivered = 0
+
+    def _open(self, number: int) -> Region:
+        if number != 3:
+            raise StalePlaceError(f"no region {number}")
+        return self.app
 
     # ---- the application's side ----------------------------------------------------------
 
@@ -125,6 +130,13 @@ class Stack:
         self.core.entries[entry](self.net, item)
         self.core.idle()
 
+    def advance(self, ns: int) -> None:
+        """Time passes."""
+        self.net.now += ns
+        # A timer fires late by at most its grain.
+        self.net.timers.run(self.net, self.net.now + ns // 50 + 200_000)
+        self.core.idle()
+
     def state(self, sk: int, state: int) -> None:
         self.deliver("sk_state_change", SkStateChange(sk, state, LOCAL, 40002, PEER, 80))
 
@@ -180,3 +192,9 @@ class Stack:
         assert net.skb_born + net.skb_received == (
             net.skb_sent + net.skb_consumed + net.skb_dropped + self.core.held()
         )
+
+
+@pytest.fixture
+def stack() -> Stack:
+    """A core with one application and imagined transports."""
+    return Stack()
