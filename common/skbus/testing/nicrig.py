@@ -25,7 +25,7 @@ class NicRig:
     def __init__(
         self, *, vnet_hdr: bool = True, classes: Any = CLASSES, now: int = 1000, **config: Any
     ) -> None:
-        size = 8192 + sum(s * n for s, n in classes)
+        size = 65536 + sum(s * n for s, n in classes)
         alloc = Allocator.format(REGION, bytearray(size), classes)
         pool = Pool()
         pool.regions[REGION] = alloc

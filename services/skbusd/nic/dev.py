@@ -94,10 +94,10 @@ def napi_poll(net: NicNet, budget: int) -> int:
     """Take at most `budget` frames from the driver; returns how many there were."""
     device = net.device
     region = net.region
-    mib = net.mib
+    recv = device.recv
+    vnet_hdr = device.vnet_hdr
     deliver: list[SkBuff] = []
-    frames = 0
-    size = -1
+    frames = lost = octets = 0
     while frames < budget:
         slot = net.slot
         if slot is None:
@@ -107,18 +107,17 @@ def napi_poll(net: NicNet, budget: int) -> int:
         else:
             place = (region.number, slot[0], slot[1], 0, SLOT_SIZE)
             room = region.room(place)
-        size = device.recv(room)
+        size = recv(room)
         if size <= 0:
             if not size:
                 break
             frames += 1
-            mib["DevRxErrors"] += 1
+            lost += 1
             continue
         frames += 1
-        mib["DevRxPackets"] += 1
-        mib["DevRxBytes"] += size
-        if device.vnet_hdr:
-            vnet: Vnet = VIRTIO_NET_HDR.unpack_from(device.rx_vnet)
+        octets += size
+        if vnet_hdr:
+            vnet: Vnet = VIRTIO_NET_HDR.unpack(device.rx_vnet)
         else:
             vnet = _vnet_of_auxdata(device.rx_csum_valid or device.rx_csum_partial)
         if net.netem_rx is not None:
@@ -132,6 +131,10 @@ def napi_poll(net: NicNet, budget: int) -> int:
         else:
             napi_gro_receive(net, skb, deliver)
     if frames:
+        mib = net.mib
+        mib["DevRxPackets"] += frames - lost
+        mib["DevRxBytes"] += octets
+        mib["DevRxErrors"] += lost
         napi_complete(net, deliver)
         _look_for_missed(net)
     return frames
@@ -155,7 +158,10 @@ def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
     protocol = skb.protocol
     if net.tracing:
         net.trace("netif_receive_skb", skb, protocol=protocol, pkt_type=skb.pkt_type, len=skb.len)
-    if protocol == -1:
+    if protocol == ETH_P_IP and skb.pkt_type != PACKET_OTHERHOST:
+        skb.data = skb.network_header = 14
+        net.call_skb(net.ip, "ip_rcv", skb)
+    elif protocol == -1:
         net.mib["DevRxDropped"] += 1
         net.kfree_skb(skb, "NOMEM")
     elif len(skb.head) < 14:
@@ -163,9 +169,6 @@ def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
         net.kfree_skb(skb, "PKT_TOO_SMALL")
     elif skb.pkt_type == PACKET_OTHERHOST:
         net.kfree_skb(skb, "OTHERHOST")
-    elif protocol == ETH_P_IP:
-        skb.data = skb.network_header = 14
-        net.call_skb(net.ip, "ip_rcv", skb)
     elif protocol == ETH_P_ARP:
         skb.data = skb.network_header = 14
         net.call_skb(net.ip, "arp_rcv", skb)

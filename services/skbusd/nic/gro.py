@@ -80,6 +80,12 @@ def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: "list[SkBuff]") -> None:
     if net.tracing:
         net.trace("napi_gro_receive", skb, len=skb.len, gso_size=skb.gso_size)
     head = skb.head
+    if not net.gro_hash and (
+        skb.data_len > _NOT_WORTH
+        or (len(head) >= 54 and not skb.data_len and len(head) == 34 + ((head[46] >> 4) << 2))
+    ):
+        deliver.append(skb)  # large already, or a pure ACK, and nothing that it could overtake
+        return
     # what cannot be joined: not a plain TCP segment for us. Linear data is at most COPYBREAK.
     if (
         skb.protocol != ETH_P_IP
