@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""`skbus up` on a real interface, in a namespace of its own: own address, and taken over."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.skipif(shutil.which("ip") is None, reason="iproute2 is not installed"),
+]
+
+BIN = Path(sys.executable).parent
+
+SCRIPT = """
+set -e
+ip link set lo up
+ip link add v0 type veth peer name v1
+ip addr add 10.1.0.1/24 dev v0
+ip link set v0 up
+ip link set v1 up
+{before}
+skbus up --dev v1 {flags} >"$SKBUS_DIR.out" 2>"$SKBUS_DIR.err" &
+pid=$!
+i=0
+until grep -q SKBUS_DIR "$SKBUS_DIR.out"; do
+    i=$((i + 1))
+    if [ $i -gt 400 ] || ! kill -0 $pid; then cat "$SKBUS_DIR.err" >&2; exit 1; fi
+    sleep 0.05
+done
+cat "$SKBUS_DIR.out"
+{during}
+kill -TERM $pid
+wait $pid || true
+{after}
+"""
+
+PROBE = """
+import socket
+s = socket.socket()
+s.settimeout(10)
+print("answer", s.connect_ex(("10.1.0.2", 9)))
+"""
+
+REFUSED = "answer 111\n"
+
+
+def in_namespace(run: Path, **parts: str) -> str:
+    """Run the script in a network namespace that is ours alone; its output."""
+    enter = "import os; from skbus import lab; lab.make_namespaces(); os.execvp('sh', ['sh'])"
+    done = subprocess.run(
+        [sys.executable, "-c", enter],
+        input=SCRIPT.format(**{"before": "", "during": "", "after": "", **parts}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "SKBUS_DIR": str(run), "PATH": f"{BIN}:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_address_of_our_own(tmp_path: Path) -> None:
+    out = in_namespace(
+        tmp_path / "r",
+        flags="--addr 10.1.0.2/24",
+        during=f"python3 -c '{PROBE}'\nskbus health --layer tcp",
+        after='test ! -e "$SKBUS_DIR" && echo nothing left',
+    )
+    assert "skbus is up on v1: 10.1.0.2/24" in out
+    assert f"export SKBUS_DIR={tmp_path}/r" in out
+    assert REFUSED in out
+    assert "tcp answers (life 1)" in out
+    assert "nothing left" in out
+
+
+def test_the_interfaces_address_is_taken_over_and_given_back(tmp_path: Path) -> None:
+    out = in_namespace(
+        tmp_path / "r",
+        before="ip addr add 10.1.0.2/24 dev v1\nip route add default via 10.1.0.9 dev v1",
+        flags="--take-over",
+        during=f"echo during; ip -o addr show dev v1; echo end; python3 -c '{PROBE}'",
+        after="echo after; ip -o addr show dev v1; ip route show default",
+    )
+    assert "skbus is up on v1: 10.1.0.2/24" in out
+    during = out.partition("during\n")[2].partition("end\n")[0]
+    assert "inet 10.1.0.2" not in during
+    assert REFUSED in out
+    after = out.partition("after\n")[2]
+    assert "inet 10.1.0.2/24" in after
+    assert "default via 10.1.0.9 dev v1" in after
