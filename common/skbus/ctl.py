@@ -35,6 +35,7 @@ class ControlSource:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_REQUEST)
         self._socket.bind(endpoint)
+        self._answered = False
         self.methods: dict[str, Callable[[Any], Any]] = {
             "ping": lambda _: {"process": service.net.name, "epoch": service.net.epoch},
             "status": lambda _: service.status(),
@@ -48,11 +49,13 @@ class ControlSource:
         return [int(self._socket.getsockopt(zmq.FD))]
 
     def drain(self, budget: int) -> int:
+        self._answered = False
         for n in range(budget):
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return n
+            self._answered = True
             reply = msgpack.packb(self._answer(frames[-1]), default=str)
             try:
                 self._socket.send_multipart([*frames[:-1], reply], zmq.NOBLOCK)
@@ -62,6 +65,9 @@ class ControlSource:
 
     def flush(self) -> None:
         pass
+
+    def pending(self) -> bool:
+        return self._answered and bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
 
     def close(self) -> None:
         self._socket.close()

@@ -16,6 +16,9 @@ import zmq
 
 from skbus.codec import MAX_DATA, CodecError, Message, decode
 
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
+
 MAX_MESSAGES: Final = 1000
 """Messages (batches) that a pipe holds: `netdev_max_backlog`."""
 
@@ -33,17 +36,17 @@ class Inbox:
         """Messages that were no messages."""
         self.last_error = ""
 
-    def fileno(self) -> int:
-        return int(self._socket.getsockopt(zmq.FD))
+    def filenos(self) -> list[int]:
+        """The descriptor to watch for reading."""
+        return [int(self._socket.getsockopt(zmq.FD))]
 
     def drain(self, budget: int, deliver: Callable[[Message], None]) -> int:
         """Deliver up to `budget` messages; returns how many there were."""
-        recv = self._socket.recv_multipart
+        recv, get = self._socket.recv_multipart, self._socket.get
         for n in range(budget):
-            try:
-                frames = recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not int(get(_EVENTS)) & _POLLIN:  # an exception for EAGAIN costs three times as much
                 return n
+            frames = recv(zmq.NOBLOCK)
             try:
                 if len(frames) != 2:
                     raise CodecError(f"{len(frames)} frames, not 2")

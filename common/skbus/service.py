@@ -24,7 +24,7 @@ import zmq
 from skbus import log
 from skbus.abi import LOSSLESS_SKB_ENTRIES
 from skbus.clock import StackClock
-from skbus.codec import Batch, Message, encode
+from skbus.codec import Batch, encode
 from skbus.ctl import ControlSource
 from skbus.dispatch import Dispatcher
 from skbus.net import Core
@@ -48,11 +48,22 @@ class Source(Protocol):
         ...
 
     def drain(self, budget: int) -> int:
-        """Take what is there, at most about `budget`; returns how much it was, 0 for nothing."""
+        """One of the descriptors is readable: take what is there, at most about `budget`.
+
+        Returns how much it was. Less than `budget` means that nothing is left; a source that
+        stops earlier for other reasons says so by `pending`.
+        """
         ...
 
     def flush(self) -> None:
         """The core has run: send what it left for this source."""
+        ...
+
+    def pending(self) -> bool:
+        """After `flush`: is there something to take of which the descriptors may not tell?
+
+        A ZeroMQ socket's descriptor is silent about what came while something was sent on it.
+        """
         ...
 
     def close(self) -> None: ...
@@ -95,16 +106,21 @@ class Service:
         self._pending: dict[str, Batch] = {}
         self._refused = 0
         self._stop = False
+        self._epoll = select.epoll()
+        self._by_fd: dict[int, Source | Inbox] = {}
+        self._hot: set[Source | Inbox] = set()
+        """Sources to be drained at once, whatever their descriptors say."""
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Cancellation closes the sockets and loses what they hold."""
         with ExitStack() as stack:
-            epoll = select.epoll()
+            epoll = self._epoll
             stack.callback(epoll.close)
             stack.callback(self._close)
-            epoll.register(self.inbox.fileno(), select.EPOLLIN)
-            for source in self.sources:
+            watched: list[Source | Inbox] = [self.inbox, *self.sources]
+            for source in watched:
                 for fd in source.filenos():
+                    self._by_fd[fd] = source
                     epoll.register(fd, select.EPOLLIN)
             self.net.now = self.clock.now()
             self.dispatcher.start()
@@ -117,13 +133,13 @@ class Service:
                     await trio.lowlevel.checkpoint()
                 if not self.pass_once():
                     self.wakeups += 1
-                    await self._sleep(epoll)
+                    await self._sleep()
 
     def stop(self) -> None:
         """Leave the loop after this pass."""
         self._stop = True
 
-    async def _sleep(self, epoll: select.epoll) -> None:
+    async def _sleep(self) -> None:
         """Wait for a source or the deadline: first without trio, for a few milliseconds.
 
         Under load the next packet comes within that time, and a crossing then costs half of
@@ -138,32 +154,35 @@ class Service:
         if seconds <= 0:
             return
         # select, not epoll.poll: that one counts in whole milliseconds
-        if select.select((epoll,), (), (), min(seconds, _NAP))[0] or seconds <= _NAP:
+        if select.select((self._epoll,), (), (), min(seconds, _NAP))[0] or seconds <= _NAP:
             return
         with trio.move_on_after(seconds - _NAP):
-            await trio.lowlevel.wait_readable(epoll.fileno())
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
 
-    def pass_once(self) -> int:
-        """One pass of the loop; returns how much there was to do."""
+    def pass_once(self) -> bool:
+        """One pass of the loop; True if there may be more to do at once."""
         net = self.net
         net.now = self.clock.now()
-        work = self.inbox.drain(BUDGET, self._deliver)
+        ready = self._hot
+        self._hot = set()
+        for fd, _ in self._epoll.poll(0):
+            ready.add(self._by_fd[fd])
+        if self.inbox in ready and self.inbox.drain(BUDGET, self.dispatcher.deliver) >= BUDGET:
+            self._hot.add(self.inbox)
         for source in self.sources:
-            work += source.drain(BUDGET)
-        if work:
-            net.now = self.clock.now()
-        work += self.dispatcher.finish()
+            if source in ready and source.drain(BUDGET) >= BUDGET:
+                self._hot.add(source)
+        self.dispatcher.finish()
         self._flush()
         for source in self.sources:
             source.flush()
+            if source.pending():
+                self._hot.add(source)
         if net.outbox:
             self._flush()
         if net.log_events or net.trace_events or self.inbox.refused != self._refused:
             self._log()
-        return work
-
-    def _deliver(self, message: Message) -> None:
-        self.dispatcher.deliver(message)
+        return bool(self._hot)
 
     def _flush(self) -> None:
         """Send the outbox: one message a neighbour, or a few where there is much."""

@@ -7,6 +7,7 @@ its devices and sockets) comes from `make_service` in the layer's package `skbus
 """
 
 import argparse
+import gc
 import importlib
 import os
 import signal
@@ -36,6 +37,8 @@ def run_process(run: RunDir, config: Config, process: str, fd: int | None = None
     service = importlib.import_module(f"skbusd.{layer}.main").make_service(run, config, process, fd)
     service.net.tracing = log.get_level() == "debug"
     service.logger.info("started", pid=os.getpid(), epoch=service.net.epoch)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no need to look through it again and again
     try:
         trio.run(_until_signal, service)
     except BaseException as e:

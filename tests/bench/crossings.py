@@ -80,7 +80,7 @@ async def loop(
     inbox: Inbox, relay: Relay, sleep: Callable[[select.epoll], Awaitable[None]]
 ) -> None:
     epoll = select.epoll()
-    epoll.register(inbox.fileno(), select.EPOLLIN)
+    epoll.register(inbox.filenos()[0], select.EPOLLIN)
     while not relay.done:
         if not inbox.drain(64, relay):
             await sleep(epoll)

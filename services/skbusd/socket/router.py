@@ -38,6 +38,8 @@ _POLL_OPEN: Final = struct.Struct("=iI")
 _REPLY_HWM: Final = 100_000
 """Replies that an application may leave unread before it is taken for broken."""
 _FILL: Final = bytes(4096)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
 
 
 class PollDescriptor:
@@ -132,6 +134,7 @@ class SyscallSource:
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._listening = True
+        self._sent = False
         self._lives: dict[int, LifeConnection] = {}
         self._by_id: dict[bytes, LifeConnection] = {}
         self._polls: dict[Socket, list[PollDescriptor]] = {}
@@ -152,11 +155,11 @@ class SyscallSource:
                 self._life_readable(fd)
         recv = self._router.recv_multipart
         request = self.core.request
+        get = self._router.get
         for _ in range(budget):
-            try:
-                frames = recv(zmq.NOBLOCK)
-            except zmq.Again:
+            if not int(get(_EVENTS)) & _POLLIN:
                 break
+            frames = recv(zmq.NOBLOCK)
             n += 1
             if len(frames) == 3:
                 request(frames[0], frames[1], frames[2])
@@ -168,6 +171,7 @@ class SyscallSource:
         net = self.net
         if net.poll_dirty or net.poll_closed:
             self._show_polls()
+        self._sent = bool(net.replies)
         if net.replies:
             replies, net.replies = net.replies, []
             send = self._router.send_multipart
@@ -182,6 +186,9 @@ class SyscallSource:
             numbers, net.regions_gone = net.regions_gone, []
             for number in numbers:
                 remove_region(self._pool_dir, self.net, number)
+
+    def pending(self) -> bool:
+        return self._sent and bool(int(self._router.get(_EVENTS)) & _POLLIN)
 
     def close(self) -> None:
         for life in self._lives.values():
