@@ -56,6 +56,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--lab-options", default="", help="more options for `skbus lab up`, in one argument"
     )
+    parser.add_argument("--no-plot", action="store_true", help="the table and the JSON alone")
     found = parser.parse_args(arguments)
     if found.quick:
         found.reps, found.seconds = 3, 1.0
@@ -148,11 +149,14 @@ def main() -> int:
         console.print("nothing measured")
         return 130 if interrupted else 2
     console.print(report.table(rounds, chosen.seconds, chosen.reps))
+    if (busy := report.cpu_table(rounds)) is not None:
+        console.print(busy)
     chosen.out.mkdir(parents=True, exist_ok=True)
     stem = chosen.out / time.strftime("bench-%Y%m%d-%H%M%S")
     report.to_json(rounds, facts, stem.with_suffix(".json"))
     console.print(f"figures: {stem.with_suffix('.json')}", highlight=False)
-    console.print(report.plot(rounds, stem), highlight=False)
+    if not chosen.no_plot:
+        console.print(report.plot(rounds, stem), highlight=False)
     if interrupted:
         return 130
     under = report.below_floor(rounds)

@@ -136,6 +136,37 @@ def table(rounds: Rounds, seconds: float, reps: int) -> Table:
     return shown
 
 
+def cpu_table(rounds: Rounds) -> Table | None:
+    """Where our processors' time goes: the median share of one processor, for each process."""
+    shares: dict[str, dict[str, float]] = {}
+    for name, subjects in rounds.items():
+        good = [r for r in subjects.get("skbus", []) if isinstance(r, Round)]
+        times = [r.detail["cpu_seconds"] for r in good if "cpu_seconds" in r.detail]
+        if times:
+            lengths = [
+                r.detail["linux"].get("seconds") or r.detail["subject"]["seconds"] for r in good
+            ]
+            shares[name] = {
+                process: statistics.median(
+                    t[process] / length for t, length in zip(times, lengths, strict=True)
+                )
+                for process in times[0]
+            }
+    if not shares:
+        return None
+    shown = Table(
+        title="skbus: processors kept busy by each process",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    shown.add_column("what", no_wrap=True)
+    for process in next(iter(shares.values())):
+        shown.add_column(process, justify="right")
+    for name, found in shares.items():
+        shown.add_row(WORKLOADS[name].title, *(f"{share:.2f}" for share in found.values()))
+    return shown
+
+
 def below_floor(rounds: Rounds) -> list[str]:
     """The bulk directions in which we are under FLOOR of the kernel's own figure."""
     found: list[str] = []

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""The benchmark itself: its rounds on Linux alone, and what it makes of figures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).with_name("bench.py")
+
+
+def run(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCH), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+@pytest.mark.lab
+def test_every_round_runs_on_linux(tmp_path: Path) -> None:
+    done = run(
+        "--subjects", "linux", "--reps", "2", "--seconds", "0.1", "--no-plot", "--out", str(tmp_path)
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert set(figures["workloads"]) == {"bulk_in", "bulk_out", "rr", "crr", "udp_in", "udp_out"}
+    for found in figures["workloads"].values():
+        rounds = found["subjects"]["linux"]["rounds"]
+        assert len(rounds) == 2
+        rates = sorted(r["rate"] for r in rounds)
+        assert found["subjects"]["linux"]["median"] == pytest.approx(sum(rates) / 2)
+        assert rates[0] > 0
+    assert "connect-ask-close" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--only", "bulk"], "bulk: not one of"),
+        (["--subjects", "bsd"], "bsd: not one of"),
+        (["--reps", "0"], "must be positive"),
+    ],
+)
+def test_a_mistake_is_named(arguments: list[str], told: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+REPORT = """
+import json, sys
+import report
+from subjects import Round
+rounds = {
+    "bulk_in": {
+        "iperf3": [Round(30_000.0, 1.0, {}), Round(10_000.0, 1.0, {}), Round(20_000.0, 1.0, {})],
+        "linux": [Round(40_000.0, 1.0, {})],
+        "skbus": [Round(900.0, 2.0, {"cpu_seconds": {"tcp": 1.0}}), "no answer"],
+        "pmd": [Round(45.0, 1.0, {})],
+    },
+    "rr": {"linux": [Round(100.0, 1.0, {})], "skbus": [Round(50.0, 1.0, {})]},
+}
+print(json.dumps([
+    report.ratios(rounds, "bulk_in"), report.ratios(rounds, "rr"), report.below_floor(rounds),
+]))
+"""
+
+
+def test_ratios_are_of_medians_and_the_floor_is_kept() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=BENCH.parent,
+    )
+    bulk, rr, under = json.loads(done.stdout)
+    assert bulk == [pytest.approx(900 / 20_000), pytest.approx(20.0)]
+    assert rr == [pytest.approx(0.5), None]
+    assert under == ["bulk_in"]
