@@ -34,6 +34,9 @@ ENTRIES: Final[dict[str, Handler]] = {
     "icmp_send": icmp.icmp_send_entry,
 }
 
+_ROUTING: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter")
+"""Sysctls whose outcome lies in cached routes."""
+
 
 class IpCore:
     """`skbus.net.Core` for ip."""
@@ -46,6 +49,7 @@ class IpCore:
         self.net = net
         self.ipnet = net
         self.entries = ENTRIES
+        self._routing = tuple([net.sysctl[name] for name in _ROUTING])
         devinet.devinet_init(net)
 
     def start(self) -> None:
@@ -61,7 +65,14 @@ class IpCore:
         `register_netdevice`, a transport by `inet_add_protocol`."""
 
     def idle(self) -> None:
-        """Nothing is put off to the end of a batch."""
+        """The end of a batch: a sysctl that routes depend on may have been set."""
+        net = self.ipnet
+        routing = tuple([net.sysctl[name] for name in _ROUTING])
+        if routing != self._routing:
+            self._routing = routing
+            route.rt_cache_flush(net)
+        if net.alloc is not None:
+            net.alloc.reclaim()
 
     def held(self) -> int:
         """Fragments, packets for unresolved neighbours, and the loopback's queue."""

@@ -6,7 +6,7 @@ from skbus.rundir import RunDir
 from skbus.service import Service
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
-from skbusd.shell import clock, net_arguments, nics
+from skbusd.shell import allocator, clock, net_arguments, nics
 
 
 def ip_config(config: Config) -> IpConfig:
@@ -23,6 +23,9 @@ def ip_config(config: Config) -> IpConfig:
 
 def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
     """ip, ready to run."""
-    net = IpNet(**net_arguments(run, config, process), config=ip_config(config))
+    arguments = net_arguments(run, config, process)
+    # Reassembled datagrams, and copies for the loopback, lie in a region of ip's own.
+    allocator(run, arguments, ((2048, 1024), (16384, 128), (66560, 256)))
+    net = IpNet(**arguments, config=ip_config(config))
     transports = tuple(layer for layer in ("tcp", "udp") if layer in config.layers)
     return Service(IpCore(net), run, neighbours=(*nics(config), *transports), clock=clock(config))

@@ -431,3 +431,15 @@ def test_broadcasts_on_the_link_are_not_passed_on(router: IpHost) -> None:
     router.rcv("ip_rcv", ip_skb(bytes(8), PEER, PEER2, 17, pkt_type=1))
     assert router.frames("eth1") == []
     assert router.dropped("OTHERHOST") == 1
+
+
+def test_forwarding_is_switched_while_running(make_host: MakeHost) -> None:
+    host = make_host(two=True)
+    host.learn()
+    host.learn(PEER2, PEER_MAC, dev=3)
+    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, PEER2, 17))
+    assert host.packets("eth1") == []
+    host.ip.sysctl.set("net.ipv4.ip_forward", 1)
+    host.core.idle()
+    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, PEER2, 17))
+    assert len(host.packets("eth1")) == 1
