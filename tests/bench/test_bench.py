@@ -26,7 +26,8 @@ def run(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str
 @pytest.mark.lab
 def test_every_round_runs_on_linux(tmp_path: Path) -> None:
     done = run(
-        "--subjects", "linux", "--reps", "2", "--seconds", "0.1", "--no-plot", "--out", str(tmp_path)
+        "--subjects", "linux", "--reps", "2", "--seconds", "0.1", "--no-plot",
+        "--out", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(next(tmp_path.glob("*.json")).read_text())
