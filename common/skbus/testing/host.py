@@ -9,12 +9,6 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
-from skbusd.nic.core import NicCore
-from skbusd.socket.core import SocketCore
-from skbusd.tcp.core import TcpCore
-from skbusd.udp.core import UdpCore
-from skbusd.udp.netns import UdpNet
-
 from skbus.net import Core, TraceEvent
 from skbus.pool import Allocator, Pool
 from skbus.syscall import decode_reply, encode_request
@@ -24,10 +18,15 @@ from skbus.testing.process import Process
 from skbus.testing.tasks import Future
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
+from skbusd.nic.core import NicCore
 from skbusd.nic.memory import MemoryDevice
 from skbusd.nic.netdev import NicConfig, NicNet
+from skbusd.socket.core import SocketCore
 from skbusd.socket.sock import SocketNet
+from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
+from skbusd.udp.core import UdpCore
+from skbusd.udp.netns import UdpNet
 
 if TYPE_CHECKING:
     from skbus.testing.world import World

@@ -23,10 +23,9 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from skbus.testing.host import Host
-
 from skbus.net import SEC
 from skbus.pcap import PcapWriter
+from skbus.testing.host import Host
 from skbus.testing.link import Link, Port
 from skbus.testing.process import Process
 from skbus.testing.tasks import Future, Runner, Task
