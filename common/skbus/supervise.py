@@ -186,7 +186,11 @@ class Supervisor:
             for process, status in self._reap():
                 child = self.children[process]
                 self._log(
-                    "warning", "layer_died", name=process, how=status, again_in=child.due - now
+                    "warning",
+                    "layer_died",
+                    name=process,
+                    how=status,
+                    again_in=round(child.due - monotonic(), 3),
                 )
             for name, pid in self.others.items():
                 if _reap_one(pid) is not None:
