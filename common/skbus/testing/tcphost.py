@@ -67,7 +67,8 @@ class Seg(NamedTuple):
 
     def __repr__(self) -> str:
         letters = "".join(
-            c for c, bit in zip("FSRPAU", (FIN, SYN, RST, PSH, ACK, URG), strict=True)
+            c
+            for c, bit in zip("FSRPAU", (FIN, SYN, RST, PSH, ACK, URG), strict=True)
             if self.th.flags & bit
         )
         th = self.th
@@ -121,9 +122,7 @@ class TcpHost(Harness):
 
     def bind(self, sk: int, port: int, addr: bytes = ANY, reuse: int = 0) -> int:
         """bind(2): an errno."""
-        return self.ask(
-            "inet_csk_get_port", lambda req: GetPort(sk, req, addr, port, reuse, 0)
-        ).err
+        return self.ask("inet_csk_get_port", lambda req: GetPort(sk, req, addr, port, reuse, 0)).err
 
     def listen(self, sk: int = 2, port: int = 80, backlog: int = 16) -> TcpSock:
         """A socket that listens."""
@@ -150,9 +149,7 @@ class TcpHost(Harness):
             ask = IpRouteOutputKey._make(item)
             self.call(
                 "ip_route_output_ret",
-                RouteRet(
-                    ask.req, err, ask.saddr or self.addr, ask.daddr, 2, self.mtu, rt_type, 1
-                ),
+                RouteRet(ask.req, err, ask.saddr or self.addr, ask.daddr, 2, self.mtu, rt_type, 1),
             )
 
     def send(self, sk: int, data: bytes, flags: int = 0) -> None:

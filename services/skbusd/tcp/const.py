@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Constants of TCP under Linux's names (`include/net/tcp.h`, `tcp_states.h`, `uapi/linux/tcp.h`).
+
+Times with the suffix _US are microseconds, the others nanoseconds.
+"""
+
+from typing import Final
+
+from skbus.net import MSEC, SEC
+
+MASK: Final = 0xFFFFFFFF
+HALF: Final = 0x80000000
+
+# States (include/net/tcp_states.h)
+TCP_ESTABLISHED: Final = 1
+TCP_SYN_SENT: Final = 2
+TCP_SYN_RECV: Final = 3
+TCP_FIN_WAIT1: Final = 4
+TCP_FIN_WAIT2: Final = 5
+TCP_TIME_WAIT: Final = 6
+TCP_CLOSE: Final = 7
+TCP_CLOSE_WAIT: Final = 8
+TCP_LAST_ACK: Final = 9
+TCP_LISTEN: Final = 10
+TCP_CLOSING: Final = 11
+TCP_NEW_SYN_RECV: Final = 12
+
+STATE_NAMES: Final = {
+    TCP_ESTABLISHED: "ESTABLISHED",
+    TCP_SYN_SENT: "SYN_SENT",
+    TCP_SYN_RECV: "SYN_RECV",
+    TCP_FIN_WAIT1: "FIN_WAIT1",
+    TCP_FIN_WAIT2: "FIN_WAIT2",
+    TCP_TIME_WAIT: "TIME_WAIT",
+    TCP_CLOSE: "CLOSE",
+    TCP_CLOSE_WAIT: "CLOSE_WAIT",
+    TCP_LAST_ACK: "LAST_ACK",
+    TCP_LISTEN: "LISTEN",
+    TCP_CLOSING: "CLOSING",
+    TCP_NEW_SYN_RECV: "NEW_SYN_RECV",
+}
+
+# Header flags (RFC 9293 3.1)
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+PSH: Final = 0x08
+ACK: Final = 0x10
+URG: Final = 0x20
+ECE: Final = 0x40
+CWR: Final = 0x80
+
+IPPROTO_IP: Final = 0
+IPPROTO_TCP: Final = 6
+SOL_SOCKET: Final = 1
+
+# shutdown(2) as bits (include/net/sock.h)
+RCV_SHUTDOWN: Final = 1
+SEND_SHUTDOWN: Final = 2
+SHUTDOWN_MASK: Final = 3
+
+MSG_OOB: Final = 0x1
+MSG_EOR: Final = 0x80
+MSG_MORE: Final = 0x8000
+
+# Sizes
+IP_HDR: Final = 20
+TCP_HDR: Final = 20
+TCPOLEN_TSTAMP_ALIGNED: Final = 12
+TCP_MSS_DEFAULT: Final = 536  # RFC 9293 3.7.1
+TCP_MIN_MSS: Final = 88
+TCP_MAX_WSCALE: Final = 14  # RFC 7323 2.3
+TCP_INIT_CWND: Final = 10  # RFC 6928
+TCP_INFINITE_SSTHRESH: Final = 0x7FFFFFFF
+MAX_TCP_WINDOW: Final = 32767
+GSO_LEGACY_MAX_PAYLOAD: Final = 65535 - 20 - 60
+"""What one IPv4 packet can carry behind a TCP header with all options."""
+TCP_MAX_QUICKACKS: Final = 16
+TCP_NUM_SACKS: Final = 4
+TCP_OFO_MAX_SKBS: Final = 16384
+
+# Times
+TCP_TIMEOUT_INIT: Final = 1 * SEC  # RFC 6298 2.1
+TCP_TIMEOUT_FALLBACK: Final = 3 * SEC
+TCP_RTO_MIN_US: Final = 200_000
+TCP_DELACK_MIN: Final = 40 * MSEC
+TCP_DELACK_MAX: Final = 200 * MSEC
+TCP_ATO_MIN: Final = 40 * MSEC
+TCP_TIMEWAIT_LEN: Final = 60 * SEC
+TCP_FIN_TIMEOUT_MAX: Final = 120 * SEC
+TCP_PAWS_24DAYS: Final = 24 * 24 * 3600
+TCP_PAWS_MSL: Final = 60
+TCP_PAWS_WINDOW: Final = 1
+TCP_RESOURCE_PROBE_INTERVAL: Final = 500 * MSEC
+TCP_RTT_PREV_RETRANS_US: Final = -1
+TCP_KEEPALIVE_MAX_IDLE: Final = 32767
+TCP_KEEPALIVE_MAX_INTVL: Final = 32767
+TCP_KEEPALIVE_MAX_CNT: Final = 127
+TCP_MAX_SYNCNT: Final = 127
+
+# icsk_pending: what the one write timer is armed for (include/net/inet_connection_sock.h)
+ICSK_TIME_NONE: Final = 0
+ICSK_TIME_RETRANS: Final = 1
+ICSK_TIME_PROBE0: Final = 3
+ICSK_TIME_LOSS_PROBE: Final = 5
+ICSK_TIME_REO_TIMEOUT: Final = 6
+
+# icsk_ack.pending
+ICSK_ACK_SCHED: Final = 1
+ICSK_ACK_TIMER: Final = 2
+ICSK_ACK_PUSHED: Final = 4
+ICSK_ACK_PUSHED2: Final = 8
+ICSK_ACK_NOW: Final = 16
+
+# icsk_ca_state (enum tcp_ca_state)
+TCP_CA_OPEN: Final = 0
+TCP_CA_DISORDER: Final = 1
+TCP_CA_CWR: Final = 2
+TCP_CA_RECOVERY: Final = 3
+TCP_CA_LOSS: Final = 4
+
+# TcpSeg.sacked (TCPCB_...)
+SACKED_ACKED: Final = 1
+SACKED_RETRANS: Final = 2
+LOST: Final = 4
+TAGBITS: Final = 7
+EVER_RETRANS: Final = 0x80
+
+# nonagle
+TCP_NAGLE_OFF: Final = 1
+TCP_NAGLE_CORK: Final = 2
+TCP_NAGLE_PUSH: Final = 4
+
+# Events to congestion control (enum tcp_ca_event)
+CA_EVENT_TX_START: Final = 0
+CA_EVENT_CWND_RESTART: Final = 1
+CA_EVENT_COMPLETE_CWR: Final = 2
+CA_EVENT_LOSS: Final = 3
+
+# Flags of tcp_ack (net/ipv4/tcp_input.c)
+FLAG_DATA: Final = 0x01
+FLAG_WIN_UPDATE: Final = 0x02
+FLAG_DATA_ACKED: Final = 0x04
+FLAG_RETRANS_DATA_ACKED: Final = 0x08
+FLAG_SYN_ACKED: Final = 0x10
+FLAG_DATA_SACKED: Final = 0x20
+FLAG_ECE: Final = 0x40
+FLAG_LOST_RETRANS: Final = 0x80
+FLAG_SLOWPATH: Final = 0x100
+FLAG_ORIG_SACK_ACKED: Final = 0x200
+FLAG_SND_UNA_ADVANCED: Final = 0x400
+FLAG_DSACKING_ACK: Final = 0x800
+FLAG_SET_XMIT_TIMER: Final = 0x1000
+FLAG_SACK_RENEGING: Final = 0x2000
+FLAG_UPDATE_TS_RECENT: Final = 0x4000
+FLAG_NO_CHALLENGE_ACK: Final = 0x8000
+FLAG_DSACK_TLP: Final = 0x20000
+FLAG_ACKED: Final = FLAG_DATA_ACKED | FLAG_SYN_ACKED
+FLAG_NOT_DUP: Final = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
+FLAG_CA_ALERT: Final = FLAG_DATA_SACKED | FLAG_ECE | FLAG_DSACKING_ACK
+FLAG_FORWARD_PROGRESS: Final = FLAG_ACKED | FLAG_DATA_SACKED
+
+# Socket options (uapi/asm-generic/socket.h, uapi/linux/tcp.h, uapi/linux/in.h)
+SO_REUSEADDR: Final = 2
+SO_SNDBUF: Final = 7
+SO_RCVBUF: Final = 8
+SO_KEEPALIVE: Final = 9
+SO_PRIORITY: Final = 12
+SO_LINGER: Final = 13
+SO_REUSEPORT: Final = 15
+SO_RCVLOWAT: Final = 18
+SO_SNDBUFFORCE: Final = 32
+SO_RCVBUFFORCE: Final = 33
+SO_MARK: Final = 36
+IP_TOS: Final = 1
+IP_TTL: Final = 2
+IP_MTU_DISCOVER: Final = 10
+IP_MTU: Final = 14
+TCP_NODELAY: Final = 1
+TCP_MAXSEG: Final = 2
+TCP_CORK: Final = 3
+TCP_KEEPIDLE: Final = 4
+TCP_KEEPINTVL: Final = 5
+TCP_KEEPCNT: Final = 6
+TCP_SYNCNT: Final = 7
+TCP_LINGER2: Final = 8
+TCP_DEFER_ACCEPT: Final = 9
+TCP_WINDOW_CLAMP: Final = 10
+TCP_INFO: Final = 11
+TCP_QUICKACK: Final = 12
+TCP_CONGESTION: Final = 13
+TCP_USER_TIMEOUT: Final = 18
+TCP_TIMESTAMP: Final = 24
+TCP_NOTSENT_LOWAT: Final = 25

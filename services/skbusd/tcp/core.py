@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""The tcp process without I/O: what enters it, and what it does at start and when a neighbour
+comes back. The shell (`skbus.service`) or the simulation drives it.
+
+    socket   requests (tcp.py, tcp_sockopt.py)        ip   segments, errors, routes (tcp_ipv4.py)
+
+Read first: RFC 9293 3.3 to 3.10; then `tcp_ipv4.tcp_v4_rcv` and `tcp.tcp_sendmsg`, where every
+segment's way begins.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from skbus.abi import InetAddProtocol, InetdevEvent, RtCacheFlush
+from skbus.net import Handler
+from skbus.timer import Timer
+from skbusd.tcp import tcp, tcp_ipv4, tcp_sockopt, tcp_timer
+from skbusd.tcp.const import (
+    IPPROTO_TCP,
+    STATE_NAMES,
+    TCP_CLOSE,
+    TCP_LISTEN,
+    TCP_SYN_SENT,
+)
+from skbusd.tcp.inet_connection_sock import inet_csk_listen_stop, sock_orphan, tcp_done
+from skbusd.tcp.inet_hashtables import inet_bind_hash, inet_ehash_insert, inet_hash_listener
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock, tcp_sock_load
+from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
+from skbusd.tcp.tcp_cubic import TcpCubic
+from skbusd.tcp.tcp_handshake import tcp_send_active_reset
+from skbusd.tcp.tcp_window import tcp_build_xmit_cb
+
+
+def inetdev_event(net: TcpNet, event: InetdevEvent) -> None:
+    """An address of ours has come or gone, or its device has changed."""
+    if event.up:
+        net.inetdev[event.addr] = event
+    else:
+        net.inetdev.pop(event.addr, None)
+
+
+def rt_cache_flush(net: TcpNet, item: RtCacheFlush) -> None:
+    """Routes changed. Nothing of a route is kept here but its MTU, which ICMP corrects."""
+    net.rt_genid = item.genid
+
+
+ENTRIES: dict[str, Handler] = {
+    "tcp_v4_rcv": tcp_ipv4.tcp_v4_rcv,
+    "tcp_v4_err": tcp_ipv4.tcp_v4_err,
+    "ip_route_output_ret": tcp.ip_route_output_ret,
+    "rt_cache_flush": rt_cache_flush,
+    "inetdev_event": inetdev_event,
+    "tcp_v4_init_sock": tcp.tcp_v4_init_sock,
+    "inet_csk_get_port": tcp.tcp_v4_get_port,
+    "inet_csk_listen_start": tcp.tcp_listen_start,
+    "tcp_v4_connect": tcp.tcp_v4_connect,
+    "tcp_disconnect": tcp.tcp_disconnect,
+    "tcp_sendmsg": tcp.tcp_sendmsg,
+    "tcp_recvmsg": tcp.tcp_recvmsg,
+    "inet_csk_accept": tcp.tcp_accept,
+    "tcp_shutdown": tcp.tcp_shutdown,
+    "tcp_close": tcp.tcp_close,
+    "tcp_setsockopt": tcp_sockopt.tcp_setsockopt,
+    "tcp_getsockopt": tcp_sockopt.tcp_getsockopt,
+}
+
+
+class TcpCore:
+    """The core of the tcp process."""
+
+    entries: Mapping[str, Handler] = ENTRIES
+
+    def __init__(self, net: TcpNet) -> None:
+        self.net = net
+        net.tcp_write_timer = tcp_timer.tcp_write_timer
+        net.tcp_delack_timer = tcp_timer.tcp_delack_timer
+        net.tcp_keepalive_timer = tcp_timer.tcp_keepalive_timer
+        tcp_register_congestion_control(net, TcpReno())
+        tcp_register_congestion_control(net, TcpCubic())
+
+    def start(self) -> None:
+        """Register with ip."""
+        self._inet_add_protocol()
+
+    def peer_up(self, process: str) -> None:
+        """A neighbour has been started: ip must learn of us; a socket layer that was started
+        again knows no socket of its earlier life."""
+        if process == "ip":
+            self._inet_add_protocol()
+        elif process == "socket":
+            self._socket_layer_reborn()
+
+    def idle(self) -> None:
+        """The end of a batch: tell the socket layer what was acknowledged."""
+        if self.net.write_space:
+            self.net.flush_write_space()
+
+    def held(self) -> int:
+        """skbs in out-of-order queues."""
+        return self.net.ofo_skbs
+
+    def barrier_edges(self) -> tuple[list[str], list[str]]:
+        """Above is the socket layer, below is ip."""
+        return ["socket"], ["ip"]
+
+    def status(self) -> dict[str, object]:
+        """Counts of what there is."""
+        net = self.net
+        states: dict[str, int] = {}
+        for tp in net.socks.values():
+            name = STATE_NAMES[tp.state]
+            states[name] = states.get(name, 0) + 1
+        return {
+            "sockets": len(net.socks),
+            "states": states,
+            "timewait": net.tw_count,
+            "orphans": net.orphan_count,
+            "out_of_order_skbs": net.ofo_skbs,
+            "bad_requests": net.bad_requests,
+            "congestion_controls": sorted(net.cong),
+        }
+
+    # ---- a process that has died -------------------------------------------------------------
+
+    def _inet_add_protocol(self) -> None:
+        net = self.net
+        net.call(
+            "ip",
+            "inet_add_protocol",
+            InetAddProtocol(IPPROTO_TCP, net.name, "tcp_v4_rcv", "tcp_v4_err"),
+        )
+
+    def _socket_layer_reborn(self) -> None:
+        net = self.net
+        for tp in tuple(net.socks.values()):
+            if tp.sk not in net.socks:
+                continue  # a child that went with its listener
+            tp.done_sent = True
+            sock_orphan(net, tp)
+            if tp.state == TCP_LISTEN:
+                for child in inet_csk_listen_stop(net, tp):
+                    child.done_sent = True
+            elif tp.state not in (TCP_CLOSE, TCP_SYN_SENT):
+                tcp_send_active_reset(net, tp)
+            tcp_done(net, tp)
+
+    def adopt(self, dump: tuple[object, ...]) -> TcpSock:
+        """Take over a socket that was written down (`tcp_sock_dump`): back into the tables, its
+        timers from their deadlines. BadDumpError where it is no dump."""
+        net = self.net
+        tp, (write, delack, sk_timer) = tcp_sock_load(dump)
+        net.socks[tp.sk] = tp
+        if tp.key:
+            tp.key = b""
+            inet_ehash_insert(net, tp)
+        elif tp.state == TCP_LISTEN:
+            inet_hash_listener(net, tp)
+        if tp.bound_port:
+            inet_bind_hash(net, tp, tp.bound_addr, tp.bound_port, tp.bind_kind)
+        if tp.dead:
+            net.orphan_count += 1
+        net.ofo_skbs += len(tp.ofo)
+        if tp.daddr and tp.saddr:
+            tcp_build_xmit_cb(tp)
+        for name, deadline, function in (
+            ("write_timer", write, net.tcp_write_timer),
+            ("delack_timer", delack, net.tcp_delack_timer),
+            ("sk_timer", sk_timer, net.tcp_keepalive_timer),
+        ):
+            if deadline >= 0:
+                timer: Timer[Any] = Timer(function, tp.sk)
+                setattr(tp, name, timer)
+                net.mod_timer(timer, deadline)
+        return tp
+
+
+__all__ = ["ENTRIES", "TcpCore", "TcpNet"]

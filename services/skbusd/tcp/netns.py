@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""struct netns_ipv4 as far as TCP goes: the state of one tcp process.
+
+Made by `TcpCore`; every function of this layer takes it first. It holds the hash tables, the
+secrets, the registry of congestion controls and the counts that limits are about.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+from siphash24 import siphash24
+
+from skbus.abi import InetdevEvent, SkWriteSpace
+from skbus.net import Net
+from skbus.pool import Allocator, Pool
+from skbus.sysctl import Sysctl
+from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
+
+if TYPE_CHECKING:
+    from skbusd.tcp.inet_hashtables import InetBindBucket
+    from skbusd.tcp.tcp_cong import TcpCongestionOps
+
+ANY: Final = bytes(4)
+
+Established = TcpSock | TcpRequestSock | TcpTimewaitSock
+
+
+class TcpNet(Net):
+    """The `net` of a tcp process.
+
+    isn: for tests and experiments, takes the place of RFC 6528's initial sequence numbers; called
+    with (saddr, daddr, sport, dport).
+    """
+
+    def __init__(
+        self,
+        name: str = "tcp",
+        *,
+        rand: Random,
+        pool: Pool,
+        alloc: Allocator | None = None,
+        sysctl: Sysctl | None = None,
+        epoch: int = 1,
+        isn: Callable[[bytes, bytes, int, int], int] | None = None,
+    ) -> None:
+        super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
+        self.isn = isn
+        self.socks: dict[int, TcpSock] = {}
+        self.ehash: dict[bytes, Established] = {}
+        self.lhash: dict[tuple[bytes, int], list[TcpSock]] = {}
+        self.bhash: dict[int, InetBindBucket] = {}
+        self.cong: dict[str, TcpCongestionOps] = {}
+        self.inetdev: dict[bytes, InetdevEvent] = {}
+        self.rt_genid = 0
+        self.net_secret = rand.randbytes(16)
+        self.ts_secret = rand.randbytes(16)
+        self.syncookie_secret = rand.randbytes(16)
+        self.table_perturb = [rand.getrandbits(31) for _ in range(256)]
+        self.tw_count = 0
+        self.orphan_count = 0
+        self.ofo_skbs = 0
+        self.write_space: dict[int, TcpSock] = {}
+        self.bad_requests = 0
+        """Messages of the socket layer that made no sense."""
+        self.last_synq_overflow = -(1 << 62)
+        self.challenge_second = -1
+        self.challenge_count = 0
+        self._child = 0
+        self._req = 0
+        self.route_reqs: dict[int, int] = {}
+        # The handlers of a socket's three timers (tcp_init_xmit_timers); set by TcpCore.
+        self.tcp_write_timer: Callable[..., None] = _no_timer
+        self.tcp_delack_timer: Callable[..., None] = _no_timer
+        self.tcp_keepalive_timer: Callable[..., None] = _no_timer
+
+    def child_number(self) -> int:
+        """A number for a socket that tcp itself makes: odd, the socket layer's are even."""
+        self._child += 1
+        return ((self.epoch & 0x3FFFFFFF) << 32 | self._child & 0xFFFFFFFF) << 1 | 1
+
+    def req_number(self) -> int:
+        """A number for a request of ours to ip."""
+        self._req += 1
+        return self._req
+
+    def siphash(self, data: bytes, secret: bytes) -> int:
+        """SipHash-2-4, 64 bits."""
+        return int.from_bytes(siphash24(data, key=secret).digest(), "little")
+
+    def secure_tcp_seq(self, saddr: bytes, daddr: bytes, sport: int, dport: int) -> int:
+        """The initial sequence number (RFC 6528): a keyed hash plus a clock of 64 ns."""
+        if self.isn is not None:
+            return self.isn(saddr, daddr, sport, dport) & 0xFFFFFFFF
+        ports = sport << 16 | dport
+        data = saddr + daddr + ports.to_bytes(4, "big")
+        return (self.siphash(data, self.net_secret) + (self.now >> 6)) & 0xFFFFFFFF
+
+    def secure_tcp_ts_off(self, saddr: bytes, daddr: bytes) -> int:
+        """The offset of a connection's timestamps (RFC 7323 5.4)."""
+        if self.sysctl["net.ipv4.tcp_timestamps"] != 1:
+            return 0
+        return self.siphash(saddr + daddr, self.ts_secret) & 0xFFFFFFFF
+
+    def flush_write_space(self) -> None:
+        """Tell the socket layer what was acknowledged in this batch."""
+        for tp in self.write_space.values():
+            if tp.wspace > 0 or not tp.dead:
+                self.call("socket", "sk_write_space", SkWriteSpace(tp.sk, tp.wspace, tp.sndbuf))
+            tp.wspace = 0
+        self.write_space.clear()
+
+
+def _no_timer(net: Any, sk: int) -> None:
+    raise NotImplementedError("TcpCore sets the timers' handlers")

@@ -1,0 +1,549 @@
+# SPDX-License-Identifier: MIT
+"""The application's calls (`net/ipv4/tcp.c`), which the socket layer sends: make, bind, listen,
+connect, send, receive, shut down, close.
+
+    socket -> tcp_v4_init_sock, inet_csk_get_port, inet_csk_listen_start, tcp_v4_connect,
+              tcp_sendmsg, tcp_recvmsg, inet_csk_accept, tcp_shutdown, tcp_close, tcp_disconnect
+
+Calls tcp_output to send, and ip (`ip_route_output_key`) before a connection. RFC 9293 3.10.1 to
+3.10.6.
+"""
+
+import errno
+from dataclasses import MISSING, fields
+from typing import Final
+
+from skbus.abi import (
+    Accept,
+    Close,
+    Connect,
+    Disconnect,
+    GetPort,
+    InitSock,
+    IpRouteOutputKey,
+    ListenStart,
+    Recvmsg,
+    RouteRet,
+    Shutdown,
+    SkRet,
+    TcpSendmsgCb,
+)
+from skbus.skbuff import Frag, SkBuff, frag_slice
+from skbusd.tcp.const import (
+    ACK,
+    FIN,
+    ICSK_ACK_PUSHED,
+    ICSK_ACK_PUSHED2,
+    ICSK_ACK_SCHED,
+    MASK,
+    MSG_EOR,
+    MSG_MORE,
+    MSG_OOB,
+    RCV_SHUTDOWN,
+    SEND_SHUTDOWN,
+    SHUTDOWN_MASK,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_CLOSING,
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT1,
+    TCP_FIN_WAIT2,
+    TCP_LAST_ACK,
+    TCP_LISTEN,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+    TCP_TIMEWAIT_LEN,
+)
+from skbusd.tcp.inet_connection_sock import (
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    inet_csk_destroy_sock,
+    inet_csk_listen_start,
+    inet_csk_listen_stop,
+    inet_csk_reset_keepalive_timer,
+    sock_orphan,
+    tcp_clear_xmit_timers,
+    tcp_done,
+    tcp_purge_queues,
+    tcp_set_state,
+)
+from skbusd.tcp.inet_hashtables import inet_csk_get_port, inet_hash_connect
+from skbusd.tcp.netns import ANY, TcpNet
+from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_cong import tcp_assign_congestion_control
+from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
+from skbusd.tcp.tcp_handshake import tcp_connect, tcp_send_active_reset
+from skbusd.tcp.tcp_input import tcp_fin_time
+from skbusd.tcp.tcp_output import (
+    tcp_send_ack,
+    tcp_send_fin,
+    tcp_send_skb,
+    tcp_slow_start_after_idle_check,
+)
+from skbusd.tcp.tcp_rate import tcp_rate_check_app_limited
+from skbusd.tcp.tcp_timewait import tcp_time_wait
+from skbusd.tcp.tcp_window import (
+    __tcp_select_window,
+    tcp_current_mss,
+    tcp_receive_window,
+    tcp_xmit_size_goal,
+)
+
+_MERGE_FRAGS: Final = 256
+"""A queued segment is closed when it has so many pieces."""
+
+
+def sk_ret(net: TcpNet, sk: int, req: int, err: int, val: object = None) -> None:
+    """Answer a request, if an answer is wanted."""
+    if req:
+        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
+
+
+# ---- begin -----------------------------------------------------------------------------------
+
+
+def tcp_v4_init_sock(net: TcpNet, item: InitSock) -> None:
+    """socket(2): a closed socket with the defaults."""
+    if item.sk in net.socks:
+        net.bad_requests += 1
+        return
+    tp = net.socks[item.sk] = TcpSock(item.sk)
+    tp.rcvbuf = net.sysctl["net.ipv4.tcp_rmem"][1]
+    tp.sndbuf = net.sysctl["net.ipv4.tcp_wmem"][1]
+    tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
+    tp.icsk_rto = tp.mdev_us = 1_000_000
+    tp.pmtudisc = 0 if net.sysctl["net.ipv4.ip_no_pmtu_disc"] else 1
+    tcp_assign_congestion_control(net, tp)
+
+
+def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
+    """bind(2) (`inet_csk_get_port`)."""
+    tp = net.socks.get(item.sk)
+    addr = item.addr or ANY
+    if tp is None:
+        err = errno.EBADF
+    elif tp.state != TCP_CLOSE or tp.bound_port or not 0 <= item.port <= 65535 or len(addr) != 4:
+        err = errno.EINVAL
+    elif (
+        addr != ANY
+        and addr not in net.inetdev
+        and addr[0] != 127
+        and net.inetdev
+        and not net.sysctl["net.ipv4.ip_nonlocal_bind"]
+    ):
+        err = errno.EADDRNOTAVAIL
+    else:
+        err = inet_csk_get_port(net, tp, addr, item.port, item.reuse)
+        if not err:
+            tp.reuse = item.reuse
+            tp.saddr = b"" if addr == ANY else addr
+            tp.sport = tp.bound_port
+            tp.ifindex = tp.oif = item.ifindex
+            if addr != ANY:
+                tp.userlocks |= SOCK_BINDADDR_LOCK
+            if item.port:
+                tp.userlocks |= SOCK_BINDPORT_LOCK
+    sk_ret(net, item.sk, item.req, err, None if err or tp is None else [addr, tp.sport])
+
+
+def tcp_listen_start(net: TcpNet, item: ListenStart) -> None:
+    """listen(2): RFC 9293 3.10.1, passive OPEN."""
+    tp = net.socks.get(item.sk)
+    if tp is None:
+        sk_ret(net, item.sk, item.req, errno.EBADF)
+        return
+    if tp.state not in (TCP_CLOSE, TCP_LISTEN):
+        sk_ret(net, item.sk, item.req, errno.EINVAL)
+        return
+    if tp.state == TCP_CLOSE and not tp.bound_port:
+        err = inet_csk_get_port(net, tp, ANY, 0, tp.reuse)
+        if err:
+            sk_ret(net, item.sk, item.req, err)
+            return
+        tp.sport = tp.bound_port
+    elif tp.state == TCP_CLOSE:
+        tp.sport = tp.bound_port
+        tp.saddr = b"" if tp.bound_addr == ANY else tp.bound_addr
+        # SO_REUSEADDR shares a port with closed sockets, but not two listeners.
+        bucket = net.bhash[tp.bound_port]
+        bucket.remove(tp.bound_addr, tp.bind_kind)
+        taken = bucket.conflict(tp.bound_addr, tp.reuse)
+        bucket.add(tp.bound_addr, tp.bind_kind)
+        if taken:
+            sk_ret(net, item.sk, item.req, errno.EADDRINUSE)
+            return
+    tp.done_sent = False
+    inet_csk_listen_start(net, tp, item.backlog)
+    sk_ret(net, item.sk, item.req, 0, [tp.saddr or ANY, tp.sport])
+
+
+def tcp_accept(net: TcpNet, item: Accept) -> None:
+    """accept(2): the child has an owner, and its place in the queue is free."""
+    listener = net.socks.get(item.sk)
+    if listener is not None and listener.accept_queue is not None:
+        listener.accept_queue.pop(item.child, None)
+    child = net.socks.get(item.child)
+    if child is not None:
+        child.parent = 0
+
+
+# ---- connect ---------------------------------------------------------------------------------
+
+_KEPT: Final = frozenset(
+    "sk saddr sport bound_addr bound_port bind_kind userlocks reuse ifindex tos ttl pmtudisc mark"
+    " priority oif rcvbuf sndbuf rcvlowat keepopen linger nonagle user_mss notsent_lowat"
+    " window_clamp defer_accept keepalive_time keepalive_intvl keepalive_probes linger2"
+    " icsk_user_timeout icsk_syn_retries ca_name ca_setsockopt write_timer delack_timer sk_timer"
+    " dead parent".split()
+)
+_DEFAULTS: Final = tuple(
+    (f.name, f.default, f.default_factory) for f in fields(TcpSock) if f.name not in _KEPT
+)
+
+
+def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
+    """A closed socket as new, but for its options and its port."""
+    clamp = tp.window_clamp if tp.state == TCP_LISTEN else 0
+    for name, default, factory in _DEFAULTS:
+        setattr(tp, name, factory() if factory is not MISSING else default)
+    tp.window_clamp = clamp
+    tp.sport = tp.bound_port
+    tp.saddr = b"" if tp.bound_addr == ANY or not tp.bound_port else tp.bound_addr
+    tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
+    tp.icsk_rto = tp.mdev_us = 1_000_000
+
+
+def tcp_v4_connect(net: TcpNet, item: Connect) -> None:
+    """connect(2), first half: ask ip for the route (RFC 9293 3.10.1, active OPEN)."""
+    if net.tracing:
+        net.trace("tcp_v4_connect", sk=item.sk)
+    tp = net.socks.get(item.sk)
+    err = 0
+    if tp is None:
+        err = errno.EBADF
+    elif tp.route_req or tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
+        err = errno.EALREADY
+    elif tp.state != TCP_CLOSE or tp.dead:
+        err = errno.EISCONN
+    elif len(item.addr) != 4 or not 0 <= item.port <= 65535:
+        err = errno.EINVAL
+    elif item.addr[0] >= 224:
+        err = errno.ENETUNREACH
+    if err or tp is None:
+        sk_ret(net, item.sk, item.req, err)
+        return
+    clamp = tp.window_clamp
+    tcp_reinit(net, tp)
+    tp.window_clamp = clamp if tp.userlocks & 16 else 0
+    tp.daddr = item.addr
+    tp.dport = item.port
+    tp.connect_req = item.req
+    tp.route_req = req = net.req_number()
+    net.route_reqs[req] = tp.sk
+    net.call(
+        "ip",
+        "ip_route_output_key",
+        IpRouteOutputKey(req, net.name, item.addr, tp.saddr, tp.oif, tp.tos),
+    )
+
+
+def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
+    """connect(2), second half: the route is there: choose a port, send SYN."""
+    sk = net.route_reqs.pop(ret.req, None)
+    tp = net.socks.get(sk) if sk is not None else None
+    if tp is None or tp.route_req != ret.req:
+        return
+    tp.route_req = 0
+    req, tp.connect_req = tp.connect_req, 0
+    err = ret.err
+    if not err and ret.rt_type not in (0, 1, 2):  # RTN_UNSPEC, RTN_UNICAST, RTN_LOCAL
+        err = errno.ENETUNREACH
+    if not err:
+        tp.saddr = tp.saddr or ret.saddr
+        if ret.daddr:
+            tp.daddr = ret.daddr
+        tp.ts_recent = tp.ts_recent_stamp = 0
+        tp.write_seq = 0
+        err = inet_hash_connect(net, tp)
+    if err:
+        sport = tp.bound_port
+        tcp_reinit(net, tp)
+        tp.sport = sport
+        if err in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            net.info("tcp_v4_connect", sk=tp.sk, err=errno.errorcode.get(err, err))
+        sk_ret(net, tp.sk, req, err)
+        return
+    if not tp.write_seq:
+        tp.write_seq = net.secure_tcp_seq(tp.saddr, tp.daddr, tp.sport, tp.dport)
+    tp.tsoffset = net.secure_tcp_ts_off(tp.saddr, tp.daddr)
+    dev = net.inetdev.get(tp.saddr)
+    tp.gso_max_size = dev.gso_max_size if dev is not None else 0
+    tp.mss_clamp = 536
+    tcp_set_state(net, tp, TCP_SYN_SENT)
+    sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport])
+    tcp_connect(net, tp, ret.mtu)
+
+
+# ---- send ------------------------------------------------------------------------------------
+
+
+def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
+    """Queue bytes and send what may go. They stay with the socket layer until SkWriteSpace."""
+    cb = skb.cb
+    if net.tracing:
+        net.trace("tcp_sendmsg", skb)
+    if not isinstance(cb, TcpSendmsgCb):
+        net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
+        return
+    tp = net.socks.get(cb.sk)
+    if (
+        tp is None
+        or tp.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT, TCP_SYN_SENT, TCP_SYN_RECV)
+        or tp.shutdown & SEND_SHUTDOWN
+    ):
+        net.kfree_skb(skb, "TCP_CLOSE", sk=cb.sk)
+        return
+    frags = skb.frags
+    if skb.data < len(skb.head):
+        frags = (skb.head[skb.data :], *frags)
+    flags = cb.flags
+    if frags:
+        if not tp.packets_out:
+            tcp_slow_start_after_idle_check(net, tp)
+        skb_entail(tp, frags, tcp_xmit_size_goal(tp, tcp_current_mss(net, tp)))
+        if flags & MSG_EOR:
+            tp.write_queue[-1].eor = True
+        if flags & MSG_OOB:
+            tp.urg_mode = True
+            tp.snd_up = tp.write_seq
+            flags &= ~MSG_MORE
+        tcp_rate_check_app_limited(tp)
+    net.consume_skb(skb)
+    if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+        tcp_send_skb(net, tp, bool(flags & MSG_MORE))
+
+
+def skb_entail(tp: TcpSock, frags: tuple[Frag, ...], goal: int) -> None:
+    """Append bytes to the write queue, in segments of up to `goal` bytes."""
+    queue = tp.write_queue
+    seq = tp.write_seq
+    for frag in frags:
+        piece = frag
+        size = len(frag) if isinstance(frag, bytes) else frag[4]
+        while size:
+            seg = queue[-1] if queue else None
+            if seg is None or seg.eor or seg.flags & FIN or len(seg.frags) >= _MERGE_FRAGS:
+                room = 0
+            else:
+                room = goal - ((seg.end_seq - seg.seq) & MASK)
+            if room <= 0:
+                take = size if size < goal else goal
+                part = piece if take == size else frag_slice(piece, 0, take)
+                seg = TcpSeg(seq, (seq + take) & MASK, ACK, (part,))
+                queue.append(seg)
+            else:
+                assert seg is not None
+                take = size if size < room else room
+                part = piece if take == size else frag_slice(piece, 0, take)
+                _append_frag(seg, part)
+                seg.end_seq = (seg.end_seq + take) & MASK
+                seg.pcount = 0
+            seq = (seq + take) & MASK
+            size -= take
+            if size:
+                piece = frag_slice(piece, take, size)
+    tp.write_seq = seq
+
+
+def _append_frag(seg: TcpSeg, frag: Frag) -> None:
+    """One more piece; joined to the last one where it continues it."""
+    last = seg.frags[-1] if seg.frags else None
+    if isinstance(last, tuple) and isinstance(frag, tuple):
+        if last[:3] == frag[:3] and last[3] + last[4] == frag[3]:
+            joined = (last[0], last[1], last[2], last[3], last[4] + frag[4])
+            seg.frags = (*seg.frags[:-1], joined)
+            return
+    elif isinstance(last, bytes) and isinstance(frag, bytes) and len(last) + len(frag) <= 4096:
+        seg.frags = (*seg.frags[:-1], last + frag)
+        return
+    seg.frags = (*seg.frags, frag)
+
+
+# ---- receive ---------------------------------------------------------------------------------
+
+
+def tcp_recvmsg(net: TcpNet, item: Recvmsg) -> None:
+    """The application took bytes: the window may open."""
+    tp = net.socks.get(item.sk)
+    if tp is None:
+        return
+    copied = min(max(item.copied, 0), tp.rmem_alloc)
+    tp.copied_seq = (tp.copied_seq + copied) & MASK
+    tp.rmem_alloc -= copied
+    tcp_rcv_space_adjust(net, tp)
+    tcp_cleanup_rbuf(net, tp, copied)
+
+
+def tcp_cleanup_rbuf(net: TcpNet, tp: TcpSock, copied: int) -> None:
+    """Send an ACK now if one is due, or if the window has opened well (RFC 9293 3.8.6.2.2)."""
+    if tp.state in (TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT):
+        return
+    time_to_ack = False
+    pending = tp.ack_pending
+    if pending & ICSK_ACK_SCHED:
+        time_to_ack = ((tp.rcv_nxt - tp.rcv_wup) & MASK) > tp.ack_rcv_mss or (
+            copied > 0
+            and not tp.rmem_alloc
+            and bool(
+                pending & ICSK_ACK_PUSHED2 or (pending & ICSK_ACK_PUSHED and not tp.ack_pingpong)
+            )
+        )
+    if not time_to_ack and copied > 0 and not tp.shutdown & RCV_SHUTDOWN:
+        window = tcp_receive_window(tp)
+        if 2 * window <= tp.window_clamp:
+            new = __tcp_select_window(net, tp)
+            time_to_ack = new > 0 and new >= 2 * window
+    if time_to_ack:
+        tcp_send_ack(net, tp)
+
+
+# ---- the end ---------------------------------------------------------------------------------
+
+
+def tcp_close_state(net: TcpNet, tp: TcpSock) -> bool:
+    """The state after close or shutdown (RFC 9293 3.10.4); True: a FIN must go."""
+    state = tp.state
+    if state in (TCP_ESTABLISHED, TCP_SYN_RECV):
+        tcp_set_state(net, tp, TCP_FIN_WAIT1)
+        return True
+    if state == TCP_CLOSE_WAIT:
+        tcp_set_state(net, tp, TCP_LAST_ACK)
+        return True
+    return False
+
+
+def tcp_shutdown(net: TcpNet, item: Shutdown) -> None:
+    """shutdown(2): the sending side ends with a FIN behind what is queued."""
+    tp = net.socks.get(item.sk)
+    if tp is None:
+        return
+    if tp.state == TCP_LISTEN:
+        if item.how & RCV_SHUTDOWN:
+            _stop_listening(net, tp)
+        return
+    tp.shutdown |= item.how & SHUTDOWN_MASK
+    if item.how & SEND_SHUTDOWN and tp.state in (
+        TCP_ESTABLISHED,
+        TCP_SYN_SENT,
+        TCP_CLOSE_WAIT,
+    ):
+        if tp.state == TCP_SYN_SENT:
+            tcp_done(net, tp)
+        elif tcp_close_state(net, tp):
+            tcp_send_fin(net, tp)
+
+
+def _stop_listening(net: TcpNet, tp: TcpSock) -> None:
+    """No more listener: children that nobody accepted are reset."""
+    for child in inet_csk_listen_stop(net, tp):
+        child.parent = 0
+        sock_orphan(net, child)
+        if _need_reset(child):
+            tcp_send_active_reset(net, child)
+        tcp_done(net, child)
+    tcp_set_state(net, tp, TCP_CLOSE)
+
+
+def _need_reset(tp: TcpSock) -> bool:
+    """`tcp_need_reset`"""
+    return tp.state in (
+        TCP_ESTABLISHED,
+        TCP_CLOSE_WAIT,
+        TCP_FIN_WAIT1,
+        TCP_FIN_WAIT2,
+        TCP_SYN_RECV,
+    ) or (tp.state in (TCP_LAST_ACK, TCP_CLOSING) and tp.snd_nxt != tp.write_seq)
+
+
+def tcp_close(net: TcpNet, item: Close) -> None:
+    """close(2) (RFC 9293 3.10.4): a FIN behind what is queued, or a RST where data is lost
+    anyway (RFC 2525 2.17) or SO_LINGER says so."""
+    tp = net.socks.get(item.sk)
+    if tp is None or tp.dead:
+        return
+    if net.tracing:
+        net.trace("tcp_close", sk=tp.sk, state=tp.state)
+    tp.shutdown = SHUTDOWN_MASK
+    state = tp.state
+    if tp.parent:
+        listener = net.socks.get(tp.parent)
+        if listener is not None and listener.accept_queue is not None:
+            listener.accept_queue.pop(tp.sk, None)
+    if state == TCP_LISTEN:
+        _stop_listening(net, tp)
+    elif state == TCP_CLOSE:
+        pass
+    elif item.unread > 0:
+        net.mib["TcpExtTCPAbortOnClose"] += 1
+        if state not in (TCP_SYN_SENT,):
+            tcp_send_active_reset(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSE)
+    elif item.linger == 0:
+        net.mib["TcpExtTCPAbortOnData"] += 1
+        if _need_reset(tp):
+            tcp_send_active_reset(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSE)
+    elif state == TCP_SYN_SENT:
+        tcp_done(net, tp)
+    elif tcp_close_state(net, tp):
+        tcp_send_fin(net, tp)
+    sock_orphan(net, tp)
+    if tp.state == TCP_FIN_WAIT2:
+        if tp.linger2 < 0:
+            tcp_send_active_reset(net, tp)
+            net.mib["TcpExtTCPAbortOnLinger"] += 1
+            tcp_set_state(net, tp, TCP_CLOSE)
+        else:
+            timeo = tcp_fin_time(net, tp)
+            if timeo > TCP_TIMEWAIT_LEN:
+                inet_csk_reset_keepalive_timer(net, tp, timeo - TCP_TIMEWAIT_LEN)
+            else:
+                tcp_time_wait(net, tp, TCP_FIN_WAIT2, timeo)
+                return
+    if tp.state != TCP_CLOSE and net.orphan_count > net.sysctl["net.ipv4.tcp_max_orphans"]:
+        net.mib["TcpExtTCPAbortOnMemory"] += 1
+        tcp_send_active_reset(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSE)
+    if tp.state == TCP_CLOSE and tp.sk in net.socks:
+        tcp_done(net, tp)
+        inet_csk_destroy_sock(net, tp)
+
+
+def tcp_disconnect_sock(net: TcpNet, tp: TcpSock) -> None:
+    """`tcp_disconnect`: back to a closed socket, whatever it was."""
+    state = tp.state
+    if state == TCP_LISTEN:
+        _stop_listening(net, tp)
+    elif _need_reset(tp):
+        tcp_send_active_reset(net, tp)
+    if tp.sk in net.write_space:
+        net.flush_write_space()
+    if state != TCP_CLOSE:
+        tcp_set_state(net, tp, TCP_CLOSE)
+    tcp_clear_xmit_timers(tp)
+    tcp_purge_queues(net, tp)
+    if tp.route_req:
+        net.route_reqs.pop(tp.route_req, None)
+    tcp_reinit(net, tp)
+
+
+def tcp_disconnect(net: TcpNet, item: Disconnect) -> None:
+    """connect(2) to AF_UNSPEC."""
+    tp = net.socks.get(item.sk)
+    if tp is None:
+        sk_ret(net, item.sk, item.req, errno.EBADF)
+        return
+    if tp.connect_req:
+        sk_ret(net, tp.sk, tp.connect_req, errno.ECONNABORTED)
+    tcp_disconnect_sock(net, tp)
+    sk_ret(net, item.sk, item.req, 0)

@@ -1,0 +1,514 @@
+# SPDX-License-Identifier: MIT
+"""What an ACK says (`net/ipv4/tcp_input.c`, `tcp_ack`): what is done with, how long it took, what
+is lost, how fast to go on.
+
+Called by tcp_input for every segment with ACK set. Calls tcp_sack, tcp_recovery, tcp_fastretrans,
+the congestion control and tcp_retransmit; tells the socket layer by SkWriteSpace, once a batch.
+RFC 9293 3.10.7.4, RFC 6298 (round-trip time), RFC 5961 5 (ACK validation).
+"""
+
+from skbus.skbuff import frags_slice
+from skbusd.tcp.const import (
+    FLAG_ACKED,
+    FLAG_CA_ALERT,
+    FLAG_DATA,
+    FLAG_DATA_ACKED,
+    FLAG_FORWARD_PROGRESS,
+    FLAG_NO_CHALLENGE_ACK,
+    FLAG_NOT_DUP,
+    FLAG_ORIG_SACK_ACKED,
+    FLAG_RETRANS_DATA_ACKED,
+    FLAG_SACK_RENEGING,
+    FLAG_SET_XMIT_TIMER,
+    FLAG_SLOWPATH,
+    FLAG_SND_UNA_ADVANCED,
+    FLAG_SYN_ACKED,
+    FLAG_UPDATE_TS_RECENT,
+    FLAG_WIN_UPDATE,
+    HALF,
+    ICSK_TIME_PROBE0,
+    LOST,
+    MASK,
+    SACKED_ACKED,
+    SACKED_RETRANS,
+    SYN,
+    TCP_CA_CWR,
+    TCP_CA_OPEN,
+    TCP_CA_RECOVERY,
+    TCP_NAGLE_OFF,
+)
+from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_cong import RateSample
+from skbusd.tcp.tcp_fastretrans import (
+    REXMIT_NEW,
+    REXMIT_NONE,
+    tcp_check_sack_reordering,
+    tcp_cwnd_reduction,
+    tcp_fastretrans_alert,
+    tcp_process_tlp_ack,
+    tcp_remove_reno_sacks,
+)
+from skbusd.tcp.tcp_output import (
+    __tcp_push_pending_frames,
+    tcp_probe0_base,
+    tcp_rearm_rto,
+    tcp_schedule_loss_probe,
+    tcp_send_ack,
+)
+from skbusd.tcp.tcp_rate import tcp_rate_gen, tcp_rate_skb_delivered
+from skbusd.tcp.tcp_recovery import tcp_min_rtt, tcp_rack_advance, tcp_rack_update_reo_wnd
+from skbusd.tcp.tcp_retransmit import tcp_xmit_retransmit_queue
+from skbusd.tcp.tcp_sack import Block, SackState, tcp_sacktag_write_queue
+from skbusd.tcp.tcp_window import tcp_current_mss, tcp_sync_mss, tcp_wnd_end
+
+ACK_OLD = 1
+"""tcp_ack: the ACK is older than what we have; the segment may still carry data."""
+ACK_OK = 0
+ACK_TOO_OLD = -1
+ACK_UNSENT = -2
+_UNA_SLOW = FLAG_SLOWPATH | FLAG_SND_UNA_ADVANCED
+
+
+# ---- round-trip time -------------------------------------------------------------------------
+
+
+def tcp_rtt_estimator(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
+    """Smooth a sample (RFC 6298 2). The deviation falls once a round trip only, and a sample
+    below the mean weighs less, so that a sudden drop does not raise the RTO."""
+    m = max(rtt_us, 1)
+    srtt = tp.srtt_us
+    if not srtt:
+        tp.srtt_us = m << 3
+        tp.mdev_us = m << 1
+        tp.rttvar_us = max(tp.mdev_us, int(net.sysctl["net.ipv4.tcp_rto_min_us"]))
+        tp.mdev_max_us = tp.rttvar_us
+        tp.rtt_seq = tp.snd_nxt
+        return
+    m -= srtt >> 3
+    srtt += m
+    if m < 0:
+        m = -m - (tp.mdev_us >> 2)
+        if m > 0:
+            m >>= 3
+    else:
+        m -= tp.mdev_us >> 2
+    tp.mdev_us += m
+    if tp.mdev_us > tp.mdev_max_us:
+        tp.mdev_max_us = tp.mdev_us
+        if tp.mdev_max_us > tp.rttvar_us:
+            tp.rttvar_us = tp.mdev_max_us
+    if ((tp.snd_una - tp.rtt_seq - 1) & MASK) < HALF:
+        if tp.mdev_max_us < tp.rttvar_us:
+            tp.rttvar_us -= (tp.rttvar_us - tp.mdev_max_us) >> 2
+        tp.rtt_seq = tp.snd_nxt
+        tp.mdev_max_us = int(net.sysctl["net.ipv4.tcp_rto_min_us"])
+    tp.srtt_us = max(1, srtt)
+
+
+def tcp_set_rto(net: TcpNet, tp: TcpSock) -> None:
+    """RTO = SRTT + 4 * RTTVAR (RFC 6298 2.3), the deviation not below tcp_rto_min."""
+    tp.icsk_rto = min(
+        (tp.srtt_us >> 3) + tp.rttvar_us, int(net.sysctl["net.ipv4.tcp_rto_max_ms"]) * 1000
+    )
+
+
+def tcp_update_rtt_min(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
+    """Keep the least of the last `net.ipv4.tcp_min_rtt_wlen` seconds: the best, and the best of
+    what came after it, and so on (three)."""
+    now = net.now // 1_000_000
+    samples = tp.rtt_min
+    if samples and rtt_us > samples[0][1] and len(samples) < 2 and now - samples[0][0] < 1000:
+        return  # a second best is kept once a second at most
+    wlen = net.sysctl["net.ipv4.tcp_min_rtt_wlen"] * 1000
+    kept = [s for s in samples if s[1] < rtt_us and now - s[0] <= wlen]
+    if len(kept) < 3:
+        kept.append((now, rtt_us))
+    tp.rtt_min = tuple(kept)
+
+
+def tcp_ack_update_rtt(
+    net: TcpNet, tp: TcpSock, flag: int, seq_rtt: int, sack_rtt: int, ca_rtt: int, rs: RateSample
+) -> bool:
+    """Take the samples of an ACK; never from what was sent twice (Karn), but timestamps tell
+    which of the two it was (RFC 7323 4)."""
+    if seq_rtt < 0:
+        seq_rtt = sack_rtt
+    if seq_rtt < 0 and tp.rx_saw_tstamp and tp.rcv_tsecr and flag & FLAG_ACKED:
+        delta = (net.now // 1_000_000 + tp.tsoffset - tp.rcv_tsecr) & MASK
+        if delta < 2_000_000:
+            seq_rtt = ca_rtt = max(delta, 1) * 1000
+    rs.rtt_us = ca_rtt
+    if seq_rtt < 0:
+        return False
+    tcp_update_rtt_min(net, tp, max(ca_rtt, 1))
+    tcp_rtt_estimator(net, tp, seq_rtt)
+    tcp_set_rto(net, tp)
+    tp.icsk_backoff = 0
+    return True
+
+
+# ---- the retransmit queue --------------------------------------------------------------------
+
+
+def _tcp_tso_acked(tp: TcpSock, seg: TcpSeg, una: int) -> int:
+    """A super-segment is acknowledged in part: cut off its front. Segments that are done with."""
+    cut = (una - seg.seq) & MASK
+    before = seg.pcount
+    mss = seg.mss or tp.mss_cache
+    seg.frags = frags_slice(seg.frags, cut, 1 << 30)
+    seg.seq = una
+    seg.flags &= ~SYN
+    seg.pcount = max(-(-seg.dlen() // mss), 1)
+    return before - seg.pcount
+
+
+def tcp_clean_rtx_queue(
+    net: TcpNet, tp: TcpSock, prior_fack: int, prior_una: int, flag: int, state: SackState
+) -> int:
+    """Take what is acknowledged off the retransmit queue; returns the ACK's flags."""
+    una = tp.snd_una
+    queue = tp.rtx_queue
+    rs = state.rs
+    now = state.now
+    sack_ok = tp.sack_ok
+    tsorted = tp.tsorted
+    first_ackt = last_ackt = 0
+    reord = tp.snd_nxt
+    pkts_acked = done = 0
+    prior_sacked = tp.sacked_out
+    partial = False
+    for seg in queue:
+        sacked = seg.sacked
+        if 0 < ((seg.end_seq - una) & MASK) < HALF:
+            if seg.pcount == 1 or ((seg.seq - una) & MASK) < HALF:
+                break
+            start_seq = seg.seq
+            pcount = _tcp_tso_acked(tp, seg, una)
+            if pcount <= 0:
+                break
+            partial = True
+        else:
+            start_seq = seg.seq
+            pcount = seg.pcount
+        if sacked & 0x82:
+            if sacked & SACKED_RETRANS:
+                tp.retrans_out -= pcount
+            flag |= FLAG_RETRANS_DATA_ACKED
+        elif not sacked & SACKED_ACKED:
+            last_ackt = seg.mstamp
+            if not first_ackt:
+                first_ackt = last_ackt
+            if ((start_seq - reord) & MASK) >= HALF:
+                reord = start_seq
+            if ((tp.high_seq - seg.end_seq) & MASK) < HALF:
+                flag |= FLAG_ORIG_SACK_ACKED
+        if sacked & SACKED_ACKED:
+            tp.sacked_out -= pcount
+        elif sack_ok:
+            tp.delivered += pcount
+            # An ACK of the original just after a retransmission says nothing about the latter.
+            if not (sacked & SACKED_RETRANS and now - seg.mstamp < tcp_min_rtt(tp)):
+                tcp_rack_advance(tp, sacked, seg.end_seq, seg.mstamp, now)
+        if sacked & LOST:
+            tp.lost_out -= pcount
+        tp.packets_out -= pcount
+        pkts_acked += pcount
+        tcp_rate_skb_delivered(tp, seg, rs)
+        if seg.flags & 3 and not partial:
+            tp.wspace -= 1  # SYN and FIN are no bytes of the application's
+        if seg.flags & SYN:
+            flag |= FLAG_SYN_ACKED
+            tp.retrans_stamp = 0
+        else:
+            flag |= FLAG_DATA_ACKED
+        if partial:
+            break
+        done += 1
+        if not sacked & SACKED_ACKED:
+            tsorted.pop(seg, None)
+    if done:
+        del queue[:done]
+    if ((tp.snd_up - prior_una) & MASK) <= ((una - prior_una) & MASK):
+        tp.snd_up = una
+    if ((tp.retransmit_high - una) & MASK) >= HALF:
+        tp.retransmit_high = una
+    if queue and queue[0].sacked & SACKED_ACKED:
+        flag |= FLAG_SACK_RENEGING
+    seq_rtt = ca_rtt = sack_rtt = -1
+    if first_ackt and not flag & FLAG_RETRANS_DATA_ACKED:
+        seq_rtt = now - first_ackt
+        ca_rtt = now - last_ackt
+        if pkts_acked == 1 and done and not prior_sacked:
+            rs.is_ack_delayed = ((una - prior_una) & MASK) < tp.mss_cache
+    if state.first_sackt:
+        sack_rtt = now - state.first_sackt
+        ca_rtt = now - state.last_sackt
+    rtt_update = tcp_ack_update_rtt(net, tp, flag, seq_rtt, sack_rtt, ca_rtt, rs)
+    if flag & FLAG_ACKED:
+        flag |= FLAG_SET_XMIT_TIMER
+        if not sack_ok:
+            tcp_remove_reno_sacks(net, tp, pkts_acked)
+            if flag & FLAG_RETRANS_DATA_ACKED:
+                flag &= ~FLAG_ORIG_SACK_ACKED
+        elif ((reord - prior_fack) & MASK) >= HALF:
+            tcp_check_sack_reordering(net, tp, reord, False)
+    elif queue and rtt_update and sack_rtt >= 0 and sack_rtt > now - queue[0].mstamp:
+        flag |= FLAG_SET_XMIT_TIMER
+    net.cong[tp.ca_name].pkts_acked(net, tp, pkts_acked, rs.rtt_us)
+    return flag
+
+
+# ---- windows ---------------------------------------------------------------------------------
+
+
+def tcp_snd_una_update(net: TcpNet, tp: TcpSock, ack: int) -> None:
+    """snd_una moves: the socket layer may let go of so many bytes."""
+    delta = (ack - tp.snd_una) & MASK
+    tp.snd_una = ack
+    if delta:
+        tp.bytes_acked += delta
+        if not tp.wspace:
+            net.write_space[tp.sk] = tp
+        tp.wspace += delta
+
+
+def tcp_ack_update_window(
+    net: TcpNet, tp: TcpSock, window: int, seq: int, ack: int, syn: bool
+) -> int:
+    """Take the window of a segment that is not older than the last one (RFC 9293 3.10.7.4)."""
+    flag = 0
+    nwin = window if syn else window << tp.snd_wscale
+    if (
+        ((ack - tp.snd_una - 1) & MASK) < HALF
+        or ((seq - tp.snd_wl1 - 1) & MASK) < HALF
+        or (seq == tp.snd_wl1 and (nwin > tp.snd_wnd or not nwin))
+    ):
+        flag = FLAG_WIN_UPDATE
+        tp.snd_wl1 = seq
+        if tp.snd_wnd != nwin:
+            tp.snd_wnd = nwin
+            tp.pred_flags = not tp.ofo and tp.rcv_wnd > 0
+            if nwin > tp.max_window:
+                tp.max_window = nwin
+                tcp_sync_mss(net, tp, tp.pmtu)
+    tcp_snd_una_update(net, tp, ack)
+    return flag
+
+
+def tcp_ack_probe(net: TcpNet, tp: TcpSock) -> None:
+    """An ACK while nothing is out: has the window opened?"""
+    if not tp.write_queue:
+        return
+    seg = tp.write_queue[0]
+    if ((tcp_wnd_end(tp) - seg.end_seq) & MASK) < HALF:
+        tp.icsk_backoff = 0
+        tp.icsk_probes_tstamp = 0
+        if tp.icsk_pending == ICSK_TIME_PROBE0:
+            tp.icsk_pending = 0
+            if tp.write_timer is not None:
+                tp.write_timer.expires = -1
+    else:
+        base = tcp_probe0_base(tp) << tp.icsk_backoff
+        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, base)
+
+
+def tcp_store_ts_recent(net: TcpNet, tp: TcpSock) -> None:
+    """Remember the peer's timestamp, to echo it."""
+    tp.ts_recent = tp.rcv_tsval
+    tp.ts_recent_stamp = net.now // 1_000_000_000 or 1
+
+
+def tcp_replace_ts_recent(net: TcpNet, tp: TcpSock, seq: int) -> None:
+    """RFC 7323 4.3: only of a segment that spans what we acknowledged last, and not an older
+    one."""
+    if tp.rx_saw_tstamp and ((tp.rcv_wup - seq) & MASK) < HALF:
+        newer = ((tp.rcv_tsval - tp.ts_recent) & MASK) < HALF
+        if newer or net.now // 1_000_000_000 >= tp.ts_recent_stamp + 24 * 24 * 3600:
+            tcp_store_ts_recent(net, tp)
+
+
+def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock) -> None:
+    """RFC 5961 7: say where we stand, to whom it may concern, within the limits."""
+    if tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedChallenge"):
+        return
+    second = net.now // 1_000_000_000
+    limit = net.sysctl["net.ipv4.tcp_challenge_ack_limit"]
+    if limit < 2**31 - 1:
+        if net.challenge_second != second:
+            half = (limit + 1) >> 1
+            net.challenge_second = second
+            net.challenge_count = half + (net.get_random_u32() % limit if limit else 0)
+        if net.challenge_count <= 0:
+            return
+        net.challenge_count -= 1
+    net.mib["TcpExtTCPChallengeACK"] += 1
+    tcp_send_ack(net, tp)
+
+
+def tcp_oow_rate_limited(net: TcpNet, tp: TcpSock, name: str) -> bool:
+    """Answers to what is out of window go once in `net.ipv4.tcp_invalid_ratelimit` ms."""
+    if tp.last_oow_ack_time:
+        elapsed = net.now - tp.last_oow_ack_time
+        if 0 <= elapsed < net.sysctl["net.ipv4.tcp_invalid_ratelimit"] * 1_000_000:
+            net.mib[name] += 1
+            return True
+    tp.last_oow_ack_time = net.now
+    return False
+
+
+# ---- tcp_ack ---------------------------------------------------------------------------------
+
+
+def tcp_cong_control(
+    net: TcpNet, tp: TcpSock, ack: int, acked_sacked: int, flag: int, rs: RateSample
+) -> None:
+    """cwnd for this ACK: reduced, grown, or as the control likes."""
+    ca = net.cong[tp.ca_name]
+    if ca.full_control:
+        ca.cong_control(net, tp, ack, flag, rs)
+        return
+    if tp.ca_state in (TCP_CA_CWR, TCP_CA_RECOVERY):
+        tcp_cwnd_reduction(tp, acked_sacked, rs.losses, flag)
+    elif tp.reordering > net.sysctl["net.ipv4.tcp_reordering"]:
+        if flag & FLAG_FORWARD_PROGRESS:
+            ca.cong_avoid(net, tp, ack, acked_sacked)
+    elif flag & FLAG_DATA_ACKED:
+        ca.cong_avoid(net, tp, ack, acked_sacked)
+
+
+def tcp_xmit_recovery(net: TcpNet, tp: TcpSock, rexmit: int) -> None:
+    """Send what recovery wants sent."""
+    if rexmit == REXMIT_NONE:
+        return
+    if rexmit == REXMIT_NEW:
+        __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)
+        if 0 < ((tp.snd_nxt - tp.high_seq) & MASK) < HALF:
+            return
+        tp.frto = 0
+    tcp_xmit_retransmit_queue(net, tp)
+
+
+def tcp_set_xmit_timer(net: TcpNet, tp: TcpSock) -> None:
+    """After an ACK: the loss probe, or the retransmission timer."""
+    if not tcp_schedule_loss_probe(net, tp, True):
+        tcp_rearm_rto(net, tp)
+
+
+def _num_dupack(flag: int, segs: int) -> int:
+    """Duplicate ACKs that this stands for: none if it carries or changes something."""
+    return 0 if flag & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP) else max(segs, 1)
+
+
+def tcp_ack(
+    net: TcpNet,
+    tp: TcpSock,
+    seq: int,
+    end_seq: int,
+    ack: int,
+    window: int,
+    hdr_flags: int,
+    sacks: tuple[Block, ...],
+    flag: int,
+    segs: int = 1,
+) -> int:
+    """Take an ACK. ACK_OK, ACK_OLD, ACK_TOO_OLD or ACK_UNSENT.
+
+    A push of what may go now is up to the caller (tcp_data_snd_check).
+    """
+    prior_una = tp.snd_una
+    prior_delivered = tp.delivered
+    prior_lost = tp.lost
+    prior_packets = tp.packets_out
+    now_us = net.now // 1000
+    tp.tcp_mstamp = now_us
+    ahead = (ack - prior_una) & MASK
+    if ahead >= HALF:
+        max_window = min(tp.max_window, tp.bytes_acked)
+        if ((ack - (prior_una - max_window)) & MASK) >= HALF:
+            if not flag & FLAG_NO_CHALLENGE_ACK:
+                tcp_send_challenge_ack(net, tp)
+            return ACK_TOO_OLD
+        return _tcp_old_ack(net, tp, ack, sacks, prior_una, prior_delivered, prior_lost)
+    if ((tp.snd_nxt - ack) & MASK) >= HALF:
+        return ACK_UNSENT
+    if ahead:
+        flag |= FLAG_SND_UNA_ADVANCED
+        tp.icsk_retransmits = 0
+    prior_fack = tp.highest_sack if tp.sacked_out else prior_una
+    rs = RateSample()
+    rs.prior_in_flight = prior_packets - tp.sacked_out - tp.lost_out + tp.retrans_out
+    state = SackState(tp.snd_nxt, now_us, rs)
+    if flag & FLAG_UPDATE_TS_RECENT:
+        tcp_replace_ts_recent(net, tp, seq)
+    if flag & _UNA_SLOW == FLAG_SND_UNA_ADVANCED and not sacks:
+        # The window is what it was: nothing but snd_una moves.
+        tp.snd_wl1 = seq
+        tcp_snd_una_update(net, tp, ack)
+        flag |= FLAG_WIN_UPDATE
+        net.mib["TcpExtTCPHPAcks"] += 1
+    else:
+        if seq != end_seq:
+            flag |= FLAG_DATA
+        else:
+            net.mib["TcpExtTCPPureAcks"] += 1
+        flag |= tcp_ack_update_window(net, tp, window, seq, ack, bool(hdr_flags & SYN))
+        if sacks and tp.sack_ok:
+            flag |= tcp_sacktag_write_queue(net, tp, ack, sacks, prior_una, state)
+    tp.icsk_probes_out = 0
+    tp.rcv_tstamp = net.now
+    if not prior_packets:
+        tcp_ack_probe(net, tp)
+        return ACK_OK
+    flag = tcp_clean_rtx_queue(net, tp, prior_fack, prior_una, flag, state)
+    tcp_rack_update_reo_wnd(net, tp, rs.prior_delivered)
+    if tp.tlp_high_seq:
+        tcp_process_tlp_ack(net, tp, ack, flag)
+    rexmit = REXMIT_NONE
+    if not flag & FLAG_NOT_DUP or flag & FLAG_CA_ALERT or tp.ca_state != TCP_CA_OPEN:
+        dups = _num_dupack(flag, segs)
+        rexmit, flag = tcp_fastretrans_alert(net, tp, prior_una, dups, flag)
+    if flag & FLAG_SET_XMIT_TIMER:
+        tcp_set_xmit_timer(net, tp)
+    _finish(net, tp, ack, prior_delivered, prior_lost, flag, rs, rexmit)
+    return ACK_OK
+
+
+def _finish(
+    net: TcpNet,
+    tp: TcpSock,
+    ack: int,
+    prior_delivered: int,
+    prior_lost: int,
+    flag: int,
+    rs: RateSample,
+    rexmit: int,
+) -> None:
+    """The rate sample, cwnd, and what recovery sends."""
+    delivered = tp.delivered - prior_delivered
+    if delivered:
+        net.mib["TcpExtTCPDelivered"] += delivered
+    tcp_rate_gen(tp, delivered, tp.lost - prior_lost, rs)
+    tcp_cong_control(net, tp, ack, delivered, flag, rs)
+    if rexmit:
+        tcp_xmit_recovery(net, tp, rexmit)
+
+
+def _tcp_old_ack(
+    net: TcpNet,
+    tp: TcpSock,
+    ack: int,
+    sacks: tuple[Block, ...],
+    prior_una: int,
+    prior_delivered: int,
+    prior_lost: int,
+) -> int:
+    """An ACK older than snd_una, overtaken in the network: only its SACK blocks count."""
+    if sacks and tp.sack_ok:
+        rs = RateSample()
+        state = SackState(tp.snd_nxt, net.now // 1000, rs)
+        flag = tcp_sacktag_write_queue(net, tp, ack, sacks, prior_una, state)
+        rexmit, flag = tcp_fastretrans_alert(net, tp, prior_una, 0, flag)
+        _finish(net, tp, ack, prior_delivered, prior_lost, flag, rs, rexmit)
+    return ACK_OLD

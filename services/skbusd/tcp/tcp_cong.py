@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""Pluggable congestion control, and Reno (`net/ipv4/tcp_cong.c`).
+
+A control is an object without state of its own: what it remembers of a connection lies in
+`tp.ca_priv`, a list of ints, so that a connection can be written down. A `TcpNet` has a registry
+by name; `net.ipv4.tcp_congestion_control` names the default, TCP_CONGESTION a socket's.
+RFC 5681 (Reno), RFC 3465 (byte counting), RFC 6582 (NewReno, in tcp_ack).
+"""
+
+import errno
+from typing import ClassVar
+
+from skbusd.tcp.const import CA_EVENT_CWND_RESTART, TCP_CA_OPEN
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+
+
+class RateSample:
+    """What one ACK tells about delivery (`struct rate_sample`). Times in us; -1: not known."""
+
+    __slots__ = (
+        "acked_sacked",
+        "delivered",
+        "interval_us",
+        "is_ack_delayed",
+        "is_app_limited",
+        "is_retrans",
+        "last_end_seq",
+        "losses",
+        "prior_delivered",
+        "prior_in_flight",
+        "prior_mstamp",
+        "rtt_us",
+        "snd_interval_us",
+    )
+
+    def __init__(self) -> None:
+        self.prior_mstamp = 0
+        self.prior_delivered = 0
+        self.prior_in_flight = 0
+        self.delivered = -1
+        self.interval_us = -1
+        self.snd_interval_us = 0
+        self.rtt_us = -1
+        self.losses = 0
+        self.acked_sacked = 0
+        self.last_end_seq = 0
+        self.is_app_limited = False
+        self.is_retrans = False
+        self.is_ack_delayed = False
+
+
+class TcpCongestionOps:
+    """`struct tcp_congestion_ops`: override what differs from Reno. cwnd counts segments."""
+
+    name: ClassVar[str] = ""
+    full_control: ClassVar[bool] = False
+    """`cong_control` sets cwnd on every ACK, in every state (BBR)."""
+
+    def init(self, net: TcpNet, tp: TcpSock) -> None:
+        """A connection begins to use this control."""
+
+    def ssthresh(self, net: TcpNet, tp: TcpSock) -> int:
+        """The slow-start threshold after a loss (RFC 5681 3.1 (4))."""
+        return max(tp.snd_cwnd >> 1, 2)
+
+    def cong_avoid(self, net: TcpNet, tp: TcpSock, ack: int, acked: int) -> None:
+        """`acked` segments were acknowledged up to `ack`: grow cwnd."""
+        if not tcp_is_cwnd_limited(tp):
+            return
+        if tp.snd_cwnd < tp.snd_ssthresh:
+            acked = tcp_slow_start(tp, acked)
+            if not acked:
+                return
+        tcp_cong_avoid_ai(tp, tp.snd_cwnd, acked)
+
+    def cong_control(self, net: TcpNet, tp: TcpSock, ack: int, flag: int, rs: RateSample) -> None:
+        """Only with full_control."""
+
+    def set_state(self, net: TcpNet, tp: TcpSock, state: int) -> None:
+        """Before ca_state changes."""
+
+    def cwnd_event(self, net: TcpNet, tp: TcpSock, event: int) -> None:
+        """CA_EVENT_..."""
+
+    def undo_cwnd(self, net: TcpNet, tp: TcpSock) -> int:
+        """cwnd after a reduction turned out to be a mistake."""
+        return max(tp.snd_cwnd, tp.prior_cwnd)
+
+    def pkts_acked(self, net: TcpNet, tp: TcpSock, pkts_acked: int, rtt_us: int) -> None:
+        """After each ACK that acknowledged something; rtt_us -1: no sample."""
+
+
+class TcpReno(TcpCongestionOps):
+    """Reno (RFC 5681)."""
+
+    name = "reno"
+
+
+def tcp_is_cwnd_limited(tp: TcpSock) -> bool:
+    """Did cwnd hold us back lately? In slow start, also when more than half of it was used."""
+    if tp.is_cwnd_limited:
+        return True
+    return tp.snd_cwnd < tp.snd_ssthresh and tp.snd_cwnd < 2 * tp.max_packets_out
+
+
+def tcp_slow_start(tp: TcpSock, acked: int) -> int:
+    """One segment more for each acknowledged one, up to ssthresh (RFC 5681, 3465); returns the
+    acknowledged segments that are left for congestion avoidance."""
+    cwnd = min(tp.snd_cwnd + acked, tp.snd_ssthresh)
+    acked -= cwnd - tp.snd_cwnd
+    tp.snd_cwnd = min(cwnd, tp.snd_cwnd_clamp)
+    return acked
+
+
+def tcp_cong_avoid_ai(tp: TcpSock, w: int, acked: int) -> None:
+    """Additive increase: one segment more for each `w` acknowledged ones."""
+    if tp.snd_cwnd_cnt >= w:
+        tp.snd_cwnd_cnt = 0
+        tp.snd_cwnd += 1
+    tp.snd_cwnd_cnt += acked
+    if tp.snd_cwnd_cnt >= w:
+        delta = tp.snd_cwnd_cnt // w
+        tp.snd_cwnd_cnt -= delta * w
+        tp.snd_cwnd += delta
+    if tp.snd_cwnd > tp.snd_cwnd_clamp:
+        tp.snd_cwnd = tp.snd_cwnd_clamp
+
+
+def tcp_register_congestion_control(net: TcpNet, ca: TcpCongestionOps) -> int:
+    """Make a control known under its name. Returns an errno."""
+    if not ca.name or len(ca.name) > 15:
+        return errno.EINVAL
+    if ca.name in net.cong:
+        return errno.EEXIST
+    net.cong[ca.name] = ca
+    return 0
+
+
+def tcp_assign_congestion_control(net: TcpNet, tp: TcpSock) -> None:
+    """The default control for a new socket."""
+    name = net.sysctl["net.ipv4.tcp_congestion_control"]
+    tp.ca_name = name if name in net.cong else "reno"
+    tp.ca_priv = []
+
+
+def tcp_init_congestion_control(net: TcpNet, tp: TcpSock) -> None:
+    """The connection is established: the control begins."""
+    tp.prior_ssthresh = 0
+    tp.ca_priv = []
+    net.cong[tp.ca_name].init(net, tp)
+
+
+def tcp_set_congestion_control(net: TcpNet, tp: TcpSock, name: str) -> int:
+    """TCP_CONGESTION. Returns an errno."""
+    if name not in net.cong:
+        return errno.ENOENT
+    tp.ca_setsockopt = True
+    if name != tp.ca_name:
+        tp.ca_name = name
+        tp.ca_priv = []
+        net.cong[name].init(net, tp)
+    return 0
+
+
+def tcp_set_ca_state(net: TcpNet, tp: TcpSock, state: int) -> None:
+    """Change ca_state; the control hears of it first."""
+    net.cong[tp.ca_name].set_state(net, tp, state)
+    tp.ca_state = state
+
+
+def tcp_ca_event(net: TcpNet, tp: TcpSock, event: int) -> None:
+    """Tell the control."""
+    net.cong[tp.ca_name].cwnd_event(net, tp, event)
+
+
+def tcp_current_ssthresh(tp: TcpSock) -> int:
+    """ssthresh for a restart: not below 3/4 of what is used, unless a reduction is on."""
+    if tp.ca_state >= 2:  # CWR, Recovery, Loss
+        return tp.snd_ssthresh
+    return max(tp.snd_ssthresh, (tp.snd_cwnd >> 1) + (tp.snd_cwnd >> 2))
+
+
+def tcp_init_cwnd(tp: TcpSock) -> int:
+    """RFC 6928."""
+    return 10
+
+
+def tcp_cwnd_restart(net: TcpNet, tp: TcpSock, idle_us: int) -> None:
+    """Slow start after idle (RFC 2861, RFC 5681 4.1): halve cwnd for each RTO without sending."""
+    restart = tcp_init_cwnd(tp)
+    cwnd = tp.snd_cwnd
+    tcp_ca_event(net, tp, CA_EVENT_CWND_RESTART)
+    tp.snd_ssthresh = tcp_current_ssthresh(tp)
+    restart = min(restart, cwnd)
+    while (idle_us := idle_us - tp.icsk_rto) > 0 and cwnd > restart:
+        cwnd >>= 1
+    tp.snd_cwnd = max(cwnd, restart)
+    tp.snd_cwnd_stamp = net.now
+    tp.snd_cwnd_used = 0
+
+
+def tcp_in_slow_start(tp: TcpSock) -> bool:
+    """cwnd is below ssthresh."""
+    return tp.snd_cwnd < tp.snd_ssthresh
+
+
+def tcp_ca_is_open(tp: TcpSock) -> bool:
+    """Nothing lost, nothing reordered."""
+    return tp.ca_state == TCP_CA_OPEN

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""CUBIC (RFC 9438) with HyStart++ (RFC 9406): the default congestion control
+(`net/ipv4/tcp_cubic.c`).
+
+Differs from Linux: slow start ends by HyStart++ on the delay alone; Linux has the older HyStart,
+which also looks at ACK trains.
+"""
+
+from typing import Final
+
+from skbusd.tcp.const import CA_EVENT_TX_START, HALF, MASK, TCP_CA_LOSS
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_cong import (
+    TcpCongestionOps,
+    tcp_cong_avoid_ai,
+    tcp_is_cwnd_limited,
+    tcp_slow_start,
+)
+
+BETA: Final = 717
+"""Multiplicative decrease 0.7, of 1024 (RFC 9438 4.6)."""
+BETA_SCALE: Final = 1024
+C: Final = 0.4
+"""RFC 9438 5"""
+HYSTART_LOW_WINDOW: Final = 16
+N_RTT_SAMPLE: Final = 8  # RFC 9406 4.3
+MIN_RTT_THRESH_US: Final = 4_000
+MAX_RTT_THRESH_US: Final = 16_000
+CSS_GROWTH_DIVISOR: Final = 4
+CSS_ROUNDS: Final = 5
+
+# Where things stand in tp.ca_priv
+(
+    CNT,  # segments to be acknowledged for one more of cwnd
+    LAST_MAX_CWND,
+    LAST_CWND,
+    LAST_TIME,  # us
+    ORIGIN_POINT,  # W_max of this epoch
+    K,  # ms
+    DELAY_MIN,  # us
+    EPOCH_START,  # us; 0: no epoch
+    ACK_CNT,
+    TCP_CWND,  # what Reno would have
+    END_SEQ,  # end of this round
+    CURR_RTT,  # least of this round, us
+    LAST_ROUND_RTT,
+    SAMPLE_CNT,
+    CSS_ROUND,  # rounds in conservative slow start; 0: ordinary slow start
+    CSS_BASELINE,
+    CSS_ACKED,
+) = range(17)
+
+_INFINITE: Final = 1 << 62
+
+
+class TcpCubic(TcpCongestionOps):
+    """CUBIC."""
+
+    name = "cubic"
+
+    def init(self, net: TcpNet, tp: TcpSock) -> None:
+        tp.ca_priv = [0] * 17
+        self._round(tp)
+        tp.ca_priv[LAST_ROUND_RTT] = _INFINITE
+
+    def ssthresh(self, net: TcpNet, tp: TcpSock) -> int:
+        """RFC 9438 4.6, with fast convergence (4.7)."""
+        ca = tp.ca_priv
+        ca[EPOCH_START] = 0
+        cwnd = tp.snd_cwnd
+        if cwnd < ca[LAST_MAX_CWND]:
+            ca[LAST_MAX_CWND] = cwnd * (BETA_SCALE + BETA) // (2 * BETA_SCALE)
+        else:
+            ca[LAST_MAX_CWND] = cwnd
+        return max(cwnd * BETA // BETA_SCALE, 2)
+
+    def cong_avoid(self, net: TcpNet, tp: TcpSock, ack: int, acked: int) -> None:
+        if not tcp_is_cwnd_limited(tp):
+            return
+        ca = tp.ca_priv
+        if tp.snd_cwnd < tp.snd_ssthresh:
+            if ca[CSS_ROUND]:
+                ca[CSS_ACKED] += acked
+                acked, ca[CSS_ACKED] = divmod(ca[CSS_ACKED], CSS_GROWTH_DIVISOR)
+            acked = tcp_slow_start(tp, acked)
+            if not acked:
+                return
+        self._update(net, tp, acked)
+        tcp_cong_avoid_ai(tp, ca[CNT], acked)
+
+    def _update(self, net: TcpNet, tp: TcpSock, acked: int) -> None:
+        """RFC 9438 4.2 to 4.4: how many acknowledged segments make cwnd one more."""
+        ca = tp.ca_priv
+        now = net.now // 1000
+        cwnd = tp.snd_cwnd
+        ca[ACK_CNT] += acked
+        if ca[LAST_CWND] == cwnd and now - ca[LAST_TIME] <= 31_250:
+            return
+        if not (ca[EPOCH_START] and now == ca[LAST_TIME]):
+            ca[LAST_CWND] = cwnd
+            ca[LAST_TIME] = now
+            if not ca[EPOCH_START]:
+                ca[EPOCH_START] = now
+                ca[ACK_CNT] = acked
+                ca[TCP_CWND] = cwnd
+                if ca[LAST_MAX_CWND] <= cwnd:
+                    ca[K] = 0
+                    ca[ORIGIN_POINT] = cwnd
+                else:
+                    ca[K] = round(((ca[LAST_MAX_CWND] - cwnd) / C) ** (1 / 3) * 1000)
+                    ca[ORIGIN_POINT] = ca[LAST_MAX_CWND]
+            t = (now + ca[DELAY_MIN] - ca[EPOCH_START]) / 1000
+            target = ca[ORIGIN_POINT] + int(C * ((t - ca[K]) / 1000) ** 3)
+            ca[CNT] = cwnd // (target - cwnd) if target > cwnd else 100 * cwnd
+            if not ca[LAST_MAX_CWND] and ca[CNT] > 20:
+                ca[CNT] = 20
+        # The window that Reno would have with the same mean loss (RFC 9438 4.3)
+        delta = max(cwnd * (BETA_SCALE + BETA) // (3 * (BETA_SCALE - BETA)), 1)
+        if ca[ACK_CNT] > delta:
+            more, ca[ACK_CNT] = divmod(ca[ACK_CNT], delta)
+            ca[TCP_CWND] += more
+        if ca[TCP_CWND] > cwnd:
+            ca[CNT] = min(ca[CNT], cwnd // (ca[TCP_CWND] - cwnd))
+        ca[CNT] = max(ca[CNT], 2)
+
+    def set_state(self, net: TcpNet, tp: TcpSock, state: int) -> None:
+        if state == TCP_CA_LOSS:
+            tp.ca_priv[:] = [0] * 17
+            self._round(tp)
+            tp.ca_priv[LAST_ROUND_RTT] = _INFINITE
+
+    def cwnd_event(self, net: TcpNet, tp: TcpSock, event: int) -> None:
+        """After idle the epoch goes on where it stood, instead of having grown meanwhile."""
+        if event == CA_EVENT_TX_START:
+            ca = tp.ca_priv
+            now = net.now // 1000
+            idle = now - tp.lsndtime
+            if ca and ca[EPOCH_START] and idle > 0:
+                ca[EPOCH_START] = min(ca[EPOCH_START] + idle, now)
+
+    def pkts_acked(self, net: TcpNet, tp: TcpSock, pkts_acked: int, rtt_us: int) -> None:
+        ca = tp.ca_priv
+        if rtt_us < 0 or not ca:  # nothing was measured, or it is the SYN: not begun yet
+            return
+        if ca[EPOCH_START] and net.now // 1000 - ca[EPOCH_START] < 1_000_000:
+            return  # the queue that the loss left is still draining
+        rtt_us = max(rtt_us, 1)
+        if not ca[DELAY_MIN] or ca[DELAY_MIN] > rtt_us:
+            ca[DELAY_MIN] = rtt_us
+        if tp.snd_cwnd < tp.snd_ssthresh and tp.snd_cwnd >= HYSTART_LOW_WINDOW:
+            self._hystart(net, tp, rtt_us)
+
+    def _round(self, tp: TcpSock) -> None:
+        """A round begins: it ends when what is sent by now is acknowledged."""
+        ca = tp.ca_priv
+        ca[END_SEQ] = tp.snd_nxt
+        ca[LAST_ROUND_RTT] = ca[CURR_RTT] or _INFINITE
+        ca[CURR_RTT] = _INFINITE
+        ca[SAMPLE_CNT] = 0
+
+    def _hystart(self, net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
+        """HyStart++ (RFC 9406 4.2): leave slow start when a round's RTT has risen, by way of a
+        few rounds of slower growth that can still find it was jitter."""
+        ca = tp.ca_priv
+        if (ca[END_SEQ] - tp.snd_una) & MASK >= HALF or ca[END_SEQ] == tp.snd_una:
+            self._round(tp)
+            if ca[CSS_ROUND]:
+                ca[CSS_ROUND] += 1
+                if ca[CSS_ROUND] > CSS_ROUNDS:
+                    tp.snd_ssthresh = tp.snd_cwnd
+                    ca[CSS_ROUND] = 0
+                    return
+        if rtt_us < ca[CURR_RTT]:
+            ca[CURR_RTT] = rtt_us
+        ca[SAMPLE_CNT] += 1
+        if ca[SAMPLE_CNT] < N_RTT_SAMPLE or ca[LAST_ROUND_RTT] == _INFINITE:
+            return
+        if ca[CSS_ROUND]:
+            if ca[CURR_RTT] < ca[CSS_BASELINE]:
+                ca[CSS_ROUND] = 0
+            return
+        last = ca[LAST_ROUND_RTT]
+        threshold = max(MIN_RTT_THRESH_US, min(last >> 3, MAX_RTT_THRESH_US))
+        if ca[CURR_RTT] >= last + threshold:
+            ca[CSS_ROUND] = 1
+            ca[CSS_BASELINE] = ca[CURR_RTT]
+            ca[CSS_ACKED] = 0
+            net.mib["TcpExtTCPHystartDelayDetect"] += 1
+            net.mib["TcpExtTCPHystartDelayCwnd"] += tp.snd_cwnd

@@ -1,0 +1,500 @@
+# SPDX-License-Identifier: MIT
+"""Data that comes (`net/ipv4/tcp_input.c`, from `tcp_data_queue` on): in order it goes up at once,
+out of order it waits; when to acknowledge; how the window grows.
+
+Called by tcp_input. Calls the socket layer: `sk_data_ready`, `tcp_fin`. The bytes are handed up
+before the ACK for them is queued. RFC 9293 3.10.7.4, RFC 2018, 2883, RFC 5681 4.2.
+"""
+
+from skbus.abi import DataReadyCb, TcpFin
+from skbus.skbuff import SkBuff
+from skbusd.tcp.const import (
+    FIN,
+    HALF,
+    ICSK_ACK_NOW,
+    ICSK_ACK_PUSHED,
+    ICSK_ACK_PUSHED2,
+    ICSK_ACK_SCHED,
+    MASK,
+    PSH,
+    RCV_SHUTDOWN,
+    TCP_ATO_MIN,
+    TCP_CLOSE_WAIT,
+    TCP_CLOSING,
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT1,
+    TCP_FIN_WAIT2,
+    TCP_MAX_QUICKACKS,
+    TCP_MIN_MSS,
+    TCP_NUM_SACKS,
+    TCP_OFO_MAX_SKBS,
+    TCP_SYN_RECV,
+    TCP_TIME_WAIT,
+)
+from skbusd.tcp.inet_connection_sock import tcp_set_state
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import OfoSkb, TcpSock
+from skbusd.tcp.tcp_output import tcp_send_ack, tcp_send_delayed_ack
+from skbusd.tcp.tcp_timewait import tcp_time_wait
+from skbusd.tcp.tcp_window import (
+    __tcp_select_window,
+    tcp_full_space,
+    tcp_receive_window,
+    tcp_space,
+    tcp_space_from_win,
+    tcp_win_from_space,
+)
+
+# ---- when to acknowledge ---------------------------------------------------------------------
+
+
+def tcp_enter_quickack_mode(tp: TcpSock, max_quickacks: int) -> None:
+    """Acknowledge the next segments at once."""
+    _incr_quickack(tp, max_quickacks)
+    tp.ack_pingpong = 0
+    tp.ack_ato = TCP_ATO_MIN
+
+
+def _incr_quickack(tp: TcpSock, max_quickacks: int) -> None:
+    quick = tp.rcv_wnd // (2 * tp.ack_rcv_mss) or 2
+    quick = min(quick, max_quickacks)
+    if quick > tp.ack_quick:
+        tp.ack_quick = quick
+
+
+def __tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
+    """Acknowledge now, or later (RFC 9293 3.8.6.3, RFC 5681 4.2): every second full segment, out
+    of order at once, in quick-ACK mode at once."""
+    pending = tp.ack_pending
+    if pending & ICSK_ACK_NOW or (tp.ack_quick and not tp.ack_pingpong):
+        tcp_send_ack(net, tp)
+        return
+    unacked = (tp.rcv_nxt - tp.rcv_wup) & MASK
+    if (
+        unacked > tp.ack_rcv_mss
+        and (
+            (tp.rcv_nxt - tp.copied_seq) & MASK < tp.rcvlowat
+            or __tcp_select_window(net, tp) >= tp.rcv_wnd
+        )
+    ) or tp.ofo:
+        tcp_send_ack(net, tp)
+    else:
+        tcp_send_delayed_ack(net, tp)
+
+
+def tcp_measure_rcv_mss(tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
+    """What the peer's segments measure: by it we count, and see the small last one."""
+    size = skb.gso_size or length
+    if size >= tp.ack_rcv_mss:
+        tp.ack_rcv_mss = min(size, tp.advmss) or size
+        tp.ack_last_seg_size = 0
+        if length > size and length % size and psh:
+            tp.ack_pending |= ICSK_ACK_PUSHED
+        return
+    last = tp.ack_last_seg_size
+    tp.ack_last_seg_size = 0
+    if size >= 536 - 40 or (size >= TCP_MIN_MSS and not psh):
+        tp.ack_last_seg_size = size
+        if size == last:
+            tp.ack_rcv_mss = size
+            return
+    if tp.ack_pending & ICSK_ACK_PUSHED:
+        tp.ack_pending |= ICSK_ACK_PUSHED2
+    tp.ack_pending |= ICSK_ACK_PUSHED
+
+
+def tcp_event_data_recv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
+    """Data came: adapt the delayed-ACK time to the pace of arrival, and the window."""
+    tp.ack_pending |= ICSK_ACK_SCHED
+    tcp_measure_rcv_mss(tp, skb, length, psh)
+    tcp_rcv_rtt_measure(net, tp)
+    now = net.now
+    if not tp.ack_ato:
+        _incr_quickack(tp, TCP_MAX_QUICKACKS)
+        tp.ack_ato = TCP_ATO_MIN
+    else:
+        m = now - tp.ack_lrcvtime
+        if m <= TCP_ATO_MIN >> 1:
+            tp.ack_ato = (tp.ack_ato >> 1) + (TCP_ATO_MIN >> 1)
+        elif m < tp.ack_ato:
+            tp.ack_ato = min((tp.ack_ato >> 1) + m, tp.icsk_rto * 1000)
+        elif m > tp.icsk_rto * 1000:
+            _incr_quickack(tp, TCP_MAX_QUICKACKS)
+    tp.ack_lrcvtime = now
+    if length >= 128 and tp.rcv_ssthresh < tp.window_clamp:
+        tcp_grow_window(net, tp, length)
+
+
+# ---- the window ------------------------------------------------------------------------------
+
+
+def tcp_grow_window(net: TcpNet, tp: TcpSock, length: int) -> None:
+    """Offer more as data comes, up to the clamp."""
+    room = min(tp.window_clamp, tcp_space(net, tp)) - tp.rcv_ssthresh
+    if room > 0:
+        tp.rcv_ssthresh += min(room, max(2 * tp.advmss, 2 * length))
+
+
+def tcp_rcv_rtt_update(tp: TcpSock, sample: int, window_dependent: bool) -> None:
+    """The receiver's view of the round-trip time, times 8; a sample by the window is an upper
+    bound only."""
+    old = tp.rcv_rtt_us
+    if not old:
+        tp.rcv_rtt_us = sample << 3
+    elif window_dependent:
+        tp.rcv_rtt_us = min(old, sample << 3)
+    else:
+        tp.rcv_rtt_us = old + sample - (old >> 3)
+
+
+def tcp_rcv_rtt_measure(net: TcpNet, tp: TcpSock) -> None:
+    """A window's worth of data took this long."""
+    now = net.now // 1000
+    if tp.rcv_rtt_time:
+        if ((tp.rcv_nxt - tp.rcv_rtt_seq) & MASK) >= HALF:
+            return
+        tcp_rcv_rtt_update(tp, max(now - tp.rcv_rtt_time, 1), True)
+    tp.rcv_rtt_seq = (tp.rcv_nxt + tp.rcv_wnd) & MASK
+    tp.rcv_rtt_time = now
+
+
+def tcp_rcv_rtt_measure_ts(net: TcpNet, tp: TcpSock, length: int) -> None:
+    """The peer echoes when we sent: a sample, once per value."""
+    tsecr = tp.rcv_tsecr
+    if tsecr == tp.rcv_rtt_last_tsecr:
+        return
+    tp.rcv_rtt_last_tsecr = tsecr
+    if length >= tp.ack_rcv_mss:
+        delta = (net.now // 1_000_000 + tp.tsoffset - tsecr) & MASK
+        if delta < 2_000_000:
+            tcp_rcv_rtt_update(tp, max(delta, 1) * 1000, False)
+
+
+def tcp_rcv_space_adjust(net: TcpNet, tp: TcpSock) -> None:
+    """The application took data: if it takes more than a window per round trip, the buffer was
+    the limit, and grows (`net.ipv4.tcp_moderate_rcvbuf`, up to tcp_rmem[2])."""
+    now = net.now // 1000
+    if not tp.rcv_rtt_us or now - tp.rcvq_space_time < tp.rcv_rtt_us >> 3:
+        return
+    copied = (tp.copied_seq - tp.rcvq_space_seq) & MASK
+    if copied > tp.rcvq_space_space:
+        if net.sysctl["net.ipv4.tcp_moderate_rcvbuf"] and not tp.userlocks & 2:
+            win = 2 * copied + 16 * tp.advmss
+            old = max(tp.rcvq_space_space, 1)
+            win += 2 * (win * (copied - old) // old)
+            rcvbuf = min(tcp_space_from_win(net, win), net.sysctl["net.ipv4.tcp_rmem"][2])
+            if rcvbuf > tp.rcvbuf:
+                tp.rcvbuf = rcvbuf
+                tp.window_clamp = tcp_win_from_space(net, rcvbuf)
+        tp.rcvq_space_space = copied
+    tp.rcvq_space_seq = tp.copied_seq
+    tp.rcvq_space_time = now
+
+
+def tcp_init_buffer_space(net: TcpNet, tp: TcpSock) -> None:
+    """The windows of a new connection."""
+    tcp_sndbuf_expand(net, tp)
+    tp.rcvq_space_time = net.now // 1000
+    tp.rcvq_space_seq = tp.copied_seq
+    maxwin = tcp_full_space(net, tp)
+    app_win = net.sysctl["net.ipv4.tcp_app_win"]
+    if tp.window_clamp >= maxwin:
+        tp.window_clamp = maxwin
+        if app_win and maxwin > 4 * tp.advmss:
+            tp.window_clamp = max(maxwin - (maxwin >> app_win), 4 * tp.advmss)
+    if app_win and tp.window_clamp > 2 * tp.advmss and tp.window_clamp + tp.advmss > maxwin:
+        tp.window_clamp = max(2 * tp.advmss, maxwin - tp.advmss)
+    tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    tp.rcvq_space_space = min(tp.rcv_ssthresh, tp.rcv_wnd, 10 * tp.advmss)
+
+
+def tcp_sndbuf_expand(net: TcpNet, tp: TcpSock) -> None:
+    """A send buffer for twice the congestion window; the socket layer hears of it."""
+    if tp.userlocks & 1:
+        return
+    segs = max(10, tp.snd_cwnd, tp.reordering + 1)
+    want = min(
+        2 * segs * (max(tp.mss_clamp, tp.mss_cache) + 768), net.sysctl["net.ipv4.tcp_wmem"][2]
+    )
+    if want > tp.sndbuf:
+        tp.sndbuf = want
+        net.write_space[tp.sk] = tp
+
+
+# ---- SACK and D-SACK to be sent --------------------------------------------------------------
+
+
+def tcp_dsack_set(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
+    """The next ACK reports a duplicate (RFC 2883)."""
+    if tp.sack_ok and net.sysctl["net.ipv4.tcp_dsack"]:
+        old = ((seq - tp.rcv_nxt) & MASK) >= HALF
+        net.mib["TcpExtTCPDSACKOldSent" if old else "TcpExtTCPDSACKOfoSent"] += 1
+        tp.duplicate_sack = (seq, end_seq)
+
+
+def tcp_dsack_extend(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
+    """One more duplicate before the ACK has gone."""
+    if tp.duplicate_sack is None:
+        tcp_dsack_set(net, tp, seq, end_seq)
+        return
+    start, end = tp.duplicate_sack
+    if ((seq - end - 1) & MASK) >= HALF and ((start - end_seq - 1) & MASK) >= HALF:
+        if ((seq - start) & MASK) >= HALF:
+            start = seq
+        if ((end_seq - end) & MASK) < HALF:
+            end = end_seq
+        tp.duplicate_sack = (start, end)
+
+
+def tcp_send_dupack(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
+    """Answer something old at once, with a D-SACK."""
+    if end_seq != seq and ((seq - tp.rcv_nxt) & MASK) >= HALF:
+        net.mib["TcpExtDelayedACKLost"] += 1
+        tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        if ((end_seq - tp.rcv_nxt) & MASK) < HALF:
+            end_seq = tp.rcv_nxt
+        tcp_dsack_set(net, tp, seq, end_seq)
+    tcp_send_ack(net, tp)
+
+
+def tcp_sack_new_ofo_skb(tp: TcpSock, seq: int, end_seq: int) -> None:
+    """Out-of-order data came: its block is the first of the next ACK (RFC 2018 4)."""
+    if not tp.sack_ok:
+        return
+    kept = []
+    for start, end in tp.selective_acks:
+        if ((end - seq) & MASK) < HALF and ((end_seq - start) & MASK) < HALF:
+            if ((start - seq) & MASK) >= HALF:
+                seq = start
+            if ((end - end_seq) & MASK) < HALF:
+                end_seq = end
+        else:
+            kept.append((start, end))
+    tp.selective_acks = ((seq, end_seq), *kept[: TCP_NUM_SACKS - 1])
+
+
+def tcp_sack_remove(tp: TcpSock) -> None:
+    """rcv_nxt has moved: blocks below it are no news."""
+    if not tp.ofo:
+        tp.selective_acks = ()
+        return
+    rcv_nxt = tp.rcv_nxt
+    tp.selective_acks = tuple(
+        [b for b in tp.selective_acks if 0 < ((b[0] - rcv_nxt) & MASK) < HALF]
+    )
+
+
+# ---- the queues ------------------------------------------------------------------------------
+
+
+def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
+    """In order: up to the socket layer; skb.data is at the payload, of which there is some."""
+    skb.cb = DataReadyCb(
+        tp.sk, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, psh >> 3, tp.rcv_nxt
+    )
+    tp.rcv_nxt = (tp.rcv_nxt + length) & MASK
+    tp.rmem_alloc += length
+    tp.bytes_received += length
+    if net.tracing:
+        net.trace("sk_data_ready", skb, sk=tp.sk, len=length)
+    net.call_skb("socket", "sk_data_ready", skb)
+
+
+def tcp_data_queue(
+    net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int, flags: int
+) -> None:
+    """A segment's data and FIN, skb.data at the payload; takes the skb."""
+    if seq == end_seq:
+        net.consume_skb(skb)
+        return
+    if net.tracing:
+        net.trace("tcp_data_queue", skb, sk=tp.sk, seq=seq, rcv_nxt=tp.rcv_nxt)
+    rcv_nxt = tp.rcv_nxt
+    fin = flags & FIN
+    if seq != rcv_nxt:
+        if ((rcv_nxt - end_seq) & MASK) < HALF:
+            net.mib["TcpExtDelayedACKLost"] += 1
+            tcp_dsack_set(net, tp, seq, end_seq)
+            _out_of_window(net, tp, skb, "TCP_OLD_DATA")
+            return
+        ahead = (seq - rcv_nxt) & MASK
+        window = tcp_receive_window(tp)
+        if ahead < HALF:
+            if ahead >= window:
+                _out_of_window(net, tp, skb, "TCP_OVERWINDOW")
+            else:
+                tcp_data_queue_ofo(net, tp, skb, seq, end_seq, flags)
+            return
+        tcp_dsack_set(net, tp, seq, rcv_nxt)
+        if not window:
+            _out_of_window(net, tp, skb, "TCP_ZEROWINDOW")
+            return
+        skb.eat((rcv_nxt - seq) & MASK)
+    elif not tcp_receive_window(tp) and end_seq != (seq + fin) & MASK:
+        net.mib["TcpExtTCPZeroWindowDrop"] += 1
+        _out_of_window(net, tp, skb, "TCP_ZEROWINDOW")
+        return
+    length = ((end_seq - rcv_nxt) & MASK) - fin
+    if length:
+        tcp_event_data_recv(net, tp, skb, length, flags & PSH)
+        tcp_queue_rcv(net, tp, skb, length, flags & PSH)
+    else:
+        net.consume_skb(skb)
+    if fin:
+        tcp_fin(net, tp)
+    if tp.ofo:
+        tcp_ofo_queue(net, tp)
+        if not tp.ofo:
+            tp.ack_pending |= ICSK_ACK_NOW  # RFC 5681 4.2: the hole is filled
+    if tp.selective_acks:
+        tcp_sack_remove(tp)
+    tp.pred_flags = not tp.ofo and tp.rcv_wnd > 0
+
+
+def _out_of_window(net: TcpNet, tp: TcpSock, skb: SkBuff, reason: str) -> None:
+    tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+    tp.ack_pending |= ICSK_ACK_SCHED
+    net.kfree_skb(skb, reason, sk=tp.sk)
+
+
+def _ofo_index(tp: TcpSock, seq: int) -> int:
+    """Where a segment that begins at seq belongs: behind those that begin before it."""
+    queue = tp.ofo
+    base = tp.rcv_nxt
+    want = (seq - base) & MASK
+    if not queue or ((queue[-1].seq - base) & MASK) < want:
+        return len(queue)
+    low, high = 0, len(queue)
+    while low < high:
+        mid = (low + high) >> 1
+        if ((queue[mid].seq - base) & MASK) < want:
+            low = mid + 1
+        else:
+            high = mid
+    return low
+
+
+def tcp_data_queue_ofo(
+    net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int, flags: int
+) -> None:
+    """Out of order: keep it, without what is there already, until the hole is filled."""
+    mib = net.mib
+    tp.pred_flags = False
+    tp.ack_pending |= ICSK_ACK_SCHED
+    tp.rcv_ooopack += max(skb.gso_segs, 1)
+    tp.ack_lrcvtime = net.now
+    mib["TcpExtTCPOFOQueue"] += 1
+    queue = tp.ofo
+    fin = bool(flags & FIN)
+    index = _ofo_index(tp, seq)
+    if index:
+        prev = queue[index - 1]
+        overlap = (prev.end_seq - seq) & MASK
+        if 0 < overlap < HALF:
+            if ((prev.end_seq - end_seq) & MASK) < HALF:
+                mib["TcpExtTCPOFOMerge"] += 1
+                tcp_dsack_set(net, tp, seq, end_seq)
+                tcp_sack_new_ofo_skb(tp, seq, end_seq)
+                net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
+                return
+            tcp_dsack_set(net, tp, seq, prev.end_seq)
+            skb.eat(overlap)
+            seq = prev.end_seq
+    while index < len(queue):
+        after = queue[index]
+        overlap = (end_seq - after.seq) & MASK
+        if not 0 < overlap < HALF:
+            break
+        if ((after.end_seq - end_seq - 1) & MASK) < HALF or (
+            after.seq == seq and after.end_seq == end_seq
+        ):
+            if after.seq == seq:
+                mib["TcpExtTCPOFOMerge"] += 1
+                tcp_dsack_set(net, tp, seq, end_seq)
+                net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
+                return
+            tcp_dsack_set(net, tp, after.seq, end_seq)
+            end_seq = after.seq
+            fin = False
+            skb.trim((end_seq - seq) & MASK)
+            break
+        tcp_dsack_extend(net, tp, after.seq, after.end_seq)
+        mib["TcpExtTCPOFOMerge"] += 1
+        _ofo_remove(net, tp, index)
+        net.kfree_skb(after.skb, "TCP_OFOMERGE", sk=tp.sk)
+    if len(queue) >= TCP_OFO_MAX_SKBS:
+        mib["TcpExtTCPOFODrop"] += 1
+        net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.sk)
+        return
+    queue.insert(index, OfoSkb(seq, end_seq, fin, skb))
+    net.ofo_skbs += 1
+    tp.ofo_bytes += (end_seq - seq) & MASK
+    tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    if tp.rcv_ssthresh < tp.window_clamp:
+        tcp_grow_window(net, tp, (end_seq - seq) & MASK)
+
+
+def _ofo_remove(net: TcpNet, tp: TcpSock, index: int) -> None:
+    o = tp.ofo.pop(index)
+    net.ofo_skbs -= 1
+    tp.ofo_bytes -= (o.end_seq - o.seq) & MASK
+
+
+def tcp_ofo_queue(net: TcpNet, tp: TcpSock) -> None:
+    """A hole is filled: what lies behind it goes up."""
+    queue = tp.ofo
+    taken = 0
+    for o in queue:
+        ahead = (o.seq - tp.rcv_nxt) & MASK
+        if 0 < ahead < HALF:
+            break
+        taken += 1
+        net.ofo_skbs -= 1
+        tp.ofo_bytes -= (o.end_seq - o.seq) & MASK
+        skb = o.skb
+        if ((tp.rcv_nxt - o.end_seq) & MASK) < HALF:
+            tcp_dsack_extend(net, tp, o.seq, o.end_seq)
+            net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.sk)
+            continue
+        if ahead:
+            overlap = (tp.rcv_nxt - o.seq) & MASK
+            tcp_dsack_extend(net, tp, o.seq, tp.rcv_nxt)
+            skb.eat(overlap)
+        length = ((o.end_seq - tp.rcv_nxt) & MASK) - o.fin
+        if length:
+            tcp_queue_rcv(net, tp, skb, length, 0)
+        else:
+            net.consume_skb(skb)
+        if o.fin:
+            del queue[:taken]
+            tcp_fin(net, tp)
+            return
+    del queue[:taken]
+
+
+def tcp_fin(net: TcpNet, tp: TcpSock) -> None:
+    """The peer's FIN, in its turn (RFC 9293 3.10.7.4, eighth): nothing comes behind it."""
+    tp.rcv_nxt = (tp.rcv_nxt + 1) & MASK
+    tp.fin_received = True
+    tp.ack_pending |= ICSK_ACK_SCHED
+    tp.shutdown |= RCV_SHUTDOWN
+    if net.tracing:
+        net.trace("tcp_fin", sk=tp.sk)
+    for o in tp.ofo:
+        net.ofo_skbs -= 1
+        net.kfree_skb(o.skb, "TCP_OFO_DROP", sk=tp.sk)
+    tp.ofo.clear()
+    tp.ofo_bytes = 0
+    tp.selective_acks = ()
+    if not tp.dead:
+        net.call("socket", "tcp_fin", TcpFin(tp.sk))
+    state = tp.state
+    if state in (TCP_SYN_RECV, TCP_ESTABLISHED):
+        tcp_set_state(net, tp, TCP_CLOSE_WAIT)
+        tp.ack_pingpong = max(tp.ack_pingpong, 1)
+    elif state == TCP_FIN_WAIT1:
+        tcp_send_ack(net, tp)
+        tcp_set_state(net, tp, TCP_CLOSING)
+    elif state == TCP_FIN_WAIT2:
+        tcp_send_ack(net, tp)
+        tcp_time_wait(net, tp, TCP_TIME_WAIT, 0)

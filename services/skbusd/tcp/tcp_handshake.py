@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: MIT
+"""SYN, SYN-ACK and RST: the parts of `net/ipv4/tcp_output.c` that make segments outside of an
+established stream (`tcp_connect`, `tcp_make_synack`, `tcp_send_active_reset`).
+
+RFC 9293 3.5, 3.7.1; RFC 7323 (options of a SYN); RFC 6298 5.7 (its timer).
+"""
+
+from skbus.abi import XmitCb
+from skbus.headers.tcp import TcpOptions, build, build_aligned_timestamp, build_options
+from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP
+from skbusd.tcp.const import (
+    ACK,
+    ICSK_TIME_RETRANS,
+    IPPROTO_TCP,
+    MASK,
+    RST,
+    SYN,
+    TCP_CLOSE,
+    TCP_MIN_MSS,
+    TCPOLEN_TSTAMP_ALIGNED,
+)
+from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock, TcpTimewaitSock
+from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
+from skbusd.tcp.tcp_window import (
+    tcp_build_xmit_cb,
+    tcp_select_initial_window,
+    tcp_select_window,
+    tcp_sync_mss,
+)
+
+
+def tcp_queue_header(
+    net: TcpNet, function: str, header: bytes, cb: XmitCb, *, mark: int = 0
+) -> None:
+    """Hand a segment without payload to ip; its checksum field is seeded here."""
+    pseudo = int.from_bytes(cb.saddr, "big") + int.from_bytes(cb.daddr, "big") + IPPROTO_TCP
+    check = (pseudo + len(header)) % 0xFFFF or 0xFFFF
+    skb = net.alloc_skb(header[:16] + check.to_bytes(2, "big") + header[18:], data_len=0)
+    skb.protocol = ETH_P_IP
+    skb.transport_header = 0
+    skb.ip_summed = CHECKSUM_PARTIAL
+    skb.csum_start = 0
+    skb.csum_offset = 16
+    skb.mark = mark
+    skb.cb = cb
+    net.mib["TcpOutSegs"] += 1
+    if net.tracing:
+        net.trace(function, skb)
+    net.call_skb("ip", "ip_queue_xmit", skb)
+
+
+def tcp_time_stamp(net: TcpNet, offset: int) -> int:
+    """The timestamp clock: milliseconds, shifted by the connection's offset (RFC 7323 5.4)."""
+    return (net.now // 1_000_000 + offset) & MASK
+
+
+def tcp_advertise_mss(net: TcpNet, tp: TcpSock, mtu: int) -> int:
+    """What we tell the peer that we take: by the MTU of the route (RFC 9293 3.7.1)."""
+    mss = max(mtu - 40, int(net.sysctl["net.ipv4.min_adv_mss"]))
+    mss = min(mss, 65535 - 40)
+    if tp.user_mss and tp.user_mss < mss:
+        mss = tp.user_mss
+    return mss
+
+
+def tcp_connect_init(net: TcpNet, tp: TcpSock, mtu: int) -> None:
+    """The variables of a connection before its SYN."""
+    timestamps = bool(net.sysctl["net.ipv4.tcp_timestamps"])
+    tp.tcp_header_len = 20 + (TCPOLEN_TSTAMP_ALIGNED if timestamps else 0)
+    if tp.user_mss:
+        tp.mss_clamp = tp.user_mss
+    tp.max_window = 0
+    tcp_sync_mss(net, tp, mtu)
+    tp.advmss = tcp_advertise_mss(net, tp, mtu)
+    tp.ack_rcv_mss = max(min(tp.advmss, tp.mss_cache, 536), TCP_MIN_MSS)
+    tp.rcv_wnd, tp.window_clamp, tp.rcv_wscale = tcp_select_initial_window(
+        net,
+        tp.rcvbuf,
+        tp.advmss - (tp.tcp_header_len - 20),
+        tp.window_clamp,
+        bool(net.sysctl["net.ipv4.tcp_window_scaling"]),
+    )
+    tp.rcv_ssthresh = tp.rcv_wnd
+    tp.snd_wnd = 0
+    tp.snd_wl1 = 0
+    tp.snd_una = tp.snd_sml = tp.snd_up = tp.snd_nxt = tp.pushed_seq = tp.write_seq
+    tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = 0
+    tp.rcv_tstamp = net.now
+    tp.icsk_rto = 1_000_000
+    tp.icsk_retransmits = 0
+    tp.retrans_out = tp.lost_out = tp.total_retrans = 0
+    tp.retrans_stamp = 0
+    tcp_build_xmit_cb(tp)
+
+
+def tcp_connect(net: TcpNet, tp: TcpSock, mtu: int) -> None:
+    """Queue the SYN and send it."""
+    if net.tracing:
+        net.trace("tcp_connect", sk=tp.sk)
+    tcp_connect_init(net, tp, mtu)
+    seq = tp.write_seq
+    tp.write_seq = (seq + 1) & MASK
+    seg = TcpSeg(seq, tp.write_seq, SYN, ())
+    seg.pcount = 1
+    tp.retrans_stamp = net.now // 1000
+    tcp_transmit_syn(net, tp, seg)
+    tp.rtx_queue.append(seg)
+    tp.tsorted[seg] = None
+    tp.packets_out += 1
+    tp.snd_nxt = tp.pushed_seq = tp.write_seq
+    net.mib["TcpActiveOpens"] += 1
+    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
+
+
+def tcp_transmit_syn(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
+    """Send the SYN, or the SYN-ACK of a simultaneous open, of this socket."""
+    synack = bool(seg.flags & ACK)
+    sysctl = net.sysctl
+    opt = TcpOptions(mss=tp.advmss)
+    if tp.tstamp_ok if synack else sysctl["net.ipv4.tcp_timestamps"]:
+        opt.saw_tstamp = True
+        opt.tsval = tcp_time_stamp(net, tp.tsoffset)
+        opt.tsecr = tp.ts_recent if synack else 0
+    opt.sack_ok = tp.sack_ok if synack else bool(sysctl["net.ipv4.tcp_sack"])
+    if tp.wscale_ok if synack else sysctl["net.ipv4.tcp_window_scaling"]:
+        opt.wscale = tp.rcv_wscale
+    header = build(
+        tp.sport,
+        tp.dport,
+        seg.seq,
+        tp.rcv_nxt if synack else 0,
+        seg.flags,
+        min(tp.rcv_wnd, 65535),
+        build_options(opt),
+    )
+    now = net.now // 1000
+    seg.mstamp = now
+    tcp_rate_skb_sent(tp, seg, now)
+    tp.segs_out += 1
+    tp.tcp_mstamp = now
+    assert isinstance(tp.xmit_cb, XmitCb)
+    tcp_queue_header(net, "tcp_transmit_skb", header, tp.xmit_cb, mark=tp.mark)
+
+
+def tcp_send_synack(net: TcpNet, tp: TcpSock) -> None:
+    """Simultaneous open: our SYN is out, and theirs came: send the SYN once more, with ACK."""
+    if not tp.rtx_queue or not tp.rtx_queue[0].flags & SYN:
+        return
+    seg = tp.rtx_queue[0]
+    seg.flags |= ACK
+    tcp_transmit_syn(net, tp, seg)
+
+
+def tcp_make_synack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
+    """Send the SYN-ACK of a request sock (`tcp_v4_send_synack`)."""
+    opt = TcpOptions(mss=tcp_advertise_mss(net, listener, req.mtu), sack_ok=req.sack_ok)
+    if req.tstamp_ok:
+        opt.saw_tstamp = True
+        opt.tsval = tcp_time_stamp(net, req.ts_off)
+        opt.tsecr = req.ts_recent
+    if req.wscale_ok:
+        opt.wscale = req.rcv_wscale
+    header = build(
+        req.sport,
+        req.dport,
+        req.snt_isn,
+        req.rcv_nxt,
+        SYN | ACK,
+        min(req.rcv_wnd, 65535),
+        build_options(opt),
+    )
+    tos = listener.tos
+    cb = XmitCb(req.saddr, req.daddr, IPPROTO_TCP, tos, listener.ttl, True, 0, b"")
+    tcp_queue_header(net, "tcp_v4_send_synack", header, cb, mark=listener.mark)
+
+
+def tcp_send_active_reset(net: TcpNet, tp: TcpSock) -> None:
+    """RST because the user aborts (RFC 9293 3.10.5)."""
+    net.mib["TcpOutRsts"] += 1
+    if not isinstance(tp.xmit_cb, XmitCb):
+        return
+    options = b""
+    if tp.tstamp_ok and tp.state not in (TCP_CLOSE,):
+        options = build_aligned_timestamp(tcp_time_stamp(net, tp.tsoffset), tp.ts_recent)
+    seq = tp.snd_nxt
+    if ((tp.snd_una + tp.snd_wnd - seq) & MASK) >= 0x80000000:
+        seq = (tp.snd_una + tp.snd_wnd) & MASK  # tcp_acceptable_seq
+    window = tcp_select_window(net, tp)
+    header = build(tp.sport, tp.dport, seq, tp.rcv_nxt, RST | ACK, window, options)
+    tcp_queue_header(net, "tcp_send_active_reset", header, tp.xmit_cb, mark=tp.mark)
+
+
+def tcp_v4_send_ack(
+    net: TcpNet,
+    sk: TcpTimewaitSock | TcpRequestSock,
+    seq: int,
+    ack: int,
+    window: int,
+    tsval: int,
+    tsecr: int,
+    stamped: bool,
+) -> None:
+    """An ACK for something that is not a whole socket."""
+    options = build_aligned_timestamp(tsval, tsecr) if stamped else b""
+    header = build(sk.sport, sk.dport, seq, ack, ACK, min(window, 65535), options)
+    cb = XmitCb(sk.saddr, sk.daddr, IPPROTO_TCP, sk.tos, 0, True, 0, b"")
+    tcp_queue_header(net, "tcp_v4_send_ack", header, cb)

@@ -1,0 +1,597 @@
+# SPDX-License-Identifier: MIT
+"""Receiving (`net/ipv4/tcp_input.c`): a segment for a connection, by the connection's state.
+
+Called by tcp_ipv4 with a segment whose checksum is right. An ordinary segment takes
+`tcp_rcv_established`'s fast path; `tcp_rcv_state_process` is the rest of RFC 9293 3.10.7. A
+function here takes the skb over: it is consumed, dropped, queued or handed up; where it returns a
+drop reason instead, the caller answers with RST and drops.
+
+RFC 9293 3.10.7, RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
+"""
+
+import errno
+from typing import Final
+
+from skbus.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse_options
+from skbus.skbuff import SkBuff
+from skbusd.tcp.const import (
+    ACK,
+    FIN,
+    FLAG_DATA,
+    FLAG_NO_CHALLENGE_ACK,
+    FLAG_SLOWPATH,
+    FLAG_UPDATE_TS_RECENT,
+    HALF,
+    ICSK_ACK_SCHED,
+    MASK,
+    PSH,
+    RCV_SHUTDOWN,
+    RST,
+    SEND_SHUTDOWN,
+    SYN,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_CLOSING,
+    TCP_DELACK_MAX,
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT1,
+    TCP_FIN_WAIT2,
+    TCP_LAST_ACK,
+    TCP_MIN_MSS,
+    TCP_PAWS_24DAYS,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+    TCP_TIME_WAIT,
+    TCP_TIMEWAIT_LEN,
+    TCPOLEN_TSTAMP_ALIGNED,
+    URG,
+)
+from skbusd.tcp.inet_connection_sock import (
+    inet_csk_reset_delack_timer,
+    inet_csk_reset_keepalive_timer,
+    sk_error_report,
+    tcp_done,
+    tcp_set_state,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_ack import (
+    ACK_OK,
+    ACK_OLD,
+    ACK_UNSENT,
+    tcp_ack,
+    tcp_oow_rate_limited,
+    tcp_send_challenge_ack,
+    tcp_store_ts_recent,
+)
+from skbusd.tcp.tcp_cong import tcp_init_congestion_control
+from skbusd.tcp.tcp_data import (
+    __tcp_ack_snd_check,
+    tcp_data_queue,
+    tcp_enter_quickack_mode,
+    tcp_event_data_recv,
+    tcp_init_buffer_space,
+    tcp_queue_rcv,
+    tcp_rcv_rtt_measure_ts,
+    tcp_send_dupack,
+    tcp_sndbuf_expand,
+)
+from skbusd.tcp.tcp_handshake import tcp_send_synack
+from skbusd.tcp.tcp_output import tcp_push_pending_frames, tcp_send_ack, tcp_send_fin
+from skbusd.tcp.tcp_timewait import tcp_time_wait
+from skbusd.tcp.tcp_window import tcp_receive_window, tcp_sync_mss
+
+NO_OPTIONS: Final[tuple[tuple[int, int], ...]] = ()
+
+
+def tcp_initialize_rcv_mss(tp: TcpSock) -> None:
+    """A guess of the size of the peer's segments, until they come."""
+    hint = min(tp.advmss, tp.mss_cache, tp.rcv_wnd // 2 or 1, 536)
+    tp.ack_rcv_mss = max(hint, TCP_MIN_MSS)
+
+
+def tcp_init_transfer(net: TcpNet, tp: TcpSock) -> None:
+    """The handshake is done: windows, congestion control."""
+    # RFC 6298 5.7, RFC 5681 3.1: a SYN that was lost costs the initial window.
+    tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else 10
+    tp.snd_cwnd_stamp = net.now
+    tp.tcp_mstamp = net.now // 1000
+    tcp_init_congestion_control(net, tp)
+    tcp_init_buffer_space(net, tp)
+
+
+def keepalive_time_when(net: TcpNet, tp: TcpSock) -> int:
+    """TCP_KEEPIDLE, ns."""
+    seconds = tp.keepalive_time or net.sysctl["net.ipv4.tcp_keepalive_time"]
+    return int(seconds) * 1_000_000_000
+
+
+def tcp_fin_time(net: TcpNet, tp: TcpSock) -> int:
+    """How long an orphan stays in FIN_WAIT2 (TCP_LINGER2), ns; at least 3.5 RTO."""
+    seconds = tp.linger2 or net.sysctl["net.ipv4.tcp_fin_timeout"]
+    rto = tp.icsk_rto * 1000
+    return max(int(seconds) * 1_000_000_000, (rto << 2) - (rto >> 1))
+
+
+def tcp_data_snd_check(net: TcpNet, tp: TcpSock) -> None:
+    """An ACK came: what waits may go, and the send buffer may have to grow."""
+    if tp.write_queue:
+        tcp_push_pending_frames(net, tp)
+    if tp.snd_cwnd * tp.mss_cache * 2 > tp.sndbuf:
+        tcp_sndbuf_expand(net, tp)
+
+
+def tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
+    """Acknowledge what came, if that is scheduled and no data did it."""
+    if tp.ack_pending & ICSK_ACK_SCHED:
+        __tcp_ack_snd_check(net, tp)
+
+
+def tcp_reset(net: TcpNet, tp: TcpSock) -> None:
+    """A valid RST came (RFC 9293 3.10.7.4, second)."""
+    if net.tracing:
+        net.trace("tcp_reset", sk=tp.sk)
+    if tp.state == TCP_SYN_SENT:
+        err = errno.ECONNREFUSED
+    elif tp.state == TCP_CLOSE_WAIT:
+        err = errno.EPIPE
+    elif tp.state == TCP_CLOSE:
+        return
+    else:
+        err = errno.ECONNRESET
+    sk_error_report(net, tp, err, True)
+    tcp_done(net, tp)
+
+
+# ---- is the segment acceptable? --------------------------------------------------------------
+
+
+def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> bool:
+    """RFC 7323 5.3: an old duplicate by its timestamp; but a reordered pure ACK is none."""
+    behind = (tp.ts_recent - tp.rcv_tsval) & MASK
+    if behind <= 1 or behind >= HALF or not tp.ts_recent_stamp:
+        return False
+    if net.now // 1_000_000_000 >= tp.ts_recent_stamp + TCP_PAWS_24DAYS:
+        return False
+    # tcp_disordered_ack
+    return not (
+        th.flags & ACK
+        and th.seq == end_seq == tp.rcv_nxt
+        and th.ack_seq == tp.snd_una
+        and th.window << tp.snd_wscale == tp.snd_wnd
+        and behind <= tp.icsk_rto * 1200 // 1_000_000
+    )
+
+
+def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
+    """RFC 5961 4.2: a SYN on a connection is answered with a challenge ACK only."""
+    net.mib["TcpInErrs"] += 1
+    net.mib["TcpExtTCPSYNChallenge"] += 1
+    tcp_send_challenge_ack(net, tp)
+    net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.sk)
+    return False
+
+
+def _reset_check(tp: TcpSock, seq: int) -> bool:
+    """A RST for the number before rcv_nxt, after we took a FIN: some stacks send that."""
+    return seq == (tp.rcv_nxt - 1) & MASK and tp.state in (
+        TCP_CLOSE_WAIT,
+        TCP_LAST_ACK,
+        TCP_CLOSING,
+    )
+
+
+def tcp_validate_incoming(
+    net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
+) -> bool:
+    """RFC 9293 3.10.7.4, first to fourth, with RFC 5961; False: the skb is dropped."""
+    flags, seq = th.flags, th.seq
+    paws = tp.rx_saw_tstamp and tp.tstamp_ok and not flags & RST
+    if paws and _paws_discard(net, tp, th, end_seq):
+        if flags & SYN:
+            return _syn_challenge(net, tp, skb)
+        net.mib["TcpExtPAWSEstab"] += 1
+        if not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
+            tcp_send_dupack(net, tp, seq, end_seq)
+        net.kfree_skb(skb, "TCP_RFC7323_PAWS", sk=tp.sk)
+        return False
+    old = ((end_seq - tp.rcv_wup) & MASK) >= HALF
+    if old or 0 < ((seq - tp.rcv_nxt - tcp_receive_window(tp)) & MASK) < HALF:
+        if not flags & RST:
+            if flags & SYN:
+                return _syn_challenge(net, tp, skb)
+            if not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
+                tcp_send_dupack(net, tp, seq, end_seq)
+        elif _reset_check(tp, seq):
+            tcp_reset(net, tp)
+            net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+            return False
+        net.kfree_skb(skb, "TCP_OLD_SEQUENCE" if old else "TCP_INVALID_SEQUENCE", sk=tp.sk)
+        return False
+    if flags & RST:
+        # RFC 5961 3.2: exactly the next number, or the end of what is SACKed, which the peer
+        # may take for it; else a challenge ACK asks whether it is meant.
+        top = seq
+        if seq != tp.rcv_nxt and not _reset_check(tp, seq):
+            top = tp.rcv_nxt
+            for _, end in tp.selective_acks:
+                if 0 < ((end - top) & MASK) < HALF:
+                    top = end
+        if top == seq:
+            tcp_reset(net, tp)
+        else:
+            tcp_send_challenge_ack(net, tp)
+        net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+        return False
+    if flags & SYN:
+        if (
+            tp.state == TCP_SYN_RECV
+            and flags & ACK
+            and (seq + 1) & MASK == end_seq == tp.rcv_nxt
+            and th.ack_seq == tp.snd_nxt
+        ):
+            return True  # the SYN-ACK of a simultaneous open
+        return _syn_challenge(net, tp, skb)
+    return True
+
+
+# ---- ESTABLISHED -----------------------------------------------------------------------------
+
+
+def _parse(tp: TcpSock, skb: SkBuff, th: TcpHdr) -> TcpOptions:
+    """The options of a segment that is not plain."""
+    start = skb.data
+    opt = parse_options(skb.head[start + 20 : start + th.doff], bool(th.flags & SYN))
+    tp.rx_saw_tstamp = opt.saw_tstamp
+    if opt.saw_tstamp:
+        tp.rcv_tsval = opt.tsval
+        tp.rcv_tsecr = opt.tsecr
+    return opt
+
+
+def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str:
+    """ESTABLISHED. Header prediction (RFC 1144 idea of Van Jacobson): the next data in order, or
+    a pure ACK, with a window that has not changed, needs no more than this."""
+    seq, flags, doff = th.seq, th.flags, th.doff
+    if net.tracing:
+        net.trace("tcp_rcv_established", skb, sk=tp.sk, seq=seq, ack=th.ack_seq)
+    if (
+        tp.pred_flags
+        and flags & ~PSH == ACK
+        and seq == tp.rcv_nxt
+        and th.window << tp.snd_wscale == tp.snd_wnd
+        and ((tp.snd_nxt - th.ack_seq) & MASK) < HALF
+        and _fast_path(net, tp, skb, th, end_seq)
+    ):
+        return ""
+    opt = _parse(tp, skb, th)
+    if not flags & (ACK | RST | SYN):
+        net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
+        return ""
+    if not tcp_validate_incoming(net, tp, skb, th, end_seq, opt):
+        return ""
+    segs = skb.gso_segs or 1
+    result = tcp_ack(
+        net,
+        tp,
+        seq,
+        end_seq,
+        th.ack_seq,
+        th.window,
+        flags,
+        opt.sacks,
+        FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT,
+        segs,
+    )
+    if result < 0:
+        reason = "TCP_ACK_UNSENT_DATA" if result == ACK_UNSENT else "TCP_TOO_OLD_ACK"
+        if result == ACK_UNSENT:
+            tcp_send_challenge_ack(net, tp)
+        net.kfree_skb(skb, reason, sk=tp.sk)
+        return ""
+    tcp_rcv_rtt_measure_ts(net, tp, (end_seq - seq) & MASK)
+    if flags & URG:
+        tcp_urg(tp, th)
+    if seq == end_seq:
+        net.consume_skb(skb)
+    else:
+        skb.data += doff
+        tp.data_segs_in += segs
+        tcp_data_queue(net, tp, skb, seq, end_seq, flags)
+    if tp.state != TCP_CLOSE:
+        tcp_data_snd_check(net, tp)
+        tcp_ack_snd_check(net, tp)
+    return ""
+
+
+def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
+    """Header prediction; False (and nothing done) where something is unusual after all."""
+    doff, seq, ack = th.doff, th.seq, th.ack_seq
+    tp.rx_saw_tstamp = False
+    if tp.tstamp_ok:
+        ts = parse_aligned_timestamp(skb.head, skb.data + 20) if doff == 32 else None
+        if ts is None or ((ts[0] - tp.ts_recent) & MASK) >= HALF:
+            return False
+        tp.rx_saw_tstamp = True
+        tp.rcv_tsval, tp.rcv_tsecr = ts
+    elif doff != 20:
+        return False
+    length = (end_seq - seq) & MASK
+    if length and ((tp.rcv_wup + tp.rcv_wnd - end_seq) & MASK) >= HALF:
+        return False  # beyond the window
+    if tp.rx_saw_tstamp and tp.rcv_nxt == tp.rcv_wup:
+        tcp_store_ts_recent(net, tp)
+    segs = skb.gso_segs or 1
+    if not length:
+        tcp_ack(net, tp, seq, end_seq, ack, th.window, ACK, NO_OPTIONS, 0, segs)
+        net.consume_skb(skb)
+        tcp_data_snd_check(net, tp)
+        return True
+    tcp_rcv_rtt_measure_ts(net, tp, length)
+    net.mib["TcpExtTCPHPHits"] += 1
+    psh = th.flags & PSH
+    skb.data += doff
+    tp.data_segs_in += segs
+    tcp_event_data_recv(net, tp, skb, length, psh)
+    tcp_queue_rcv(net, tp, skb, length, psh)
+    if ack != tp.snd_una:
+        tcp_ack(net, tp, seq, end_seq, ack, th.window, ACK, NO_OPTIONS, FLAG_DATA, segs)
+        tcp_data_snd_check(net, tp)
+        if not tp.ack_pending & ICSK_ACK_SCHED:
+            return True
+    else:
+        tp.snd_wl1 = seq
+    __tcp_ack_snd_check(net, tp)
+    return True
+
+
+def tcp_urg(tp: TcpSock, th: TcpHdr) -> None:
+    """RFC 6093: urgent data is in the stream (SO_OOBINLINE); only the pointer is kept."""
+    up = (th.seq + th.urg_ptr - 1) & MASK
+    if 0 < ((up - tp.rcv_up) & MASK) < HALF:
+        tp.rcv_up = up
+
+
+# ---- SYN_SENT --------------------------------------------------------------------------------
+
+
+def _syn_options(net: TcpNet, tp: TcpSock, opt: TcpOptions) -> None:
+    """What the peer's SYN agreed to (RFC 9293 3.7.1, RFC 7323, 2018)."""
+    sysctl = net.sysctl
+    mss = opt.mss or 536
+    if tp.user_mss and tp.user_mss < mss:
+        mss = tp.user_mss
+    tp.mss_clamp = mss
+    tp.wscale_ok = opt.wscale is not None and bool(sysctl["net.ipv4.tcp_window_scaling"])
+    tp.sack_ok = opt.sack_ok and bool(sysctl["net.ipv4.tcp_sack"])
+    tp.tstamp_ok = opt.saw_tstamp and bool(sysctl["net.ipv4.tcp_timestamps"])
+    if tp.wscale_ok:
+        tp.snd_wscale = opt.wscale or 0
+    else:
+        tp.snd_wscale = tp.rcv_wscale = 0
+        tp.window_clamp = min(tp.window_clamp, 65535)
+    if tp.tstamp_ok:
+        tp.tcp_header_len = 20 + TCPOLEN_TSTAMP_ALIGNED
+        tp.advmss -= TCPOLEN_TSTAMP_ALIGNED
+        tcp_store_ts_recent(net, tp)
+    else:
+        tp.tcp_header_len = 20
+
+
+def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr) -> str:
+    """RFC 9293 3.10.7.3."""
+    opt = _parse(tp, skb, th)
+    flags, ack = th.flags, th.ack_seq
+    if flags & ACK:
+        if ((ack - tp.snd_una - 1) & MASK) >= HALF or ((tp.snd_nxt - ack) & MASK) >= HALF:
+            if flags & RST:
+                net.kfree_skb(skb, "TCP_INVALID_ACK_SEQUENCE", sk=tp.sk)
+                return ""
+            return "TCP_INVALID_ACK_SEQUENCE"
+        if opt.saw_tstamp and opt.tsecr:
+            now = (net.now // 1_000_000 + tp.tsoffset) & MASK
+            sent = (tp.retrans_stamp // 1000 + tp.tsoffset) & MASK
+            if (now - sent) & MASK < (opt.tsecr - sent) & MASK:
+                net.mib["TcpExtPAWSActive"] += 1
+                return "TCP_RFC7323_PAWS"
+        if flags & RST:
+            tcp_reset(net, tp)
+            net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+            return ""
+        if not flags & SYN:
+            net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
+            return ""
+        _synack_received(net, tp, skb, th, opt)
+        return ""
+    if flags & RST:
+        net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+        return ""
+    if not flags & SYN:
+        net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
+        return ""
+    # Simultaneous open (RFC 9293 3.5, figure 8)
+    tcp_set_state(net, tp, TCP_SYN_RECV)
+    _syn_options(net, tp, opt)
+    tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = (th.seq + 1) & MASK
+    tp.snd_wnd = tp.max_window = th.window
+    tp.snd_wl1 = th.seq
+    tcp_sync_mss(net, tp, tp.pmtu)
+    tcp_initialize_rcv_mss(tp)
+    tcp_send_synack(net, tp)
+    net.consume_skb(skb)
+    return ""
+
+
+def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: TcpOptions) -> None:
+    """Our SYN is acknowledged: the connection is established (`tcp_finish_connect`)."""
+    tp.snd_wl1 = th.seq
+    _syn_options(net, tp, opt)
+    tcp_ack(
+        net, tp, th.seq, (th.seq + 1) & MASK, th.ack_seq, th.window, SYN | ACK, (), FLAG_SLOWPATH
+    )
+    tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = (th.seq + 1) & MASK
+    tp.rcv_up = th.seq
+    tp.snd_wnd = th.window
+    tp.max_window = max(tp.max_window, tp.snd_wnd)
+    tcp_sync_mss(net, tp, tp.pmtu)
+    tcp_initialize_rcv_mss(tp)
+    tp.lsndtime = net.now // 1000
+    tcp_init_transfer(net, tp)
+    tp.pred_flags = tp.rcv_wnd > 0
+    if tp.keepopen:
+        inet_csk_reset_keepalive_timer(net, tp, keepalive_time_when(net, tp))
+    tcp_set_state(net, tp, TCP_ESTABLISHED)
+    if tp.write_queue or tp.ack_pingpong:
+        # Data of ours is about to carry the ACK.
+        tp.ack_lrcvtime = net.now
+        tcp_enter_quickack_mode(tp, 16)
+        inet_csk_reset_delack_timer(net, tp, net.now + TCP_DELACK_MAX)
+        tcp_push_pending_frames(net, tp)
+    else:
+        tcp_send_ack(net, tp)
+    net.consume_skb(skb)
+
+
+# ---- the other states ------------------------------------------------------------------------
+
+
+def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str:
+    """All states but ESTABLISHED, LISTEN and TIME_WAIT (RFC 9293 3.10.7.4)."""
+    if net.tracing:
+        net.trace("tcp_rcv_state_process", skb, sk=tp.sk, state=tp.state, flags=th.flags)
+    if tp.state == TCP_CLOSE:
+        net.kfree_skb(skb, "TCP_CLOSE", sk=tp.sk)
+        return ""
+    if tp.state == TCP_SYN_SENT:
+        return tcp_rcv_synsent_state_process(net, tp, skb, th)
+    opt = _parse(tp, skb, th)
+    flags, seq = th.flags, th.seq
+    if not flags & (ACK | RST | SYN):
+        net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
+        return ""
+    if not tcp_validate_incoming(net, tp, skb, th, end_seq, opt):
+        return ""
+    if not flags & ACK:
+        net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
+        return ""
+    result = tcp_ack(
+        net,
+        tp,
+        seq,
+        end_seq,
+        th.ack_seq,
+        th.window,
+        0,
+        opt.sacks,
+        FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT | FLAG_NO_CHALLENGE_ACK,
+        skb.gso_segs or 1,
+    )
+    if result != ACK_OK:
+        if tp.state == TCP_SYN_RECV:
+            return "TCP_INVALID_ACK_SEQUENCE"
+        if result != ACK_OLD:
+            tcp_send_challenge_ack(net, tp)
+            net.kfree_skb(
+                skb,
+                "TCP_ACK_UNSENT_DATA" if result == ACK_UNSENT else "TCP_TOO_OLD_ACK",
+                sk=tp.sk,
+            )
+            return ""
+    reason = _ack_of_state(net, tp, skb, th, end_seq)
+    if reason is not None:
+        return reason
+    if flags & URG:
+        tcp_urg(tp, th)
+    return _text_of_state(net, tp, skb, th, end_seq)
+
+
+def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str | None:
+    """RFC 9293 3.10.7.4, fifth: what the ACK does to the state. None: go on."""
+    state = tp.state
+    fin = th.flags & FIN
+    if state == TCP_SYN_RECV:
+        _established_passive(net, tp, th)
+    elif state == TCP_FIN_WAIT1 and tp.snd_una == tp.write_seq:
+        tcp_set_state(net, tp, TCP_FIN_WAIT2)
+        tp.shutdown |= SEND_SHUTDOWN
+        if not tp.dead:
+            return None
+        data_after = end_seq != th.seq and 0 < ((end_seq - fin - tp.rcv_nxt) & MASK) < HALF
+        if tp.linger2 < 0 or data_after:
+            net.mib["TcpExtTCPAbortOnData"] += 1
+            tcp_done(net, tp)
+            if data_after:
+                return "TCP_CLOSE"
+            net.consume_skb(skb)
+            return ""
+        timeo = tcp_fin_time(net, tp)
+        if timeo > TCP_TIMEWAIT_LEN:
+            inet_csk_reset_keepalive_timer(net, tp, timeo - TCP_TIMEWAIT_LEN)
+        elif fin:
+            inet_csk_reset_keepalive_timer(net, tp, timeo)
+        else:
+            tcp_time_wait(net, tp, TCP_FIN_WAIT2, timeo)
+            net.consume_skb(skb)
+            return ""
+    elif state == TCP_CLOSING and tp.snd_una == tp.write_seq:
+        tcp_time_wait(net, tp, TCP_TIME_WAIT, 0)
+        net.consume_skb(skb)
+        return ""
+    elif state == TCP_LAST_ACK and tp.snd_una == tp.write_seq:
+        tcp_done(net, tp)
+        net.consume_skb(skb)
+        return ""
+    return None
+
+
+def _established_passive(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
+    """SYN_RECV and the ACK of our SYN: established."""
+    tp.copied_seq = tp.rcv_nxt
+    tp.snd_una = th.ack_seq
+    tp.snd_wnd = th.window << tp.snd_wscale
+    tp.max_window = max(tp.max_window, tp.snd_wnd)
+    tp.snd_wl1 = th.seq
+    tcp_sync_mss(net, tp, tp.pmtu)
+    tcp_init_transfer(net, tp)
+    tp.lsndtime = net.now // 1000
+    tcp_initialize_rcv_mss(tp)
+    tp.pred_flags = tp.rcv_wnd > 0
+    tcp_set_state(net, tp, TCP_ESTABLISHED)
+    if tp.keepopen:
+        inet_csk_reset_keepalive_timer(net, tp, keepalive_time_when(net, tp))
+    if tp.shutdown & SEND_SHUTDOWN and not tp.dead:
+        tcp_set_state(net, tp, TCP_FIN_WAIT1)
+        tcp_send_fin(net, tp)
+
+
+def _text_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str:
+    """RFC 9293 3.10.7.4, seventh and eighth: the segment's text and FIN."""
+    state = tp.state
+    seq, flags = th.seq, th.flags
+    queue = True
+    if state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK):
+        queue = ((seq - tp.rcv_nxt) & MASK) >= HALF
+        if queue and state != TCP_CLOSE_WAIT and end_seq == seq:
+            queue = False
+    elif state in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) and tp.shutdown & RCV_SHUTDOWN:
+        # RFC 9293 3.6.1 (a half close that is not one): the application has gone.
+        fin = flags & FIN
+        if end_seq != seq and 0 < ((end_seq - fin - tp.rcv_nxt) & MASK) < HALF:
+            net.mib["TcpExtTCPAbortOnData"] += 1
+            tcp_reset(net, tp)
+            return "TCP_CLOSE"
+    if queue:
+        if seq == end_seq:
+            net.consume_skb(skb)
+        else:
+            skb.data += th.doff
+            tp.data_segs_in += skb.gso_segs or 1
+            tcp_data_queue(net, tp, skb, seq, end_seq, flags)
+    elif seq == end_seq:
+        net.consume_skb(skb)
+    else:
+        net.kfree_skb(skb, "TCP_OLD_DATA", sk=tp.sk)
+    if tp.state != TCP_CLOSE:
+        tcp_data_snd_check(net, tp)
+        tcp_ack_snd_check(net, tp)
+    return ""

@@ -1,0 +1,512 @@
+# SPDX-License-Identifier: MIT
+"""TCP over IPv4 (`net/ipv4/tcp_ipv4.c`): the entries that ip calls, and what has to do with
+addresses: look-up, SYN, RST without a connection, ICMP errors.
+
+    ip -> tcp_v4_rcv -> tcp_v4_do_rcv -> tcp_rcv_established | tcp_rcv_state_process
+       -> tcp_v4_err
+       -> ip_route_output_ret (the answer to tcp_v4_connect's question)
+
+RFC 9293 3.10.7, RFC 5461 and 5927 (ICMP errors), RFC 1191 (path MTU), RFC 4987 (SYN floods).
+"""
+
+import errno
+from typing import Final
+
+from skbus.abi import ErrHandler, RcvCb, XmitCb
+from skbus.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
+from skbus.headers import HeaderError
+from skbus.headers.tcp import TcpHdr, TcpOptions, build, parse, parse_options
+from skbus.pool import StalePlaceError
+from skbus.skbuff import (
+    CHECKSUM_COMPLETE,
+    CHECKSUM_NONE,
+    PACKET_HOST,
+    SkBuff,
+    frag_len,
+)
+from skbusd.tcp.const import (
+    ACK,
+    FIN,
+    HALF,
+    IPPROTO_TCP,
+    MASK,
+    RST,
+    SYN,
+    TCP_CLOSE,
+    TCP_ESTABLISHED,
+    TCP_LISTEN,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+)
+from skbusd.tcp.inet_connection_sock import (
+    inet_csk_reqsk_queue_is_full,
+    sk_acceptq_is_full,
+    sk_error_report,
+    tcp_done,
+)
+from skbusd.tcp.inet_hashtables import (
+    inet_ehashfn,
+    inet_lookup_listener,
+    inet_twsk_deschedule_put,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
+from skbusd.tcp.syncookies import (
+    COOKIE_PERIOD,
+    MAX_SYNCOOKIE_AGE,
+    cookie_init_sequence,
+    cookie_init_timestamp,
+    cookie_timestamp_decode,
+    cookie_v4_check,
+)
+from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_queue_header
+from skbusd.tcp.tcp_input import tcp_rcv_established, tcp_rcv_state_process
+from skbusd.tcp.tcp_minisocks import (
+    REQ_CHILD,
+    REQ_RESET,
+    inet_csk_reqsk_queue_drop,
+    inet_csk_reqsk_queue_hash_add,
+    tcp_check_req,
+    tcp_create_openreq_child,
+)
+from skbusd.tcp.tcp_timer import tcp_simple_retransmit
+from skbusd.tcp.tcp_timewait import (
+    TCP_TW_ACK,
+    TCP_TW_RST,
+    TCP_TW_SYN,
+    tcp_timewait_state_process,
+    tcp_v4_timewait_ack,
+)
+from skbusd.tcp.tcp_window import tcp_full_space, tcp_select_initial_window, tcp_sync_mss
+
+ICMP_DEST_UNREACH: Final = 3
+ICMP_TIME_EXCEEDED: Final = 11
+ICMP_PARAMETERPROB: Final = 12
+ICMP_FRAG_NEEDED: Final = 4
+
+_ICMP_ERR: Final = (
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ENOPROTOOPT,
+    errno.ECONNREFUSED,
+    errno.EMSGSIZE,
+    errno.EOPNOTSUPP,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.ENONET,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EHOSTUNREACH,
+    errno.EHOSTUNREACH,
+)
+"""icmp_err_convert: the errno for each code of ICMP_DEST_UNREACH."""
+
+
+# ---- from ip ---------------------------------------------------------------------------------
+
+
+def tcp_v4_rcv(net: TcpNet, skb: SkBuff) -> None:
+    """A segment: check it, find whom it is for, and pass it on."""
+    net.mib["TcpInSegs"] += skb.gso_segs or 1
+    if net.tracing:
+        net.trace("tcp_v4_rcv", skb)
+    cb = skb.cb
+    if not isinstance(cb, RcvCb) or skb.pkt_type != PACKET_HOST:
+        net.kfree_skb(skb, "NOT_SPECIFIED")
+        return
+    try:
+        th = parse(skb.head, skb.data)
+    except HeaderError:
+        if not _pull_header(net, skb):
+            return
+        th = parse(skb.head, skb.data)
+    if skb.ip_summed in (CHECKSUM_NONE, CHECKSUM_COMPLETE) and not _checksum_ok(net, skb, cb):
+        return
+    start = skb.data
+    end_seq = th.seq + len(skb.head) - start + skb.data_len - th.doff
+    end_seq = (end_seq + (th.flags & FIN) + (th.flags >> 1 & 1)) & MASK
+    key = cb.saddr + cb.daddr + skb.head[start : start + 4]
+    sk = net.ehash.get(key)
+    if type(sk) is TcpSock:
+        tp = sk
+    elif sk is None:
+        listener = inet_lookup_listener(net, cb.saddr, th.source, cb.daddr, th.dest)
+        if listener is None:
+            tcp_v4_no_socket(net, skb, cb, th, end_seq)
+        else:
+            tcp_v4_listen_rcv(net, listener, skb, cb, th, end_seq, key)
+        return
+    elif type(sk) is TcpRequestSock:
+        tcp_v4_req_rcv(net, sk, skb, cb, th, end_seq)
+        return
+    else:
+        assert type(sk) is TcpTimewaitSock
+        tcp_v4_timewait_rcv(net, sk, skb, cb, th, end_seq)
+        return
+    tp.segs_in += skb.gso_segs or 1
+    tcp_v4_do_rcv(net, tp, skb, th, end_seq)
+
+
+def tcp_v4_do_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> None:
+    """A segment for a socket, by its state."""
+    cb = skb.cb
+    if tp.state == TCP_ESTABLISHED:
+        reason = tcp_rcv_established(net, tp, skb, th, end_seq)
+    else:
+        reason = tcp_rcv_state_process(net, tp, skb, th, end_seq)
+    if reason:
+        assert isinstance(cb, RcvCb)
+        tcp_v4_send_reset(net, skb, cb, th, end_seq)
+        net.kfree_skb(skb, reason, sk=tp.sk)
+
+
+def _pull_header(net: TcpNet, skb: SkBuff) -> bool:
+    """`pskb_may_pull`: the TCP header may lie in the frags; False: dropped."""
+    if skb.frags:
+        try:
+            data = net.skb_bytes(skb)
+        except StalePlaceError:
+            net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+            return False
+        if not skb.lent:
+            net.pool.free_frags(skb.frags)
+        skb.head = skb.head[: skb.data] + data
+        skb.frags = ()
+        skb.data_len = 0
+        try:
+            parse(skb.head, skb.data)
+        except HeaderError:
+            pass
+        else:
+            return True
+    net.mib["TcpInErrs"] += 1
+    net.kfree_skb(skb, "PKT_TOO_SMALL")
+    return False
+
+
+def _checksum_ok(net: TcpNet, skb: SkBuff, cb: RcvCb) -> bool:
+    """Verify in software what no hardware vouched for; False: dropped."""
+    head = skb.head[skb.data :]
+    total = csum_partial(head)
+    at = len(head)
+    try:
+        for frag in skb.frags:
+            total = csum_block_add(total, csum_partial(net.pool.view_frag(frag)), at)
+            at += frag_len(frag)
+    except StalePlaceError:
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+        return False
+    if csum_tcpudp_magic(cb.saddr, cb.daddr, at, IPPROTO_TCP, total):
+        net.mib["TcpInCsumErrors"] += 1
+        net.mib["TcpInErrs"] += 1
+        net.kfree_skb(skb, "TCP_CSUM")
+        return False
+    return True
+
+
+def tcp_v4_no_socket(net: TcpNet, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: int) -> None:
+    """Nobody there: RST (RFC 9293 3.10.7.1)."""
+    tcp_v4_send_reset(net, skb, cb, th, end_seq)
+    net.kfree_skb(skb, "NO_SOCKET")
+
+
+def tcp_v4_send_reset(net: TcpNet, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: int) -> None:
+    """RST in answer to a segment (RFC 9293 3.5.2); never to a RST."""
+    if th.flags & RST or skb.pkt_type != PACKET_HOST:
+        return
+    if th.flags & ACK:
+        header = build(th.dest, th.source, th.ack_seq, 0, RST, 0)
+    else:
+        header = build(th.dest, th.source, 0, end_seq, RST | ACK, 0)
+    net.mib["TcpOutRsts"] += 1
+    out = XmitCb(cb.daddr, cb.saddr, IPPROTO_TCP, 0, 0, True, 0, b"")
+    tcp_queue_header(net, "tcp_v4_send_reset", header, out)
+
+
+# ---- listeners -------------------------------------------------------------------------------
+
+
+def _options(skb: SkBuff, th: TcpHdr) -> TcpOptions:
+    start = skb.data
+    return parse_options(skb.head[start + 20 : start + th.doff], bool(th.flags & SYN))
+
+
+def tcp_v4_listen_rcv(
+    net: TcpNet, listener: TcpSock, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: int, key: bytes
+) -> None:
+    """LISTEN (RFC 9293 3.10.7.2)."""
+    flags = th.flags
+    if flags & RST:
+        net.kfree_skb(skb, "TCP_RESET", sk=listener.sk)
+    elif flags & ACK:
+        if flags & SYN or not _cookie_child(net, listener, skb, cb, th, end_seq, key):
+            tcp_v4_send_reset(net, skb, cb, th, end_seq)
+            net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
+    elif flags & SYN and not flags & FIN:
+        reason = tcp_v4_conn_request(net, listener, cb, th, _options(skb, th), key, None)
+        if reason:
+            net.kfree_skb(skb, reason, sk=listener.sk)
+        else:
+            net.consume_skb(skb)
+    else:
+        net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
+
+
+def tcp_v4_conn_request(
+    net: TcpNet,
+    listener: TcpSock,
+    cb: RcvCb,
+    th: TcpHdr,
+    opt: TcpOptions,
+    key: bytes,
+    isn: int | None,
+) -> str:
+    """A SYN for a listener: a request sock and a SYN-ACK. Returns a drop reason, or "".
+
+    isn: from a TIME_WAIT that the SYN may follow (RFC 9293 3.6.1), else None.
+    """
+    if net.tracing:
+        net.trace("tcp_v4_conn_request", sk=listener.sk, qlen=listener.qlen)
+    sysctl = net.sysctl
+    cookies = sysctl["net.ipv4.tcp_syncookies"]
+    want_cookie = False
+    if isn is None and (cookies == 2 or inet_csk_reqsk_queue_is_full(listener)):
+        if not cookies:
+            net.mib["TcpExtTCPReqQFullDrop"] += 1
+            net.mib["TcpExtListenDrops"] += 1
+            return "NOMEM"
+        net.mib["TcpExtTCPReqQFullDoCookies"] += 1
+        net.last_synq_overflow = net.now
+        want_cookie = True
+    if sk_acceptq_is_full(listener):
+        net.mib["TcpExtListenOverflows"] += 1
+        net.mib["TcpExtListenDrops"] += 1
+        return "NOMEM"
+    if (
+        isn is None
+        and not cookies
+        and sysctl["net.ipv4.tcp_max_syn_backlog"] - listener.qlen
+        < sysctl["net.ipv4.tcp_max_syn_backlog"] >> 2
+    ):
+        net.mib["TcpExtListenDrops"] += 1
+        return "NOMEM"
+    req = _openreq(net, listener, cb, th, opt, key)
+    if want_cookie:
+        if not req.tstamp_ok:
+            req.wscale_ok = req.sack_ok = False
+        req.snt_isn = cookie_init_sequence(net, key, th.seq, req.mss)
+        req.ts_off = cookie_init_timestamp(net, req)
+    elif isn is not None:
+        req.snt_isn = isn
+    else:
+        req.snt_isn = net.secure_tcp_seq(req.saddr, req.daddr, req.sport, req.dport)
+    _openreq_init_rwin(net, listener, req)
+    req.snt_synack = net.now // 1000
+    if want_cookie:
+        net.mib["TcpExtSyncookiesSent"] += 1
+    else:
+        inet_csk_reqsk_queue_hash_add(net, listener, req)
+    tcp_make_synack(net, listener, req)
+    return ""
+
+
+def _openreq(
+    net: TcpNet, listener: TcpSock, cb: RcvCb, th: TcpHdr, opt: TcpOptions, key: bytes
+) -> TcpRequestSock:
+    """`tcp_openreq_init`: what the SYN says."""
+    sysctl = net.sysctl
+    req = TcpRequestSock(listener.sk, key)
+    req.saddr, req.sport = cb.daddr, th.dest
+    req.daddr, req.dport = cb.saddr, th.source
+    req.rcv_isn = th.seq
+    req.rcv_nxt = (th.seq + 1) & MASK
+    req.mtu = cb.mtu
+    req.tos = listener.tos
+    req.mss = opt.mss or 536
+    if listener.user_mss and listener.user_mss < req.mss:
+        req.mss = listener.user_mss
+    req.tstamp_ok = opt.saw_tstamp and bool(sysctl["net.ipv4.tcp_timestamps"])
+    req.ts_recent = opt.tsval if req.tstamp_ok else 0
+    req.sack_ok = opt.sack_ok and bool(sysctl["net.ipv4.tcp_sack"])
+    if opt.wscale is not None and sysctl["net.ipv4.tcp_window_scaling"]:
+        req.wscale_ok = True
+        req.snd_wscale = opt.wscale
+    req.ts_off = net.secure_tcp_ts_off(req.saddr, req.daddr)
+    return req
+
+
+def _openreq_init_rwin(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
+    """The window of the SYN-ACK."""
+    mss = max(min(req.mtu - 40, 65495), int(net.sysctl["net.ipv4.min_adv_mss"]))
+    if listener.user_mss:
+        mss = min(mss, listener.user_mss)
+    clamp = listener.window_clamp
+    if listener.userlocks & 2:
+        full = tcp_full_space(net, listener)
+        if not clamp or clamp > full:
+            clamp = full
+    req.rcv_wnd, _, req.rcv_wscale = tcp_select_initial_window(
+        net, listener.rcvbuf, mss - (12 if req.tstamp_ok else 0), clamp, req.wscale_ok
+    )
+
+
+def _cookie_child(
+    net: TcpNet,
+    listener: TcpSock,
+    skb: SkBuff,
+    cb: RcvCb,
+    th: TcpHdr,
+    end_seq: int,
+    key: bytes,
+) -> bool:
+    """An ACK for a listener: does it bring back a cookie? True: the skb is taken."""
+    if not net.sysctl["net.ipv4.tcp_syncookies"]:
+        return False
+    if net.now - net.last_synq_overflow > MAX_SYNCOOKIE_AGE * COOKIE_PERIOD:
+        return False
+    mss = cookie_v4_check(net, key, th)
+    opt = _options(skb, th)
+    if not mss:
+        net.mib["TcpExtSyncookiesFailed"] += 1
+        return False
+    req = _openreq(net, listener, cb, th, TcpOptions(mss=mss), key)
+    req.rcv_isn = (th.seq - 1) & MASK
+    req.rcv_nxt = th.seq
+    req.snt_isn = (th.ack_seq - 1) & MASK
+    if not cookie_timestamp_decode(net, req, opt):
+        return False
+    if sk_acceptq_is_full(listener):
+        net.mib["TcpExtListenOverflows"] += 1
+        net.mib["TcpExtListenDrops"] += 1
+        net.kfree_skb(skb, "NOMEM", sk=listener.sk)
+        return True
+    net.mib["TcpExtSyncookiesRecv"] += 1
+    _openreq_init_rwin(net, listener, req)
+    req.ts_off = net.secure_tcp_ts_off(req.saddr, req.daddr)
+    req.num_retrans = 1  # no round-trip time is known
+    child = tcp_create_openreq_child(net, listener, req, th)
+    child.total_retrans = 0
+    child.undo_marker = 0
+    tcp_v4_do_rcv(net, child, skb, th, end_seq)
+    return True
+
+
+def tcp_v4_req_rcv(
+    net: TcpNet, req: TcpRequestSock, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: int
+) -> None:
+    """A segment for a connection in SYN_RECV (RFC 9293 3.10.7.4)."""
+    listener = net.socks.get(req.listener)
+    if listener is None or listener.state != TCP_LISTEN:
+        inet_csk_reqsk_queue_drop(net, req)
+        tcp_v4_no_socket(net, skb, cb, th, end_seq)
+        return
+    result = tcp_check_req(net, listener, req, th, end_seq, _options(skb, th))
+    if result == REQ_CHILD:
+        child = tcp_create_openreq_child(net, listener, req, th)
+        child.segs_in = skb.gso_segs or 1
+        tcp_v4_do_rcv(net, child, skb, th, end_seq)
+        return
+    if result == REQ_RESET:
+        tcp_v4_send_reset(net, skb, cb, th, end_seq)
+    net.kfree_skb(skb, "TCP_RESET" if th.flags & RST else "NOT_SPECIFIED", sk=listener.sk)
+
+
+def tcp_v4_timewait_rcv(
+    net: TcpNet, tw: TcpTimewaitSock, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: int
+) -> None:
+    """A segment for a connection in TIME_WAIT."""
+    verdict = tcp_timewait_state_process(net, tw, th, end_seq, _options(skb, th))
+    if verdict == TCP_TW_SYN:
+        listener = inet_lookup_listener(net, cb.saddr, th.source, cb.daddr, th.dest)
+        if listener is not None:
+            isn = (tw.snd_nxt + 65535 + 2) & MASK
+            inet_twsk_deschedule_put(net, tw)
+            opt = _options(skb, th)
+            reason = tcp_v4_conn_request(net, listener, cb, th, opt, tw.key, isn)
+            net.mib["TcpExtTWRecycled"] += 1
+            if reason:
+                net.kfree_skb(skb, reason, sk=listener.sk)
+            else:
+                net.consume_skb(skb)
+            return
+        verdict = TCP_TW_ACK
+    if verdict == TCP_TW_ACK:
+        tcp_v4_timewait_ack(net, tw)
+    elif verdict == TCP_TW_RST:
+        tcp_v4_send_reset(net, skb, cb, th, end_seq)
+        inet_twsk_deschedule_put(net, tw)
+    net.kfree_skb(skb, "TCP_CLOSE")
+
+
+# ---- ICMP errors -----------------------------------------------------------------------------
+
+
+def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
+    """An ICMP error about a segment of ours. Only what quotes a number that is out counts
+    (RFC 5927 4.1); before ESTABLISHED it ends the attempt, later it is a hint (RFC 5461)."""
+    if net.tracing:
+        net.trace("tcp_v4_err", type=err.type, code=err.code)
+    payload = err.payload
+    if len(payload) < 8:
+        net.mib["IcmpInErrors"] += 1
+        return
+    sport, dport = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
+    seq = int.from_bytes(payload[4:8], "big")
+    sk = net.ehash.get(inet_ehashfn(err.saddr, err.daddr, sport, dport))
+    if sk is None:
+        net.mib["IcmpInErrors"] += 1
+        return
+    if type(sk) is TcpTimewaitSock:
+        return
+    if type(sk) is TcpRequestSock:
+        if seq != sk.snt_isn:
+            net.mib["TcpExtOutOfWindowIcmps"] += 1
+        elif err.type == ICMP_DEST_UNREACH and err.code != ICMP_FRAG_NEEDED:
+            listener = net.socks.get(sk.listener)
+            if listener is not None:
+                net.mib["TcpExtListenDrops"] += 1
+            inet_csk_reqsk_queue_drop(net, sk)
+        return
+    assert type(sk) is TcpSock
+    if sk.state == TCP_CLOSE:
+        return
+    if ((seq - sk.snd_una) & MASK) >= HALF or ((sk.snd_nxt - seq) & MASK) >= HALF:
+        net.mib["TcpExtOutOfWindowIcmps"] += 1
+        return
+    _icmp_error(net, sk, err)
+
+
+def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
+    """An error that is plausible."""
+    if err.type == ICMP_DEST_UNREACH:
+        if err.code >= len(_ICMP_ERR):
+            return
+        if err.code == ICMP_FRAG_NEEDED:
+            tcp_v4_mtu_reduced(net, tp, err.info)
+            return
+        code = _ICMP_ERR[err.code]
+    elif err.type == ICMP_TIME_EXCEEDED:
+        code = errno.EHOSTUNREACH
+    elif err.type == ICMP_PARAMETERPROB:
+        code = errno.EPROTO
+    else:
+        return
+    if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
+        sk_error_report(net, tp, code, True)
+        tcp_done(net, tp)
+    else:
+        tp.err_soft = code
+
+
+def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
+    """RFC 1191: smaller segments from now on, and those that were too big once more."""
+    if tp.pmtudisc == 0:
+        return
+    mtu = max(mtu, int(net.sysctl["net.ipv4.route.min_pmtu"]))
+    if tp.pmtu > mtu:
+        tcp_sync_mss(net, tp, mtu)
+        if tp.state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+            tcp_simple_retransmit(net, tp)

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""Connections that are not yet sockets (`net/ipv4/tcp_minisocks.c`): the request sock's answers,
+and the child that a completed handshake makes.
+
+Called by tcp_ipv4. Calls the socket layer: `inet_csk_reqsk_queue_add`. RFC 9293 3.10.7.4
+(SYN-RECEIVED), RFC 7323, RFC 5961.
+"""
+
+from skbus.abi import ReqskQueueAdd
+from skbus.headers.tcp import TcpHdr, TcpOptions
+from skbus.timer import Timer
+from skbusd.tcp.const import (
+    ACK,
+    HALF,
+    MASK,
+    RST,
+    SYN,
+    TCP_LISTEN,
+    TCP_SYN_RECV,
+    TCPOLEN_TSTAMP_ALIGNED,
+)
+from skbusd.tcp.inet_connection_sock import (
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    sk_acceptq_is_full,
+)
+from skbusd.tcp.inet_hashtables import inet_bind_hash
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpRequestSock, TcpSock
+from skbusd.tcp.tcp_ack import tcp_rtt_estimator, tcp_set_rto, tcp_update_rtt_min
+from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_time_stamp, tcp_v4_send_ack
+from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss
+
+REQ_DROP = 0
+REQ_RESET = 1
+REQ_CHILD = 2
+
+
+# ---- the SYN queue ---------------------------------------------------------------------------
+
+
+def inet_csk_reqsk_queue_hash_add(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
+    """The request sock stands where the connection will stand."""
+    net.ehash[req.key] = req
+    listener.qlen += 1
+    listener.qlen_young += 1
+    req.timer = Timer(reqsk_timer_handler, req.key)
+    net.mod_timer(req.timer, net.now + 1_000_000_000)
+
+
+def inet_csk_reqsk_queue_drop(net: TcpNet, req: TcpRequestSock) -> None:
+    """Forget a request sock."""
+    if req.timer is not None:
+        net.del_timer(req.timer)
+        req.timer = None
+    if net.ehash.get(req.key) is req:
+        del net.ehash[req.key]
+        listener = net.socks.get(req.listener)
+        if listener is not None and listener.qlen:
+            listener.qlen -= 1
+            if not req.num_timeout and listener.qlen_young:
+                listener.qlen_young -= 1
+
+
+def reqsk_timer_handler(net: TcpNet, key: bytes) -> None:
+    """No ACK came for the SYN-ACK: again, or give up (`net.ipv4.tcp_synack_retries`)."""
+    req = net.ehash.get(key)
+    if type(req) is not TcpRequestSock:
+        return
+    listener = net.socks.get(req.listener)
+    if listener is None or listener.state != TCP_LISTEN:
+        inet_csk_reqsk_queue_drop(net, req)
+        return
+    max_retries = listener.icsk_syn_retries or net.sysctl["net.ipv4.tcp_synack_retries"]
+    # A crowded queue gives up early: half of it is kept for young ones.
+    limit = max_retries
+    if listener.qlen << 1 > max(8, listener.max_ack_backlog):
+        young = listener.qlen_young << 1
+        while limit > 2 and listener.qlen >= young:
+            limit -= 1
+            young <<= 1
+    if (
+        req.num_timeout >= limit
+        and not (req.acked and listener.defer_accept and req.num_timeout < listener.defer_accept)
+        and (req.num_timeout >= max_retries or not req.acked)
+    ):
+        inet_csk_reqsk_queue_drop(net, req)
+        return
+    if not req.acked or req.num_timeout >= max(listener.defer_accept - 1, 0):
+        tcp_make_synack(net, listener, req)
+        net.mib["TcpRetransSegs"] += 1
+        net.mib["TcpExtTCPSynRetrans"] += 1
+        req.num_retrans += 1
+    if not req.num_timeout and listener.qlen_young:
+        listener.qlen_young -= 1
+    req.num_timeout += 1
+    timeout = min(1_000_000_000 << req.num_timeout, 120_000_000_000)
+    if req.timer is not None:
+        net.mod_timer(req.timer, net.now + timeout)
+
+
+def _rtx_syn_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
+    tcp_make_synack(net, listener, req)
+    net.mib["TcpRetransSegs"] += 1
+    net.mib["TcpExtTCPSynRetrans"] += 1
+    req.num_retrans += 1
+
+
+def tcp_check_req(
+    net: TcpNet, listener: TcpSock, req: TcpRequestSock, th: TcpHdr, end_seq: int, opt: TcpOptions
+) -> int:
+    """A segment for a request sock. REQ_CHILD: it completes the handshake."""
+    flags, seq = th.flags, th.seq
+    paws_reject = False
+    if opt.saw_tstamp and req.tstamp_ok and not flags & RST:
+        paws_reject = ((opt.tsval - req.ts_recent) & MASK) >= HALF
+    if flags & (SYN | ACK | RST) == SYN and seq == req.rcv_isn and not paws_reject:
+        # Our SYN-ACK was lost, or the SYN came twice.
+        if _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv"):
+            return REQ_DROP
+        _rtx_syn_ack(net, listener, req)
+        return REQ_DROP
+    if flags & ACK and not flags & RST and th.ack_seq != (req.snt_isn + 1) & MASK:
+        return REQ_RESET
+    window_end = (req.rcv_nxt + req.rcv_wnd) & MASK
+    in_window = ((end_seq - req.rcv_nxt) & MASK) < HALF and ((window_end - seq) & MASK) < HALF
+    if paws_reject or not in_window:
+        if not flags & RST and not _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv"):
+            tcp_v4_send_ack(
+                net,
+                req,
+                (req.snt_isn + 1) & MASK,
+                req.rcv_nxt,
+                req.rcv_wnd >> req.rcv_wscale,
+                tcp_time_stamp(net, req.ts_off),
+                req.ts_recent,
+                req.tstamp_ok,
+            )
+        if paws_reject:
+            net.mib["TcpExtPAWSEstab"] += 1
+        return REQ_DROP
+    if opt.saw_tstamp and req.tstamp_ok and ((req.rcv_nxt - seq) & MASK) < HALF:
+        req.ts_recent = opt.tsval
+    if seq == req.rcv_isn:
+        flags &= ~SYN  # the SYN once more, with an ACK: its number is before the window
+    if flags & (RST | SYN):
+        net.mib["TcpAttemptFails"] += 1
+        if flags & RST:
+            net.mib["TcpExtEmbryonicRsts"] += 1
+            inet_csk_reqsk_queue_drop(net, req)
+            return REQ_DROP
+        return REQ_RESET
+    if not flags & ACK:
+        return REQ_DROP
+    if req.num_timeout < listener.defer_accept and end_seq == (req.rcv_isn + 1) & MASK:
+        req.acked = True
+        net.mib["TcpExtTCPDeferAcceptDrop"] += 1
+        return REQ_DROP
+    if sk_acceptq_is_full(listener):
+        net.mib["TcpExtListenOverflows"] += 1
+        net.mib["TcpExtListenDrops"] += 1
+        if net.sysctl["net.ipv4.tcp_abort_on_overflow"]:
+            inet_csk_reqsk_queue_drop(net, req)
+            net.mib["TcpExtEmbryonicRsts"] += 1
+            return REQ_RESET
+        req.acked = True
+        return REQ_DROP
+    return REQ_CHILD
+
+
+def _oow_limited(net: TcpNet, req: TcpRequestSock, name: str) -> bool:
+    if req.last_oow_ack_time:
+        elapsed = net.now - req.last_oow_ack_time
+        if 0 <= elapsed < net.sysctl["net.ipv4.tcp_invalid_ratelimit"] * 1_000_000:
+            net.mib[name] += 1
+            return True
+    req.last_oow_ack_time = net.now
+    return False
+
+
+# ---- the child -------------------------------------------------------------------------------
+
+_INHERITED = (
+    "tos ttl pmtudisc mark priority rcvbuf sndbuf userlocks keepopen linger reuse nonagle"
+    " user_mss keepalive_time keepalive_intvl keepalive_probes linger2 icsk_user_timeout"
+    " icsk_syn_retries ca_name notsent_lowat rcvlowat oif"
+).split()
+
+
+def tcp_create_openreq_child(
+    net: TcpNet, listener: TcpSock, req: TcpRequestSock, th: TcpHdr
+) -> TcpSock:
+    """`tcp_v4_syn_recv_sock`: the child of a listener, in SYN_RECV, in the accept queue."""
+    tp = TcpSock(net.child_number())
+    for name in _INHERITED:
+        setattr(tp, name, getattr(listener, name))
+    tp.userlocks &= ~(SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK)
+    tp.state = TCP_SYN_RECV
+    tp.parent = listener.sk
+    tp.saddr, tp.sport = req.saddr, req.sport
+    tp.daddr, tp.dport = req.daddr, req.dport
+    tp.window_clamp = min(listener.window_clamp or 65535 << 14, 65535 << req.rcv_wscale)
+    tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = (req.rcv_isn + 1) & MASK
+    tp.snd_una = tp.snd_sml = tp.snd_nxt = tp.snd_up = tp.write_seq = (req.snt_isn + 1) & MASK
+    tp.pushed_seq = tp.retransmit_high = tp.snd_nxt
+    tp.icsk_rto = 1_000_000
+    tp.mdev_us = 1_000_000
+    tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
+    tp.rcv_wnd = tp.rcv_ssthresh = req.rcv_wnd
+    tp.rcv_wscale = req.rcv_wscale
+    tp.wscale_ok = req.wscale_ok
+    tp.snd_wscale = req.snd_wscale if req.wscale_ok else 0
+    if not req.wscale_ok:
+        tp.rcv_wscale = 0
+        tp.window_clamp = min(tp.window_clamp, 65535)
+    tp.snd_wnd = tp.max_window = th.window << tp.snd_wscale
+    tp.snd_wl1 = req.rcv_isn
+    tp.tstamp_ok = req.tstamp_ok
+    tp.sack_ok = req.sack_ok
+    tp.tsoffset = req.ts_off
+    tp.tcp_header_len = 20
+    tp.mss_clamp = req.mss
+    tp.advmss = max(min(req.mtu - 40, 65495), net.sysctl["net.ipv4.min_adv_mss"])
+    if tp.user_mss:
+        tp.advmss = min(tp.advmss, tp.user_mss)
+    if req.tstamp_ok:
+        tp.ts_recent = req.ts_recent
+        tp.ts_recent_stamp = net.now // 1_000_000_000 or 1
+        tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
+        tp.advmss -= TCPOLEN_TSTAMP_ALIGNED
+    if req.num_retrans:
+        tp.total_retrans = req.num_retrans
+        tp.undo_marker = tp.snd_una or 1
+    dev = net.inetdev.get(tp.saddr)
+    if dev is not None:
+        tp.gso_max_size = dev.gso_max_size
+    tcp_sync_mss(net, tp, req.mtu)
+    tp.tcp_mstamp = net.now // 1000
+    tcp_build_xmit_cb(tp)
+    net.socks[tp.sk] = tp
+    inet_bind_hash(net, tp, listener.bound_addr, tp.sport, listener.bind_kind & ~4)
+    tp.key = req.key
+    inet_csk_reqsk_queue_drop(net, req)
+    net.ehash[tp.key] = tp
+    if not req.num_retrans:
+        rtt = max(net.now // 1000 - req.snt_synack, 1)
+        tcp_update_rtt_min(net, tp, rtt)
+        tcp_rtt_estimator(net, tp, rtt)
+        tcp_set_rto(net, tp)
+    if listener.accept_queue is not None:
+        listener.accept_queue[tp.sk] = None
+    net.mib["TcpPassiveOpens"] += 1
+    if net.tracing:
+        net.trace("inet_csk_reqsk_queue_add", sk=listener.sk, child=tp.sk)
+    net.call(
+        "socket",
+        "inet_csk_reqsk_queue_add",
+        ReqskQueueAdd(listener.sk, tp.sk, tp.saddr, tp.sport, tp.daddr, tp.dport),
+    )
+    return tp

@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: MIT
+"""Sending (`net/ipv4/tcp_output.c`): from the write queue to `ip_queue_xmit`.
+
+Called by tcp (the application's calls), tcp_input (ACKs that open windows) and tcp_timer. Calls
+ip: `ip_queue_xmit`, one skb for up to 64 KB of payload; checksum and segmentation are left to
+whoever does them best. `tcp_retransmit` sends again, `tcp_handshake` makes SYN and RST.
+
+RFC 9293 3.8; RFC 896 and 1122 4.2.3.4 (Nagle); RFC 7323 (timestamps); RFC 7661 (cwnd validation).
+"""
+
+import struct
+from typing import Final
+
+from skbus.net import MSEC
+from skbus.pool import StalePlaceError
+from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, SKB_GSO_TCPV4, Frag, frags_slice
+from skbusd.tcp.const import (
+    ACK,
+    CA_EVENT_TX_START,
+    FIN,
+    HALF,
+    ICSK_ACK_SCHED,
+    ICSK_ACK_TIMER,
+    ICSK_TIME_LOSS_PROBE,
+    ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
+    ICSK_TIME_RETRANS,
+    MASK,
+    PSH,
+    TCP_ATO_MIN,
+    TCP_CA_CWR,
+    TCP_CA_OPEN,
+    TCP_CA_RECOVERY,
+    TCP_CLOSE,
+    TCP_DELACK_MAX,
+    TCP_DELACK_MIN,
+    TCP_NAGLE_CORK,
+    TCP_NAGLE_OFF,
+    TCP_NAGLE_PUSH,
+    URG,
+)
+from skbusd.tcp.inet_connection_sock import (
+    inet_csk_reset_delack_timer,
+    inet_csk_reset_xmit_timer,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_cwnd_restart
+from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
+from skbusd.tcp.tcp_window import (
+    tcp_current_mss,
+    tcp_select_window,
+    tcp_wnd_end,
+    tcp_xmit_size_goal,
+)
+
+_HDR: Final = struct.Struct("!HHIIHHHH")
+_HDR_TS: Final = struct.Struct("!HHIIHHHHIII")
+_PAIR: Final = struct.Struct("!II")
+TSTAMP_WORD: Final = 0x0101080A
+MAX_XMIT_FRAGS: Final = 16
+"""A segment of more frags than this is copied together: many small writes."""
+
+
+# ---- one segment -----------------------------------------------------------------------------
+
+
+def tcp_transmit_skb(
+    net: TcpNet,
+    tp: TcpSock,
+    seq: int,
+    flags: int,
+    frags: tuple[Frag, ...] = (),
+    dlen: int = 0,
+    mss: int = 0,
+) -> bool:
+    """Put a header in front of `dlen` bytes and hand them to ip; False where the bytes are gone.
+
+    More than `mss` bytes go as one skb with gso_size. Only for connections past the SYN.
+    """
+    window = tcp_select_window(net, tp)
+    urg_ptr = 0
+    if tp.urg_mode:
+        ahead = (tp.snd_up - seq) & MASK
+        if 0 < ahead < HALF:
+            urg_ptr = min(ahead, 0xFFFF)
+            flags |= URG
+    check = tp.pseudo + dlen
+    if tp.selective_acks or tp.duplicate_sack is not None:
+        header = _header_with_sacks(net, tp, seq, flags, window, urg_ptr, dlen)
+    elif tp.tstamp_ok:
+        check = (check + 32) % 0xFFFF or 0xFFFF
+        header = _HDR_TS.pack(
+            tp.sport,
+            tp.dport,
+            seq,
+            tp.rcv_nxt,
+            0x8000 | flags,
+            window,
+            check,
+            urg_ptr,
+            TSTAMP_WORD,
+            (net.now // 1_000_000 + tp.tsoffset) & MASK,
+            tp.ts_recent,
+        )
+    else:
+        check = (check + 20) % 0xFFFF or 0xFFFF
+        header = _HDR.pack(
+            tp.sport, tp.dport, seq, tp.rcv_nxt, 0x5000 | flags, window, check, urg_ptr
+        )
+    if len(frags) > MAX_XMIT_FRAGS:
+        try:
+            frags = (net.pool.gather(frags),)
+        except StalePlaceError:
+            return False
+    skb = net.alloc_skb(header, frags, data_len=dlen, lent=True)
+    skb.protocol = ETH_P_IP
+    skb.transport_header = 0
+    skb.ip_summed = CHECKSUM_PARTIAL
+    skb.csum_start = 0
+    skb.csum_offset = 16
+    skb.mark = tp.mark
+    skb.priority = tp.priority
+    skb.cb = tp.xmit_cb
+    segs = 1
+    if dlen > mss > 0:
+        segs = -(-dlen // mss)
+        skb.gso_size = mss
+        skb.gso_segs = segs
+        skb.gso_type = SKB_GSO_TCPV4
+    # tcp_event_ack_sent: every segment carries the ACK
+    if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
+        tp.ack_quick -= 1
+        if not tp.ack_quick:
+            tp.ack_ato = TCP_ATO_MIN
+    tp.ack_pending = 0
+    if tp.delack_timer is not None:
+        tp.delack_timer.expires = -1
+    tp.segs_out += segs
+    if dlen:
+        tcp_event_data_sent(net, tp)
+        tp.data_segs_out += segs
+        tp.bytes_sent += dlen
+    net.mib["TcpOutSegs"] += segs
+    if net.tracing:
+        net.trace("tcp_transmit_skb", skb, sk=tp.sk, seq=seq, len=dlen, flags=flags)
+    net.call_skb("ip", "ip_queue_xmit", skb)
+    return True
+
+
+def _header_with_sacks(
+    net: TcpNet, tp: TcpSock, seq: int, flags: int, window: int, urg_ptr: int, dlen: int
+) -> bytes:
+    """The header with SACK blocks (RFC 2018 3), a D-SACK first (RFC 2883 4)."""
+    blocks = tp.selective_acks
+    if tp.duplicate_sack is not None:
+        blocks = (tp.duplicate_sack, *blocks)
+        tp.duplicate_sack = None
+    options = b""
+    if tp.tstamp_ok:
+        blocks = blocks[:3]
+        options = _PAIR.pack(TSTAMP_WORD, (net.now // 1_000_000 + tp.tsoffset) & MASK)
+        options += tp.ts_recent.to_bytes(4, "big")
+    else:
+        blocks = blocks[:4]
+    options += bytes((1, 1, 5, 2 + 8 * len(blocks)))
+    options += b"".join([_PAIR.pack(start, end) for start, end in blocks])
+    size = 20 + len(options)
+    check = (tp.pseudo + dlen + size) % 0xFFFF or 0xFFFF
+    return (
+        _HDR.pack(tp.sport, tp.dport, seq, tp.rcv_nxt, size << 10 | flags, window, check, urg_ptr)
+        + options
+    )
+
+
+def tcp_event_data_sent(net: TcpNet, tp: TcpSock) -> None:
+    """Data leaves: when, and whether this is a conversation (pingpong)."""
+    if not tp.packets_out:
+        tcp_ca_event(net, tp, CA_EVENT_TX_START)
+    now = net.now
+    tp.lsndtime = now // 1000
+    if now - tp.ack_lrcvtime < tp.ack_ato:
+        tp.ack_pingpong = min(tp.ack_pingpong + 1, 255)
+
+
+# ---- the write queue -------------------------------------------------------------------------
+
+
+def tcp_set_skb_tso_segs(seg: TcpSeg, mss: int) -> int:
+    """How many segments on the wire this is, at `mss`."""
+    dlen = seg.dlen()
+    seg.mss = mss
+    seg.pcount = 1 if dlen <= mss else -(-dlen // mss)
+    return seg.pcount
+
+
+def tcp_fragment(seg: TcpSeg, length: int, mss: int) -> TcpSeg:
+    """Cut a segment after `length` bytes of payload; returns the second part. FIN and PSH stay
+    with it. The caller puts it into its queue."""
+    cut = (seg.seq + length) & MASK
+    new = TcpSeg(cut, seg.end_seq, seg.flags, frags_slice(seg.frags, length, 1 << 30))
+    seg.frags = frags_slice(seg.frags, 0, length)
+    seg.end_seq = cut
+    seg.flags &= ~(FIN | PSH)
+    new.sacked = seg.sacked
+    new.eor = seg.eor
+    seg.eor = False
+    new.mstamp = seg.mstamp
+    new.delivered = seg.delivered
+    new.delivered_mstamp = seg.delivered_mstamp
+    new.first_tx_mstamp = seg.first_tx_mstamp
+    new.app_limited = seg.app_limited
+    tcp_set_skb_tso_segs(seg, mss)
+    tcp_set_skb_tso_segs(new, mss)
+    return new
+
+
+def tcp_event_new_data_sent(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
+    """A segment went out for the first time: it moves to the retransmit queue."""
+    prior = tp.packets_out
+    tp.snd_nxt = seg.end_seq
+    tp.rtx_queue.append(seg)
+    tp.tsorted[seg] = None
+    tp.packets_out += seg.pcount
+    if not prior or tp.icsk_pending == ICSK_TIME_PROBE0:
+        tcp_rearm_rto(net, tp)
+    net.mib["TcpExtTCPOrigDataSent"] += seg.pcount
+
+
+def tcp_rto_min_us(net: TcpNet, tp: TcpSock) -> int:
+    """The least retransmission time."""
+    return int(net.sysctl["net.ipv4.tcp_rto_min_us"])
+
+
+def tcp_rearm_rto(net: TcpNet, tp: TcpSock) -> None:
+    """Arm the retransmission timer anew, less what has passed where the probe timer ran
+    (RFC 6298 5.3)."""
+    if not tp.packets_out:
+        tp.icsk_pending = 0
+        if tp.write_timer is not None:
+            tp.write_timer.expires = -1
+        return
+    rto = tp.icsk_rto
+    if tp.icsk_pending in (ICSK_TIME_LOSS_PROBE, ICSK_TIME_REO_TIMEOUT) and tp.rtx_queue:
+        left = rto - (net.now // 1000 - tp.rtx_queue[0].mstamp)
+        rto = max(left, 1)
+    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, rto)
+
+
+def tcp_nagle_test(tp: TcpSock, seg: TcpSeg, mss: int, nonagle: int) -> bool:
+    """May this segment go now (RFC 1122 4.2.3.4, with Minshall's change: a small segment waits
+    only for another small one)? Corked ones wait altogether."""
+    if nonagle & TCP_NAGLE_PUSH or tp.urg_mode or seg.flags & FIN:
+        return True
+    if seg.dlen() >= mss:
+        return True
+    return not tcp_nagle_check(tp, nonagle)
+
+
+def tcp_nagle_check(tp: TcpSock, nonagle: int) -> bool:
+    """Must a segment that is not full wait?"""
+    if nonagle & TCP_NAGLE_CORK:
+        return True
+    if nonagle or not tp.packets_out:
+        return False
+    # tcp_minshall_check: a small segment is out
+    return ((tp.snd_una - tp.snd_sml) & MASK) >= HALF and ((tp.snd_nxt - tp.snd_sml) & MASK) < HALF
+
+
+def tcp_mss_split_point(
+    tp: TcpSock, seg: TcpSeg, mss: int, max_segs: int, nonagle: int, last: bool
+) -> int:
+    """How much of a super-segment may go now, in whole segments unless Nagle lets the rest go."""
+    dlen = seg.dlen()
+    window = (tcp_wnd_end(tp) - seg.seq) & MASK
+    max_len = mss * max_segs
+    if max_len <= window and not last:
+        return max_len
+    needed = min(dlen, window)
+    if max_len <= needed:
+        return max_len
+    partial = needed % mss
+    if partial and tcp_nagle_check(tp, nonagle):
+        return needed - partial
+    return needed
+
+
+def tcp_tso_should_defer(net: TcpNet, tp: TcpSock, seg: TcpSeg, mss: int, max_segs: int) -> bool:
+    """Is it worth waiting for an ACK, to send a bigger super-segment then?"""
+    if tp.ca_state >= TCP_CA_RECOVERY or seg.flags & FIN:
+        return False
+    if net.now // 1000 - tp.tcp_wstamp > 1000:
+        return False
+    in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
+    if tp.snd_cwnd <= in_flight:
+        return False
+    send_win = (tcp_wnd_end(tp) - seg.seq) & MASK
+    cong_win = (tp.snd_cwnd - in_flight) * mss
+    limit = min(send_win, cong_win)
+    if limit >= max_segs * mss:
+        return False
+    dlen = seg.dlen()
+    if len(tp.write_queue) > 1 and limit >= dlen:
+        return False
+    divisor = net.sysctl["net.ipv4.tcp_tso_win_divisor"]
+    if divisor:
+        if limit >= min(tp.snd_wnd, tp.snd_cwnd * mss) // divisor:
+            return False
+    elif limit > 3 * mss:
+        return False
+    if not tp.rtx_queue:
+        return False
+    if net.now // 1000 - tp.rtx_queue[0].mstamp < (tp.srtt_us >> 4):
+        return False  # the next ACK is too far away
+    if cong_win < send_win:
+        if cong_win <= dlen:
+            tp.is_cwnd_limited = True
+            return True
+    elif send_win <= dlen:
+        return True
+    return True
+
+
+def tcp_cwnd_validate(net: TcpNet, tp: TcpSock, is_cwnd_limited: bool) -> None:
+    """RFC 7661: remember whether cwnd was the limit, and let it shrink when it is not used."""
+    if (
+        ((tp.snd_una - tp.cwnd_usage_seq) & MASK) < HALF
+        or is_cwnd_limited
+        or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
+    ):
+        tp.is_cwnd_limited = is_cwnd_limited
+        tp.max_packets_out = tp.packets_out
+        tp.cwnd_usage_seq = tp.snd_nxt
+    if tp.is_cwnd_limited or (tp.snd_cwnd < tp.snd_ssthresh < 2 * tp.max_packets_out):
+        tp.snd_cwnd_used = 0
+        tp.snd_cwnd_stamp = net.now
+        return
+    if tp.packets_out > tp.snd_cwnd_used:
+        tp.snd_cwnd_used = tp.packets_out
+    if (
+        net.sysctl["net.ipv4.tcp_slow_start_after_idle"]
+        and net.now - tp.snd_cwnd_stamp >= tp.icsk_rto * 1000
+        and not net.cong[tp.ca_name].full_control
+    ):
+        tcp_cwnd_application_limited(net, tp)
+
+
+def tcp_cwnd_application_limited(net: TcpNet, tp: TcpSock) -> None:
+    """cwnd was not used for an RTO: halfway down to what was used (RFC 2861 3.1)."""
+    if not tp.ca_state and not tp.write_queue:
+        used = max(tp.snd_cwnd_used, 10)
+        if used < tp.snd_cwnd:
+            tp.snd_ssthresh = max(tp.snd_ssthresh, (tp.snd_cwnd >> 1) + (tp.snd_cwnd >> 2))
+            tp.snd_cwnd = (tp.snd_cwnd + used) >> 1
+        tp.snd_cwnd_used = 0
+    tp.snd_cwnd_stamp = net.now
+
+
+def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: int) -> bool:
+    """Send what windows, Nagle and cwnd allow. push_one 1: one segment; 2: one, whatever cwnd
+    says (a loss probe). True when data waits and nothing is out: someone must probe."""
+    queue = tp.write_queue
+    sent = 0
+    cwnd_limited = False
+    goal = tcp_xmit_size_goal(tp, mss)
+    max_segs = goal // mss
+    now_us = net.now // 1000
+    tracing = net.tracing
+    while queue:
+        seg = queue[0]
+        if seg.mss != mss or not seg.pcount:
+            tcp_set_skb_tso_segs(seg, mss)
+        in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
+        quota = tp.snd_cwnd - in_flight
+        if quota <= 0:
+            if push_one != 2:
+                cwnd_limited = True
+                break
+            quota = 1
+        first_end = seg.end_seq
+        if seg.dlen() > mss:
+            first_end = (seg.seq + mss) & MASK
+        if 0 < ((first_end - tp.snd_una - tp.snd_wnd) & MASK) < HALF:
+            break  # tcp_snd_wnd_test
+        last = len(queue) == 1
+        limit = mss
+        if seg.pcount == 1:
+            if not tcp_nagle_test(tp, seg, mss, nonagle if last else TCP_NAGLE_PUSH):
+                break
+        else:
+            if not push_one and tcp_tso_should_defer(net, tp, seg, mss, max_segs):
+                cwnd_limited = tp.is_cwnd_limited
+                break
+            if not tp.urg_mode:
+                limit = tcp_mss_split_point(tp, seg, mss, min(quota, max_segs), nonagle, last)
+        if seg.dlen() > limit:
+            queue.insert(1, tcp_fragment(seg, limit, mss))
+        # Linux stamps it in the transmit function; the rate sample needs the state before.
+        seg.mstamp = now_us
+        tcp_rate_skb_sent(tp, seg, now_us)
+        dlen = seg.dlen()
+        if tracing:
+            net.trace("tcp_write_xmit", sk=tp.sk, seq=seg.seq, len=dlen, cwnd=tp.snd_cwnd)
+        if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):
+            break
+        tp.tcp_wstamp = now_us
+        del queue[0]
+        tcp_event_new_data_sent(net, tp, seg)
+        if dlen < seg.pcount * mss:
+            tp.snd_sml = seg.end_seq  # tcp_minshall_update
+        sent += seg.pcount
+        if push_one:
+            break
+    if not sent:
+        return not tp.packets_out and bool(queue)
+    in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
+    if tp.ca_state in (TCP_CA_CWR, TCP_CA_RECOVERY):
+        tp.prr_out += sent
+    if push_one != 2:
+        tcp_schedule_loss_probe(net, tp, False)
+    tcp_cwnd_validate(net, tp, cwnd_limited or in_flight >= tp.snd_cwnd)
+    return False
+
+
+def __tcp_push_pending_frames(net: TcpNet, tp: TcpSock, mss: int, nonagle: int) -> None:
+    """Send what may be sent; where nothing is out and the window is shut, begin to probe."""
+    if tp.state == TCP_CLOSE:
+        return
+    if tcp_write_xmit(net, tp, mss, nonagle, 0):
+        tcp_check_probe_timer(net, tp)
+
+
+def tcp_push_pending_frames(net: TcpNet, tp: TcpSock) -> None:
+    """The same with the socket's own Nagle setting, if there is anything to send."""
+    if tp.write_queue:
+        __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle)
+
+
+def tcp_send_skb(net: TcpNet, tp: TcpSock, more: bool) -> None:
+    """Bytes were queued: mark the end with PSH and send (`tcp_push` of newer kernels). With
+    MSG_MORE the last, incomplete segment waits as if corked."""
+    queue = tp.write_queue
+    if not queue:
+        return
+    if net.tracing:
+        net.trace("tcp_send_skb", sk=tp.sk, queued=(tp.write_seq - tp.snd_nxt) & MASK)
+    if not more or ((tp.write_seq - tp.pushed_seq) & MASK) > tp.max_window >> 1:
+        queue[-1].flags |= PSH
+        tp.pushed_seq = tp.write_seq
+    nonagle = TCP_NAGLE_CORK if more else tp.nonagle
+    __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), nonagle)
+
+
+def tcp_slow_start_after_idle_check(net: TcpNet, tp: TcpSock) -> None:
+    """Data is queued while nothing is out: was the connection idle for longer than an RTO?"""
+    if tp.packets_out or not net.sysctl["net.ipv4.tcp_slow_start_after_idle"]:
+        return
+    if net.cong[tp.ca_name].full_control:
+        return
+    idle = net.now // 1000 - tp.lsndtime
+    if idle > tp.icsk_rto and tp.lsndtime:
+        tcp_cwnd_restart(net, tp, idle)
+
+
+# ---- zero windows ----------------------------------------------------------------------------
+
+
+def tcp_probe0_base(tp: TcpSock) -> int:
+    """The first probe's time, us."""
+    return max(tp.icsk_rto, 200_000)
+
+
+def tcp_check_probe_timer(net: TcpNet, tp: TcpSock) -> None:
+    """Nothing is out and data waits: arm the probe timer (RFC 9293 3.8.6.1)."""
+    if not tp.packets_out and not tp.icsk_pending:
+        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base(tp))
+
+
+# ---- ACKs ------------------------------------------------------------------------------------
+
+
+def tcp_send_ack(net: TcpNet, tp: TcpSock) -> None:
+    """Send a pure ACK now."""
+    if tp.state == TCP_CLOSE:
+        return
+    tcp_transmit_skb(net, tp, tp.snd_nxt, ACK)
+
+
+def tcp_send_delayed_ack(net: TcpNet, tp: TcpSock) -> None:
+    """Send an ACK when ack_ato has passed, unless data carries it before (RFC 9293 3.8.6.3)."""
+    ato = tp.ack_ato
+    if ato > TCP_DELACK_MIN:
+        limit = TCP_DELACK_MAX
+        if tp.ack_pingpong or tp.ack_pending & 4:  # ICSK_ACK_PUSHED
+            limit = 200 * MSEC
+        if tp.srtt_us:
+            limit = min(limit, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN))
+        ato = min(ato, limit)
+    ato = min(ato, TCP_DELACK_MAX)
+    timeout = net.now + ato
+    if tp.ack_pending & ICSK_ACK_TIMER:
+        if tp.ack_timeout <= net.now + (ato >> 2):
+            tcp_send_ack(net, tp)
+            return
+        timeout = min(timeout, tp.ack_timeout)
+    inet_csk_reset_delack_timer(net, tp, timeout)
+
+
+# ---- the end of the stream -------------------------------------------------------------------
+
+
+def tcp_send_fin(net: TcpNet, tp: TcpSock) -> None:
+    """Queue FIN behind the data, and push."""
+    if tp.write_queue:
+        seg = tp.write_queue[-1]
+        seg.flags |= FIN
+        seg.end_seq = (seg.end_seq + 1) & MASK
+        tp.write_seq = (tp.write_seq + 1) & MASK
+    else:
+        seq = tp.write_seq
+        tp.write_seq = (seq + 1) & MASK
+        tp.write_queue.append(TcpSeg(seq, tp.write_seq, ACK | FIN, ()))
+    __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)
+
+
+# ---- tail loss probe (RFC 8985 7) ------------------------------------------------------------
+
+
+def tcp_schedule_loss_probe(net: TcpNet, tp: TcpSock, advancing_rto: bool) -> bool:
+    """Arm the probe timer for 2 SRTT, where that is before the RTO (RFC 8985 7.2)."""
+    if net.sysctl["net.ipv4.tcp_early_retrans"] < 3 or not tp.packets_out or not tp.sack_ok:
+        return False
+    if tp.ca_state not in (TCP_CA_OPEN, TCP_CA_CWR):
+        return False
+    if tp.srtt_us:
+        timeout = tp.srtt_us >> 2  # twice the smoothed round-trip time
+        if tp.packets_out == 1:
+            timeout += 200_000  # the peer may delay its ACK
+        else:
+            timeout += 2_000
+    else:
+        timeout = 1_000_000
+    if advancing_rto or not tp.rtx_queue:
+        rto_left = tp.icsk_rto
+    else:
+        rto_left = tp.icsk_rto - (net.now // 1000 - tp.rtx_queue[0].mstamp)
+    if rto_left > 0:
+        timeout = min(timeout, rto_left)
+    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_LOSS_PROBE, timeout)
+    return True

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: MIT
+"""Sending again, and probing (`net/ipv4/tcp_output.c`): `tcp_retransmit_skb`,
+`tcp_xmit_retransmit_queue`, the tail loss probe, zero-window and keepalive probes.
+
+Called by tcp_ack (recovery) and tcp_timer. RFC 6298, RFC 6675 (what to send next), RFC 8985 7.3
+(tail loss probe), RFC 9293 3.8.4, 3.8.6.1 (keepalive, window probes).
+"""
+
+from skbusd.tcp.const import (
+    ACK,
+    EVER_RETRANS,
+    HALF,
+    ICSK_TIME_PROBE0,
+    ICSK_TIME_RETRANS,
+    LOST,
+    MASK,
+    PSH,
+    SACKED_ACKED,
+    SACKED_RETRANS,
+    SYN,
+    TCP_CA_CWR,
+    TCP_CA_LOSS,
+    TCP_CA_RECOVERY,
+    TCP_CLOSE,
+)
+from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_handshake import tcp_transmit_syn
+from skbusd.tcp.tcp_output import (
+    tcp_event_new_data_sent,
+    tcp_fragment,
+    tcp_probe0_base,
+    tcp_rearm_rto,
+    tcp_set_skb_tso_segs,
+    tcp_transmit_skb,
+    tcp_write_xmit,
+)
+from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
+from skbusd.tcp.tcp_window import tcp_current_mss, tcp_wnd_end, tcp_xmit_size_goal
+
+
+def rtx_index(tp: TcpSock, seq: int) -> int:
+    """Where in the retransmit queue the segment stands that has `seq`, or the first one behind
+    it (binary search)."""
+    queue = tp.rtx_queue
+    base = tp.snd_una
+    want = (seq - base) & MASK
+    if want >= HALF:
+        return 0
+    low, high = 0, len(queue)
+    while low < high:
+        mid = (low + high) >> 1
+        end = (queue[mid].end_seq - base) & MASK
+        if end <= want or end >= HALF:
+            low = mid + 1
+        else:
+            high = mid
+    return low
+
+
+def tcp_adjust_pcount(tp: TcpSock, seg: TcpSeg, decr: int) -> None:
+    """A segment that is out stands for `decr` segments fewer: keep the counts right."""
+    tp.packets_out -= decr
+    if seg.sacked & SACKED_ACKED:
+        tp.sacked_out -= decr
+    if seg.sacked & SACKED_RETRANS:
+        tp.retrans_out -= decr
+    if seg.sacked & LOST:
+        tp.lost_out -= decr
+
+
+def tcp_rtx_fragment(tp: TcpSock, index: int, length: int, mss: int) -> TcpSeg:
+    """Cut a segment of the retransmit queue; returns the first part."""
+    seg = tp.rtx_queue[index]
+    before = seg.pcount
+    new = tcp_fragment(seg, length, mss)
+    tp.rtx_queue.insert(index + 1, new)
+    diff = before - seg.pcount - new.pcount
+    if diff:
+        tcp_adjust_pcount(tp, seg, diff)
+    if seg in tp.tsorted:
+        # The second part stands behind the first: to the end is wrong by age, so both move
+        # where the first was only if nothing younger is there.
+        _tsorted_insert_after(tp, seg, new)
+    return seg
+
+
+def _tsorted_insert_after(tp: TcpSock, seg: TcpSeg, new: TcpSeg) -> None:
+    """Put `new` behind `seg` in the order of transmission: what is younger moves behind it."""
+    tsorted = tp.tsorted
+    younger = []
+    for other in reversed(tsorted):
+        if other is seg:
+            break
+        younger.append(other)
+    tsorted[new] = None
+    for other in reversed(younger):
+        tsorted.move_to_end(other)
+
+
+def tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
+    """Send a segment of the retransmit queue again, at most `segs` of its MSS at once; False
+    where that cannot be."""
+    seg = tp.rtx_queue[index]
+    mss = tcp_current_mss(net, tp)
+    if not seg.flags & SYN:
+        if ((seg.seq - tp.snd_una) & MASK) >= HALF:
+            return False  # the caller has trimmed what is acknowledged
+        # The peer may have shrunk its window: only its first segment is a probe.
+        if ((seg.seq - tcp_wnd_end(tp)) & MASK) < HALF and seg.seq != tp.snd_una:
+            return False
+        length = mss * segs
+        room = (tcp_wnd_end(tp) - seg.seq) & MASK
+        if 0 < room < length and room < HALF and segs > 1:
+            length = max(room // mss, 1) * mss
+        if seg.dlen() > length:
+            seg = tcp_rtx_fragment(tp, index, length, mss)
+        elif seg.mss != mss:
+            before = seg.pcount
+            tcp_set_skb_tso_segs(seg, mss)
+            if before != seg.pcount:
+                tcp_adjust_pcount(tp, seg, before - seg.pcount)
+    pcount = seg.pcount
+    net.mib["TcpRetransSegs"] += pcount
+    if seg.flags & SYN:
+        net.mib["TcpExtTCPSynRetrans"] += 1
+        tcp_transmit_syn(net, tp, seg)
+    else:
+        now = net.now // 1000
+        tcp_rate_skb_sent(tp, seg, now)
+        dlen = seg.dlen()
+        if net.tracing:
+            net.trace("tcp_retransmit_skb", sk=tp.sk, seq=seg.seq, len=dlen)
+        if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):
+            net.mib["TcpExtTCPRetransFail"] += 1
+            return False
+        seg.mstamp = now
+        tp.bytes_retrans += dlen
+    tp.total_retrans += pcount
+    if seg.sacked & SACKED_RETRANS:
+        tp.retrans_out -= pcount
+    seg.sacked |= SACKED_RETRANS | EVER_RETRANS
+    tp.retrans_out += pcount
+    tp.tsorted.pop(seg, None)
+    tp.tsorted[seg] = None
+    if not tp.retrans_stamp:
+        tp.retrans_stamp = seg.mstamp
+    if tp.undo_retrans < 0:
+        tp.undo_retrans = 0
+    tp.undo_retrans += pcount
+    return True
+
+
+def tcp_xmit_retransmit_queue(net: TcpNet, tp: TcpSock) -> None:
+    """Send what is marked lost and not sent again yet, from the oldest on, as cwnd allows."""
+    if not tp.packets_out or tp.retrans_out >= tp.lost_out:
+        return
+    queue = tp.rtx_queue
+    mss = tcp_current_mss(net, tp)
+    max_segs = tcp_xmit_size_goal(tp, mss) // mss
+    index = rtx_index(tp, tp.retransmit_high)
+    rearm = False
+    name = "TcpExtTCPFastRetrans" if tp.ca_state != TCP_CA_LOSS else "TcpExtTCPSlowStartRetrans"
+    while index < len(queue):
+        seg = queue[index]
+        in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
+        room = tp.snd_cwnd - in_flight
+        if room <= 0 or tp.retrans_out >= tp.lost_out:
+            break
+        sacked = seg.sacked
+        if not sacked & LOST or sacked & (SACKED_ACKED | SACKED_RETRANS):
+            index += 1
+            continue
+        if not tcp_retransmit_skb(net, tp, index, min(room, max_segs)):
+            break
+        seg = queue[index]
+        net.mib[name] += seg.pcount
+        if tp.ca_state in (TCP_CA_CWR, TCP_CA_RECOVERY):
+            tp.prr_out += seg.pcount
+        if not index and tp.icsk_pending != 6:
+            rearm = True
+        index += 1
+        tp.retransmit_high = seg.end_seq
+    if rearm:
+        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
+
+
+def tcp_send_loss_probe(net: TcpNet, tp: TcpSock) -> None:
+    """The tail loss probe: one new segment, or the last one again (RFC 8985 7.3)."""
+    if tp.tlp_high_seq:
+        tcp_rearm_rto(net, tp)
+        return
+    mss = tcp_current_mss(net, tp)
+    tp.tlp_retrans = 0
+    sent = False
+    if tp.write_queue:
+        seg = tp.write_queue[0]
+        end = (seg.seq + min(seg.dlen(), mss)) & MASK
+        if ((tcp_wnd_end(tp) - end) & MASK) < HALF:
+            before = tp.packets_out
+            tcp_write_xmit(net, tp, mss, 4, 2)
+            sent = tp.packets_out > before
+    if not sent:
+        if not tp.rtx_queue:
+            tcp_rearm_rto(net, tp)
+            return
+        index = len(tp.rtx_queue) - 1
+        seg = tp.rtx_queue[index]
+        if seg.pcount > 1:
+            tcp_rtx_fragment(tp, index, (seg.pcount - 1) * mss, mss)
+            index += 1
+        if tcp_retransmit_skb(net, tp, index, 1):
+            tp.tlp_retrans = 1
+            sent = True
+    if sent:
+        tp.tlp_high_seq = tp.snd_nxt or 1
+        net.mib["TcpExtTCPLossProbes"] += 1
+        tp.icsk_pending = 0
+    tcp_rearm_rto(net, tp)
+
+
+# ---- window probes and keepalives ------------------------------------------------------------
+
+
+def tcp_xmit_probe_skb(net: TcpNet, tp: TcpSock, urgent: bool, name: str) -> None:
+    """A segment without data at a number that is already acknowledged: the peer must answer."""
+    net.mib[name] += 1
+    tcp_transmit_skb(net, tp, (tp.snd_una - (not urgent)) & MASK, ACK)
+
+
+def tcp_write_wakeup(net: TcpNet, tp: TcpSock, name: str) -> bool:
+    """Send what the window has room for, or a probe; True when something went."""
+    if tp.state == TCP_CLOSE:
+        return False
+    if tp.write_queue:
+        seg = tp.write_queue[0]
+        room = (tcp_wnd_end(tp) - seg.seq) & MASK
+        if 0 < room < HALF:
+            mss = tcp_current_mss(net, tp)
+            tp.pushed_seq = seg.end_seq
+            dlen = seg.dlen()
+            if room < ((seg.end_seq - seg.seq) & MASK) or dlen > mss:
+                length = min(room, mss, dlen)
+                seg.flags |= PSH
+                if length < dlen:
+                    tp.write_queue.insert(1, tcp_fragment(seg, length, mss))
+            tcp_set_skb_tso_segs(seg, mss)
+            seg.flags |= PSH
+            now = net.now // 1000
+            seg.mstamp = now
+            tcp_rate_skb_sent(tp, seg, now)
+            if tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, seg.dlen(), mss):
+                del tp.write_queue[0]
+                tcp_event_new_data_sent(net, tp, seg)
+                return True
+            return False
+    tcp_xmit_probe_skb(net, tp, False, name)
+    return True
+
+
+def tcp_send_probe0(net: TcpNet, tp: TcpSock) -> None:
+    """The probe timer fired: probe, and back off (RFC 9293 3.8.6.1)."""
+    tcp_write_wakeup(net, tp, "TcpExtTCPWinProbe")
+    if tp.packets_out or not tp.write_queue:
+        tp.icsk_probes_out = 0
+        tp.icsk_backoff = 0
+        tp.icsk_probes_tstamp = 0
+        return
+    tp.icsk_probes_out += 1
+    if tp.icsk_backoff < net.sysctl["net.ipv4.tcp_retries2"]:
+        tp.icsk_backoff += 1
+    timeout = tcp_probe0_base(tp) << tp.icsk_backoff
+    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, timeout)

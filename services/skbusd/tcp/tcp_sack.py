@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: MIT
+"""The SACK scoreboard (`net/ipv4/tcp_input.c`, `tcp_sacktag_write_queue`): which segments of the
+retransmit queue the peer has.
+
+Called by tcp_ack. What earlier ACKs said already is skipped, so that the work is by what is new.
+RFC 2018, RFC 2883 (D-SACK), RFC 6675.
+"""
+
+from skbusd.tcp.const import (
+    EVER_RETRANS,
+    FLAG_DATA_SACKED,
+    FLAG_DSACK_TLP,
+    FLAG_DSACKING_ACK,
+    FLAG_ORIG_SACK_ACKED,
+    HALF,
+    LOST,
+    MASK,
+    SACKED_ACKED,
+    SACKED_RETRANS,
+    TCP_CA_LOSS,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_cong import RateSample
+from skbusd.tcp.tcp_fastretrans import tcp_check_sack_reordering
+from skbusd.tcp.tcp_rate import tcp_rate_skb_delivered
+from skbusd.tcp.tcp_recovery import tcp_rack_advance
+from skbusd.tcp.tcp_retransmit import rtx_index, tcp_rtx_fragment
+
+Block = tuple[int, int]
+
+
+class SackState:
+    """What one ACK's scoreboard work found (`struct tcp_sacktag_state`)."""
+
+    __slots__ = ("first_sackt", "flag", "last_sackt", "now", "reord", "rs", "sack_delivered")
+
+    def __init__(self, reord: int, now: int, rs: RateSample) -> None:
+        self.reord = reord
+        """The lowest number that was delivered late."""
+        self.now = now
+        self.rs = rs
+        self.first_sackt = 0
+        self.last_sackt = 0
+        self.sack_delivered = 0
+        self.flag = 0
+
+
+def tcp_is_sackblock_valid(tp: TcpSock, is_dsack: bool, start: int, end: int) -> bool:
+    """Does the block name what we have sent?"""
+    if ((end - tp.snd_nxt - 1) & MASK) < HALF or ((start - end) & MASK) < HALF:
+        return False
+    if ((start - tp.snd_nxt) & MASK) < HALF:
+        return False
+    if ((start - tp.snd_una - 1) & MASK) < HALF:
+        return True
+    if not is_dsack or not tp.undo_marker:
+        return False
+    if ((end - tp.snd_una - 1) & MASK) < HALF:
+        return False
+    if ((start - tp.undo_marker) & MASK) < HALF:
+        return True
+    if ((end - tp.undo_marker - 1) & MASK) >= HALF:
+        return False
+    return ((start - (end - tp.max_window)) & MASK) < HALF
+
+
+def tcp_dsack_seen(net: TcpNet, tp: TcpSock, start: int, end: int, state: SackState) -> int:
+    """Count a D-SACK; returns how many segments it reports."""
+    dup_segs = 1
+    length = (end - start) & MASK
+    if length > tp.mss_cache:
+        dup_segs = -(-length // tp.mss_cache)
+    net.mib["TcpExtTCPDSACKRecvSegs"] += dup_segs
+    if dup_segs > tp.total_retrans:
+        net.mib["TcpExtTCPDSACKIgnoredDubious"] += 1
+        return 0
+    if tp.tlp_high_seq and tp.tlp_retrans and end == tp.tlp_high_seq:
+        state.flag |= FLAG_DSACK_TLP
+    tp.dsack_dups += dup_segs
+    # A duplicate of our making says that RACK was too quick.
+    if not tp.rack_dsack_seen and not state.flag & FLAG_DSACK_TLP:
+        tp.rack_dsack_seen = True
+    state.flag |= FLAG_DSACKING_ACK
+    return dup_segs
+
+
+def tcp_check_dsack(
+    net: TcpNet, tp: TcpSock, ack: int, sacks: tuple[Block, ...], state: SackState
+) -> bool:
+    """Is the first block a D-SACK (RFC 2883 4)?"""
+    start, end = sacks[0]
+    if ((start - ack) & MASK) >= HALF:
+        net.mib["TcpExtTCPDSACKRecv"] += 1
+    elif (
+        len(sacks) > 1
+        and ((sacks[1][1] - end) & MASK) < HALF
+        and ((start - sacks[1][0]) & MASK) < HALF
+    ):
+        net.mib["TcpExtTCPDSACKOfoRecv"] += 1
+    else:
+        return False
+    dup_segs = tcp_dsack_seen(net, tp, start, end, state)
+    if not dup_segs:
+        return False
+    if (
+        tp.undo_marker
+        and tp.undo_retrans > 0
+        and ((ack - end) & MASK) < HALF
+        and ((end - tp.undo_marker - 1) & MASK) < HALF
+    ):
+        tp.undo_retrans = max(0, tp.undo_retrans - dup_segs)
+    return True
+
+
+def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) -> None:
+    """The peer has all of this segment."""
+    sacked = seg.sacked
+    pcount = seg.pcount
+    if dup_sack and sacked & EVER_RETRANS:
+        if (
+            tp.undo_marker
+            and tp.undo_retrans > 0
+            and ((seg.end_seq - tp.undo_marker - 1) & MASK) < HALF
+        ):
+            tp.undo_retrans = max(0, tp.undo_retrans - pcount)
+        if sacked & SACKED_ACKED and ((seg.seq - state.reord) & MASK) >= HALF:
+            state.reord = seg.seq
+    if not sacked & SACKED_ACKED:
+        tcp_rack_advance(tp, sacked, seg.end_seq, seg.mstamp, state.now)
+        if sacked & SACKED_RETRANS:
+            if sacked & LOST:
+                sacked &= ~(LOST | SACKED_RETRANS)
+                tp.lost_out -= pcount
+                tp.retrans_out -= pcount
+        else:
+            if not sacked & EVER_RETRANS:
+                # Delivered although it lay in a hole: reordered
+                if ((seg.seq - tp.highest_sack) & MASK) >= HALF and (
+                    (seg.seq - state.reord) & MASK
+                ) >= HALF:
+                    state.reord = seg.seq
+                if ((tp.high_seq - seg.end_seq) & MASK) < HALF:
+                    state.flag |= FLAG_ORIG_SACK_ACKED
+                if not state.first_sackt:
+                    state.first_sackt = seg.mstamp
+                state.last_sackt = seg.mstamp
+            if sacked & LOST:
+                sacked &= ~LOST
+                tp.lost_out -= pcount
+        sacked |= SACKED_ACKED
+        state.flag |= FLAG_DATA_SACKED
+        tp.sacked_out += pcount
+        tp.delivered += pcount
+        state.sack_delivered += pcount
+        seg.sacked = sacked
+        tcp_rate_skb_delivered(tp, seg, state.rs)
+        tp.tsorted.pop(seg, None)
+        if ((seg.end_seq - tp.highest_sack - 1) & MASK) < HALF:
+            tp.highest_sack = seg.end_seq
+    if dup_sack and sacked & SACKED_RETRANS:
+        sacked &= ~SACKED_RETRANS
+        tp.retrans_out -= pcount
+    seg.sacked = sacked
+
+
+def _split(tp: TcpSock, index: int, start: int, end: int) -> bool:
+    """`tcp_match_skb_to_sack`: the segment at `index` overlaps the block, and reaches beyond it
+    at one end: cut it at whole segments. True: what is at `index` now lies in the block."""
+    seg = tp.rtx_queue[index]
+    if seg.pcount <= 1:
+        return False
+    mss = seg.mss or tp.mss_cache
+    dlen = seg.dlen()
+    before = (start - seg.seq) & MASK
+    inside = before >= HALF or not before
+    if not inside:
+        length = -(-before // mss) * mss  # the part in front of the block
+    else:
+        length = ((end - seg.seq) & MASK) // mss * mss
+    if not 0 < length < dlen:
+        return False
+    tcp_rtx_fragment(tp, index, length, mss)
+    return inside
+
+
+def _merge_sacked(net: TcpNet, tp: TcpSock, index: int) -> bool:
+    """`tcp_shift_skb_data`: join a SACKed segment to a SACKed one in front of it."""
+    queue = tp.rtx_queue
+    if not index:
+        return False
+    prev, seg = queue[index - 1], queue[index]
+    if (
+        prev.sacked & 7 != SACKED_ACKED
+        or seg.sacked & 7 != SACKED_ACKED
+        or prev.mss != seg.mss
+        or (prev.flags | seg.flags) & 3
+        or prev.dlen() != prev.pcount * prev.mss
+    ):
+        return False
+    prev.end_seq = seg.end_seq
+    prev.frags += seg.frags
+    prev.pcount += seg.pcount
+    prev.flags |= seg.flags
+    prev.sacked |= seg.sacked
+    del queue[index]
+    net.mib["TcpExtTCPSackMerged"] += 1
+    return True
+
+
+def _tag_range(
+    net: TcpNet, tp: TcpSock, start: int, end: int, dup_sack: bool, state: SackState
+) -> None:
+    """Tag all segments within [start, end)."""
+    queue = tp.rtx_queue
+    index = rtx_index(tp, start)
+    while index < len(queue):
+        seg = queue[index]
+        if ((seg.seq - end) & MASK) < HALF:
+            break
+        if seg.sacked & SACKED_ACKED and not dup_sack:
+            index += 1
+            continue
+        whole = ((seg.seq - start) & MASK) < HALF and ((end - seg.end_seq) & MASK) < HALF
+        if not whole and not _split(tp, index, start, end):
+            index += 1
+            continue
+        tcp_sacktag_one(tp, queue[index], dup_sack, state)
+        if not _merge_sacked(net, tp, index):
+            index += 1
+
+
+def _uncached(cache: tuple[Block, ...], start: int, end: int) -> list[Block]:
+    """What of [start, end) no block of the last ACK covered."""
+    out = []
+    for c_start, c_end in cache:
+        if ((c_end - start - 1) & MASK) >= HALF:
+            continue
+        if ((end - c_start - 1) & MASK) >= HALF:
+            break
+        if ((c_start - start - 1) & MASK) < HALF:
+            out.append((start, c_start))
+        start = c_end
+        if ((end - start - 1) & MASK) >= HALF:
+            return out
+    out.append((start, end))
+    return out
+
+
+def tcp_sacktag_write_queue(
+    net: TcpNet, tp: TcpSock, ack: int, sacks: tuple[Block, ...], prior_snd_una: int, s: SackState
+) -> int:
+    """Enter an ACK's SACK blocks into the scoreboard; returns FLAG_ bits."""
+    s.flag = 0
+    if not tp.sacked_out:
+        tp.highest_sack = tp.snd_una
+    found_dup = tcp_check_dsack(net, tp, ack, sacks, s)
+    if ((ack - (prior_snd_una - tp.max_window)) & MASK) >= HALF or not tp.packets_out:
+        return s.flag
+    valid: list[tuple[int, Block, bool]] = []
+    una = tp.snd_una
+    for i, (start, end) in enumerate(sacks):
+        dup = found_dup and i == 0
+        if not tcp_is_sackblock_valid(tp, dup, start, end):
+            if dup:
+                name = "NoUndo" if not tp.undo_marker else "Old"
+                net.mib["TcpExtTCPDSACKIgnored" + name] += 1
+            elif ((end - una) & MASK) >= HALF or start == end:
+                continue  # an old block that the network delayed
+            else:
+                net.mib["TcpExtTCPSACKDiscard"] += 1
+            continue
+        if ((end - una - 1) & MASK) >= HALF:
+            continue
+        if ((start - una) & MASK) >= HALF:
+            start = una
+        valid.append(((start - una) & MASK, (start, end), dup))
+    valid.sort()
+    cache = tp.recv_sack_cache
+    for _, (start, end), dup in valid:
+        pieces = [(start, end)] if dup else _uncached(cache, start, end)
+        for piece in pieces:
+            _tag_range(net, tp, piece[0], piece[1], dup, s)
+    tp.recv_sack_cache = tuple([block for _, block, dup in valid if not dup])
+    if tp.ca_state != TCP_CA_LOSS or tp.undo_marker:
+        tcp_check_sack_reordering(net, tp, s.reord, False)
+    return s.flag

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: MIT
+"""setsockopt, getsockopt and TCP_INFO (`net/ipv4/tcp.c`, `ip_sockglue.c`, `net/core/sock.c`), as
+far as TCP must know them. Called by the socket layer; `man 7 tcp`, `man 7 ip`, `man 7 socket`.
+"""
+
+import errno
+import struct
+from typing import Final
+
+from skbus.abi import Getsockopt, Setsockopt, XmitCb
+from skbusd.tcp import const as c
+from skbusd.tcp.inet_connection_sock import (
+    inet_csk_delete_keepalive_timer,
+    inet_csk_reset_keepalive_timer,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp import sk_ret, tcp_cleanup_rbuf
+from skbusd.tcp.tcp_cong import tcp_set_congestion_control
+from skbusd.tcp.tcp_data import tcp_enter_quickack_mode
+from skbusd.tcp.tcp_input import keepalive_time_when
+from skbusd.tcp.tcp_output import tcp_push_pending_frames
+from skbusd.tcp.tcp_window import tcp_build_xmit_cb
+
+_TCP_INFO: Final = struct.Struct("=8B24I4Q6I4Q2I2Q6I")
+SOCK_SNDBUF_LOCK: Final = 1
+SOCK_RCVBUF_LOCK: Final = 2
+WINDOW_CLAMP_LOCK: Final = 16
+_STATES_IDLE: Final = (c.TCP_CLOSE, c.TCP_LISTEN)
+
+
+def tcp_setsockopt(net: TcpNet, item: Setsockopt) -> None:
+    """`tcp_setsockopt`, with what SOL_SOCKET and IPPROTO_IP pass on."""
+    tp = net.socks.get(item.sk)
+    if tp is None:
+        err = errno.EBADF
+    elif item.level == c.IPPROTO_TCP:
+        err = do_tcp_setsockopt(net, tp, item.optname, item.value)
+    elif item.level == c.SOL_SOCKET:
+        err = sock_setsockopt(net, tp, item.optname, item.value)
+    elif item.level == c.IPPROTO_IP:
+        err = do_ip_setsockopt(tp, item.optname, item.value)
+    else:
+        err = errno.ENOPROTOOPT
+    sk_ret(net, item.sk, item.req, err)
+
+
+def _int(value: bytes) -> int | None:
+    """An int option's value; ip(7) options may be one byte."""
+    if len(value) >= 4:
+        return int.from_bytes(value[:4], "little", signed=True)
+    return value[0] if len(value) == 1 else None
+
+
+def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
+    """SOL_SOCKET: an errno."""
+    val = _int(value)
+    if val is None:
+        return errno.EINVAL
+    if name in (c.SO_RCVBUF, c.SO_RCVBUFFORCE):
+        if name == c.SO_RCVBUF:
+            val = min(val, net.sysctl["net.core.rmem_max"])
+        tp.userlocks |= SOCK_RCVBUF_LOCK
+        tp.rcvbuf = max(min(max(val, 0), (2**31 - 1) // 2) * 2, 2304)
+    elif name in (c.SO_SNDBUF, c.SO_SNDBUFFORCE):
+        if name == c.SO_SNDBUF:
+            val = min(val, net.sysctl["net.core.wmem_max"])
+        tp.userlocks |= SOCK_SNDBUF_LOCK
+        tp.sndbuf = max(min(max(val, 0), (2**31 - 1) // 2) * 2, 4608)
+    elif name == c.SO_KEEPALIVE:
+        tp.keepopen = bool(val)
+        if tp.state not in _STATES_IDLE:
+            if val:
+                inet_csk_reset_keepalive_timer(net, tp, keepalive_time_when(net, tp))
+            elif not tp.dead:
+                inet_csk_delete_keepalive_timer(tp)
+    elif name == c.SO_REUSEADDR:
+        tp.reuse = tp.reuse & ~1 | bool(val)
+    elif name == c.SO_REUSEPORT:
+        tp.reuse = tp.reuse & ~2 | bool(val) << 1
+    elif name == c.SO_RCVLOWAT:
+        tp.rcvlowat = val if val > 0 else 1
+    elif name == c.SO_PRIORITY:
+        tp.priority = val
+    elif name == c.SO_MARK:
+        tp.mark = val & c.MASK
+    elif name == c.SO_LINGER:
+        if len(value) < 8:
+            return errno.EINVAL
+        tp.linger = int.from_bytes(value[4:8], "little") if val else -1
+    return 0
+
+
+def do_ip_setsockopt(tp: TcpSock, name: int, value: bytes) -> int:
+    """IPPROTO_IP: an errno."""
+    val = _int(value)
+    if val is None:
+        return errno.EINVAL
+    if name == c.IP_TOS:
+        tp.tos = val & 0xFC | tp.tos & 3
+    elif name == c.IP_TTL:
+        if val != -1 and not 1 <= val <= 255:
+            return errno.EINVAL
+        tp.ttl = max(val, 0)
+    elif name == c.IP_MTU_DISCOVER:
+        if not 0 <= val <= 5:
+            return errno.EINVAL
+        tp.pmtudisc = val
+    else:
+        return errno.ENOPROTOOPT
+    if isinstance(tp.xmit_cb, XmitCb):
+        tcp_build_xmit_cb(tp)
+    return 0
+
+
+_BOUNDED: Final = {
+    c.TCP_KEEPIDLE: ("keepalive_time", 1, c.TCP_KEEPALIVE_MAX_IDLE),
+    c.TCP_KEEPINTVL: ("keepalive_intvl", 1, c.TCP_KEEPALIVE_MAX_INTVL),
+    c.TCP_KEEPCNT: ("keepalive_probes", 1, c.TCP_KEEPALIVE_MAX_CNT),
+    c.TCP_SYNCNT: ("icsk_syn_retries", 1, c.TCP_MAX_SYNCNT),
+    c.TCP_USER_TIMEOUT: ("icsk_user_timeout", 0, 2**31 - 1),
+    c.TCP_NOTSENT_LOWAT: ("notsent_lowat", -(2**31), 2**31 - 1),
+}
+
+
+def do_tcp_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
+    """IPPROTO_TCP: an errno."""
+    if name == c.TCP_CONGESTION:
+        text = value.split(b"\0")[0].decode("ascii", "replace")
+        return tcp_set_congestion_control(net, tp, text)
+    val = _int(value)
+    if val is None or len(value) < 4:
+        return errno.EINVAL
+    if name in _BOUNDED:
+        field, low, high = _BOUNDED[name]
+        if not low <= val <= high:
+            return errno.EINVAL
+        setattr(tp, field, val)
+        if name == c.TCP_KEEPIDLE and tp.keepopen and tp.state not in _STATES_IDLE:
+            elapsed = min(net.now - tp.ack_lrcvtime, net.now - tp.rcv_tstamp)
+            left = max(keepalive_time_when(net, tp) - elapsed, 0)
+            inet_csk_reset_keepalive_timer(net, tp, left)
+    elif name == c.TCP_NODELAY:
+        if val:
+            tp.nonagle |= c.TCP_NAGLE_OFF
+            _push(net, tp, tp.nonagle | c.TCP_NAGLE_PUSH)
+        else:
+            tp.nonagle &= ~c.TCP_NAGLE_OFF
+    elif name == c.TCP_CORK:
+        if val:
+            tp.nonagle |= c.TCP_NAGLE_CORK
+        else:
+            tp.nonagle &= ~c.TCP_NAGLE_CORK
+            _push(net, tp, tp.nonagle | (c.TCP_NAGLE_PUSH if tp.nonagle else 0))
+    elif name == c.TCP_MAXSEG:
+        if val and not c.TCP_MIN_MSS <= val <= 32767:
+            return errno.EINVAL
+        tp.user_mss = val
+    elif name == c.TCP_LINGER2:
+        tp.linger2 = -1 if val < 0 else min(val, 120)
+    elif name == c.TCP_DEFER_ACCEPT:
+        # Seconds, kept as the number of SYN-ACKs that take so long.
+        tp.defer_accept = 0
+        timeout = 1
+        while tp.defer_accept < 255 and val > 0 and (timeout << tp.defer_accept) - 1 < val:
+            tp.defer_accept += 1
+    elif name == c.TCP_WINDOW_CLAMP:
+        if not val:
+            if tp.state != c.TCP_CLOSE:
+                return errno.EINVAL
+            tp.window_clamp = 0
+            tp.userlocks &= ~WINDOW_CLAMP_LOCK
+        else:
+            tp.window_clamp = max(val, 2304 // 2)
+            tp.userlocks |= WINDOW_CLAMP_LOCK
+            tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
+    elif name == c.TCP_QUICKACK:
+        _quickack(net, tp, val)
+    elif name == c.TCP_TIMESTAMP:
+        return errno.EPERM
+    else:
+        return errno.ENOPROTOOPT
+    return 0
+
+
+def _push(net: TcpNet, tp: TcpSock, nonagle: int) -> None:
+    """Send what Nagle held back."""
+    if tp.state in _STATES_IDLE or tp.state == c.TCP_SYN_SENT:
+        return
+    saved, tp.nonagle = tp.nonagle, nonagle
+    tcp_push_pending_frames(net, tp)
+    tp.nonagle = saved
+
+
+def _quickack(net: TcpNet, tp: TcpSock, val: int) -> None:
+    """TCP_QUICKACK: acknowledge now, and for a while at once."""
+    if not val:
+        tp.ack_pingpong = max(tp.ack_pingpong, 1)
+        return
+    tp.ack_pingpong = 0
+    if tp.state in (c.TCP_ESTABLISHED, c.TCP_CLOSE_WAIT):
+        if tp.ack_pending & c.ICSK_ACK_SCHED:
+            tp.ack_pending |= c.ICSK_ACK_PUSHED
+            tp.ack_pending |= c.ICSK_ACK_PUSHED2
+            rmem, tp.rmem_alloc = tp.rmem_alloc, 0
+            tcp_cleanup_rbuf(net, tp, 1)
+            tp.rmem_alloc = rmem
+        else:
+            tcp_enter_quickack_mode(tp, c.TCP_MAX_QUICKACKS)
+        if not val & 1:
+            tp.ack_pingpong = max(tp.ack_pingpong, 1)
+
+
+# ---- getsockopt ------------------------------------------------------------------------------
+
+
+def tcp_getsockopt(net: TcpNet, item: Getsockopt) -> None:
+    """`tcp_getsockopt`"""
+    tp = net.socks.get(item.sk)
+    if tp is None:
+        sk_ret(net, item.sk, item.req, errno.EBADF)
+        return
+    value = None
+    if item.level == c.IPPROTO_TCP:
+        value = do_tcp_getsockopt(net, tp, item.optname)
+    elif item.level == c.SOL_SOCKET:
+        value = _sock_option(tp, item.optname)
+    elif item.level == c.IPPROTO_IP:
+        value = _ip_option(net, tp, item.optname)
+    if value is None:
+        sk_ret(net, item.sk, item.req, errno.ENOPROTOOPT)
+    else:
+        sk_ret(net, item.sk, item.req, 0, value[: item.optlen] if item.optlen else value)
+
+
+def _pack(val: int) -> bytes:
+    return (val & c.MASK).to_bytes(4, "little")
+
+
+def _sock_option(tp: TcpSock, name: int) -> bytes | None:
+    values = {
+        c.SO_RCVBUF: tp.rcvbuf,
+        c.SO_SNDBUF: tp.sndbuf,
+        c.SO_KEEPALIVE: tp.keepopen,
+        c.SO_REUSEADDR: tp.reuse & 1,
+        c.SO_REUSEPORT: tp.reuse >> 1,
+        c.SO_RCVLOWAT: tp.rcvlowat,
+        c.SO_PRIORITY: tp.priority,
+        c.SO_MARK: tp.mark,
+    }
+    return _pack(values[name]) if name in values else None
+
+
+def _ip_option(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
+    values = {
+        c.IP_TOS: tp.tos,
+        c.IP_TTL: tp.ttl or net.sysctl["net.ipv4.ip_default_ttl"],
+        c.IP_MTU_DISCOVER: tp.pmtudisc,
+        c.IP_MTU: tp.pmtu,
+    }
+    return _pack(values[name]) if name in values else None
+
+
+def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
+    """IPPROTO_TCP: the option's bytes, None for no such option."""
+    sysctl = net.sysctl
+    if name == c.TCP_INFO:
+        return tcp_get_info(net, tp)
+    if name == c.TCP_CONGESTION:
+        return tp.ca_name.encode().ljust(16, b"\0")
+    if name == c.TCP_MAXSEG:
+        mss = tp.mss_cache
+        if tp.user_mss and tp.state in _STATES_IDLE:
+            mss = tp.user_mss
+        return _pack(mss)
+    if name == c.TCP_DEFER_ACCEPT:
+        return _pack((1 << tp.defer_accept) - 1)
+    values = {
+        c.TCP_NODELAY: tp.nonagle & c.TCP_NAGLE_OFF,
+        c.TCP_CORK: (tp.nonagle & c.TCP_NAGLE_CORK) >> 1,
+        c.TCP_KEEPIDLE: tp.keepalive_time or sysctl["net.ipv4.tcp_keepalive_time"],
+        c.TCP_KEEPINTVL: tp.keepalive_intvl or sysctl["net.ipv4.tcp_keepalive_intvl"],
+        c.TCP_KEEPCNT: tp.keepalive_probes or sysctl["net.ipv4.tcp_keepalive_probes"],
+        c.TCP_SYNCNT: tp.icsk_syn_retries or sysctl["net.ipv4.tcp_syn_retries"],
+        c.TCP_LINGER2: tp.linger2 or sysctl["net.ipv4.tcp_fin_timeout"],
+        c.TCP_WINDOW_CLAMP: tp.window_clamp,
+        c.TCP_QUICKACK: not tp.ack_pingpong,
+        c.TCP_USER_TIMEOUT: tp.icsk_user_timeout,
+        c.TCP_TIMESTAMP: (net.now // 1_000_000 + tp.tsoffset),
+        c.TCP_NOTSENT_LOWAT: tp.notsent_lowat,
+    }
+    return _pack(int(values[name])) if name in values else None
+
+
+def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
+    """struct tcp_info, as far as Linux 5.x has it (`uapi/linux/tcp.h`)."""
+    now = net.now // 1000
+
+    def ms_since(then_us: int) -> int:
+        return max(now - then_us, 0) // 1000 & c.MASK
+
+    listening = tp.state == c.TCP_LISTEN
+    options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2
+    rate = 0
+    if tp.rate_interval_us:
+        rate = tp.rate_delivered * tp.mss_cache * 1_000_000 // tp.rate_interval_us
+    u32 = (
+        tp.icsk_rto,
+        tp.ack_ato // 1000,
+        tp.mss_cache,
+        tp.ack_rcv_mss,
+        len(tp.accept_queue or ()) if listening else tp.packets_out,
+        tp.max_ack_backlog if listening else tp.sacked_out,
+        tp.lost_out,
+        tp.retrans_out,
+        0,  # fackets, which Linux does not count any more
+        ms_since(tp.lsndtime),
+        0,
+        ms_since(tp.ack_lrcvtime // 1000),
+        ms_since(tp.rcv_tstamp // 1000),
+        tp.pmtu,
+        tp.rcv_ssthresh,
+        tp.srtt_us >> 3,
+        tp.mdev_us >> 2,
+        tp.snd_ssthresh,
+        tp.snd_cwnd,
+        tp.advmss,
+        tp.reordering,
+        tp.rcv_rtt_us >> 3,
+        tp.rcvq_space_space,
+        tp.total_retrans,
+    )
+    return _TCP_INFO.pack(
+        tp.state,
+        tp.ca_state,
+        min(tp.icsk_retransmits, 255),
+        min(tp.icsk_probes_out, 255),
+        min(tp.icsk_backoff, 255),
+        options,
+        tp.snd_wscale | tp.rcv_wscale << 4,
+        int(tp.rate_app_limited),
+        *[v & c.MASK for v in u32],
+        tp.pacing_rate,
+        2**64 - 1,
+        tp.bytes_acked,
+        tp.bytes_received,
+        tp.segs_out & c.MASK,
+        tp.segs_in & c.MASK,
+        max((tp.write_seq - tp.snd_nxt) & c.MASK, 0),
+        (tp.rtt_min[0][1] if tp.rtt_min else c.MASK),
+        tp.data_segs_in & c.MASK,
+        tp.data_segs_out & c.MASK,
+        rate,
+        0,
+        0,
+        0,
+        tp.delivered & c.MASK,
+        0,
+        tp.bytes_sent,
+        tp.bytes_retrans,
+        tp.dsack_dups & c.MASK,
+        tp.reord_seen & c.MASK,
+        tp.rcv_ooopack & c.MASK,
+        tp.snd_wnd & c.MASK,
+        tp.rcv_wnd & c.MASK,
+        0,
+    )

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: MIT
+"""The timers of a socket (`net/ipv4/tcp_timer.c`): retransmission, delayed ACK, zero-window probe,
+keepalive, the orphan in FIN_WAIT2.
+
+Called by the timers of `net`, with a socket's number. RFC 6298 5 (back-off), RFC 1122 4.2.3.5
+(R1 and R2), 4.2.3.6 (keepalive), RFC 5482 (user timeout).
+"""
+
+import errno
+
+from skbusd.tcp.const import (
+    ICSK_ACK_SCHED,
+    ICSK_ACK_TIMER,
+    ICSK_TIME_LOSS_PROBE,
+    ICSK_TIME_NONE,
+    ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
+    ICSK_TIME_RETRANS,
+    TCP_ATO_MIN,
+    TCP_CA_DISORDER,
+    TCP_CA_LOSS,
+    TCP_CA_RECOVERY,
+    TCP_CLOSE,
+    TCP_FIN_WAIT2,
+    TCP_LISTEN,
+    TCP_RESOURCE_PROBE_INTERVAL,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+    TCP_TIMEWAIT_LEN,
+)
+from skbusd.tcp.inet_connection_sock import (
+    inet_csk_reset_delack_timer,
+    inet_csk_reset_keepalive_timer,
+    inet_csk_reset_xmit_timer,
+    sk_error_report,
+    tcp_done,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_cong import tcp_current_ssthresh, tcp_set_ca_state
+from skbusd.tcp.tcp_fastretrans import (
+    tcp_cwnd_reduction,
+    tcp_enter_loss,
+    tcp_enter_recovery,
+    tcp_packets_in_flight,
+)
+from skbusd.tcp.tcp_handshake import tcp_send_active_reset
+from skbusd.tcp.tcp_input import keepalive_time_when, tcp_fin_time
+from skbusd.tcp.tcp_output import tcp_probe0_base, tcp_rearm_rto, tcp_send_ack
+from skbusd.tcp.tcp_recovery import tcp_mark_skb_lost, tcp_rack_detect_loss
+from skbusd.tcp.tcp_retransmit import (
+    tcp_retransmit_skb,
+    tcp_send_loss_probe,
+    tcp_send_probe0,
+    tcp_write_wakeup,
+    tcp_xmit_retransmit_queue,
+)
+from skbusd.tcp.tcp_timewait import tcp_time_wait
+
+
+def tcp_write_timer(net: TcpNet, sk: int) -> None:
+    """The one timer of the sending side: what was it armed for?"""
+    tp = net.socks.get(sk)
+    if tp is None or tp.state in (TCP_CLOSE, TCP_LISTEN) or not tp.icsk_pending:
+        return
+    if tp.icsk_timeout > net.now:
+        assert tp.write_timer is not None
+        net.mod_timer(tp.write_timer, tp.icsk_timeout)
+        return
+    tp.tcp_mstamp = net.now // 1000
+    event = tp.icsk_pending
+    if event == ICSK_TIME_REO_TIMEOUT:
+        tcp_rack_reo_timeout(net, tp)
+    elif event == ICSK_TIME_LOSS_PROBE:
+        tcp_send_loss_probe(net, tp)
+    elif event == ICSK_TIME_RETRANS:
+        tp.icsk_pending = ICSK_TIME_NONE
+        tcp_retransmit_timer(net, tp)
+    elif event == ICSK_TIME_PROBE0:
+        tp.icsk_pending = ICSK_TIME_NONE
+        tcp_probe_timer(net, tp)
+
+
+def tcp_rack_reo_timeout(net: TcpNet, tp: TcpSock) -> None:
+    """What RACK gave some more time has not come: lost (RFC 8985 6.3)."""
+    prior_inflight = tcp_packets_in_flight(tp)
+    prior_lost = tp.lost
+    tcp_rack_detect_loss(net, tp)
+    if prior_inflight != tcp_packets_in_flight(tp):
+        if tp.ca_state != TCP_CA_RECOVERY:
+            tcp_enter_recovery(net, tp, False)
+            if not net.cong[tp.ca_name].full_control:
+                tcp_cwnd_reduction(tp, 1, tp.lost - prior_lost, 0)
+        tcp_xmit_retransmit_queue(net, tp)
+    if tp.icsk_pending != ICSK_TIME_RETRANS:
+        tcp_rearm_rto(net, tp)
+
+
+# ---- giving up -------------------------------------------------------------------------------
+
+
+def tcp_write_err(net: TcpNet, tp: TcpSock) -> None:
+    """The peer does not answer."""
+    net.mib["TcpExtTCPAbortOnTimeout"] += 1
+    sk_error_report(net, tp, tp.err_soft or errno.ETIMEDOUT, True)
+    tcp_done(net, tp)
+
+
+def tcp_orphan_retries(net: TcpNet, tp: TcpSock, alive: bool) -> int:
+    """How often to try for a connection that nobody has any more."""
+    retries = int(net.sysctl["net.ipv4.tcp_orphan_retries"])
+    if tp.err_soft and not alive:
+        retries = 0
+    return 8 if not retries and alive else retries
+
+
+def tcp_model_timeout(net: TcpNet, boundary: int, rto_base: int) -> int:
+    """The time, us, that `boundary` retransmissions take with exponential back-off."""
+    rto_max = int(net.sysctl["net.ipv4.tcp_rto_max_ms"]) * 1000
+    thresh = (rto_max // rto_base).bit_length() - 1
+    if boundary <= thresh:
+        return ((2 << boundary) - 1) * rto_base
+    return ((2 << thresh) - 1) * rto_base + (boundary - thresh) * rto_max
+
+
+def retransmits_timed_out(net: TcpNet, tp: TcpSock, boundary: int, timeout: int) -> bool:
+    """Has it been retransmitted for longer than `timeout` us, or than `boundary` times take?"""
+    if not tp.icsk_retransmits:
+        return False
+    if not timeout:
+        timeout = tcp_model_timeout(net, boundary, 200_000)
+    return net.now // 1000 - tp.retrans_stamp >= timeout
+
+
+def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
+    """R2 of RFC 1122 4.2.3.5; True: the connection is over."""
+    sysctl = net.sysctl
+    if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
+        limit = tp.icsk_syn_retries or sysctl["net.ipv4.tcp_syn_retries"]
+        if tp.state == TCP_SYN_SENT:
+            limit += sysctl["net.ipv4.tcp_syn_linear_timeouts"]
+        expired = tp.icsk_retransmits >= limit
+        if not expired and tp.icsk_user_timeout:
+            expired = retransmits_timed_out(net, tp, limit, tp.icsk_user_timeout * 1000)
+    else:
+        retry_until = sysctl["net.ipv4.tcp_retries2"]
+        if tp.dead:
+            alive = tp.icsk_rto < sysctl["net.ipv4.tcp_rto_max_ms"] * 1000
+            retry_until = tcp_orphan_retries(net, tp, alive)
+        expired = retransmits_timed_out(net, tp, retry_until, tp.icsk_user_timeout * 1000)
+    if expired:
+        tcp_write_err(net, tp)
+    return expired
+
+
+# ---- retransmission --------------------------------------------------------------------------
+
+
+def _count_failure(net: TcpNet, tp: TcpSock) -> None:
+    """Which recovery did the timeout end?"""
+    sack = tp.sack_ok
+    if tp.ca_state == TCP_CA_RECOVERY:
+        name = "TCPSackRecoveryFail" if sack else "TCPRenoRecoveryFail"
+    elif tp.ca_state == TCP_CA_LOSS:
+        name = "TCPLossFailures"
+    elif tp.ca_state == TCP_CA_DISORDER or tp.sacked_out:
+        name = "TCPSackFailures" if sack else "TCPRenoFailures"
+    else:
+        return
+    net.mib["TcpExt" + name] += 1
+
+
+def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
+    """The oldest segment was not acknowledged in time (RFC 6298 5.4 to 5.6)."""
+    if not tp.packets_out or not tp.rtx_queue:
+        return
+    if net.tracing:
+        net.trace("tcp_retransmit_timer", sk=tp.sk, rto=tp.icsk_rto)
+    syn = tp.state in (TCP_SYN_SENT, TCP_SYN_RECV)
+    if not tp.snd_wnd and not tp.dead and not syn:
+        # The peer has shrunk its window to nothing: it is not lost, but probe with the data.
+        if net.now - tp.rcv_tstamp > net.sysctl["net.ipv4.tcp_rto_max_ms"] * 2_000_000:
+            tcp_write_err(net, tp)
+            return
+        tcp_enter_loss(net, tp)
+        tcp_retransmit_skb(net, tp, 0, 1)
+        _back_off(net, tp)
+        return
+    net.mib["TcpExtTCPTimeouts"] += 1
+    if tcp_write_timeout(net, tp):
+        return
+    if not tp.icsk_retransmits:
+        _count_failure(net, tp)
+    if not syn:
+        tcp_enter_loss(net, tp)
+    else:
+        tp.undo_marker = tp.snd_una or 1
+    tp.icsk_retransmits += 1
+    tcp_retransmit_skb(net, tp, 0, 1)
+    if tp.state != TCP_SYN_SENT or (
+        tp.icsk_retransmits > net.sysctl["net.ipv4.tcp_syn_linear_timeouts"]
+    ):
+        _back_off(net, tp)
+    else:
+        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
+
+
+def _back_off(net: TcpNet, tp: TcpSock) -> None:
+    """RFC 6298 5.5."""
+    tp.icsk_backoff += 1
+    tp.icsk_rto = min(tp.icsk_rto << 1, net.sysctl["net.ipv4.tcp_rto_max_ms"] * 1000)
+    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
+
+
+def tcp_probe_timer(net: TcpNet, tp: TcpSock) -> None:
+    """The window is still shut (RFC 9293 3.8.6.1): probe, within limits."""
+    if tp.packets_out or not tp.write_queue:
+        tp.icsk_probes_out = 0
+        tp.icsk_probes_tstamp = 0
+        return
+    rto_max = net.sysctl["net.ipv4.tcp_rto_max_ms"] * 1000
+    now = net.now // 1000
+    if not tp.icsk_probes_tstamp:
+        tp.icsk_probes_tstamp = now
+    elif tp.icsk_user_timeout and now - tp.icsk_probes_tstamp >= tp.icsk_user_timeout * 1000:
+        tcp_write_err(net, tp)
+        return
+    max_probes = net.sysctl["net.ipv4.tcp_retries2"]
+    if tp.dead:
+        alive = tcp_probe0_base(tp) << tp.icsk_backoff < rto_max
+        max_probes = tcp_orphan_retries(net, tp, alive)
+        if not alive and tp.icsk_backoff >= max_probes:
+            tcp_write_err(net, tp)
+            return
+    if tp.icsk_probes_out >= max_probes:
+        tcp_write_err(net, tp)
+    else:
+        tcp_send_probe0(net, tp)
+
+
+# ---- delayed ACK, keepalive ------------------------------------------------------------------
+
+
+def tcp_delack_timer(net: TcpNet, sk: int) -> None:
+    """No data has carried the ACK: send it alone."""
+    tp = net.socks.get(sk)
+    if tp is None or tp.state in (TCP_CLOSE, TCP_LISTEN) or not tp.ack_pending & ICSK_ACK_TIMER:
+        return
+    if tp.ack_timeout > net.now:
+        inet_csk_reset_delack_timer(net, tp, tp.ack_timeout)
+        return
+    tp.ack_pending &= ~ICSK_ACK_TIMER
+    if tp.ack_pending & ICSK_ACK_SCHED:
+        if not tp.ack_pingpong:
+            tp.ack_ato = min(tp.ack_ato << 1, tp.icsk_rto * 1000)
+        else:
+            tp.ack_pingpong = 0
+            tp.ack_ato = TCP_ATO_MIN
+        tp.tcp_mstamp = net.now // 1000
+        tcp_send_ack(net, tp)
+        net.mib["TcpExtDelayedACKs"] += 1
+
+
+def keepalive_intvl_when(net: TcpNet, tp: TcpSock) -> int:
+    """TCP_KEEPINTVL, ns."""
+    seconds = tp.keepalive_intvl or net.sysctl["net.ipv4.tcp_keepalive_intvl"]
+    return int(seconds) * 1_000_000_000
+
+
+def tcp_keepalive_timer(net: TcpNet, sk: int) -> None:
+    """sk_timer: an orphan in FIN_WAIT2 has waited enough, or a quiet peer is asked."""
+    tp = net.socks.get(sk)
+    if tp is None or tp.state in (TCP_LISTEN, TCP_CLOSE):
+        return
+    tp.tcp_mstamp = net.now // 1000
+    if tp.state == TCP_FIN_WAIT2 and tp.dead:
+        if tp.linger2 >= 0:
+            timeo = tcp_fin_time(net, tp) - TCP_TIMEWAIT_LEN
+            if timeo > 0:
+                tcp_time_wait(net, tp, TCP_FIN_WAIT2, timeo)
+                return
+        tcp_send_active_reset(net, tp)
+        tcp_done(net, tp)
+        return
+    if not tp.keepopen or tp.state == TCP_SYN_SENT:
+        return
+    idle_limit = keepalive_time_when(net, tp)
+    if tp.packets_out or tp.write_queue:
+        inet_csk_reset_keepalive_timer(net, tp, idle_limit)
+        return
+    elapsed = min(net.now - tp.ack_lrcvtime, net.now - tp.rcv_tstamp)
+    if elapsed < idle_limit:
+        inet_csk_reset_keepalive_timer(net, tp, idle_limit - elapsed)
+        return
+    user_timeout = tp.icsk_user_timeout * 1_000_000
+    limit = tp.keepalive_probes or net.sysctl["net.ipv4.tcp_keepalive_probes"]
+    if (user_timeout and elapsed >= user_timeout and tp.icsk_probes_out > 0) or (
+        not user_timeout and tp.icsk_probes_out >= limit
+    ):
+        tcp_send_active_reset(net, tp)
+        tcp_write_err(net, tp)
+        return
+    if tcp_write_wakeup(net, tp, "TcpExtTCPKeepAlive"):
+        tp.icsk_probes_out += 1
+        inet_csk_reset_keepalive_timer(net, tp, keepalive_intvl_when(net, tp))
+    else:
+        inet_csk_reset_keepalive_timer(net, tp, TCP_RESOURCE_PROBE_INTERVAL)
+
+
+def tcp_simple_retransmit(net: TcpNet, tp: TcpSock) -> None:
+    """The path MTU has shrunk: what was too big is lost, without blame for congestion
+    (RFC 1191 6.5)."""
+    mss = tp.mss_cache
+    prior = tp.lost_out
+    for seg in tp.rtx_queue:
+        if min(seg.dlen(), seg.mss or seg.dlen()) > mss:
+            tcp_mark_skb_lost(net, tp, seg)
+            tp.tsorted.pop(seg, None)
+    if prior == tp.lost_out:
+        return
+    if not tp.sack_ok:
+        tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
+    if tp.ca_state != TCP_CA_LOSS:
+        tp.high_seq = tp.snd_nxt
+        tp.snd_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_ssthresh = 0
+        tp.undo_marker = 0
+        tcp_set_ca_state(net, tp, TCP_CA_LOSS)
+    tcp_xmit_retransmit_queue(net, tp)

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""TIME_WAIT (`tcp_minisocks.c`, `inet_timewait_sock.c`): what is left of a connection while its
+last segments may still be under way, kept small.
+
+`tcp_time_wait` is called where a connection has ended on our side first; tcp_ipv4 asks
+`tcp_timewait_state_process` about segments that come for it. RFC 9293 3.6.1 and 3.10.7.4, RFC 1337
+(hazards of RST), RFC 6191 (a new connection by timestamps).
+"""
+
+from typing import Final
+
+from skbus.headers.tcp import TcpHdr, TcpOptions
+from skbus.timer import Timer
+from skbusd.tcp.const import (
+    ACK,
+    FIN,
+    HALF,
+    MASK,
+    RST,
+    SYN,
+    TCP_FIN_WAIT2,
+    TCP_TIME_WAIT,
+    TCP_TIMEWAIT_LEN,
+)
+from skbusd.tcp.inet_connection_sock import tcp_done
+from skbusd.tcp.inet_hashtables import inet_twsk_deschedule_put, inet_unhash
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock, TcpTimewaitSock
+from skbusd.tcp.tcp_handshake import tcp_time_stamp, tcp_v4_send_ack
+
+TCP_TW_SUCCESS: Final = 0
+TCP_TW_RST: Final = 1
+TCP_TW_ACK: Final = 2
+TCP_TW_SYN: Final = 3
+
+
+def tcp_time_wait(net: TcpNet, tp: TcpSock, state: int, timeo: int) -> None:
+    """End the socket; a small one stays in state TIME_WAIT, or FIN_WAIT2, for `timeo` ns."""
+    key = tp.key
+    if key and net.tw_count < net.sysctl["net.ipv4.tcp_max_tw_buckets"]:
+        tw = TcpTimewaitSock(tp, state)
+        tw.rcv_wnd = (tp.rcv_wup + tp.rcv_wnd - tp.rcv_nxt) & MASK
+        if tw.rcv_wnd >= HALF:
+            tw.rcv_wnd = 0
+        if tp.bound_port:
+            bucket = net.bhash.get(tp.bound_port)
+            if bucket is None:
+                tw.bind_kind = -1
+            else:
+                bucket.add(tw.bound_addr, tw.bind_kind)
+        else:
+            tw.bind_kind = -1
+        inet_unhash(net, tp)
+        net.ehash[key] = tw
+        net.tw_count += 1
+        if state == TCP_TIME_WAIT:
+            timeo = TCP_TIMEWAIT_LEN
+        tw.timer = Timer(tw_timer_handler, key)
+        net.mod_timer(tw.timer, net.now + max(timeo, 1))
+    elif key:
+        net.mib["TcpExtTCPTimeWaitOverflow"] += 1
+    tcp_done(net, tp)
+
+
+def tw_timer_handler(net: TcpNet, key: bytes) -> None:
+    """Twice the maximum segment life has passed."""
+    tw = net.ehash.get(key)
+    if type(tw) is TcpTimewaitSock:
+        net.mib["TcpExtTW"] += 1
+        inet_twsk_deschedule_put(net, tw)
+
+
+def inet_twsk_reschedule(net: TcpNet, tw: TcpTimewaitSock, timeo: int) -> None:
+    """Begin the wait anew."""
+    if tw.timer is not None:
+        net.mod_timer(tw.timer, net.now + timeo)
+
+
+def _oow(net: TcpNet, tw: TcpTimewaitSock, name: str, flags: int) -> int:
+    """Answer what is out of window with an ACK, at most so often."""
+    if flags & RST:
+        return TCP_TW_SUCCESS
+    if not flags & ACK and flags & SYN:
+        return TCP_TW_ACK
+    if tw.last_oow_ack_time:
+        elapsed = net.now - tw.last_oow_ack_time
+        if 0 <= elapsed < net.sysctl["net.ipv4.tcp_invalid_ratelimit"] * 1_000_000:
+            net.mib[name] += 1
+            return TCP_TW_SUCCESS
+    tw.last_oow_ack_time = net.now
+    return TCP_TW_ACK
+
+
+def tcp_timewait_state_process(
+    net: TcpNet, tw: TcpTimewaitSock, th: TcpHdr, end_seq: int, opt: TcpOptions
+) -> int:
+    """A segment for a connection in TIME_WAIT: nothing, an ACK, a RST, or (TCP_TW_SYN) a new
+    connection, whose first number the caller makes beyond the old ones."""
+    seq, flags = th.seq, th.flags
+    now_s = net.now // 1_000_000_000
+    paws_reject = False
+    if opt.saw_tstamp and tw.ts_recent_stamp:
+        old = ((opt.tsval - tw.ts_recent) & MASK) >= HALF
+        paws_reject = old and now_s < tw.ts_recent_stamp + 24 * 24 * 3600
+        if flags & RST:
+            paws_reject = paws_reject and now_s < tw.ts_recent_stamp + 60
+    if tw.substate == TCP_FIN_WAIT2:
+        in_window = (
+            seq == tw.rcv_nxt
+            if end_seq == seq and not tw.rcv_wnd
+            else ((seq - tw.rcv_nxt - tw.rcv_wnd) & MASK) >= HALF
+            and (((end_seq - tw.rcv_nxt - 1) & MASK) < HALF or end_seq == tw.rcv_nxt)
+        )
+        if paws_reject or not in_window:
+            return _oow(net, tw, "TcpExtTCPACKSkippedFinWait2", flags)
+        if flags & RST:
+            inet_twsk_deschedule_put(net, tw)
+            return TCP_TW_SUCCESS
+        if flags & SYN and ((seq - tw.rcv_nxt) & MASK) < HALF:
+            return TCP_TW_RST
+        if not flags & ACK or ((end_seq - tw.rcv_nxt - 1) & MASK) >= HALF or end_seq == seq:
+            return TCP_TW_SUCCESS
+        if not flags & FIN or end_seq != (tw.rcv_nxt + 1) & MASK:
+            return TCP_TW_RST  # data for an application that has gone
+        tw.substate = TCP_TIME_WAIT
+        tw.rcv_nxt = end_seq
+        if opt.saw_tstamp:
+            tw.ts_recent_stamp = now_s or 1
+            tw.ts_recent = opt.tsval
+        inet_twsk_reschedule(net, tw, TCP_TIMEWAIT_LEN)
+        return TCP_TW_ACK
+    if not paws_reject and seq == tw.rcv_nxt and (seq == end_seq or flags & RST):
+        if flags & RST:
+            if not net.sysctl["net.ipv4.tcp_rfc1337"]:
+                inet_twsk_deschedule_put(net, tw)
+                return TCP_TW_SUCCESS
+        else:
+            inet_twsk_reschedule(net, tw, TCP_TIMEWAIT_LEN)
+        if opt.saw_tstamp:
+            tw.ts_recent = opt.tsval
+            tw.ts_recent_stamp = now_s or 1
+        return TCP_TW_SUCCESS
+    # RFC 9293 3.10.7.4, RFC 6191 2: a SYN beyond the old numbers, or of a younger clock, is new.
+    if (
+        flags & SYN
+        and not flags & (RST | ACK)
+        and not paws_reject
+        and (
+            0 < ((seq - tw.rcv_nxt) & MASK) < HALF
+            or (opt.saw_tstamp and 0 < ((opt.tsval - tw.ts_recent) & MASK) < HALF)
+        )
+    ):
+        return TCP_TW_SYN
+    if paws_reject:
+        net.mib["TcpExtPAWSTimewait"] += 1
+    if flags & RST:
+        return TCP_TW_SUCCESS
+    if paws_reject or flags & ACK:
+        inet_twsk_reschedule(net, tw, TCP_TIMEWAIT_LEN)
+    return _oow(net, tw, "TcpExtTCPACKSkippedTimeWait", flags)
+
+
+def tcp_v4_timewait_ack(net: TcpNet, tw: TcpTimewaitSock) -> None:
+    """Say where the old connection stood."""
+    tcp_v4_send_ack(
+        net,
+        tw,
+        tw.snd_nxt,
+        tw.rcv_nxt,
+        tw.rcv_wnd >> tw.rcv_wscale,
+        tcp_time_stamp(net, tw.ts_offset),
+        tw.ts_recent,
+        bool(tw.ts_recent_stamp),
+    )

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""Windows and segment sizes: the parts of `net/ipv4/tcp_output.c` and `include/net/tcp.h` that
+decide how much may be sent and offered.
+
+Called by tcp_output, tcp_input and tcp. RFC 9293 3.8.6 (silly windows, shrinking), RFC 7323 2
+(window scale), RFC 1191 and RFC 9293 3.7 (segment size).
+"""
+
+from typing import Final
+
+from skbus.abi import XmitCb
+from skbusd.tcp.const import (
+    GSO_LEGACY_MAX_PAYLOAD,
+    HALF,
+    IPPROTO_TCP,
+    MASK,
+    MAX_TCP_WINDOW,
+    TCP_MAX_WSCALE,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+
+IP_PMTUDISC_DONT: Final = 0
+
+
+def tcp_build_xmit_cb(tp: TcpSock) -> None:
+    """What goes with every packet of this socket to ip: made once, not per packet."""
+    tp.xmit_cb = XmitCb(
+        tp.saddr,
+        tp.daddr,
+        IPPROTO_TCP,
+        tp.tos,
+        tp.ttl,
+        tp.pmtudisc != IP_PMTUDISC_DONT,
+        tp.oif,
+        b"",
+    )
+    tp.pseudo = int.from_bytes(tp.saddr, "big") + int.from_bytes(tp.daddr, "big") + IPPROTO_TCP
+
+
+# ---- what we may send ------------------------------------------------------------------------
+
+
+def tcp_mtu_to_mss(net: TcpNet, tp: TcpSock, pmtu: int) -> int:
+    """The largest payload for a path MTU, without what varies from segment to segment."""
+    mss = pmtu - 40
+    if mss > tp.mss_clamp:
+        mss = tp.mss_clamp
+    mss = max(mss, int(net.sysctl["net.ipv4.tcp_min_snd_mss"]))
+    return mss - (tp.tcp_header_len - 20)
+
+
+def tcp_bound_to_half_wnd(tp: TcpSock, size: int) -> int:
+    """No more than half of the largest window that the peer has offered, or a small peer's
+    buffer would hold one segment (RFC 9293 3.8.6.2.1)."""
+    cutoff = tp.max_window >> 1 if tp.max_window > 536 else tp.max_window
+    if cutoff and size > cutoff:
+        return max(cutoff, 68 - tp.tcp_header_len)
+    return size
+
+
+def tcp_sync_mss(net: TcpNet, tp: TcpSock, pmtu: int) -> int:
+    """The path MTU is `pmtu`: recompute mss_cache."""
+    mss = tcp_bound_to_half_wnd(tp, tcp_mtu_to_mss(net, tp, pmtu))
+    tp.pmtu = pmtu
+    tp.mss_cache = mss
+    return mss
+
+
+def tcp_current_mss(net: TcpNet, tp: TcpSock) -> int:
+    """The payload that fits a segment now, SACK blocks considered."""
+    mss = tp.mss_cache
+    if tp.duplicate_sack is not None or tp.selective_acks:
+        n = min(len(tp.selective_acks) + (tp.duplicate_sack is not None), 3 + (not tp.tstamp_ok))
+        mss -= 4 + 8 * n
+    return mss
+
+
+def tcp_xmit_size_goal(tp: TcpSock, mss: int) -> int:
+    """Bytes of a super-segment: as many whole segments as one skb can carry."""
+    limit = min(tp.gso_max_size or GSO_LEGACY_MAX_PAYLOAD, GSO_LEGACY_MAX_PAYLOAD)
+    half = tp.max_window >> 1
+    if half and limit > half:
+        limit = half
+    return max(limit // mss, 1) * mss
+
+
+def tcp_wnd_end(tp: TcpSock) -> int:
+    """The first number that the peer's window does not allow."""
+    return (tp.snd_una + tp.snd_wnd) & MASK
+
+
+# ---- what we offer ---------------------------------------------------------------------------
+
+
+def tcp_win_from_space(net: TcpNet, space: int) -> int:
+    """The part of a buffer that may be offered as window (`net.ipv4.tcp_adv_win_scale`)."""
+    scale = int(net.sysctl["net.ipv4.tcp_adv_win_scale"])
+    return space >> -scale if scale <= 0 else space - (space >> scale)
+
+
+def tcp_space_from_win(net: TcpNet, win: int) -> int:
+    """The buffer that a window needs; the inverse of tcp_win_from_space."""
+    scale = int(net.sysctl["net.ipv4.tcp_adv_win_scale"])
+    return win << -scale if scale <= 0 else (win << scale) // ((1 << scale) - 1)
+
+
+def tcp_full_space(net: TcpNet, tp: TcpSock) -> int:
+    """The window of an empty buffer."""
+    return tcp_win_from_space(net, tp.rcvbuf)
+
+
+def tcp_space(net: TcpNet, tp: TcpSock) -> int:
+    """The window that what is free of the buffer allows."""
+    return tcp_win_from_space(net, tp.rcvbuf) - tp.rmem_alloc - tp.ofo_bytes
+
+
+def tcp_receive_window(tp: TcpSock) -> int:
+    """What is left of the window that we offered last."""
+    win = (tp.rcv_wup + tp.rcv_wnd - tp.rcv_nxt) & MASK
+    return win if win < HALF else 0
+
+
+def tcp_select_initial_window(
+    net: TcpNet, rcvbuf: int, mss: int, window_clamp: int, wscale_ok: bool
+) -> tuple[int, int, int]:
+    """(rcv_wnd, window_clamp, rcv_wscale) for a SYN (RFC 7323 2.3)."""
+    space = tcp_win_from_space(net, rcvbuf)
+    clamp = window_clamp or (65535 << TCP_MAX_WSCALE)
+    space = min(clamp, space)
+    if space > mss:
+        space -= space % mss
+    rcv_wnd = space
+    if net.sysctl["net.ipv4.tcp_workaround_signed_windows"]:
+        rcv_wnd = min(space, MAX_TCP_WINDOW)
+    wscale = 0
+    if wscale_ok:
+        biggest = max(space, net.sysctl["net.ipv4.tcp_rmem"][2], net.sysctl["net.core.rmem_max"])
+        wscale = max(0, min(min(biggest, clamp).bit_length() - 16, TCP_MAX_WSCALE))
+    return rcv_wnd, min(65535 << wscale, clamp), wscale
+
+
+def __tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
+    """The window that the receive buffer allows now, with the receiver's silly-window
+    avoidance (RFC 9293 3.8.6.2.2): nothing below a segment, no small steps."""
+    mss = tp.ack_rcv_mss
+    free = tcp_space(net, tp)
+    allowed = tcp_receive_window(tp)
+    full = min(tp.window_clamp, tcp_full_space(net, tp))
+    if mss > full:
+        mss = full
+        if mss <= 0:
+            return 0
+    if free < full >> 1:
+        free = free >> tp.rcv_wscale << tp.rcv_wscale
+        if free < allowed >> 4 or free < mss:
+            return 0
+    if free > tp.rcv_ssthresh:
+        free = tp.rcv_ssthresh
+    if tp.rcv_wscale:
+        scale = tp.rcv_wscale
+        return -(-free >> scale) << scale
+    window = tp.rcv_wnd
+    if window <= free - mss or window > free:
+        return free - free % mss
+    if mss == full and free > window + (full >> 1):
+        return free
+    return window
+
+
+def tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
+    """The window field of the segment that is being sent; never takes back what was offered
+    (RFC 9293 3.8.6.1)."""
+    old = tp.rcv_wnd
+    cur = (tp.rcv_wup + old - tp.rcv_nxt) & MASK
+    if cur >= HALF:
+        cur = 0
+    scale = tp.rcv_wscale
+    new = __tcp_select_window(net, tp)
+    if new < cur:
+        if not new:
+            net.mib["TcpExtTCPWantZeroWindowAdv"] += 1
+        new = -(-cur >> scale) << scale
+    tp.rcv_wnd = new
+    tp.rcv_wup = tp.rcv_nxt
+    if not scale:
+        if new > 65535:
+            new = 65535
+    elif new > 65535 << scale:
+        new = 65535 << scale
+    new >>= scale
+    if not new:
+        tp.pred_flags = False
+        if old:
+            net.mib["TcpExtTCPToZeroWindowAdv"] += 1
+    elif not old:
+        net.mib["TcpExtTCPFromZeroWindowAdv"] += 1
+    return new
