@@ -8,6 +8,7 @@ writes frames through `net.device` alone.
 
 from collections.abc import Iterable, Mapping
 
+from skbus.impair import Impairment
 from skbus.net import Handler
 from skbus.skbuff import SkBuff
 from skbusd.nic import dev
@@ -46,6 +47,10 @@ class NicCore:
         net = self.net
         if net.gro_hash:
             dev.napi_complete(net, [])
+        if net.netem_rx is not None and not len(net.netem_rx) and not net.netem_rx.impairment:
+            net.netem_rx = None
+        if net.netem_tx is not None and not len(net.netem_tx) and not net.netem_tx.impairment:
+            net.netem_tx = None
         net.region.reclaim()
 
     # ---- what the shell calls ----------------------------------------------------------
@@ -68,6 +73,22 @@ class NicCore:
         self.flush_tx()
         while dev.napi_poll(self.net, 64):
             pass
+
+    def set_impair(self, rx: Impairment, tx: Impairment) -> None:
+        """Change what the link does; frames that are on it keep the time they were given.
+
+        A link that does nothing is taken away by `idle` when the last frame has left it: what
+        passes through it is cut into segments, which costs too much for nothing.
+        """
+        net = self.net
+        if net.netem_rx is not None:
+            net.netem_rx.impairment = rx
+        elif rx:
+            net.netem_rx = Netem(rx, dev.netem_deliver_rx)
+        if net.netem_tx is not None:
+            net.netem_tx.impairment = tx
+        elif tx:
+            net.netem_tx = Netem(tx, dev.netem_deliver_tx)
 
     def rx(self, frames: Iterable[bytes], vnet: bytes = NO_VNET) -> None:
         """Receive frames that are in memory, as one batch, past the device. vnet: the

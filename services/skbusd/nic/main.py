@@ -2,6 +2,7 @@
 """The nic process: its core, and the driver that the configuration names, in the generic shell."""
 
 import hashlib
+from typing import Any
 
 from skbus.config import Config, Device, Impair
 from skbus.impair import Impairment
@@ -68,13 +69,13 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     allocator(run, arguments)
     net = NicNet(**arguments, device=kernel_device, config=nic_config(device))
     if device.backend == "af_packet":
-        trouble = af_packet.conflicts(
-            device.name, dev_addr(device), take_over=device.mode == "take-over"
-        )
-        if trouble:
-            net.warning("register_netdevice", problem=trouble)
+        conflict = af_packet.conflicts(device.name, net.dev_addr)
+        if conflict:
+            net.warning("register_netdevice", dev=device.name, problem=conflict)
+    if isinstance(kernel_device, af_packet.AfPacketDevice) and kernel_device.trouble():
+        net.warning("packet_setsockopt", dev=device.name, problem=kernel_device.trouble())
     core = NicCore(net)
-    return Service(
+    service = Service(
         core,
         run,
         neighbours=(net.ip,),
@@ -82,3 +83,13 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
         clock=clock(config),
         drain_device=core.drain_device,
     )
+
+    def impair(given: Any) -> dict[str, object]:
+        """The control method "impair": the keys of `skbus.config.Impair`; the rest is as new."""
+        wanted = Impair.model_validate(given or {})
+        rx, tx = (Impairment(**dict(wanted), direction=d) for d in ("rx", "tx"))
+        core.set_impair(rx, tx)
+        return wanted.model_dump(mode="json")
+
+    service.control.methods["impair"] = impair
+    return service

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""The link's impairment, changed while frames pass (the control method "impair")."""
+
+from skbus.impair import Impairment
+from skbus.net import MSEC
+from skbus.testing.nicrig import NicRig, data, datagram, out_datagram, out_segment
+
+
+def test_a_good_link_becomes_bad_and_good_again() -> None:
+    rig = NicRig()
+    rig.core.set_impair(Impairment(loss=1.0), Impairment(loss=1.0))
+    assert rig.receive(datagram(b"x")) == []
+    assert rig.xmit(out_datagram(rig, b"x")) == []
+    assert rig.drops() == {"SKBUS_IMPAIRED": 2}
+    rig.core.set_impair(Impairment(), Impairment())
+    rig.core.idle()
+    assert (rig.net.netem_rx, rig.net.netem_tx) == (None, None)
+    assert len(rig.receive(datagram(b"x"))) == 1
+    # as a whole again, and not as the frames that an impaired link would make of it
+    assert len(rig.xmit(out_segment(rig, data(5000), mss=1000))) == 1
+    assert rig.conserved()
+
+
+def test_frames_on_the_link_keep_their_time() -> None:
+    rig = NicRig(impair_tx=Impairment(delay=20 * MSEC))
+    assert rig.xmit(out_datagram(rig, b"old")) == []
+    rig.core.set_impair(Impairment(), Impairment())
+    rig.core.idle()
+    assert "impair_tx" in rig.core.status()
+    assert len(rig.xmit(out_datagram(rig, b"new"))) == 1
+    assert rig.core.held() == 1
+    rig.advance(21 * MSEC)
+    assert [f[-3:] for f in rig.sent()] == [b"old"]
+    assert "impair_tx" not in rig.core.status()
+    assert rig.conserved()
