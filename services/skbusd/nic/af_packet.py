@@ -236,6 +236,16 @@ class AfPacketDevice:
             return e.errno or errno.EIO
         return 0
 
+    def trouble(self) -> str:
+        """What will make this device lose frames, as a sentence with its remedy; "" if nothing."""
+        have = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        if have >= BUFFER:
+            return ""
+        return (
+            f"the packet socket's receive buffer is only {have} bytes, which bursts will overrun: "
+            f"set net.core.rmem_max to {BUFFER}, or allow CAP_NET_ADMIN"
+        )
+
     def missed(self) -> int:
         """PACKET_STATISTICS: reading it sets it back to zero."""
         try:
@@ -251,26 +261,24 @@ class AfPacketDevice:
         self.link.close()
 
 
-def conflicts(name: str, dev_addr: bytes, *, take_over: bool) -> str:
-    """What in this namespace would disturb us, as a sentence with its remedy; "" if nothing."""
+def conflicts(name: str, dev_addr: bytes) -> str:
+    """What of this namespace's kernel disturbs a stack with the MAC `dev_addr` on interface
+    `name`, as a sentence with its remedy; "" if nothing does."""
     link = Link(name)
-    try:
-        same = not dev_addr or dev_addr == link.dev_addr
-    finally:
-        link.close()
-    if not same and not take_over:
+    link.close()
+    if dev_addr != link.dev_addr:
         return ""
-    for knob in (f"/proc/sys/net/ipv4/conf/{name}/forwarding", "/proc/sys/net/ipv4/ip_forward"):
-        try:
-            on = Path(knob).read_text().strip() == "1"
-        except OSError:
-            continue
-        if on:
-            return (
-                f"{knob} is 1: this kernel will forward packets for our address, as it has our "
-                f"MAC; set it to 0, or give the device a MAC of its own"
-            )
-    return ""
+    knob = f"/proc/sys/net/ipv4/conf/{name}/forwarding"
+    try:
+        on = Path(knob).read_text().strip() == "1"
+    except OSError:
+        return ""
+    if not on:
+        return ""
+    return (
+        f"{knob} is 1, and our MAC is the interface's: the kernel will forward our packets, or "
+        "answer them with redirects; set it to 0, or give the device a MAC of its own"
+    )
 
 
 def _kernel() -> tuple[int, int]:

@@ -27,7 +27,7 @@ from skbus.checksum import csum_from32to16, csum_tcpudp_nofold
 from skbus.headers import ethernet, ipv4, tcp
 from skbus.pool import Allocator, Pool
 from skbus.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, Frag, SkBuff
-from skbusd.nic.af_packet import AfPacketDevice, open_socket
+from skbusd.nic.af_packet import AfPacketDevice, conflicts, open_socket
 from skbusd.nic.core import NicCore
 from skbusd.nic.link import Link
 from skbusd.nic.netdev import KernelDevice, NicConfig, NicNet
@@ -354,12 +354,35 @@ def run_vlan(*options: str) -> dict[str, Any]:
     return {"seen": seen, **host.summary()}
 
 
+def run_conflicts() -> dict[str, Any]:
+    """Does the driver say what will go wrong?"""
+    veth()
+    host = Host(AfPacketDevice("ours", dev_addr=OUR_MAC))
+    mac = mac_of("ours")
+    knob = Path("/proc/sys/net/ipv4/conf/ours/forwarding")
+    knob.write_text("0\n")
+    quiet = [conflicts("ours", mac)]
+    knob.write_text("1\n")
+    quiet.append(conflicts("ours", OUR_MAC))
+    device = host.device
+    assert isinstance(device, AfPacketDevice)
+    quiet.append(device.trouble())
+    device.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return {
+        "quiet": quiet,
+        "forwarding": conflicts("ours", mac),
+        "buffer": device.trouble(),
+        **host.summary(),
+    }
+
+
 PROGRAMS: dict[str, Callable[..., dict[str, Any]]] = {
     "veth": run_veth,
     "tap": run_tap,
     "link": run_link,
     "flood": run_flood,
     "vlan": run_vlan,
+    "conflicts": run_conflicts,
 }
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ def test_a_good_link_becomes_bad_and_good_again() -> None:
     assert rig.drops() == {"SKBUS_IMPAIRED": 2}
     rig.core.set_impair(Impairment(), Impairment())
     rig.core.idle()
-    assert (rig.net.netem_rx, rig.net.netem_tx) == (None, None)
+    assert [rig.net.netem_rx, rig.net.netem_tx] == [None, None]
     assert len(rig.receive(datagram(b"x"))) == 1
     # as a whole again, and not as the frames that an impaired link would make of it
     assert len(rig.xmit(out_segment(rig, data(5000), mss=1000))) == 1

@@ -102,6 +102,14 @@ def test_tagged_frames_are_filtered_or_told_by_auxdata() -> None:
     assert result["drops"]["SKB_DROP_REASON_OTHERHOST"] == 1
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="sysctls of a namespace need root")
+def test_what_will_go_wrong_is_said_with_its_remedy() -> None:
+    result = run("conflicts")
+    assert result["quiet"] == ["", "", ""]
+    assert "/conf/ours/forwarding is 1" in result["forwarding"]
+    assert "net.core.rmem_max" in result["buffer"]
+
+
 @pytest.mark.skipif(not os.access("/dev/net/tun", os.W_OK), reason="no access to /dev/net/tun")
 def test_tap() -> None:
     result = run("tap")
