@@ -147,47 +147,64 @@ def _from_us(run: RunDir, stack: ExitStack) -> None:
 Event = dict[str, Any]
 
 _RECEIVE: Final = ("napi_gro_receive", "sk_data_ready")
-_SEND: Final = ("tcp_transmit_skb", "dev_hard_start_xmit")
 
 
-def journeys(events: Sequence[Event]) -> tuple[list[Event], list[Event]]:
-    """The first packet whose payload went from nic up to the socket layer, and the first one
-    after it that came from tcp with payload and left through nic: a request and its answer."""
+def story(events: Sequence[Event]) -> list[Event]:
+    """One request and its answer: all that happened to the first packet whose payload went from
+    nic up to the socket layer, to the packet with payload that its socket then sent, and, between
+    the two, in its socket. Empty if there is no such pair."""
     by_skb: dict[str, list[Event]] = {}
     for event in events:
         if "skb" in event:
             by_skb.setdefault(event["skb"], []).append(event)
-
-    def first(functions: tuple[str, str], after: float, payload: bool) -> list[Event]:
-        for journey in by_skb.values():
-            names = {e["event"] for e in journey}
-            if journey[0]["time"] < after or not names.issuperset(functions):
-                continue
-            if payload and not any(
-                e["event"] == functions[0] and int(e.get("len", 0)) > 0 for e in journey
+    for request in by_skb.values():
+        if not {e["event"] for e in request}.issuperset(_RECEIVE):
+            continue
+        sk = next((e["sk"] for e in request if "sk" in e), None)
+        for answer in by_skb.values():
+            first = answer[0]
+            if (
+                first["event"] == "tcp_transmit_skb"
+                and first["time"] >= request[-1]["time"]
+                and first.get("sk") == sk
+                and int(first.get("len", 0)) > 0
+                and answer[-1]["event"] == "dev_hard_start_xmit"
             ):
-                continue
-            return journey
-        return []
+                return _between(events, request, answer, sk)
+    return []
 
-    request = first(_RECEIVE, 0.0, payload=False)
-    answer = first(_SEND, request[0]["time"], payload=True) if request else []
-    return request, answer
+
+def _between(
+    events: Sequence[Event], request: list[Event], answer: list[Event], sk: object
+) -> list[Event]:
+    start, end = request[0]["time"], answer[0]["time"]
+    packets = {request[0]["skb"], answer[0]["skb"]}
+    # What the application sent is an skb of its own from the socket layer to tcp.
+    packets |= {
+        e["skb"]
+        for e in events
+        if e["event"] == "tcp_sendmsg" and e.get("sk") == sk and start <= e["time"] <= end
+    }
+
+    def belongs(event: Event) -> bool:
+        if event.get("skb") in packets:
+            return True
+        if "skb" in event or not start <= event["time"] <= end:
+            return False  # another packet: an acknowledgement, say
+        return event.get("sk") == sk or str(event["event"]).startswith("sock_")
+
+    return [e for e in events if belongs(e)]
 
 
 def _path(run: RunDir) -> None:
     from skbus.cli.logs import merged
 
-    events = list(merged(run))
-    request, answer = journeys(events)
-    if not request or not answer:
+    told = story(list(merged(run)))
+    if not told:
         raise DemoError(f"the logs in {run.log_dir} do not show a request and its answer")
-    origin = request[0]["time"]
-    say("\nThe request's way up, and its answer's way down, from the logs of the processes:\n")
-    say(f"$ skbus logs --skb {request[0]['skb']}")
-    _print(request, origin)
-    say(f"\n$ skbus logs --skb {answer[0]['skb']}")
-    _print(answer, origin)
+    say("\nThe request's way up and its answer's way down, from the logs of the five processes;")
+    say("`skbus logs --skb ID` shows one packet's part of it.\n")
+    _print(told)
 
 
 _WIDTH: Final = 118
@@ -196,14 +213,18 @@ _HIDDEN: Final = frozenset(
 )
 
 
-def _print(journey: Sequence[Event], origin: float) -> None:
-    process = None
+def _print(journey: Sequence[Event]) -> None:
+    origin = journey[0]["time"]
+    process = skb = None
     for event in journey:
         shown = event["process"] if event["process"] != process else ""
         process = event["process"]
         details = " ".join(f"{k}={v}" for k, v in event.items() if k not in _HIDDEN)
         if "flow" in event:
             details = f"{event['flow']} {details}"
+        if event.get("skb") not in (None, skb):
+            skb = event["skb"]
+            details += f" skb={skb}"
         line = f"  {(event['time'] - origin) * 1e6:>8.0f} us  {shown:<9} {event['event']:<24} "
         say((line + details)[:_WIDTH].rstrip())
 
