@@ -42,7 +42,7 @@ from skbus.skbuff import (
     PACKET_HOST,
     SkBuff,
 )
-from skbusd.ip import ip_output, ping, route
+from skbusd.ip import ip_options, ip_output, ping, route
 from skbusd.ip.netns import (
     IPPROTO_ICMP,
     RTN_BROADCAST,
@@ -59,7 +59,6 @@ _PREC_INTERNETCONTROL: Final = 0xC0
 _XRLIM_BURST_FACTOR: Final = 6
 _PEERS: Final = 4096
 """Most hosts whose rate of errors is remembered."""
-_DAY_MS: Final = 24 * 3600 * 1000
 
 _PLATEAU: Final = (32000, 17914, 8166, 4352, 2002, 1492, 576, 296, 216, 128, 68)
 """RFC 1191 7.1, for routers that do not tell the next hop's MTU (`mtu_plateau`)."""
@@ -203,16 +202,16 @@ def icmp_send(net: IpNet, skb: SkBuff, type_: int, code: int, info: int) -> None
             pass  # the header says what matters
     message = icmphdr.build_message(type_, code, info, quote[:room])
     tos = iph.tos & 0x1E | _PREC_INTERNETCONTROL
-    _icmp_push(net, net.alloc_skb(message), type_, rt, tos)
+    _icmp_push(net, net.alloc_skb(message), type_, rt, tos, b"")
 
 
-def _icmp_push(net: IpNet, skb: SkBuff, type_: int, rt: Rtable, tos: int) -> None:
+def _icmp_push(net: IpNet, skb: SkBuff, type_: int, rt: Rtable, tos: int, options: bytes) -> None:
     """`icmp_push_reply`: count a message and send it."""
     net.mib["IcmpOutMsgs"] += 1
     name = _OUT_COUNTERS.get(type_)
     if name is not None:
         net.mib[name] += 1
-    cb = XmitCb(rt.rt_saddr, rt.rt_daddr, IPPROTO_ICMP, tos, 0, False, 0, b"")
+    cb = XmitCb(rt.rt_saddr, rt.rt_daddr, IPPROTO_ICMP, tos, 0, False, 0, options)
     ip_output.ip_build_and_send_pkt(net, skb, rt, cb)
 
 
@@ -270,7 +269,8 @@ def _icmp_drop(net: IpNet, skb: SkBuff, reason: str) -> None:
 def icmp_reply(net: IpNet, skb: SkBuff, iph: IpHdr, type_: int) -> None:
     """Send skb back to where it came from; it has its new ICMP header at `data`.
 
-    RFC 1122 3.2.2.6: from the address that was asked, unless that was a broadcast.
+    RFC 1122 3.2.2.6: from the address that was asked, unless that was a broadcast, and with its
+    record route and timestamp options.
     """
     ours = route.inet_addr_type(net, iph.daddr) == RTN_LOCAL
     rt = route.ip_route_output(net, iph.saddr, iph.daddr if ours else b"", 0)
@@ -281,7 +281,13 @@ def icmp_reply(net: IpNet, skb: SkBuff, iph: IpHdr, type_: int) -> None:
     skb.ip_summed = CHECKSUM_NONE
     skb.csum_start = -1
     skb.pkt_type = PACKET_HOST
-    _icmp_push(net, skb, type_, rt, iph.tos)
+    options = b""
+    if iph.options:
+        try:
+            options = ip_options.ip_options_echo(net, iph.options, rt.rt_saddr)
+        except HeaderError:
+            pass  # they were good when they came in; a reply without them does no harm
+    _icmp_push(net, skb, type_, rt, iph.tos, options)
 
 
 def icmp_echo(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
@@ -301,15 +307,14 @@ def icmp_echo(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 def icmp_timestamp(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
     """What time is it? In ms since midnight UTC (RFC 792, RFC 1122 3.2.2.8).
 
-    Differs from Linux: a stack has its own clock, so the high-order bit says that it may not be
-    UTC, as RFC 792 provides.
+    Differs from Linux: it is said not to be UTC.
     """
     if not pskb_may_pull(net, skb, ICMP_HLEN + 12):
         _icmp_drop(net, skb, "PKT_TOO_SMALL")
         return
     at = skb.data + ICMP_HLEN
     originate = skb.head[at : at + 4]
-    ours = struct.pack("!I", net.now // MSEC % _DAY_MS | 0x80000000)
+    ours = struct.pack("!I", ip_options.inet_current_timestamp(net))
     payload = originate + ours + ours
     reply = net.alloc_skb(icmphdr.build_message(ICMP_TIMESTAMPREPLY, 0, hdr.rest, payload))
     net.consume_skb(skb)

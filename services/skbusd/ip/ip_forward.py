@@ -4,14 +4,14 @@
 `ip_route_input` chose it for packets that are not ours, where `net.ipv4.ip_forward` is set.
 RFC 1812 5.3; RFC 1624 for the checksum; RFC 1191 4.
 
-Differs from Linux: no redirects are sent, and record-route and timestamp options are passed on
-as they are.
+Differs from Linux: no redirects are sent.
 """
 
 from errno import EACCES, EHOSTUNREACH, ENETUNREACH
 from typing import Final
 
 from skbus.checksum import csum_replace2
+from skbus.headers import HeaderError
 from skbus.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_EXC_TTL,
@@ -21,9 +21,9 @@ from skbus.headers.icmp import (
     ICMP_PKT_FILTERED,
     ICMP_TIME_EXCEEDED,
 )
-from skbus.headers.ipv4 import IP_DF, IpHdr
+from skbus.headers.ipv4 import IP_DF, IpHdr, build, parse, parse_options
 from skbus.skbuff import PACKET_HOST, SkBuff
-from skbusd.ip import icmp, ip_output
+from skbusd.ip import icmp, ip_options, ip_output
 from skbusd.ip.netns import IpNet, Rtable
 
 _CODES: Final = {
@@ -62,6 +62,31 @@ def ip_decrease_ttl(skb: SkBuff, iph: IpHdr) -> IpHdr:
     return iph._replace(ttl=iph.ttl - 1, check=check)
 
 
+def ip_forward_options(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """Put our address and time into record route and timestamp (RFC 1812 5.3.13.5, 5.3.13.6)."""
+    at = skb.network_header
+    try:
+        iph = parse(skb.head, at)
+        parsed = parse_options(iph.options)
+    except HeaderError:
+        return  # checked on the way in
+    options = ip_options.ip_options_fill(net, iph.options, parsed, rt.rt_saddr)
+    if options == iph.options:
+        return
+    header = build(
+        iph.saddr,
+        iph.daddr,
+        iph.protocol,
+        iph.tot_len,
+        id=iph.id,
+        frag_off=iph.frag_off,
+        ttl=iph.ttl,
+        tos=iph.tos,
+        options=options,
+    )
+    skb.head = skb.head[:at] + header + skb.head[at + iph.ihl :]
+
+
 def ip_forward(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
     """Pass a packet on: TTL, size, and then the same way out as our own."""
     if net.tracing:
@@ -80,6 +105,8 @@ def ip_forward(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
         net.kfree_skb(skb, "PKT_TOO_BIG")
         return
     ip_decrease_ttl(skb, iph)
+    if iph.options:
+        ip_forward_options(net, skb, rt)
     ip_forward_finish(net, skb, rt)
 
 

@@ -63,6 +63,24 @@ def test_echo_with_its_data_in_the_pool(host: IpHost) -> None:
     assert host.net.skb_bytes(out)[34:] == icmp.build_message(0, 0, 5, b"d" * 1000)
 
 
+def test_echo_with_a_recorded_route(host: IpHost) -> None:
+    host.learn()
+    rr = b"\x07\x0f\x08" + GW + bytes(8) + b"\0"
+    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1, options=rr))
+    ((iph, message),) = host.packets()
+    assert iph.options == b"\x07\x0f\x10" + GW + US + US + b"\0"
+    assert icmp.parse(message).type == icmp.ICMP_ECHOREPLY
+    stamps = b"\x44\x0c\x05\x00" + bytes(8)
+    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1, options=stamps))
+    ((iph, _),) = host.packets()
+    assert iph.options[:4] == b"\x44\x0c\x0d\x00"
+    assert iph.options[4:8] == iph.options[8:12] != bytes(4)
+    prespec = b"\x44\x0c\x05\x03" + FAR + bytes(4)
+    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1, options=prespec))
+    ((iph, _),) = host.packets()
+    assert iph.options == prespec
+
+
 def test_a_bad_checksum(host: IpHost) -> None:
     host.learn()
     host.rcv("ip_rcv", ip_skb(ECHO[:-1] + b"!", PEER, US, 1))

@@ -443,3 +443,16 @@ def test_forwarding_is_switched_while_running(make_host: MakeHost) -> None:
     host.core.idle()
     host.rcv("ip_rcv", ip_skb(bytes(8), PEER, PEER2, 17))
     assert len(host.packets("eth1")) == 1
+
+
+def test_a_router_writes_itself_into_the_options(router: IpHost) -> None:
+    options = b"\x07\x07\x04\0\0\0\0\x44\x0c\x05\x01" + bytes(8) + b"\0"
+    router.rcv("ip_rcv", ip_skb(bytes(8), PEER, PEER2, 17, options=options))
+    ((iph, _),) = router.packets("eth1")
+    assert iph.options[:7] == b"\x07\x07\x08" + US2
+    assert iph.options[7:15] == b"\x44\x0c\x0d\x01" + US2
+    assert int.from_bytes(iph.options[15:19], "big") == 1_000_000 | 0x80000000
+    router.rcv("ip_rcv", ip_skb(bytes(8), PEER, PEER2, 17, options=iph.options))
+    ((full, _),) = router.packets("eth1")
+    assert full.options[:7] == iph.options[:7]
+    assert full.options[10] == 0x11  # one more that did not fit

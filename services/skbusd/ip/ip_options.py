@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Options that hosts and routers write into: record route and timestamp (`net/ipv4/ip_options.c`).
+
+`icmp_echo` sends them back, `ip_forward` adds itself. Their form was checked by `parse_options`.
+RFC 791 3.1; RFC 1122 3.2.2.6.
+
+Differs from Linux: other options are neither echoed nor changed; source routes were refused.
+"""
+
+from typing import Final
+
+from skbus.headers.ipv4 import (
+    IPOPT_TS_PRESPEC,
+    IPOPT_TS_TSANDADDR,
+    IPOPT_TS_TSONLY,
+    IpOptions,
+    parse_options,
+)
+from skbus.net import MSEC
+from skbusd.ip.netns import IpNet
+
+_DAY_MS: Final = 24 * 3600 * 1000
+_NOT_UTC: Final = 0x80000000
+
+
+def inet_current_timestamp(net: IpNet) -> int:
+    """ms since midnight; the high-order bit says that it may not be UTC, as RFC 792 provides,
+    because a stack has a clock of its own."""
+    return net.now // MSEC % _DAY_MS | _NOT_UTC
+
+
+def _fill_rr(out: bytearray, offset: int, addr: bytes) -> None:
+    pointer = out[offset + 2]
+    if pointer + 3 <= out[offset + 1]:
+        out[offset + pointer - 1 : offset + pointer + 3] = addr
+        out[offset + 2] = pointer + 4
+
+
+def _fill_ts(net: IpNet, out: bytearray, offset: int, addr: bytes) -> None:
+    length, pointer, flags = out[offset + 1], out[offset + 2], out[offset + 3]
+    flag = flags & 0xF
+    at = offset + pointer - 1
+    size = 4 if flag == IPOPT_TS_TSONLY else 8
+    if pointer + size - 1 > length:
+        if flag != IPOPT_TS_PRESPEC and flags >> 4 < 15:
+            out[offset + 3] = flags + 0x10  # one more that did not fit
+        return
+    if flag == IPOPT_TS_PRESPEC and bytes(out[at : at + 4]) not in net.local_addrs:
+        return
+    if flag == IPOPT_TS_TSANDADDR:
+        out[at : at + 4] = addr
+    out[at + size - 4 : at + size] = inet_current_timestamp(net).to_bytes(4, "big")
+    out[offset + 2] = pointer + size
+
+
+def ip_options_fill(net: IpNet, options: bytes, parsed: IpOptions, addr: bytes) -> bytes:
+    """The options, with our address and time written into their next free place."""
+    if parsed.rr is None and parsed.ts is None:
+        return options
+    out = bytearray(options)
+    if parsed.rr is not None:
+        _fill_rr(out, parsed.rr.offset, addr)
+    if parsed.ts is not None:
+        _fill_ts(net, out, parsed.ts.offset, addr)
+    return bytes(out)
+
+
+def ip_options_echo(net: IpNet, options: bytes, addr: bytes) -> bytes:
+    """The options of a reply: record route and timestamp, in which we stand as the one who
+    received, and as the one who sends. HeaderError as `parse_options`."""
+    for _ in range(2):
+        options = ip_options_fill(net, options, parse_options(options), addr)
+    parsed = parse_options(options)
+    return b"".join([opt.data for opt in (parsed.rr, parsed.ts) if opt is not None])
