@@ -80,6 +80,8 @@ def tcp_transmit_skb(
     """
     window = tcp_select_window(net, tp)
     urg_ptr = 0
+    if dlen > mss > 0:
+        flags |= PSH  # so that the receiver's GRO does not wait for more
     if tp.urg_mode:
         ahead = (tp.snd_up - seq) & MASK
         if 0 < ahead < HALF:
