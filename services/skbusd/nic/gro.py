@@ -75,7 +75,7 @@ class GroFlow:
         self.count = skb.gso_segs or 1
 
 
-def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: "list[SkBuff]") -> None:
+def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     """Hold the skb, join it to the one that is held, or append it to `deliver`."""
     if net.tracing:
         net.trace("napi_gro_receive", skb, len=skb.len, gso_size=skb.gso_size)
@@ -98,6 +98,12 @@ def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: "list[SkBuff]") -> None:
     ):
         deliver.append(skb)
         return
+    tcp4_gro_receive(net, skb, deliver)
+
+
+def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
+    """A TCP segment for us, without IP options: join it, hold it, or let it go."""
+    head = skb.head
     key = head[26:38]
     flow = net.gro_hash.get(key)
     _, _, seq, ack, word, window, _ = _TCP.unpack_from(head, 34)
