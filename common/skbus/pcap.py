@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Captures in pcapng, for Wireshark and tshark (the python-pcapng library writes them)."""
 
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,7 +30,10 @@ class PcapWriter:
             )
             self._interfaces[name] = len(self._interfaces)
         self._section = section
-        self._writer: Any = FileWriter(self._stream, section)
+        with warnings.catch_warnings():
+            # python-pcapng warns of its own table's missing type of if_tsresol
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._writer: Any = FileWriter(self._stream, section)
 
     def write(self, interface: str, now: int, frame: bytes) -> None:
         """One Ethernet frame at `now` (ns). KeyError for an unknown interface."""
