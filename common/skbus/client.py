@@ -14,6 +14,7 @@ reply awaited: either it was in time, and nothing happened; or the result has co
 is handed over, so that no byte and no connection is ever lost.
 """
 
+import atexit
 import contextlib
 import errno
 import os
@@ -482,4 +483,10 @@ def _after_fork_in_child() -> None:
     _clients.clear()
 
 
+def _at_exit() -> None:
+    for client in _clients.values():
+        client.life.close()
+
+
 os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

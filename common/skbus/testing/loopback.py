@@ -76,6 +76,7 @@ class Loopback:
         self._ports: dict[tuple[str, int], list[_Conn]] = {}
         self._next_port = 40000
         self._next_child = 1 << 32
+        self._idle_passes = 0
         self._wake = select.epoll()
         self._stop = threading.Event()
         self.failure: BaseException | None = None
@@ -96,6 +97,12 @@ class Loopback:
             self._stop.set()
             self._thread.join()
 
+    def settle(self) -> None:
+        """Return when the socket layer has had nothing to do for a moment."""
+        idle = self._idle_passes
+        while self._idle_passes < idle + 3 and not self._stop.is_set():
+            self._stop.wait(0.005)
+
     # ---- the loop ------------------------------------------------------------------------
 
     def _loop(self) -> None:
@@ -107,7 +114,8 @@ class Loopback:
                 self._wake.register(fd, select.EPOLLIN)
             while not self._stop.is_set():
                 if not self._pass():
-                    self._wake.poll(0.02)
+                    self._idle_passes += 1
+                    self._wake.poll(0.01)
         except BaseException as e:  # noqa: BLE001 - shown by __exit__
             self.failure = e
         finally:

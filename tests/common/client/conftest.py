@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""A running socket layer over imagined transports, for clients of all kinds."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from skbus import client
+from skbus.rundir import RunDir
+from skbus.testing.loopback import Loopback
+
+
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    """SKBUS_DIR names it; afterwards nothing may be left in it."""
+    with tempfile.TemporaryDirectory(prefix="skb", dir="/dev/shm") as path:
+        monkeypatch.setenv("SKBUS_DIR", os.path.join(path, "r"))
+        run = RunDir()
+        with Loopback(run) as stack:
+            yield stack
+            mine = client._clients.pop(run.path, None)
+            if mine is not None:
+                stack.settle()
+                net = stack.net
+                left = {fd: s.sk for c in net.clients.values() for fd, s in c.fdt.items()}
+                assert not left
+                assert not net.socks
+                assert stack.core.held() == 0
+                assert stack.nic.in_use() == 0
+                assert net.alloc is not None
+                assert net.alloc.in_use() == 0
+                mine.close()
