@@ -217,18 +217,39 @@ class Lab(Cable):
         """Anonymous resident memory of each layer, KiB."""
         return {name: rss(pid) for name, pid in self.layers.items()}
 
-    def alive(self) -> bool:
-        """Whether every process that came up is the one that is there now."""
+    def _status(self) -> dict[str, Any]:
         done = subprocess.run(
             [SKBUS, "lab", "status", "--name", self.name],
             capture_output=True,
             text=True,
             check=False,
         )
-        if done.returncode:
-            return False
-        now = json.loads(done.stdout)["pids"]
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def alive(self) -> bool:
+        """Whether every process that came up is the one that is there now."""
+        now = self._status()["pids"]
         return all(now[k] == v for k, v in self.layers.items())
+
+    def check(self) -> None:
+        """After a test: nobody has died (the supervisor starts who dies anew, so that the test
+        itself may not have noticed), and every process accounts for its skbs."""
+        self.ends.close()
+        if not self.alive():
+            told = "".join(
+                f"\n{path.name}:\n{path.read_text(errors='replace')[-3000:]}"
+                for path in sorted(self.run.log_dir.glob("*.err"))
+                if path.stat().st_size
+            )
+            now = self._status()
+            self.layers = {k: v for k, v in now["pids"].items() if k in self.layers and v}
+            pytest.fail(f"a process of the stack has died: {told}")
+        for name in self.layers:
+            told = self.layer_status(name)["conservation"]
+            come = told["born"] + told["received"]
+            gone = told["sent"] + told["consumed"] + told["dropped"] + told["held"]
+            assert come == gone, f"{name} does not account for every skb: {told}"
 
 
 class Reference(Cable):
@@ -376,14 +397,14 @@ def reference_cable() -> Iterator[Reference]:
 def lab(clean_lab: Lab) -> Iterator[Lab]:
     """The clean lab, with this test's ends and servers gone after it."""
     yield clean_lab
-    clean_lab.ends.close()
+    clean_lab.check()
 
 
 @pytest.fixture
 def plain(plain_lab: Lab) -> Iterator[Lab]:
     """The lab without offload, likewise."""
     yield plain_lab
-    plain_lab.ends.close()
+    plain_lab.check()
 
 
 @pytest.fixture
@@ -400,7 +421,7 @@ def any_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Our stack on the clean cable, and on the rough one."""
     lab: Lab = request.getfixturevalue(f"{request.param}_lab")
     yield lab
-    lab.ends.close()
+    lab.check()
 
 
 @pytest.fixture(params=["skbus", "linux"])

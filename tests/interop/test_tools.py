@@ -20,15 +20,15 @@ Need = Callable[..., None]
 def test_curl_fetches_from_our_server(lab: Lab, port: int, need: Need) -> None:
     need("curl")
     lab.serve("http", port)
-    done = lab.tool(
-        "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code} %{size_download} %{num_connects}",
-        f"http://{lab.address}:{port}/", f"http://{lab.address}:{port}/",
-    )  # fmt: skip
+    url = f"http://{lab.address}:{port}/"
+    told = "%{http_code} %{size_download} %{num_connects}\\n"
+    null = ["-o", "/dev/null"]
+    done = lab.tool("curl", "-sS", "-w", told, *null, url, *null, url)
     assert done.returncode == 0, done.stderr
-    code, size, connects, *_ = done.stdout.split()
-    assert code == "200"
-    assert int(size) > 0
-    assert connects == "1"
+    first, second = (line.split() for line in done.stdout.splitlines())
+    assert (first[0], first[2]) == ("200", "1")
+    assert int(first[1]) > 0
+    assert second == ["200", first[1], "0"], "the second request takes the same connection"
 
 
 @pytest.mark.slow
