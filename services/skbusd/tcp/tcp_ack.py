@@ -61,7 +61,12 @@ from skbusd.tcp.tcp_rate import tcp_rate_gen, tcp_rate_skb_delivered
 from skbusd.tcp.tcp_recovery import tcp_min_rtt, tcp_rack_advance, tcp_rack_update_reo_wnd
 from skbusd.tcp.tcp_retransmit import tcp_xmit_retransmit_queue
 from skbusd.tcp.tcp_sack import Block, SackState, tcp_sacktag_write_queue
-from skbusd.tcp.tcp_window import tcp_current_mss, tcp_sync_mss, tcp_wnd_end
+from skbusd.tcp.tcp_window import (
+    tcp_current_mss,
+    tcp_sync_mss,
+    tcp_update_pacing_rate,
+    tcp_wnd_end,
+)
 
 ACK_OLD = 1
 """tcp_ack: the ACK is older than what we have; the segment may still carry data."""
@@ -348,7 +353,8 @@ def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_oow_rate_limited(net: TcpNet, tp: TcpSock, name: str) -> bool:
-    """Answers to what is out of window go once in `net.ipv4.tcp_invalid_ratelimit` ms."""
+    """Answers to what is out of window go once in `net.ipv4.tcp_invalid_ratelimit` ms; segments
+    with data, which no loop of ACKs is made of, are not asked for it."""
     if tp.last_oow_ack_time:
         elapsed = net.now - tp.last_oow_ack_time
         if 0 <= elapsed < net.sysctl["net.ipv4.tcp_invalid_ratelimit"] * 1_000_000:
@@ -376,6 +382,7 @@ def tcp_cong_control(
             ca.cong_avoid(net, tp, ack, acked_sacked)
     elif flag & FLAG_DATA_ACKED:
         ca.cong_avoid(net, tp, ack, acked_sacked)
+    tcp_update_pacing_rate(net, tp)
 
 
 def tcp_xmit_recovery(net: TcpNet, tp: TcpSock, rexmit: int) -> None:

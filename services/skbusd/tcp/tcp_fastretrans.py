@@ -191,7 +191,6 @@ def tcp_enter_loss(net: TcpNet, tp: TcpSock) -> None:
         elif tp.sack_ok and seg is not head and tp.rack_rtt_us > now - seg.mstamp:
             continue
         tcp_mark_skb_lost(net, tp, seg)
-        tp.tsorted.pop(seg, None)
     if (
         tp.ca_state <= TCP_CA_DISORDER
         or ((tp.high_seq - tp.snd_una - 1) & MASK) >= HALF
@@ -236,8 +235,13 @@ def tcp_may_undo(tp: TcpSock) -> bool:
 def tcp_undo_cwnd_reduction(net: TcpNet, tp: TcpSock, unmark_loss: bool) -> None:
     """cwnd and ssthresh are again what they were."""
     if unmark_loss:
-        for seg in tp.rtx_queue:
-            seg.sacked &= ~LOST
+        for seg in reversed(tp.rtx_queue):
+            if seg.sacked & LOST:
+                seg.sacked &= ~LOST
+                if seg not in tp.tsorted:
+                    # RACK had done with it; it may yet be lost
+                    tp.tsorted[seg] = None
+                    tp.tsorted.move_to_end(seg, last=False)
         tp.lost_out = 0
     if tp.prior_ssthresh:
         tp.snd_cwnd = net.cong[tp.ca_name].undo_cwnd(net, tp)

@@ -191,7 +191,7 @@ def tcp_validate_incoming(
         if flags & SYN:
             return _syn_challenge(net, tp, skb)
         net.mib["TcpExtPAWSEstab"] += 1
-        if not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
+        if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
             tcp_send_dupack(net, tp, seq, end_seq)
         net.kfree_skb(skb, "TCP_RFC7323_PAWS", sk=tp.sk)
         return False
@@ -200,7 +200,7 @@ def tcp_validate_incoming(
         if not flags & RST:
             if flags & SYN:
                 return _syn_challenge(net, tp, skb)
-            if not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
+            if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
                 tcp_send_dupack(net, tp, seq, end_seq)
         elif _reset_check(tp, seq):
             tcp_reset(net, tp)

@@ -29,7 +29,7 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSock
 from skbusd.tcp.tcp_ack import tcp_rtt_estimator, tcp_set_rto, tcp_update_rtt_min
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_time_stamp, tcp_v4_send_ack
-from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss
+from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss, tcp_update_pacing_rate
 
 REQ_DROP = 0
 REQ_RESET = 1
@@ -247,6 +247,7 @@ def tcp_create_openreq_child(
         tcp_update_rtt_min(net, tp, rtt)
         tcp_rtt_estimator(net, tp, rtt)
         tcp_set_rto(net, tp)
+        tcp_update_pacing_rate(net, tp)
     if listener.accept_queue is not None:
         listener.accept_queue[tp.sk] = None
     net.mib["TcpPassiveOpens"] += 1

@@ -50,8 +50,8 @@ from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
     tcp_current_mss,
     tcp_select_window,
+    tcp_tso_segs,
     tcp_wnd_end,
-    tcp_xmit_size_goal,
 )
 
 _HDR: Final = struct.Struct("!HHIIHHHH")
@@ -364,8 +364,7 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
     queue = tp.write_queue
     sent = 0
     cwnd_limited = False
-    goal = tcp_xmit_size_goal(tp, mss)
-    max_segs = goal // mss
+    max_segs = tcp_tso_segs(net, tp, mss)
     now_us = net.now // 1000
     tracing = net.tracing
     while queue:

@@ -37,7 +37,7 @@ from skbusd.tcp.tcp_output import (
     tcp_write_xmit,
 )
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
-from skbusd.tcp.tcp_window import tcp_current_mss, tcp_wnd_end, tcp_xmit_size_goal
+from skbusd.tcp.tcp_window import tcp_current_mss, tcp_tso_segs, tcp_wnd_end
 
 
 def rtx_index(tp: TcpSock, seq: int) -> int:
@@ -158,7 +158,7 @@ def tcp_xmit_retransmit_queue(net: TcpNet, tp: TcpSock) -> None:
         return
     queue = tp.rtx_queue
     mss = tcp_current_mss(net, tp)
-    max_segs = tcp_xmit_size_goal(tp, mss) // mss
+    max_segs = tcp_tso_segs(net, tp, mss)
     index = rtx_index(tp, tp.retransmit_high)
     rearm = False
     name = "TcpExtTCPFastRetrans" if tp.ca_state != TCP_CA_LOSS else "TcpExtTCPSlowStartRetrans"

@@ -315,7 +315,6 @@ def tcp_simple_retransmit(net: TcpNet, tp: TcpSock) -> None:
     for seg in tp.rtx_queue:
         if min(seg.dlen(), seg.mss or seg.dlen()) > mss:
             tcp_mark_skb_lost(net, tp, seg)
-            tp.tsorted.pop(seg, None)
     if prior == tp.lost_out:
         return
     if not tp.sack_ok:

@@ -21,6 +21,12 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 
 IP_PMTUDISC_DONT: Final = 0
+TCP_PACING_SHIFT: Final = 10
+"""`sk_pacing_shift`: a super-segment is 2^-10 s at the pacing rate."""
+_PACING_RATIO: Final = {
+    "ss": "net.ipv4.tcp_pacing_ss_ratio",
+    "ca": "net.ipv4.tcp_pacing_ca_ratio",
+}
 
 
 def tcp_build_xmit_cb(tp: TcpSock) -> None:
@@ -83,6 +89,30 @@ def tcp_xmit_size_goal(tp: TcpSock, mss: int) -> int:
     if half and limit > half:
         limit = half
     return max(limit // mss, 1) * mss
+
+
+def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
+    """How many segments one skb takes (`tcp_tso_autosize`): as many as about a millisecond at
+    the pacing rate, more where the path is short, never below `net.ipv4.tcp_min_tso_segs`."""
+    limit = tcp_xmit_size_goal(tp, mss)
+    rate = tp.pacing_rate
+    if rate:
+        size = rate >> TCP_PACING_SHIFT
+        shift = tp.rtt_min[0][1] >> net.sysctl["net.ipv4.tcp_tso_rtt_log"] if tp.rtt_min else 32
+        if shift < 32:
+            size += (tp.gso_max_size or GSO_LEGACY_MAX_PAYLOAD) >> shift
+        if size < limit:
+            return max(size // mss, int(net.sysctl["net.ipv4.tcp_min_tso_segs"]))
+    return limit // mss
+
+
+def tcp_update_pacing_rate(net: TcpNet, tp: TcpSock) -> None:
+    """cwnd per round trip, and some more, so that cwnd can grow; B/s. Sizes super-segments."""
+    if not tp.srtt_us:
+        return
+    name = "ss" if tp.snd_cwnd < tp.snd_ssthresh >> 1 else "ca"
+    rate = tp.mss_cache * max(tp.snd_cwnd, tp.packets_out) * 80_000
+    tp.pacing_rate = rate * net.sysctl[_PACING_RATIO[name]] // tp.srtt_us
 
 
 def tcp_wnd_end(tp: TcpSock) -> int:
