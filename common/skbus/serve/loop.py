@@ -6,6 +6,7 @@ way, for servers that count microseconds: calls are submitted to a `skbus.client
 callbacks run when the replies are there. trio only waits, once for each batch.
 """
 
+import contextlib
 import errno
 import select
 from collections.abc import Callable
@@ -104,8 +105,8 @@ class Connection:
         """Close now."""
         if not self.closed:
             self.closed = True
-            self.loop.connections -= 1
             self.loop.mux.submit(_ignore, "close", self.fd)
+            self.loop.forget(self)
 
 
 def _ignore(err: int, result: Any, data: bytes) -> None:
@@ -121,7 +122,11 @@ class ServerLoop:
         self.client: Client = get_client()
         self.mux = Mux(self.client)
         self.listener = socket.create_server((host, port), backlog=_BACKLOG)
-        self.connections = 0
+        self.connections: set[Connection] = set()
+        self._accepts = 0
+        self._postponed = 0
+        self._failed = 0
+        self._stopping = False
         self._connection = connection
         self._epoll = select.epoll()
         self._epoll.register(self.mux.fileno(), select.EPOLLIN)
@@ -142,22 +147,61 @@ class ServerLoop:
             while True:
                 while self.mux.drain():
                     pass
+                if self._failed:
+                    raise os_error(self._failed, "the listener is gone")
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
                 if any(fd == life for fd, _ in self._epoll.poll(0)):
                     raise os_error(errno.ENETDOWN, "the socket layer has ended")
         finally:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Leave nothing open: the listener, those just accepted, and the others."""
+        self._stopping = True
+        try:
+            self.listener.close()
+            for connection in tuple(self.connections):
+                connection.closed = True
+                self._close_now(connection.fd)
+            for _ in range(100):
+                self.mux.drain()
+                if not self._accepts:
+                    break
+                self._epoll.poll(0.01)
+        finally:
             self._epoll.close()
             self.mux.close()
-            self.listener.close()
+
+    def _close_now(self, fd: int) -> None:
+        with contextlib.suppress(OSError):
+            self.client.call("close", fd)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has been closed."""
+        self.connections.discard(connection)
+        while self._postponed:
+            self._postponed -= 1
+            self._accept()
 
     def _accept(self) -> None:
+        self._accepts += 1
         self.mux.submit(self._accepted, "accept4", self.listener._fd, 0, -1)
 
     def _accepted(self, err: int, result: Any, _: bytes) -> None:
-        if err == errno.EBADF:
+        self._accepts -= 1
+        if self._stopping:
+            if not err:
+                self._close_now(result[0])
+            return
+        if err in (errno.EMFILE, errno.ENFILE) and self.connections:
+            self._postponed += 1  # until one of ours closes
+            return
+        if err in (errno.EBADF, errno.EINVAL, errno.ENETDOWN):
+            self._failed = err
             return
         self._accept()
         if err:
             return
-        self.connections += 1
-        self._connection(self, result[0]).start()
+        connection = self._connection(self, result[0])
+        self.connections.add(connection)
+        connection.start()
