@@ -22,8 +22,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -104,28 +104,29 @@ def up(run: RunDir, config_json: str, mtu: int | None = None) -> dict[str, Any]:
 
 def _start(run: RunDir, lock: int, mtu: int | None) -> dict[str, Any]:
     argv = [sys.executable, "-m", "skbus.lab", str(run.path), str(lock), str(mtu or 0)]
-    with open(run.log_dir / "lab.err", "ab") as err:
-        holder = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=err,
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
-    assert holder.stdout is not None
+    holder: subprocess.Popen[bytes] | None = None
     try:
-        line = _read_line(holder.stdout.fileno(), UP_TIME)
+        with open(run.log_dir / "lab.err", "ab") as err, _uninterrupted():
+            holder = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=err,
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
+        assert holder.stdout is not None
+        with holder.stdout as out:
+            line = _read_line(out.fileno(), UP_TIME)
     except BaseException:
-        holder.terminate()
-        try:
-            holder.wait(10)
-        except subprocess.TimeoutExpired:
-            holder.kill()
-            holder.wait()
+        if holder is not None:
+            holder.terminate()
+            try:
+                holder.wait(10)
+            except subprocess.TimeoutExpired:
+                holder.kill()
+                holder.wait()
         raise
-    finally:
-        holder.stdout.close()
     if not line:
         holder.kill()
         holder.wait()
@@ -137,6 +138,16 @@ def _start(run: RunDir, lock: int, mtu: int | None) -> dict[str, Any]:
         raise LabError(result["error"])
     holder.returncode = 0  # it lives on: no warning that we leave it behind
     return status(run)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until this is over: a holder that has been started must be known."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def _read_line(fd: int, seconds: float) -> bytes:
@@ -405,17 +416,33 @@ def hold(run: RunDir, mtu: int, say: Callable[[dict[str, Any]], None]) -> int:
         os.close(done_r)
         _peer(parent, go_r, done_w, mtu)
     os.close(done_w)
-    outside = os.open(f"/proc/{peer}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    unshare(CLONE_NEWNET)
-    inside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    os.write(go_w, b"g")
+    try:
+        outside = os.open(f"/proc/{peer}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        unshare(CLONE_NEWNET)
+        inside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        os.write(go_w, b"g")
+        return _run(run, peer, rootless, done_r, _Probe(outside, inside), say)
+    finally:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(peer, signal.SIGKILL)
+            os.waitpid(peer, 0)
 
+
+def _run(
+    run: RunDir,
+    peer: int,
+    rootless: bool,
+    cable: int,
+    probe: Callable[[], bool],
+    say: Callable[[dict[str, Any]], None],
+) -> int:
+    """In the stack's namespace: all layers, while the peer makes the cable."""
     from skbus.config import Config
     from skbus.supervise import SuperviseError, Supervisor, preload
 
     config = Config.read(run)
     preload()
-    if trouble := os.read(done_r, 4096).decode():
+    if trouble := os.read(cable, 4096).decode():
         raise LabError(trouble)
     from skbus import log
     from skbusd.cli import open_device, run_supervised
@@ -431,7 +458,7 @@ def hold(run: RunDir, mtu: int, say: Callable[[dict[str, Any]], None]) -> int:
             "lab": {
                 "name": run.path.name,
                 "rootless": rootless,
-                "namespaces": [_inode(peer), _inode(parent)],
+                "namespaces": [_inode(peer), _inode(os.getpid())],
             }
         },
         logger=log.configure("supervisor", config.log.level, path=run.log_file("supervisor")),
@@ -440,16 +467,18 @@ def hold(run: RunDir, mtu: int, say: Callable[[dict[str, Any]], None]) -> int:
         supervisor.start()
         supervisor.wait_ready()
         if "tcp" in config.layers:
-            supervisor.wait_until(
-                _Probe(outside, inside), _PROBE_TIME, f"no TCP answer from {ADDRESS}"
-            )
+            supervisor.wait_until(probe, _PROBE_TIME, f"no TCP answer from {ADDRESS}")
     except SuperviseError as e:
-        raise LabError(f"{e}\n  (logs: {run.log_dir}, which `down` removes)") from None
-    say({"up": True})
-    supervisor.supervise()
+        raise LabError(str(e)) from None
+    try:
+        say({"up": True})
+        supervisor.supervise()
+    except BrokenPipeError:
+        # `up` was killed: nobody knows of this lab, so nobody would end it
+        supervisor.stop()
+        run.remove()
+        return 1
     supervisor.stop()
-    os.kill(peer, signal.SIGKILL)
-    os.waitpid(peer, 0)
     return 0
 
 
@@ -495,6 +524,7 @@ def main(argv: Sequence[str]) -> int:
         os.dup2(null, 1)
         os.close(null)
 
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # `up` started us with signals blocked
     set_name("skbus holder")
     try:
         return hold(run, int(argv[2]), say)
