@@ -41,9 +41,12 @@ def all_plots(result: Result) -> list[tuple[str, str]]:
         }
     )
     makers = (
-        ("Latency by percentile, from the intended start", _percentiles),
+        (
+            "Latency by percentile, from the intended start (dotted: from the actual one)",
+            _percentiles,
+        ),
         ("Requests answered in a second", _rate),
-        ("Latency: p50, p99 and the longest, in seconds", _latency),
+        ("Latency in seconds: p50, p99 (pale) and the longest (palest)", _latency),
         ("Errors in a second", _errors),
         ("Goodput in Mbit/s: to the clients, and from them (dashed)", _goodput),
         ("Requests under way, and waiting for a free client (dashed)", _running),
@@ -107,7 +110,7 @@ def _percentiles(axes: "Axes", result: Result) -> bool:
         colour = f"C{number}"
         for histogram, label, style in (
             (cell.latency, flow, "-"),
-            (cell.service, f"{flow}, from the actual start", ":"),
+            (cell.service, None, ":"),
         ):
             points = [(100 / (100 - p), s) for p, s in histogram.curve() if p < 100]
             shown |= _line(axes, points, label, color=colour, linestyle=style)
@@ -127,7 +130,7 @@ def _percentiles(axes: "Axes", result: Result) -> bool:
 def _rate(axes: "Axes", result: Result) -> bool:
     shown = False
     for flow, beats in result.beats.items():
-        shown |= _line(axes, [(b.t, b.cell.completed / b.seconds) for b in beats], flow)
+        shown |= _line(axes, [(b.t, b.points[0] / b.seconds) for b in beats], flow)
     _timeline(axes, result)
     return shown
 
@@ -135,10 +138,10 @@ def _rate(axes: "Axes", result: Result) -> bool:
 def _latency(axes: "Axes", result: Result) -> bool:
     shown = False
     for number, (flow, beats) in enumerate(result.beats.items()):
-        for percent, alpha in ((50, 1.0), (99, 0.65), (100, 0.3)):
-            points = [(b.t, b.cell.latency.percentile(percent)) for b in beats]
-            name = "longest" if percent == 100 else f"p{percent}"
-            shown |= _line(axes, points, f"{flow} {name}", color=f"C{number}", alpha=alpha)
+        for which, alpha in ((1, 1.0), (2, 0.65), (3, 0.3)):
+            points = [(b.t, b.points[which]) for b in beats]
+            label = flow if which == 1 else None
+            shown |= _line(axes, points, label, color=f"C{number}", alpha=alpha)
     _timeline(axes, result)
     if shown:
         axes.set_ylim(auto=True)

@@ -8,12 +8,15 @@ and the report, which write nothing here.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from skbus.load.assertion import Assertion
 from skbus.load.histogram import Histogram
 from skbus.load.monitor import Books, Monitor
 from skbus.load.scenario import Scenario
+
+_KEPT: Final = 30
+"""Beats of a flow whose histograms are kept: for those that lag behind, and the live display."""
 
 
 @dataclass
@@ -101,6 +104,22 @@ class Beat:
     cell: Cell
     running: int
     waiting: int
+    _frozen: tuple[int, float | None, float | None, float | None] | None = None
+
+    def freeze(self) -> None:
+        """No more will come: keep the points and let the histograms go, which are big."""
+        if self._frozen is None:
+            self._frozen = self._points()
+            self.cell.latency = self.cell.service = self.cell.connect = Histogram()
+
+    def _points(self) -> tuple[int, float | None, float | None, float | None]:
+        latency = self.cell.latency
+        return self.cell.completed, latency.percentile(50), latency.percentile(99), latency.maximum
+
+    @property
+    def points(self) -> tuple[int, float | None, float | None, float | None]:
+        """Requests answered, p50, p99, the longest."""
+        return self._frozen or self._points()
 
 
 @dataclass
@@ -255,6 +274,8 @@ class Result:
         since = t - (beats[-1].t if beats else 0.0)
         if since > 0 or here.completed or here.failed:
             beats.append(Beat(t, max(since, 1e-3), here, said["running"], said["waiting"]))
+            if len(beats) > _KEPT:
+                beats[-_KEPT - 1].freeze()
 
     # ---- out -------------------------------------------------------------------------------
 
@@ -326,13 +347,14 @@ class Result:
 
 def _beat(beat: Beat) -> dict[str, Any]:
     cell = beat.cell
+    completed, p50, p99, longest = beat.points
     return {
         "t": beat.t,
-        "rate": cell.completed / beat.seconds,
+        "rate": completed / beat.seconds,
         "errors": cell.failed,
-        "p50": cell.latency.percentile(50),
-        "p99": cell.latency.percentile(99),
-        "max": cell.latency.maximum,
+        "p50": p50,
+        "p99": p99,
+        "max": longest,
         "goodput_in": cell.bytes_in * 8 / beat.seconds,
         "goodput_out": cell.bytes_out * 8 / beat.seconds,
         "running": beat.running,
