@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from skbus import lab
 from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
 
@@ -217,19 +218,9 @@ class Lab(Cable):
         """Anonymous resident memory of each layer, KiB."""
         return {name: rss(pid) for name, pid in self.layers.items()}
 
-    def _status(self) -> dict[str, Any]:
-        done = subprocess.run(
-            [SKBUS, "lab", "status", "--name", self.name],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
-
     def alive(self) -> bool:
         """Whether every process that came up is the one that is there now."""
-        now = self._status()["pids"]
+        now = lab.status(self.run)["pids"]
         return all(now[k] == v for k, v in self.layers.items())
 
     def check(self) -> None:
@@ -242,7 +233,7 @@ class Lab(Cable):
                 for path in sorted(self.run.log_dir.glob("*.err"))
                 if path.stat().st_size
             )
-            now = self._status()
+            now = lab.status(self.run)
             self.layers = {k: v for k, v in now["pids"].items() if k in self.layers and v}
             pytest.fail(f"a process of the stack has died: {told}")
         for name in self.layers:
@@ -334,11 +325,11 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
 
 def _lab(kind: str, *options: str) -> Iterator[Lab]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    lab = Lab(f"t{os.getpid()}{worker}{kind}", *options)
+    found = Lab(f"t{os.getpid()}{worker}{kind}", *options)
     try:
-        yield lab
+        yield found
     finally:
-        lab.down()
+        found.down()
 
 
 @pytest.fixture(scope="session")
@@ -361,9 +352,9 @@ def plain_lab() -> Iterator[Lab]:
     one, with its checksums filled in and none longer than the MTU."""
     if shutil.which("ethtool") is None:
         pytest.skip("ethtool is not installed (apt install ethtool): needed to turn offload off")
-    for lab in _lab("p"):
-        _without_offload(lab)
-        yield lab
+    for found in _lab("p"):
+        _without_offload(found)
+        yield found
 
 
 def _without_offload(cable: Cable) -> None:
@@ -393,8 +384,8 @@ def reference_cable() -> Iterator[Reference]:
         reference.down()
 
 
-@pytest.fixture
-def lab(clean_lab: Lab) -> Iterator[Lab]:
+@pytest.fixture(name="lab")
+def _clean(clean_lab: Lab) -> Iterator[Lab]:
     """The clean lab, with this test's ends and servers gone after it."""
     yield clean_lab
     clean_lab.check()
@@ -419,9 +410,9 @@ def reference(reference_cable: Reference) -> Iterator[Reference]:
 @pytest.fixture(params=["clean", "rough"])
 def any_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """Our stack on the clean cable, and on the rough one."""
-    lab: Lab = request.getfixturevalue(f"{request.param}_lab")
-    yield lab
-    lab.check()
+    found: Lab = request.getfixturevalue(f"{request.param}_lab")
+    yield found
+    found.check()
 
 
 @pytest.fixture(params=["skbus", "linux"])

@@ -42,10 +42,10 @@ def test_we_send_64_mib_to_linux(any_lab: Lab, port: int) -> None:
 
 
 @pytest.mark.slow
-def test_our_server_sends_64_mib(any_lab: Lab, port: int) -> None:
-    ours = any_lab.ours("serve_send", port=port, size=SIZE, seed=3)
+def test_our_server_sends_64_mib(lab: Lab, port: int) -> None:
+    ours = lab.ours("serve_send", port=port, size=SIZE, seed=3)
     ours.heard("ready")
-    linux = any_lab.linux("receive", host=any_lab.address, port=port)
+    linux = lab.linux("receive", host=lab.address, port=port)
     received = linux.result(SECONDS)
     sent = ours.result(SECONDS)
     assert received == {"size": SIZE, "sha256": sent["sha256"]}
