@@ -109,7 +109,7 @@ def ip_queue_xmit2(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> None:
 
 def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int) -> bool:
     """Build the IP header in front of `data`; False where the skb was dropped instead."""
-    saddr, _, protocol, tos, ttl, df, _, options = cb
+    saddr, _, protocol, tos, ttl, df, _, options = cb[:8]
     length = len(skb.head) - skb.data + skb.data_len + 20
     if options:
         length += (len(options) + 3) & ~3
@@ -125,7 +125,7 @@ def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int)
             length,
             id=ident,
             frag_off=IP_DF if df else 0,
-            ttl=ttl or net.sysctl["net.ipv4.ip_default_ttl"],
+            ttl=max(ttl, 0) if ttl else net.sysctl["net.ipv4.ip_default_ttl"],
             tos=tos,
             options=options,
         )

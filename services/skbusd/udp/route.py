@@ -82,8 +82,8 @@ def ip_route_output_ret(net: UdpNet, item: RouteRet) -> None:
         net.trace("ip_route_output_ret", daddr=item.daddr, saddr=item.saddr, err=item.err)
     if request is None:
         return
-    if item.err:
-        _answer(net, request, item.err, None)
+    if item.err or len(item.saddr) != 4 or len(item.daddr) != 4:
+        _answer(net, request, item.err or ENETUNREACH, None)
         return
     if item.genid < net.rt_genid:
         _ask(net, request)  # it was flushed on its way

@@ -94,6 +94,9 @@ def udp_rcv(net: UdpNet, skb: SkBuff) -> None:
         net.trace("udp_rcv", skb, len=skb.len)
     cb = skb.cb
     assert isinstance(cb, RcvCb)
+    if len(cb.saddr) != 4 or len(cb.daddr) != 4:
+        net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
+        return
     size = len(skb.head) - skb.data + skb.data_len
     if size < UDP_HLEN or (
         len(skb.head) - skb.data < UDP_HLEN and not pskb_may_pull(net, skb, UDP_HLEN)
@@ -273,6 +276,8 @@ def inetdev_event(net: UdpNet, item: InetdevEvent) -> None:
     """An address of ours came or went."""
     if net.tracing:
         net.trace("inetdev_event", dev=item.dev, addr=item.addr, up=item.up)
+    if len(item.addr) != 4:
+        return  # IPv6 has no socket here yet
     if item.up:
         net.addrs[item.addr] = InDevice(
             item.ifindex, item.dev, item.prefixlen, item.broadcast, item.mtu

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: MIT
+import os
+
+from hypothesis import settings
+
+# The same examples in every run, and no deadlines: a test is no judge of the machine's speed.
+settings.register_profile("skbus", deadline=None, derandomize=True)
+# HYPOTHESIS_PROFILE=explore looks for new examples, and for longer.
+settings.register_profile("explore", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "skbus"))

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""No item of the right types raises anything out of ip, and no skb is lost."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skbus.skbuff import SkBuff
+from skbus.testing.hostile import calls
+from skbus.testing.iphost import IpHost
+from skbusd.ip.core import ENTRIES
+
+
+@settings(max_examples=60)
+@given(st.lists(calls(ENTRIES), max_size=8), st.integers(0, 1))
+def test_any_item(batch: list[tuple[str, object]], forward: int) -> None:
+    host = IpHost(sysctl={"net.ipv4.ip_forward": forward}, two=True)
+    host.net.tracing = True
+    host.learn()
+    for entry, item in batch:
+        if isinstance(item, SkBuff):
+            host.rcv(entry, item)
+        else:
+            host.call(entry, item)
+    host.run_for(40)
+    host.core.status()
+    assert host.core.held() == 0

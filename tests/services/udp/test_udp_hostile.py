@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""No item of the right types raises anything out of udp, and no skb is lost."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skbus.skbuff import SkBuff
+from skbus.testing.hostile import calls
+from skbus.testing.udphost import ANY, UdpHost
+from skbusd.udp.core import ENTRIES
+
+
+@given(st.lists(calls(ENTRIES), max_size=10))
+def test_any_item(batch: list[tuple[str, object]]) -> None:
+    host = UdpHost()
+    host.net.tracing = True
+    for sk in (1, 2, 3):
+        host.socket(sk, ANY, (4000, 53, 0)[sk - 1])
+    host.connect(3)
+    for entry, item in batch:
+        if isinstance(item, SkBuff):
+            host.rcv(entry, item)
+        else:
+            host.call(entry, item)
+    host.run_for(10)
+    host.core.status()
+    assert host.core.held() == 0
