@@ -29,7 +29,7 @@ def answer_pings(run: RunDir, config: Config, process: str, fd: int | None) -> N
         while True:
             frames = sock.recv_multipart()
             sock.send_multipart(
-                [*frames[:-1], msgpack.packb((True, {"process": process, "fd": fd}))]
+                [*frames[:-1], msgpack.packb((True, {"process": process, "fd": fd, "epoch": 1}))]
             )
 
 

@@ -29,32 +29,22 @@ def register(app: typer.Typer) -> None:
     app.command()(barrier)
 
 
-def _processes(run: RunDir, layer: str | None = None) -> list[str]:
-    """The processes that are meant: "nic" is each nic."""
-    from skbus.rundir import RunDirError
-
-    run.require()
-    found = [p for p in run.processes() if layer is None or layer in (p, p.split(".")[0])]
-    if not found:
-        have = ", ".join(run.processes()) or "none: is the stack up?"
-        raise RunDirError(f"no process {layer or ''} in {run.path}; there are: {have}")
-    return found
-
-
 def _ask(run: RunDir, layer: str | None, method: str, argument: Any = None) -> dict[str, Any]:
     from skbus.ctl import ctl_call
+    from skbus.health import processes
 
-    return {p: ctl_call(run, p, method, argument) for p in _processes(run, layer)}
+    return {p: ctl_call(run, p, method, argument) for p in processes(run, layer)}
 
 
 def status(layer: Layer = None, as_json: AsJson = False) -> None:
     """Print how each process fares: its life, what it did with skbs, its drops by reason."""
     from skbus.ctl import ControlError, ctl_call
+    from skbus.health import processes
 
     run = RunDir()
     answers: dict[str, Any] = {}
     failed = False
-    for process in _processes(run, layer):
+    for process in processes(run, layer):
         try:
             answers[process] = ctl_call(run, process, "status")
         except ControlError as e:
@@ -117,25 +107,26 @@ def sysctl(
     """Read sysctls, or set them in all processes at once, under Linux's names. What is set also
     holds for processes that are restarted, until the stack ends."""
     from skbus.ctl import ctl_call
+    from skbus.health import processes
     from skbus.sysctl import SPECS, SysctlError
 
     run = RunDir().require()
     if not assignments and not all_:
         raise typer.BadParameter("which? Name one, or give -a for all")
-    processes = _processes(run)
+    everyone = processes(run)
     if all_:
-        for name, value in sorted(ctl_call(run, processes[-1], "sysctl_get").items()):
+        for name, value in sorted(ctl_call(run, everyone[-1], "sysctl_get").items()):
             _print_sysctl(name, value)
     for assignment in assignments or []:
         name, equals, given = (part.strip() for part in assignment.partition("="))
         if name not in SPECS:
             raise SysctlError(f"no such sysctl: {name} (`skbus sysctl -a` lists them)")
         if equals:
-            answers = [ctl_call(run, p, "sysctl_set", (name, given)) for p in processes]
+            answers = [ctl_call(run, p, "sysctl_set", (name, given)) for p in everyone]
             _remember(run, name, given)
             _print_sysctl(name, answers[0])
         else:
-            _print_sysctl(name, ctl_call(run, processes[-1], "sysctl_get", name))
+            _print_sysctl(name, ctl_call(run, everyone[-1], "sysctl_get", name))
 
 
 def _print_sysctl(name: str, value: object) -> None:
@@ -168,13 +159,14 @@ def health(
 ) -> None:
     """Say whether the processes answer, by the exit status: 0 or 1. For health checks."""
     from skbus.ctl import ControlError
+    from skbus.health import check
     from skbus.rundir import RunDirError
 
     deadline = time.monotonic() + wait
     while True:
         try:
-            for process, answer in _ask(RunDir(), layer, "ping").items():
-                print(f"{process} answers (life {answer.get('epoch', '?')})")
+            for process, epoch in check(RunDir(), layer).items():
+                print(f"{process} answers (life {epoch})")
             return
         except (ControlError, RunDirError):
             if time.monotonic() >= deadline:
