@@ -19,6 +19,7 @@ import contextlib
 import errno as _errno
 import os as _os
 import socket as _std
+import ssl as _ssl
 import struct as _struct
 import sys as _sys
 import time as _time
@@ -756,7 +757,11 @@ class _Installed(contextlib.AbstractContextManager["_Installed"]):
     """What `install` gives; leaving it, or `uninstall`, restores the standard module."""
 
     def __init__(self) -> None:
+        from skbus import tls
+
         self._saved = {name: getattr(_std, name) for name in _PATCHED}
+        self._wrap_socket = _ssl.SSLContext.wrap_socket
+        setattr(_ssl.SSLContext, "wrap_socket", tls.wrap_socket)  # noqa: B010 - mypy: a method
         for name in _PATCHED:
             setattr(_std, name, globals()[name])
 
@@ -764,6 +769,7 @@ class _Installed(contextlib.AbstractContextManager["_Installed"]):
         """Put the standard sockets back."""
         for name, value in self._saved.items():
             setattr(_std, name, value)
+        setattr(_ssl.SSLContext, "wrap_socket", self._wrap_socket)  # noqa: B010
 
     def __exit__(self, *args: object) -> None:
         self.uninstall()

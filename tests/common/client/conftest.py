@@ -2,8 +2,12 @@
 """A running socket layer over imagined transports, for clients of all kinds."""
 
 import os
+import shutil
+import ssl
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -32,3 +36,20 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
                 assert net.alloc is not None
                 assert net.alloc.in_use() == 0
                 mine.close()
+
+
+@pytest.fixture
+def contexts(tmp_path: Any) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(server's, client's), with a certificate for localhost made for the occasion."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: it makes the test's certificate")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(cert, key)
+    return server, ssl.create_default_context(cafile=cert)

@@ -13,6 +13,7 @@ import selectors
 import signal
 import socket as stdlib
 import socketserver
+import ssl
 import subprocess
 import sys
 import threading
@@ -537,3 +538,61 @@ def test_run_helper(loopback: Loopback, tmp_path: Any) -> None:
         timeout=60,
     )
     assert done.stdout == "skbus.socket True ['arg']\n"
+
+
+def test_https(loopback: Loopback, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server_side, client_side = contexts
+    with socket.install(), http.server.ThreadingHTTPServer((HERE, 0), _Page) as server:
+        port = server.server_address[1]
+        server.socket = server_side.wrap_socket(server.socket, server_side=True)
+        thread = _serving(server)
+        connection = http.client.HTTPSConnection(HERE, port, context=client_side)
+        for path in ("/a", "/b" * 50):
+            connection.request("GET", path)
+            assert connection.getresponse().read() == path.encode() * 1000
+        assert type(connection.sock).__module__ == "skbus.tls"
+        connection.close()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            http.client.HTTPSConnection(HERE, port, context=ssl.create_default_context()).request(
+                "GET", "/"
+            )
+        server.shutdown()
+        thread.join()
+
+
+def test_tls_by_hand(loopback: Loopback, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server_side, client_side = contexts
+    blob = os.urandom(300_000)
+    with socket.install(), pair() as ends:
+        one: Any = ends[0]
+        two: Any = ends[1]
+        sockets: list[Any] = []
+        thread = in_thread(lambda: sockets.append(server_side.wrap_socket(one, server_side=True)))
+        b: Any = client_side.wrap_socket(two, server_hostname="localhost")
+        thread.join()
+        (a,) = sockets
+        with a, b:
+            assert (b.version(), b.cipher()[2] >= 128) == ("TLSv1.3", True)
+            assert b.getpeercert()["subject"] == ((("commonName", "localhost"),),)
+            thread = in_thread(lambda: a.sendall(blob))
+            got = b""
+            while len(got) < len(blob):
+                got += b.recv(65536)
+            thread.join()
+            assert got == blob
+            b.settimeout(0.01)
+            with pytest.raises(TimeoutError):
+                b.recv(1)
+            b.setblocking(False)
+            with pytest.raises(ssl.SSLWantReadError):
+                b.recv(1)
+            with pytest.raises(ValueError, match="flags"):
+                b.recv(1, socket.MSG_PEEK)
+            b.setblocking(True)
+            plain = []
+            thread = in_thread(lambda: plain.append(a.unwrap()))
+            other = b.unwrap()
+            thread.join()
+            with other, plain[0]:
+                other.sendall(b"in the clear")
+                assert plain[0].recv(20) == b"in the clear"

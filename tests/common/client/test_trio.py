@@ -4,6 +4,7 @@
 import errno
 import http.server
 import os
+import ssl
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -170,6 +171,25 @@ def test_datagrams(loopback: Loopback) -> None:
             await one.sendto(b"answer", sender)
             buffer = bytearray(20)
             assert await two.recvfrom_into(buffer) == (6, (HERE, 53))
+
+    run(main)
+
+
+def test_tls(loopback: Loopback, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    server_side, client_side = contexts
+    blob = os.urandom(200_000)
+
+    async def main() -> None:
+        one, two = await pair()
+        server = trio.SSLStream(one, server_side, server_side=True)
+        client = trio.SSLStream(two, client_side, server_hostname="localhost")
+        async with server, client:
+            got = b""
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.send_all, blob)
+                while len(got) < len(blob):
+                    got += await client.receive_some()
+            assert got == blob
 
     run(main)
 
