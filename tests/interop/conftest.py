@@ -223,6 +223,17 @@ class Lab(Cable):
         now = lab.status(self.run)["pids"]
         return all(now[k] == v for k, v in self.layers.items())
 
+    def empty(self) -> bool:
+        """No socket anywhere but in TIME_WAIT, no byte of a payload in the pool."""
+        status = {name: self.layer_status(name) for name in self.layers}
+        sockets = status["socket"]["core"]
+        left = [sockets[key] for key in ("clients", "files", "socks", "rmem", "wmem", "lent")]
+        left += [status["tcp"]["core"]["sockets"], len(status["udp"]["core"]["sockets"])]
+        # A nic keeps one place at hand for the next frame.
+        left += [s["pool_in_use"] for name, s in status.items() if not name.startswith("nic.")]
+        left += [s["pool_in_use"] > 1 for name, s in status.items() if name.startswith("nic.")]
+        return not any(left)
+
     def check(self) -> None:
         """After a test: nobody has died (the supervisor starts who dies anew, so that the test
         itself may not have noticed), and every process accounts for its skbs."""
