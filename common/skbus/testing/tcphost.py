@@ -276,6 +276,131 @@ class TcpHost(Harness):
         self.call("tcp_v4_err", ErrHandler(kind, code, info, PEER, self.addr, PEER, quoted))
 
 
+class Conn:
+    """An established connection of a TcpHost, with the peer played by the test.
+
+    `rcv` is the peer's next number and `snd` ours, as the test has counted them; segments are
+    given and checked relative to the first data byte of each side.
+    """
+
+    def __init__(
+        self,
+        host: TcpHost,
+        *,
+        active: bool = False,
+        irs: int = 0xFFFFFFF0,
+        mss: int = 1460,
+        wscale: int | None = 7,
+        sack: bool = True,
+        ts: bool = False,
+        win: int = 65535,
+        sk: int = 2,
+        port: int = 80,
+        rport: int = 5000,
+        accept: bool = True,
+    ) -> None:
+        self.host = host
+        self.ts = ts
+        self.tsval = 1000
+        self.tsecr = 0
+        self.win = win
+        self.port, self.rport = port, rport
+        opt = TcpOptions(mss=mss, wscale=wscale, sack_ok=sack, saw_tstamp=ts, tsval=self.tsval)
+        if active:
+            host.socket(sk)
+            ret = host.connect(sk, rport)
+            if ret.err or not isinstance(ret.val, list):
+                raise AssertionError(f"connect: {ret}")
+            self.port = int(ret.val[1])
+            self.syn = host.one()
+            opt.tsecr = self.syn.opt.tsval
+            self.irs, self.iss = irs, self.syn.th.seq
+            host.arrive(
+                SYN | ACK, irs, self.iss + 1, sport=rport, dport=self.port, opt=opt, win=65535
+            )
+            self.sk = sk
+            self.ack = host.one()
+        else:
+            if sk not in host.net.socks:
+                host.listen(sk, port)
+            self.irs = irs
+            host.arrive(SYN, irs, sport=rport, dport=port, opt=opt, win=65535)
+            self.syn = host.one()
+            self.iss = self.syn.th.seq
+            self.tsecr = self.syn.opt.tsval
+            self.sk = 0
+            self.rcv(ACK)
+            for item in host.events():
+                if isinstance(item, ReqskQueueAdd):
+                    self.sk = item.child
+            if accept:
+                host.accept(sk, self.sk)
+        host.events()
+        self.tsecr = self.syn.opt.tsval
+
+    @property
+    def tp(self) -> TcpSock:
+        """The control block."""
+        return self.host.net.socks[self.sk]
+
+    def rcv(
+        self,
+        flags: int,
+        seq: int = 0,
+        ack: int = 0,
+        data: bytes = b"",
+        *,
+        win: int | None = None,
+        sacks: tuple[tuple[int, int], ...] = (),
+        tsecr: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """A segment of the peer; seq, ack and sacks relative to the first data byte."""
+        blocks = tuple(
+            ((self.iss + 1 + a) & 0xFFFFFFFF, (self.iss + 1 + b) & 0xFFFFFFFF) for a, b in sacks
+        )
+        opt = TcpOptions(sacks=blocks)
+        if self.ts:
+            opt.saw_tstamp, opt.tsval = True, self.tsval
+            opt.tsecr = self.tsecr if tsecr is None else tsecr
+        self.host.arrive(
+            flags,
+            self.irs + 1 + seq,
+            self.iss + 1 + ack if flags & ACK else 0,
+            data,
+            win=self.win if win is None else win,
+            sport=self.rport,
+            dport=self.port,
+            opt=opt if self.ts or sacks else None,
+            **kwargs,
+        )
+
+    def sent(self) -> list[tuple[str, int, int, int]]:
+        """What we sent: (flags, seq, length, ack), numbers relative, flags as letters."""
+        out = []
+        for seg in self.host.sent():
+            letters = "".join(
+                c
+                for c, bit in zip("FSRPAU", (FIN, SYN, RST, PSH, ACK, URG), strict=True)
+                if seg.th.flags & bit
+            )
+            self.tsecr = seg.opt.tsval if seg.opt.saw_tstamp else self.tsecr
+            seq = (seg.th.seq - self.iss - 1 + (1 << 31)) & 0xFFFFFFFF
+            ack = (seg.th.ack_seq - self.irs - 1 + (1 << 31)) & 0xFFFFFFFF
+            out.append(
+                (letters, seq - (1 << 31), len(seg.data), ack - (1 << 31) if "A" in letters else 0)
+            )
+        return out
+
+    def send(self, size: int, flags: int = 0) -> None:
+        """The application writes `size` bytes."""
+        self.host.send(self.sk, bytes(i & 0xFF for i in range(size)), flags)
+
+    def mib(self, name: str) -> int:
+        """A counter."""
+        return self.host.net.mib[name]
+
+
 # ---- two hosts -------------------------------------------------------------------------------
 
 

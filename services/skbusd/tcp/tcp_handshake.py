@@ -78,7 +78,7 @@ def tcp_connect_init(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     tp.rcv_wnd, tp.window_clamp, tp.rcv_wscale = tcp_select_initial_window(
         net,
         tp.rcvbuf,
-        tp.advmss - (tp.tcp_header_len - 20),
+        tp.advmss - (tp.tcp_header_len - 20 if tp.ts_recent_stamp else 0),
         tp.window_clamp,
         bool(net.sysctl["net.ipv4.tcp_window_scaling"]),
     )

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+from collections.abc import Iterator
+
+import pytest
+
+from skbus.testing.tcphost import TcpHost
+
+
+@pytest.fixture
+def host() -> Iterator[TcpHost]:
+    h = TcpHost()
+    yield h
+    h.check()
