@@ -332,7 +332,8 @@ def main() -> None:
     sent = refused = retries = 0
     while sent < options.count:
         bases = corpus + 4 * target.live_frames()
-        for _ in range(min(ROUND, options.count - sent)):
+        end = min(sent + ROUND, options.count)
+        while sent < end:
             frame = mutator.mutate(chooser.choice(bases))
             if target.robs(frame) and chooser.random() < 0.98:
                 continue
@@ -340,6 +341,8 @@ def main() -> None:
                 sent += 1
             else:
                 refused += 1
+                if refused > 10 * options.count:
+                    raise RuntimeError(f"the kernel takes no packets: {refused} refused")
         retries += target.echo() - 1
         say(sent=sent)
         if sent % 10_000 == 0:
