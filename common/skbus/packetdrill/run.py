@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Many scripts: find them, run each against a stack of its own, one after another."""
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -44,7 +45,12 @@ def run_file(
         return Result(str(path), Status.ERROR, 0, str(e))
     if make is None:
         return Result(str(path), Status.PASSED)
-    return run_script(script, make(path), config)
+    try:
+        return run_script(script, make(path), config)
+    except Exception as e:  # noqa: BLE001 (whatever the stack raises is this script's failure)
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}, {last.name}"
+        return Result(str(path), Status.FAILED, 0, f"{type(e).__name__} in {where}: {e}")
 
 
 def run_files(
