@@ -23,6 +23,7 @@ from skbusd.tcp.const import (
     FLAG_UPDATE_TS_RECENT,
     HALF,
     ICSK_ACK_SCHED,
+    ICSK_TIME_RETRANS,
     MASK,
     PSH,
     RCV_SHUTDOWN,
@@ -49,6 +50,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import (
     inet_csk_reset_delack_timer,
     inet_csk_reset_keepalive_timer,
+    inet_csk_reset_xmit_timer,
     sk_error_report,
     tcp_done,
     tcp_set_state,
@@ -78,6 +80,7 @@ from skbusd.tcp.tcp_data import (
 )
 from skbusd.tcp.tcp_handshake import tcp_send_synack
 from skbusd.tcp.tcp_output import tcp_push_pending_frames, tcp_send_ack, tcp_send_fin
+from skbusd.tcp.tcp_recovery import TCP_TIMEOUT_MIN_US
 from skbusd.tcp.tcp_timewait import tcp_time_wait
 from skbusd.tcp.tcp_window import tcp_receive_window, tcp_sync_mss
 
@@ -384,6 +387,9 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
     flags, ack = th.flags, th.ack_seq
     if flags & ACK:
         if ((ack - tp.snd_una - 1) & MASK) >= HALF or ((tp.snd_nxt - ack) & MASK) >= HALF:
+            if not tp.icsk_retransmits:
+                # What we met may be left of an older connection, and gone by now: try again.
+                inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_US)
             if flags & RST:
                 net.kfree_skb(skb, "TCP_INVALID_ACK_SEQUENCE", sk=tp.sk)
                 return ""

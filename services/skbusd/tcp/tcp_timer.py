@@ -202,14 +202,23 @@ def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
     ):
         _back_off(net, tp)
     else:
-        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
+        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, _rto_to_user_timeout(net, tp))
+
+
+def _rto_to_user_timeout(net: TcpNet, tp: TcpSock) -> int:
+    """`tcp_clamp_rto_to_user_timeout`: the next timeout, us, but no later than TCP_USER_TIMEOUT
+    ends the connection."""
+    if not tp.icsk_user_timeout:
+        return tp.icsk_rto
+    left = tp.icsk_user_timeout * 1000 - (net.now // 1000 - tp.retrans_stamp)
+    return max(min(tp.icsk_rto, left), 1)
 
 
 def _back_off(net: TcpNet, tp: TcpSock) -> None:
     """RFC 6298 5.5."""
     tp.icsk_backoff += 1
     tp.icsk_rto = min(tp.icsk_rto << 1, net.sysctl["net.ipv4.tcp_rto_max_ms"] * 1000)
-    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
+    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, _rto_to_user_timeout(net, tp))
 
 
 def tcp_probe_timer(net: TcpNet, tp: TcpSock) -> None:
