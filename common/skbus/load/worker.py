@@ -190,7 +190,9 @@ class FlowRunner:
         think, rand = self.flow.think.draw, client.rand
         due = begin + think(rand) * rand.random()
         while due < end:
-            await self._until(due)
+            if due > trio.current_time() - self._start:
+                await trio.sleep_until(self._start + due)
+                self.lag.record(max(0.0, trio.current_time() - self._start - due))
             # Who thinks a little longer than meant is not late: nothing was to happen before.
             good = await self._one(client, trio.current_time() - self._start)
             due = trio.current_time() - self._start + think(rand)
