@@ -6,10 +6,11 @@ An application's DEALER sends `[meta, data]` to the socket layer's ROUTER, and g
     request  meta = [SYS_ABI, req, call, args...]       data = bytes to be sent
     reply    meta = [SYS_ABI, req, errno, result]       data = bytes received
 
-A call is named after its `sys_` function, without the prefix. `req` is the asker's number; the
-reply carries it. errno 0 is success; otherwise `result` is a sentence that says what was wrong,
-or None where the errno says it all. A DEALER's identity begins with the 16 bytes of its
-process's client id, which the process announces once on the life connection (`skbus.client`).
+A data frame that would be empty may be left out. A call is named after its `sys_` function,
+without the prefix. `req` is the asker's number; the reply carries it. errno 0 is success;
+otherwise `result` is a sentence that says what was wrong, or None where the errno says it all. A
+DEALER's identity begins with the 16 bytes of its process's client id, which the process announces
+once on the life connection (`skbus.client`).
 
 Socket addresses are `[family, port, addr]`, addr being 4 or 16 bytes. Timeouts are ns of the
 stack's clock: -1 waits for ever, 0 does not wait (MSG_DONTWAIT). Big payload does not travel
