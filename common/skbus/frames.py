@@ -16,8 +16,16 @@ SNDMORE: Final = int(zmq.SNDMORE)
 
 _send: Final[Any] = _Backend.send
 _recv: Final[Any] = _Backend.recv
+_get: Final[Any] = _Backend.get
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
 
 Socket = zmq.Socket[bytes]
+
+
+def readable(sock: Socket) -> bool:
+    """Is there a message? Asking also makes ready what its descriptor would have told."""
+    return bool(_get(sock, _EVENTS) & _POLLIN)
 
 
 def send1(sock: Socket, frame: bytes, flags: int = NOBLOCK) -> None:

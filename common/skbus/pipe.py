@@ -15,10 +15,7 @@ from typing import Final
 import zmq
 
 from skbus.codec import MAX_DATA, CodecError, Message, decode
-from skbus.frames import recv_frames, send2
-
-_EVENTS: Final = int(zmq.EVENTS)
-_POLLIN: Final = int(zmq.POLLIN)
+from skbus.frames import readable, recv_frames, send1, send2
 
 MAX_MESSAGES: Final = 1000
 """Messages (batches) that a pipe holds: `netdev_max_backlog`."""
@@ -43,15 +40,15 @@ class Inbox:
 
     def drain(self, budget: int, deliver: Callable[[Message], None]) -> int:
         """Deliver up to `budget` messages; returns how many there were."""
-        sock, get = self._socket, self._socket.get
+        sock = self._socket
         for n in range(budget):
-            if not int(get(_EVENTS)) & _POLLIN:  # an exception for EAGAIN costs three times as much
+            if not readable(sock):  # EAGAIN's exception costs three times as much
                 return n
             frames = recv_frames(sock)
             try:
-                if len(frames) != 2:
-                    raise CodecError(f"{len(frames)} frames, not 2")
-                message = decode(frames[0], frames[1])
+                if len(frames) > 2:
+                    raise CodecError(f"{len(frames)} frames, not 1 or 2")
+                message = decode(*frames)
             except CodecError as e:
                 self.refused += 1
                 self.last_error = str(e)
@@ -77,7 +74,10 @@ class Outlet:
     def send(self, meta: bytes, data: bytes) -> bool:
         """Send without blocking; False where the pipe is full."""
         try:
-            send2(self._socket, meta, data)
+            if data:
+                send2(self._socket, meta, data)
+            else:
+                send1(self._socket, meta)
         except zmq.Again:
             return False
         return True

@@ -39,6 +39,7 @@ def run_process(run: RunDir, config: Config, process: str, fd: int | None = None
     service.logger.info("started", pid=os.getpid(), epoch=service.net.epoch)
     gc.collect()
     gc.freeze()  # what is there now stays: no need to look through it again and again
+    gc.set_threshold(50_000, 20, 50)  # packets make no cycles
     try:
         trio.run(_until_signal, service)
     except BaseException as e:

@@ -121,7 +121,7 @@ def test_garbage_in_the_inbox_is_counted_and_harms_nobody(tmp_path: Path) -> Non
     async def body(run: RunDir, left: Service, right: Service, _: trio.Nursery) -> None:
         with zmq.Context() as context, context.socket(zmq.PUSH) as push:
             push.connect(run.endpoint("right"))
-            push.send(b"one frame")
+            push.send(b"one frame, no message")
             push.send_multipart([b"\xff\xff", b"no msgpack"])
             push.send_multipart([msgpack.packb([99, "left", 1, []]), b""])
             push.send_multipart([b"a", b"b", b"c"])
