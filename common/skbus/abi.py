@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The schema of what crosses between processes: one table, one ABI number.
 
-A message is two ZeroMQ frames, `[meta, data]`. `meta` is one msgpack array
+A message is one or two ZeroMQ frames: `meta` and, where there is inline payload, `data`. `meta`
+is one msgpack array
 
     [ABI, sender, epoch, [entry, [item, ...], entry, [item, ...], ...]]
 
@@ -105,6 +106,16 @@ class RtCacheFlush(NamedTuple):
     genid: int
 
 
+class McRet(NamedTuple):
+    """The answer to McSetsockopt. mc_list: the groups that the socket is in from now on, as
+    `skbus.mcast` has them."""
+
+    sk: int
+    req: int
+    err: int
+    mc_list: object
+
+
 class InetdevEvent(NamedTuple):
     """An address of ours, with its device; sent to every transport when it registers, and on
     change. `up` False: it is gone."""
@@ -121,6 +132,24 @@ class InetdevEvent(NamedTuple):
 
 
 # ---- transports -> ip --------------------------------------------------------------------
+
+
+class McSetsockopt(NamedTuple):
+    """`ip_mc_setsockopt`: an option of a socket of `process` that changes what groups it is in
+    (IP_ADD_MEMBERSHIP, MCAST_JOIN_GROUP, ...). McRet answers."""
+
+    process: str
+    sk: int
+    req: int
+    optname: int
+    value: bytes
+
+
+class McDropSocket(NamedTuple):
+    """`ip_mc_drop_socket`: a socket of `process` is closed, and leaves all its groups."""
+
+    process: str
+    sk: int
 
 
 class InetAddProtocol(NamedTuple):
@@ -159,11 +188,13 @@ class XmitCb(NamedTuple):
     protocol: int
     tos: int
     ttl: int
-    """0: `ip_default_ttl`"""
+    """0: `ip_default_ttl`; -1: 0 indeed, for a multicast that stays on this host"""
     df: bool
     oif: int
     """0: by route"""
     options: bytes
+    mc_loop: bool = True
+    """IP_MULTICAST_LOOP: a multicast comes back to us where we are in its group"""
 
 
 class IcmpSendCb(NamedTuple):
@@ -282,7 +313,8 @@ class TcpSendmsgCb(NamedTuple):
 
 
 class UdpSendmsgCb(NamedTuple):
-    """cb of `udp_sendmsg`: the payload is the skb's head and frags, which go with it.
+    """cb of `udp_sendmsg`, `raw_sendmsg`, `ping_v4_sendmsg`: the payload is the skb's head and
+    frags, which go with it.
     addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...)."""
 
     sk: int
@@ -359,7 +391,8 @@ class TcpDone(NamedTuple):
 
 class DataReadyCb(NamedTuple):
     """cb of `sk_data_ready`: payload for sk, in order (TCP), or one datagram (UDP: from saddr,
-    sport to daddr, dport). `data` is at the payload. flags: 1 PSH, 2 urgent byte is the last."""
+    sport to daddr, dport). `data` is at the payload: for raw sockets the IP header, for ping
+    sockets the ICMP header. flags: 1 PSH, 2 urgent byte is the last."""
 
     sk: int
     saddr: bytes
@@ -383,10 +416,27 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "ip_route_output_ret": RouteRet,
     "rt_cache_flush": RtCacheFlush,
     "inetdev_event": InetdevEvent,
+    "udplite_err": ErrHandler,
+    "ip_mc_ret": McRet,
     # transports -> ip
     "inet_add_protocol": InetAddProtocol,
     "inet_del_protocol": InetDelProtocol,
     "ip_route_output_key": IpRouteOutputKey,
+    "ip_mc_setsockopt": McSetsockopt,
+    "ip_mc_drop_socket": McDropSocket,
+    # socket -> ip: raw and ping sockets
+    "raw_sk_init": InitSock,
+    "raw_bind": GetPort,
+    "raw_recvmsg": Recvmsg,
+    "raw_close": Close,
+    "raw_setsockopt": Setsockopt,
+    "raw_getsockopt": Getsockopt,
+    "ping_init_sock": InitSock,
+    "ping_bind": GetPort,
+    "ping_recvmsg": Recvmsg,
+    "ping_close": Close,
+    "ip_setsockopt": Setsockopt,
+    "ip_getsockopt": Getsockopt,
     # socket -> tcp
     "tcp_v4_init_sock": InitSock,
     "inet_csk_get_port": GetPort,
@@ -399,11 +449,11 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "tcp_close": Close,
     "tcp_setsockopt": Setsockopt,
     "tcp_getsockopt": Getsockopt,
-    # socket -> udp
+    # socket -> udp (and ip: the second and third of these)
     "udp_init_sock": InitSock,
-    "udp_v4_get_port": GetPort,
     "ip4_datagram_connect": Connect,
     "udp_disconnect": Disconnect,
+    "udp_v4_get_port": GetPort,
     "udp_recvmsg": Recvmsg,
     "udp_shutdown": Shutdown,
     "udp_lib_close": Close,
@@ -429,6 +479,7 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
     # ip -> transports
     "tcp_v4_rcv": RcvCb,
     "udp_rcv": RcvCb,
+    "udplite_rcv": RcvCb,
     # transports -> ip
     "ip_queue_xmit": XmitCb,
     "ip_send_skb": XmitCb,
@@ -436,6 +487,9 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
     # socket -> tcp, udp
     "tcp_sendmsg": TcpSendmsgCb,
     "udp_sendmsg": UdpSendmsgCb,
+    # socket -> ip
+    "raw_sendmsg": UdpSendmsgCb,
+    "ping_v4_sendmsg": UdpSendmsgCb,
     # tcp, udp -> socket
     "sk_data_ready": DataReadyCb,
 }

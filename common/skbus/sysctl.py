@@ -61,7 +61,12 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.icmp_msgs_burst": _spec(50, 0),
     "net.ipv4.ping_group_range": _spec((1, 0), 0, 2**31 - 1),
     "net.ipv4.igmp_max_memberships": _spec(20, 0),
-    "net.ipv4.igmp_max_msf": _spec(10, 0),
+    "net.ipv4.igmp_max_msf": _spec(10, 0, doc="sources in a socket's filter"),
+    "net.ipv4.igmp_qrv": _spec(2, 1, 127, "robustness: how often IGMP reports are repeated"),
+    "net.ipv4.igmp_link_local_mcast_reports": _spec(1, 0, 1, "report groups of 224.0.0.0/24"),
+    "net.ipv4.conf.all.force_igmp_version": _spec(0, 0, 3, "0: as the querier has it"),
+    "net.ipv4.conf.all.igmpv2_unsolicited_report_interval": _spec(10000, 1, doc="ms"),
+    "net.ipv4.conf.all.igmpv3_unsolicited_report_interval": _spec(1000, 1, doc="ms"),
     "net.ipv4.ip_local_port_range": _spec((32768, 60999), 1, 65535, "automatic ports"),
     "net.ipv4.ip_local_reserved_ports": Spec(
         "", doc="ports that are never automatic: 8080,9000-9100"

@@ -14,10 +14,16 @@ from skbusd.ip import (
     devinet,
     fib,
     icmp,
+    igmp,
+    inet_sock,
     ip_input,
     ip_output,
+    ip_sockglue,
+    mcast,
     neighbour,
+    ping,
     protocol,
+    raw,
     route,
 )
 from skbusd.ip.netns import RTN_NAMES, IpNet
@@ -32,6 +38,25 @@ ENTRIES: Final[dict[str, Handler]] = {
     "ip_queue_xmit": ip_output.ip_queue_xmit,
     "ip_send_skb": ip_output.ip_send_skb,
     "icmp_send": icmp.icmp_send_entry,
+    "ip_mc_setsockopt": mcast.ip_mc_setsockopt,
+    "ip_mc_drop_socket": mcast.ip_mc_drop_socket,
+    # from the socket layer
+    "raw_sk_init": raw.raw_sk_init,
+    "raw_bind": raw.raw_bind,
+    "raw_sendmsg": raw.raw_sendmsg,
+    "raw_recvmsg": inet_sock.sk_recvmsg,
+    "raw_close": inet_sock.sk_close,
+    "raw_setsockopt": ip_sockglue.ip_setsockopt,
+    "raw_getsockopt": ip_sockglue.ip_getsockopt,
+    "ping_init_sock": ping.ping_init_sock,
+    "ping_bind": ping.ping_bind,
+    "ping_v4_sendmsg": ping.ping_v4_sendmsg,
+    "ping_recvmsg": inet_sock.sk_recvmsg,
+    "ping_close": inet_sock.sk_close,
+    "ip_setsockopt": ip_sockglue.ip_setsockopt,
+    "ip_getsockopt": ip_sockglue.ip_getsockopt,
+    "ip4_datagram_connect": inet_sock.ip4_datagram_connect,
+    "udp_disconnect": inet_sock.udp_disconnect,
 }
 
 _ROUTING: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter")
@@ -62,7 +87,14 @@ class IpCore:
 
     def peer_up(self, process: str) -> None:
         """A neighbour has started anew. It says itself what ip must know of it: a driver by
-        `register_netdevice`, a transport by `inet_add_protocol`."""
+        `register_netdevice`, a transport by `inet_add_protocol`; and what sockets there are is
+        told anew, with the groups that they are in."""
+        net = self.ipnet
+        mcast.mc_drop_process(net, process)
+        if process == "socket":
+            net.socket_peer = True
+            for sk in tuple(net.inet_socks.values()):
+                inet_sock.sk_release(net, sk)
 
     def idle(self) -> None:
         """The end of a batch: a sysctl that routes depend on may have been set."""
@@ -86,7 +118,8 @@ class IpCore:
     def barrier_edges(self) -> tuple[list[str], list[str]]:
         """The registered transports; the drivers of the registered devices."""
         below = {d.process for d in self.ipnet.dev_by_index.values() if not d.loopback}
-        return list(self.ipnet.transports()), sorted(below)
+        above = [*self.ipnet.transports(), *(("socket",) if self.ipnet.socket_peer else ())]
+        return above, sorted(below)
 
     def status(self) -> dict[str, object]:
         """Addresses, routes, neighbours, protocols."""
@@ -99,6 +132,9 @@ class IpCore:
             "fragments": {"queues": len(net.ip4_frags), "bytes": net.frag_mem},
             "route_cache": len(net.rt_out) + len(net.rt_in),
             "genid": net.rt_genid,
+            "igmp": self.igmp(),
+            "raw": [inet_sock.sk_status(sk) for sk in net.inet_socks.values() if not sk.ping],
+            "ping": [inet_sock.sk_status(sk) for sk in net.inet_socks.values() if sk.ping],
         }
 
     def addresses(self) -> list[dict[str, object]]:
@@ -131,6 +167,25 @@ class IpCore:
                 "protocol": fi.fib_protocol,
             }
             for fi in fib.fib_dump(self.ipnet.fib)
+        ]
+
+    def igmp(self) -> list[dict[str, object]]:
+        """The groups of every device, as /proc/net/igmp and /proc/net/mcfilter have them."""
+        net = self.ipnet
+        return [
+            {
+                "dev": dev.name,
+                "ifindex": dev.ifindex,
+                "version": igmp.igmp_version(net, dev),
+                "group": im.multiaddr,
+                "users": im.users,
+                "timer": im.timer.expires - net.now if im.timer and im.timer.pending() else -1,
+                "reporter": im.reporter,
+                "mode": "include" if im.mode else "exclude",
+                "sources": sorted(im.state),
+            }
+            for dev in net.devices.values()
+            for im in dev.mc_list.values()
         ]
 
     def neighbours(self) -> list[dict[str, object]]:

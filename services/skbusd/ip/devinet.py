@@ -12,9 +12,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from skbus.abi import InetdevEvent, RegisterNetdevice
-from skbusd.ip import arp, fib, neighbour, route
+from skbusd.ip import arp, fib, igmp, mcast, neighbour, route
 from skbusd.ip.netns import (
-    INADDR_ALLHOSTS_GROUP,
     INADDR_BROADCAST,
     LOOPBACK_MTU,
     RTN_BROADCAST,
@@ -161,11 +160,12 @@ def _move_loopback(net: IpNet, taken: int) -> None:
 def inetdev_up(net: IpNet, dev: NetDevice) -> None:
     """The device is up: its addresses become ours, with their routes (`NETDEV_UP`)."""
     dev.up = True
-    dev.mc_list[INADDR_ALLHOSTS_GROUP] = dev.mc_list.get(INADDR_ALLHOSTS_GROUP, 0) + 1
     for ifa in dev.ifa_list:
         _fib_add_ifaddr(net, dev, ifa)
     _fib_sync_up(net)
     route.rt_cache_flush(net)
+    igmp.ip_mc_up(net, dev)
+    mcast.mc_restore(net)
     for ifa in dev.ifa_list:
         _notify(net, dev, ifa, True)
         if not dev.loopback:
@@ -175,8 +175,8 @@ def inetdev_up(net: IpNet, dev: NetDevice) -> None:
 def inetdev_down(net: IpNet, dev: NetDevice) -> None:
     """The device is down: its addresses, routes and neighbours are gone (`NETDEV_DOWN`)."""
     net.info("inetdev_down", dev=dev.name)
+    igmp.ip_mc_down(net, dev)
     dev.up = False
-    dev.mc_list.clear()
     for ifa in dev.ifa_list:
         _fib_del_ifaddr(net, dev, ifa)
     fib.fib_table_flush(net.fib, dev)

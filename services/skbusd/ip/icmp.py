@@ -42,7 +42,7 @@ from skbus.skbuff import (
     PACKET_HOST,
     SkBuff,
 )
-from skbusd.ip import ip_options, ip_output, ping, route
+from skbusd.ip import ip_options, ip_output, ping, raw, route
 from skbusd.ip.netns import (
     IPPROTO_ICMP,
     RTN_BROADCAST,
@@ -364,6 +364,8 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
         net.trace(
             "icmp_unreach", skb, type=hdr.type, code=hdr.code, info=info, protocol=inner.protocol
         )
+    if net.raw_hash:
+        raw.raw_icmp_error(net, inner, hdr, iph.saddr, skb.skb_iif)
     if proto is not None and proto.err_handler:
         net.call(
             proto.process,
@@ -371,7 +373,7 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
             ErrHandler(hdr.type, hdr.code, info, iph.saddr, inner.saddr, inner.daddr, payload),
         )
     elif inner.protocol == IPPROTO_ICMP:
-        ping.ping_err(net, inner, payload, hdr, info)
+        ping.ping_err(net, inner, payload, hdr)
     net.consume_skb(skb)
 
 
@@ -387,6 +389,11 @@ def _frag_needed_mtu(net: IpNet, hdr: IcmpHdr, inner: IpHdr) -> int:
     return mtu
 
 
+def icmp_echo_reply(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
+    """For a ping socket."""
+    ping.ping_rcv(net, skb, iph, hdr)
+
+
 def icmp_redirect(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
     """A better gateway: not followed (`accept_redirects` off, RFC 6274 4.7)."""
     net.consume_skb(skb)
@@ -398,7 +405,7 @@ def icmp_discard(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 _icmp_pointers: Final[dict[int, Callable[[IpNet, SkBuff, IpHdr, IcmpHdr], None]]] = {
-    ICMP_ECHOREPLY: ping.ping_rcv,
+    ICMP_ECHOREPLY: icmp_echo_reply,
     ICMP_DEST_UNREACH: icmp_unreach,
     ICMP_SOURCE_QUENCH: icmp_discard,
     ICMP_REDIRECT: icmp_redirect,

@@ -152,13 +152,13 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
     if net.tracing:
         net.trace("ip_local_deliver_finish", skb, protocol=protocol)
     skb.data = skb.transport_header
+    taken = bool(net.raw_hash) and raw.raw_local_deliver(net, skb, iph)
     proto = net.inet_protos.get(protocol)
     if proto is not None:
         net.mib["IpInDelivers"] += 1
         skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
         net.call_skb(proto.process, proto.handler, skb)
         return
-    raw.raw_local_deliver(net, skb, iph)
     if protocol == IPPROTO_ICMP:
         net.mib["IpInDelivers"] += 1
         icmp.icmp_rcv(net, skb, iph, rt)
@@ -169,6 +169,9 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
         # The stack has it, but it is away just now: silence, or it could not come back.
         net.mib["IpInDiscards"] += 1
         net.kfree_skb(skb, "SKBUS_NO_PEER")
+    elif taken:
+        net.mib["IpInDelivers"] += 1
+        net.consume_skb(skb)
     else:
         net.mib["IpInUnknownProtos"] += 1
         icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_PROT_UNREACH, 0)

@@ -29,7 +29,7 @@ from skbus.skbuff import (
     SkBuff,
     frag_len,
 )
-from skbusd.ip import icmp, ip_fragment, ip_input, neighbour, route
+from skbusd.ip import icmp, igmp, ip_fragment, ip_input, neighbour, route
 from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
 
 _IP_IDENTS: Final = 2048
@@ -181,7 +181,12 @@ def ip_mc_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     if rt.rt_type == RTN_MULTICAST:
         net.mib["IpExtOutMcastPkts"] += 1
         net.mib["IpExtOutMcastOctets"] += skb.len
-        loop = rt.rt_daddr in dev.mc_list
+        cb = skb.cb
+        saddr = skb.head[skb.network_header + 12 : skb.network_header + 16]
+        protocol = skb.head[skb.network_header + 9]
+        loop = (not isinstance(cb, XmitCb) or cb.mc_loop) and igmp.ip_check_mc(
+            dev, rt.rt_daddr, saddr, protocol
+        )
     else:
         net.mib["IpExtOutBcastPkts"] += 1
         net.mib["IpExtOutBcastOctets"] += skb.len

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
 from skbus.skbuff import SkBuff
@@ -46,6 +47,8 @@ IPPROTO_ICMP: Final = 1
 IPPROTO_IGMP: Final = 2
 IPPROTO_TCP: Final = 6
 IPPROTO_UDP: Final = 17
+IPPROTO_UDPLITE: Final = 136
+IPPROTO_RAW: Final = 255
 
 
 # ---- configuration -----------------------------------------------------------------------
@@ -101,7 +104,11 @@ class IpConfig:
     devices: tuple[DeviceConfig, ...] = ()
     routes: tuple[RouteConfig, ...] = ()
     neighbours: tuple[NeighbourConfig, ...] = ()
-    protocols: tuple[tuple[int, str], ...] = ((IPPROTO_TCP, "tcp"), (IPPROTO_UDP, "udp"))
+    protocols: tuple[tuple[int, str], ...] = (
+        (IPPROTO_TCP, "tcp"),
+        (IPPROTO_UDP, "udp"),
+        (IPPROTO_UDPLITE, "udp"),
+    )
 
 
 # ---- state -------------------------------------------------------------------------------
@@ -116,6 +123,150 @@ class InIfaddr(NamedTuple):
     """b"" where the prefix has none (/31, /32)."""
 
 
+class IpMcList:
+    """`struct ip_mc_list`: one group on one device, for all sockets together (RFC 3376 3.2).
+
+    mode, state: the reception state that was last reported on: MCAST_INCLUDE or MCAST_EXCLUDE,
+    and the sources. crcount, allow, block: what the next state-change reports must still say,
+    and how often (RFC 3376 5.1).
+    """
+
+    __slots__ = (
+        "allow",
+        "block",
+        "crcount",
+        "gsquery",
+        "mode",
+        "multiaddr",
+        "reporter",
+        "sfcount",
+        "sources",
+        "state",
+        "timer",
+        "unsolicit_count",
+        "users",
+    )
+
+    def __init__(self, multiaddr: bytes) -> None:
+        self.multiaddr = multiaddr
+        self.users = 0
+        self.sfcount = [0, 0]
+        """Filters of sockets, by mode."""
+        self.sources: dict[bytes, list[int]] = {}
+        """Source -> in how many filters it is, by mode."""
+        self.mode = 1
+        self.state: frozenset[bytes] = frozenset()
+        self.crcount = 0
+        self.allow: dict[bytes, int] = {}
+        self.block: dict[bytes, int] = {}
+        self.gsquery: set[bytes] | None = None
+        """Sources that a group-and-source-specific query asked for; None: it asked for all."""
+        self.timer: Timer[Any] | None = None
+        self.unsolicit_count = 0
+        self.reporter = False
+        """We were the last to report it (RFC 2236 3)."""
+
+
+class IgmpDevice:
+    """What `struct in_device` keeps for IGMP; times in ns (RFC 3376 section 8)."""
+
+    __slots__ = (
+        "gq_timer",
+        "ifc_count",
+        "ifc_timer",
+        "mr_qi",
+        "mr_qri",
+        "mr_qrv",
+        "mr_v1_seen",
+        "mr_v2_seen",
+        "tomb",
+    )
+
+    def __init__(self) -> None:
+        self.mr_v1_seen = 0
+        """Until when we take it that there is a querier of version 1."""
+        self.mr_v2_seen = 0
+        self.mr_qrv = 0
+        self.mr_qi = 125_000_000_000
+        self.mr_qri = 10_000_000_000
+        self.gq_timer: Timer[Any] | None = None
+        self.ifc_timer: Timer[Any] | None = None
+        self.ifc_count = 0
+        self.tomb: dict[bytes, IpMcList] = {}
+        """Groups left, of which reports must still tell."""
+
+
+class InetSock:
+    """`struct inet_sock` of a raw or ping socket (`raw_sock`, the latter's `struct inet_sock`).
+    Everything in it could be written down."""
+
+    __slots__ = (
+        "broadcast",
+        "filter",
+        "freebind",
+        "hdrincl",
+        "inet_daddr",
+        "inet_num",
+        "inet_rcv_saddr",
+        "inet_saddr",
+        "mc_addr",
+        "mc_all",
+        "mc_index",
+        "mc_list",
+        "mc_loop",
+        "mc_ttl",
+        "options",
+        "ping",
+        "pmtudisc",
+        "recverr",
+        "reuse",
+        "sk",
+        "sk_bound_dev_if",
+        "sk_drops",
+        "sk_rcvbuf",
+        "sk_rmem_alloc",
+        "tos",
+        "uc_ttl",
+        "userlocks",
+    )
+
+    def __init__(self, sk: int, protocol: int, rcvbuf: int, *, ping: bool) -> None:
+        self.sk = sk
+        self.ping = ping
+        self.inet_num = 0 if ping else protocol
+        """Raw: the protocol. Ping: the identifier, 0 while it has none."""
+        self.inet_saddr = INADDR_ANY
+        self.inet_rcv_saddr = INADDR_ANY
+        self.inet_daddr = INADDR_ANY
+        self.sk_bound_dev_if = 0
+        self.reuse = 0
+        self.userlocks = 0
+        self.sk_rcvbuf = rcvbuf
+        self.sk_rmem_alloc = 0
+        self.sk_drops = 0
+        self.broadcast = False
+        self.hdrincl = not ping and protocol == IPPROTO_RAW
+        self.filter = 0
+        """ICMP_FILTER: the types that it does not want."""
+        self.recverr = False
+        self.freebind = False
+        self.pmtudisc = 1
+        self.tos = 0
+        self.uc_ttl = -1
+        self.mc_ttl = 1
+        self.mc_loop = True
+        self.mc_all = True
+        self.mc_index = 0
+        self.mc_addr = INADDR_ANY
+        self.mc_list: McList = ()
+        self.options: dict[int, int] = {}
+        """Options of level IP that are kept for getsockopt, and do nothing here."""
+
+    def connected(self) -> bool:
+        """`sk_state == TCP_ESTABLISHED`"""
+        return self.inet_daddr != INADDR_ANY
+
+
 class NetDevice:
     """`struct net_device`, as far as ip must know it. `process` takes `dev_queue_xmit`."""
 
@@ -125,6 +276,7 @@ class NetDevice:
         "gso_max_size",
         "ifa_list",
         "ifindex",
+        "igmp",
         "loopback",
         "mc_list",
         "mtu",
@@ -146,8 +298,9 @@ class NetDevice:
         self.up = False
         self.registered = False
         self.ifa_list: list[InIfaddr] = []
-        self.mc_list: dict[bytes, int] = {}
-        """Multicast groups joined, with how often."""
+        self.mc_list: dict[bytes, IpMcList] = {}
+        """Multicast groups that this host is in on this device."""
+        self.igmp = IgmpDevice()
 
 
 class FibInfo(NamedTuple):
@@ -336,6 +489,20 @@ class IpNet(Net):
         self.inet_protos: dict[int, InetProtocol] = {}
         self.inet_known: dict[int, str] = dict(self.config.protocols)
         """Protocols that this stack has, registered now or not."""
+        # raw and ping sockets
+        self.inet_socks: dict[int, InetSock] = {}
+        self.raw_hash: dict[int, list[InetSock]] = {}
+        """Raw sockets by protocol."""
+        self.ping_table: dict[int, list[InetSock]] = {}
+        """Ping sockets by identifier."""
+        self.ping_port_rover = 0
+        self.socket_peer = False
+        """The socket layer has said hello to us."""
+        # multicast
+        self.mc_socks: dict[tuple[str, int], McList] = {}
+        """(process, socket) -> the groups that it is in."""
+        self.mc_deferred: list[tuple[tuple[str, int], int, bytes]] = []
+        """(socket, option, value) of memberships that wait for their device."""
         # fragments
         self.ip4_frags: dict[tuple[bytes, bytes, int, int, int], Ipq] = {}
         self.frag_mem = 0

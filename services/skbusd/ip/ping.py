@@ -1,23 +1,211 @@
 # SPDX-License-Identifier: MIT
-"""Ping sockets (`net/ipv4/ping.c`): where echo replies and errors about echoes go.
+"""Ping sockets (`net/ipv4/ping.c`): ICMP echoes without privilege.
 
-No process has ping sockets so far, so a reply is nobody's.
+SOCK_DGRAM with IPPROTO_ICMP. An application sends echo requests, whose identifier is the socket's
+number (what a port is to UDP), and gets the replies to them, from the ICMP header on: `icmp_rcv`
+brings those to `ping_rcv`, errors about requests to `ping_err`. icmp(7).
 """
 
-from skbus.headers.icmp import IcmpHdr
+from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EBADF, EINVAL, EREMOTEIO
+
+from skbus.abi import GetPort, InitSock, UdpSendmsgCb
+from skbus.checksum import csum_fold
+from skbus.headers import HeaderError
+from skbus.headers import icmp as icmphdr
+from skbus.headers.icmp import (
+    ICMP_DEST_UNREACH,
+    ICMP_ECHO,
+    ICMP_FRAG_NEEDED,
+    ICMP_HLEN,
+    ICMP_REDIRECT,
+    ICMP_SOURCE_QUENCH,
+    IcmpHdr,
+)
 from skbus.headers.ipv4 import IpHdr
-from skbus.skbuff import SkBuff
-from skbusd.ip.netns import IpNet
+from skbus.pskb import pskb_may_pull, skb_checksum
+from skbus.skbuff import CHECKSUM_NONE, SkBuff
+from skbusd.ip import inet_sock, route
+from skbusd.ip.inet_sock import (
+    IP_PMTUDISC_DONT,
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    sk_ret,
+)
+from skbusd.ip.netns import (
+    INADDR_ANY,
+    IPPROTO_ICMP,
+    RTN_BROADCAST,
+    RTN_LOCAL,
+    InetSock,
+    IpNet,
+)
+
+# ---- life --------------------------------------------------------------------------------
+
+
+def ping_init_sock(net: IpNet, item: InitSock) -> None:
+    """A ping socket begins. (Who may have one, the socket layer has decided.)"""
+    if net.tracing:
+        net.trace("ping_init_sock", sk=item.sk)
+    old = net.inet_socks.get(item.sk)
+    if old is not None:
+        inet_sock.sk_release(net, old)
+    rcvbuf = net.sysctl["net.core.rmem_default"]
+    net.inet_socks[item.sk] = InetSock(item.sk, IPPROTO_ICMP, rcvbuf, ping=True)
+
+
+def ping_get_port(net: IpNet, sk: InetSock, ident: int) -> int:
+    """Give the socket an identifier, 0 asks for any. Returns an errno, 0 for success."""
+    if not ident:
+        ident = net.ping_port_rover
+        for _ in range(0xFFFF):
+            ident = ident % 0xFFFF + 1
+            if ident not in net.ping_table:
+                break
+        else:
+            return EADDRINUSE
+        net.ping_port_rover = ident
+    else:
+        for other in net.ping_table.get(ident, ()):
+            if not (sk.reuse and other.reuse):
+                return EADDRINUSE
+    sk.inet_num = ident
+    inet_sock.sk_hash(net, sk)
+    return 0
+
+
+def ping_bind(net: IpNet, item: GetPort) -> None:
+    """bind(2): address and identifier."""
+    sk = net.inet_socks.get(item.sk)
+    err = 0
+    if sk is None or not sk.ping or sk.inet_num or len(item.addr) != 4 or item.port >> 16:
+        err = EBADF if sk is None else EINVAL
+    elif (
+        item.addr != INADDR_ANY
+        and item.req
+        and not sk.freebind
+        and route.inet_addr_type(net, item.addr) != RTN_LOCAL
+    ):
+        err = EADDRNOTAVAIL
+    else:
+        sk.reuse = item.reuse & 1
+        err = ping_get_port(net, sk, item.port)
+    if sk is not None and not err:
+        sk.inet_saddr = sk.inet_rcv_saddr = item.addr
+        if item.addr != INADDR_ANY:
+            sk.userlocks |= SOCK_BINDADDR_LOCK
+        if item.port:
+            sk.userlocks |= SOCK_BINDPORT_LOCK
+    if net.tracing:
+        net.trace("ping_bind", sk=item.sk, addr=item.addr, ident=item.port, err=err)
+    val = [sk.inet_rcv_saddr, sk.inet_num] if sk is not None and not err else None
+    sk_ret(net, item.sk, item.req, err, val)
+
+
+# ---- sending -----------------------------------------------------------------------------
+
+
+def ping_supported(type_: int, code: int) -> bool:
+    """Echo requests alone."""
+    return type_ == ICMP_ECHO and code == 0
+
+
+def ping_v4_sendmsg(net: IpNet, skb: SkBuff) -> None:
+    """An echo request; identifier and checksum are filled in."""
+    cb = skb.cb
+    assert isinstance(cb, UdpSendmsgCb)
+    if net.tracing:
+        net.trace("ping_v4_sendmsg", skb, sk=cb.sk, len=skb.len)
+    sk = net.inet_socks.get(cb.sk)
+    err = EBADF if sk is None or not sk.ping else _ping_send(net, sk, skb, cb)
+    if err:
+        inet_sock.sk_refuse(net, skb, cb, err)
+    else:
+        sk_ret(net, cb.sk, cb.req, 0)
+
+
+def _ping_send(net: IpNet, sk: InetSock, skb: SkBuff, cb: UdpSendmsgCb) -> int:
+    daddr = inet_sock.sk_destination(sk, skb, cb)
+    if skb.len < ICMP_HLEN or not pskb_may_pull(net, skb, ICMP_HLEN):
+        return EINVAL
+    hdr = icmphdr.parse(skb.head, skb.data)
+    if not ping_supported(hdr.type, hdr.code):
+        return EINVAL
+    if isinstance(daddr, int):
+        return daddr
+    if not sk.inet_num and ping_get_port(net, sk, 0):
+        return EAGAIN
+    rt = inet_sock.sk_route(net, sk, daddr)
+    if isinstance(rt, int):
+        return rt
+    if rt.rt_type == RTN_BROADCAST and not sk.broadcast:
+        return EACCES
+    rest = sk.inet_num << 16 | hdr.sequence
+    body = skb.head[skb.data + ICMP_HLEN :]
+    skb.head = icmphdr.build(hdr.type, hdr.code, rest) + body
+    skb.data = 0
+    skb.ip_summed = CHECKSUM_NONE
+    skb.csum_start = -1
+    skb.gso_size = 0
+    total = skb_checksum(net, skb, 0)
+    if total is None:
+        return EINVAL
+    skb.head = icmphdr.build(hdr.type, hdr.code, rest, csum_fold(total)) + body
+    err = inet_sock.ip_push_pending_frames(net, sk, skb, rt, cb, IPPROTO_ICMP)
+    if not err:
+        inet_sock.icmp_out_count(net, hdr.type)
+    return err
+
+
+# ---- receiving ---------------------------------------------------------------------------
+
+
+def ping_lookup(net: IpNet, daddr: bytes, ident: int, dif: int) -> InetSock | None:
+    """The socket with that identifier."""
+    found = None
+    for sk in net.ping_table.get(ident, ()):
+        if sk.inet_rcv_saddr in (INADDR_ANY, daddr) and sk.sk_bound_dev_if in (0, dif):
+            found = sk
+            break
+    if net.tracing:
+        net.trace("ping_lookup", daddr=daddr, ident=ident, sk=found.sk if found else 0)
+    return found
 
 
 def ping_rcv(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """An echo reply."""
+    """An echo reply, for the socket that asked; `data` is at the ICMP header."""
     if net.tracing:
         net.trace("ping_rcv", skb, id=hdr.id, sequence=hdr.sequence)
-    net.consume_skb(skb)
+    sk = ping_lookup(net, iph.daddr, hdr.id, skb.skb_iif)
+    if sk is None:
+        # Not an error: a raw socket may have asked, and has its copy.
+        net.consume_skb(skb)
+        return
+    inet_sock.sock_queue_rcv_skb(net, sk, skb, iph.saddr, iph.daddr)
 
 
-def ping_err(net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr, info: int) -> None:
-    """An error about an ICMP message of ours."""
+def ping_err(net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr) -> None:
+    """An error about an ICMP message of ours: for the socket that sent that, if it is connected
+    and the error is hard, or with IP_RECVERR."""
     if net.tracing:
-        net.trace("ping_err", daddr=inner.daddr, type=hdr.type, code=hdr.code, info=info)
+        net.trace("ping_err", daddr=inner.daddr, type=hdr.type, code=hdr.code)
+    try:
+        quoted = icmphdr.parse(payload)
+    except HeaderError:
+        return
+    if not ping_supported(quoted.type, quoted.code):
+        return
+    sk = ping_lookup(net, inner.saddr, quoted.id, 0)
+    if sk is None:
+        return
+    err, hard = inet_sock.icmp_error(sk, hdr.type, hdr.code)
+    if hdr.type in (ICMP_SOURCE_QUENCH, ICMP_REDIRECT):
+        err, hard = EREMOTEIO, False
+    elif (
+        hdr.type == ICMP_DEST_UNREACH
+        and hdr.code == ICMP_FRAG_NEEDED
+        and sk.pmtudisc == IP_PMTUDISC_DONT
+    ):
+        return
+    if sk.recverr or (hard and sk.connected()):
+        inet_sock.sk_error_report(net, sk, err)

@@ -17,7 +17,7 @@ from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush
 from skbus.headers.ipv4 import IpHdr
 from skbus.net import SEC
 from skbus.skbuff import SkBuff
-from skbusd.ip import fib, ip_forward, ip_input, ip_output
+from skbusd.ip import fib, igmp, ip_forward, ip_input, ip_output
 from skbusd.ip.netns import (
     INADDR_ANY,
     INADDR_BROADCAST,
@@ -239,7 +239,9 @@ def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str:
         made.rt_iif = dev.ifindex
         if len(net.rt_in) >= RT_CACHE_SIZE:
             net.rt_in.clear()
-        net.rt_in[key] = made
+        if made.rt_type != RTN_MULTICAST or iph.protocol != IPPROTO_IGMP:
+            # (IGMP passes source filters: what holds for it does not hold for others.)
+            net.rt_in[key] = made
     if net.tracing:
         net.trace(
             "ip_route_input",
@@ -264,7 +266,7 @@ def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str
     if not dev.loopback and (saddr[0] == 127 or daddr[0] == 127):
         return "IP_LOCALNET"
     if multicast:
-        if daddr not in dev.mc_list:
+        if not igmp.ip_check_mc(dev, daddr, saddr, iph.protocol):
             return "NOT_SPECIFIED"
         kind = RTN_MULTICAST
     elif limited:

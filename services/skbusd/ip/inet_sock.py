@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+"""What raw and ping sockets have in common (`net/ipv4/datagram.c`, `net/core/sock.c`).
+
+The socket layer calls these by message; `raw` and `ping` call the rest. A datagram goes up by
+`sk_data_ready`, and is charged to the socket's receive buffer until the application has it.
+"""
+
+from errno import (
+    EACCES,
+    EBADF,
+    ECONNREFUSED,
+    EDESTADDRREQ,
+    EHOSTDOWN,
+    EHOSTUNREACH,
+    EINVAL,
+    EMSGSIZE,
+    ENETUNREACH,
+    ENONET,
+    ENOPROTOOPT,
+    EOPNOTSUPP,
+    EPROTO,
+)
+from typing import Final
+
+from skbus.abi import (
+    Close,
+    Connect,
+    DataReadyCb,
+    Disconnect,
+    Recvmsg,
+    SkErrorReport,
+    SkRet,
+    UdpSendmsgCb,
+    XmitCb,
+)
+from skbus.headers import icmp as icmphdr
+from skbus.skbuff import SkBuff
+from skbusd.ip import ip_output, mcast, route
+from skbusd.ip.netns import INADDR_ANY, RTN_BROADCAST, InetSock, IpNet, Rtable
+
+SKB_TRUESIZE: Final = 256
+"""Charged with each datagram, so that empty ones are bounded too; the socket layer charges the
+same."""
+MAX_LEN: Final = 0xFFFF
+MSG_OOB: Final = 0x1
+SOCK_BINDADDR_LOCK: Final = 4
+SOCK_BINDPORT_LOCK: Final = 8
+
+IP_PMTUDISC_DONT: Final = 0
+IP_PMTUDISC_WANT: Final = 1
+IP_PMTUDISC_DO: Final = 2
+IP_PMTUDISC_PROBE: Final = 3
+IP_PMTUDISC_OMIT: Final = 5
+
+ICMP_ERR_CONVERT: Final = (
+    (ENETUNREACH, False),  # ICMP_NET_UNREACH
+    (EHOSTUNREACH, False),  # ICMP_HOST_UNREACH
+    (ENOPROTOOPT, True),  # ICMP_PROT_UNREACH
+    (ECONNREFUSED, True),  # ICMP_PORT_UNREACH
+    (EMSGSIZE, False),  # ICMP_FRAG_NEEDED
+    (EOPNOTSUPP, False),  # ICMP_SR_FAILED
+    (ENETUNREACH, True),  # ICMP_NET_UNKNOWN
+    (EHOSTDOWN, True),  # ICMP_HOST_UNKNOWN
+    (ENONET, True),  # ICMP_HOST_ISOLATED
+    (ENETUNREACH, True),  # ICMP_NET_ANO
+    (EHOSTUNREACH, True),  # ICMP_HOST_ANO
+    (ENETUNREACH, False),  # ICMP_NET_UNR_TOS
+    (EHOSTUNREACH, False),  # ICMP_HOST_UNR_TOS
+    (EHOSTUNREACH, True),  # ICMP_PKT_FILTERED
+    (EHOSTUNREACH, True),  # ICMP_PREC_VIOLATION
+    (EHOSTUNREACH, True),  # ICMP_PREC_CUTOFF
+)
+"""`icmp_err_convert`: errno, and whether it is an error for a connected socket."""
+
+_OUT_COUNTERS: Final = {
+    icmphdr.ICMP_ECHOREPLY: "IcmpOutEchoReps",
+    icmphdr.ICMP_DEST_UNREACH: "IcmpOutDestUnreachs",
+    icmphdr.ICMP_SOURCE_QUENCH: "IcmpOutSrcQuenchs",
+    icmphdr.ICMP_REDIRECT: "IcmpOutRedirects",
+    icmphdr.ICMP_ECHO: "IcmpOutEchos",
+    icmphdr.ICMP_TIME_EXCEEDED: "IcmpOutTimeExcds",
+    icmphdr.ICMP_PARAMETERPROB: "IcmpOutParmProbs",
+    icmphdr.ICMP_TIMESTAMP: "IcmpOutTimestamps",
+    icmphdr.ICMP_TIMESTAMPREPLY: "IcmpOutTimestampReps",
+    icmphdr.ICMP_ADDRESS: "IcmpOutAddrMasks",
+    icmphdr.ICMP_ADDRESSREPLY: "IcmpOutAddrMaskReps",
+}
+
+
+def icmp_out_count(net: IpNet, type_: int) -> None:
+    """An ICMP message of an application."""
+    net.mib["IcmpOutMsgs"] += 1
+    name = _OUT_COUNTERS.get(type_)
+    if name is not None:
+        net.mib[name] += 1
+
+
+# ---- life of a sock ----------------------------------------------------------------------
+
+
+def sk_ret(net: IpNet, sk: int, req: int, err: int, val: object = None) -> None:
+    """Answer a request of the socket layer, if it wants an answer."""
+    if req:
+        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
+
+
+def sk_hash(net: IpNet, sk: InetSock) -> None:
+    """Put a socket where packets find it (`raw_hash_sk`, `ping_get_port`)."""
+    table = net.ping_table if sk.ping else net.raw_hash
+    if sk.inet_num:
+        table.setdefault(sk.inet_num, []).append(sk)
+
+
+def sk_unhash(net: IpNet, sk: InetSock) -> None:
+    """`raw_unhash_sk`, `ping_unhash`"""
+    table = net.ping_table if sk.ping else net.raw_hash
+    socks = table.get(sk.inet_num)
+    if socks is not None and sk in socks:
+        socks.remove(sk)
+        if not socks:
+            del table[sk.inet_num]
+
+
+def sk_release(net: IpNet, sk: InetSock) -> None:
+    """Forget a socket: its place in the tables, and its groups."""
+    net.inet_socks.pop(sk.sk, None)
+    sk_unhash(net, sk)
+    mcast.mc_drop(net, ("socket", sk.sk))
+
+
+def sk_close(net: IpNet, item: Close) -> None:
+    """`raw_close`, `ping_close`: close(2)"""
+    if net.tracing:
+        net.trace("raw_close", sk=item.sk)
+    sk = net.inet_socks.get(item.sk)
+    if sk is not None:
+        sk_release(net, sk)
+
+
+def sk_status(sk: InetSock) -> dict[str, object]:
+    """A line of /proc/net/raw or /proc/net/icmp."""
+    return {
+        "sk": sk.sk,
+        "local": (sk.inet_saddr, sk.inet_num),
+        "remote": (sk.inet_daddr, 0),
+        "rmem_alloc": sk.sk_rmem_alloc,
+        "drops": sk.sk_drops,
+    }
+
+
+# ---- connecting --------------------------------------------------------------------------
+
+
+def ip4_datagram_connect(net: IpNet, item: Connect) -> None:
+    """`__ip4_datagram_connect`: the peer's address from now on, and ours towards it."""
+    if net.tracing:
+        net.trace("ip4_datagram_connect", sk=item.sk, daddr=item.addr)
+    sk = net.inet_socks.get(item.sk)
+    if sk is None or len(item.addr) != 4:
+        sk_ret(net, item.sk, item.req, EBADF if sk is None else EINVAL)
+        return
+    rt = sk_route(net, sk, item.addr)
+    if isinstance(rt, int):
+        sk_ret(net, item.sk, item.req, rt)
+        return
+    if rt.rt_type == RTN_BROADCAST and not sk.broadcast:
+        sk_ret(net, item.sk, item.req, EACCES)
+        return
+    if sk.inet_saddr == INADDR_ANY:
+        sk.inet_saddr = rt.rt_saddr
+    if sk.inet_rcv_saddr == INADDR_ANY:
+        sk.inet_rcv_saddr = rt.rt_saddr
+    sk.inet_daddr = rt.rt_daddr
+    sk_ret(net, item.sk, item.req, 0, [sk.inet_saddr, sk.inet_num])
+
+
+def udp_disconnect(net: IpNet, item: Disconnect) -> None:
+    """`__udp_disconnect`, which raw and ping sockets use too: no peer any more."""
+    sk = net.inet_socks.get(item.sk)
+    if sk is None:
+        sk_ret(net, item.sk, item.req, EBADF)
+        return
+    sk.inet_daddr = INADDR_ANY
+    if not sk.userlocks & SOCK_BINDADDR_LOCK:
+        sk.inet_saddr = sk.inet_rcv_saddr = INADDR_ANY
+    if sk.ping and not sk.userlocks & SOCK_BINDPORT_LOCK:
+        sk_unhash(net, sk)
+        sk.inet_num = 0
+    sk_ret(net, item.sk, item.req, 0)
+
+
+# ---- sending -----------------------------------------------------------------------------
+
+
+def sk_destination(sk: InetSock, skb: SkBuff, cb: UdpSendmsgCb) -> bytes | int:
+    """Where a datagram goes: an address, or an errno."""
+    if skb.len > MAX_LEN:
+        return EMSGSIZE
+    if cb.flags & MSG_OOB:
+        return EOPNOTSUPP
+    if cb.addr:
+        return cb.addr if len(cb.addr) == 4 else EINVAL
+    return sk.inet_daddr if sk.connected() else EDESTADDRREQ
+
+
+def sk_route(net: IpNet, sk: InetSock, daddr: bytes) -> Rtable | int:
+    """The route of a socket's datagrams to daddr, or an errno."""
+    oif, saddr = sk.sk_bound_dev_if, sk.inet_saddr
+    if daddr[0] & 0xF0 == 0xE0:
+        oif = oif or sk.mc_index
+        if saddr == INADDR_ANY:
+            saddr = sk.mc_addr
+    rt = route.ip_route_output(net, daddr, b"" if saddr == INADDR_ANY else saddr, oif)
+    if isinstance(rt, int) and rt == ENETUNREACH:
+        net.mib["IpOutNoRoutes"] += 1
+    return rt
+
+
+def sk_refuse(net: IpNet, skb: SkBuff, cb: UdpSendmsgCb, err: int) -> None:
+    """A datagram that cannot be sent."""
+    net.kfree_skb(skb, "IP_OUTNOROUTES" if err == ENETUNREACH else "NOT_SPECIFIED", err=err)
+    sk_ret(net, cb.sk, cb.req, err)
+
+
+def ip_dont_fragment(sk: InetSock, length: int, mtu: int) -> bool:
+    """IP_PMTUDISC_WANT, the default, sets DF on what fits."""
+    if sk.pmtudisc in (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE):
+        return True
+    return sk.pmtudisc == IP_PMTUDISC_WANT and length <= mtu
+
+
+def sk_xmit_cb(
+    net: IpNet, sk: InetSock, rt: Rtable, cb: UdpSendmsgCb, protocol: int, length: int
+) -> XmitCb:
+    """What goes into the IP header of a socket's datagram of `length` bytes."""
+    multicast = rt.rt_daddr[0] & 0xF0 == 0xE0
+    ttl = (sk.mc_ttl or -1) if multicast else (cb.ttl or max(sk.uc_ttl, 0))
+    return XmitCb(
+        rt.rt_saddr,
+        rt.rt_daddr,
+        protocol,
+        (cb.tos or sk.tos) & 0xFF,
+        ttl if ttl <= 255 else 0,
+        ip_dont_fragment(sk, length + 20, rt.mtu),
+        sk.sk_bound_dev_if,
+        b"",
+        sk.mc_loop,
+    )
+
+
+def ip_push_pending_frames(
+    net: IpNet, sk: InetSock, skb: SkBuff, rt: Rtable, cb: UdpSendmsgCb, protocol: int
+) -> int:
+    """Put the IP header in front of a datagram and send it. Returns an errno, 0 for success."""
+    if sk.pmtudisc in (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE) and skb.len + 20 > rt.mtu:
+        return EMSGSIZE
+    if skb.len + 20 > MAX_LEN:
+        return EMSGSIZE
+    xmit = sk_xmit_cb(net, sk, rt, cb, protocol, skb.len)
+    skb.cb = xmit
+    skb.mac_header = skb.network_header = -1
+    ip_output.ip_build_and_send_pkt(net, skb, rt, xmit)
+    return 0
+
+
+# ---- receiving ---------------------------------------------------------------------------
+
+
+def sock_queue_rcv_skb(net: IpNet, sk: InetSock, skb: SkBuff, saddr: bytes, daddr: bytes) -> None:
+    """One datagram, which is the socket's own now, if there is room in its receive buffer."""
+    size = skb.len + SKB_TRUESIZE
+    if net.tracing:
+        net.trace("sock_queue_rcv_skb", skb, sk=sk.sk, rmem=sk.sk_rmem_alloc)
+    if sk.sk_rmem_alloc and sk.sk_rmem_alloc + size > sk.sk_rcvbuf:
+        sk.sk_drops += 1
+        net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.sk)
+        return
+    if not ip_output.skb_own_frags(net, skb):
+        return
+    sk.sk_rmem_alloc += size
+    skb.cb = DataReadyCb(sk.sk, saddr, 0, daddr, 0, skb.skb_iif, 0, 0)
+    net.call_skb("socket", "sk_data_ready", skb)
+
+
+def sk_recvmsg(net: IpNet, item: Recvmsg) -> None:
+    """The application took one datagram of `copied` bytes (`sock_rfree`)."""
+    sk = net.inet_socks.get(item.sk)
+    if sk is not None:
+        sk.sk_rmem_alloc = max(0, sk.sk_rmem_alloc - item.copied - SKB_TRUESIZE)
+
+
+# ---- errors ------------------------------------------------------------------------------
+
+
+def icmp_error(sk: InetSock, type_: int, code: int) -> tuple[int, bool]:
+    """What an ICMP error means to a socket: errno, and whether it is hard; errno 0: nothing."""
+    if type_ == icmphdr.ICMP_PARAMETERPROB:
+        return EPROTO, True
+    if type_ == icmphdr.ICMP_DEST_UNREACH:
+        if code > icmphdr.NR_ICMP_UNREACH:
+            return EHOSTUNREACH, False
+        if code == icmphdr.ICMP_FRAG_NEEDED:
+            return EMSGSIZE, sk.pmtudisc != IP_PMTUDISC_DONT
+        return ICMP_ERR_CONVERT[code]
+    return EHOSTUNREACH, False
+
+
+def sk_error_report(net: IpNet, sk: InetSock, err: int) -> None:
+    """`sk->sk_error_report`"""
+    net.call("socket", "sk_error_report", SkErrorReport(sk.sk, err, False))
