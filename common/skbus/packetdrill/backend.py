@@ -49,8 +49,12 @@ PLAIN: Final = Addresses()
 class Backend(Protocol):
     """A stack under test."""
 
-    def start(self, addresses: Addresses, mtu: int) -> None:
-        """Bring the stack up with this address on its one interface."""
+    offloads: bool
+    """Whether super-segments and unfinished checksums may be seen on its wire."""
+
+    def start(self, addresses: Addresses, mtu: int) -> Addresses:
+        """Bring the stack up with this address on its one interface; returns who is who, where
+        the stack has an address already."""
         ...
 
     def begin(self) -> None:

@@ -111,7 +111,11 @@ def _sim(seed: int, pcap: Path | None, sysctl: dict[str, str]) -> "MakeBackend":
 
 
 def _live() -> "MakeBackend":
-    _fail("--live is not there yet: use --sim")
+    from skbus.packetdrill.live import LiveBackend
+    from skbus.rundir import RunDir
+
+    run = RunDir().require()
+    return lambda _: LiveBackend(run)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -5,6 +5,8 @@ All blocks of a script share their variables, as they do in packetdrill; they ar
 time has come, not at the end. They can do whatever Python can: a script is a program.
 """
 
+import contextlib
+import io
 import re
 import struct
 from types import CodeType
@@ -88,17 +90,20 @@ class CodeRunner:
         self.path = path
         self._variables: dict[str, Any] = {"__name__": "packetdrill", **CONSTANTS}
 
-    def run(self, text: str, line: int, values: dict[str, int]) -> None:
-        """Run a block that stands at `line`. CodeError."""
+    def run(self, text: str, line: int, values: dict[str, int]) -> str:
+        """Run a block that stands at `line`; returns what it printed. CodeError."""
         for name in [n for n in self._variables if n.startswith("tcpi_")]:
             del self._variables[name]
         self._variables.update(values)
+        printed = io.StringIO()
         try:
-            exec(self._compile(text, line), self._variables)
+            with contextlib.redirect_stdout(printed):
+                exec(self._compile(text, line), self._variables)
         except AssertionError as e:
             raise CodeError(self._explain(text, line, e)) from e
         except Exception as e:
             raise CodeError(f"{type(e).__name__}: {e}") from e
+        return printed.getvalue()
 
     def _compile(self, text: str, line: int) -> CodeType:
         """With the script's own line numbers."""

@@ -10,6 +10,7 @@ two inbound packets from the time that the first had in the script.
 import errno
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Final
 
@@ -82,6 +83,7 @@ class Interpreter:
     def __init__(self, script: Script, backend: Backend, config: Config) -> None:
         self.script = script
         self.backend = backend
+        config = replace(config, addresses=backend.start(config.addresses, config.mtu))
         self.config = config
         self.history: list[Happened] = []
         self.warnings: list[str] = []
@@ -99,7 +101,6 @@ class Interpreter:
     def run(self) -> None:
         """Run it. Mismatch, Unsupported, ScriptError, FlowError."""
         backend = self.backend
-        backend.start(self.config.addresses, self.config.mtu)
         try:
             if self.script.init is not None:
                 self._command(self.script.init, check=True)
@@ -235,7 +236,8 @@ class Interpreter:
         values = tcp_info(bytes(reply.result))
         self._note(event.line, "%{ " + " ".join(code.text.split())[:90] + " }%")
         try:
-            self.code.run(code.text, event.line, values)
+            for line in self.code.run(code.text, event.line, values).splitlines():
+                self._note(event.line, f"printed: {line}")
         except CodeError as e:
             raise Mismatch(f"code: {e}") from e
 
@@ -311,6 +313,8 @@ class Interpreter:
         self._note(event.line, wire.show_seen(seen, ecn=packet.ip.ecn is not None), at)
         tick = self.config.ts_tick
         ts_tolerance = self.config.within(at) // tick if tick else None
+        if self.backend.offloads:
+            seen.csum_ok = True
         wrong = list(differences(packet, seen, ts_tolerance))
         if not wrong and (bytes_wrong := flow.payload_error(seen)):
             wrong.append(bytes_wrong)

@@ -54,6 +54,8 @@ class SimPending:
 class SimBackend:
     """One simulated stack (`backend.Backend`)."""
 
+    offloads = False
+
     def __init__(
         self,
         seed: int = 0,
@@ -72,7 +74,7 @@ class SimBackend:
 
     # ---- backend.Backend ---------------------------------------------------------------
 
-    def start(self, addresses: Addresses, mtu: int) -> None:
+    def start(self, addresses: Addresses, mtu: int) -> Addresses:
         world = self.world
         gateway = addresses.gateway
         if gateway == addresses.local:
@@ -92,6 +94,7 @@ class SimBackend:
             world.capture(self._pcap)
         self._mac = self.host.devices["eth0"].dev_addr
         world.settle()
+        return addresses
 
     def begin(self) -> None:
         self.world.settle()

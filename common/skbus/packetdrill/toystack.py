@@ -55,12 +55,14 @@ class Toy:
     received: bytes = b""
     fds: int = 2
     ts: bool = False
+    offloads: bool = False
     peer_ts: int = 0
 
     # ---- backend.Backend ---------------------------------------------------------------
 
-    def start(self, addresses: Addresses, mtu: int) -> None:
+    def start(self, addresses: Addresses, mtu: int) -> Addresses:
         self.addresses = addresses
+        return addresses
 
     def begin(self) -> None:
         self.time = 0

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""`--live`: a script against the running processes of a lab.
+
+The script's packets go over the lab's cable, by a helper in the peer's namespace (`peer`). The
+remote host of a script is one behind the peer, to which nothing else speaks; the peer's kernel
+drops what is sent to it. A barrier before each call, and after each packet that goes in, sees to
+it that everything before has been dealt with.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any, Final
+
+from skbus.client import Client
+from skbus.ctl import ctl_call
+from skbus.health import processes
+from skbus.lab import ADDRESS, PEER_ADDRESS, PEER_DEV, PREFIX, status
+from skbus.packetdrill.backend import Addresses, Pending, Reply
+from skbus.packetdrill.records import RECORD, read_records
+from skbus.rundir import RunDir
+
+_SO_LINGER: Final = 13
+
+
+class LivePending:
+    """A system call in a thread of its own."""
+
+    def __init__(self, backend: "LiveBackend") -> None:
+        self._backend = backend
+        self._reply: Reply | None = None
+        self.finished = 0
+
+    @property
+    def done(self) -> bool:
+        return self._reply is not None
+
+    @property
+    def reply(self) -> Reply:
+        if self._reply is None:
+            raise RuntimeError("the call has not returned yet")
+        return self._reply
+
+    def returned(self, reply: Reply) -> None:
+        """It is done."""
+        with self._backend.changed:
+            self.finished = self._backend.now()
+            self._reply = reply
+            self._backend.changed.notify_all()
+
+
+class LiveBackend:
+    """The lab of a run directory (`backend.Backend`)."""
+
+    offloads = True
+
+    def __init__(self, run: RunDir) -> None:
+        self.run = run
+        status(run)  # LabError where there is none
+        self.client = Client(run)
+        config = json.loads(run.config_file.read_text())
+        self._scale = float(config.get("time_scale", 1.0))
+        self._zero = time.monotonic_ns()
+        self.changed = threading.Condition()
+        self._sent: deque[tuple[int, bytes]] = deque()
+        self._injected = 0
+        self._carried = 0
+        self._fds: set[int] = set()
+        self._before: dict[str, Any] = {}
+        self._helper: subprocess.Popen[bytes] | None = None
+
+    # ---- backend.Backend ---------------------------------------------------------------
+
+    def start(self, addresses: Addresses, mtu: int) -> Addresses:
+        command = [sys.executable, "-m", "skbus.packetdrill.peer"]
+        self._helper = subprocess.Popen(
+            [*command, str(self.run.path), PEER_DEV, ADDRESS],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self._helper.stdout is not None
+        line = self._helper.stdout.readline().split()
+        if len(line) != 2:
+            raise OSError("the helper in the peer's namespace has failed")
+        self._head = bytes.fromhex(line[0].decode() + line[1].decode()) + b"\x08\x00"
+        threading.Thread(target=self._read, daemon=True).start()
+        return addresses._replace(local=ADDRESS, prefixlen=PREFIX, gateway=PEER_ADDRESS)
+
+    def begin(self) -> None:
+        self._barrier()
+        self._zero = time.monotonic_ns()
+
+    def now(self) -> int:
+        return int((time.monotonic_ns() - self._zero) / self._scale)
+
+    def wait(self, until: int, pending: Pending | None = None, *, packet: bool = False) -> None:
+        with self.changed:
+            while (left := until - self.now()) > 0 or (pending is not None and not left):
+                if (packet and self._sent) or (pending is not None and pending.done):
+                    return
+                if left <= 0:
+                    break
+                patience = 0.001 if not isinstance(pending, LivePending | None) else 3600.0
+                self.changed.wait(min(left * self._scale / 1e9, patience))
+        if pending is not None and not pending.done:
+            self._grace(pending)
+
+    def inject(self, packet: bytes) -> None:
+        helper = self._helper
+        assert helper is not None
+        assert helper.stdin is not None
+        frame = self._head + packet
+        helper.stdin.write(RECORD.pack(len(frame), 0) + frame)
+        helper.stdin.flush()
+        self._injected += 1
+        with self.changed:
+            self.changed.wait_for(lambda: self._carried >= self._injected, 2.0)
+        self._barrier()
+
+    def sent(self) -> tuple[int, bytes] | None:
+        with self.changed:
+            return self._sent.popleft() if self._sent else None
+
+    def call(self, name: str, *args: object, data: bytes = b"") -> Pending:
+        pending = LivePending(self)
+        self._barrier()
+        threading.Thread(target=self._run, args=(pending, name, args, data), daemon=True).start()
+        return pending
+
+    def sysctl(self, name: str, value: str) -> None:
+        everyone = processes(self.run)
+        if name not in self._before:
+            self._before[name] = ctl_call(self.run, everyone[-1], "sysctl_get", name)
+        for process in everyone:
+            ctl_call(self.run, process, "sysctl_set", (name, value))
+
+    def counters(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for process in processes(self.run):
+            answer = ctl_call(self.run, process, "counters")
+            for name, value in answer.items():
+                if isinstance(value, int):
+                    total[name] = total.get(name, 0) + value
+        return total
+
+    def listeners(self) -> list[int]:
+        return []
+
+    def close(self) -> None:
+        linger = b"\1\0\0\0\0\0\0\0"
+        for fd in self._fds:
+            for call in (("setsockopt", fd, 1, _SO_LINGER, linger), ("close", fd)):
+                try:
+                    self.client.call(*call)
+                except OSError:
+                    pass
+        for name, value in self._before.items():
+            self.sysctl(name, " ".join(map(str, value)) if isinstance(value, list) else str(value))
+        self.client.close()
+        if self._helper is not None:
+            self._helper.terminate()
+            self._helper.wait()
+
+    # ---- inside ------------------------------------------------------------------------
+
+    def _grace(self, pending: Pending) -> None:
+        """A call that does not block takes real time all the same: a moment, not none."""
+        deadline = time.monotonic() + 0.02 * self._scale
+        with self.changed:
+            while not pending.done and (left := deadline - time.monotonic()) > 0:
+                self.changed.wait(min(left, 0.001))
+
+    def _barrier(self) -> None:
+        self.client.call("barrier", -1)
+
+    def _run(self, pending: LivePending, name: str, args: tuple[object, ...], data: bytes) -> None:
+        try:
+            result, payload = self.client.call(name, *args, data=data)
+        except OSError as e:
+            text = e.strerror if e.strerror != os.strerror(e.errno or 0) else None
+            pending.returned(Reply(e.errno or 0, text))
+            return
+        if name == "recvmsg":
+            parts, address, flags, control = result
+            payload = self.client.collect(parts, payload)
+            result = (address, flags, control)
+        elif name == "socket":
+            self._fds.add(int(result))
+        elif name == "accept4":
+            self._fds.add(int(result[0]))
+        elif name == "close" and isinstance(args[0], int):
+            self._fds.discard(args[0])
+        pending.returned(Reply(0, result, payload))
+
+    def _read(self) -> None:
+        """The helper's records, until it ends."""
+        assert self._helper is not None
+        assert self._helper.stdout is not None
+        buffer = b""
+        while data := os.read(self._helper.stdout.fileno(), 1 << 20):
+            records, buffer = read_records(buffer + data)
+            with self.changed:
+                for when, frame in records:
+                    if not frame:
+                        self._carried += 1
+                    elif frame[12:14] == b"\x08\x00":
+                        at = int((when - self._zero) / self._scale)
+                        self._sent.append((at, frame[14:]))
+                self.changed.notify_all()
