@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: MIT
+"""`skbus load` from end to end: over the loopback, and in a lab with our stack on either side."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skbus import lab
+from skbus.config import Config
+from skbus.ctl import ctl_call
+from skbus.load.command import main
+from skbus.rundir import RunDir
+
+HERE = Path(__file__).parent
+SMOKE = str(HERE / "smoke.toml")
+
+
+def outcome(directory: Path, name: str = "smoke") -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((directory / f"{name}.json").read_text())
+    assert (directory / f"{name}.html").stat().st_size > 10_000
+    return data
+
+
+# ---- over the loopback -------------------------------------------------------------------------
+
+
+def test_every_protocol_over_the_loopback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(SMOKE, on="loopback", out=tmp_path, time=0.5) == 0
+    data = outcome(tmp_path)
+    assert data["trouble"] == []
+    assert data["passed"]
+    for name, flow in data["flows"].items():
+        assert flow["completed"] > 0, name
+        assert flow["errors"] == 0, name
+    said = capsys.readouterr()
+    assert "ok           errors == 0    (0)" in said.out
+    assert "hold" in said.err  # progress, as standard error is no terminal
+
+
+def test_several_processes_share_the_load(tmp_path: Path) -> None:
+    changes = {"processes": 3, "flow.web.rate": 60, "flow.web.arrivals": "even"}
+    assert main(SMOKE, on="loopback", out=tmp_path, time=0.5, changes=changes, quiet=True) == 0
+    data = outcome(tmp_path)
+    assert len(data["load_cpu"]) == 3
+    # a ramp of 0.25 s and 0.5 s at 60 in a second
+    assert abs(data["flows"]["web"]["completed"] - 37.5) <= 2
+
+
+def test_the_status_says_what_the_assertions_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"assert": ["p99 < 1us"]}
+    assert main(SMOKE, on="loopback", out=tmp_path, time=0.2, changes=changes, quiet=True) == 1
+    assert not outcome(tmp_path)["passed"]
+    assert "FAIL         p99 < 1us" in capsys.readouterr().out
+
+
+def test_a_protocol_of_the_scenarios_own(tmp_path: Path) -> None:
+    file = str(HERE / "login.py")
+    assert main(file, on="loopback", out=tmp_path, time=0.1, quiet=True) == 0
+    assert outcome(tmp_path, "login")["flows"]["morning"]["completed"] > 3
+
+
+def test_a_server_that_is_not_there_is_errors_and_no_end(tmp_path: Path) -> None:
+    changes = {"flow.web.host": "127.0.0.1", "flow.web.port": 1}
+    assert main(SMOKE, on="loopback", out=tmp_path, time=0.5, changes=changes, quiet=True) == 1
+    data = outcome(tmp_path)
+    assert data["flows"]["web"]["errors_by_kind"] == {"refused": data["flows"]["web"]["requests"]}
+    assert "ConnectionRefusedError" in data["error_samples"]["refused"]
+    assert data["flows"]["echo"]["errors"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "on", "error"),
+    [
+        ({"flow.web.rat": 3}, "loopback", "flow[0].rat: no such key; did you mean rate?"),
+        ({}, "the moon", "--on the moon: takes stack, new-lab or loopback"),
+        ({"impair": {"loss": "5%"}}, "loopback", "has no stack of ours, which this needs: impair"),
+        ({"event": [{"at": "1s", "restart": "ip"}]}, "loopback", "which this needs: restart ip"),
+    ],
+)
+def test_what_cannot_be_run_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    on: str,
+    error: str,
+) -> None:
+    assert main(SMOKE, on=on, out=tmp_path / "out", changes=changes, quiet=True) == 2
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKBUS_DIR", str(tmp_path / "none"))
+    assert main(SMOKE, quiet=True) == 2
+
+
+def test_check_only_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(SMOKE, check=True, out=tmp_path / "out") == 0
+    assert capsys.readouterr().out == "smoke: 1.5 s, 6 flows: ok\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_still_writes_the_report(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "skbus.load", SMOKE, "--on", "loopback", "--time", "100"]
+    with subprocess.Popen(
+        [*argv, "--out", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if float(line.split()[0]) >= 1:
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    data = outcome(tmp_path)
+    assert data["interrupted"]
+    assert data["trouble"] == []
+    assert 0.5 < data["elapsed"] < 100
+    assert data["total"]["completed"] > 0
+    assert str(tmp_path / "smoke.html") in out
+
+
+def test_a_command_runs_beside_the_load_and_ends_with_it(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    script = f"open('{mark}', 'w').write('{{host}} {{http}}'); import time; time.sleep(600)"
+    run = f'{sys.executable} -c "{script}"'
+    failing = f"{sys.executable} -c \"raise SystemExit('no luck')\""
+    changes = {"event": [{"at": "10ms", "run": run}, {"at": "20ms", "run": failing}]}
+    began = time.monotonic()
+    assert main(SMOKE, on="loopback", out=tmp_path, changes=changes, time=0.9, quiet=True) == 1
+    assert time.monotonic() - began < 60
+    host, port = mark.read_text().split()
+    assert host == "127.0.0.1"
+    assert int(port) > 0
+    (trouble,) = outcome(tmp_path)["trouble"]
+    assert "no luck" in trouble
+
+
+# ---- with our stack ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[RunDir]:
+    run = lab.lab_dir(f"load-test-{os.getpid()}")
+    device = {
+        "name": lab.DEV,
+        "addr": f"{lab.ADDRESS}/{lab.PREFIX}",
+        "gateway": lab.PEER_ADDRESS,
+    }
+    try:
+        lab.up(run, Config.load(None, {"devices": [device], "run_dir": str(run.path)}).to_json())
+    except lab.LabError as e:
+        pytest.skip(f"no lab here: {e}")
+    yield run
+    lab.down(run)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("side", ["linux", "skbus"])
+def test_every_protocol_with_our_stack(
+    stack: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    monkeypatch.setenv("SKBUS_DIR", str(stack.path))
+    changes = {"assert": ["errors == 0", "requests > 20", "unaccounted == 0"]}
+    status = main(SMOKE, out=tmp_path, clients=side, changes=changes, quiet=True)
+    data = outcome(tmp_path)
+    assert data["trouble"] == []
+    assert [a for a in data["asserts"] if not a["holds"]] == []
+    assert status == 0
+    assert set(data["processes"]) == {"nic.eth0", "ip", "tcp", "udp", "socket"}
+    for process in data["processes"].values():
+        assert process["series"][0]["held"] is not None
+
+
+@pytest.mark.lab
+def test_faults(stack: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lossy link, a layer that stops for a while, one that is killed: all noted, none fatal."""
+    monkeypatch.setenv("SKBUS_DIR", str(stack.path))
+    events = [
+        {"at": "0ms", "impair": {"loss": "20%", "delay": "2ms", "seed": 1}},
+        {"at": "1s", "impair": {}},
+        {"at": "1200ms", "sysctl": {"net.ipv4.tcp_sack": 0}},
+        {"at": "1500ms", "pause": "udp", "lasting": "100ms"},
+        {"at": "2s", "restart": "udp"},
+    ]
+    changes = {
+        "event": events,
+        "phase": [{"name": "all", "duration": "3s"}],
+        "assert": ["restarts == 1", "retransmits > 0", "web.errors == 0", "up.errors == 0"],
+        "flow.web.timeout": "30s",
+        "settle": "20s",
+    }
+    status = main(SMOKE, out=tmp_path, changes=changes, quiet=True)
+    data = outcome(tmp_path)
+    assert data["trouble"] == []
+    assert [a for a in data["asserts"] if not a["holds"]] == []
+    assert status == 0
+    assert data["drops"]["SKB_DROP_REASON_SKBUS_IMPAIRED"] > 0
+    assert [e["event"] for e in data["events"]] == [
+        "impair: delay 2 ms, loss 20 %",
+        "impair: none",
+        "sysctl net.ipv4.tcp_sack=0",
+        "pause udp for 100 ms",
+        "udp goes on",
+        "restart udp",
+    ]
+    assert ctl_call(stack, "tcp", "sysctl_get", "net.ipv4.tcp_sack") == 0
+    assert "impair_rx" not in ctl_call(stack, "nic.eth0", "status")["core"]
