@@ -107,7 +107,7 @@ def _verdict(value: float | None, least: float | None, aim: float | None, percen
     if least is None:
         return text
     colour = "green" if aim is not None and value >= aim else "yellow" if value >= least else "red"
-    wanted = f"{least:.0%}, {aim:.0%}" if percent else f"{least:g} x, {aim:g} x"
+    wanted = f"{least:.0%}, {aim:.0%}" if percent else f"{least:g}, {aim:g}"
     return f"[{colour}]{text}[/]\n[dim]{wanted}[/]"
 
 
@@ -121,8 +121,8 @@ def table(rounds: Rounds, seconds: float, reps: int) -> Table:
         leading=1,
     )
     shown.add_column("what", no_wrap=True)
-    columns = {"iperf3": "Linux\niperf3", "linux": "Linux", "skbus": "skbus", "pmd": "pmd-pytcp"}
-    for title in (*columns.values(), "skbus /\nLinux", "skbus /\npmd-pytcp"):
+    columns = {"iperf3": "Linux\niperf3", "linux": "Linux", "skbus": "skbus", "pmd": "pmd-\npytcp"}
+    for title in (*columns.values(), "skbus /\nLinux", "skbus /\npmd"):
         shown.add_column(title, justify="right", no_wrap=True)
     for name in rounds:
         least, aim = AIMS[name]
