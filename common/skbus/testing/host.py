@@ -22,6 +22,7 @@ from skbusd.nic.core import NicCore
 from skbusd.nic.memory import MemoryDevice
 from skbusd.nic.netdev import NicConfig, NicNet
 from skbusd.socket.core import SocketCore
+from skbusd.socket.files import Cred
 from skbusd.socket.sock import SocketNet
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
@@ -103,7 +104,7 @@ class Host:
         if isinstance(core, NicCore):
             started.poll, started.after = partial(core.poll_rx, 64), core.flush_tx
         if isinstance(core, SocketCore):
-            core.client_up(_IDENTITY)
+            core.client_up(_IDENTITY, Cred(0, (), True))
             started.after = self._replies
         if old is not None:
             started.inbox = old.inbox
@@ -156,13 +157,13 @@ class Host:
                 for i, (dev, addresses) in enumerate(self.interfaces.items())
             )
             config = IpConfig(devices=devices, routes=self.routes)
-            return IpCore(IpNet(**arguments, config=config)), (*nics, "tcp", "udp")
+            return IpCore(IpNet(**arguments, config=config)), (*nics, "tcp", "udp", "socket")
         if layer == "tcp":
             return TcpCore(TcpNet(**arguments)), ("ip", "socket")
         if layer == "udp":
             return UdpCore(UdpNet(**arguments)), ("ip", "socket")
         arguments["alloc"] = self._region(process)
-        return SocketCore(SocketNet(**arguments)), ("tcp", "udp")
+        return SocketCore(SocketNet(**arguments)), ("ip", "tcp", "udp")
 
     def _region(self, process: str) -> Allocator:
         region = self._regions.get(process)

@@ -27,5 +27,5 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     # Reassembled datagrams, and copies for the loopback, lie in a region of ip's own.
     allocator(run, arguments, ((2048, 1024), (16384, 128), (66560, 256)))
     net = IpNet(**arguments, config=ip_config(config))
-    transports = tuple(layer for layer in ("tcp", "udp") if layer in config.layers)
+    transports = tuple(layer for layer in ("tcp", "udp", "socket") if layer in config.layers)
     return Service(IpCore(net), run, neighbours=(*nics(config), *transports), clock=clock(config))

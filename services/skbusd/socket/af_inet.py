@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from skbus.abi import ListenStart
 from skbus.syscall import SysCallError
-from skbusd.socket import tcp_sock, uapi, udp_sock
+from skbusd.socket import ping_sock, raw_sock, tcp_sock, uapi, udp_sock
 from skbusd.socket.proto import Proto
 from skbusd.socket.sock import (
     Call,
@@ -89,6 +89,11 @@ def inet_init(net: SocketNet) -> None:
 # ---- creating -----------------------------------------------------------------------------
 
 
+def capable_net_raw(net: SocketNet) -> bool:
+    """`ns_capable(CAP_NET_RAW)`: may the process whose call this is have raw sockets?"""
+    return net.current is not None and net.current.cred.net_raw
+
+
 def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None:
     """`inet_create`: find the protocol in the switch, and make the sock.
 
@@ -113,12 +118,19 @@ def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None
         raise SysCallError(
             errno.EPROTONOSUPPORT if net.inetsw[sock.type] else errno.ESOCKTNOSUPPORT
         )
+    if sock.type == uapi.SOCK_RAW and not kern and not capable_net_raw(net):
+        raise SysCallError(errno.EPERM)
     sock.ops = answer.ops
     sk = sk_alloc(net, uapi.PF_INET, sock.type, protocol, answer.prot)
     sock_init_data(net, sock, sk)
     if answer.flags & INET_PROTOSW_REUSE:
         sk.sk_reuse = 1
-    answer.prot.init(net, sk)
+    try:
+        answer.prot.init(net, sk)
+    except SysCallError:
+        sk_free(net, sk)
+        sock.sk = None
+        raise
     if net.tracing:
         net.trace("inet_create", sk=sk.number, protocol=protocol)
 
@@ -128,6 +140,7 @@ def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None
 
 def inet_bind(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
     """`inet_bind`. EINVAL where it has a port already, EADDRINUSE and EADDRNOTAVAIL from below.
+    Raw and ping sockets have a bind of their own.
 
     Differs from Linux: whoever can reach the socket layer may bind low ports.
     """
@@ -139,14 +152,15 @@ def inet_bind(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
         raise SysCallError(errno.EAFNOSUPPORT)
     if family == uapi.AF_INET and len(daddr) != 4:
         raise SysCallError(errno.EINVAL)
-    if sk.sk_state != uapi.TCP_CLOSE or sk.inet_num:
+    bind = sk.sk_prot.bind
+    if sk.sk_state != uapi.TCP_CLOSE or (sk.inet_num and bind is None):
         raise SysCallError(errno.EINVAL)
 
     def bound(net: SocketNet, err: int, _: Any) -> None:
         sys_return(net, call, err)
 
     hold(net, call)
-    sk.sk_prot.get_port(net, sk, daddr or uapi.INADDR_ANY, port, bound)
+    (bind or sk.sk_prot.get_port)(net, sk, daddr or uapi.INADDR_ANY, port, bound)
 
 
 def inet_getname(net: SocketNet, sock: Socket, peer: bool) -> SockAddr:
@@ -436,6 +450,9 @@ INET_DGRAM_OPS: Final = ProtoOps(
     ioctl=inet_ioctl,
 )
 
+INET_SOCKRAW_OPS: Final = INET_DGRAM_OPS
+"""`inet_sockraw_ops` differ from those of UDP in nothing that is here."""
+
 INETSW_ARRAY: Final = (
     InetProtosw(
         uapi.SOCK_STREAM,
@@ -448,6 +465,27 @@ INETSW_ARRAY: Final = (
         uapi.SOCK_DGRAM,
         uapi.IPPROTO_UDP,
         udp_sock.UDP_PROT,
+        INET_DGRAM_OPS,
+        INET_PROTOSW_PERMANENT,
+    ),
+    InetProtosw(
+        uapi.SOCK_DGRAM,
+        uapi.IPPROTO_ICMP,
+        ping_sock.PING_PROT,
+        INET_SOCKRAW_OPS,
+        INET_PROTOSW_REUSE,
+    ),
+    InetProtosw(
+        uapi.SOCK_RAW,
+        uapi.IPPROTO_IP,
+        raw_sock.RAW_PROT,
+        INET_SOCKRAW_OPS,
+        INET_PROTOSW_REUSE,
+    ),
+    InetProtosw(
+        uapi.SOCK_DGRAM,
+        uapi.IPPROTO_UDPLITE,
+        udp_sock.UDPLITE_PROT,
         INET_DGRAM_OPS,
         INET_PROTOSW_PERMANENT,
     ),

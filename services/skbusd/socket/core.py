@@ -33,7 +33,7 @@ from skbus.syscall import (
 from skbus.timer import Timer
 from skbusd.socket import tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
-from skbusd.socket.files import MAX_CALLS, Client, sockfd_lookup, sweep
+from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.sock import Call, SocketNet, sys_return
 from skbusd.socket.socket import Socket, do_syscall, sock_poll, sock_release
 
@@ -206,11 +206,11 @@ class SocketCore:
 
     # ---- applications --------------------------------------------------------------------
 
-    def client_up(self, id: bytes) -> bool:
+    def client_up(self, id: bytes, cred: Cred = NOBODY) -> bool:
         """A process has made itself known; False where the id is no id, or taken."""
         if len(id) != CLIENT_ID_LEN or id in self.net.clients:
             return False
-        self.net.clients[id] = Client(id)
+        self.net.clients[id] = Client(id, cred)
         return True
 
     def client_gone(self, id: bytes) -> None:

@@ -9,7 +9,7 @@ everything that the client had.
 import errno
 from collections import deque
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from skbus.pool import PoolError
 from skbus.skbuff import Place
@@ -29,13 +29,28 @@ MAX_CALLS: Final = 131072
 """Calls of one client that may wait at the same time."""
 
 
+class Cred(NamedTuple):
+    """`struct cred`: in whose name a client acts."""
+
+    gid: int = 65534
+    groups: tuple[int, ...] = ()
+    net_raw: bool = False
+    """Has CAP_NET_RAW."""
+
+
+NOBODY: Final = Cred()
+
+
 class Client:
     """One application process."""
 
-    __slots__ = ("calls", "fdt", "free", "gone", "id", "lent", "lent_limit", "next_fd", "regions")
+    __slots__ = (
+        "calls", "cred", "fdt", "free", "gone", "id", "lent", "lent_limit", "next_fd", "regions",
+    )  # fmt: skip
 
-    def __init__(self, id: bytes) -> None:
+    def __init__(self, id: bytes, cred: Cred = NOBODY) -> None:
         self.id = id
+        self.cred = cred
         self.fdt: dict[int, Socket] = {}
         self.free: list[int] = []
         self.next_fd = 0

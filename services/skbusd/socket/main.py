@@ -25,7 +25,7 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     return Service(
         core,
         run,
-        neighbours=tuple(layer for layer in ("tcp", "udp") if layer in config.layers),
+        neighbours=tuple(layer for layer in ("ip", "tcp", "udp") if layer in config.layers),
         sources=(SyscallSource(core, run, context),),
         clock=clock(config),
         context=context,

@@ -44,4 +44,12 @@ class Proto:
     restart: Callable[[SocketNet, InetSock], None]
     """The transport's process has been restarted, and knows nothing of this sock."""
     setsockopt_entry: str
-    """To tell the transport options of SOL_SOCKET."""
+    """To tell the transport options, those of SOL_SOCKET too."""
+    getsockopt_entry: str = ""
+    sendmsg_entry: str = ""
+    recvmsg_entry: str = ""
+    """To tell the transport that the application took a datagram."""
+    levels: frozenset[int] = frozenset()
+    """Whose options the transport has, where `udp_setsockopt` is used."""
+    bind: Callable[[SocketNet, InetSock, bytes, int, Result], None] | None = None
+    """bind(2), where it is not just to get a port."""

@@ -31,11 +31,16 @@ from skbus.rundir import RunDir
 from skbus.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, SYS_ABI, SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.core import SocketCore
+from skbusd.socket.files import NOBODY, Cred
 from skbusd.socket.sock import SocketNet
 from skbusd.socket.socket import Socket
 
 _WELCOME: Final = struct.Struct("=II")
 _POLL_OPEN: Final = struct.Struct("=iI")
+_UCRED: Final = struct.Struct("=iII")
+_SO_PEERGROUPS: Final = 59
+_MAX_GROUPS: Final = 1024
+_CAP_NET_RAW: Final = 13
 _REPLY_HWM: Final = 100_000
 """Replies that an application may leave unread before it is taken for broken."""
 _FILL: Final = bytes(4096)
@@ -246,7 +251,7 @@ class SyscallSource:
         life.buffer += data
         if not life.id and len(life.buffer) >= CLIENT_ID_LEN:
             life.id, life.buffer = life.buffer[:CLIENT_ID_LEN], life.buffer[CLIENT_ID_LEN:]
-            known = self.core.client_up(life.id)
+            known = self.core.client_up(life.id, peer_cred(life.sock))
             if known:
                 self._by_id[life.id] = life
             self._answer(fd, life, _WELCOME.pack(SYS_ABI, 0 if known else errno.EEXIST))
@@ -328,6 +333,31 @@ class SyscallSource:
         for sock in closed:
             for descriptor in self._polls.pop(sock, ()):
                 descriptor.close()
+
+
+def peer_cred(sock: socket.socket) -> Cred:
+    """Who is at the other end: root has CAP_NET_RAW, and who else /proc says has it."""
+    try:
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, gid = _UCRED.unpack(raw)
+        more = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MAX_GROUPS)
+    except OSError:
+        return NOBODY
+    groups = struct.unpack(f"={len(more) // 4}I", more)
+    return Cred(gid, groups, not uid or _has_cap_net_raw(pid))
+
+
+def _has_cap_net_raw(pid: int) -> bool:
+    if pid <= 0:
+        return False  # of another pid namespace
+    try:
+        with open(f"/proc/{pid}/status", "rb") as f:
+            for line in f:
+                if line.startswith(b"CapEff:"):
+                    return bool(int(line.split()[1], 16) >> _CAP_NET_RAW & 1)
+    except (OSError, ValueError, IndexError):
+        pass  # it has gone, or /proc is not there
+    return False
 
 
 def remove_region(pool_dir: PoolDir, net: SocketNet, number: int) -> None:

@@ -3,7 +3,7 @@
 `net/core/sock.c`), its queues, its wait queue and its memory accounting.
 
     Sock -> InetSock -> InetConnectionSock -> TcpSock
-                     -> UdpSock
+                     -> UdpSock -> RawSock
 
 The chain is C's: each struct begins with the one before it. The transport's own part of a
 connection (sequence numbers, timers) lives in the transport's process, under the same number;
@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import StalePlaceError
 from skbus.skbuff import Frag, Place, SkBuff
@@ -207,12 +208,21 @@ class TcpSock(InetConnectionSock):
 class UdpSock(InetSock):
     """`struct udp_sock`, the part that applications see."""
 
-    __slots__ = ("options", "sk_drops")
+    __slots__ = ("mc_list", "options", "sk_drops")
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
         super().__init__(number, family, type, protocol, prot)
         self.sk_drops = 0
         self.options: dict[tuple[int, int], bytes] = {}
+        self.mc_list: McList = ()
+        """The groups that it is in, as its transport said."""
+
+
+class RawSock(UdpSock):
+    """`struct raw_sock`, the part that applications see; a ping socket's too. In Linux both are
+    an inet_sock directly; what they have here beyond that is what UDP's have."""
+
+    __slots__ = ()
 
 
 class TransportRequest:
@@ -254,6 +264,8 @@ class SocketNet(Net):
         self.next_sk = ((self.epoch & 0xFFF) << 20) + 2
         self.peers: set[str] = set()
         self.calls = 0
+        self.current: Client | None = None
+        """`current`: the process whose call is being worked on."""
 
 
 # ---- answering and waiting ----------------------------------------------------------------

@@ -533,6 +533,7 @@ SYS_CALL_TABLE: Final[dict[str, Callable[..., None]]] = {
 def do_syscall(net: SocketNet, call: Call, args: tuple[Any, ...], data: bytes) -> None:
     """Carry out one checked request."""
     function = SYS_CALL_TABLE[call.name]
+    net.current = call.client
     if call.name == "sendmsg":
         attempt(net, call, lambda net, call: function(net, call, data, *args))
     else:

@@ -35,6 +35,8 @@ IPPROTO_IP: Final = 0
 IPPROTO_ICMP: Final = 1
 IPPROTO_TCP: Final = 6
 IPPROTO_UDP: Final = 17
+IPPROTO_UDPLITE: Final = 136
+IPPROTO_RAW: Final = 255
 IPPROTO_MAX: Final = 263
 
 # struct socket's state (include/uapi/linux/net.h)
@@ -107,6 +109,8 @@ SO_DOMAIN: Final = 39
 SOL_IP: Final = 0
 SOL_TCP: Final = 6
 SOL_UDP: Final = 17
+SOL_UDPLITE: Final = 136
+SOL_RAW: Final = 255
 IP_TOS: Final = 1
 IP_TTL: Final = 2
 TCP_NODELAY: Final = 1

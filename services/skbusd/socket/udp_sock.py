@@ -7,6 +7,7 @@ process "udp" by the entries of `skbus.abi`. RFC 768, RFC 1122 4.1.
 """
 
 import errno
+from dataclasses import replace
 from typing import Any, Final
 
 from skbus.abi import (
@@ -25,6 +26,7 @@ from skbus.abi import (
     SkWriteSpace,
     UdpSendmsgCb,
 )
+from skbus.mcast import MEMBERSHIP, decode_mc_list, restore_options
 from skbus.pool import PoolError
 from skbus.skbuff import Frag, SkBuff
 from skbus.syscall import SysCallError
@@ -56,6 +58,8 @@ HEAD_MAX: Final = 2048
 """Payload up to this travels in the skb's head."""
 SKB_TRUESIZE: Final = 256
 """Charged to the receive buffer with each datagram, so that empty ones are bounded too."""
+_MIB: Final = {"UDP": "Udp", "UDP-Lite": "UdpLite"}
+"""How the counters of a protocol begin."""
 
 
 def udp_init_sock(net: SocketNet, sk: InetSock) -> None:
@@ -69,7 +73,7 @@ def udp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Res
 
     def bound(net: SocketNet, err: int, value: Any) -> None:
         if not err:
-            _set_local(sk, value)
+            set_local(sk, value)
         then(net, err, value)
 
     transport_call(
@@ -108,12 +112,12 @@ def udp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
     sk.inet_saddr = sk.inet_rcv_saddr
     sk.sk_state = uapi.TCP_CLOSE
     if then is None:
-        net.call("udp", "udp_disconnect", Disconnect(sk.number, 0))
+        net.call(sk.sk_prot.process, "udp_disconnect", Disconnect(sk.number, 0))
     else:
         transport_call(net, sk, "udp_disconnect", lambda req: Disconnect(sk.number, req), then)
 
 
-def _set_local(sk: InetSock, value: Any) -> None:
+def set_local(sk: InetSock, value: Any) -> None:
     if isinstance(value, (tuple, list)) and len(value) == 2:
         addr, port = value
         if isinstance(addr, bytes) and isinstance(port, int):
@@ -190,7 +194,7 @@ def udp_send_skb(
     skb.mark = sk.sk_mark
     if net.tracing:
         net.trace("udp_sendmsg", skb, sk=sk.number, len=skb.len)
-    net.call_skb(sk.sk_prot.process, "udp_sendmsg", skb)
+    net.call_skb(sk.sk_prot.process, sk.sk_prot.sendmsg_entry, skb)
 
 
 def _sendmsg_again(net: SocketNet, call: Call) -> None:
@@ -203,11 +207,13 @@ def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
     """`sk_data_ready`: one datagram. Dropped where the receive buffer is full."""
     size = skb.len + SKB_TRUESIZE
     if sk.sk_rmem_alloc + size > sk.sk_rcvbuf and sk.sk_receive_queue:
-        net.mib["UdpRcvbufErrors"] += 1
-        net.mib["UdpInErrors"] += 1
+        prot = sk.sk_prot
+        if prot.name in _MIB:
+            net.mib[_MIB[prot.name] + "RcvbufErrors"] += 1
+            net.mib[_MIB[prot.name] + "InErrors"] += 1
         if isinstance(sk, UdpSock):
             sk.sk_drops += 1
-        net.call("udp", "udp_recvmsg", Recvmsg(sk.number, skb.len))
+        net.call(prot.process, prot.recvmsg_entry, Recvmsg(sk.number, skb.len))
         net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.number)
         return
     sk.sk_receive_queue.append(skb)
@@ -244,7 +250,7 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     if not peek:
         queue.popleft()
         sk.sk_rmem_alloc -= length + SKB_TRUESIZE
-        net.call("udp", "udp_recvmsg", Recvmsg(sk.number, length))
+        net.call(sk.sk_prot.process, sk.sk_prot.recvmsg_entry, Recvmsg(sk.number, length))
     try:
         if peek or msg_flags:
             skb_copy_datagram(net, skb, parts, 0, min(length, call.size))
@@ -301,12 +307,14 @@ def udp_setsockopt(
     net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optval: bytes
 ) -> None:
     """`udp_setsockopt`: udp decides; TOS and TTL go with each datagram, so they are kept here."""
-    if level not in (uapi.SOL_UDP, uapi.SOL_IP):
+    if level not in sk.sk_prot.levels:
         raise SysCallError(errno.ENOPROTOOPT)
     assert isinstance(sk, UdpSock)
 
-    def answered(net: SocketNet, err: int, _: Any) -> None:
-        if not err:
+    def answered(net: SocketNet, err: int, value: Any) -> None:
+        if level == uapi.SOL_IP and optname in MEMBERSHIP:
+            sk.mc_list = decode_mc_list(value)
+        elif not err:
             sk.options[level, optname] = optval
             if level == uapi.SOL_IP and optname in (uapi.IP_TOS, uapi.IP_TTL):
                 value = int.from_bytes(optval[:4], "little", signed=True)
@@ -319,7 +327,7 @@ def udp_setsockopt(
     transport_call(
         net,
         sk,
-        "udp_setsockopt",
+        sk.sk_prot.setsockopt_entry,
         lambda req: Setsockopt(sk.number, req, level, optname, optval),
         answered,
     )
@@ -329,7 +337,7 @@ def udp_getsockopt(
     net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
 ) -> None:
     """`udp_getsockopt`: udp knows."""
-    if level not in (uapi.SOL_UDP, uapi.SOL_IP):
+    if level not in sk.sk_prot.levels:
         raise SysCallError(errno.ENOPROTOOPT)
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
@@ -340,7 +348,7 @@ def udp_getsockopt(
     transport_call(
         net,
         sk,
-        "udp_getsockopt",
+        sk.sk_prot.getsockopt_entry,
         lambda req: Getsockopt(sk.number, req, level, optname, optlen),
         answered,
     )
@@ -369,6 +377,8 @@ def udp_restart(net: SocketNet, sk: InetSock) -> None:
     net.call("udp", "udp_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
     for (level, optname), optval in sk.options.items():
         net.call("udp", "udp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
+    for optname, optval in restore_options(sk.mc_list):
+        net.call("udp", "udp_setsockopt", Setsockopt(sk.number, 0, uapi.SOL_IP, optname, optval))
     if sk.inet_num:
         reuse = sk.sk_reuse | sk.sk_reuseport << 1
         item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
@@ -399,4 +409,15 @@ UDP_PROT: Final = Proto(
     write_space=udp_write_space,
     restart=udp_restart,
     setsockopt_entry="udp_setsockopt",
+    getsockopt_entry="udp_getsockopt",
+    sendmsg_entry="udp_sendmsg",
+    recvmsg_entry="udp_recvmsg",
+    levels=frozenset({uapi.SOL_IP, uapi.SOL_UDP}),
 )
+
+UDPLITE_PROT: Final = replace(
+    UDP_PROT,
+    name="UDP-Lite",
+    levels=frozenset({uapi.SOL_IP, uapi.SOL_UDP, uapi.SOL_UDPLITE}),
+)
+"""`udplite_prot`: the same functions, with a checksum that may cover a part (RFC 3828)."""

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Ping sockets as the socket layer sees them: `ping_prot` (`net/ipv4/ping.c`, the part that runs
+on behalf of an application).
+
+Called by af_inet.py and core.py as raw sockets are; speaks to the process "ip". Who may have one
+is said by `net.ipv4.ping_group_range`. icmp(7).
+"""
+
+import errno
+from dataclasses import replace
+from typing import Final
+
+from skbus.abi import InitSock
+from skbus.syscall import SysCallError
+from skbusd.socket import uapi
+from skbusd.socket.raw_sock import RAW_PROT, bind_by, close_by, restore
+from skbusd.socket.sock import InetSock, SocketNet
+
+
+def ping_init_sock(net: SocketNet, sk: InetSock) -> None:
+    """`ping_init_sock`: EACCES where none of the process's groups is in the range."""
+    low, high = net.sysctl["net.ipv4.ping_group_range"]
+    if net.current is not None:
+        cred = net.current.cred
+        if not any(low <= group <= high for group in (cred.gid, *cred.groups)):
+            raise SysCallError(errno.EACCES)
+    net.call("ip", "ping_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+
+
+def ping_restart(net: SocketNet, sk: InetSock) -> None:
+    """ip has been restarted."""
+    restore(net, sk, "ping_init_sock", "ping_bind")
+
+
+ping_bind: Final = bind_by("ping_bind")
+
+PING_PROT: Final = replace(
+    RAW_PROT,
+    name="PING",
+    init=ping_init_sock,
+    close=close_by("ping_close"),
+    get_port=ping_bind,
+    restart=ping_restart,
+    setsockopt_entry="ip_setsockopt",
+    getsockopt_entry="ip_getsockopt",
+    sendmsg_entry="ping_v4_sendmsg",
+    recvmsg_entry="ping_recvmsg",
+    levels=frozenset({uapi.SOL_IP}),
+    bind=ping_bind,
+)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""Raw sockets as the socket layer sees them: `raw_prot` (`net/ipv4/raw.c`, the part that runs on
+behalf of an application), and what ping sockets share with them.
+
+Called by af_inet.py through `sk.sk_prot`, and by core.py with what ip reports. Speaks to the
+process "ip" by the entries of `skbus.abi`. Received datagrams are queued and read as UDP's are.
+raw(7).
+"""
+
+import errno
+from typing import Any, Final
+
+from skbus.abi import (
+    Close,
+    Connect,
+    GetPort,
+    InitSock,
+    Setsockopt,
+    SkErrorReport,
+    UdpSendmsgCb,
+)
+from skbus.mcast import restore_options
+from skbus.skbuff import Frag
+from skbus.syscall import SysCallError
+from skbusd.socket import uapi, udp_sock
+from skbusd.socket.proto import Proto, Result
+from skbusd.socket.sock import (
+    Call,
+    InetSock,
+    RawSock,
+    SocketNet,
+    hold,
+    purge_receive_queue,
+    sk_free,
+    sk_wait_event,
+    sk_wake,
+    sock_error,
+    sys_return,
+    transport_call,
+)
+
+MAX_LEN: Final = 0xFFFF
+
+
+def raw_sk_init(net: SocketNet, sk: InetSock) -> None:
+    """`raw_sk_init`: ip hears of the socket. Its number is the protocol's (`inet_create`)."""
+    if not 0 < sk.sk_protocol <= 255:
+        raise SysCallError(errno.EINVAL)
+    sk.inet_num = sk.inet_sport = sk.sk_protocol
+    net.call("ip", "raw_sk_init", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+
+
+def bind_by(entry: str) -> Any:
+    """`raw_bind` or `ping_bind`, by the entry of ip."""
+
+    def bind(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+        def bound(net: SocketNet, err: int, value: Any) -> None:
+            if not err:
+                udp_sock.set_local(sk, value)
+            then(net, err, value)
+
+        def make(req: int) -> GetPort:
+            return GetPort(sk.number, req, addr, port, sk.sk_reuse, sk.sk_bound_dev_if)
+
+        transport_call(net, sk, entry, make, bound)
+
+    return bind
+
+
+def raw_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """`raw_sendmsg`, `ping_v4_sendmsg`, the application's side: one packet; ip answers whether it
+    went out. The address's port means nothing."""
+    if call.size > MAX_LEN:
+        raise SysCallError(errno.EMSGSIZE)
+    if call.flags & uapi.MSG_OOB:
+        raise SysCallError(errno.EOPNOTSUPP)
+    if sk.sk_err:
+        raise SysCallError(sock_error(sk))
+    if sk.sk_shutdown & uapi.SEND_SHUTDOWN:
+        raise SysCallError(errno.EPIPE)
+    addr = b""
+    if call.addr is not None:
+        family, _, addr = call.addr
+        if family != uapi.AF_INET and (family != uapi.AF_UNSPEC or sk.sk_type != uapi.SOCK_RAW):
+            raise SysCallError(errno.EAFNOSUPPORT)
+        if len(addr) != 4:
+            raise SysCallError(errno.EINVAL)
+    elif sk.sk_state != uapi.TCP_ESTABLISHED:
+        raise SysCallError(errno.EDESTADDRREQ)
+    size = call.size + udp_sock.SKB_TRUESIZE
+    if sk.sk_wmem_queued and sk.sk_wmem_queued + size > sk.sk_sndbuf:
+        sk_wait_event(net, call, sk, _sendmsg_again)
+        return
+    head = b""
+    frags: list[Frag] = []
+    while call.chunks:
+        chunk = call.chunks.popleft()
+        if type(chunk) is not bytes:
+            frags.append(chunk)
+        elif not frags and len(head) + len(chunk) <= udp_sock.HEAD_MAX:
+            head += chunk
+        else:
+            frags.append((net.alloc.put(chunk) if net.alloc else None) or chunk)
+    sk.sk_wmem_queued += size
+
+    def sent(net: SocketNet, err: int, _: Any) -> None:
+        sk.sk_wmem_queued -= size
+        sys_return(net, call, err, call.size)
+        sk_wake(net, sk)
+
+    hold(net, call)
+
+    def make(req: int) -> UdpSendmsgCb:
+        return UdpSendmsgCb(sk.number, req, addr, 0, call.flags, sk.tos, max(sk.uc_ttl, 0))
+
+    udp_sock.udp_send_skb(net, sk, head, tuple(frags), make, sent)
+
+
+def _sendmsg_again(net: SocketNet, call: Call) -> None:
+    sk = call.waits[0]
+    if isinstance(sk, InetSock):
+        raw_sendmsg(net, call, sk)
+
+
+def raw_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
+    """Nothing that ip would have to know."""
+
+
+def close_by(entry: str) -> Any:
+    """`raw_close` or `ping_close`, by the entry of ip."""
+
+    def close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
+        unread = sk.sk_rmem_alloc
+        purge_receive_queue(net, sk)
+        net.call("ip", entry, Close(sk.number, unread, -1))
+        sk_free(net, sk)
+        if call is not None:
+            sys_return(net, call, 0)
+
+    return close
+
+
+def raw_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
+    """An ICMP error about a packet of ours, for the next call."""
+    udp_sock.udp_error_report(net, sk, item)
+
+
+def restore(net: SocketNet, sk: InetSock, init: str, bind: str) -> None:
+    """ip has been restarted: it is told of the socket anew, with its options, address, peer and
+    groups."""
+    assert isinstance(sk, RawSock)
+    sk.sk_wmem_queued = 0
+    entry = sk.sk_prot.setsockopt_entry
+    net.call("ip", init, InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    for (level, optname), optval in sk.options.items():
+        net.call("ip", entry, Setsockopt(sk.number, 0, level, optname, optval))
+    for optname, optval in restore_options(sk.mc_list):
+        net.call("ip", entry, Setsockopt(sk.number, 0, uapi.SOL_IP, optname, optval))
+    if sk.inet_rcv_saddr != uapi.INADDR_ANY or sk.sk_type != uapi.SOCK_RAW:
+        num = 0 if sk.sk_type == uapi.SOCK_RAW else sk.inet_num
+        if num or sk.sk_type == uapi.SOCK_RAW:
+            item = GetPort(sk.number, 0, sk.inet_rcv_saddr, num, sk.sk_reuse, 0)
+            net.call("ip", bind, item)
+    if sk.sk_state == uapi.TCP_ESTABLISHED:
+        net.call("ip", "ip4_datagram_connect", Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport))
+
+
+def raw_restart(net: SocketNet, sk: InetSock) -> None:
+    """ip has been restarted."""
+    restore(net, sk, "raw_sk_init", "raw_bind")
+
+
+raw_bind: Final = bind_by("raw_bind")
+
+RAW_PROT: Final = Proto(
+    name="RAW",
+    process="ip",
+    obj=RawSock,
+    init=raw_sk_init,
+    close=close_by("raw_close"),
+    get_port=raw_bind,
+    connect=udp_sock.ip4_datagram_connect,
+    disconnect=udp_sock.udp_disconnect,
+    sendmsg=raw_sendmsg,
+    recvmsg=udp_sock.udp_recvmsg,
+    shutdown=raw_shutdown,
+    setsockopt=udp_sock.udp_setsockopt,
+    getsockopt=udp_sock.udp_getsockopt,
+    poll=udp_sock.datagram_poll,
+    data_ready=udp_sock.udp_data_ready,
+    error_report=raw_error_report,
+    state_change=udp_sock.udp_state_change,
+    write_space=udp_sock.udp_write_space,
+    restart=raw_restart,
+    setsockopt_entry="raw_setsockopt",
+    getsockopt_entry="raw_getsockopt",
+    sendmsg_entry="raw_sendmsg",
+    recvmsg_entry="raw_recvmsg",
+    levels=frozenset({uapi.SOL_IP, uapi.SOL_RAW}),
+    bind=raw_bind,
+)
