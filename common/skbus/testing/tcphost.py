@@ -298,6 +298,7 @@ class Conn:
         port: int = 80,
         rport: int = 5000,
         accept: bool = True,
+        rtt: float = 0.1,
     ) -> None:
         self.host = host
         self.ts = ts
@@ -314,6 +315,7 @@ class Conn:
             self.port = int(ret.val[1])
             self.syn = host.one()
             opt.tsecr = self.syn.opt.tsval
+            host.run_for(rtt)
             self.irs, self.iss = irs, self.syn.th.seq
             host.arrive(
                 SYN | ACK, irs, self.iss + 1, sport=rport, dport=self.port, opt=opt, win=65535
@@ -329,6 +331,7 @@ class Conn:
             self.iss = self.syn.th.seq
             self.tsecr = self.syn.opt.tsval
             self.sk = 0
+            host.run_for(rtt)
             self.rcv(ACK)
             for item in host.events():
                 if isinstance(item, ReqskQueueAdd):

@@ -18,7 +18,6 @@ from skbus.timer import Timer
 from skbusd.tcp.const import (
     FIN,
     SYN,
-    TCP_ATO_MIN,
     TCP_CLOSE,
     TCP_INFINITE_SSTHRESH,
     TCP_INIT_CWND,
@@ -526,5 +525,4 @@ def tcp_sock_load(dump: tuple[object, ...]) -> tuple[TcpSock, tuple[int, int, in
     for _, seg in sorted(ordered, key=lambda pair: pair[0]):
         tp.tsorted[seg] = None
     write, delack, sk_timer = (int(v) for v in dump[-3:] if isinstance(v, int))
-    tp.ack_ato = tp.ack_ato or TCP_ATO_MIN
     return tp, (write, delack, sk_timer)

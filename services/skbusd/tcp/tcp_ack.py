@@ -13,6 +13,7 @@ from skbusd.tcp.const import (
     FLAG_CA_ALERT,
     FLAG_DATA,
     FLAG_DATA_ACKED,
+    FLAG_DSACKING_ACK,
     FLAG_FORWARD_PROGRESS,
     FLAG_NO_CHALLENGE_ACK,
     FLAG_NOT_DUP,
@@ -466,7 +467,11 @@ def tcp_ack(
     tp.icsk_probes_out = 0
     tp.rcv_tstamp = net.now
     if not prior_packets:
+        if flag & FLAG_DSACKING_ACK:
+            tcp_fastretrans_alert(net, tp, prior_una, 0, flag)  # it may undo a reduction
         tcp_ack_probe(net, tp)
+        if tp.tlp_high_seq:
+            tcp_process_tlp_ack(net, tp, ack, flag)
         return ACK_OK
     flag = tcp_clean_rtx_queue(net, tp, prior_fack, prior_una, flag, state)
     tcp_rack_update_reo_wnd(net, tp, rs.prior_delivered)

@@ -6,6 +6,8 @@ Called by tcp_input. Calls the socket layer: `sk_data_ready`, `tcp_fin`. The byt
 before the ACK for them is queued. RFC 9293 3.10.7.4, RFC 2018, 2883, RFC 5681 4.2.
 """
 
+from typing import Final
+
 from skbus.abi import DataReadyCb, TcpFin
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
@@ -45,6 +47,9 @@ from skbusd.tcp.tcp_window import (
     tcp_win_from_space,
 )
 
+UNTOLD: Final = 32768
+"""Below this the socket layer may know that the application has read, and not have said so."""
+
 # ---- when to acknowledge ---------------------------------------------------------------------
 
 
@@ -64,19 +69,20 @@ def _incr_quickack(tp: TcpSock, max_quickacks: int) -> None:
 
 def __tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
     """Acknowledge now, or later (RFC 9293 3.8.6.3, RFC 5681 4.2): every second full segment, out
-    of order at once, in quick-ACK mode at once."""
+    of order at once, in quick-ACK mode at once.
+
+    Differs from Linux: where little is unread, an ACK does not wait for the application to take
+    it, because the socket layer does not tell us of a few bytes.
+    """
     pending = tp.ack_pending
     if pending & ICSK_ACK_NOW or (tp.ack_quick and not tp.ack_pingpong):
         tcp_send_ack(net, tp)
         return
     unacked = (tp.rcv_nxt - tp.rcv_wup) & MASK
-    if (
-        unacked > tp.ack_rcv_mss
-        and (
-            (tp.rcv_nxt - tp.copied_seq) & MASK < tp.rcvlowat
-            or __tcp_select_window(net, tp) >= tp.rcv_wnd
-        )
-    ) or tp.ofo:
+    full = unacked > tp.ack_rcv_mss and (
+        tp.rmem_alloc < UNTOLD or __tcp_select_window(net, tp) >= tp.rcv_wnd
+    )
+    if full or tp.ofo:
         tcp_send_ack(net, tp)
     else:
         tcp_send_delayed_ack(net, tp)

@@ -263,7 +263,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
         and flags & ~PSH == ACK
         and seq == tp.rcv_nxt
         and th.window << tp.snd_wscale == tp.snd_wnd
-        and ((tp.snd_nxt - th.ack_seq) & MASK) < HALF
+        and (th.ack_seq - tp.snd_una) & MASK <= (tp.snd_nxt - tp.snd_una) & MASK
         and _fast_path(net, tp, skb, th, end_seq)
     ):
         return ""

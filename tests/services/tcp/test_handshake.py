@@ -397,9 +397,8 @@ def test_two_listeners_with_reuseport_share_the_flows(host: TcpHost) -> None:
     for sk in (2, 4):
         host.socket(sk)
         assert host.bind(sk, 80, reuse=2) == 0
-        assert (
-            host.ask("inet_csk_listen_start", lambda req, sk=sk: ListenStart(sk, req, 100)).err == 0
-        )
+        host.call("inet_csk_listen_start", ListenStart(sk, 50 + sk, 100))
+        assert host.answer(50 + sk).err == 0
     for port in range(1000, 1040):
         host.arrive(SYN, 5, sport=port)
     a, b = host.net.socks[2].qlen, host.net.socks[4].qlen
