@@ -52,6 +52,9 @@ class Backend(Protocol):
     offloads: bool
     """Whether super-segments and unfinished checksums may be seen on its wire."""
 
+    first_port: int
+    """The remote host's first port; where a stack outlives a script, another one each time."""
+
     def start(self, addresses: Addresses, mtu: int) -> Addresses:
         """Bring the stack up with this address on its one interface; returns who is who, where
         the stack has an address already."""

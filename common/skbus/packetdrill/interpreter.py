@@ -89,7 +89,7 @@ class Interpreter:
         self.warnings: list[str] = []
         self.event: Event | None = None
         self.ended = 0
-        self.sockets = Sockets(config.addresses)
+        self.sockets = Sockets(config.addresses, backend.first_port)
         self.calls = Calls(backend, self.sockets, config)
         self.code = CodeRunner(script.path)
         self._blocking: tuple[Event, Started, int] | None = None

@@ -64,6 +64,7 @@ class LiveBackend:
         self.client = Client(run)
         config = json.loads(run.config_file.read_text())
         self._scale = float(config.get("time_scale", 1.0))
+        self.first_port = 20_000 + time.monotonic_ns() // 1_000_000 % 44_000
         self._zero = time.monotonic_ns()
         self.changed = threading.Condition()
         self._sent: deque[tuple[int, bytes]] = deque()
@@ -88,7 +89,12 @@ class LiveBackend:
             raise OSError("the helper in the peer's namespace has failed")
         self._head = bytes.fromhex(line[0].decode() + line[1].decode()) + b"\x08\x00"
         threading.Thread(target=self._read, daemon=True).start()
-        return addresses._replace(local=ADDRESS, prefixlen=PREFIX, gateway=PEER_ADDRESS)
+        # another remote host each time, as the stack may remember the last one's path MTU
+        network = addresses.remote.rpartition(".")[0]
+        remote = f"{network}.{1 + self.first_port % 254}"
+        return Addresses(
+            ADDRESS, PREFIX, PEER_ADDRESS, remote, addresses.bind_port, addresses.connect_port
+        )
 
     def begin(self) -> None:
         self._barrier()

@@ -55,6 +55,7 @@ class SimBackend:
     """One simulated stack (`backend.Backend`)."""
 
     offloads = False
+    first_port = 40001
 
     def __init__(
         self,

@@ -13,20 +13,19 @@ from skbus.packetdrill.flow import Flow, FlowError, FlowState
 from skbus.packetdrill.script import IcmpPacket, Packet, TcpPacket
 from skbus.packetdrill.wire import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, Seen
 
-_FIRST_PORT: Final = 40001
 _PROTOCOLS: Final = {IPPROTO_ICMP: "ICMP", IPPROTO_TCP: "TCP", IPPROTO_UDP: "UDP"}
 
 
 class Sockets:
     """All sockets of a run."""
 
-    def __init__(self, addresses: Addresses) -> None:
+    def __init__(self, addresses: Addresses, first_port: int = 40001) -> None:
         self.addresses = addresses
         self.local = ipaddress.IPv4Address(addresses.local).packed
         self.remote = ipaddress.IPv4Address(addresses.remote).packed
         self.flows: list[Flow] = []
         self.under_test: Flow | None = None
-        self._next_port = _FIRST_PORT
+        self._next_port = first_port
 
     # ---- system calls ------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Toy:
     fds: int = 2
     ts: bool = False
     offloads: bool = False
+    first_port: int = 40001
     peer_ts: int = 0
 
     # ---- backend.Backend ---------------------------------------------------------------
