@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: MIT
 """Configuration: precedence, quantities, and errors that name the key."""
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skbus.config import Config, ConfigError, Device
-from skbus.rundir import RunDir
+from skbus.config import (
+    _ENV,
+    _ENV_DEVICE,
+    Clock,
+    Config,
+    ConfigError,
+    Device,
+    Impair,
+    Log,
+    Route,
+)
+from skbus.rundir import _LONGEST_NAME, SUN_PATH_MAX, RunDir
 
 FULL = """
 [[devices]]
@@ -156,3 +167,27 @@ def test_unknown_device_lists_the_known(tmp_path: Path) -> None:
 def test_config_before_any_stack(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="skbus lab up"):
         Config.read(RunDir(tmp_path))
+
+
+DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def test_the_documented_file_is_valid_and_complete(tmp_path: Path) -> None:
+    """docs/configuration.md shows every key there is, in a file that loads."""
+    page = DOC.read_text()
+    file = "".join(
+        line.removeprefix("    ") for line in page.splitlines(True) if line.startswith("    ")
+    )
+    config = load(file, tmp_path)
+    shown = tomllib.loads(file)
+    assert set(shown) == set(Config.model_fields)
+    assert set(shown["devices"][0]) == set(Device.model_fields)
+    assert set(shown["devices"][0]["impair"]) == set(Impair.model_fields)
+    assert set(shown["routes"][0]) == set(Route.model_fields)
+    assert set(shown["log"]) == set(Log.model_fields)
+    assert set(shown["clock"]) == set(Clock.model_fields)
+    assert config.devices[0].impair.rate == 100_000_000
+    for variable in (*_ENV, *_ENV_DEVICE, "SKBUS_CONFIG", "SKBUS_SYSCTL", "SKBUS_DEV"):
+        assert f"`{variable}`" in page
+    room = SUN_PATH_MAX - _LONGEST_NAME - 1
+    assert f"at most {room} bytes" in page
