@@ -15,7 +15,12 @@ def register(app: typer.Typer) -> None:
 
 def load(
     scenario: Annotated[
-        str, typer.Argument(metavar="SCENARIO", help="A .toml or .py file (docs/load.md).")
+        str,
+        typer.Argument(
+            metavar="SCENARIO",
+            help="A .toml or .py file (docs/load.md), or the name of one in SKBUS_SCENARIOS or "
+            "tests/load.",
+        ),
     ],
     on: Annotated[
         str,
@@ -40,6 +45,10 @@ def load(
         str | None,
         typer.Option(metavar="SIDE", help="linux or skbus: whose stack the clients are on."),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="Our stack as clients reach it, if it is not a lab's."),
+    ] = None,
     time: Annotated[
         float, typer.Option(metavar="X", help="Make all phases and events X times as long.")
     ] = 1.0,
@@ -59,6 +68,7 @@ def load(
             out=out,
             changes=dict(map(_change, changes or [])),
             clients=clients,
+            host=host,
             time=time,
             check=check,
             quiet=quiet,

@@ -16,6 +16,7 @@ from skbus.load.place import Place, PlaceError
 from skbus.load.result import Result
 from skbus.load.runner import Runner
 from skbus.load.scenario import Scenario, ScenarioError
+from skbus.load.scenario import find as find_scenario
 from skbus.load.scenario import load as read
 from skbus.rundir import RunDir
 
@@ -29,6 +30,7 @@ def main(
     out: Path = Path("load-out"),
     changes: Mapping[str, Any] | None = None,
     clients: str | None = None,
+    host: str | None = None,
     time: float = 1.0,
     check: bool = False,
     quiet: bool = False,
@@ -39,7 +41,7 @@ def main(
         if check:
             _say(f"{scenario.name}: {scenario.duration:g} s, {len(scenario.flows)} flows: ok")
             return PASSED
-        with _place(on) as where:
+        with _place(on, host) as where:
             result = run(scenario, where, quiet=quiet)
     except (ScenarioError, PlaceError) as e:
         sys.stderr.write(f"skbus load: {e}\n")
@@ -92,18 +94,18 @@ async def _run(runner: Runner) -> Result:
 def _scenario(file: str, changes: Mapping[str, Any], clients: str | None, time: float) -> Scenario:
     if clients is not None:
         changes = {**changes, "side": clients}
-    scenario = read(file, changes)
+    scenario = read(find_scenario(file), changes)
     if time <= 0:
         raise ScenarioError("--time: must be more than 0")
     return scenario if time == 1.0 else scenario.scaled(time)
 
 
 @contextmanager
-def _place(on: str) -> Iterator[Place]:
+def _place(on: str, host: str | None) -> Iterator[Place]:
     if on not in ("stack", "new-lab", "loopback"):
         raise PlaceError(f"--on {on}: takes stack, new-lab or loopback")
     if on != "new-lab":
-        yield place.find(on, RunDir())
+        yield place.find(on, RunDir(), host)
         return
     import os
 

@@ -30,6 +30,7 @@ class Sample:
     process: str
     pid: int
     rss: int
+    """bytes; 0 where /proc does not show the process, as from another container"""
     anon: int
     cpu: int
     """nanoseconds"""
@@ -80,12 +81,16 @@ class Monitor:
         """Look at everything. Blocks, for a process that does not answer for a second: to be
         called in a thread."""
         found: list[Sample] = []
-        for process, pid in processes(self.run).items():
-            proc = proc_status(pid)
+        pids = processes(self.run)
+        for process in pids or (self.run.processes() if self.run else ()):
+            pid = pids.get(process, 0)
+            proc = proc_status(pid) if pid else {"rss": 0, "anon": 0, "cpu": 0}
             if not proc:
                 continue
             one = Sample(t, process, pid, proc["rss"], proc["anon"], proc["cpu"])
             self._ask(one)
+            if not one.pid:
+                continue
             found.append(one)
             self.samples.setdefault(process, []).append(one)
             lives = self.lives.setdefault(process, [])
@@ -99,13 +104,16 @@ class Monitor:
 
     def _ask(self, one: Sample) -> None:
         assert self.run is not None
-        if _stopped(one.pid):
+        if one.pid and _stopped(one.pid):
             return  # it would not answer; do not wait for it
         try:
             status = ctl_call(self.run, one.process, "status", seconds=_PATIENCE)
             counters = ctl_call(self.run, one.process, "counters", seconds=_PATIENCE)
         except ControlError:
             return
+        # In a container of its own a process has no pid that we know: its epoch tells its lives
+        # apart as well.
+        one.pid = one.pid or int(status["epoch"])
         one.held = int(status["conservation"]["held"])
         one.pool = int(status.get("pool_in_use", 0))
         one.dropped = int(status["conservation"]["dropped"])

@@ -12,6 +12,7 @@ The runner asks a Place how to start a process on a side; that process then call
 import os
 import resource
 import signal
+import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,8 @@ class Up:
     is on this machine; `--clients skbus` with `host` and `port` loads another machine."""
 
     directory: RunDir
+    host: str | None = None
+    """Our stack as its clients reach it; None for the first address that it has."""
     name: str = "stack"
 
     @property
@@ -111,31 +114,43 @@ class Up:
     def address(self, side: Side) -> str:
         from skbus.config import Config
 
+        if side == "skbus" and self.host is not None:
+            return self._numeric(self.host)
         devices = Config.read(self.directory).devices
         if side == "skbus":
             for device in devices:
                 for addr in device.addr:
                     return addr.split("/")[0]
-            raise PlaceError("the stack has no address")
+            raise PlaceError("which address has the stack? Say it with --host")
         for device in devices:
             if device.gateway is not None:
                 return device.gateway
         raise PlaceError("which address has this machine for the stack? Give flows host and port")
 
+    @staticmethod
+    def _numeric(host: str) -> str:
+        try:
+            found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+        except OSError as e:
+            raise PlaceError(f"--host {host}: {e}") from None
+        return str(found[0][4][0])
 
-def find(on: str, run: RunDir) -> Place:
+
+def find(on: str, run: RunDir, host: str | None = None) -> Place:
     """`--on lab|stack|loopback`; PlaceError says what is missing."""
     if on == "loopback":
         return Loopback()
     from skbus.supervise import read_state
 
     state = read_state(run)
+    if state is None and run.processes():
+        return Up(run, host)  # each layer by itself: in containers, for example
     if state is None:
         raise PlaceError(
             f"no stack in {run.path}: `skbus lab up` starts a lab, `--on new-lab` one for this "
             "run; `--on loopback` needs none"
         )
-    return Lab(run) if "lab" in state else Up(run)
+    return Lab(run) if "lab" in state else Up(run, host)
 
 
 # ---- in the processes that are started ---------------------------------------------------------

@@ -186,7 +186,8 @@ def _cpu(axes: "Axes", result: Result) -> bool:
         points = [
             (b.t, cpu_share(a, b)) for a, b in pairwise(samples)
         ]  # fmt: skip
-        shown |= _line(axes, points, process)
+        if samples[-1].rss:
+            shown |= _line(axes, points, process)
     _timeline(axes, result)
     return shown
 
@@ -194,7 +195,8 @@ def _cpu(axes: "Axes", result: Result) -> bool:
 def _memory(axes: "Axes", result: Result) -> bool:
     shown = False
     for process, samples in result.monitor.samples.items():
-        shown |= _line(axes, [(s.t, s.anon / 1e6) for s in samples], process)
+        if samples[-1].rss:
+            shown |= _line(axes, [(s.t, s.anon / 1e6) for s in samples], process)
     _timeline(axes, result)
     return shown
 

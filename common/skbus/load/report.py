@@ -52,6 +52,8 @@ def summary(result: Result) -> list[str]:
             out.append(f"  {kind}, for example: {text}")
     for process in result.monitor.samples:
         last = result.monitor.samples[process][-1]
+        if not last.rss:
+            continue
         out.append(
             f"{process + ':':<12} cpu {result.monitor.cpu(process) * 100:.0f} %, memory "
             f"{say_size(last.rss)}, growth {say(result.growth(process), 'slope')}"
@@ -230,9 +232,9 @@ def _processes(result: Result) -> str:
                 escape(process),
                 ", ".join(map(str, result.monitor.lives[process])),
                 f"{result.monitor.cpu(process) * 100:.1f} %",
-                say_size(samples[0].rss),
-                say_size(last.rss),
-                say(result.growth(process), "slope"),
+                say_size(samples[0].rss) if last.rss else "?",
+                say_size(last.rss) if last.rss else "?",
+                say(result.growth(process), "slope") if last.rss else "?",
                 str(max((s.held for s in samples if s.held is not None), default="?")),
                 str(max(s.pool for s in samples)),
             )

@@ -194,7 +194,7 @@ class Result:
         monitor = self.monitor
         values: list[float] = []
         for one, samples in monitor.samples.items():
-            if process in (None, one, one.split(".")[0]):
+            if process in (None, one, one.split(".")[0]) and samples[-1].rss:
                 if name == "memory":
                     values.append(self.growth(one))
                 elif name == "rss":

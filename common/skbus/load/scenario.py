@@ -313,6 +313,28 @@ class Scenario(_Model):
 
 # ---- reading -----------------------------------------------------------------------------------
 
+LIBRARY: Final = "SKBUS_SCENARIOS"
+"""The variable that names a directory of scenarios; without it, tests/load where we are."""
+
+
+def find(name: str) -> Path:
+    """The file of that path, or that of that name in the library. ScenarioError lists those that
+    there are."""
+    if "/" in name or Path(name).suffix in (".toml", ".py"):
+        return Path(name)
+    library = Path(os.environ.get(LIBRARY) or "tests/load")
+    there = {
+        p.stem: p
+        for p in sorted(library.glob("*"))
+        if p.suffix == ".toml" or (p.suffix == ".py" and not p.name.startswith(("test_", "_")))
+    }
+    if name not in there:
+        raise ScenarioError(
+            f"no scenario {name!r} in {library}: there are {', '.join(there) or 'none'} "
+            f"({LIBRARY} names another directory; a path names a file)"
+        )
+    return there[name]
+
 
 def load(file: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Scenario:
     """Read a .toml or .py file. changes: dotted key -> value, over what the file says
