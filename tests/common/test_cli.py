@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 
 from skbus.cli import app
-from skbus.rundir import RunDir
+from skbus.rundir import RunDir, RunDirError
 
 STANDIN = Path(__file__).with_name("standin.py")
 BIN = Path(sys.executable).parent
@@ -139,6 +139,42 @@ def test_lab_down_where_there_is_none(skbus: Skbus, run: RunDir) -> None:
     done = skbus("lab", "down", env={"SKBUS_DIR": str(run.path)})
     assert done.returncode == 0
     assert "nothing to do" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ExceptionGroup("nursery", [OSError(100, "the socket layer has ended")]), "has ended"),
+        (ExceptionGroup("a", [ExceptionGroup("b", [RunDirError("is it up?")])]), "is it up?"),
+        (PermissionError(13, "port 80"), "port 80"),
+    ],
+)
+def test_what_a_nursery_raises_is_one_line(
+    skbus: Skbus, monkeypatch: pytest.MonkeyPatch, run: RunDir, error: Exception, text: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    run.create()
+    monkeypatch.setattr("skbus.serve.run", fail)
+    done = skbus("serve", "echo", env={"SKBUS_DIR": str(run.path)})
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert text in done.stderr
+
+
+def test_our_own_mistakes_keep_their_traceback(
+    monkeypatch: pytest.MonkeyPatch, run: RunDir
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    run.create()
+    monkeypatch.setattr("skbus.serve.run", fail)
+    monkeypatch.setattr(sys, "argv", ["skbus", "serve", "echo"])
+    monkeypatch.setenv("SKBUS_DIR", str(run.path))
+    with pytest.raises(ZeroDivisionError):
+        app.main()
 
 
 def test_health_is_the_exit_status(skbus: Skbus, stack: dict[str, str]) -> None:

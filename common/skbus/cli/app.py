@@ -48,12 +48,21 @@ one has imported it."""
 
 
 def _is_ours(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_ours, error.exceptions))
     if isinstance(error, OSError):
         return True  # EADDRINUSE, ENETDOWN, EACCES: the text says it
     for module, name in _ERRORS:
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return True
     return False
+
+
+def _first(error: BaseException) -> BaseException:
+    """What a trio nursery has wrapped."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def main() -> None:
@@ -68,5 +77,5 @@ def main() -> None:
     except Exception as e:
         if not _is_ours(e):
             raise
-        sys.stderr.write(f"skbus: {e}\n")
+        sys.stderr.write(f"skbus: {_first(e)}\n")
         sys.exit(1)
