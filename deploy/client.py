@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The client of docker-compose.yml: fetches a page through the Linux kernel's own stack.
 
-    client.py URL             fetch for ever, a line each
-    client.py --once URL      fetch once; the exit status says whether it worked
+client.py URL             fetch for ever, a line each
+client.py --once URL      fetch once; the exit status says whether it worked
 """
 
 import sys
