@@ -6,6 +6,7 @@ Called by tcp_ack (recovery) and tcp_timer. RFC 6298, RFC 6675 (what to send nex
 (tail loss probe), RFC 9293 3.8.4, 3.8.6.1 (keepalive, window probes).
 """
 
+from skbus.skbuff import frags_slice
 from skbusd.tcp.const import (
     ACK,
     EVER_RETRANS,
@@ -100,13 +101,33 @@ def _tsorted_insert_after(tp: TcpSock, seg: TcpSeg, new: TcpSeg) -> None:
 
 
 def tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
+    """The same, and count it as retransmitted."""
+    if not __tcp_retransmit_skb(net, tp, index, segs):
+        return False
+    seg = tp.rtx_queue[index]
+    pcount = seg.pcount
+    if seg.sacked & SACKED_RETRANS:
+        tp.retrans_out -= pcount
+    seg.sacked |= SACKED_RETRANS | EVER_RETRANS
+    tp.retrans_out += pcount
+    if not tp.retrans_stamp:
+        tp.retrans_stamp = seg.mstamp
+    if tp.undo_retrans < 0:
+        tp.undo_retrans = 0
+    tp.undo_retrans += pcount
+    return True
+
+
+def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
     """Send a segment of the retransmit queue again, at most `segs` of its MSS at once; False
     where that cannot be."""
     seg = tp.rtx_queue[index]
     mss = tcp_current_mss(net, tp)
     if not seg.flags & SYN:
-        if ((seg.seq - tp.snd_una) & MASK) >= HALF:
-            return False  # the caller has trimmed what is acknowledged
+        done = (tp.snd_una - seg.seq) & MASK
+        if 0 < done < HALF:  # tcp_trim_head: the peer has the front of it
+            seg.frags = frags_slice(seg.frags, done, 1 << 30)
+            seg.seq = tp.snd_una
         # The peer may have shrunk its window: only its first segment is a probe.
         if ((seg.seq - tcp_wnd_end(tp)) & MASK) < HALF and seg.seq != tp.snd_una:
             return False
@@ -138,17 +159,9 @@ def tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
         seg.mstamp = now
         tp.bytes_retrans += dlen
     tp.total_retrans += pcount
-    if seg.sacked & SACKED_RETRANS:
-        tp.retrans_out -= pcount
-    seg.sacked |= SACKED_RETRANS | EVER_RETRANS
-    tp.retrans_out += pcount
+    seg.sacked |= EVER_RETRANS
     tp.tsorted.pop(seg, None)
     tp.tsorted[seg] = None
-    if not tp.retrans_stamp:
-        tp.retrans_stamp = seg.mstamp
-    if tp.undo_retrans < 0:
-        tp.undo_retrans = 0
-    tp.undo_retrans += pcount
     return True
 
 
@@ -210,7 +223,7 @@ def tcp_send_loss_probe(net: TcpNet, tp: TcpSock) -> None:
         if seg.pcount > 1:
             tcp_rtx_fragment(tp, index, (seg.pcount - 1) * mss, mss)
             index += 1
-        if tcp_retransmit_skb(net, tp, index, 1):
+        if __tcp_retransmit_skb(net, tp, index, 1):
             tp.tlp_retrans = 1
             sent = True
     if sent:

@@ -350,3 +350,15 @@ def test_prr_sends_in_proportion(host: TcpHost) -> None:
     in_flight = conn.tp.packets_out - conn.tp.sacked_out - conn.tp.lost_out + conn.tp.retrans_out
     assert abs(in_flight - ssthresh) <= 2
     assert new > 0
+
+
+def test_a_segment_that_is_acknowledged_in_part_is_sent_again_from_there(host: TcpHost) -> None:
+    conn = Conn(host, sack=False)
+    conn.send(1000)
+    conn.sent()
+    conn.rcv(ACK, 0, 300)
+    assert conn.tp.packets_out == 1
+    host.run_for(0.5)
+    assert conn.sent() == [("PA", 300, 700, 0)]
+    conn.rcv(ACK, 0, 1000)
+    assert not conn.tp.rtx_queue
