@@ -24,7 +24,7 @@ ip addr add 10.1.0.1/24 dev v0
 ip link set v0 up
 ip link set v1 up
 {before}
-skbus up --dev v1 {flags} >"$SKBUS_DIR.out" 2>"$SKBUS_DIR.err" &
+skbus up {flags} >"$SKBUS_DIR.out" 2>"$SKBUS_DIR.err" &
 pid=$!
 i=0
 until grep -q SKBUS_DIR "$SKBUS_DIR.out"; do
@@ -41,12 +41,19 @@ wait $pid || true
 
 PROBE = """
 import socket
-s = socket.socket()
-s.settimeout(10)
-print("answer", s.connect_ex(("10.1.0.2", 9)))
+for address in {addresses}:
+    s = socket.socket()
+    s.settimeout(10)
+    print("answer", s.connect_ex((address, 9)))
 """
 
 REFUSED = "answer 111\n"
+
+
+def probe(*addresses: str) -> str:
+    """A shell command that asks each address for a RST."""
+    code = PROBE.format(addresses=addresses).replace("'", '"')
+    return f"{sys.executable} -c '{code}'"
 
 
 def in_namespace(run: Path, **parts: str) -> str:
@@ -68,8 +75,8 @@ def in_namespace(run: Path, **parts: str) -> str:
 def test_an_address_of_our_own(tmp_path: Path) -> None:
     out = in_namespace(
         tmp_path / "r",
-        flags="--addr 10.1.0.2/24",
-        during=f"python3 -c '{PROBE}'\nskbus health --layer tcp",
+        flags="--dev v1 --addr 10.1.0.2/24",
+        during=f"{probe('10.1.0.2')}\nskbus health --layer tcp",
         after='test ! -e "$SKBUS_DIR" && echo nothing left',
     )
     assert "skbus is up on v1: 10.1.0.2/24" in out
@@ -83,8 +90,8 @@ def test_the_interfaces_address_is_taken_over_and_given_back(tmp_path: Path) -> 
     out = in_namespace(
         tmp_path / "r",
         before="ip addr add 10.1.0.2/24 dev v1\nip route add default via 10.1.0.9 dev v1",
-        flags="--take-over",
-        during=f"echo during; ip -o addr show dev v1; echo end; python3 -c '{PROBE}'",
+        flags="--dev v1 --take-over",
+        during=f"echo during; ip -o addr show dev v1; echo end\n{probe('10.1.0.2')}",
         after="echo after; ip -o addr show dev v1; ip route show default",
     )
     assert "skbus is up on v1: 10.1.0.2/24" in out
@@ -94,3 +101,21 @@ def test_the_interfaces_address_is_taken_over_and_given_back(tmp_path: Path) -> 
     after = out.partition("after\n")[2]
     assert "inet 10.1.0.2/24" in after
     assert "default via 10.1.0.9 dev v1" in after
+
+
+def test_two_interfaces(tmp_path: Path) -> None:
+    file = tmp_path / "two.toml"
+    file.write_text(
+        '[[devices]]\nname = "v1"\naddr = "10.1.0.2/24"\n'
+        '[[devices]]\nname = "v3"\naddr = "10.2.0.2/24"\n'
+    )
+    out = in_namespace(
+        tmp_path / "r",
+        before="ip link add v2 type veth peer name v3\nip addr add 10.2.0.1/24 dev v2\n"
+        "ip link set v2 up\nip link set v3 up",
+        flags=f"--config {file}",
+        during=f"{probe('10.1.0.2', '10.2.0.2')}\nskbus health",
+    )
+    assert out.count(REFUSED) == 2
+    for process in ("nic.v1", "nic.v3", "ip", "tcp", "udp", "socket"):
+        assert f"{process} answers" in out
