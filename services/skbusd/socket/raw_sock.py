@@ -91,6 +91,8 @@ def raw_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     if sk.sk_wmem_queued and sk.sk_wmem_queued + size > sk.sk_sndbuf:
         sk_wait_event(net, call, sk, _sendmsg_again)
         return
+    if not sk.inet_num:
+        udp_sock.inet_autobind(net, sk)
     head = b""
     frags: list[Frag] = []
     while call.chunks:
@@ -120,6 +122,14 @@ def _sendmsg_again(net: SocketNet, call: Call) -> None:
     sk = call.waits[0]
     if isinstance(sk, InetSock):
         raw_sendmsg(net, call, sk)
+
+
+def connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+    """`ip4_datagram_connect`; a ping socket without an identifier gets one first
+    (`inet_dgram_connect`)."""
+    if not sk.inet_num:
+        udp_sock.inet_autobind(net, sk)
+    udp_sock.ip4_datagram_connect(net, sk, addr, port, then)
 
 
 def raw_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
@@ -179,7 +189,7 @@ RAW_PROT: Final = Proto(
     init=raw_sk_init,
     close=close_by("raw_close"),
     get_port=raw_bind,
-    connect=udp_sock.ip4_datagram_connect,
+    connect=connect,
     disconnect=udp_sock.udp_disconnect,
     sendmsg=raw_sendmsg,
     recvmsg=udp_sock.udp_recvmsg,

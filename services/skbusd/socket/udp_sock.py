@@ -127,7 +127,7 @@ def set_local(sk: InetSock, value: Any) -> None:
 
 def inet_autobind(net: SocketNet, sk: InetSock) -> None:
     """`inet_autobind`: a port of udp's choice, before the first datagram."""
-    udp_get_port(net, sk, uapi.INADDR_ANY, 0, lambda net, err, value: None)
+    sk.sk_prot.get_port(net, sk, uapi.INADDR_ANY, 0, lambda net, err, value: None)
 
 
 def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:

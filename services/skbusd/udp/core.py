@@ -6,13 +6,16 @@ from typing import Final
 
 from skbus.abi import InetAddProtocol
 from skbus.net import Handler, Net
-from skbusd.udp import datagram, ip_sockglue, route, table, udp, udp_output
-from skbusd.udp.netns import IPPROTO_UDP, UdpNet
+from skbusd.udp import datagram, ip_sockglue, mcast, route, table, udp, udp_output, udplite
+from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet
 
 ENTRIES: Final[dict[str, Handler]] = {
     # from ip
     "udp_rcv": udp.udp_rcv,
     "udp_err": udp.udp_err,
+    "udplite_rcv": udplite.udplite_rcv,
+    "udplite_err": udplite.udplite_err,
+    "ip_mc_ret": mcast.ip_mc_ret,
     "ip_route_output_ret": route.ip_route_output_ret,
     "rt_cache_flush": route.rt_cache_flush,
     "inetdev_event": udp.inetdev_event,
@@ -53,14 +56,18 @@ class UdpCore:
             net.rt_genid = 0
             self._inet_add_protocol()
             route.ask_again(net)
+            mcast.restore(net)
         elif process == "socket" and net.socks:
             net.info("peer_up", process=process, forgotten=len(net.socks))
             for sk in net.socks.values():
                 table.udp_lib_unhash(net, sk)
+                mcast.ip_mc_drop_socket(net, sk)
             net.socks.clear()
 
     def _inet_add_protocol(self) -> None:
         item = InetAddProtocol(IPPROTO_UDP, self.net.name, "udp_rcv", "udp_err")
+        self.net.call("ip", "inet_add_protocol", item)
+        item = InetAddProtocol(IPPROTO_UDPLITE, self.net.name, "udplite_rcv", "udplite_err")
         self.net.call("ip", "inet_add_protocol", item)
 
     def idle(self) -> None:
@@ -86,6 +93,7 @@ class UdpCore:
             "sockets": [
                 {
                     "sk": sk.sk,
+                    "protocol": sk.protocol,
                     "local": (sk.inet_rcv_saddr, sk.inet_num),
                     "remote": (sk.inet_daddr, sk.inet_dport),
                     "rmem_alloc": sk.sk_rmem_alloc,

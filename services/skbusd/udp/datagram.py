@@ -4,10 +4,11 @@
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
 from skbus.abi import Close, Connect, Disconnect, InitSock, Shutdown, SkRet
-from skbusd.udp import route, table
+from skbusd.udp import mcast, route, table
 from skbusd.udp.netns import (
     INADDR_ANY,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     RTN_BROADCAST,
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
@@ -28,13 +29,14 @@ def udp_init_sock(net: UdpNet, item: InitSock) -> None:
     """A socket begins."""
     if net.tracing:
         net.trace("udp_init_sock", sk=item.sk)
-    if item.protocol not in (0, IPPROTO_UDP):
+    if item.protocol not in (0, IPPROTO_UDP, IPPROTO_UDPLITE):
         net.warning("udp_init_sock", sk=item.sk, protocol=item.protocol, error="not UDP")
         return
     old = net.socks.get(item.sk)
     if old is not None:
         table.udp_lib_unhash(net, old)
-    net.socks[item.sk] = UdpSock(item.sk, net.sysctl["net.core.rmem_default"])
+    rcvbuf = net.sysctl["net.core.rmem_default"]
+    net.socks[item.sk] = UdpSock(item.sk, rcvbuf, item.protocol or IPPROTO_UDP)
 
 
 def ip4_datagram_connect(net: UdpNet, item: Connect) -> None:
@@ -123,4 +125,5 @@ def udp_lib_close(net: UdpNet, item: Close) -> None:
         net.trace("udp_lib_close", sk=item.sk)
     sk = net.socks.pop(item.sk, None)
     if sk is not None:
+        mcast.ip_mc_drop_socket(net, sk)
         table.udp_lib_unhash(net, sk)

@@ -5,16 +5,18 @@ Values are as setsockopt(2) takes them: ints in native order; options of level I
 """
 
 from collections.abc import Callable
-from errno import EBADF, EINVAL, ENODEV, ENOPROTOOPT, ENOTCONN, EPERM
+from errno import EADDRNOTAVAIL, EBADF, EINVAL, ENODEV, ENOPROTOOPT, ENOTCONN, EPERM
 from struct import pack
 from typing import Final
 
 from skbus.abi import Getsockopt, Setsockopt
-from skbusd.udp import datagram, route
+from skbus.mcast import IP_MULTICAST_ALL, MEMBERSHIP, MSFILTERS
+from skbusd.udp import datagram, mcast, route, udplite
 from skbusd.udp.netns import (
     INADDR_ANY,
     IP_PMTUDISC_DONT,
     IP_PMTUDISC_OMIT,
+    IPPROTO_UDPLITE,
     SK_REUSEADDR,
     SK_REUSEPORT,
     UdpNet,
@@ -24,6 +26,7 @@ from skbusd.udp.netns import (
 SOL_SOCKET: Final = 1
 SOL_IP: Final = 0
 SOL_UDP: Final = 17
+SOL_UDPLITE: Final = 136
 
 SO_REUSEADDR: Final = 2
 SO_BROADCAST: Final = 6
@@ -53,6 +56,8 @@ UDP_CORK: Final = 1
 UDP_SEGMENT: Final = 103
 UDP_GRO: Final = 104
 
+UDPLITE_SEND_CSCOV: Final = udplite.UDPLITE_SEND_CSCOV
+UDPLITE_RECV_CSCOV: Final = udplite.UDPLITE_RECV_CSCOV
 SOCK_MIN_RCVBUF: Final = 2304
 
 _KEPT: Final = frozenset({
@@ -79,6 +84,9 @@ def udp_setsockopt(net: UdpNet, item: Setsockopt) -> None:
     sk = net.socks.get(item.sk)
     if sk is None:
         err = EBADF
+    elif item.level == SOL_IP and item.optname in MEMBERSHIP:
+        mcast.ip_mc_setsockopt(net, item)
+        return
     elif item.level == SOL_SOCKET:
         err = _set_socket(net, sk, item.optname, item.value)
     else:
@@ -117,6 +125,15 @@ def _set_socket(net: UdpNet, sk: UdpSock, optname: int, value: bytes) -> int:
 def _set(net: UdpNet, sk: UdpSock, level: int, optname: int, value: bytes) -> int:
     if (level, optname) == (SOL_IP, IP_MULTICAST_IF):
         return _set_multicast_if(net, sk, value)
+    if optname in (UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV) and level in (SOL_UDP, SOL_UDPLITE):
+        if sk.protocol != IPPROTO_UDPLITE:
+            return ENOPROTOOPT
+        if len(value) < 4:
+            return EINVAL
+        udplite.set_cscov(sk, optname, _int(level, value))
+        return 0
+    if level == SOL_UDPLITE:
+        level = SOL_UDP
     setter = _SETTERS.get((level, optname))
     if setter is None and (level, optname) not in _KEPT:
         return ENOPROTOOPT
@@ -175,6 +192,13 @@ def _set_multicast_loop(sk: UdpSock, value: int) -> int:
     return 0
 
 
+def _set_multicast_all(sk: UdpSock, value: int) -> int:
+    if value not in (0, 1):
+        return EINVAL
+    sk.mc_all = bool(value)
+    return 0
+
+
 def _set_multicast_if(net: UdpNet, sk: UdpSock, value: bytes) -> int:
     """struct in_addr, ip_mreq or ip_mreqn."""
     if len(value) < 4:
@@ -188,10 +212,10 @@ def _set_multicast_if(net: UdpNet, sk: UdpSock, value: bytes) -> int:
     if not index and addr != INADDR_ANY:
         dev = net.addrs.get(addr)
         if dev is None:
-            return ENODEV if len(value) < 12 else EINVAL
+            return EADDRNOTAVAIL
         index = dev.ifindex
     elif index and index not in net.dev_by_name.values():
-        return ENODEV
+        return EADDRNOTAVAIL
     sk.mc_index = index
     sk.mc_addr = addr
     return 0
@@ -218,6 +242,7 @@ _SETTERS: Final[dict[tuple[int, int], Callable[[UdpSock, int], int]]] = {
     (SOL_IP, IP_TRANSPARENT): _set_transparent,
     (SOL_IP, IP_MULTICAST_TTL): _set_multicast_ttl,
     (SOL_IP, IP_MULTICAST_LOOP): _set_multicast_loop,
+    (SOL_IP, IP_MULTICAST_ALL): _set_multicast_all,
     (SOL_UDP, UDP_CORK): _set_cork,
     (SOL_UDP, UDP_SEGMENT): _set_segment,
 }
@@ -232,7 +257,10 @@ def udp_getsockopt(net: UdpNet, item: Getsockopt) -> None:
     if sk is None:
         datagram.sk_ret(net, item.sk, item.req, EBADF)
         return
-    key = (item.level, item.optname)
+    key = (SOL_UDP if item.level == SOL_UDPLITE else item.level, item.optname)
+    if item.level == SOL_IP and item.optname in MSFILTERS:
+        mcast.ip_mc_getsockopt(net, sk, item)
+        return
     if key == (SOL_IP, IP_MTU):
         dst = route.sk_dst_get(net, datagram.route_key(sk, sk.inet_daddr))
         if not sk.connected() or dst is None:
@@ -268,4 +296,7 @@ _GETTERS: Final[dict[tuple[int, int], Callable[[UdpSock], int]]] = {
     (SOL_IP, IP_MULTICAST_LOOP): lambda sk: int(sk.mc_loop),
     (SOL_UDP, UDP_CORK): lambda sk: 0,
     (SOL_UDP, UDP_SEGMENT): lambda sk: sk.gso_size,
+    (SOL_UDP, UDPLITE_SEND_CSCOV): lambda sk: sk.pcslen,
+    (SOL_UDP, UDPLITE_RECV_CSCOV): lambda sk: sk.pcrlen,
+    (SOL_IP, IP_MULTICAST_ALL): lambda sk: int(sk.mc_all),
 }

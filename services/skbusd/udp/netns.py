@@ -8,6 +8,7 @@ from collections import deque
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
 from skbus.skbuff import SkBuff
@@ -17,6 +18,7 @@ from skbus.timer import Timer
 INADDR_ANY: Final = b"\0\0\0\0"
 INADDR_BROADCAST: Final = b"\xff\xff\xff\xff"
 IPPROTO_UDP: Final = 17
+IPPROTO_UDPLITE: Final = 136
 RTN_BROADCAST: Final = 3
 IP_HLEN: Final = 20
 
@@ -49,12 +51,19 @@ class UdpSock:
         "inet_rcv_saddr",
         "inet_saddr",
         "mc_addr",
+        "mc_all",
         "mc_index",
+        "mc_list",
         "mc_loop",
         "mc_ttl",
         "no_check",
         "options",
+        "pcrlen",
+        "pcrlen_set",
+        "pcslen",
+        "pcslen_set",
         "pmtudisc",
+        "protocol",
         "recverr",
         "reuse",
         "sk",
@@ -68,8 +77,9 @@ class UdpSock:
         "uc_ttl",
     )
 
-    def __init__(self, sk: int, rcvbuf: int) -> None:
+    def __init__(self, sk: int, rcvbuf: int, protocol: int = IPPROTO_UDP) -> None:
         self.sk = sk
+        self.protocol = protocol
         self.inet_saddr = INADDR_ANY
         self.inet_rcv_saddr = INADDR_ANY
         self.inet_num = 0
@@ -95,6 +105,13 @@ class UdpSock:
         self.mc_loop = True
         self.mc_index = 0
         self.mc_addr = INADDR_ANY
+        self.mc_all = True
+        self.mc_list: McList = ()
+        self.pcslen = 0
+        self.pcslen_set = False
+        self.pcrlen = 0
+        self.pcrlen_set = False
+        """UDP-Lite: the coverage to send with, and to ask for; 0 is all."""
         self.gso_size = 0
         self.cork = False
         self.options: dict[tuple[int, int], int] = {}
@@ -153,6 +170,21 @@ class InDevice(NamedTuple):
     mtu: int
 
 
+class UdpTable:
+    """`struct udp_table`: the sockets of UDP, or of UDP-Lite, and how their counters begin."""
+
+    __slots__ = ("hash2", "hash4", "mib", "ports")
+
+    def __init__(self, mib: str) -> None:
+        self.mib = mib
+        self.ports: dict[int, list[UdpSock]] = {}
+        """All sockets by local port."""
+        self.hash2: dict[tuple[bytes, int], list[UdpSock]] = {}
+        """Unconnected sockets by bound address and port, the latest first."""
+        self.hash4: dict[tuple[bytes, int, bytes, int], list[UdpSock]] = {}
+        """Connected sockets by local and peer address and port."""
+
+
 class UdpNet(Net):
     """`struct net`, with what udp adds to it."""
 
@@ -169,12 +201,11 @@ class UdpNet(Net):
         super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
         self.socks: dict[int, UdpSock] = {}
         # udp_table
-        self.ports: dict[int, list[UdpSock]] = {}
-        """All sockets by local port."""
-        self.hash2: dict[tuple[bytes, int], list[UdpSock]] = {}
-        """Unconnected sockets by bound address and port, the latest first."""
-        self.hash4: dict[tuple[bytes, int, bytes, int], list[UdpSock]] = {}
-        """Connected sockets by local and peer address and port."""
+        self.udp_table = UdpTable("Udp")
+        self.udplite_table = UdpTable("UdpLite")
+        self.ports = self.udp_table.ports
+        self.hash2 = self.udp_table.hash2
+        self.hash4 = self.udp_table.hash4
         self.udp_ehash_secret = rand.getrandbits(88) | 1
         # routes
         self.rt_genid = 0
@@ -184,6 +215,9 @@ class UdpNet(Net):
         self.next_req = 0
         self.pending = 0
         """Waiters of all requests together."""
+        # multicast
+        self.mc_requests: dict[int, tuple[int, int]] = {}
+        """What ip was asked -> (socket, request of the socket layer)."""
         # addresses
         self.addrs: dict[bytes, InDevice] = {}
         self.broadcasts: dict[bytes, int] = {}

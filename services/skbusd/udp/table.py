@@ -10,15 +10,18 @@ from errno import EADDRINUSE, EADDRNOTAVAIL, EINVAL
 from typing import Any, Final
 
 from skbus.abi import GetPort, SkRet
+from skbus.mcast import ip_mc_sf_allow
 from skbusd.udp.netns import (
     INADDR_ANY,
     INADDR_BROADCAST,
+    IPPROTO_UDPLITE,
     SK_REUSEADDR,
     SK_REUSEPORT,
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
     UdpNet,
     UdpSock,
+    UdpTable,
 )
 
 _HASH_PRIME: Final = 2**89 - 1
@@ -27,26 +30,31 @@ _HASH_PRIME: Final = 2**89 - 1
 # ---- the tables --------------------------------------------------------------------------
 
 
+def udp_table(net: UdpNet, sk: UdpSock) -> UdpTable:
+    """`sk->sk_prot->h.udp_table`: the ports of UDP and those of UDP-Lite are different things."""
+    return net.udplite_table if sk.protocol == IPPROTO_UDPLITE else net.udp_table
+
+
 def udp_lib_hash(net: UdpNet, sk: UdpSock) -> None:
     """Put a socket with a port where packets find it."""
-    net.ports.setdefault(sk.inet_num, []).append(sk)
+    udp_table(net, sk).ports.setdefault(sk.inet_num, []).append(sk)
     _hash_addr(net, sk)
 
 
 def _hash_addr(net: UdpNet, sk: UdpSock) -> None:
     if sk.connected():
         key = (sk.inet_rcv_saddr, sk.inet_num, sk.inet_daddr, sk.inet_dport)
-        net.hash4.setdefault(key, []).insert(0, sk)
+        udp_table(net, sk).hash4.setdefault(key, []).insert(0, sk)
     else:
-        net.hash2.setdefault((sk.inet_rcv_saddr, sk.inet_num), []).insert(0, sk)
+        udp_table(net, sk).hash2.setdefault((sk.inet_rcv_saddr, sk.inet_num), []).insert(0, sk)
 
 
 def _unhash_addr(net: UdpNet, sk: UdpSock) -> None:
     if sk.connected():
         key4 = (sk.inet_rcv_saddr, sk.inet_num, sk.inet_daddr, sk.inet_dport)
-        _remove(net.hash4, key4, sk)
+        _remove(udp_table(net, sk).hash4, key4, sk)
     else:
-        _remove(net.hash2, (sk.inet_rcv_saddr, sk.inet_num), sk)
+        _remove(udp_table(net, sk).hash2, (sk.inet_rcv_saddr, sk.inet_num), sk)
 
 
 def _remove(table: dict[Any, list[UdpSock]], key: object, sk: UdpSock) -> None:
@@ -61,7 +69,7 @@ def udp_lib_unhash(net: UdpNet, sk: UdpSock) -> None:
     """Take a socket out of all tables."""
     if sk.inet_num:
         _unhash_addr(net, sk)
-        _remove(net.ports, sk.inet_num, sk)
+        _remove(udp_table(net, sk).ports, sk.inet_num, sk)
 
 
 def udp_lib_rehash(net: UdpNet, sk: UdpSock, rcv_saddr: bytes, daddr: bytes, dport: int) -> None:
@@ -85,20 +93,27 @@ def udp_ehashfn(net: UdpNet, laddr: bytes, lport: int, faddr: bytes, fport: int)
 
 
 def udp4_lib_lookup(
-    net: UdpNet, saddr: bytes, sport: int, daddr: bytes, dport: int, dif: int
+    net: UdpNet,
+    saddr: bytes,
+    sport: int,
+    daddr: bytes,
+    dport: int,
+    dif: int,
+    udptable: UdpTable | None = None,
 ) -> UdpSock | None:
     """`__udp4_lib_lookup`: the socket for a datagram from saddr to daddr on device dif. A
     connected one first, then one bound to the address, then one bound to none."""
-    socks = net.hash4.get((daddr, dport, saddr, sport))
+    table = udptable or net.udp_table
+    socks = table.hash4.get((daddr, dport, saddr, sport))
     sk = None
     if socks is not None:
         sk = _best(net, socks, saddr, sport, daddr, dport, dif)
     if sk is None:
-        socks = net.hash2.get((daddr, dport))
+        socks = table.hash2.get((daddr, dport))
         if socks is not None:
             sk = _best(net, socks, saddr, sport, daddr, dport, dif)
         if sk is None:
-            socks = net.hash2.get((INADDR_ANY, dport))
+            socks = table.hash2.get((INADDR_ANY, dport))
             if socks is not None:
                 sk = _best(net, socks, saddr, sport, daddr, dport, dif)
     if net.tracing:
@@ -134,15 +149,16 @@ def _best(
 
 
 def udp_mcast_socks(
-    net: UdpNet, saddr: bytes, sport: int, daddr: bytes, dport: int, dif: int
+    udptable: UdpTable, saddr: bytes, sport: int, daddr: bytes, dport: int, dif: int
 ) -> list[UdpSock]:
     """`__udp_is_mcast_sock`: all sockets that take a multicast or broadcast datagram."""
     return [
         sk
-        for sk in net.ports.get(dport, ())
+        for sk in udptable.ports.get(dport, ())
         if (sk.inet_rcv_saddr in (INADDR_ANY, daddr))
         and (not sk.connected() or (sk.inet_daddr == saddr and sk.inet_dport == sport))
         and (not sk.sk_bound_dev_if or sk.sk_bound_dev_if == dif)
+        and ip_mc_sf_allow(sk.mc_list, sk.mc_all, daddr, saddr, dif)
     ]
 
 
@@ -151,7 +167,7 @@ def udp_mcast_socks(
 
 def udp_conflicts(net: UdpNet, sk: UdpSock, addr: bytes, port: int) -> bool:
     """`udp_lib_lport_inuse`: does another socket keep this one from the port?"""
-    for other in net.ports.get(port, ()):
+    for other in udp_table(net, sk).ports.get(port, ()):
         if other is sk:
             continue
         if other.reuse & sk.reuse & SK_REUSEADDR:
@@ -185,6 +201,7 @@ def inet_is_local_reserved_port(net: UdpNet, port: int) -> bool:
 
 def udp_lib_get_port(net: UdpNet, sk: UdpSock, addr: bytes, port: int) -> int:
     """Give a socket a port; 0 asks for any. Returns an errno, 0 for success."""
+    ports = udp_table(net, sk).ports
     if port:
         if udp_conflicts(net, sk, addr, port):
             return EADDRINUSE
@@ -196,7 +213,7 @@ def udp_lib_get_port(net: UdpNet, sk: UdpSock, addr: bytes, port: int) -> int:
         start = net.rand.randrange(count)
         for i in range(count):
             port = low + (start + i) % count
-            if port not in net.ports and not inet_is_local_reserved_port(net, port):
+            if port not in ports and not inet_is_local_reserved_port(net, port):
                 break
         else:
             # None is unused; one may still be shared.

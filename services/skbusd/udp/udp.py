@@ -48,7 +48,7 @@ from skbus.skbuff import (
     SKB_GSO_UDP_L4,
     SkBuff,
 )
-from skbusd.udp import route, table
+from skbusd.udp import route, table, udplite
 from skbusd.udp.netns import (
     INADDR_BROADCAST,
     IP_PMTUDISC_DONT,
@@ -56,6 +56,7 @@ from skbusd.udp.netns import (
     InDevice,
     UdpNet,
     UdpSock,
+    UdpTable,
 )
 
 SKB_TRUESIZE: Final = 256
@@ -101,43 +102,46 @@ def udp_rcv(net: UdpNet, skb: SkBuff) -> None:
     if size < UDP_HLEN or (
         len(skb.head) - skb.data < UDP_HLEN and not pskb_may_pull(net, skb, UDP_HLEN)
     ):
-        _udp_error(net, skb, "PKT_TOO_SMALL")
+        udp_error(net, skb, net.udp_table, "PKT_TOO_SMALL")
         return
     sport, dport, ulen, check = _UDP.unpack_from(skb.head, skb.data)
     if ulen != size and not skb.gso_size:
         if ulen > size or ulen < UDP_HLEN:
-            _udp_error(net, skb, "PKT_TOO_SMALL")
+            udp_error(net, skb, net.udp_table, "PKT_TOO_SMALL")
             return
         skb.trim(ulen)
     if check and skb.ip_summed not in (CHECKSUM_UNNECESSARY, CHECKSUM_PARTIAL):
         pseudo = csum_tcpudp_nofold(cb.saddr, cb.daddr, ulen, IPPROTO_UDP)
         total = skb_checksum(net, skb, skb.data, pseudo)
         if total is None:
-            _udp_error(net, skb, "SKBUS_STALE_PLACE")
+            udp_error(net, skb, net.udp_table, "SKBUS_STALE_PLACE")
             return
         if total % 0xFFFF:
             net.mib["UdpInCsumErrors"] += 1
-            _udp_error(net, skb, "UDP_CSUM")
+            udp_error(net, skb, net.udp_table, "UDP_CSUM")
             return
-    udp4_lib_rcv(net, skb, cb, sport, dport)
+    udp4_lib_rcv(net, skb, cb, sport, dport, net.udp_table)
 
 
-def _udp_error(net: UdpNet, skb: SkBuff, reason: str) -> None:
-    net.mib["UdpInErrors"] += 1
+def udp_error(net: UdpNet, skb: SkBuff, udptable: UdpTable, reason: str) -> None:
+    """A datagram that is no good, or for which there is no room."""
+    net.mib[udptable.mib + "InErrors"] += 1
     net.kfree_skb(skb, reason)
 
 
-def udp4_lib_rcv(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -> None:
+def udp4_lib_rcv(
+    net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int, udptable: UdpTable
+) -> None:
     """`__udp4_lib_rcv`: to the socket, to all of them, or to nobody (RFC 1122 4.1.3.1)."""
     saddr, daddr, _, _, _ = cb
     if net.tracing:
         net.trace("__udp4_lib_rcv", skb, sport=sport, dport=dport)
     if daddr in net.broadcasts or daddr == INADDR_BROADCAST or daddr[0] & 0xF0 == 0xE0:
-        udp4_lib_mcast_deliver(net, skb, cb, sport, dport)
+        udp4_lib_mcast_deliver(net, skb, cb, sport, dport, udptable)
         return
-    sk = table.udp4_lib_lookup(net, saddr, sport, daddr, dport, skb.skb_iif)
+    sk = table.udp4_lib_lookup(net, saddr, sport, daddr, dport, skb.skb_iif, udptable)
     if sk is None:
-        net.mib["UdpNoPorts"] += 1
+        net.mib[udptable.mib + "NoPorts"] += 1
         _send_port_unreach(net, skb, cb)
         net.kfree_skb(skb, "NO_SOCKET")
         return
@@ -159,12 +163,14 @@ def _send_port_unreach(net: UdpNet, skb: SkBuff, cb: RcvCb) -> None:
     net.call_skb("ip", "icmp_send", copy)
 
 
-def udp4_lib_mcast_deliver(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -> None:
+def udp4_lib_mcast_deliver(
+    net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int, udptable: UdpTable
+) -> None:
     """`__udp4_lib_mcast_deliver`: a broadcast or multicast goes to every socket that fits; the
     last one gets the skb itself, the others a copy."""
-    socks = table.udp_mcast_socks(net, cb.saddr, sport, cb.daddr, dport, skb.skb_iif)
+    socks = table.udp_mcast_socks(udptable, cb.saddr, sport, cb.daddr, dport, skb.skb_iif)
     if not socks:
-        net.mib["UdpIgnoredMulti"] += 1
+        net.mib[udptable.mib + "IgnoredMulti"] += 1
         net.consume_skb(skb)
         return
     for sk in socks[:-1]:
@@ -187,12 +193,12 @@ def udp_rcv_segment(
     """A super-segment (UDP_SEGMENT over the loopback, or a device that merged) is datagrams
     again. They are copies: each may end at another time."""
     if not skb.gso_type & SKB_GSO_UDP_L4:
-        _udp_error(net, skb, "NOT_SPECIFIED")
+        udp_error(net, skb, net.udp_table, "NOT_SPECIFIED")
         return
     try:
         data = net.skb_bytes(skb)[UDP_HLEN:]
     except PoolError:
-        _udp_error(net, skb, "SKBUS_STALE_PLACE")
+        udp_error(net, skb, net.udp_table, "SKBUS_STALE_PLACE")
         return
     header = skb.head[: skb.data + UDP_HLEN]
     for at in range(0, len(data), skb.gso_size):
@@ -213,10 +219,14 @@ def udp_queue_rcv_skb(
     size = len(skb.head) - skb.data + skb.data_len + SKB_TRUESIZE
     if net.tracing:
         net.trace("udp_queue_rcv_skb", skb, sk=sk.sk, rmem=sk.sk_rmem_alloc)
+    if sk.pcrlen_set and not udplite.udplite_accepts(sk, skb):
+        udp_error(net, skb, net.udplite_table, "UDP_CSUM")
+        return
     if sk.sk_rmem_alloc and sk.sk_rmem_alloc + size > sk.sk_rcvbuf:
         sk.sk_drops += 1
-        net.mib["UdpRcvbufErrors"] += 1
-        _udp_error(net, skb, "SOCKET_RCVBUFF")
+        udptable = table.udp_table(net, sk)
+        net.mib[udptable.mib + "RcvbufErrors"] += 1
+        udp_error(net, skb, udptable, "SOCKET_RCVBUFF")
         return
     sk.sk_rmem_alloc += size
     skb.cb = DataReadyCb(sk.sk, cb.saddr, sport, cb.daddr, dport, skb.skb_iif, 0, 0)
@@ -225,8 +235,8 @@ def udp_queue_rcv_skb(
 
 def udp_recvmsg(net: UdpNet, item: Recvmsg) -> None:
     """The application took one datagram of `copied` bytes (`udp_rmem_release`)."""
-    net.mib["UdpInDatagrams"] += 1
     sk = net.socks.get(item.sk)
+    net.mib[f"{table.udp_table(net, sk).mib if sk else 'Udp'}InDatagrams"] += 1
     if sk is not None:
         sk.sk_rmem_alloc = max(0, sk.sk_rmem_alloc - item.copied - SKB_TRUESIZE)
 
@@ -235,6 +245,11 @@ def udp_recvmsg(net: UdpNet, item: Recvmsg) -> None:
 
 
 def udp_err(net: UdpNet, item: ErrHandler) -> None:
+    """An ICMP error about a UDP datagram of ours."""
+    udp4_lib_err(net, item, net.udp_table)
+
+
+def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
     """`__udp4_lib_err`: an ICMP error about a datagram of ours (RFC 1122 4.1.3.3).
 
     It reaches a connected socket if it is hard, and any socket with IP_RECVERR.
@@ -247,7 +262,7 @@ def udp_err(net: UdpNet, item: ErrHandler) -> None:
     sport, dport, _, _ = _UDP.unpack_from(item.payload)
     if item.type == ICMP_DEST_UNREACH and item.code == ICMP_FRAG_NEEDED and item.info:
         route.ipv4_sk_update_pmtu(net, item.daddr, item.info)
-    sk = table.udp4_lib_lookup(net, item.daddr, dport, item.saddr, sport, 0)
+    sk = table.udp4_lib_lookup(net, item.daddr, dport, item.saddr, sport, 0, udptable)
     if sk is None:
         net.mib["IcmpInErrors"] += 1
         return

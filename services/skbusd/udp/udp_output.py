@@ -11,6 +11,7 @@ from errno import (
     EACCES,
     EBADF,
     EDESTADDRREQ,
+    EFAULT,
     EINVAL,
     EIO,
     EMSGSIZE,
@@ -24,7 +25,7 @@ from skbus.abi import SkWriteSpace, UdpSendmsgCb, XmitCb
 from skbus.checksum import csum_tcpudp_nofold
 from skbus.headers.udp import CSUM_OFFSET, UDP_HLEN
 from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4, SkBuff
-from skbusd.udp import datagram, route, table
+from skbusd.udp import datagram, route, table, udplite
 from skbusd.udp.netns import (
     INADDR_ANY,
     IP_HLEN,
@@ -33,6 +34,7 @@ from skbusd.udp.netns import (
     IP_PMTUDISC_OMIT,
     IP_PMTUDISC_PROBE,
     IPPROTO_UDP,
+    IPPROTO_UDPLITE,
     RTN_BROADCAST,
     Dst,
     UdpNet,
@@ -157,6 +159,9 @@ def udp_send_skb(
         _refuse(net, skb, cb, err)
         return
     saddr = sk.inet_saddr if sk.inet_saddr != INADDR_ANY else dst.saddr
+    if sk.protocol == IPPROTO_UDPLITE:
+        _udplite_send_skb(net, sk, skb, dst, saddr, dport, cb)
+        return
     if sk.no_check:
         check = 0
         skb.ip_summed = CHECKSUM_NONE
@@ -172,19 +177,51 @@ def udp_send_skb(
     if skb.ip_summed:
         skb.csum_start = 0
         skb.csum_offset = CSUM_OFFSET
+    _ip_send_skb(net, sk, skb, dst, saddr, dport, cb, length)
+
+
+def _udplite_send_skb(
+    net: UdpNet, sk: UdpSock, skb: SkBuff, dst: Dst, saddr: bytes, dport: int, cb: UdpSendmsgCb
+) -> None:
+    """The same for UDP-Lite, whose checksum covers as much as the socket has set."""
+    if sk.gso_size:
+        _refuse(net, skb, cb, EINVAL)
+        return
+    length = skb.len + UDP_HLEN
+    if not udplite.udplite_csum(net, sk, skb, saddr, dst.daddr, dport):
+        _refuse(net, skb, cb, EFAULT, "SKBUS_STALE_PLACE")
+        return
+    skb.ip_summed = CHECKSUM_NONE
+    skb.transport_header = 0
+    skb.network_header = skb.mac_header = -1
+    _ip_send_skb(net, sk, skb, dst, saddr, dport, cb, length)
+
+
+def _ip_send_skb(
+    net: UdpNet,
+    sk: UdpSock,
+    skb: SkBuff,
+    dst: Dst,
+    saddr: bytes,
+    dport: int,
+    cb: UdpSendmsgCb,
+    length: int,
+) -> None:
+    """A datagram is complete, `length` bytes with its header: hand it to ip."""
     if dst.daddr[0] & 0xF0 == 0xE0:
-        ttl = sk.mc_ttl
+        ttl = sk.mc_ttl or -1
         oif = dst.oif
     else:
         oif = dst.oif if dst.rt_type == RTN_BROADCAST else sk.sk_bound_dev_if
         ttl = cb.ttl or (sk.uc_ttl if sk.uc_ttl > 0 else 0)
-    df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN, mtu)
-    skb.cb = XmitCb(saddr, dst.daddr, IPPROTO_UDP, cb.tos or sk.tos, ttl, df, oif, b"")
+    df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN, dst.mtu)
+    tos = cb.tos or sk.tos
+    skb.cb = XmitCb(saddr, dst.daddr, sk.protocol, tos, ttl, df, oif, b"", sk.mc_loop)
     if net.tracing:
         net.trace("udp_send_skb", skb, saddr=saddr, daddr=dst.daddr, dport=dport, len=length)
-    net.mib["UdpOutDatagrams"] += skb.gso_segs or 1
+    net.mib[table.udp_table(net, sk).mib + "OutDatagrams"] += skb.gso_segs or 1
     net.call_skb("ip", "ip_send_skb", skb)
     if cb.req:
         datagram.sk_ret(net, cb.sk, cb.req, 0)
     else:
-        net.call("socket", "sk_write_space", SkWriteSpace(cb.sk, size, 0))
+        net.call("socket", "sk_write_space", SkWriteSpace(cb.sk, length - UDP_HLEN, 0))

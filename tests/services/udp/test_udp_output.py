@@ -117,6 +117,7 @@ def test_ip_reborn_is_asked_again(host: UdpHost) -> None:
     host.core.peer_up("ip")
     assert [entry for entry, _ in host.udp.outbox["ip"]] == [
         "inet_add_protocol",
+        "inet_add_protocol",
         "ip_route_output_key",
     ]
     host.answer_route()
