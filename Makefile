@@ -5,7 +5,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.skbus-installed
+STAMP := $(VENV)/.skbus-dev-installed
+RUN_STAMP := $(VENV)/.skbus-installed
 BENCH_STAMP := $(VENV)/.skbus-bench-installed
 
 .DEFAULT_GOAL := help
@@ -14,14 +15,19 @@ BENCH_STAMP := $(VENV)/.skbus-bench-installed
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(STAMP): pyproject.toml
-	@echo "==> setting up $(VENV) (a virtual environment with skbus and its development tools)"
+$(RUN_STAMP): pyproject.toml
+	@echo "==> setting up $(VENV) (a virtual environment with skbus)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbus needs Python 3.11 or newer; choose one with make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --editable '.[httpx]'
+	@touch $@
+
+$(STAMP): $(RUN_STAMP)
+	@echo "==> installing the development tools"
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## Fetch pages both ways between Linux and our stack, and show one request's path.
+demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and show one request's path.
 	@echo "==> demo: our stack and the Linux kernel at the two ends of a virtual cable"
 	@$(BIN)/skbus demo
 
@@ -56,7 +62,7 @@ compose: wheels ## Run the tests of docker-compose.yml; needs a Docker engine.
 wheels: $(STAMP) ## Build wheels of skbus and all it needs into deploy/wheels, for images without network.
 	@echo "==> wheels for the image, in deploy/wheels"
 	@mkdir -p deploy/wheels && rm -f deploy/wheels/skbus-*.whl
-	@$(BIN)/python -m pip wheel --quiet --find-links deploy/wheels --wheel-dir deploy/wheels .
+	@$(BIN)/python -m pip wheel --quiet --find-links deploy/wheels --wheel-dir deploy/wheels '.[load]'
 
 wheel: $(STAMP) ## Build skbus's own wheel into dist.
 	@echo "==> wheel of skbus, in dist"
