@@ -59,7 +59,11 @@ def load(
 ) -> None:
     """Run a scenario of load. Exit status: 0 if all that it asserts holds, 1 if not, 2 if it
     could not be run, 130 after Ctrl-C (which still writes the report)."""
-    from skbus.load.command import main
+    try:
+        from skbus.load.command import main
+    except ModuleNotFoundError as e:
+        sys.stderr.write(f"skbus load: {e.name} is missing: `pip install skbus[load]` brings it\n")
+        sys.exit(2)
 
     sys.exit(
         main(
