@@ -17,6 +17,7 @@ Calls `skbus.client`; read `skbus.syscall` for what crosses to the socket layer.
 
 import contextlib
 import errno as _errno
+import operator as _operator
 import os as _os
 import socket as _std
 import ssl as _ssl
@@ -32,9 +33,12 @@ from skbus.client import Client, get_client, os_error
 from skbus.rundir import RunDir
 
 _real_socket: Final = _std.socket
+_real_close: Final = _std.close
 _real_getaddrinfo: Final = _std.getaddrinfo
 _real_gethostbyname: Final = _std.gethostbyname
 _FAMILIES: Final = frozenset({int(_std.AF_INET)})
+_FAMILY_NAMES: Final = {int(family): family for family in _std.AddressFamily}
+_TYPE_NAMES: Final = {int(kind): kind for kind in _std.SocketKind}
 _TYPE_MASK: Final = 0xF
 _GLOBAL_DEFAULT: Final = object()
 
@@ -66,13 +70,39 @@ def setdefaulttimeout(timeout: float | None) -> None:
     _default_timeout = _check_timeout(timeout)
 
 
-def _check_timeout(timeout: float | None) -> float | None:
+def _check_timeout(timeout: Any) -> float | None:
     if timeout is None:
         return None
-    timeout = float(timeout)
-    if timeout < 0:
+    if isinstance(timeout, (str, bytes)):
+        raise TypeError(f"'{type(timeout).__name__}' object cannot be interpreted as a timeout")
+    seconds = float(timeout)
+    if seconds < 0:
         raise ValueError("Timeout value out of range")
-    return timeout
+    return seconds
+
+
+def _c_int(value: Any) -> int:
+    """What an argument of C's type int takes."""
+    number: int = _operator.index(value)
+    if not -(2**31) <= number < 2**31:
+        raise OverflowError("signed integer is out of range")
+    return number
+
+
+def _cmsg(item: Any) -> tuple[int, int, bytes]:
+    """One item of ancillary data, checked."""
+    if not isinstance(item, tuple) or len(item) != 3:
+        raise TypeError("an item of ancillary data is a tuple of 3: level, type, bytes")
+    return _c_int(item[0]), _c_int(item[1]), bytes(_view(item[2]))
+
+
+def _view(data: Any) -> memoryview:
+    """The bytes of a bytes-like object."""
+    try:
+        return memoryview(data)
+    except TypeError:
+        name = type(data).__name__
+        raise TypeError(f"a bytes-like object is required, not '{name}'") from None
 
 
 def _ns(timeout: float | None) -> int:
@@ -96,7 +126,7 @@ def _pack_host(host: str) -> bytes:
 def _pack(address: Address) -> tuple[int, int, bytes]:
     """A Python address as [family, port, addr]."""
     if not isinstance(address, tuple) or len(address) != 2:
-        raise TypeError(f"an AF_INET address is a pair (host, port), not {address!r}")
+        raise TypeError(f"an AF_INET address is a pair (host, port), not {type(address).__name__}")
     host, port = address
     if isinstance(host, (bytes, bytearray)):
         host = bytes(host).decode("ascii")
@@ -129,9 +159,11 @@ class socket:
     def __new__(
         cls, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
     ) -> Any:
-        if family not in _FAMILIES and family != -1 and family != _std.AF_INET6:
-            return _real_socket(family, type, proto, fileno)
-        if fileno is not None and not any(fileno in c.poll_fds for c in _known_clients()):
+        if fileno is not None:
+            ours = any(fileno in c.poll_fds for c in _known_clients())
+        else:
+            ours = family in _FAMILIES or family in (-1, _std.AF_INET6)
+        if not ours:
             return _real_socket(family, type, proto, fileno)
         return super().__new__(cls)
 
@@ -146,7 +178,7 @@ class socket:
         """Results of interrupted calls, for the next one."""
         self._timeout = _default_timeout
         if fileno is not None:
-            self._adopt(fileno)
+            self._adopt(fileno, family, type, proto)
             return
         if family == -1:
             family = _std.AF_INET
@@ -175,26 +207,26 @@ class socket:
         self._closed = False
         return self
 
-    def _adopt(self, fileno: int) -> None:
+    def _adopt(self, fileno: int, family: int, type: int, proto: int) -> None:
         self._client = next(c for c in _known_clients() if fileno in c.poll_fds)
         self._fd = self._client.poll_fds[fileno]
         self._poll_fd = fileno
         sol = _std.SOL_SOCKET
-        self._family = self.getsockopt(sol, _std.SO_DOMAIN)
-        self._type = self.getsockopt(sol, _std.SO_TYPE)
-        self._proto = self.getsockopt(sol, _std.SO_PROTOCOL)
+        self._family = family if family >= 0 else self.getsockopt(sol, _std.SO_DOMAIN)
+        self._type = type if type >= 0 else self.getsockopt(sol, _std.SO_TYPE)
+        self._proto = proto if proto >= 0 else self.getsockopt(sol, _std.SO_PROTOCOL)
 
     # ---- what it is ----------------------------------------------------------------------
 
     @property
     def family(self) -> _std.AddressFamily:
         """AF_INET"""
-        return _std.AddressFamily(self._family)
+        return _FAMILY_NAMES.get(self._family, self._family)  # type: ignore[arg-type]
 
     @property
     def type(self) -> _std.SocketKind:
         """SOCK_STREAM or SOCK_DGRAM"""
-        return _std.SocketKind(self._type)
+        return _TYPE_NAMES.get(self._type, self._type)  # type: ignore[arg-type]
 
     @property
     def proto(self) -> int:
@@ -207,9 +239,10 @@ class socket:
         return self._timeout
 
     def __repr__(self) -> str:
+        fd = self._poll_fd if self._poll_fd >= 0 else self._fd
         text = (
             f"<{self.__class__.__module__}.{self.__class__.__qualname__}"
-            f"{' [closed]' if self._closed else ''} fd={self._fd}"
+            f"{' [closed]' if self._closed else ''} fd={fd}"
             f", family={self._family}, type={self._type}, proto={self._proto}"
         )
         if self._fd >= 0:
@@ -238,6 +271,12 @@ class socket:
     def settimeout(self, value: float | None) -> None:
         """Seconds that calls wait; None for ever, 0 for not at all."""
         self._timeout = _check_timeout(value)
+        self._show_blocking()
+
+    def _show_blocking(self) -> None:
+        """The real descriptor's O_NONBLOCK is what that of a standard socket would be."""
+        if self._poll_fd >= 0:
+            _os.set_blocking(self._poll_fd, self._timeout is None)
 
     def gettimeout(self) -> float | None:
         """What settimeout set."""
@@ -246,6 +285,7 @@ class socket:
     def setblocking(self, flag: bool) -> None:
         """settimeout(None) or settimeout(0.0)"""
         self._timeout = None if flag else 0.0
+        self._show_blocking()
 
     def getblocking(self) -> bool:
         """False where the timeout is 0."""
@@ -259,7 +299,7 @@ class socket:
 
     def listen(self, backlog: int = 128, /) -> None:
         """Let connections come."""
-        self._call("listen", max(int(backlog), 0))
+        self._call("listen", max(_c_int(backlog), 0))
 
     def accept(self) -> tuple["socket", Address]:
         """The next connection: (socket, peer's address)."""
@@ -277,6 +317,11 @@ class socket:
         fd, address = result
         new = socket._make(self._client, fd, self._family, self._type, self._proto)
         return new, _unpack(address)
+
+    def _accept(self) -> tuple[int, Address]:
+        """As `accept`, but with a descriptor for `socket(fileno=...)`."""
+        new, address = self.accept()
+        return new.detach(), address
 
     def _keep(self, result: Any, data: bytes) -> None:
         self._stash.append((result, data))
@@ -354,8 +399,9 @@ class socket:
         """sendto(data, [flags,] address)"""
         if len(args) not in (1, 2):
             raise TypeError(f"sendto() takes 2 or 3 arguments ({1 + len(args)} given)")
-        flags = args[0] if len(args) == 2 else 0
-        address = None if args[-1] is None else _pack(args[-1])
+        flags = _c_int(args[0]) if len(args) == 2 else 0
+        _view(data).release()
+        address = _pack(args[-1])
         with memoryview(data) as view, view.cast("B") as raw:
             try:
                 return self._send(raw, flags, address, self._timeout)
@@ -371,8 +417,10 @@ class socket:
         /,
     ) -> int:
         """Send several buffers as one; no ancillary data is known yet."""
-        if list(ancdata):
-            raise os_error(_errno.EINVAL)
+        for level, kind, value in [_cmsg(item) for item in ancdata]:
+            raise OSError(
+                _errno.EINVAL, f"no control message ({level}, {kind}) of {len(value)} bytes"
+            )
         packed = None if address is None else _pack(address)
         data = b"".join([bytes(memoryview(b).cast("B")) for b in buffers])
         try:
@@ -388,6 +436,8 @@ class socket:
             raise ValueError("only SOCK_STREAM type sockets are supported")
         if self._timeout == 0:
             raise ValueError("non-blocking sockets are not supported")
+        if count is not None and not isinstance(count, int):
+            raise TypeError(f"count must be a positive integer (got {count!r})")
         if count is not None and count <= 0:
             raise ValueError(f"count must be a positive integer (got {count!r})")
         if offset:
@@ -404,6 +454,13 @@ class socket:
             if hasattr(file, "seek"):
                 file.seek(offset + total)
         return total
+
+    _sendfile_use_send = sendfile
+
+    def _sendfile_use_sendfile(
+        self, file: IO[bytes], offset: int = 0, count: int | None = None
+    ) -> int:
+        raise _std._GiveupOnSendfile("sendfile(2) cannot write to the skbus stack")  # type: ignore[attr-defined]
 
     # ---- receiving -----------------------------------------------------------------------
 
@@ -495,6 +552,8 @@ class socket:
     ) -> tuple[int, list[tuple[int, int, bytes]], int, Address]:
         """The same into several buffers."""
         views = [memoryview(b).cast("B") for b in buffers]
+        if any(view.readonly for view in views):
+            raise TypeError("recvmsg_into() takes writable buffers")
         payload, anc, msg_flags, address = self.recvmsg(sum(map(len, views)), ancbufsize, flags)
         at = 0
         for view in views:
@@ -539,6 +598,7 @@ class socket:
             return -1
         if self._poll_fd < 0:
             self._poll_fd = self._client.poll_open(self._fd)
+            self._show_blocking()
         return self._poll_fd
 
     def dup(self) -> "socket":
@@ -556,13 +616,12 @@ class socket:
         return number
 
     def get_inheritable(self) -> bool:
-        """False: no other process can have our sockets."""
-        return False
+        """Of the descriptor. The socket itself no other process can have."""
+        return _os.get_inheritable(self.fileno())
 
     def set_inheritable(self, inheritable: bool) -> None:
-        """ENOTSUP for True."""
-        if inheritable:
-            raise os_error(_errno.ENOTSUP)
+        """Set it for the descriptor."""
+        _os.set_inheritable(self.fileno(), inheritable)
 
     def makefile(
         self,
@@ -588,7 +647,7 @@ class socket:
 
     def shutdown(self, how: int, /) -> None:
         """SHUT_RD, SHUT_WR or SHUT_RDWR"""
-        self._call("shutdown", int(how))
+        self._call("shutdown", _c_int(how))
 
     def close(self) -> None:
         """Close, when all files that `makefile` made are closed too."""
@@ -613,7 +672,7 @@ class socket:
                 self._close_stashed(result)
             client.call("close", fd)
         except OSError as e:
-            if e.errno not in (_errno.ENETDOWN, _errno.EBADF):
+            if e.errno != _errno.ENETDOWN:
                 raise
 
     def _close_stashed(self, result: Any) -> None:
@@ -650,6 +709,17 @@ def _known_clients() -> list[Client]:
 
 
 # ---- functions ----------------------------------------------------------------------------
+
+
+def close(fd: int) -> None:
+    """Close a descriptor that `fileno()` gave, without its socket object."""
+    for client in _known_clients():
+        if fd in client.poll_fds:
+            number = client.poll_fds.pop(fd)
+            _os.close(fd)
+            client.call("close", number)
+            return
+    _real_close(fd)
 
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> Any:
@@ -748,7 +818,7 @@ def barrier(timeout: float | None = None) -> None:
 # ---- for unmodified programs --------------------------------------------------------------
 
 _PATCHED: Final = (
-    "SocketType", "create_connection", "create_server", "fromfd", "getaddrinfo",
+    "SocketType", "close", "create_connection", "create_server", "fromfd", "getaddrinfo",
     "getdefaulttimeout", "has_dualstack_ipv6", "setdefaulttimeout", "socket",
 )  # fmt: skip
 
