@@ -435,7 +435,9 @@ class SimApp:
         self.pump()
 
     def pump(self) -> None:
-        """Write what the send buffer has room for."""
+        """Write what the send buffer has room for, on a connection."""
+        if self.state not in (1, 8):  # ESTABLISHED, CLOSE_WAIT
+            return
         at = 0
         while at < len(self.pending) and self.queued < self.sndbuf:
             chunk = self.pending[at : at + 65536]
@@ -512,6 +514,7 @@ class SimHost:
         if isinstance(item, SkStateChange):
             app.state = item.state
             app.addresses = item[2:]
+            app.pump()
         elif isinstance(item, ReqskQueueAdd):
             child = self.apps[item.child] = SimApp(self, item.child)
             child.state = 1

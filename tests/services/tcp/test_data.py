@@ -14,16 +14,16 @@ from skbusd.tcp.const import MSG_MORE, TCP_CORK, TCP_NODELAY
 
 def test_a_write_is_one_skb_with_partial_checksum_and_gso(host: TcpHost) -> None:
     conn = Conn(host, ts=True, rtt=0.0001)
-    conn.send(10 * 1448)
+    conn.send(5 * 1448)  # half of cwnd, so that two of them can be in flight
     seg = host.one()
-    assert len(seg.data) == 10 * 1448
+    assert len(seg.data) == 5 * 1448
     skb = seg.skb
-    assert (skb.gso_size, skb.gso_segs, skb.gso_type) == (1448, 10, SKB_GSO_TCPV4)
+    assert (skb.gso_size, skb.gso_segs, skb.gso_type) == (1448, 5, SKB_GSO_TCPV4)
     assert (skb.ip_summed, skb.csum_start, skb.csum_offset) == (CHECKSUM_PARTIAL, 0, 16)
     assert (skb.data, skb.transport_header, skb.lent) == (0, 0, True)
     assert seg.cb[:8] == (US, PEER, 6, 0, 0, True, 0, b"")
-    assert host.net.mib["TcpOutSegs"] == 1 + 10
-    assert conn.tp.packets_out == 10
+    assert host.net.mib["TcpOutSegs"] == 1 + 5
+    assert conn.tp.packets_out == 5
 
 
 def test_one_segment_is_no_gso(host: TcpHost) -> None:
@@ -161,7 +161,7 @@ def test_a_window_smaller_than_the_segment_gets_what_fits(host: TcpHost) -> None
     conn = Conn(host, win=50, wscale=None)
     conn.rcv(ACK, win=50)
     conn.send(100)
-    assert conn.sent() == [("A", 0, 50, 0)]
+    assert conn.sent() == [("PA", 0, 50, 0)]  # PSH at each half of the peer's window
     conn.rcv(ACK, 0, 50, win=20)
     assert conn.sent() == []
     host.run_for(0.5)
