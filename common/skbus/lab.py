@@ -241,7 +241,12 @@ def down(run: RunDir) -> bool:
             run.remove()
         return there
     if "lab" not in state:
-        raise LabError(f"what runs in {run.path} is no lab, but `skbus up`: end that with Ctrl-C")
+        if run.locked():
+            raise LabError(
+                f"what runs in {run.path} is no lab, but `skbus up`: end that with Ctrl-C"
+            )
+        _clear_up(run)
+        return True
     ours: list[Pid] = [state["supervisor"], *state["others"].values()]
     proven = any(p.alive() for p in ours)
     strangers = _within(state["lab"]["namespaces"], run, proven)
@@ -255,6 +260,15 @@ def down(run: RunDir) -> bool:
     _wait(left, 5.0)
     run.remove()
     return True
+
+
+def _clear_up(run: RunDir) -> None:
+    """After an `skbus up` that was killed: the kernel gets its addresses back."""
+    from skbus import takeover
+
+    for record in run.path.glob("takeover.*.json"):
+        takeover.give_back(run, record.name.removeprefix("takeover.").removesuffix(".json"))
+    run.remove()
 
 
 def _within(namespaces: Sequence[int], run: RunDir, proven: bool) -> list[Pid]:

@@ -238,8 +238,12 @@ def test_a_lab_that_cannot_start_says_why_and_leaves_nothing(bench: Bench, tmp_p
     assert not lab.lab_dir(name).path.exists()
 
 
-def test_down_refuses_what_is_no_lab(tmp_path: Path) -> None:
+def test_down_refuses_a_running_up_and_clears_a_dead_one_away(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "r").create()
     run.state_file.write_text(json.dumps({"supervisor": [1, 1], "layers": {}, "others": {}}))
+    lock = run.lock()
     with pytest.raises(lab.LabError, match="no lab, but `skbus up`"):
         lab.down(run)
+    os.close(lock)
+    assert lab.down(run)
+    assert not run.path.exists()

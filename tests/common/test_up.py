@@ -34,7 +34,7 @@ until grep -q SKBUS_DIR "$SKBUS_DIR.out"; do
 done
 cat "$SKBUS_DIR.out"
 {during}
-kill -TERM $pid
+kill -TERM $pid 2>/dev/null || true
 wait $pid || true
 {after}
 """
@@ -119,3 +119,17 @@ def test_two_interfaces(tmp_path: Path) -> None:
     assert out.count(REFUSED) == 2
     for process in ("nic.v1", "nic.v3", "ip", "tcp", "udp", "socket"):
         assert f"{process} answers" in out
+
+
+def test_a_killed_up_leaves_no_process_and_the_address_comes_back(tmp_path: Path) -> None:
+    out = in_namespace(
+        tmp_path / "r",
+        before="ip addr add 10.1.0.2/24 dev v1",
+        flags="--dev v1 --take-over",
+        during="kill -KILL $pid; wait $pid || true; ip -o addr show dev v1; echo killed",
+        after="skbus lab down; ip -o addr show dev v1; ip link del v0",
+    )
+    killed, _, after = out.partition("killed\n")
+    assert "inet 10.1.0.2" not in killed.partition("SKBUS_DIR")[2]
+    assert "inet 10.1.0.2/24" in after
+    assert not (tmp_path / "r").exists()
