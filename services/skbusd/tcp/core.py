@@ -84,10 +84,12 @@ class TcpCore:
         self._inet_add_protocol()
 
     def peer_up(self, process: str) -> None:
-        """A neighbour has been started: ip must learn of us; a socket layer that was started
-        again knows no socket of its earlier life."""
+        """A neighbour has been started: ip must learn of us, and hear again what it was asked; a
+        socket layer that was started again knows no socket of its earlier life."""
         if process == "ip":
             self._inet_add_protocol()
+            for req, sk in self.net.route_reqs.items():
+                tcp.ip_route_ask(self.net, self.net.socks[sk], req)
         elif process == "socket":
             self._socket_layer_reborn()
 

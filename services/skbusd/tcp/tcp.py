@@ -240,10 +240,15 @@ def tcp_v4_connect(net: TcpNet, item: Connect) -> None:
     tp.connect_req = item.req
     tp.route_req = req = net.req_number()
     net.route_reqs[req] = tp.sk
+    ip_route_ask(net, tp, req)
+
+
+def ip_route_ask(net: TcpNet, tp: TcpSock, req: int) -> None:
+    """Which way is it to daddr?"""
     net.call(
         "ip",
         "ip_route_output_key",
-        IpRouteOutputKey(req, net.name, item.addr, tp.saddr, tp.oif, tp.tos),
+        IpRouteOutputKey(req, net.name, tp.daddr, tp.saddr, tp.oif, tp.tos),
     )
 
 

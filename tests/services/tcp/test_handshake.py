@@ -161,6 +161,20 @@ def test_no_route(host: TcpHost) -> None:
     assert not host.net.ehash
 
 
+def test_ip_reborn_is_asked_again(host: TcpHost) -> None:
+    host.socket(2)
+    host.call("tcp_v4_connect", Connect(2, 9, PEER, 80))
+    host.out("ip")
+    host.core.peer_up("ip")
+    assert [entry for entry, _ in host.net.outbox["ip"]] == [
+        "inet_add_protocol",
+        "ip_route_output_key",
+    ]
+    host.answer_route()
+    assert host.answer(9).err == 0
+    assert [s.th.flags for s in host.sent()] == [SYN]
+
+
 def test_simultaneous_open(host: TcpHost) -> None:
     host.socket(2)
     host.connect(2, 80)
