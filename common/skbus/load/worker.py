@@ -306,24 +306,25 @@ class Worker:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
             nursery.start_soon(self._ticks)
-            with trio.move_on_at(self._start + self.scenario.duration + self.scenario.settle):
-                async with trio.open_nursery() as flows:
-                    for runner in self.runners:
-                        flows.start_soon(self._flow, runner)
+            nursery.start_soon(self._limit, nursery.cancel_scope)
+            async with trio.open_nursery() as flows:
+                for runner in self.runners:
+                    flows.start_soon(self._flow, runner)
             nursery.cancel_scope.cancel()
         t = trio.current_time() - self._start
         self._tick(t)
         _say({"done": True, "stopped": stopped})
 
+    async def _limit(self, scope: trio.CancelScope) -> None:
+        """The load is over, and so is the time for what was under way."""
+        await trio.sleep_until(self._start + self.scenario.duration + self.scenario.settle)
+        for runner in self.runners:
+            runner.unfinished(self.scenario.duration)
+        scope.cancel()
+
     async def _flow(self, runner: FlowRunner) -> None:
-        try:
-            await trio.sleep_until(self._start)
-            await runner.run(self._start)
-        except trio.Cancelled:
-            t = trio.current_time() - self._start
-            if t >= self.scenario.duration + self.scenario.settle:
-                runner.unfinished(self.scenario.duration)
-            raise
+        await trio.sleep_until(self._start)
+        await runner.run(self._start)
 
     async def _ticks(self) -> None:
         """Report at every `sample`, and at the boundaries of phases, so that bytes are counted

@@ -38,6 +38,7 @@ def run(
     script: Callable[[Scripted], Awaitable[None]],
     share: tuple[int, int] = (0, 1),
     until: float | None = None,
+    made: list[FlowRunner] | None = None,
 ) -> tuple[FlowRunner, list[float]]:
     """Run a flow in virtual time; returns the runner, and when requests began."""
     begun: list[float] = []
@@ -45,6 +46,8 @@ def run(
     given = Flow.model_validate({"name": "f", "protocol": "scripted", **flow})
     runner = FlowRunner(given, Curve(phases), Mine, ("127.0.0.1", 1), share, "seed")
     offset = 0.0
+    if made is not None:
+        made.append(runner)
 
     async def main() -> None:
         nonlocal offset
@@ -177,16 +180,22 @@ def test_requests_count_for_the_phase_in_which_they_were_due() -> None:
 
 
 def test_what_is_not_answered_in_the_end_is_an_error() -> None:
-    runner, _ = run(
+    runners: list[FlowRunner] = []
+
+    async def script(client: Scripted) -> None:
+        if len(client.begun) == 2:
+            await trio.sleep_until(trio.current_time() + 1.5)
+            runners[0].unfinished(1.0)
+        await trio.sleep(1000)
+
+    run(
         {"rate": 10, "arrivals": "even", "clients": 2, "timeout": "1min"},
         [(1, 1, 1)],
-        takes(1000),
-        until=1.5,
+        script,
+        until=2,
+        made=runners,
     )
-    # two are with the clients, eight wait; the cancelled ones are no longer running
-    assert runner.waiting == 8
-    runner.unfinished(1.0)
-    assert runner.cells[0].errors["unstarted"] == 8
+    assert runners[0].cells[0].errors == {"unfinished": 2, "unstarted": 8}
 
 
 def test_a_tick_tells_only_what_is_new() -> None:
