@@ -287,6 +287,7 @@ class SocketCore:
         for number, since in tuple(self._dying.items()):
             if number not in net.region_refs and net.now - since >= REGION_GRACE:
                 del self._dying[number]
+                net.region_pressure.pop(number, None)
                 net.regions_gone.append(number)
         if self._dying:
             net.mod_timer(self._region_timer, net.now + REGION_GRACE)

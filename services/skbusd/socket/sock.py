@@ -41,6 +41,8 @@ SNDBUF_START: Final = 87040
 LEND_MIN: Final = 4096
 """Payload above this is lent to the application in the pool; below, copying it is cheaper."""
 
+_PRESSURE_INTERVAL: Final = 5_000_000
+
 Retry = Callable[["SocketNet", "Call"], None]
 Answer = Callable[["SocketNet", int, Any], None]
 """What happens when a transport has answered: (net, errno, value)."""
@@ -257,6 +259,8 @@ class SocketNet(Net):
         self.regions_gone: list[int] = []
         """Pool regions of dead clients, for the shell to remove."""
         self.region_refs: dict[int, int] = {}
+        self.region_pressure: dict[int, tuple[int, bool]] = {}
+        """region -> (until when it holds, are its slots getting short)"""
         self.rcv_pending: dict[Sock, None] = {}
         """Socks whose transport is to hear at the batch's end how much was taken."""
         self.nr_files = 0
@@ -500,6 +504,45 @@ def _put_owner(net: SocketNet, owner: PageFrag | Place | None) -> None:
             del net.region_refs[owner[0]]
     elif isinstance(owner, PageFrag):
         page_frag_put(net, owner)
+
+
+# ---- room in the pool ---------------------------------------------------------------------
+
+
+def skb_relieve(net: SocketNet, skb: SkBuff) -> None:
+    """Before an skb waits for a reader: the pool's slots are everybody's, and a reader who is slow
+    must not keep them from the others.
+
+    What would be copied anyway is copied now; the rest when half of the slots are in use.
+    """
+    if skb.data_len > LEND_MIN and not _region_pressure(net, skb):
+        return
+    frags: list[Frag] = []
+    for frag in skb.frags:
+        if type(frag) is bytes:
+            frags.append(frag)
+        else:
+            frags.append(bytes(net.pool.view(frag)))  # type: ignore[arg-type]
+    if not skb.lent:
+        net.pool.free_frags(skb.frags)
+    skb.frags = tuple(frags)
+
+
+def _region_pressure(net: SocketNet, skb: SkBuff) -> bool:
+    """Are more than half of the big slots, where this skb lies, in use? Looked up every 5 ms."""
+    frag = skb.frags[0]
+    if type(frag) is bytes:
+        return False
+    number: int = frag[0]
+    known = net.region_pressure.get(number)
+    if known is not None and net.now < known[0]:
+        return known[1]
+    region = net.pool.region(number)
+    big: int = region.classes[-1][1]
+    used = sum(word & 1 for word in region.words[region.nslots - big :])
+    answer = 2 * used > big
+    net.region_pressure[number] = (net.now + _PRESSURE_INTERVAL, answer)
+    return answer
 
 
 # ---- bytes that were received -------------------------------------------------------------

@@ -53,6 +53,7 @@ from skbusd.socket.sock import (
     sk_wmem_queue,
     skb_copy_datagram,
     skb_hand_over,
+    skb_relieve,
     sock_error,
     sys_return,
     transport_call,
@@ -328,6 +329,11 @@ def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
         sk.urg_data = 0
     if sk.sk_wq or sk.sk_rmem_alloc >= sk.sk_rcvlowat:
         sk_wake(net, sk)
+    if sk.sk_receive_queue and skb.frags and sk.sk_receive_queue[-1] is skb:
+        try:
+            skb_relieve(net, skb)
+        except PoolError:
+            pass  # the reader will find out
 
 
 def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:

@@ -46,6 +46,7 @@ from skbusd.socket.sock import (
     sk_wake,
     skb_copy_datagram,
     skb_hand_over,
+    skb_relieve,
     sock_error,
     sys_return,
     transport_call,
@@ -219,6 +220,11 @@ def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
     sk.sk_receive_queue.append(skb)
     sk.sk_rmem_alloc += size
     sk_wake(net, sk)
+    if skb.frags and sk.sk_receive_queue and sk.sk_receive_queue[-1] is skb:
+        try:
+            skb_relieve(net, skb)
+        except PoolError:
+            pass  # the reader will find out
 
 
 def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:

@@ -179,6 +179,30 @@ def test_what_was_lent_to_the_dead_is_swept(stack: "Stack") -> None:
     stack.check_conserved()
 
 
+def test_a_slow_reader_does_not_keep_the_pools_slots(stack: "Stack") -> None:
+    fd, sk = stack.connected()
+    stack.data(sk, b"s" * 1000, in_pool=True)
+    assert stack.nic.in_use() == 0  # small: copied at once
+    for _ in range(14):
+        stack.data(sk, b"b" * 60000, in_pool=True)
+        stack.net.now += 10_000_000
+    # of 16 big slots it has no more than half
+    assert stack.nic.in_use() == 8
+    assert stack.net.socks[sk].sk_rmem_alloc == 841000
+    got = 0
+    while got < 841000:
+        err, (parts, *_), data = stack.recv(fd, 65536)
+        assert err == 0
+        got += len(data)
+        for part in parts:
+            if not isinstance(part, int):
+                got += len(stack.pool.view(part))
+                stack.pool.free(part)
+    assert got == 841000
+    assert stack.nic.in_use() == 0
+    stack.check_conserved()
+
+
 def test_peek(stack: "Stack") -> None:
     fd, sk = stack.connected()
     stack.data(sk, b"b" * 5000, in_pool=True)
