@@ -30,6 +30,7 @@ from skbusd.tcp.inet_hashtables import (
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove, tcp_fastopen_active_disable_ofo_check
 
 SOCK_BINDADDR_LOCK: Final = 4
 SOCK_BINDPORT_LOCK: Final = 8
@@ -151,6 +152,8 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
         net.mib["TcpAttemptFails"] += 1
     if net.tracing:
         net.trace("tcp_done", sk=tp.sk)
+    reqsk_fastopen_remove(net, tp, False)
+    tcp_fastopen_active_disable_ofo_check(net, tp)
     if tp.sk in net.write_space:
         net.flush_write_space()
     tcp_set_state(net, tp, TCP_CLOSE)

@@ -16,6 +16,7 @@ from skbus.net import Net
 from skbus.pool import Allocator, Pool
 from skbus.sysctl import Sysctl
 from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
+from skbusd.tcp.tcp_metrics import TcpMetrics
 
 if TYPE_CHECKING:
     from skbusd.tcp.inet_hashtables import InetBindBucket
@@ -56,6 +57,10 @@ class TcpNet(Net):
         self.net_secret = rand.randbytes(16)
         self.ts_secret = rand.randbytes(16)
         self.syncookie_secret = rand.randbytes(16)
+        self.fastopen_secret = rand.randbytes(16)
+        self.tcp_metrics: TcpMetrics = TcpMetrics()
+        self.tfo_active_disable_stamp = 0
+        self.tfo_active_disable_times = 0
         self.table_perturb = [rand.getrandbits(31) for _ in range(256)]
         self.tw_count = 0
         self.orphan_count = 0

@@ -11,7 +11,7 @@ RFC 9293 3.3.1 (the variables of a connection).
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from skbus.skbuff import Frag, SkBuff
 from skbus.timer import Timer
@@ -25,6 +25,9 @@ from skbusd.tcp.const import (
     TCP_NEW_SYN_RECV,
     TCP_TIME_WAIT,
 )
+
+if TYPE_CHECKING:
+    from skbusd.tcp.tcp_fastopen import TcpFastopenRequest
 
 
 class TcpSeg:
@@ -145,6 +148,24 @@ class TcpSock:
     accept_queue: dict[int, None] | None = None
     """Children that wait for accept(2)."""
     defer_accept: int = 0
+
+    # ---- Fast Open (RFC 7413)
+    fastopenq_max_qlen: int = 0
+    """TCP_FASTOPEN: children that may wait for the end of their handshake."""
+    fastopenq_qlen: int = 0
+    fastopenq_rst: tuple[int, ...] = ()
+    """Until when children that were reset count as if they waited."""
+    fastopen_key: bytes = b""
+    fastopen_connect: bool = False
+    fastopen_no_cookie: bool = False
+    fastopen_client_fail: int = 0
+    defer_connect: bool = False
+    """connect(2) has returned, and the SYN waits for data."""
+    syn_fastopen: bool = False
+    syn_fastopen_exp: bool = False
+    syn_fastopen_ch: bool = False
+    syn_data: bool = False
+    syn_data_acked: bool = False
 
     # ---- sending
     snd_una: int = 0
@@ -323,6 +344,10 @@ class TcpSock:
     sk_timer_expires: int = -1
 
     # ---- derived: not written down
+    fastopen_rsk: "TcpRequestSock | None" = None
+    """The request sock of a child that Fast Open made before the handshake was complete."""
+    fastopen_req: "TcpFastopenRequest | None" = None
+    """What the SYN shall carry, until it has gone."""
     tsorted: OrderedDict[TcpSeg, None] = field(default_factory=OrderedDict)
     """Sent segments, by time of last transmission, without what is SACKed or marked lost."""
     write_timer: Timer[Any] | None = None
@@ -445,7 +470,16 @@ class TcpTimewaitSock:
 
 
 _DERIVED: Final = frozenset(
-    {"tsorted", "write_timer", "delack_timer", "sk_timer", "pseudo", "xmit_cb"}
+    {
+        "tsorted",
+        "write_timer",
+        "delack_timer",
+        "sk_timer",
+        "pseudo",
+        "xmit_cb",
+        "fastopen_rsk",
+        "fastopen_req",
+    }
 )
 _FIELDS: Final = tuple(f.name for f in fields(TcpSock) if f.name not in _DERIVED)
 _SEG_FIELDS: Final = tuple(TcpSeg.__slots__)

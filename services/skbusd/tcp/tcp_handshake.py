@@ -153,8 +153,14 @@ def tcp_send_synack(net: TcpNet, tp: TcpSock) -> None:
     tcp_transmit_syn(net, tp, seg)
 
 
-def tcp_make_synack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
-    """Send the SYN-ACK of a request sock (`tcp_v4_send_synack`)."""
+def tcp_make_synack(
+    net: TcpNet,
+    listener: TcpSock,
+    req: TcpRequestSock,
+    foc: bytes | None = None,
+    exp: bool = False,
+) -> None:
+    """Send the SYN-ACK of a request sock (`tcp_v4_send_synack`). foc: a Fast Open cookie."""
     opt = TcpOptions(mss=tcp_advertise_mss(net, listener, req.mtu), sack_ok=req.sack_ok)
     if req.tstamp_ok:
         opt.saw_tstamp = True
@@ -162,6 +168,7 @@ def tcp_make_synack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None
         opt.tsecr = req.ts_recent
     if req.wscale_ok:
         opt.wscale = req.rcv_wscale
+    opt.fastopen, opt.fastopen_exp = foc, exp
     header = build(
         req.sport,
         req.dport,

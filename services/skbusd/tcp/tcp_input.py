@@ -30,6 +30,7 @@ from skbusd.tcp.const import (
     RST,
     SEND_SHUTDOWN,
     SYN,
+    TCP_CA_LOSS,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_CLOSING,
@@ -78,8 +79,21 @@ from skbusd.tcp.tcp_data import (
     tcp_send_dupack,
     tcp_sndbuf_expand,
 )
+from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove
+from skbusd.tcp.tcp_fastretrans import tcp_try_undo_recovery
 from skbusd.tcp.tcp_handshake import tcp_send_synack
-from skbusd.tcp.tcp_output import tcp_push_pending_frames, tcp_send_ack, tcp_send_fin
+from skbusd.tcp.tcp_minisocks import (
+    REQ_CHILD,
+    REQ_FASTOPEN_RST,
+    tcp_check_req,
+    tcp_synack_rtt_meas,
+)
+from skbusd.tcp.tcp_output import (
+    tcp_push_pending_frames,
+    tcp_rearm_rto,
+    tcp_send_ack,
+    tcp_send_fin,
+)
 from skbusd.tcp.tcp_recovery import TCP_TIMEOUT_MIN_US
 from skbusd.tcp.tcp_timewait import tcp_time_wait
 from skbusd.tcp.tcp_window import tcp_receive_window, tcp_sync_mss
@@ -442,6 +456,7 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
     tcp_sync_mss(net, tp, tp.pmtu)
     tcp_initialize_rcv_mss(tp)
     tp.lsndtime = net.now // 1000
+    tp.ack_lrcvtime = net.now
     tcp_init_transfer(net, tp)
     tp.pred_flags = tp.rcv_wnd > 0
     if tp.keepopen:
@@ -472,6 +487,8 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
         return tcp_rcv_synsent_state_process(net, tp, skb, th)
     opt = _parse(tp, skb, th)
     flags, seq = th.flags, th.seq
+    if tp.fastopen_rsk is not None and not _fastopen_check_req(net, tp, skb, th, end_seq, opt):
+        return ""
     if not flags & (ACK | RST | SYN):
         net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
         return ""
@@ -511,10 +528,38 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
     return _text_of_state(net, tp, skb, th, end_seq)
 
 
+def _fastopen_check_req(
+    net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
+) -> bool:
+    """A segment for a child whose handshake Fast Open has overtaken; False: it is dropped."""
+    req = tp.fastopen_rsk
+    assert req is not None
+    result = tcp_check_req(net, tp, req, th, end_seq, opt, fastopen=True)
+    if result == REQ_CHILD:
+        return True
+    if result == REQ_FASTOPEN_RST:
+        reqsk_fastopen_remove(net, tp, True)
+        tcp_reset(net, tp)
+    net.kfree_skb(skb, "TCP_RESET" if th.flags & RST else "TCP_FASTOPEN", sk=tp.sk)
+    return False
+
+
+def tcp_rcv_synrecv_state_fastopen(net: TcpNet, tp: TcpSock) -> None:
+    """The handshake is complete: from now on the write timer is for data alone."""
+    if tp.ca_state == TCP_CA_LOSS and not tp.packets_out:
+        tcp_try_undo_recovery(net, tp)
+    tp.retrans_stamp = 0
+    tp.icsk_retransmits = 0
+    reqsk_fastopen_remove(net, tp, False)
+    tcp_rearm_rto(net, tp)
+
+
 def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str | None:
     """RFC 9293 3.10.7.4, fifth: what the ACK does to the state. None: go on."""
     state = tp.state
     fin = th.flags & FIN
+    if state == TCP_FIN_WAIT1 and tp.fastopen_rsk is not None:
+        tcp_rcv_synrecv_state_fastopen(net, tp)
     if state == TCP_SYN_RECV:
         _established_passive(net, tp, th)
     elif state == TCP_FIN_WAIT1 and tp.snd_una == tp.write_seq:
@@ -552,13 +597,21 @@ def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: in
 
 def _established_passive(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
     """SYN_RECV and the ACK of our SYN: established."""
-    tp.copied_seq = tp.rcv_nxt
+    req = tp.fastopen_rsk
+    tp.delivered += 1  # the SYN-ACK, which tcp_ack does not see
+    if req is not None:
+        if not tp.srtt_us:
+            tcp_synack_rtt_meas(net, tp, req)
+        tcp_rcv_synrecv_state_fastopen(net, tp)
+    else:
+        tp.copied_seq = tp.rcv_nxt
     tp.snd_una = th.ack_seq
     tp.snd_wnd = th.window << tp.snd_wscale
     tp.max_window = max(tp.max_window, tp.snd_wnd)
     tp.snd_wl1 = th.seq
     tcp_sync_mss(net, tp, tp.pmtu)
-    tcp_init_transfer(net, tp)
+    if req is None:
+        tcp_init_transfer(net, tp)
     tp.lsndtime = net.now // 1000
     tcp_initialize_rcv_mss(tp)
     tp.pred_flags = tp.rcv_wnd > 0

@@ -59,6 +59,7 @@ from skbusd.tcp.syncookies import (
     cookie_timestamp_decode,
     cookie_v4_check,
 )
+from skbusd.tcp.tcp_fastopen_child import tcp_fastopen_create_child, tcp_try_fastopen
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_queue_header
 from skbusd.tcp.tcp_input import tcp_rcv_established, tcp_rcv_state_process
 from skbusd.tcp.tcp_minisocks import (
@@ -246,11 +247,7 @@ def tcp_v4_listen_rcv(
             tcp_v4_send_reset(net, skb, cb, th, end_seq)
             net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
     elif flags & SYN and not flags & FIN:
-        reason = tcp_v4_conn_request(net, listener, cb, th, _options(skb, th), key, None)
-        if reason:
-            net.kfree_skb(skb, reason, sk=listener.sk)
-        else:
-            net.consume_skb(skb)
+        tcp_v4_conn_request(net, listener, skb, cb, th, key, None)
     else:
         net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
 
@@ -258,16 +255,34 @@ def tcp_v4_listen_rcv(
 def tcp_v4_conn_request(
     net: TcpNet,
     listener: TcpSock,
+    skb: SkBuff,
     cb: RcvCb,
     th: TcpHdr,
-    opt: TcpOptions,
     key: bytes,
     isn: int | None,
-) -> str:
-    """A SYN for a listener: a request sock and a SYN-ACK. Returns a drop reason, or "".
+) -> None:
+    """A SYN for a listener: a request sock and a SYN-ACK, or a child at once; takes the skb.
 
     isn: from a TIME_WAIT that the SYN may follow (RFC 9293 3.6.1), else None.
     """
+    reason = _conn_request(net, listener, skb, cb, th, key, isn)
+    if reason:
+        net.kfree_skb(skb, reason, sk=listener.sk)
+    elif reason is not None:
+        net.consume_skb(skb)
+
+
+def _conn_request(
+    net: TcpNet,
+    listener: TcpSock,
+    skb: SkBuff,
+    cb: RcvCb,
+    th: TcpHdr,
+    key: bytes,
+    isn: int | None,
+) -> str | None:
+    """A drop reason; "" where the skb has done its duty, None where it is a child's data now."""
+    opt = _options(skb, th)
     if net.tracing:
         net.trace("tcp_v4_conn_request", sk=listener.sk, qlen=listener.qlen)
     sysctl = net.sysctl
@@ -307,9 +322,15 @@ def tcp_v4_conn_request(
     req.snt_synack = net.now // 1000
     if want_cookie:
         net.mib["TcpExtSyncookiesSent"] += 1
-    else:
-        inet_csk_reqsk_queue_hash_add(net, listener, req)
-    tcp_make_synack(net, listener, req)
+        tcp_make_synack(net, listener, req)
+        return ""
+    at_once, foc = tcp_try_fastopen(net, listener, req, th, opt, skb.len > th.doff)
+    if at_once:
+        child = tcp_fastopen_create_child(net, listener, req, th, skb)
+        tcp_make_synack(net, child, req, foc, opt.fastopen_exp)
+        return None
+    inet_csk_reqsk_queue_hash_add(net, listener, req)
+    tcp_make_synack(net, listener, req, foc, opt.fastopen_exp)
     return ""
 
 
@@ -424,13 +445,8 @@ def tcp_v4_timewait_rcv(
         if listener is not None:
             isn = (tw.snd_nxt + 65535 + 2) & MASK
             inet_twsk_deschedule_put(net, tw)
-            opt = _options(skb, th)
-            reason = tcp_v4_conn_request(net, listener, cb, th, opt, tw.key, isn)
             net.mib["TcpExtTWRecycled"] += 1
-            if reason:
-                net.kfree_skb(skb, reason, sk=listener.sk)
-            else:
-                net.consume_skb(skb)
+            tcp_v4_conn_request(net, listener, skb, cb, th, tw.key, isn)
             return
         verdict = TCP_TW_ACK
     if verdict == TCP_TW_ACK:
@@ -473,7 +489,8 @@ def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
     assert type(sk) is TcpSock
     if sk.state == TCP_CLOSE:
         return
-    if ((seq - sk.snd_una) & MASK) >= HALF or ((sk.snd_nxt - seq) & MASK) >= HALF:
+    una = sk.snd_una if sk.fastopen_rsk is None else sk.fastopen_rsk.snt_isn
+    if ((seq - una) & MASK) >= HALF or ((sk.snd_nxt - seq) & MASK) >= HALF:
         net.mib["TcpExtOutOfWindowIcmps"] += 1
         return
     _icmp_error(net, sk, err)
@@ -494,7 +511,7 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
         code = errno.EPROTO
     else:
         return
-    if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
+    if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV) and (tp.fastopen_rsk is None or tp.parent):
         sk_error_report(net, tp, code, True)
         tcp_done(net, tp)
     else:

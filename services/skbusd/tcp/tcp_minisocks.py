@@ -34,6 +34,7 @@ from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss, tcp_update_pa
 REQ_DROP = 0
 REQ_RESET = 1
 REQ_CHILD = 2
+REQ_FASTOPEN_RST = 3
 
 
 # ---- the SYN queue ---------------------------------------------------------------------------
@@ -99,7 +100,8 @@ def reqsk_timer_handler(net: TcpNet, key: bytes) -> None:
         net.mod_timer(req.timer, net.now + timeout)
 
 
-def _rtx_syn_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
+def rtx_syn_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
+    """`inet_rtx_syn_ack`: the SYN-ACK once more."""
     tcp_make_synack(net, listener, req)
     net.mib["TcpRetransSegs"] += 1
     net.mib["TcpExtTCPSynRetrans"] += 1
@@ -107,9 +109,19 @@ def _rtx_syn_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
 
 
 def tcp_check_req(
-    net: TcpNet, listener: TcpSock, req: TcpRequestSock, th: TcpHdr, end_seq: int, opt: TcpOptions
+    net: TcpNet,
+    listener: TcpSock,
+    req: TcpRequestSock,
+    th: TcpHdr,
+    end_seq: int,
+    opt: TcpOptions,
+    fastopen: bool = False,
 ) -> int:
-    """A segment for a request sock. REQ_CHILD: it completes the handshake."""
+    """A segment for a request sock. REQ_CHILD: it completes the handshake.
+
+    fastopen: there is a child already, which stands here as its own listener; REQ_CHILD: the
+    segment is its. REQ_FASTOPEN_RST: it ends the child.
+    """
     flags, seq = th.flags, th.seq
     paws_reject = False
     if opt.saw_tstamp and req.tstamp_ok and not flags & RST:
@@ -118,9 +130,9 @@ def tcp_check_req(
         # Our SYN-ACK was lost, or the SYN came twice.
         if _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv"):
             return REQ_DROP
-        _rtx_syn_ack(net, listener, req)
+        rtx_syn_ack(net, listener, req)
         return REQ_DROP
-    if flags & ACK and not flags & RST and th.ack_seq != (req.snt_isn + 1) & MASK:
+    if flags & ACK and not flags & RST and not fastopen and th.ack_seq != (req.snt_isn + 1) & MASK:
         return REQ_RESET
     window_end = (req.rcv_nxt + req.rcv_wnd) & MASK
     in_window = ((end_seq - req.rcv_nxt) & MASK) < HALF and ((window_end - seq) & MASK) < HALF
@@ -145,6 +157,8 @@ def tcp_check_req(
         flags &= ~SYN  # the SYN once more, with an ACK: its number is before the window
     if flags & (RST | SYN):
         net.mib["TcpAttemptFails"] += 1
+        if flags & RST and fastopen:
+            return REQ_FASTOPEN_RST
         if flags & RST:
             net.mib["TcpExtEmbryonicRsts"] += 1
             inet_csk_reqsk_queue_drop(net, req)
@@ -152,6 +166,8 @@ def tcp_check_req(
         return REQ_RESET
     if not flags & ACK:
         return REQ_DROP
+    if fastopen:
+        return REQ_CHILD
     if req.num_timeout < listener.defer_accept and end_seq == (req.rcv_isn + 1) & MASK:
         req.acked = True
         net.mib["TcpExtTCPDeferAcceptDrop"] += 1
@@ -187,10 +203,23 @@ _INHERITED = (
 ).split()
 
 
+def tcp_synack_rtt_meas(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:
+    """The SYN-ACK's round trip, unless it was sent more than once (RFC 6298 3)."""
+    if not req.num_retrans:
+        rtt = max(net.now // 1000 - req.snt_synack, 1)
+        tcp_update_rtt_min(net, tp, rtt)
+        tcp_rtt_estimator(net, tp, rtt)
+        tcp_set_rto(net, tp)
+        tcp_update_pacing_rate(net, tp)
+
+
 def tcp_create_openreq_child(
-    net: TcpNet, listener: TcpSock, req: TcpRequestSock, th: TcpHdr
+    net: TcpNet, listener: TcpSock, req: TcpRequestSock, th: TcpHdr, fastopen: bool = False
 ) -> TcpSock:
-    """`tcp_v4_syn_recv_sock`: the child of a listener, in SYN_RECV, in the accept queue."""
+    """`tcp_v4_syn_recv_sock`: the child of a listener, in SYN_RECV, in the accept queue.
+
+    fastopen: by the SYN already, so that there is no round trip to be measured yet.
+    """
     tp = TcpSock(net.child_number())
     for name in _INHERITED:
         setattr(tp, name, getattr(listener, name))
@@ -235,19 +264,16 @@ def tcp_create_openreq_child(
     if dev is not None:
         tp.gso_max_size = dev.gso_max_size
     tcp_sync_mss(net, tp, req.mtu)
-    tp.tcp_mstamp = net.now // 1000
+    tp.tcp_mstamp = tp.lsndtime = net.now // 1000
+    tp.ack_lrcvtime = net.now
     tcp_build_xmit_cb(tp)
     net.socks[tp.sk] = tp
     inet_bind_hash(net, tp, listener.bound_addr, tp.sport, listener.bind_kind & ~4)
     tp.key = req.key
     inet_csk_reqsk_queue_drop(net, req)
     net.ehash[tp.key] = tp
-    if not req.num_retrans:
-        rtt = max(net.now // 1000 - req.snt_synack, 1)
-        tcp_update_rtt_min(net, tp, rtt)
-        tcp_rtt_estimator(net, tp, rtt)
-        tcp_set_rto(net, tp)
-        tcp_update_pacing_rate(net, tp)
+    if not fastopen:
+        tcp_synack_rtt_meas(net, tp, req)
     if listener.accept_queue is not None:
         listener.accept_queue[tp.sk] = None
     net.mib["TcpPassiveOpens"] += 1

@@ -237,6 +237,8 @@ def tcp_rto_min_us(net: TcpNet, tp: TcpSock) -> int:
 def tcp_rearm_rto(net: TcpNet, tp: TcpSock) -> None:
     """Arm the retransmission timer anew, less what has passed where the probe timer ran
     (RFC 6298 5.3)."""
+    if tp.fastopen_rsk is not None:
+        return  # the timer repeats the SYN-ACK
     if not tp.packets_out:
         tp.icsk_pending = 0
         if tp.write_timer is not None:
@@ -378,6 +380,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
                 cwnd_limited = True
                 break
             quota = 1
+        elif quota > tp.snd_cwnd >> 1:
+            quota = (tp.snd_cwnd >> 1) or 1  # at least two super-segments in flight
         first_end = seg.end_seq
         if seg.dlen() > mss:
             first_end = (seg.seq + mss) & MASK
@@ -531,7 +535,7 @@ def tcp_schedule_loss_probe(net: TcpNet, tp: TcpSock, advancing_rto: bool) -> bo
     """Arm the probe timer for 2 SRTT, where that is before the RTO (RFC 8985 7.2)."""
     if net.sysctl["net.ipv4.tcp_early_retrans"] < 3 or not tp.packets_out or not tp.sack_ok:
         return False
-    if tp.ca_state not in (TCP_CA_OPEN, TCP_CA_CWR):
+    if tp.ca_state not in (TCP_CA_OPEN, TCP_CA_CWR) or tp.fastopen_rsk is not None:
         return False
     if tp.srtt_us:
         timeout = tp.srtt_us >> 2  # twice the smoothed round-trip time

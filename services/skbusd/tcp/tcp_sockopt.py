@@ -18,6 +18,12 @@ from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp import sk_ret, tcp_cleanup_rbuf
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_data import tcp_enter_quickack_mode
+from skbusd.tcp.tcp_fastopen import (
+    KEY_LENGTH,
+    TFO_CLIENT_ENABLE,
+    fastopen_queue_tune,
+    tcp_fastopen_get_keys,
+)
 from skbusd.tcp.tcp_input import keepalive_time_when
 from skbusd.tcp.tcp_output import tcp_push_pending_frames
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
@@ -128,6 +134,11 @@ def do_tcp_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
     if name == c.TCP_CONGESTION:
         text = value.split(b"\0")[0].decode("ascii", "replace")
         return tcp_set_congestion_control(net, tp, text)
+    if name == c.TCP_FASTOPEN_KEY:
+        if len(value) not in (KEY_LENGTH, 2 * KEY_LENGTH):
+            return errno.EINVAL
+        tp.fastopen_key = value
+        return 0
     val = _int(value)
     if val is None or len(value) < 4:
         return errno.EINVAL
@@ -176,10 +187,33 @@ def do_tcp_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
             tp.rcv_ssthresh = min(tp.rcv_ssthresh, tp.window_clamp)
     elif name == c.TCP_QUICKACK:
         _quickack(net, tp, val)
+    elif name in (c.TCP_FASTOPEN, c.TCP_FASTOPEN_CONNECT, c.TCP_FASTOPEN_NO_COOKIE):
+        return _fastopen_option(net, tp, name, val)
     elif name == c.TCP_TIMESTAMP:
         return errno.EPERM
     else:
         return errno.ENOPROTOOPT
+    return 0
+
+
+def _fastopen_option(net: TcpNet, tp: TcpSock, name: int, val: int) -> int:
+    """TCP_FASTOPEN, a listener's limit; TCP_FASTOPEN_CONNECT and TCP_FASTOPEN_NO_COOKIE."""
+    if name == c.TCP_FASTOPEN:
+        if val < 0 or tp.state not in _STATES_IDLE:
+            return errno.EINVAL
+        fastopen_queue_tune(net, tp, val)
+    elif not 0 <= val <= 1:
+        return errno.EINVAL
+    elif name == c.TCP_FASTOPEN_NO_COOKIE:
+        if tp.state not in _STATES_IDLE:
+            return errno.EINVAL
+        tp.fastopen_no_cookie = bool(val)
+    else:
+        if not net.sysctl["net.ipv4.tcp_fastopen"] & TFO_CLIENT_ENABLE:
+            return errno.EOPNOTSUPP
+        if tp.state != c.TCP_CLOSE:
+            return errno.EINVAL
+        tp.fastopen_connect = bool(val)
     return 0
 
 
@@ -275,6 +309,8 @@ def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
         return _pack(mss)
     if name == c.TCP_DEFER_ACCEPT:
         return _pack((1 << tp.defer_accept) - 1)
+    if name == c.TCP_FASTOPEN_KEY:
+        return b"".join(tcp_fastopen_get_keys(net, tp))
     values = {
         c.TCP_NODELAY: tp.nonagle & c.TCP_NAGLE_OFF,
         c.TCP_CORK: (tp.nonagle & c.TCP_NAGLE_CORK) >> 1,
@@ -288,6 +324,9 @@ def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
         c.TCP_USER_TIMEOUT: tp.icsk_user_timeout,
         c.TCP_TIMESTAMP: (net.now // 1_000_000 + tp.tsoffset),
         c.TCP_NOTSENT_LOWAT: tp.notsent_lowat,
+        c.TCP_FASTOPEN: tp.fastopenq_max_qlen,
+        c.TCP_FASTOPEN_CONNECT: tp.fastopen_connect,
+        c.TCP_FASTOPEN_NO_COOKIE: tp.fastopen_no_cookie,
     }
     return _pack(int(values[name])) if name in values else None
 
@@ -300,7 +339,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         return max(now - then_us, 0) // 1000 & c.MASK
 
     listening = tp.state == c.TCP_LISTEN
-    options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2
+    options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2 | tp.syn_data_acked << 5
     rate = 0
     if tp.rate_interval_us:
         rate = tp.rate_delivered * tp.mss_cache * 1_000_000 // tp.rate_interval_us
@@ -338,7 +377,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         min(tp.icsk_backoff, 255),
         options,
         tp.snd_wscale | tp.rcv_wscale << 4,
-        int(tp.rate_app_limited),
+        tp.rate_app_limited | tp.fastopen_client_fail << 1,
         *[v & c.MASK for v in u32],
         tp.pacing_rate,
         2**64 - 1,

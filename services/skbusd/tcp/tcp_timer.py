@@ -36,7 +36,7 @@ from skbusd.tcp.inet_connection_sock import (
     tcp_done,
 )
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.sock import TcpRequestSock, TcpSock
 from skbusd.tcp.tcp_cong import tcp_current_ssthresh, tcp_set_ca_state
 from skbusd.tcp.tcp_fastretrans import (
     tcp_cwnd_reduction,
@@ -46,6 +46,7 @@ from skbusd.tcp.tcp_fastretrans import (
 )
 from skbusd.tcp.tcp_handshake import tcp_send_active_reset
 from skbusd.tcp.tcp_input import keepalive_time_when, tcp_fin_time
+from skbusd.tcp.tcp_minisocks import rtx_syn_ack
 from skbusd.tcp.tcp_output import tcp_probe0_base, tcp_rearm_rto, tcp_send_ack
 from skbusd.tcp.tcp_recovery import tcp_mark_skb_lost, tcp_rack_detect_loss
 from skbusd.tcp.tcp_retransmit import (
@@ -170,8 +171,29 @@ def _count_failure(net: TcpNet, tp: TcpSock) -> None:
     net.mib["TcpExt" + name] += 1
 
 
+def tcp_fastopen_synack_timer(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:
+    """The handshake of a child that Fast Open made is not complete: the SYN-ACK again, and once
+    more than without Fast Open."""
+    max_retries = tp.icsk_syn_retries or net.sysctl["net.ipv4.tcp_synack_retries"] + 1
+    net.mib["TcpExtTCPTimeouts"] += 1
+    if req.num_timeout >= max_retries:
+        tcp_write_err(net, tp)
+        return
+    if tp.icsk_retransmits == 1:
+        tcp_enter_loss(net, tp)
+    rtx_syn_ack(net, tp, req)
+    req.num_timeout += 1
+    tp.icsk_retransmits += 1
+    tp.total_retrans += 1
+    tp.retrans_stamp = tp.retrans_stamp or net.now // 1000
+    inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, 1_000_000 << req.num_timeout)
+
+
 def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
     """The oldest segment was not acknowledged in time (RFC 6298 5.4 to 5.6)."""
+    if tp.fastopen_rsk is not None:
+        tcp_fastopen_synack_timer(net, tp, tp.fastopen_rsk)
+        return
     if not tp.packets_out or not tp.rtx_queue:
         return
     if net.tracing:
