@@ -39,6 +39,7 @@ from skbusd.tcp.const import (
     MSG_EOR,
     MSG_MORE,
     MSG_OOB,
+    PSH,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
     SHUTDOWN_MASK,
@@ -50,6 +51,7 @@ from skbusd.tcp.const import (
     TCP_FIN_WAIT2,
     TCP_LAST_ACK,
     TCP_LISTEN,
+    TCP_NAGLE_PUSH,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIMEWAIT_LEN,
@@ -72,13 +74,16 @@ from skbusd.tcp.netns import ANY, TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_assign_congestion_control
 from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
+from skbusd.tcp.tcp_fastopen import tcp_fastopen_listen
 from skbusd.tcp.tcp_handshake import tcp_connect, tcp_send_active_reset
 from skbusd.tcp.tcp_input import tcp_fin_time
 from skbusd.tcp.tcp_output import (
+    __tcp_push_pending_frames,
     tcp_send_ack,
     tcp_send_fin,
     tcp_send_skb,
     tcp_slow_start_after_idle_check,
+    tcp_write_xmit,
 )
 from skbusd.tcp.tcp_rate import tcp_rate_check_app_limited
 from skbusd.tcp.tcp_timewait import tcp_time_wait
@@ -173,6 +178,7 @@ def tcp_listen_start(net: TcpNet, item: ListenStart) -> None:
             sk_ret(net, item.sk, item.req, errno.EADDRINUSE)
             return
     tp.done_sent = False
+    tcp_fastopen_listen(net, tp, item.backlog)
     inet_csk_listen_start(net, tp, item.backlog)
     sk_ret(net, item.sk, item.req, 0, [tp.saddr or ANY, tp.sport])
 
@@ -193,6 +199,7 @@ _KEPT: Final = frozenset(
     "sk saddr sport bound_addr bound_port bind_kind userlocks reuse ifindex tos ttl pmtudisc mark"
     " priority oif rcvbuf sndbuf rcvlowat keepopen linger nonagle user_mss notsent_lowat"
     " window_clamp defer_accept keepalive_time keepalive_intvl keepalive_probes linger2"
+    " fastopenq_max_qlen fastopen_key fastopen_connect fastopen_no_cookie"
     " icsk_user_timeout icsk_syn_retries ca_name ca_setsockopt write_timer delack_timer sk_timer"
     " dead parent".split()
 )
@@ -315,7 +322,7 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
     if frags:
         if not tp.packets_out:
             tcp_slow_start_after_idle_check(net, tp)
-        skb_entail(tp, frags, tcp_xmit_size_goal(tp, tcp_current_mss(net, tp)))
+        skb_entail(net, tp, frags)
         if flags & MSG_EOR:
             tp.write_queue[-1].eor = True
         if flags & MSG_OOB:
@@ -324,14 +331,18 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
             flags &= ~MSG_MORE
         tcp_rate_check_app_limited(tp)
     net.consume_skb(skb)
-    if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+    if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) or tp.fastopen_rsk is not None:
         tcp_send_skb(net, tp, bool(flags & MSG_MORE))
 
 
-def skb_entail(tp: TcpSock, frags: tuple[Frag, ...], goal: int) -> None:
-    """Append bytes to the write queue, in segments of up to `goal` bytes."""
+def skb_entail(net: TcpNet, tp: TcpSock, frags: tuple[Frag, ...]) -> None:
+    """Append bytes to the write queue, in segments of up to tcp_xmit_size_goal bytes. While there
+    is more to come, what is full may go already; PSH marks each half of the peer's window."""
+    mss = tcp_current_mss(net, tp)
+    goal = tcp_xmit_size_goal(tp, mss)
     queue = tp.write_queue
     seq = tp.write_seq
+    last = frags[-1]
     for frag in frags:
         piece = frag
         size = len(frag) if isinstance(frag, bytes) else frag[4]
@@ -357,7 +368,22 @@ def skb_entail(tp: TcpSock, frags: tuple[Frag, ...], goal: int) -> None:
             size -= take
             if size:
                 piece = frag_slice(piece, take, size)
+            if ((seg.end_seq - seg.seq) & MASK) >= goal and (size or frag is not last):
+                tp.write_seq = seq
+                _push_full(net, tp, seg, mss)
     tp.write_seq = seq
+
+
+def _push_full(net: TcpNet, tp: TcpSock, seg: TcpSeg, mss: int) -> None:
+    """A segment of the write queue is as large as it may get, and more is to come."""
+    if tp.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
+        return
+    if ((tp.write_seq - tp.pushed_seq) & MASK) > tp.max_window >> 1:  # forced_push
+        seg.flags |= PSH
+        tp.pushed_seq = tp.write_seq
+        __tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
+    elif seg is tp.write_queue[0]:
+        tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, 1)
 
 
 def _append_frag(seg: TcpSeg, frag: Frag) -> None:

@@ -57,6 +57,7 @@ from skbusd.tcp.tcp_output import (
     tcp_rearm_rto,
     tcp_schedule_loss_probe,
     tcp_send_ack,
+    tcp_slow_start_after_idle_check,
 )
 from skbusd.tcp.tcp_rate import tcp_rate_gen, tcp_rate_skb_delivered
 from skbusd.tcp.tcp_recovery import tcp_min_rtt, tcp_rack_advance, tcp_rack_update_reo_wnd
@@ -296,6 +297,8 @@ def tcp_ack_update_window(
         if tp.snd_wnd != nwin:
             tp.snd_wnd = nwin
             tp.pred_flags = not tp.ofo and tp.rcv_wnd > 0
+            if tp.write_queue:
+                tcp_slow_start_after_idle_check(net, tp)
             if nwin > tp.max_window:
                 tp.max_window = nwin
                 tcp_sync_mss(net, tp, tp.pmtu)
