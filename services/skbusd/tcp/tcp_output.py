@@ -401,6 +401,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         if seg.dlen() > limit:
             queue.insert(1, tcp_fragment(seg, limit, mss))
         # Linux stamps it in the transmit function; the rate sample needs the state before.
+        if now_us < tp.tcp_wstamp:
+            now_us = tp.tcp_wstamp  # behind a retransmission of the same instant
         seg.mstamp = now_us
         tcp_rate_skb_sent(tp, seg, now_us)
         dlen = seg.dlen()

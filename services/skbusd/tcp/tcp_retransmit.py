@@ -111,7 +111,7 @@ def tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
     seg.sacked |= SACKED_RETRANS | EVER_RETRANS
     tp.retrans_out += pcount
     if not tp.retrans_stamp:
-        tp.retrans_stamp = seg.mstamp
+        tp.retrans_stamp = net.now // 1000
     if tp.undo_retrans < 0:
         tp.undo_retrans = 0
     tp.undo_retrans += pcount
@@ -148,7 +148,8 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
         net.mib["TcpExtTCPSynRetrans"] += 1
         tcp_transmit_syn(net, tp, seg)
     else:
-        now = net.now // 1000
+        # Everything of a batch has one time, but RACK must know what went before what.
+        now = max(net.now // 1000, tp.tcp_wstamp + 1)
         tcp_rate_skb_sent(tp, seg, now)
         dlen = seg.dlen()
         if net.tracing:
@@ -156,7 +157,7 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
         if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):
             net.mib["TcpExtTCPRetransFail"] += 1
             return False
-        seg.mstamp = now
+        seg.mstamp = tp.tcp_wstamp = now
         tp.bytes_retrans += dlen
     tp.total_retrans += pcount
     seg.sacked |= EVER_RETRANS
