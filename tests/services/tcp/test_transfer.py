@@ -104,6 +104,7 @@ def test_loss_recovery_is_not_left_to_the_timer() -> None:
     mib = pair.a.tcp.net.mib
     assert mib["TcpRetransSegs"] > 10
     assert mib["TcpExtTCPTimeouts"] <= 1
+    assert mib["TcpExtTCPLostRetransmit"] <= 2
     assert mib["TcpRetransSegs"] <= 1.2 * pair.lost
 
 
