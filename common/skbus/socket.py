@@ -17,7 +17,6 @@ Calls `skbus.client`; read `skbus.syscall` for what crosses to the socket layer.
 
 import contextlib
 import errno as _errno
-import operator as _operator
 import os as _os
 import socket as _std
 import ssl as _ssl
@@ -31,11 +30,17 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from skbus.client import Client, get_client, os_error
 from skbus.rundir import RunDir
+from skbus.sockargs import c_int as _c_int
+from skbus.sockargs import check_timeout as _check_timeout
+from skbus.sockargs import cmsg as _cmsg
+from skbus.sockargs import pack_address as _pack
+from skbus.sockargs import timeout_ns as _ns
+from skbus.sockargs import unpack_address as _unpack
+from skbus.sockargs import view as _view
 
 _real_socket: Final = _std.socket
 _real_close: Final = _std.close
 _real_getaddrinfo: Final = _std.getaddrinfo
-_real_gethostbyname: Final = _std.gethostbyname
 _FAMILIES: Final = frozenset({int(_std.AF_INET)})
 _FAMILY_NAMES: Final = {int(family): family for family in _std.AddressFamily}
 _TYPE_NAMES: Final = {int(kind): kind for kind in _std.SocketKind}
@@ -68,81 +73,6 @@ def setdefaulttimeout(timeout: float | None) -> None:
     """Set what `getdefaulttimeout` tells."""
     global _default_timeout
     _default_timeout = _check_timeout(timeout)
-
-
-def _check_timeout(timeout: Any) -> float | None:
-    if timeout is None:
-        return None
-    if isinstance(timeout, (str, bytes)):
-        raise TypeError(f"'{type(timeout).__name__}' object cannot be interpreted as a timeout")
-    seconds = float(timeout)
-    if seconds < 0:
-        raise ValueError("Timeout value out of range")
-    return seconds
-
-
-def _c_int(value: Any) -> int:
-    """What an argument of C's type int takes."""
-    number: int = _operator.index(value)
-    if not -(2**31) <= number < 2**31:
-        raise OverflowError("signed integer is out of range")
-    return number
-
-
-def _cmsg(item: Any) -> tuple[int, int, bytes]:
-    """One item of ancillary data, checked."""
-    if not isinstance(item, tuple) or len(item) != 3:
-        raise TypeError("an item of ancillary data is a tuple of 3: level, type, bytes")
-    return _c_int(item[0]), _c_int(item[1]), bytes(_view(item[2]))
-
-
-def _view(data: Any) -> memoryview:
-    """The bytes of a bytes-like object."""
-    try:
-        return memoryview(data)
-    except TypeError:
-        name = type(data).__name__
-        raise TypeError(f"a bytes-like object is required, not '{name}'") from None
-
-
-def _ns(timeout: float | None) -> int:
-    if timeout is None:
-        return -1
-    return min(int(timeout * 1e9), 1 << 61) if timeout else 0
-
-
-def _pack_host(host: str) -> bytes:
-    if host == "":
-        return b"\0\0\0\0"
-    if host == "<broadcast>":
-        return b"\xff\xff\xff\xff"
-    try:
-        return _std.inet_pton(_std.AF_INET, host)
-    except OSError:
-        pass
-    return _std.inet_aton(_real_gethostbyname(host))
-
-
-def _pack(address: Address) -> tuple[int, int, bytes]:
-    """A Python address as [family, port, addr]."""
-    if not isinstance(address, tuple) or len(address) != 2:
-        raise TypeError(f"an AF_INET address is a pair (host, port), not {type(address).__name__}")
-    host, port = address
-    if isinstance(host, (bytes, bytearray)):
-        host = bytes(host).decode("ascii")
-    if not isinstance(host, str):
-        raise TypeError(f"the host must be a str or bytes, not {type(host).__name__}")
-    port = port.__index__()
-    if not 0 <= port <= 65535:
-        raise OverflowError("bind(): port must be 0-65535.")
-    return int(_std.AF_INET), port, _pack_host(host)
-
-
-def _unpack(address: Any) -> tuple[str, int] | None:
-    """[family, port, addr] as a Python address."""
-    if address is None:
-        return None
-    return _std.inet_ntop(_std.AF_INET, address[2] or b"\0\0\0\0"), address[1]
 
 
 class socket:
