@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 import os
+import signal
 
 from hypothesis import settings
 
@@ -8,3 +9,12 @@ settings.register_profile("skbus", deadline=None, derandomize=True)
 # HYPOTHESIS_PROFILE=explore looks for new examples, and for longer.
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "skbus"))
+
+
+def pytest_configure() -> None:
+    """SIGTERM ends a run as Ctrl-C does: with its fixtures, and so without leaving labs behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
