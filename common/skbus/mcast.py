@@ -59,6 +59,8 @@ class IpMcSocklist(NamedTuple):
     sfmode: int
     sflist: tuple[bytes, ...]
     """Sources to take (MCAST_INCLUDE) or to refuse (MCAST_EXCLUDE)."""
+    filtered: bool
+    """There has been a source in it: the mode stays, also when there is none any more."""
 
 
 McList = tuple[IpMcSocklist, ...]
@@ -99,7 +101,7 @@ def decode_mc_list(value: object) -> McList:
     out = []
     for item in value if isinstance(value, tuple) else ():
         match item:
-            case (bytes(), int(), bytes(), int(), tuple()):
+            case (bytes(), int(), bytes(), int(), tuple(), bool()):
                 out.append(IpMcSocklist._make(item))
     return tuple(out)
 

@@ -129,7 +129,7 @@ def ip_mc_join_group(net: IpNet, key: Key, mreq: Mreq, mode: int) -> int:
         return EADDRINUSE
     if len(mc_list) >= net.sysctl["net.ipv4.igmp_max_memberships"]:
         return ENOBUFS
-    new = IpMcSocklist(addr, dev.ifindex, mreq.address, mode, ())
+    new = IpMcSocklist(addr, dev.ifindex, mreq.address, mode, (), False)
     net.mc_socks[key] = (new, *mc_list)
     igmp.ip_mc_inc_group(net, dev, addr, mode)
     return 0
@@ -172,9 +172,15 @@ def _replace(net: IpNet, key: Key, old: IpMcSocklist, new: IpMcSocklist | None) 
 
 
 def _set_filter(
-    net: IpNet, key: Key, dev: NetDevice, pmc: IpMcSocklist, mode: int, sources: tuple[bytes, ...]
+    net: IpNet,
+    key: Key,
+    dev: NetDevice,
+    pmc: IpMcSocklist,
+    mode: int,
+    sources: tuple[bytes, ...],
+    filtered: bool = True,
 ) -> None:
-    _replace(net, key, pmc, pmc._replace(sfmode=mode, sflist=sources))
+    _replace(net, key, pmc, pmc._replace(sfmode=mode, sflist=sources, filtered=filtered))
     old = (pmc.sfmode, pmc.sflist)
     igmp.ip_mc_change_filter(net, dev, pmc.multiaddr, old, (mode, sources))
 
@@ -190,9 +196,9 @@ def ip_mc_source(net: IpNet, key: Key, mreq: Mreq, *, add: bool, omode: int) -> 
     if pmc is None:
         return EINVAL
     sources = pmc.sflist
-    if sources and pmc.sfmode != omode:
+    if pmc.filtered and pmc.sfmode != omode:
         return EINVAL
-    if not sources and pmc.sfmode != omode:
+    if pmc.sfmode != omode:
         # an empty filter may change its mode
         switched = pmc._replace(sfmode=omode)
         _replace(net, key, pmc, switched)
@@ -226,5 +232,5 @@ def ip_mc_msfilter(net: IpNet, key: Key, mreq: Mreq) -> int:
     pmc = _find(net.mc_socks.get(key, ()), mreq.multiaddr, dev.ifindex)
     if pmc is None:
         return EINVAL
-    _set_filter(net, key, dev, pmc, mreq.fmode, tuple(sorted(set(mreq.slist))))
+    _set_filter(net, key, dev, pmc, mreq.fmode, tuple(sorted(set(mreq.slist))), bool(mreq.slist))
     return 0

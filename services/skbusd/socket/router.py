@@ -39,7 +39,8 @@ _WELCOME: Final = struct.Struct("=II")
 _POLL_OPEN: Final = struct.Struct("=iI")
 _UCRED: Final = struct.Struct("=iII")
 _SO_PEERGROUPS: Final = 59
-_MAX_GROUPS: Final = 1024
+_MAX_GROUPS: Final = 256
+"""As many as `getsockopt` takes in."""
 _CAP_NET_RAW: Final = 13
 _REPLY_HWM: Final = 100_000
 """Replies that an application may leave unread before it is taken for broken."""
@@ -340,9 +341,12 @@ def peer_cred(sock: socket.socket) -> Cred:
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(raw)
-        more = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MAX_GROUPS)
     except OSError:
         return NOBODY
+    try:
+        more = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * _MAX_GROUPS)
+    except OSError:
+        more = b""  # more than that, or Linux before 4.13
     groups = struct.unpack(f"={len(more) // 4}I", more)
     return Cred(gid, groups, not uid or _has_cap_net_raw(pid))
 
