@@ -32,8 +32,10 @@ demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and sho
 	@$(BIN)/skbus demo
 
 test: $(STAMP) ## Run all tests but those that need a Docker engine.
-	@echo "==> tests (pytest; those marked lab make network namespaces)"
-	@$(BIN)/pytest -m "not compose"
+	@echo "==> tests on processors and virtual clocks alone (pytest, on all cores)"
+	@$(BIN)/pytest -n logical -m "not lab and not compose"
+	@echo "==> tests in network namespaces, against the kernel (pytest, one after the other)"
+	@$(BIN)/pytest -m "lab and not compose"
 
 $(BENCH_STAMP): $(STAMP)
 	@echo "==> installing what is measured beside us"
