@@ -193,7 +193,7 @@ class InetConnectionSock(InetSock):
 class TcpSock(InetConnectionSock):
     """`struct tcp_sock`, the part that applications see."""
 
-    __slots__ = ("nonagle", "options", "parent", "sock_done", "urg_data")
+    __slots__ = ("nonagle", "options", "parent", "recvmsg_inq", "sock_done", "urg_data")
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
         super().__init__(number, family, type, protocol, prot)
@@ -201,6 +201,8 @@ class TcpSock(InetConnectionSock):
         self.sock_done = False
         """SOCK_DONE: the peer's FIN has been seen."""
         self.urg_data = -1
+        self.recvmsg_inq = False
+        """TCP_INQ: each recvmsg says how much is left."""
         self.parent: TcpSock | None = None
         """The listener in whose accept queue it waits."""
         self.options: dict[tuple[int, int], bytes] = {}

@@ -378,7 +378,12 @@ def sys_recvmsg(
 
 
 def recv_return(
-    net: SocketNet, call: Call, parts: Parts, addr: SockAddr | None, msg_flags: int
+    net: SocketNet,
+    call: Call,
+    parts: Parts,
+    addr: SockAddr | None,
+    msg_flags: int,
+    control: tuple[tuple[int, int, bytes], ...] = (),
 ) -> None:
     """Answer a `recvmsg`: from now on the lent places are the application's."""
     if parts.places:
@@ -389,7 +394,7 @@ def recv_return(
                 net.pool.free(place)
         else:
             lend(net, call.client, parts.places)
-    sys_return(net, call, 0, (parts.spec, addr, msg_flags, ()), parts.data())
+    sys_return(net, call, 0, (parts.spec, addr, msg_flags, control), parts.data())
 
 
 # ---- options ------------------------------------------------------------------------------

@@ -317,12 +317,6 @@ def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> N
 
 def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
     """`sk_data_ready`: bytes in order, for the receive queue."""
-    if sk.sk_shutdown & uapi.RCV_SHUTDOWN and sk.sk_socket is not None:
-        # The application has said that it wants no more; tcp counts them as taken.
-        sk.rcv_told += skb.len
-        net.rcv_pending[sk] = None
-        net.consume_skb(skb)
-        return
     sk.sk_receive_queue.append(skb)
     sk.sk_rmem_alloc += skb.len
     if cb.flags & 2 and isinstance(sk, TcpSock):
@@ -375,7 +369,16 @@ def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
         raise SysCallError(errno.EIO, str(e)) from e
     if net.tracing:
         net.trace("tcp_recvmsg", sk=sk.number, copied=parts.size)
-    recv_return(net, call, parts, None, 0)
+    recv_return(net, call, parts, None, 0, _control(sk))
+
+
+def _control(sk: InetSock) -> tuple[tuple[int, int, bytes], ...]:
+    """TCP_INQ: how much is left to be read; one byte more than none at the stream's end, so that
+    the application comes for that (`tcp_inq_hint`)."""
+    if not isinstance(sk, TcpSock) or not sk.recvmsg_inq:
+        return ()
+    left = sk.sk_rmem_alloc or int(sk.sock_done)
+    return ((uapi.SOL_TCP, uapi.TCP_CM_INQ, left.to_bytes(4, "little")),)
 
 
 def _receive_end(sk: InetSock) -> tuple[int, bool]:
@@ -552,6 +555,13 @@ def tcp_setsockopt(
     if level not in (uapi.SOL_TCP, uapi.SOL_IP):
         raise SysCallError(errno.ENOPROTOOPT)
     assert isinstance(sk, TcpSock)
+    if level == uapi.SOL_TCP and optname == uapi.TCP_INQ:
+        value = int.from_bytes(optval[:4], "little", signed=True)
+        if len(optval) < 4 or not 0 <= value <= 1:
+            raise SysCallError(errno.EINVAL)
+        sk.recvmsg_inq = bool(value)
+        sys_return(net, call, 0)
+        return
     if level == uapi.SOL_TCP and optname == uapi.TCP_NODELAY and len(optval) >= 4:
         sk.nonagle = int(any(optval[:4]))
         sk.options[level, optname] = optval
@@ -579,9 +589,11 @@ def tcp_getsockopt(
     """`tcp_getsockopt`: tcp knows."""
     if level not in (uapi.SOL_TCP, uapi.SOL_IP):
         raise SysCallError(errno.ENOPROTOOPT)
-    if level == uapi.SOL_TCP and optname == uapi.TCP_NODELAY and isinstance(sk, TcpSock):
-        sys_return(net, call, 0, sk.nonagle.to_bytes(4, "little")[:optlen])
-        return
+    if level == uapi.SOL_TCP and isinstance(sk, TcpSock):
+        own = {uapi.TCP_NODELAY: sk.nonagle, uapi.TCP_INQ: int(sk.recvmsg_inq)}.get(optname)
+        if own is not None:
+            sys_return(net, call, 0, own.to_bytes(4, "little")[:optlen])
+            return
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
         if not err and not isinstance(value, bytes):

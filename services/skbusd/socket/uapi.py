@@ -114,6 +114,8 @@ SOL_RAW: Final = 255
 IP_TOS: Final = 1
 IP_TTL: Final = 2
 TCP_NODELAY: Final = 1
+TCP_INQ: Final = 36
+TCP_CM_INQ: Final = TCP_INQ
 
 # flags of send and recv (include/linux/socket.h)
 MSG_OOB: Final = 0x1
