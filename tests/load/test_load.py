@@ -53,7 +53,7 @@ def test_several_processes_share_the_load(tmp_path: Path) -> None:
     data = outcome(tmp_path)
     assert len(data["load_cpu"]) == 3
     # a ramp of 0.25 s and 0.5 s at 60 in a second
-    assert abs(data["flows"]["web"]["completed"] - 37.5) <= 2
+    assert abs(data["flows"]["web"]["completed"] - 37.5) <= 3
 
 
 def test_the_status_says_what_the_assertions_say(

@@ -24,7 +24,7 @@ import trio
 
 from skbus.load.faults import Faults, set_sysctls
 from skbus.load.monitor import Monitor, host
-from skbus.load.place import Place, PlaceError, proc_status
+from skbus.load.place import Place, PlaceError
 from skbus.load.result import Result
 from skbus.load.scenario import Flow, Scenario, Side
 
@@ -69,11 +69,6 @@ class Child:
         assert self.process.stdin is not None
         await self.process.stdin.aclose()
 
-    @property
-    def cpu(self) -> int:
-        """Nanoseconds of processor time so far."""
-        return proc_status(self.process.pid).get("cpu", 0)
-
 
 @asynccontextmanager
 async def _spawn(module: str, job: dict[str, Any], what: str) -> "AsyncIterator[Child]":
@@ -113,7 +108,6 @@ class Runner:
         self._progress = progress
         self._workers: list[Child] = []
         self._ports: dict[Side, dict[str, int]] = {}
-        self._cpu_base: dict[str, int] = {}
         self._stop = trio.Event()
 
     def stop(self) -> None:
@@ -199,7 +193,6 @@ class Runner:
         for child in self._workers:
             if await child.line() is None:
                 raise PlaceError(f"{child.what} did not start (its error is above)")
-            self._cpu_base[child.what] = child.cpu
 
     # ---- the load ----------------------------------------------------------------------------
 
@@ -245,7 +238,7 @@ class Runner:
         result = self.result
         while (said := await child.line()) is not None:
             if "done" in said:
-                self._note_cpu(child)
+                self._note_cpu(child, float(said["cpu"]))
                 return
             if "tick" in said:
                 t = float(said["tick"])
@@ -253,13 +246,13 @@ class Runner:
                     beats = result.beats.get(flow)
                     new = not beats or t > beats[-1].t + 1e-6
                     result.take_tick(t, flow, given, new)
-                self._note_cpu(child)
+                self._note_cpu(child, float(said["cpu"]))
         result.trouble.append(f"{child.what} died (its error is above)")
 
-    def _note_cpu(self, child: Child) -> None:
+    def _note_cpu(self, child: Child, used: float) -> None:
         elapsed = max((b[-1].t for b in self.result.beats.values() if b), default=0.0)
-        if elapsed > 0 and (cpu := child.cpu):
-            self.result.cpu[child.what] = (cpu - self._cpu_base[child.what]) / 1e9 / elapsed
+        if elapsed > 0:
+            self.result.cpu[child.what] = used / elapsed
 
     async def _watch(self, start: float) -> None:
         """Sample the stack at each beat, and show."""

@@ -280,6 +280,7 @@ class Worker:
                 )
             )
         self._start = 0.0
+        self._cpu = 0.0
 
     async def main(self) -> None:
         """The worker's life."""
@@ -293,6 +294,7 @@ class Worker:
                 return
             word += more
         # Both clocks are the machine's monotonic one; trio's has an offset of its own.
+        self._cpu = time.process_time()
         self._start = float(word.split()[1]) + trio.current_time() - time.monotonic()
         stopped = False
 
@@ -313,7 +315,7 @@ class Worker:
             nursery.cancel_scope.cancel()
         t = trio.current_time() - self._start
         self._tick(t)
-        _say({"done": True, "stopped": stopped})
+        _say({"done": True, "stopped": stopped, "cpu": time.process_time() - self._cpu})
 
     async def _limit(self, scope: trio.CancelScope) -> None:
         """The load is over, and so is the time for what was under way."""
@@ -338,7 +340,8 @@ class Worker:
             self._tick(at)
 
     def _tick(self, t: float) -> None:
-        _say({"tick": t, "flows": {r.flow.name: r.tick(t) for r in self.runners}})
+        flows = {r.flow.name: r.tick(t) for r in self.runners}
+        _say({"tick": t, "cpu": time.process_time() - self._cpu, "flows": flows})
 
 
 def _own_clients(file: str) -> dict[str, type[Client]]:
