@@ -112,6 +112,8 @@ class Cable:
     """the same for the end of the stack under test"""
     under_test: tuple[str, list[str], str, dict[str, str]]
     """its name, how to enter it, its socket module, and its environment"""
+    script = "endpoints.py"
+    """whose functions `ours` and `linux` run"""
 
     def __init__(self) -> None:
         self.ends = ExitStack()
@@ -133,7 +135,7 @@ class Cable:
         function: str,
         arguments: dict[str, Any],
     ) -> End:
-        script = [sys.executable, str(HERE / "endpoints.py"), "--socket", module]
+        script = [sys.executable, str(HERE / self.script), "--socket", module]
         end = End(f"{function} ({who})", [*prefix, *script, function, json.dumps(arguments)], env)
         self.ends.callback(end.close)
         return end
@@ -280,8 +282,9 @@ class Reference(Cable):
                 f"ip addr add {address} dev {dev}",
                 f"ip link set {dev} up",
                 "ip link set lo up",
+                "sysctl -q -w net.ipv4.ping_group_range=0\t0",  # all that a user namespace may say
             ):
-                subprocess.run([*enter, *command.split()], check=True)
+                subprocess.run([*enter, *command.split(" ")], check=True)
 
     def _holder(self, enter: list[str]) -> int:
         holder = subprocess.Popen(
@@ -346,7 +349,7 @@ def _lab(kind: str, *options: str) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def clean_lab() -> Iterator[Lab]:
     """A cable that does nothing to packets."""
-    yield from _lab("c")
+    yield from _lab("c", "--sysctl", "net.ipv4.ping_group_range=0 2147483647")
 
 
 @pytest.fixture(scope="session")
