@@ -108,7 +108,8 @@ class CodeRunner:
     def _compile(self, text: str, line: int) -> CodeType:
         """With the script's own line numbers."""
         try:
-            return compile("\n" * (line - 1) + text, self.path or "script", "exec")
+            # a script may end its last line with a backslash
+            return compile("\n" * (line - 1) + text + "\n\n", self.path or "script", "exec")
         except SyntaxError as e:
             raise CodeError(f"SyntaxError: {e}") from e
 

@@ -57,6 +57,7 @@ ENTRIES: dict[str, Handler] = {
     "tcp_v4_connect": tcp.tcp_v4_connect,
     "tcp_disconnect": tcp.tcp_disconnect,
     "tcp_sendmsg": tcp.tcp_sendmsg,
+    "tcp_sendmsg_fastopen": tcp.tcp_sendmsg_fastopen,
     "tcp_recvmsg": tcp.tcp_recvmsg,
     "inet_csk_accept": tcp.tcp_accept,
     "tcp_shutdown": tcp.tcp_shutdown,

@@ -166,6 +166,8 @@ class TcpSock:
     syn_fastopen_ch: bool = False
     syn_data: bool = False
     syn_data_acked: bool = False
+    write_pending: bool = False
+    """A call waits for the connection with more bytes: they will carry the ACK."""
 
     # ---- sending
     snd_una: int = 0
@@ -270,6 +272,13 @@ class TcpSock:
     is_cwnd_limited: bool = False
     max_packets_out: int = 0
     cwnd_usage_seq: int = 0
+
+    # ---- what the connection waited for (tcp_chrono_start), us
+    chrono_type: int = 0
+    """TCP_CHRONO_UNSPEC 0, BUSY 1, RWND_LIMITED 2"""
+    chrono_start: int = 0
+    chrono_busy: int = 0
+    chrono_rwnd: int = 0
 
     # ---- rate samples (tcp_rate.c)
     delivered: int = 0

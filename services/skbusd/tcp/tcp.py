@@ -27,6 +27,7 @@ from skbus.abi import (
     Shutdown,
     SkRet,
     TcpSendmsgCb,
+    TcpSendmsgFastopenCb,
 )
 from skbus.skbuff import Frag, SkBuff, frag_slice
 from skbusd.tcp.const import (
@@ -74,11 +75,16 @@ from skbusd.tcp.netns import ANY, TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_assign_congestion_control
 from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
-from skbusd.tcp.tcp_fastopen import tcp_fastopen_listen
+from skbusd.tcp.tcp_fastopen import (
+    TcpFastopenRequest,
+    tcp_fastopen_defer_connect,
+    tcp_fastopen_listen,
+)
 from skbusd.tcp.tcp_handshake import tcp_connect, tcp_send_active_reset
 from skbusd.tcp.tcp_input import tcp_fin_time
 from skbusd.tcp.tcp_output import (
     __tcp_push_pending_frames,
+    tcp_chrono_set,
     tcp_send_ack,
     tcp_send_fin,
     tcp_send_skb,
@@ -292,8 +298,47 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
     tp.gso_max_size = dev.gso_max_size if dev is not None else 0
     tp.mss_clamp = 536
     tcp_set_state(net, tp, TCP_SYN_SENT)
-    sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport])
-    tcp_connect(net, tp, ret.mtu)
+    if tp.fastopen_req is not None:
+        _connect_fastopen(net, tp, ret.mtu)
+    elif tcp_fastopen_defer_connect(net, tp):
+        tp.pmtu = ret.mtu
+        sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport, True])
+    else:
+        sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport])
+        tcp_connect(net, tp, ret.mtu)
+        tp.fastopen_req = None
+
+
+def _connect_fastopen(net: TcpNet, tp: TcpSock, mtu: int) -> None:
+    """The SYN of a sendmsg, with what it takes of the bytes."""
+    fo = tp.fastopen_req
+    assert fo is not None
+    tcp_connect(net, tp, mtu)
+    tp.fastopen_req = None
+    tp.write_pending = fo.wait and fo.copied < fo.total
+    sk_ret(net, tp.sk, fo.req, 0, [tp.saddr, tp.sport, fo.copied])
+
+
+def tcp_sendmsg_fastopen(net: TcpNet, skb: SkBuff) -> None:
+    """MSG_FASTOPEN, or the first data after a deferred connect(2): RFC 7413 4.2.1."""
+    cb = skb.cb
+    if net.tracing:
+        net.trace("tcp_sendmsg_fastopen", skb)
+    if not isinstance(cb, TcpSendmsgFastopenCb):
+        net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
+        return
+    tp = net.socks.get(cb.sk)
+    fo = TcpFastopenRequest(skb.frags, skb.data_len, cb.size, cb.req, cb.wait)
+    net.consume_skb(skb)
+    if tp is not None and tp.defer_connect and tp.state == TCP_SYN_SENT:
+        tp.defer_connect = False
+        tp.fastopen_req = fo
+        _connect_fastopen(net, tp, tp.pmtu)
+        return
+    before = tp.route_req if tp is not None else 0
+    tcp_v4_connect(net, Connect(cb.sk, cb.req, cb.addr, cb.port))
+    if tp is not None and tp.route_req != before:
+        tp.fastopen_req = fo
 
 
 # ---- send ------------------------------------------------------------------------------------
@@ -322,6 +367,8 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
     if frags:
         if not tp.packets_out:
             tcp_slow_start_after_idle_check(net, tp)
+        if not tp.chrono_type:
+            tcp_chrono_set(net, tp, 1)
         skb_entail(net, tp, frags)
         if flags & MSG_EOR:
             tp.write_queue[-1].eor = True

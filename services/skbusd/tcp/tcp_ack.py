@@ -53,6 +53,7 @@ from skbusd.tcp.tcp_fastretrans import (
 )
 from skbusd.tcp.tcp_output import (
     __tcp_push_pending_frames,
+    tcp_chrono_set,
     tcp_probe0_base,
     tcp_rearm_rto,
     tcp_schedule_loss_probe,
@@ -237,6 +238,8 @@ def tcp_clean_rtx_queue(
             tsorted.pop(seg, None)
     if done:
         del queue[:done]
+        if not queue and not tp.write_queue and tp.chrono_type:
+            tcp_chrono_set(net, tp, 0)
     if ((tp.snd_up - prior_una) & MASK) <= ((una - prior_una) & MASK):
         tp.snd_up = una
     if ((tp.retransmit_high - una) & MASK) >= HALF:

@@ -43,8 +43,11 @@ class TcpFastopenRequest:
 
     frags: tuple[Frag, ...] = ()
     size: int = 0
+    total: int = 0
+    """Bytes of the whole call."""
     req: int = 0
-    """The socket layer's request, to be answered once the SYN has gone."""
+    """The socket layer's request, to be answered once the SYN has gone; 0: nobody sends data."""
+    wait: bool = False
     cookie: bytes | None = b""
     """None: the option is left out; b'': it asks for a cookie."""
     exp: bool = False

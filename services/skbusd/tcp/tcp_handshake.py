@@ -6,13 +6,20 @@ RFC 9293 3.5, 3.7.1; RFC 7323 (options of a SYN); RFC 6298 5.7 (its timer).
 """
 
 from skbus.abi import XmitCb
-from skbus.headers.tcp import TcpOptions, build, build_aligned_timestamp, build_options
-from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP
+from skbus.headers.tcp import (
+    MAX_TCP_OPTION_SPACE,
+    TcpOptions,
+    build,
+    build_aligned_timestamp,
+    build_options,
+)
+from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, Frag, frags_slice
 from skbusd.tcp.const import (
     ACK,
     ICSK_TIME_RETRANS,
     IPPROTO_TCP,
     MASK,
+    PSH,
     RST,
     SYN,
     TCP_CLOSE,
@@ -22,6 +29,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock, TcpTimewaitSock
+from skbusd.tcp.tcp_fastopen import tcp_fastopen_cookie_check
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
     tcp_build_xmit_cb,
@@ -32,12 +40,20 @@ from skbusd.tcp.tcp_window import (
 
 
 def tcp_queue_header(
-    net: TcpNet, function: str, header: bytes, cb: XmitCb, *, mark: int = 0
+    net: TcpNet,
+    function: str,
+    header: bytes,
+    cb: XmitCb,
+    *,
+    mark: int = 0,
+    frags: tuple[Frag, ...] = (),
+    size: int = 0,
 ) -> None:
-    """Hand a segment without payload to ip; its checksum field is seeded here."""
+    """Hand a segment with `size` bytes of payload, or none, to ip; its checksum is seeded here."""
     pseudo = int.from_bytes(cb.saddr, "big") + int.from_bytes(cb.daddr, "big") + IPPROTO_TCP
-    check = (pseudo + len(header)) % 0xFFFF or 0xFFFF
-    skb = net.alloc_skb(header[:16] + check.to_bytes(2, "big") + header[18:], data_len=0)
+    check = (pseudo + len(header) + size) % 0xFFFF or 0xFFFF
+    header = header[:16] + check.to_bytes(2, "big") + header[18:]
+    skb = net.alloc_skb(header, frags, data_len=size, lent=True)
     skb.protocol = ETH_P_IP
     skb.transport_header = 0
     skb.ip_summed = CHECKSUM_PARTIAL
@@ -105,20 +121,71 @@ def tcp_connect(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     seg = TcpSeg(seq, tp.write_seq, SYN, ())
     seg.pcount = 1
     tp.retrans_stamp = net.now // 1000
-    tcp_transmit_syn(net, tp, seg)
+    frags, size = tcp_syn_data(net, tp) if tp.fastopen_req is not None else ((), 0)
+    tcp_transmit_syn(net, tp, seg, frags, size)
     tp.rtx_queue.append(seg)
     tp.tsorted[seg] = None
     tp.packets_out += 1
+    if size:
+        tcp_queue_syn_data(net, tp, seg, frags, size)
     tp.snd_nxt = tp.pushed_seq = tp.write_seq
     net.mib["TcpActiveOpens"] += 1
     inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
 
 
-def tcp_transmit_syn(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
+def tcp_syn_data(net: TcpNet, tp: TcpSock) -> tuple[tuple[Frag, ...], int]:
+    """`tcp_send_syn_data`: what the SYN may carry, if we have a cookie of the host (RFC 7413
+    4.2.1); without one, the SYN is to ask for it."""
+    fo = tp.fastopen_req
+    assert fo is not None
+    tp.mss_clamp = tp.advmss  # where no MSS of the host is known
+    if not tcp_fastopen_cookie_check(net, tp, fo):
+        if fo.cookie:
+            fo.cookie = b""
+        return (), 0
+    if tp.user_mss and tp.user_mss < tp.mss_clamp:
+        tp.mss_clamp = tp.user_mss
+    tcp_sync_mss(net, tp, tp.pmtu)
+    # Room for all options is kept free, for middleboxes that add some.
+    space = min(tp.pmtu - 40, tp.mss_clamp) - MAX_TCP_OPTION_SPACE
+    size = fo.copied = max(min(space, fo.size), 0)
+    tp.syn_data = size > 0
+    return frags_slice(fo.frags, 0, size) if size else (), size
+
+
+def tcp_queue_syn_data(
+    net: TcpNet, tp: TcpSock, syn: TcpSeg, frags: tuple[Frag, ...], size: int
+) -> None:
+    """A SYN has gone with data, which stands in the retransmit queue apart from it: it is sent
+    again once the connection is there."""
+    data = TcpSeg(tp.write_seq, (tp.write_seq + size) & MASK, ACK | PSH, frags)
+    data.pcount = 1
+    data.mss = size
+    data.mstamp = syn.mstamp
+    data.delivered = syn.delivered
+    data.delivered_mstamp = syn.delivered_mstamp
+    data.first_tx_mstamp = syn.first_tx_mstamp
+    tp.write_seq = data.end_seq
+    tp.rtx_queue.append(data)
+    tp.tsorted[data] = None
+    tp.packets_out += 1
+    net.mib["TcpExtTCPOrigDataSent"] += 1
+
+
+def tcp_transmit_syn(
+    net: TcpNet, tp: TcpSock, seg: TcpSeg, frags: tuple[Frag, ...] = (), size: int = 0
+) -> None:
     """Send the SYN, or the SYN-ACK of a simultaneous open, of this socket."""
     synack = bool(seg.flags & ACK)
     sysctl = net.sysctl
+    tp.advmss = min(tp.advmss, tcp_advertise_mss(net, tp, tp.pmtu))
     opt = TcpOptions(mss=tp.advmss)
+    fo = tp.fastopen_req
+    if fo is not None and fo.cookie is not None and not synack:
+        opt.fastopen, opt.fastopen_exp = fo.cookie, fo.exp
+        tp.syn_fastopen = True
+        tp.syn_fastopen_exp = fo.exp
+        fo.cookie = None  # not in a SYN that is sent again (RFC 7413 4.2.1)
     if tp.tstamp_ok if synack else sysctl["net.ipv4.tcp_timestamps"]:
         opt.saw_tstamp = True
         opt.tsval = tcp_time_stamp(net, tp.tsoffset)
@@ -141,7 +208,9 @@ def tcp_transmit_syn(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
     tp.segs_out += 1
     tp.tcp_mstamp = now
     assert isinstance(tp.xmit_cb, XmitCb)
-    tcp_queue_header(net, "tcp_transmit_skb", header, tp.xmit_cb, mark=tp.mark)
+    tcp_queue_header(
+        net, "tcp_transmit_skb", header, tp.xmit_cb, mark=tp.mark, frags=frags, size=size
+    )
 
 
 def tcp_send_synack(net: TcpNet, tp: TcpSock) -> None:

@@ -360,12 +360,23 @@ def tcp_cwnd_application_limited(net: TcpNet, tp: TcpSock) -> None:
     tp.snd_cwnd_stamp = net.now
 
 
+def tcp_chrono_set(net: TcpNet, tp: TcpSock, kind: int) -> None:
+    """From now on the connection is idle (0), busy (1), or kept by the peer's window (2)."""
+    now = net.now // 1000
+    if tp.chrono_type == 1:
+        tp.chrono_busy += now - tp.chrono_start
+    elif tp.chrono_type == 2:
+        tp.chrono_rwnd += now - tp.chrono_start
+    tp.chrono_type = kind
+    tp.chrono_start = now
+
+
 def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: int) -> bool:
     """Send what windows, Nagle and cwnd allow. push_one 1: one segment; 2: one, whatever cwnd
     says (a loss probe). True when data waits and nothing is out: someone must probe."""
     queue = tp.write_queue
     sent = 0
-    cwnd_limited = False
+    cwnd_limited = rwnd_limited = False
     max_segs = tcp_tso_segs(net, tp, mss)
     now_us = net.now // 1000
     tracing = net.tracing
@@ -386,7 +397,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         if seg.dlen() > mss:
             first_end = (seg.seq + mss) & MASK
         if 0 < ((first_end - tp.snd_una - tp.snd_wnd) & MASK) < HALF:
-            break  # tcp_snd_wnd_test
+            rwnd_limited = True  # tcp_snd_wnd_test
+            break
         last = len(queue) == 1
         limit = mss
         if seg.pcount == 1:
@@ -418,6 +430,11 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         sent += seg.pcount
         if push_one:
             break
+    if rwnd_limited:
+        if tp.chrono_type < 2:
+            tcp_chrono_set(net, tp, 2)
+    elif tp.chrono_type == 2:
+        tcp_chrono_set(net, tp, 1)
     if not sent:
         return not tp.packets_out and bool(queue)
     in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out

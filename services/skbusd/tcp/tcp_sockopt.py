@@ -338,6 +338,11 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
     def ms_since(then_us: int) -> int:
         return max(now - then_us, 0) // 1000 & c.MASK
 
+    busy, rwnd_limited = tp.chrono_busy, tp.chrono_rwnd
+    if tp.chrono_type == 1:
+        busy += now - tp.chrono_start
+    elif tp.chrono_type == 2:
+        rwnd_limited += now - tp.chrono_start
     listening = tp.state == c.TCP_LISTEN
     options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2 | tp.syn_data_acked << 5
     rate = 0
@@ -390,8 +395,8 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         tp.data_segs_in & c.MASK,
         tp.data_segs_out & c.MASK,
         rate,
-        0,
-        0,
+        busy + rwnd_limited,
+        rwnd_limited,
         0,
         tp.delivered & c.MASK,
         0,
