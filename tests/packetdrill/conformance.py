@@ -22,15 +22,17 @@ from skbus.packetdrill.report import Result, Status
 from skbus.packetdrill.run import find, run_file
 from skbus.packetdrill.sim import SimBackend
 
+LENIENT: Final = Config(tolerance=14_000_000, given=frozenset({"tolerance_usecs"}))
 KERNEL: Final = Path(__file__).with_name("kernel.txt")
 """The scripts that the kernel does not pass, one a line, with a reason after a tab."""
 
 HEAD: Final = """# Conformance
 
-What our TCP does with the scripts of [Google's packetdrill suite](https://github.com/google/packetdrill)
-(`gtests/net/tcp`), unmodified, in simulation (`skbus packetdrill`, tolerance 4 ms or what a
-script says). Made by `tests/packetdrill/conformance.py PATH-OF-THE-SUITE`; none of the suite is
-part of this repository.
+What our TCP does with the scripts of
+[Google's packetdrill suite](https://github.com/google/packetdrill) (`gtests/net/tcp`), unmodified,
+in simulation: `skbus packetdrill`, with the tolerance that a script has, or 14 ms, as for the
+kernel beside it. Made by `tests/packetdrill/conformance.py PATH-OF-THE-SUITE`; none of the suite
+is part of this repository.
 
 "kernel": how many of the applicable scripts Linux 6.18 passes itself, each in a network namespace
 of its own, at the scripts' tolerance or at 14 ms.
@@ -43,7 +45,10 @@ def run(root: Path) -> dict[str, Result]:
     results = {}
     for path in find([suite]):
         name = str(path.relative_to(suite))
-        results[name] = run_file(path, lambda _: SimBackend(), Config())
+        for config in (Config(), LENIENT):
+            results[name] = run_file(path, lambda _: SimBackend(), config)
+            if results[name].status is not Status.FAILED:
+                break
     return results
 
 

@@ -42,7 +42,7 @@ SO_ZEROCOPY: Final = 60
 SO_TIMESTAMPING: Final = 37
 CONTROL_LEN: Final = 1024
 
-_NOT_APPLICABLE: Final = {
+NOT_APPLICABLE: Final = {
     "splice": "splice() between descriptors of the kernel",
     "sendfile": "sendfile() from a file of the kernel",
     "pipe": "pipes of the kernel",
@@ -51,6 +51,7 @@ _NOT_APPLICABLE: Final = {
     "psp_rx_assoc": "PSP",
     "psp_tx_assoc": "PSP",
 }
+"""Calls about what is the kernel's own, and why they are not ours."""
 
 Check = Callable[[Reply], str | None]
 """Says what is wrong with a reply whose number and errno are right; None: nothing."""
@@ -123,8 +124,8 @@ class Calls:
 
     def start(self, call: SysCall) -> Started:
         """Begin a call. ScriptError, Unsupported."""
-        if call.name in _NOT_APPLICABLE:
-            raise Unsupported(_NOT_APPLICABLE[call.name])
+        if call.name in NOT_APPLICABLE:
+            raise Unsupported(NOT_APPLICABLE[call.name])
         handler: Callable[[SysCall], Started] | None = getattr(self, f"_sys_{call.name}", None)
         if handler is None:
             raise ScriptError(f"unknown system call {call.name}()")

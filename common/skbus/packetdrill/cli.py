@@ -34,7 +34,9 @@ def packetdrill(
     ] = None,
     tolerance_usecs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="How far from its time a packet may be (4000)."),
+        typer.Option(
+            metavar="N", help="How far from its time a packet may be (what a script says, or 4000)."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the simulation.")] = 0,
     sysctl: Annotated[
@@ -70,7 +72,8 @@ def packetdrill(
 
     config = Config(strict_end=strict_end)
     if tolerance_usecs is not None:
-        config = replace(config, tolerance=tolerance_usecs * US)
+        given = frozenset({"tolerance_usecs"})
+        config = replace(config, tolerance=tolerance_usecs * US, given=given)
     try:
         paths = find(scripts)
     except FileNotFoundError as e:

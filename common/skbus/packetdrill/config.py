@@ -39,6 +39,8 @@ class Config:
     strict_segments: bool = False
     strict_end: bool = False
     non_fatal: frozenset[str] = frozenset()
+    given: frozenset[str] = frozenset()
+    """options that were given with the command, and which a script's own do not change"""
 
     def within(self, delta: int) -> int:
         """The tolerance of an event that lies `delta` after the one before."""
@@ -56,6 +58,8 @@ injected is given to the stack whole."""
 def with_options(config: Config, options: Mapping[str, str | None], path: str = "") -> Config:
     """The configuration with a script's options; ScriptError where one is unknown or wrong."""
     for name, value in options.items():
+        if name in config.given:
+            continue
         try:
             config = _with_option(config, name, value or "")
         except ValueError as e:

@@ -16,7 +16,7 @@ from typing import Final
 
 from skbus.packetdrill import wire
 from skbus.packetdrill.backend import Backend, Reply
-from skbus.packetdrill.calls import Calls, Started
+from skbus.packetdrill.calls import NOT_APPLICABLE, Calls, Started
 from skbus.packetdrill.code import TCP_INFO_SIZE, CodeError, CodeRunner, tcp_info
 from skbus.packetdrill.compare import continues, differences
 from skbus.packetdrill.config import Config, with_options
@@ -58,6 +58,7 @@ def run_script(script: Script, backend: Backend, config: Config) -> Result:
     result = Result(script.path, Status.PASSED)
     try:
         config = with_options(config, script.options, script.path)
+        check_applicable(script)
         run = Interpreter(script, backend, config)
         run.run()
     except Mismatch as e:
@@ -75,6 +76,13 @@ def run_script(script: Script, backend: Backend, config: Config) -> Result:
             result.line, result.event = run.event.line, run.event.text
     result.seconds = monotonic() - began
     return result
+
+
+def check_applicable(script: Script) -> None:
+    """Unsupported where a script makes a call that no stack of this kind has."""
+    for event in script.events:
+        if isinstance(event.action, SysCall) and event.action.name in NOT_APPLICABLE:
+            raise Unsupported(NOT_APPLICABLE[event.action.name])
 
 
 class Interpreter:
