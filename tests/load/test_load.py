@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,3 +223,60 @@ def test_faults(stack: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
     assert ctl_call(stack, "tcp", "sysctl_get", "net.ipv4.tcp_sack") == 0
     assert "impair_rx" not in ctl_call(stack, "nic.eth0", "status")["core"]
+
+
+SKBUS = [sys.executable, "-c", "from skbus.cli import main; main()"]
+
+
+@pytest.fixture
+def iperf3_server(stack: RunDir) -> Iterator[None]:
+    with subprocess.Popen(
+        [*SKBUS, "serve", "iperf3"],
+        env={**os.environ, "SKBUS_DIR": str(stack.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "iperf3 server on port 5201\n"
+        yield
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=20)
+    assert server.returncode == 0
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("iperf3_server")
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="no iperf3 here")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-n", "20M"],
+        ["-n", "20M", "-R"],
+        ["-n", "20M", "-P", "3"],
+        ["-n", "20M", "-P", "3", "-R"],
+        ["-t", "1", "--bidir"],
+        ["-u", "-b", "1M", "-t", "1"],
+    ],
+    ids=" ".join,
+)
+def test_stock_iperf3_measures_our_stack(stack: RunDir, options: list[str]) -> None:
+    done = subprocess.run(
+        [*SKBUS, "lab", "exec", "--", "iperf3", "-J", "-c", lab.ADDRESS, *options],
+        env={**os.environ, "SKBUS_DIR": str(stack.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert "error" not in result, result
+    assert done.returncode == 0
+    end = result["end"]
+    if "-u" in options:
+        assert end["sum"]["packets"] > 50
+        assert end["sum"]["lost_packets"] <= end["sum"]["packets"] / 10
+    elif "-n" in options:
+        assert end["sum_received"]["bytes"] >= 19 << 20
+    else:
+        assert end["sum_received"]["bytes"] > 0
+        assert end["sum_received_bidir_reverse"]["bytes"] > 0
