@@ -238,7 +238,8 @@ class ListenStart(NamedTuple):
 
 class Connect(NamedTuple):
     """`tcp_v4_connect`, `ip4_datagram_connect`. SkRet answers once route and ports are settled
-    (val: [laddr, lport]); for TCP, SkStateChange or SkErrorReport then tells the outcome."""
+    (val: [laddr, lport]); for TCP, SkStateChange or SkErrorReport then tells the outcome. A third
+    item in val, True: TCP_FASTOPEN_CONNECT, the SYN waits for `tcp_sendmsg_fastopen`."""
 
     sk: int
     req: int
@@ -310,6 +311,20 @@ class TcpSendmsgCb(NamedTuple):
 
     sk: int
     flags: int
+
+
+class TcpSendmsgFastopenCb(NamedTuple):
+    """cb of `tcp_sendmsg_fastopen`: connect to addr, with as much of the payload in the SYN as may
+    be (RFC 7413). addr b'': the connect was deferred (TCP_FASTOPEN_CONNECT), and is to begin. The
+    skb is lent like that of `tcp_sendmsg`. size: of the whole call; wait: it waits for the
+    connection to send the rest. SkRet.val: [laddr, lport, bytes that the SYN took]"""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+    size: int
+    wait: bool
 
 
 class UdpSendmsgCb(NamedTuple):
@@ -486,6 +501,7 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
     "icmp_send": IcmpSendCb,
     # socket -> tcp, udp
     "tcp_sendmsg": TcpSendmsgCb,
+    "tcp_sendmsg_fastopen": TcpSendmsgFastopenCb,
     "udp_sendmsg": UdpSendmsgCb,
     # socket -> ip
     "raw_sendmsg": UdpSendmsgCb,
@@ -495,5 +511,5 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
 }
 """Entries whose items are skbs; the value is the type of `cb`."""
 
-LOSSLESS_SKB_ENTRIES: Final = frozenset({"tcp_sendmsg", "sk_data_ready"})
+LOSSLESS_SKB_ENTRIES: Final = frozenset({"tcp_sendmsg", "tcp_sendmsg_fastopen", "sk_data_ready"})
 """Bounded by windows and buffers, so a full pipe holds them back instead of dropping them."""

@@ -189,6 +189,8 @@ def inet_stream_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr
     if sock.state == uapi.SS_CONNECTED:
         raise SysCallError(errno.EISCONN)
     if sock.state == uapi.SS_CONNECTING:
+        if isinstance(sk, TcpSock) and sk.defer_connect:
+            raise SysCallError(errno.EISCONN)
         call.on_timeout = errno.EALREADY
     elif sock.state == uapi.SS_UNCONNECTED:
         if sk.sk_state != uapi.TCP_CLOSE:
@@ -207,6 +209,9 @@ def inet_stream_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr
                 sock.state = uapi.SS_UNCONNECTED
                 sk.sk_state = uapi.TCP_CLOSE
                 sys_return(net, call, err)
+                sk_wake(net, sk)
+            elif isinstance(sk, TcpSock) and sk.defer_connect:
+                sys_return(net, call, 0)
                 sk_wake(net, sk)
             elif not call.done:
                 attempt(net, call, wait)

@@ -193,11 +193,15 @@ class InetConnectionSock(InetSock):
 class TcpSock(InetConnectionSock):
     """`struct tcp_sock`, the part that applications see."""
 
-    __slots__ = ("nonagle", "options", "parent", "recvmsg_inq", "sock_done", "urg_data")
+    __slots__ = (
+        "defer_connect", "nonagle", "options", "parent", "recvmsg_inq", "sock_done", "urg_data",
+    )  # fmt: skip
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
         super().__init__(number, family, type, protocol, prot)
         self.nonagle = 0
+        self.defer_connect = False
+        """connect(2) has returned, and the SYN waits for data (TCP_FASTOPEN_CONNECT)."""
         self.sock_done = False
         """SOCK_DONE: the peer's FIN has been seen."""
         self.urg_data = -1

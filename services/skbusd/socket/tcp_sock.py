@@ -59,6 +59,7 @@ from skbusd.socket.sock import (
     transport_call,
 )
 from skbusd.socket.socket import recv_return
+from skbusd.socket.tcp_fastopen import tcp_sendmsg_fastopen
 
 MAX_CHUNK: Final = 65536
 """Bytes that one skb carries to tcp: a slot of the biggest class."""
@@ -108,6 +109,9 @@ def tcp_v4_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: R
 
     def begun(net: SocketNet, err: int, value: Any) -> None:
         if not err:
+            if isinstance(sk, TcpSock) and isinstance(value, (tuple, list)) and len(value) == 3:
+                sk.defer_connect = True
+                value = value[:2]
             _set_local(sk, value)
         else:
             sk.inet_dport = 0
@@ -128,6 +132,7 @@ def tcp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
     sk.inet_daddr = uapi.INADDR_ANY
     if isinstance(sk, TcpSock):
         sk.sock_done = False
+        sk.defer_connect = False
         if was_listening:
             inet_csk_listen_stop(net, sk)
     purge_receive_queue(net, sk)
@@ -214,6 +219,10 @@ def tcp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     Answers when all of it has gone; or, if it must not wait, with the part that has.
     Differs from Linux: the buffer may be exceeded by one chunk of 64 KB.
     """
+    if isinstance(sk, TcpSock) and (call.flags & uapi.MSG_FASTOPEN or sk.defer_connect):
+        call.flags &= ~uapi.MSG_FASTOPEN
+        tcp_sendmsg_fastopen(net, call, sk, lambda net, call: tcp_sendmsg(net, call, sk))
+        return
     if call.flags & uapi.MSG_OOB and len(call.chunks) > 1:
         raise SysCallError(errno.EOPNOTSUPP)
     chunks = call.chunks
@@ -626,6 +635,8 @@ def tcp_poll(net: SocketNet, sk: InetSock) -> int:
             mask |= uapi.POLLIN | uapi.POLLRDNORM
         if shutdown & uapi.SEND_SHUTDOWN or sk_stream_is_writeable(sk):
             mask |= uapi.POLLOUT | uapi.POLLWRNORM
+    elif state == uapi.TCP_SYN_SENT and isinstance(sk, TcpSock) and sk.defer_connect:
+        mask |= uapi.POLLOUT | uapi.POLLWRNORM
     if sk.sk_err:
         mask |= uapi.POLLERR
     return mask

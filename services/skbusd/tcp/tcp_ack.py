@@ -15,8 +15,8 @@ from skbusd.tcp.const import (
     FLAG_DATA_ACKED,
     FLAG_DSACKING_ACK,
     FLAG_FORWARD_PROGRESS,
-    FLAG_NO_CHALLENGE_ACK,
     FLAG_NOT_DUP,
+    FLAG_NO_CHALLENGE_ACK,
     FLAG_ORIG_SACK_ACKED,
     FLAG_RETRANS_DATA_ACKED,
     FLAG_SACK_RENEGING,
@@ -37,6 +37,7 @@ from skbusd.tcp.const import (
     TCP_CA_OPEN,
     TCP_CA_RECOVERY,
     TCP_NAGLE_OFF,
+    TCP_SYN_SENT,
 )
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
@@ -394,7 +395,7 @@ def tcp_cong_control(
 
 def tcp_xmit_recovery(net: TcpNet, tp: TcpSock, rexmit: int) -> None:
     """Send what recovery wants sent."""
-    if rexmit == REXMIT_NONE:
+    if rexmit == REXMIT_NONE or tp.state == TCP_SYN_SENT:
         return
     if rexmit == REXMIT_NEW:
         __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)

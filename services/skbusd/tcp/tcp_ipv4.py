@@ -525,5 +525,5 @@ def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     mtu = max(mtu, int(net.sysctl["net.ipv4.route.min_pmtu"]))
     if tp.pmtu > mtu:
         tcp_sync_mss(net, tp, mtu)
-        if tp.state not in (TCP_SYN_SENT, TCP_SYN_RECV):
+        if tp.state not in (TCP_SYN_SENT, TCP_SYN_RECV) or tp.syn_data:
             tcp_simple_retransmit(net, tp)

@@ -37,7 +37,7 @@ from skbusd.tcp.inet_connection_sock import (
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSock
-from skbusd.tcp.tcp_cong import tcp_current_ssthresh, tcp_set_ca_state
+from skbusd.tcp.tcp_fastopen import tcp_fastopen_active_detect_blackhole
 from skbusd.tcp.tcp_fastretrans import (
     tcp_cwnd_reduction,
     tcp_enter_loss,
@@ -45,7 +45,11 @@ from skbusd.tcp.tcp_fastretrans import (
     tcp_packets_in_flight,
 )
 from skbusd.tcp.tcp_handshake import tcp_send_active_reset
-from skbusd.tcp.tcp_input import keepalive_time_when, tcp_fin_time
+from skbusd.tcp.tcp_input import (
+    keepalive_time_when,
+    tcp_fin_time,
+    tcp_non_congestion_loss_retransmit,
+)
 from skbusd.tcp.tcp_minisocks import rtx_syn_ack
 from skbusd.tcp.tcp_output import tcp_probe0_base, tcp_rearm_rto, tcp_send_ack
 from skbusd.tcp.tcp_recovery import tcp_mark_skb_lost, tcp_rack_detect_loss
@@ -149,6 +153,7 @@ def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
             alive = tp.icsk_rto < sysctl["net.ipv4.tcp_rto_max_ms"] * 1000
             retry_until = tcp_orphan_retries(net, tp, alive)
         expired = retransmits_timed_out(net, tp, retry_until, tp.icsk_user_timeout * 1000)
+    tcp_fastopen_active_detect_blackhole(net, tp, expired)
     if expired:
         tcp_write_err(net, tp)
     return expired
@@ -342,6 +347,8 @@ def tcp_simple_retransmit(net: TcpNet, tp: TcpSock) -> None:
     """The path MTU has shrunk: what was too big is lost, without blame for congestion
     (RFC 1191 6.5)."""
     mss = tp.mss_cache
+    if tp.syn_data and tp.state == TCP_SYN_SENT:
+        mss = -1  # SYN and data were one packet
     prior = tp.lost_out
     for seg in tp.rtx_queue:
         if min(seg.dlen(), seg.mss or seg.dlen()) > mss:
@@ -350,10 +357,4 @@ def tcp_simple_retransmit(net: TcpNet, tp: TcpSock) -> None:
         return
     if not tp.sack_ok:
         tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
-    if tp.ca_state != TCP_CA_LOSS:
-        tp.high_seq = tp.snd_nxt
-        tp.snd_ssthresh = tcp_current_ssthresh(tp)
-        tp.prior_ssthresh = 0
-        tp.undo_marker = 0
-        tcp_set_ca_state(net, tp, TCP_CA_LOSS)
-    tcp_xmit_retransmit_queue(net, tp)
+    tcp_non_congestion_loss_retransmit(net, tp)
