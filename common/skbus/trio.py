@@ -27,6 +27,7 @@ from trio.lowlevel import Abort, RaiseCancelT
 from skbus import socket as blocking
 from skbus.client import Client, Mux, get_client, os_error
 from skbus.rundir import RunDir
+from skbus.sockargs import pack_address, unpack_address
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -283,14 +284,14 @@ class SocketType(trio.socket.SocketType):
                 if address[0] not in ("", "<broadcast>"):
                     found = await trio.socket.getaddrinfo(*address, stdlib.AF_INET)
                     address = found[0][4][:2]
-        return blocking._pack(address)
+        return pack_address(address)
 
     async def accept(self) -> tuple["SocketType", Any]:
         """The next connection: (socket, peer's address)."""
         (fd, address), _ = await self._call("accept4", 0, -1)
         sock = self._sock
         new = blocking.socket._make(sock._client, fd, sock._family, sock._type, sock._proto)
-        return SocketType(new), blocking._unpack(address)
+        return SocketType(new), unpack_address(address)
 
     async def _send(self, data: Buffer, flags: int, address: Any) -> int:
         client = self._sock._client
@@ -343,7 +344,7 @@ class SocketType(trio.socket.SocketType):
             await trio.lowlevel.checkpoint()
             return b"", None
         (parts, address, _, _), data = await self._call("recvmsg", bufsize, 0, int(flags), -1)
-        return self._sock._client.collect(parts, data), blocking._unpack(address)
+        return self._sock._client.collect(parts, data), unpack_address(address)
 
     async def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """Up to bufsize bytes; b"" when the peer has sent all."""
@@ -368,7 +369,7 @@ class SocketType(trio.socket.SocketType):
             "recvmsg", bufsize, ancbufsize, int(flags), -1
         )
         payload = self._sock._client.collect(parts, data)
-        return payload, [], msg_flags & 0xFFFFFFFF, blocking._unpack(address)
+        return payload, [], msg_flags & 0xFFFFFFFF, unpack_address(address)
 
     async def recvmsg_into(
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0
