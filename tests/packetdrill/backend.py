@@ -10,7 +10,7 @@ SKBUS_DIR names the stack's run directory. The stack is one of its own for each 
 
     skbus up --dev tun0 --addr 192.168.0.1/16 --gw 192.168.0.2 --mtu 1500
 
-and is ready when `skbus barrier` returns. The MTU is to be 1500, whatever the cable allows. With
+and is ready when `skbus barrier` returns (`live.sh` does that). The MTU is to be 1500, whatever the cable allows. With
 20 ms of tolerance and a calm machine the results are those of the simulation; `--time-scale 10`
 and a harness that is as much slower do without tolerance.
 
@@ -29,6 +29,8 @@ from skbus.ctl import ctl_call
 from skbus.health import processes
 from skbus.packetdrill.backend import Reply
 from skbus.packetdrill.epoll import Epolls
+from skbus.packetdrill.live import live_counters
+from skbus.packetdrill.shell import nstat, proc_net_tcp, run_command
 from skbus.rundir import RunDir
 
 Address = tuple[Any, ...]
@@ -80,6 +82,8 @@ class SkbusBackend(Base):  # type: ignore[misc]
         self.epolls = Epolls(_Now(self.client))  # type: ignore[arg-type]
         self.fds: set[int] = set()
         self.before: dict[str, Any] = {}
+        self.bound: dict[int, int] = {}
+        self.listening: set[int] = set()
 
     def close_all(self) -> None:
         """Drop every socket with a reset, and put the sysctls back."""
@@ -114,6 +118,17 @@ class SkbusBackend(Base):  # type: ignore[misc]
             self.before.pop(name, None)
             sys.stderr.write(f"sysctl {name}={value}: {e}\n")
 
+    def command(self, cmd: str, cwd: str) -> tuple[int, bytes]:
+        """Run a shell command of the script: (wait status, output)."""
+        counters = live_counters(self.run)
+        ports = [self.bound.get(fd, 0) for fd in self.listening]
+        outcome = run_command(
+            cmd, cwd, nstat(counters), {"/proc/net/tcp": proc_net_tcp(ports), "/proc/net/tcp6": ""}
+        )
+        for name, value in outcome.sysctls:
+            self.sysctl(name, value)
+        return outcome.status << 8, outcome.output.encode()
+
     def _set(self, name: str, value: str) -> None:
         for process in processes(self.run):
             ctl_call(self.run, process, "sysctl_set", (name, value))
@@ -127,9 +142,11 @@ class SkbusBackend(Base):  # type: ignore[misc]
 
     def bind(self, fd: int, addr: Address) -> None:
         self.client.call("bind", fd, _pack(addr))
+        self.bound[fd] = int(addr[2])
 
     def listen(self, fd: int, backlog: int) -> None:
         self.client.call("listen", fd, backlog)
+        self.listening.add(fd)
 
     def accept(self, fd: int) -> tuple[int, Address]:
         (new, addr), _ = self.client.call("accept4", fd, 0, -1)
@@ -167,6 +184,7 @@ class SkbusBackend(Base):  # type: ignore[misc]
         if not self.epolls.close(fd):
             self.epolls.forget(fd)
             self.fds.discard(fd)
+            self.listening.discard(fd)
             self.client.call("close", fd)
 
     def getsockopt(self, fd: int, level: int, name: int, size: int) -> bytes:

@@ -9,7 +9,6 @@ two inbound packets from the time that the first had in the script.
 
 import errno
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from time import monotonic
 from typing import Final
@@ -37,7 +36,7 @@ from skbus.packetdrill.script import (
     UdpPacket,
     Unsupported,
 )
-from skbus.packetdrill.shell import Outcome, run_command
+from skbus.packetdrill.shell import Outcome, nstat, proc_net_tcp, run_command
 from skbus.packetdrill.sockets import Sockets
 from skbus.packetdrill.symbols import SYMBOLS
 from skbus.packetdrill.wire import Seen
@@ -204,12 +203,11 @@ class Interpreter:
 
     def _command(self, command: Command, check: bool) -> None:
         backend = self.backend
-        counters = "".join(f"{k:<32} {v:<16} 0.0\n" for k, v in backend.counters().items())
         outcome = run_command(
             command.text,
             os.path.dirname(self.script.path),
-            counters,
-            {"/proc/net/tcp": _proc_net_tcp(backend.listeners()), "/proc/net/tcp6": ""},
+            nstat(backend.counters()),
+            {"/proc/net/tcp": proc_net_tcp(backend.listeners()), "/proc/net/tcp6": ""},
         )
         for name, value in outcome.sysctls:
             try:
@@ -446,11 +444,3 @@ def _when(event: Event) -> str:
         return "at any time "
     sign = "+" if event.time.kind is TimeKind.RELATIVE else ""
     return f"{sign + seconds(event.time.start):>12}"
-
-
-def _proc_net_tcp(ports: Sequence[int]) -> str:
-    """As much of /proc/net/tcp as scripts look at: listening ports."""
-    return "".join(
-        f"   {i}: 00000000:{port:04X} 00000000:0000 0A 00000000:00000000\n"
-        for i, port in enumerate(ports)
-    )

@@ -27,6 +27,16 @@ from skbus.rundir import RunDir
 _SO_LINGER: Final = 13
 
 
+def live_counters(run: RunDir) -> dict[str, int]:
+    """All SNMP counters of a running stack."""
+    total: dict[str, int] = {}
+    for process in processes(run):
+        for name, value in ctl_call(run, process, "counters").items():
+            if isinstance(value, int):
+                total[name] = total.get(name, 0) + value
+    return total
+
+
 class LivePending:
     """A system call in a thread of its own."""
 
@@ -71,6 +81,8 @@ class LiveBackend:
         self._injected = 0
         self._carried = 0
         self._fds: set[int] = set()
+        self._bound: dict[int, int] = {}
+        self._listening: set[int] = set()
         self._before: dict[str, Any] = {}
         self._helper: subprocess.Popen[bytes] | None = None
 
@@ -145,16 +157,10 @@ class LiveBackend:
             ctl_call(self.run, process, "sysctl_set", (name, value))
 
     def counters(self) -> dict[str, int]:
-        total: dict[str, int] = {}
-        for process in processes(self.run):
-            answer = ctl_call(self.run, process, "counters")
-            for name, value in answer.items():
-                if isinstance(value, int):
-                    total[name] = total.get(name, 0) + value
-        return total
+        return live_counters(self.run)
 
     def listeners(self) -> list[int]:
-        return []
+        return [self._bound.get(fd, 0) for fd in self._listening]
 
     def close(self) -> None:
         linger = b"\1\0\0\0\0\0\0\0"
@@ -198,9 +204,18 @@ class LiveBackend:
             self._fds.add(int(result))
         elif name == "accept4":
             self._fds.add(int(result[0]))
-        elif name == "close" and isinstance(args[0], int):
-            self._fds.discard(args[0])
+        elif isinstance(args[0], int):
+            self._note(name, args[0], args)
         pending.returned(Reply(0, result, payload))
+
+    def _note(self, name: str, fd: int, args: tuple[object, ...]) -> None:
+        if name == "close":
+            self._fds.discard(fd)
+            self._listening.discard(fd)
+        elif name == "listen":
+            self._listening.add(fd)
+        elif name == "bind" and isinstance(args[1], tuple):
+            self._bound[fd] = args[1][1]
 
     def _read(self) -> None:
         """The helper's records, until it ends."""

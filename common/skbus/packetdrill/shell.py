@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -41,6 +42,19 @@ class Outcome:
     """calls of ip, tc, ethtool: program and arguments"""
     written: dict[str, str] = field(default_factory=dict)
     """files in /proc (other than /proc/sys) and /sys that were written"""
+
+
+def nstat(counters: Mapping[str, int]) -> str:
+    """What nstat prints."""
+    return "".join(f"{name:<32} {value:<16} 0.0\n" for name, value in counters.items())
+
+
+def proc_net_tcp(ports: Sequence[int]) -> str:
+    """As much of /proc/net/tcp as scripts look at: listening ports."""
+    return "".join(
+        f"   {i}: 00000000:{port:04X} 00000000:0000 0A 00000000:00000000\n"
+        for i, port in enumerate(ports)
+    )
 
 
 def run_command(
