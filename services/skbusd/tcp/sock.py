@@ -290,6 +290,9 @@ class TcpSock:
     rate_app_limited: bool = False
     pacing_rate: int = 0
 
+    ecn_flags: int = 0
+    """TCP_ECN_OK 1, QUEUE_CWR 2, DEMAND_CWR 4, SEEN 8 (RFC 3168)"""
+
     # ---- receiving
     rcv_nxt: int = 0
     rcv_wup: int = 0
@@ -374,6 +377,7 @@ class TcpRequestSock:
         "acked",
         "daddr",
         "dport",
+        "ecn_ok",
         "key",
         "last_oow_ack_time",
         "listener",
@@ -420,6 +424,7 @@ class TcpRequestSock:
         self.tstamp_ok = False
         self.sack_ok = False
         self.wscale_ok = False
+        self.ecn_ok = False
         self.ts_recent = 0
         self.ts_off = 0
         self.tos = 0

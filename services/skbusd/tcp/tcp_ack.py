@@ -14,6 +14,7 @@ from skbusd.tcp.const import (
     FLAG_DATA,
     FLAG_DATA_ACKED,
     FLAG_DSACKING_ACK,
+    FLAG_ECE,
     FLAG_FORWARD_PROGRESS,
     FLAG_NO_CHALLENGE_ACK,
     FLAG_NOT_DUP,
@@ -43,6 +44,7 @@ from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import RateSample
+from skbusd.tcp.tcp_ecn import tcp_ecn_rcv_ecn_echo
 from skbusd.tcp.tcp_fastretrans import (
     REXMIT_NEW,
     REXMIT_NONE,
@@ -451,6 +453,8 @@ def tcp_ack(
     if ahead:
         flag |= FLAG_SND_UNA_ADVANCED
         tp.icsk_retransmits = 0
+    if tcp_ecn_rcv_ecn_echo(tp, hdr_flags):
+        flag |= FLAG_ECE
     prior_fack = tp.highest_sack if tp.sacked_out else prior_una
     rs = RateSample()
     rs.prior_in_flight = prior_packets - tp.sacked_out - tp.lost_out + tp.retrans_out

@@ -36,6 +36,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import tcp_set_state
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import OfoSkb, TcpSock
+from skbusd.tcp.tcp_ecn import tcp_ecn_accept_cwr, tcp_ecn_check_ce
 from skbusd.tcp.tcp_output import tcp_send_ack, tcp_send_delayed_ack
 from skbusd.tcp.tcp_timewait import tcp_time_wait
 from skbusd.tcp.tcp_window import (
@@ -114,6 +115,8 @@ def tcp_event_data_recv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh:
     tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(tp, skb, length, psh)
     tcp_rcv_rtt_measure(net, tp)
+    if tp.ecn_flags and tcp_ecn_check_ce(tp, skb):
+        tcp_enter_quickack_mode(tp, 2)
     now = net.now
     if not tp.ack_ato:
         _incr_quickack(tp, TCP_MAX_QUICKACKS)
@@ -317,6 +320,7 @@ def tcp_data_queue(
         net.trace("tcp_data_queue", skb, sk=tp.sk, seq=seq, rcv_nxt=tp.rcv_nxt)
     rcv_nxt = tp.rcv_nxt
     fin = flags & FIN
+    tcp_ecn_accept_cwr(tp, flags, True)
     if seq != rcv_nxt:
         if ((rcv_nxt - end_seq) & MASK) < HALF:
             net.mib["TcpExtDelayedACKLost"] += 1
@@ -385,6 +389,8 @@ def tcp_data_queue_ofo(
 ) -> None:
     """Out of order: keep it, without what is there already, until the hole is filled."""
     mib = net.mib
+    if tp.ecn_flags and tcp_ecn_check_ce(tp, skb):
+        tcp_enter_quickack_mode(tp, 2)
     tp.pred_flags = False
     tp.ack_pending |= ICSK_ACK_SCHED
     tp.rcv_ooopack += max(skb.gso_segs, 1)

@@ -37,6 +37,7 @@ from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_current_ssthresh, tcp_set_ca_state
+from skbusd.tcp.tcp_ecn import tcp_ecn_queue_cwr, tcp_ecn_withdraw_cwr
 from skbusd.tcp.tcp_recovery import (
     tcp_mark_skb_lost,
     tcp_newreno_mark_lost,
@@ -113,6 +114,7 @@ def tcp_init_cwnd_reduction(net: TcpNet, tp: TcpSock) -> None:
     tp.prr_delivered = 0
     tp.prr_out = 0
     tp.snd_ssthresh = net.cong[tp.ca_name].ssthresh(net, tp)
+    tcp_ecn_queue_cwr(tp)
 
 
 def tcp_cwnd_reduction(tp: TcpSock, newly_acked_sacked: int, newly_lost: int, flag: int) -> None:
@@ -210,6 +212,7 @@ def tcp_enter_loss(net: TcpNet, tp: TcpSock) -> None:
     tcp_set_ca_state(net, tp, TCP_CA_LOSS)
     tp.high_seq = tp.snd_nxt
     tp.tlp_high_seq = 0
+    tcp_ecn_queue_cwr(tp)
     tp.frto = int(
         net.sysctl["net.ipv4.tcp_frto"] != 0 and (new_recovery or tp.icsk_retransmits > 0)
     )
@@ -247,6 +250,7 @@ def tcp_undo_cwnd_reduction(net: TcpNet, tp: TcpSock, unmark_loss: bool) -> None
         tp.snd_cwnd = net.cong[tp.ca_name].undo_cwnd(net, tp)
         if tp.prior_ssthresh > tp.snd_ssthresh:
             tp.snd_ssthresh = tp.prior_ssthresh
+            tcp_ecn_withdraw_cwr(tp)
     tp.snd_cwnd_stamp = net.now
     tp.undo_marker = 0
     tp.rack_advanced = True

@@ -16,6 +16,7 @@ from skbus.headers.tcp import (
 from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, Frag, frags_slice
 from skbusd.tcp.const import (
     ACK,
+    ECE,
     ICSK_TIME_RETRANS,
     IPPROTO_TCP,
     MASK,
@@ -29,6 +30,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock, TcpTimewaitSock
+from skbusd.tcp.tcp_ecn import tcp_ecn_send_syn, tcp_ecn_send_synack
 from skbusd.tcp.tcp_fastopen import tcp_fastopen_cookie_check
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
@@ -121,6 +123,7 @@ def tcp_connect(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     seg = TcpSeg(seq, tp.write_seq, SYN, ())
     seg.pcount = 1
     tp.retrans_stamp = net.now // 1000
+    tcp_ecn_send_syn(net, tp, seg)
     frags, size = tcp_syn_data(net, tp) if tp.fastopen_req is not None else ((), 0)
     tcp_transmit_syn(net, tp, seg, frags, size)
     tp.rtx_queue.append(seg)
@@ -218,7 +221,9 @@ def tcp_send_synack(net: TcpNet, tp: TcpSock) -> None:
     if not tp.rtx_queue or not tp.rtx_queue[0].flags & SYN:
         return
     seg = tp.rtx_queue[0]
-    seg.flags |= ACK
+    if not seg.flags & ACK:
+        seg.flags |= ACK
+        tcp_ecn_send_synack(tp, seg)
     tcp_transmit_syn(net, tp, seg)
 
 
@@ -243,7 +248,7 @@ def tcp_make_synack(
         req.dport,
         req.snt_isn,
         req.rcv_nxt,
-        SYN | ACK,
+        SYN | ACK | ECE if req.ecn_ok else SYN | ACK,
         min(req.rcv_wnd, 65535),
         build_options(opt),
     )

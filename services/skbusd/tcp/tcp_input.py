@@ -16,6 +16,7 @@ from skbus.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
     ACK,
+    ECE,
     FIN,
     FLAG_DATA,
     FLAG_NO_CHALLENGE_ACK,
@@ -84,6 +85,7 @@ from skbusd.tcp.tcp_data import (
     tcp_send_dupack,
     tcp_sndbuf_expand,
 )
+from skbusd.tcp.tcp_ecn import tcp_ecn_rcv_syn, tcp_ecn_rcv_synack
 from skbusd.tcp.tcp_fastopen import (
     TFO_DATA_NOT_ACKED,
     TFO_SYN_RETRANSMITTED,
@@ -446,6 +448,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
     tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = (th.seq + 1) & MASK
     tp.snd_wnd = tp.max_window = th.window
     tp.snd_wl1 = th.seq
+    tcp_ecn_rcv_syn(tp, flags)
     tcp_sync_mss(net, tp, tp.pmtu)
     tcp_initialize_rcv_mss(tp)
     tcp_send_synack(net, tp)
@@ -455,6 +458,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
 
 def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: TcpOptions) -> None:
     """Our SYN is acknowledged: the connection is established (`tcp_finish_connect`)."""
+    tcp_ecn_rcv_synack(tp, th.flags)
     tp.snd_wl1 = th.seq
     _syn_options(net, tp, opt)
     tcp_ack(
@@ -569,7 +573,7 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
         end_seq,
         th.ack_seq,
         th.window,
-        0,
+        flags & ECE,
         opt.sacks,
         FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT | FLAG_NO_CHALLENGE_ACK,
         skb.gso_segs or 1,

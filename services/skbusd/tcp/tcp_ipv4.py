@@ -59,6 +59,7 @@ from skbusd.tcp.syncookies import (
     cookie_timestamp_decode,
     cookie_v4_check,
 )
+from skbusd.tcp.tcp_ecn import tcp_ecn_create_request
 from skbusd.tcp.tcp_fastopen_child import tcp_fastopen_create_child, tcp_try_fastopen
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_queue_header
 from skbusd.tcp.tcp_input import tcp_rcv_established, tcp_rcv_state_process
@@ -310,6 +311,7 @@ def _conn_request(
         return "NOMEM"
     req = _openreq(net, listener, cb, th, opt, key)
     if want_cookie:
+        req.ecn_ok = False  # a SYN cookie has no room for it
         if not req.tstamp_ok:
             req.wscale_ok = req.sack_ok = False
         req.snt_isn = cookie_init_sequence(net, key, th.seq, req.mss)
@@ -356,6 +358,7 @@ def _openreq(
         req.wscale_ok = True
         req.snd_wscale = opt.wscale
     req.ts_off = net.secure_tcp_ts_off(req.saddr, req.daddr)
+    tcp_ecn_create_request(net, req, th.flags, cb.tos)
     return req
 
 

@@ -247,6 +247,7 @@ def tcp_create_openreq_child(
     tp.tstamp_ok = req.tstamp_ok
     tp.sack_ok = req.sack_ok
     tp.tsoffset = req.ts_off
+    tp.ecn_flags = int(req.ecn_ok)  # TCP_ECN_OK
     tp.tcp_header_len = 20
     tp.mss_clamp = req.mss
     tp.advmss = max(min(req.mtu - 40, 65495), net.sysctl["net.ipv4.min_adv_mss"])

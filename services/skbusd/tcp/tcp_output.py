@@ -13,10 +13,18 @@ from typing import Final
 
 from skbus.net import MSEC
 from skbus.pool import StalePlaceError
-from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, SKB_GSO_TCPV4, Frag, frags_slice
+from skbus.skbuff import (
+    CHECKSUM_PARTIAL,
+    ETH_P_IP,
+    SKB_GSO_TCP_ECN,
+    SKB_GSO_TCPV4,
+    Frag,
+    frags_slice,
+)
 from skbusd.tcp.const import (
     ACK,
     CA_EVENT_TX_START,
+    CWR,
     FIN,
     HALF,
     ICSK_ACK_SCHED,
@@ -46,6 +54,7 @@ from skbusd.tcp.inet_connection_sock import (
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_cwnd_restart
+from skbusd.tcp.tcp_ecn import tcp_ecn_send
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
     tcp_current_mss,
@@ -80,6 +89,9 @@ def tcp_transmit_skb(
     """
     window = tcp_select_window(net, tp)
     urg_ptr = 0
+    cb = tp.xmit_cb
+    if tp.ecn_flags:
+        flags, cb = tcp_ecn_send(tp, seq, dlen, flags)
     if dlen > mss > 0:
         flags |= PSH  # so that the receiver's GRO does not wait for more
     if tp.urg_mode:
@@ -123,13 +135,13 @@ def tcp_transmit_skb(
     skb.csum_offset = 16
     skb.mark = tp.mark
     skb.priority = tp.priority
-    skb.cb = tp.xmit_cb
+    skb.cb = cb
     segs = 1
     if dlen > mss > 0:
         segs = -(-dlen // mss)
         skb.gso_size = mss
         skb.gso_segs = segs
-        skb.gso_type = SKB_GSO_TCPV4
+        skb.gso_type = SKB_GSO_TCPV4 | SKB_GSO_TCP_ECN if flags & CWR else SKB_GSO_TCPV4
     # tcp_event_ack_sent: every segment carries the ACK
     if tp.ack_quick and tp.ack_pending & ICSK_ACK_SCHED:
         tp.ack_quick -= 1

@@ -27,6 +27,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_ecn import tcp_ecn_clear_syn
 from skbusd.tcp.tcp_handshake import tcp_transmit_syn
 from skbusd.tcp.tcp_output import (
     tcp_event_new_data_sent,
@@ -146,6 +147,7 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
     net.mib["TcpRetransSegs"] += pcount
     if seg.flags & SYN:
         net.mib["TcpExtTCPSynRetrans"] += 1
+        tcp_ecn_clear_syn(net, seg)
         tcp_transmit_syn(net, tp, seg)
     else:
         # Everything of a batch has one time, but RACK must know what went before what.

@@ -345,6 +345,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         rwnd_limited += now - tp.chrono_start
     listening = tp.state == c.TCP_LISTEN
     options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2 | tp.syn_data_acked << 5
+    options |= (tp.ecn_flags & 1) << 3 | (tp.ecn_flags & 8) << 1  # TCPI_OPT_ECN, _ECN_SEEN
     rate = 0
     if tp.rate_interval_us:
         rate = tp.rate_delivered * tp.mss_cache * 1_000_000 // tp.rate_interval_us
