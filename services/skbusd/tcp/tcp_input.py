@@ -69,9 +69,7 @@ from skbusd.tcp.tcp_ack import (
     tcp_store_ts_recent,
 )
 from skbusd.tcp.tcp_cong import (
-    tcp_current_ssthresh,
     tcp_init_congestion_control,
-    tcp_set_ca_state,
 )
 from skbusd.tcp.tcp_data import (
     __tcp_ack_snd_check,
@@ -86,14 +84,10 @@ from skbusd.tcp.tcp_data import (
     tcp_sndbuf_expand,
 )
 from skbusd.tcp.tcp_ecn import tcp_ecn_rcv_syn, tcp_ecn_rcv_synack
-from skbusd.tcp.tcp_fastopen import (
-    TFO_DATA_NOT_ACKED,
-    TFO_SYN_RETRANSMITTED,
-    reqsk_fastopen_remove,
-)
+from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove
+from skbusd.tcp.tcp_fastopen_synack import tcp_rcv_fastopen_synack
 from skbusd.tcp.tcp_fastretrans import tcp_try_undo_recovery
 from skbusd.tcp.tcp_handshake import tcp_send_synack
-from skbusd.tcp.tcp_metrics import tcp_fastopen_cache_set
 from skbusd.tcp.tcp_minisocks import (
     REQ_CHILD,
     REQ_FASTOPEN_RST,
@@ -106,8 +100,7 @@ from skbusd.tcp.tcp_output import (
     tcp_send_ack,
     tcp_send_fin,
 )
-from skbusd.tcp.tcp_recovery import TCP_TIMEOUT_MIN_US, tcp_mark_skb_lost
-from skbusd.tcp.tcp_retransmit import tcp_xmit_retransmit_queue
+from skbusd.tcp.tcp_recovery import TCP_TIMEOUT_MIN_US
 from skbusd.tcp.tcp_timewait import tcp_time_wait
 from skbusd.tcp.tcp_window import tcp_receive_window, tcp_sync_mss
 
@@ -498,48 +491,6 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
         tcp_push_pending_frames(net, tp)
     else:
         tcp_send_ack(net, tp)
-
-
-def tcp_rcv_fastopen_synack(net: TcpNet, tp: TcpSock, opt: TcpOptions) -> bool:
-    """A SYN-ACK after a SYN with Fast Open: remember its cookie (RFC 7413 4.2.1). True: it did
-    not acknowledge the data, which goes once more, and carries the ACK."""
-    data = tp.rtx_queue[0] if tp.syn_data and tp.rtx_queue else None
-    cookie = opt.fastopen
-    try_exp = 0
-    syn_drop = False
-    if not tp.syn_fastopen:
-        cookie = None  # we had not asked
-    elif tp.total_retrans:
-        syn_drop = cookie is None and data is not None
-    elif cookie is None and not tp.syn_data:
-        # The server does not know the option: perhaps the other one, next time.
-        try_exp = 2 if tp.syn_fastopen_exp else 1
-    mss = opt.mss or 536
-    exp = opt.fastopen_exp
-    tcp_fastopen_cache_set(net, tp.saddr, tp.daddr, mss, cookie, exp, syn_drop, try_exp)
-    if data is not None:
-        tp.fastopen_client_fail = TFO_SYN_RETRANSMITTED if tp.total_retrans else TFO_DATA_NOT_ACKED
-        for seg in tp.rtx_queue:
-            tcp_mark_skb_lost(net, tp, seg)
-        tcp_non_congestion_loss_retransmit(net, tp)
-        net.mib["TcpExtTCPFastOpenActiveFail"] += 1
-        return True
-    tp.syn_data_acked = tp.syn_data
-    if tp.syn_data_acked:
-        net.mib["TcpExtTCPFastOpenActive"] += 1
-        tp.delivered -= tp.delivered > 1  # SYN and data were one packet
-    return False
-
-
-def tcp_non_congestion_loss_retransmit(net: TcpNet, tp: TcpSock) -> None:
-    """Send again what was lost for another reason than congestion: cwnd stays what it is."""
-    if tp.ca_state != TCP_CA_LOSS:
-        tp.high_seq = tp.snd_nxt
-        tp.snd_ssthresh = tcp_current_ssthresh(tp)
-        tp.prior_ssthresh = 0
-        tp.undo_marker = 0
-        tcp_set_ca_state(net, tp, TCP_CA_LOSS)
-    tcp_xmit_retransmit_queue(net, tp)
 
 
 # ---- the other states ------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_cong import tcp_current_ssthresh, tcp_set_ca_state
 from skbusd.tcp.tcp_ecn import tcp_ecn_clear_syn
 from skbusd.tcp.tcp_handshake import tcp_transmit_syn
 from skbusd.tcp.tcp_output import (
@@ -234,6 +235,17 @@ def tcp_send_loss_probe(net: TcpNet, tp: TcpSock) -> None:
         net.mib["TcpExtTCPLossProbes"] += 1
         tp.icsk_pending = 0
     tcp_rearm_rto(net, tp)
+
+
+def tcp_non_congestion_loss_retransmit(net: TcpNet, tp: TcpSock) -> None:
+    """Send again what was lost for another reason than congestion: cwnd stays what it is."""
+    if tp.ca_state != TCP_CA_LOSS:
+        tp.high_seq = tp.snd_nxt
+        tp.snd_ssthresh = tcp_current_ssthresh(tp)
+        tp.prior_ssthresh = 0
+        tp.undo_marker = 0
+        tcp_set_ca_state(net, tp, TCP_CA_LOSS)
+    tcp_xmit_retransmit_queue(net, tp)
 
 
 # ---- window probes and keepalives ------------------------------------------------------------

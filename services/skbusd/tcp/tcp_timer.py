@@ -48,12 +48,12 @@ from skbusd.tcp.tcp_handshake import tcp_send_active_reset
 from skbusd.tcp.tcp_input import (
     keepalive_time_when,
     tcp_fin_time,
-    tcp_non_congestion_loss_retransmit,
 )
 from skbusd.tcp.tcp_minisocks import rtx_syn_ack
 from skbusd.tcp.tcp_output import tcp_probe0_base, tcp_rearm_rto, tcp_send_ack
 from skbusd.tcp.tcp_recovery import tcp_mark_skb_lost, tcp_rack_detect_loss
 from skbusd.tcp.tcp_retransmit import (
+    tcp_non_congestion_loss_retransmit,
     tcp_retransmit_skb,
     tcp_send_loss_probe,
     tcp_send_probe0,
