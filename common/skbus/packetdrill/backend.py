@@ -86,6 +86,10 @@ class Backend(Protocol):
         """Set a sysctl. ValueError where there is none of that name, or the value is wrong."""
         ...
 
+    def tcp_metrics_flush(self) -> None:
+        """`ip tcp_metrics flush`: forget what is known of hosts (Fast Open's cookies)."""
+        ...
+
     def counters(self) -> dict[str, int]:
         """All SNMP counters by their nstat names."""
         ...

@@ -227,7 +227,8 @@ class Interpreter:
             if program == "tc" and args[-2:] == ["limit", "0"]:
                 raise Unsupported(f"a queueing discipline that drops all: {line}")
             if program == "ip" and "tcp_metrics" in args:
-                continue  # there are none yet
+                self.backend.tcp_metrics_flush()
+                continue
             self.warnings.append(f"has no meaning here: {line}")
         for path, value in outcome.written.items():
             self.warnings.append(f"has no meaning here: {path} = {value}")
@@ -366,7 +367,7 @@ class Interpreter:
                 seen = wire.parse(sent[1])
                 if seen is None:
                     continue
-                if flow.owns(seen, icmp):
+                if not self.sockets.of_another(flow, seen) and flow.owns(seen, icmp):
                     return sent[0], seen
                 self._note(0, f"{wire.show_seen(seen)} (of another socket)", sent[0])
             if backend.now() >= patience:

@@ -156,6 +156,9 @@ class LiveBackend:
         for process in everyone:
             ctl_call(self.run, process, "sysctl_set", (name, value))
 
+    def tcp_metrics_flush(self) -> None:
+        """Not to be had from a running stack: each script has another remote host instead."""
+
     def counters(self) -> dict[str, int]:
         return live_counters(self.run)
 

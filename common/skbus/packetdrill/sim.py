@@ -143,6 +143,9 @@ class SimBackend:
     def sysctl(self, name: str, value: str) -> None:
         self.host.sysctl.set(name, value)
 
+    def tcp_metrics_flush(self) -> None:
+        self.host.net("tcp").tcp_metrics.clear()
+
     def counters(self) -> dict[str, int]:
         return {
             name: value

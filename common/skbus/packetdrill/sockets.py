@@ -59,6 +59,14 @@ class Sockets:
 
     # ---- packets -----------------------------------------------------------------------
 
+    def of_another(self, flow: Flow, seen: Seen) -> bool:
+        """Has a socket that is not under test any more sent that packet?"""
+        return any(
+            other is not flow and other.local == seen.source and other.remote == seen.dest
+            for other in self.flows
+            if other.local != flow.local or other.remote != flow.remote
+        )
+
     def for_script(self, packet: Packet) -> Flow:
         """The socket that a packet of the script belongs to; it goes on to its next state.
         FlowError where there is none."""

@@ -127,6 +127,9 @@ class Toy:
             reply = Reply(0, bytes(range(104)) if args[2] == 11 else b"\x05\0\0\0")
         return Done(self, reply, due)
 
+    def tcp_metrics_flush(self) -> None:
+        """There are none."""
+
     def sysctl(self, name: str, value: str) -> None:
         if name == "net.ipv4.unknown":
             raise ValueError("no such sysctl: net.ipv4.unknown")
