@@ -133,7 +133,8 @@ def retransmits_timed_out(net: TcpNet, tp: TcpSock, boundary: int, timeout: int)
     if not tp.icsk_retransmits:
         return False
     if not timeout:
-        timeout = tcp_model_timeout(net, boundary, 200_000)
+        syn = tp.state in (TCP_SYN_SENT, TCP_SYN_RECV)
+        timeout = tcp_model_timeout(net, boundary, 1_000_000 if syn else 200_000)
     return net.now // 1000 - tp.retrans_stamp >= timeout
 
 
@@ -141,12 +142,13 @@ def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
     """R2 of RFC 1122 4.2.3.5; True: the connection is over."""
     sysctl = net.sysctl
     if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
-        limit = tp.icsk_syn_retries or sysctl["net.ipv4.tcp_syn_retries"]
+        retry_until = limit = tp.icsk_syn_retries or sysctl["net.ipv4.tcp_syn_retries"]
         if tp.state == TCP_SYN_SENT:
             limit += sysctl["net.ipv4.tcp_syn_linear_timeouts"]
-        expired = tp.icsk_retransmits >= limit
-        if not expired and tp.icsk_user_timeout:
-            expired = retransmits_timed_out(net, tp, limit, tp.icsk_user_timeout * 1000)
+        # With linear timeouts it may be sent more often, but not for a longer time.
+        expired = tp.icsk_retransmits >= limit or retransmits_timed_out(
+            net, tp, retry_until, tp.icsk_user_timeout * 1000
+        )
     else:
         retry_until = sysctl["net.ipv4.tcp_retries2"]
         if tp.dead:
