@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 import os
 import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # The same examples in every run, and no deadlines: a test is no judge of the machine's speed.
@@ -18,3 +22,11 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short path: run directories lie in it, and the path of a Unix socket has
+    107 bytes at most, which pytest's own directories leave too little of."""
+    with tempfile.TemporaryDirectory(prefix="skbus-", dir="/tmp") as path:
+        yield Path(path)
