@@ -143,7 +143,7 @@ class Service:
         """Wait for a source or the deadline: first without trio, for a few milliseconds.
 
         Under load the next packet comes within that time, and a crossing then costs half of
-        what it costs through trio's scheduler (docs/performance.md). Tasks beside this one, and
+        what it costs through trio's scheduler (docs/architecture.md). Tasks beside this one, and
         cancellation, get their turn when nothing came, and after every 32 passes.
         """
         deadline = self.net.timers.next_expiry()
