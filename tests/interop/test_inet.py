@@ -262,6 +262,9 @@ def test_igmpv3_reports_what_changes(cable: Cable) -> None:
         time.sleep(2.2)  # each is reported twice within 1 s
     host_end.go_on()
     told = router.result(30)
+    for report in told:  # the groups of earlier tests may still be on their way out
+        report["says"] = [record for record in report["says"] if record[1] == group]
+    told = [report for report in told if report["says"]]
     says = [report["says"] for report in told]
     assert says == [
         [[4, group, []]], [[4, group, []]],  # CHANGE_TO_EXCLUDE
