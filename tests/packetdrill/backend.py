@@ -10,9 +10,9 @@ SKBUS_DIR names the stack's run directory. The stack is one of its own for each 
 
     skbus up --dev tun0 --addr 192.168.0.1/16 --gw 192.168.0.2 --mtu 1500
 
-and is ready when `skbus barrier` returns (`live.sh` does that). The MTU is to be 1500, whatever the cable allows. With
-20 ms of tolerance and a calm machine the results are those of the simulation; `--time-scale 10`
-and a harness that is as much slower do without tolerance.
+and is ready when `skbus barrier` returns (`live.sh` does that). The MTU is to be 1500, whatever the
+cable allows. Timing is the machine's: use 20 ms of tolerance and a calm machine, or `--time-scale`
+and a harness that is as much slower.
 
 `settle` is the barrier of DESIGN section 8: a packet that was put on the wire before a call has
 been dealt with when the call is made.
