@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import zmq
 
-from skbus.frames import recv_frames, send1, send2
+from skbus.frames import readable, recv_frames, send1, send2
 from skbus.pool import Allocator, Pool, PoolDir, PoolError
 from skbus.rundir import RunDir, RunDirError
 from skbus.skbuff import Place
@@ -43,8 +43,6 @@ from skbus.syscall import (
 _real_socket: Final = socket.socket
 """Kept, because `skbus.socket.install` replaces the name."""
 
-_EVENTS: Final = int(zmq.EVENTS)
-_POLLIN: Final = int(zmq.POLLIN)
 _WELCOME: Final = struct.Struct("=II")
 _POLL_OPEN: Final = struct.Struct("=iI")
 
@@ -422,7 +420,7 @@ class Mux:
         try:
             while True:
                 # An exception for EAGAIN costs as much as three looks at the events.
-                if n < 3 and not int(sock.get(_EVENTS)) & _POLLIN:
+                if n < 3 and not readable(sock):
                     return n
                 try:
                     frames = recv_frames(sock)

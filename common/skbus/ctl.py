@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 import zmq
 
+from skbus.frames import readable
 from skbus.rundir import RunDir
 from skbus.sysctl import SysctlError
 
@@ -67,7 +68,7 @@ class ControlSource:
         pass
 
     def pending(self) -> bool:
-        return self._answered and bool(int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN)
+        return self._answered and readable(self._socket)
 
     def close(self) -> None:
         self._socket.close()

@@ -25,7 +25,7 @@ from typing import Final
 
 import zmq
 
-from skbus.frames import recv_routed, send2, send3
+from skbus.frames import readable, recv_routed, send2, send3
 from skbus.pool import PoolDir
 from skbus.rundir import RunDir
 from skbus.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, SYS_ABI, SysCallError
@@ -45,8 +45,6 @@ _CAP_NET_RAW: Final = 13
 _REPLY_HWM: Final = 100_000
 """Replies that an application may leave unread before it is taken for broken."""
 _FILL: Final = bytes(4096)
-_EVENTS: Final = int(zmq.EVENTS)
-_POLLIN: Final = int(zmq.POLLIN)
 
 
 class PollDescriptor:
@@ -162,10 +160,9 @@ class SyscallSource:
                 self._life_readable(fd)
         router = self._router
         request = self.core.request
-        get = router.get
         for i in range(budget):
             # An exception for EAGAIN costs as much as three looks at the events.
-            if i < 3 and not int(get(_EVENTS)) & _POLLIN:
+            if i < 3 and not readable(router):
                 break
             try:
                 identity, frames = recv_routed(router)
@@ -204,7 +201,7 @@ class SyscallSource:
                 remove_region(self._pool_dir, self.net, number)
 
     def pending(self) -> bool:
-        return self._sent and bool(int(self._router.get(_EVENTS)) & _POLLIN)
+        return self._sent and readable(self._router)
 
     def close(self) -> None:
         for life in self._lives.values():
