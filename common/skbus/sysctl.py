@@ -49,6 +49,11 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.min_adv_mss": _spec(256, 0, 65535),
     "net.ipv4.route.min_pmtu": _spec(552, 68, 65535, "smallest path MTU that is believed"),
     "net.ipv4.route.mtu_expires": _spec(600, 1, doc="seconds that a path MTU is believed"),
+    "net.ipv4.route.redirect_load": _spec(20, 0, doc="ms between two redirects, doubled each time"),
+    "net.ipv4.route.redirect_number": _spec(
+        9, 0, doc="redirects to a host that does not heed them"
+    ),
+    "net.ipv4.route.redirect_silence": _spec(20480, 0, doc="ms until it is told again"),
     "net.ipv4.ipfrag_high_thresh": _spec(4194304, 0, doc="memory for reassembly, bytes"),
     "net.ipv4.ipfrag_low_thresh": _spec(3145728, 0),
     "net.ipv4.ipfrag_time": _spec(30, 1, 255, "seconds that fragments wait for the rest"),
@@ -87,7 +92,7 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.conf.all.arp_accept": _spec(0, 0, 2),
     "net.ipv4.conf.all.rp_filter": _spec(0, 0, 2),
     "net.ipv4.conf.all.accept_redirects": _spec(0, 0, 1),
-    "net.ipv4.conf.all.send_redirects": _spec(0, 0, 1),
+    "net.ipv4.conf.all.send_redirects": _spec(1, 0, 1, "a router tells of better gateways"),
     "net.ipv4.conf.all.accept_source_route": _spec(0, 0, 1),
     "net.ipv4.conf.all.log_martians": _spec(0, 0, 1),
     "net.ipv4.conf.all.mc_forwarding": _spec(0, 0, 1),

@@ -66,6 +66,7 @@ _PLATEAU: Final = (32000, 17914, 8166, 4352, 2002, 1492, 576, 296, 216, 128, 68)
 _OUT_COUNTERS: Final = {
     ICMP_ECHOREPLY: "IcmpOutEchoReps",
     ICMP_DEST_UNREACH: "IcmpOutDestUnreachs",
+    ICMP_REDIRECT: "IcmpOutRedirects",
     ICMP_ECHO: "IcmpOutEchos",
     ICMP_TIME_EXCEEDED: "IcmpOutTimeExcds",
     ICMP_PARAMETERPROB: "IcmpOutParmProbs",

@@ -2,9 +2,7 @@
 """Forwarding (`net/ipv4/ip_forward.c`, and `ip_error` of `route.c`).
 
 `ip_route_input` chose it for packets that are not ours, where `net.ipv4.ip_forward` is set.
-RFC 1812 5.3; RFC 1624 for the checksum; RFC 1191 4.
-
-Differs from Linux: no redirects are sent.
+RFC 1812 5.2.7.2 and 5.3; RFC 1624 for the checksum; RFC 1191 4.
 """
 
 from errno import EACCES, EHOSTUNREACH, ENETUNREACH
@@ -23,7 +21,7 @@ from skbus.headers.icmp import (
 )
 from skbus.headers.ipv4 import IP_DF, IpHdr, build, parse, parse_options
 from skbus.skbuff import PACKET_HOST, SkBuff
-from skbusd.ip import icmp, ip_options, ip_output
+from skbusd.ip import icmp, ip_options, ip_output, route
 from skbusd.ip.netns import IpNet, Rtable
 
 _CODES: Final = {
@@ -105,6 +103,8 @@ def ip_forward(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
         net.kfree_skb(skb, "PKT_TOO_BIG")
         return
     ip_decrease_ttl(skb, iph)
+    if rt.rt_flags:
+        route.ip_rt_send_redirect(net, skb, rt)
     if iph.options:
         ip_forward_options(net, skb, rt)
     ip_forward_finish(net, skb, rt)

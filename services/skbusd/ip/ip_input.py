@@ -101,6 +101,8 @@ def ip_rcv_finish(net: IpNet, skb: SkBuff, iph: IpHdr) -> None:
                 net.kfree_skb(skb, found)
                 return
             rt = found
+    elif net.tracing:
+        net.trace("ip_route_input", skb, saddr=iph.saddr, daddr=iph.daddr, type=rt.rt_type)
     if iph.options and not ip_rcv_options(net, skb, iph):
         return
     kind = rt.rt_type

@@ -72,6 +72,8 @@ def ip_queue_xmit(net: IpNet, skb: SkBuff) -> None:
         if found is None:
             return
         rt = found
+    elif net.tracing:
+        net.trace("ip_route_output_key", skb, daddr=cb.daddr, saddr=rt.rt_saddr, err=0)
     ip_queue_xmit2(net, skb, rt, cb)
 
 

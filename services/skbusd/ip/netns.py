@@ -38,6 +38,9 @@ RTN_NAMES: Final = {
     RTN_PROHIBIT: "prohibit",
 }
 
+RTCF_DOREDIRECT: Final = 0x01000000
+"""include/uapi/linux/in_route.h: who sent this had better ask the next hop itself."""
+
 LOOPBACK_MTU: Final = 65536
 INADDR_ANY: Final = b"\0\0\0\0"
 INADDR_BROADCAST: Final = b"\xff\xff\xff\xff"
@@ -331,6 +334,7 @@ class Rtable:
         "peer_mtu",
         "rt_daddr",
         "rt_expires",
+        "rt_flags",
         "rt_gateway",
         "rt_id",
         "rt_iif",
@@ -353,6 +357,8 @@ class Rtable:
         """Input: MTU of the route back."""
         self.rt_expires = 0
         """When a learned path MTU must be forgotten, ns; 0 for never."""
+        self.rt_flags = 0
+        """RTCF_DOREDIRECT, or nothing."""
         self.rt_id = 0
         """The next IP identification for datagrams that must not be fragmented."""
         self.rt_neigh: Neighbour | None = None
@@ -511,6 +517,8 @@ class IpNet(Net):
         self.icmp_global_stamp = -1
         self.inet_peers: dict[bytes, tuple[int, int]] = {}
         """Host -> (tokens, time), both ns, of the rate limit."""
+        self.redirect_peers: dict[bytes, tuple[int, int]] = {}
+        """Host -> (redirects that it has not heeded, when the last was sent)."""
 
     def device(self, skb: SkBuff) -> NetDevice | None:
         """The device that the skb came from."""

@@ -14,14 +14,16 @@ from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 from typing import Final
 
 from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush
+from skbus.headers.icmp import ICMP_REDIR_HOST, ICMP_REDIRECT
 from skbus.headers.ipv4 import IpHdr
-from skbus.net import SEC
+from skbus.net import MSEC, SEC
 from skbus.skbuff import SkBuff
-from skbusd.ip import fib, igmp, ip_forward, ip_input, ip_output
+from skbusd.ip import fib, icmp, igmp, ip_forward, ip_input, ip_output
 from skbusd.ip.netns import (
     INADDR_ANY,
     INADDR_BROADCAST,
     IPPROTO_IGMP,
+    RTCF_DOREDIRECT,
     RTN_BLACKHOLE,
     RTN_BROADCAST,
     RTN_LOCAL,
@@ -39,6 +41,8 @@ RT_CACHE_SIZE: Final = 8192
 """Entries of each of the two caches."""
 FNHE_SIZE: Final = 2048
 """Most destinations whose path MTU is remembered."""
+REDIRECT_PEERS: Final = 4096
+"""Most hosts of which is remembered how often they were redirected."""
 
 _FIB_ERRORS: Final = {
     RTN_BLACKHOLE: EINVAL,
@@ -123,6 +127,8 @@ def ip_route_output(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> Rtable 
     key = (daddr, saddr, oif)
     rt = net.rt_out.get(key)
     if rt is not None and not (rt.rt_expires and rt.rt_expires <= net.now):
+        if net.tracing:
+            net.trace("ip_route_output_key", daddr=daddr, saddr=rt.rt_saddr, err=0)
         return rt
     made = _ip_route_output_slow(net, daddr, saddr if saddr != INADDR_ANY else b"", oif)
     if isinstance(made, Rtable):
@@ -233,6 +239,8 @@ def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str:
     key = (iph.saddr, iph.daddr, dev.ifindex)
     rt = net.rt_in.get(key)
     if rt is not None:
+        if net.tracing:
+            net.trace("ip_route_input", saddr=iph.saddr, daddr=iph.daddr, type=rt.rt_type)
         return rt
     made = _ip_route_input_slow(net, iph, dev)
     if isinstance(made, Rtable):
@@ -349,8 +357,40 @@ def _ip_mkroute_forward(net: IpNet, iph: IpHdr, dev: NetDevice, fi: FibInfo | No
         # (Linux's ip_forward_use_pmtu is off: the device's MTU counts).
         made.mtu = min(fi.fib_dev.mtu, fi.fib_mtu or fi.fib_dev.mtu)
         made.rt_expires = 0
+        if made.dev is dev and _on_link(net, iph.saddr, dev):
+            made.rt_flags = RTCF_DOREDIRECT
         return made
     return rt
+
+
+def _on_link(net: IpNet, addr: bytes, dev: NetDevice) -> bool:
+    """Is this host a neighbour of ours on `dev`? (`fib_validate_source` says so in Linux.)"""
+    fi = fib.fib_lookup(net, addr)
+    return fi is not None and fi.fib_dev is dev and not fi.fib_gw
+
+
+def ip_rt_send_redirect(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
+    """Tell the sender of a packet that went out where it came in which gateway is nearer
+    (RFC 1812 5.2.7.2). Who does not heed it hears it ever less often, and then not at all for
+    a while (`redirect_load`, `redirect_number`, `redirect_silence`)."""
+    sysctl = net.sysctl
+    if not sysctl["net.ipv4.conf.all.send_redirects"]:
+        return
+    saddr = skb.head[skb.network_header + 12 : skb.network_header + 16]
+    sent, last = net.redirect_peers.get(saddr, (0, 0))
+    if sent and net.now > last + sysctl["net.ipv4.route.redirect_silence"] * MSEC:
+        sent = 0
+    if sent >= sysctl["net.ipv4.route.redirect_number"]:
+        net.redirect_peers[saddr] = (sent, net.now)
+        return
+    if sent and net.now <= last + (sysctl["net.ipv4.route.redirect_load"] << sent) * MSEC:
+        return
+    if net.tracing:
+        net.trace("ip_rt_send_redirect", skb, gateway=rt.rt_gateway, sent=sent)
+    icmp.icmp_send(net, skb, ICMP_REDIRECT, ICMP_REDIR_HOST, int.from_bytes(rt.rt_gateway, "big"))
+    if len(net.redirect_peers) >= REDIRECT_PEERS and saddr not in net.redirect_peers:
+        del net.redirect_peers[next(iter(net.redirect_peers))]
+    net.redirect_peers[saddr] = (sent + 1, net.now)
 
 
 def skb_rtable(net: IpNet, skb: SkBuff, iph: IpHdr) -> Rtable | None:
