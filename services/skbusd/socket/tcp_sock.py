@@ -477,7 +477,8 @@ def tcp_fin(net: SocketNet, sk: InetSock) -> None:
     sk.sk_shutdown |= uapi.RCV_SHUTDOWN
     if isinstance(sk, TcpSock):
         sk.sock_done = True
-    sk_wake(net, sk)
+    if sk.sk_state != uapi.TCP_SYN_SENT:  # else that it is connected comes next
+        sk_wake(net, sk)
 
 
 def tcp_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:

@@ -94,7 +94,7 @@ def tcp_clear_xmit_timers(tp: TcpSock) -> None:
     inet_csk_delete_keepalive_timer(tp)
 
 
-def tcp_set_state(net: TcpNet, tp: TcpSock, state: int) -> None:
+def tcp_set_state(net: TcpNet, tp: TcpSock, state: int, tell: bool = True) -> None:
     """Change the state, count it, and tell the socket layer unless the user has gone."""
     old = tp.state
     if old == state:
@@ -117,11 +117,17 @@ def tcp_set_state(net: TcpNet, tp: TcpSock, state: int) -> None:
     tp.state = state
     if net.tracing:
         net.trace("tcp_set_state", sk=tp.sk, old=STATE_NAMES[old], new=STATE_NAMES[state])
+    if tell:
+        sk_state_change(net, tp)
+
+
+def sk_state_change(net: TcpNet, tp: TcpSock) -> None:
+    """Tell the user of the connection's state, if there is a user."""
     if not tp.dead:
         net.call(
             "socket",
             "sk_state_change",
-            SkStateChange(tp.sk, state, tp.saddr, tp.sport, tp.daddr, tp.dport),
+            SkStateChange(tp.sk, tp.state, tp.saddr, tp.sport, tp.daddr, tp.dport),
         )
 
 

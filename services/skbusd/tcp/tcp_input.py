@@ -54,6 +54,7 @@ from skbusd.tcp.inet_connection_sock import (
     inet_csk_reset_keepalive_timer,
     inet_csk_reset_xmit_timer,
     sk_error_report,
+    sk_state_change,
     tcp_done,
     tcp_set_state,
 )
@@ -469,8 +470,11 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
     tp.pred_flags = tp.rcv_wnd > 0
     if tp.keepopen:
         inet_csk_reset_keepalive_timer(net, tp, keepalive_time_when(net, tp))
-    tcp_set_state(net, tp, TCP_ESTABLISHED)
+    # The user hears of it after the data and the FIN that came along, so that he who polls for
+    # the connection sees all of it at once.
+    tcp_set_state(net, tp, TCP_ESTABLISHED, tell=False)
     if (tp.syn_fastopen or tp.syn_data) and tcp_rcv_fastopen_synack(net, tp, opt):
+        sk_state_change(net, tp)
         net.consume_skb(skb)
         return
     length = skb.len - th.doff
@@ -483,12 +487,17 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
         net.consume_skb(skb)
     if th.flags & FIN and tp.syn_fastopen:
         tcp_fin(net, tp)
+    else:
+        sk_state_change(net, tp)
     if tp.write_queue or tp.ack_pingpong or tp.write_pending:
         # Data of ours is about to carry the ACK.
         tp.ack_lrcvtime = net.now
         tcp_enter_quickack_mode(tp, 16)
         inet_csk_reset_delack_timer(net, tp, net.now + TCP_DELACK_MAX)
         tcp_push_pending_frames(net, tp)
+        if length and (tp.rcv_nxt - tp.rcv_wup) & MASK > tp.ack_rcv_mss:
+            # Differs from Linux: it waits for the application to read, which we do not hear of.
+            tcp_send_ack(net, tp)
     else:
         tcp_send_ack(net, tp)
 
