@@ -203,6 +203,12 @@ class Route(_Model):
     gateway: str | None = None
     dev: str | None = None
     metric: int = Field(default=0, ge=0, le=2**32 - 1)
+    type: Literal["unicast", "blackhole", "unreachable", "prohibit"] = "unicast"
+    """all but unicast lead nowhere, each with an error of its own"""
+    prefsrc: str | None = None
+    """source address of what leaves by this route"""
+    mtu: int = Field(default=0, ge=0, le=65535)
+    """bytes, where the path takes less than the device; 0: the device's"""
 
     @field_validator("dst")
     @classmethod
@@ -213,14 +219,14 @@ class Route(_Model):
         except ValueError:
             raise ValueError("takes a network such as 10.0.0.0/8, or default") from None
 
-    @field_validator("gateway")
+    @field_validator("gateway", "prefsrc")
     @classmethod
     def _gw(cls, value: str | None) -> str | None:
         return None if value is None else _address(value)
 
     @model_validator(mode="after")
     def _somewhere(self) -> "Route":
-        if self.gateway is None and self.dev is None:
+        if self.type == "unicast" and self.gateway is None and self.dev is None:
             raise ValueError("takes a gateway, a dev, or both")
         return self
 

@@ -163,6 +163,19 @@ class Cable:
             check=False,
         )
 
+    def _holder(self, enter: list[str]) -> int:
+        """A process in a network namespace of its own; it ends with `ends`."""
+        holder = subprocess.Popen(
+            [*enter, "unshare", "--net", "sh", "-c", "echo up; cat > /dev/null"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self.ends.callback(_close_holder, holder)
+        assert holder.stdout is not None
+        if holder.stdout.readline() != b"up\n":
+            raise RuntimeError("cannot make a network namespace")
+        return holder.pid
+
     def down(self) -> None:
         self.ends.close()
 
@@ -286,18 +299,6 @@ class Reference(Cable):
             ):
                 subprocess.run([*enter, *command.split(" ")], check=True)
 
-    def _holder(self, enter: list[str]) -> int:
-        holder = subprocess.Popen(
-            [*enter, "unshare", "--net", "sh", "-c", "echo up; cat > /dev/null"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self.ends.callback(_close_holder, holder)
-        assert holder.stdout is not None
-        if holder.stdout.readline() != b"up\n":
-            raise RuntimeError("cannot make a network namespace")
-        return holder.pid
-
     def serve(self, kind: str, port: int) -> subprocess.Popen[bytes]:
         if kind != "http":
             raise NotImplementedError(kind)
@@ -307,6 +308,135 @@ class Reference(Cable):
             stderr=subprocess.PIPE,
         )
         return self._ready(server, port)
+
+
+class Router(Cable):
+    """Two Linux hosts, each in a namespace of its own, and between them the router under test:
+
+        left 10.81.0.1 == 10.81.0.254 eth0 | router | eth1 10.82.0.254 == 10.82.0.1 right
+
+    All of 10.83.0.0/24 is right as well, and the router's route to it takes 1300 bytes.
+    203.0.113.0/24 is behind a neighbour of left's, 198.51.100.0/24 is forbidden, and nothing else
+    is known to the router.
+    """
+
+    LEFT = "10.81.0.1"
+    NEAR = "10.81.0.254"
+    FAR = "10.82.0.254"
+    RIGHT = "10.82.0.1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        root = os.geteuid() == 0
+        first = self._holder([] if root else ["unshare", "--user", "--map-root-user"])
+        user = [] if root else ["--user", "--preserve-credentials"]
+        beside = ["nsenter", "-t", str(first), *user, "--"] if user else []
+        pids = (first, self._holder(beside), self._holder(beside))
+        enter = [["nsenter", "-t", str(pid), *user, "--net", "--"] for pid in pids]
+        self.peer, self.inside, self.other = enter
+        self.address = self.NEAR
+        for side, dev, address, gateway in (
+            (self.peer, "eth0", f"{self.LEFT}/24", self.NEAR),
+            (self.other, "eth1", f"{self.RIGHT}/24", self.FAR),
+        ):
+            self._do(side, "sysctl -q -w net.ipv6.conf.all.disable_ipv6=1")
+            self._do(side, f"ip link add veth0 type veth peer {dev} netns {pids[1]}")
+            self._do(side, f"ip addr add {address} dev veth0")
+            self._do(side, "ip link set veth0 up")
+            self._do(side, "ip link set lo up")
+            self._do(side, f"ip route add default via {gateway}")
+            self._do(self.inside, f"sysctl -q -w net.ipv6.conf.{dev}.disable_ipv6=1")
+            self._do(self.inside, f"ip link set {dev} up")
+        self._do(self.other, "ip addr add 10.83.0.1/24 dev lo")
+        self._narrow = 0
+
+    def narrow(self) -> str:
+        """Right, by the path of 1300 bytes, at an address whose path MTU nobody knows yet."""
+        self._narrow += 1
+        return f"10.83.0.{self._narrow}"
+
+    def _do(self, side: list[str], command: str) -> None:
+        subprocess.run([*side, *command.split()], check=True)
+
+    def right(self, function: str, **arguments: Any) -> End:
+        """Start an end on the right host (`linux` is the left one)."""
+        return self._end("right", self.other, "socket", {}, function, arguments)
+
+    def check(self) -> None:
+        self.ends.close()
+
+
+class LinuxRouter(Router):
+    """The kernel as the router: shows that a test asks for what Linux does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for command in (
+            f"ip addr add {self.NEAR}/24 dev eth0",
+            f"ip addr add {self.FAR}/24 dev eth1",
+            "ip link set lo up",
+            "sysctl -q -w net.ipv4.ip_forward=1",
+            f"ip route add 10.83.0.0/24 via {self.RIGHT} mtu 1300",
+            "ip route add 203.0.113.0/24 via 10.81.0.3",
+            "ip route add prohibit 198.51.100.0/24",
+        ):
+            self._do(self.inside, command)
+        self.under_test = ("Linux", self.inside, "socket", {})
+
+
+class OurRouter(Router):
+    """Our stack as the router: `skbus up` with two devices."""
+
+    CONFIG = """
+        [[devices]]
+        name = "eth0"
+        addr = "10.81.0.254/24"
+        [[devices]]
+        name = "eth1"
+        addr = "10.82.0.254/24"
+        [[routes]]
+        dst = "10.83.0.0/24"
+        gateway = "10.82.0.1"
+        mtu = 1300
+        [[routes]]
+        dst = "203.0.113.0/24"
+        gateway = "10.81.0.3"
+        [[routes]]
+        dst = "198.51.100.0/24"
+        type = "prohibit"
+        [sysctl]
+        "net.ipv4.ip_forward" = 1
+    """
+
+    def __init__(self, where: Path) -> None:
+        super().__init__()
+        self._do(self.inside, "sysctl -q -w net.ipv4.conf.all.arp_ignore=8")
+        file = where / "router.toml"
+        file.write_text(self.CONFIG)
+        self.run = RunDir(where / "run")
+        env = {"SKBUS_DIR": str(self.run.path)}
+        self.under_test = ("skbus", [], "skbus.socket", env)
+        with (where / "err").open("wb") as err:
+            stack = subprocess.Popen(
+                [*self.inside, SKBUS, "up", "--config", str(file)],
+                env={**os.environ, **env},
+                stdout=subprocess.PIPE,
+                stderr=err,
+            )
+        self.ends.callback(_end_process, stack)
+        assert stack.stdout is not None
+        with stack.stdout as told:
+            if not any(line.startswith(b"export SKBUS_DIR=") for line in told):
+                raise RuntimeError(f"skbus up: {(where / 'err').read_text()}")
+
+    def check(self) -> None:
+        """Afterwards every process accounts for its skbs."""
+        super().check()
+        for name in ("nic.eth0", "nic.eth1", "ip", "tcp", "udp", "socket"):
+            told = ctl_call(self.run, name, "status", seconds=10.0)["conservation"]
+            come = told["born"] + told["received"]
+            gone = told["sent"] + told["consumed"] + told["dropped"] + told["held"]
+            assert come == gone, f"{name} does not account for every skb: {told}"
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -396,6 +526,48 @@ def reference_cable() -> Iterator[Reference]:
         yield reference
     finally:
         reference.down()
+
+
+def _between_tests(found: Router) -> Iterator[Router]:
+    """The namespaces are kept: they close with the session."""
+    kept = found.ends.pop_all()
+    try:
+        yield found
+        found.check()
+    finally:
+        found.ends.close()
+        found.ends = kept
+
+
+@pytest.fixture(scope="session")
+def our_router_cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OurRouter]:
+    router = OurRouter(tmp_path_factory.mktemp("router"))
+    try:
+        yield router
+    finally:
+        router.down()
+
+
+@pytest.fixture(scope="session")
+def linux_router_cable() -> Iterator[LinuxRouter]:
+    router = LinuxRouter()
+    try:
+        yield router
+    finally:
+        router.down()
+
+
+@pytest.fixture
+def our_router(our_router_cable: OurRouter) -> Iterator[Router]:
+    """Our stack between two hosts."""
+    yield from _between_tests(our_router_cable)
+
+
+@pytest.fixture(params=["skbus", "linux"])
+def router(request: pytest.FixtureRequest) -> Iterator[Router]:
+    """Our stack between two hosts, and then Linux in its place."""
+    whose = "our" if request.param == "skbus" else "linux"
+    yield from _between_tests(request.getfixturevalue(f"{whose}_router_cable"))
 
 
 @pytest.fixture(name="lab")

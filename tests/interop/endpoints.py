@@ -24,6 +24,10 @@ from typing import Any
 Module = Any
 """the standard library's socket module, or ours"""
 
+# linux/in.h; the socket module of Python 3.11 does not have them
+IP_MTU_DISCOVER = 10
+IP_MTU = 14
+
 
 def tell(**what: Any) -> None:
     """A line to the test."""
@@ -325,11 +329,11 @@ def wait_listening(net: Module, host: str, port: int, seconds: float) -> Any:
 # ---- datagrams ---------------------------------------------------------------------------------
 
 
-def serve_datagrams(net: Module, port: int, count: int) -> Any:
+def serve_datagrams(net: Module, port: int, count: int, own: str = "0.0.0.0") -> Any:
     """Send each datagram back to where it came from."""
     sizes = []
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
-        sock.bind(("0.0.0.0", port))
+        sock.bind((own, port))
         tell(ready=True)
         for _ in range(count):
             data, address = sock.recvfrom(65535)
@@ -338,11 +342,15 @@ def serve_datagrams(net: Module, port: int, count: int) -> Any:
     return {"sizes": sizes}
 
 
-def datagrams(net: Module, host: str, port: int, sizes: list[int]) -> Any:
+def datagrams(
+    net: Module, host: str, port: int, sizes: list[int], pmtudisc: int | None = None
+) -> Any:
     """Send datagrams of these sizes, one at a time; which of them come back as they were."""
     right = []
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(20)
+        if pmtudisc is not None:
+            sock.setsockopt(net.IPPROTO_IP, IP_MTU_DISCOVER, pmtudisc)
         sock.connect((host, port))
         for size in sizes:
             data = content(size, size)
@@ -353,6 +361,25 @@ def datagrams(net: Module, host: str, port: int, sizes: list[int]) -> Any:
             except TimeoutError:
                 break
     return {"right": right}
+
+
+def path_mtu(net: Module, host: str, port: int, size: int, pmtudisc: int) -> Any:
+    """Send datagrams that may not be fragmented until one is refused here for its size; how it
+    was refused, and the path's MTU before and after."""
+    with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
+        sock.setsockopt(net.IPPROTO_IP, IP_MTU_DISCOVER, pmtudisc)
+        sock.connect((host, port))
+        before = sock.getsockopt(net.IPPROTO_IP, IP_MTU)
+        outcome = "sent"
+        deadline = time.monotonic() + 20
+        while outcome == "sent" and time.monotonic() < deadline:
+            try:
+                sock.send(bytes(size))
+                time.sleep(0.02)
+            except OSError as e:
+                outcome = errno.errorcode.get(e.errno or 0, str(e))
+        after = sock.getsockopt(net.IPPROTO_IP, IP_MTU)
+    return {"outcome": outcome, "before": before, "after": after}
 
 
 def datagram_refused(net: Module, host: str, port: int) -> Any:
@@ -418,7 +445,27 @@ def odd_segments(net: Module, source: str, host: str, ports: list[int]) -> Any:
     return {"replies": {k: sorted(v) for k, v in sorted(replies.items())}}
 
 
-# ---- HTTP clients ------------------------------------------------------------------------------
+# ---- HTTP ------------------------------------------------------------------------------
+
+
+def serve_files(net: Module, port: int, directory: str) -> Any:
+    """Serve a directory on the kernel's stack until the test says so."""
+    import functools
+    import http.server
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=directory)
+    with http.server.ThreadingHTTPServer(("0.0.0.0", port), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        tell(ready=True)
+        sys.stdin.readline()
+        server.shutdown()
+        thread.join()
+    return {}
 
 
 def http_get(net: Module, host: str, port: int, path: str, times: int) -> Any:
@@ -467,7 +514,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         serve_many, connect_many, short_connections, serve_short_connections,
         serve_half_close, half_close, serve_reset, be_reset, reset, serve_be_reset,
         close_unread, serve_answer_then_read, connect_outcome, wait_listening,
-        serve_datagrams, datagrams, datagram_refused, odd_segments, http_get, httpx_get,
+        serve_datagrams, datagrams, datagram_refused, path_mtu, odd_segments, serve_files,
+        http_get, httpx_get,
     )
 }  # fmt: skip
 

@@ -16,7 +16,16 @@ def ip_config(config: Config) -> IpConfig:
             DeviceConfig(d.name, tuple(d.addr), d.gateway or "", d.process) for d in config.devices
         ),
         routes=tuple(
-            RouteConfig(r.dst, r.gateway or "", r.dev or "", metric=r.metric) for r in config.routes
+            RouteConfig(
+                r.dst,
+                r.gateway or "",
+                r.dev or "",
+                type=r.type,
+                metric=r.metric,
+                prefsrc=r.prefsrc or "",
+                mtu=r.mtu,
+            )
+            for r in config.routes
         ),
     )
 
