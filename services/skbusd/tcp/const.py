@@ -6,38 +6,26 @@ Times with the suffix _US are microseconds, the others nanoseconds.
 
 from typing import Final
 
+from skbus import uapi
 from skbus.net import MSEC, SEC
+from skbus.uapi import *  # noqa: F403 - states and options, under Linux's names
 
 MASK: Final = 0xFFFFFFFF
 HALF: Final = 0x80000000
 
-# States (include/net/tcp_states.h)
-TCP_ESTABLISHED: Final = 1
-TCP_SYN_SENT: Final = 2
-TCP_SYN_RECV: Final = 3
-TCP_FIN_WAIT1: Final = 4
-TCP_FIN_WAIT2: Final = 5
-TCP_TIME_WAIT: Final = 6
-TCP_CLOSE: Final = 7
-TCP_CLOSE_WAIT: Final = 8
-TCP_LAST_ACK: Final = 9
-TCP_LISTEN: Final = 10
-TCP_CLOSING: Final = 11
-TCP_NEW_SYN_RECV: Final = 12
-
 STATE_NAMES: Final = {
-    TCP_ESTABLISHED: "ESTABLISHED",
-    TCP_SYN_SENT: "SYN_SENT",
-    TCP_SYN_RECV: "SYN_RECV",
-    TCP_FIN_WAIT1: "FIN_WAIT1",
-    TCP_FIN_WAIT2: "FIN_WAIT2",
-    TCP_TIME_WAIT: "TIME_WAIT",
-    TCP_CLOSE: "CLOSE",
-    TCP_CLOSE_WAIT: "CLOSE_WAIT",
-    TCP_LAST_ACK: "LAST_ACK",
-    TCP_LISTEN: "LISTEN",
-    TCP_CLOSING: "CLOSING",
-    TCP_NEW_SYN_RECV: "NEW_SYN_RECV",
+    uapi.TCP_ESTABLISHED: "ESTABLISHED",
+    uapi.TCP_SYN_SENT: "SYN_SENT",
+    uapi.TCP_SYN_RECV: "SYN_RECV",
+    uapi.TCP_FIN_WAIT1: "FIN_WAIT1",
+    uapi.TCP_FIN_WAIT2: "FIN_WAIT2",
+    uapi.TCP_TIME_WAIT: "TIME_WAIT",
+    uapi.TCP_CLOSE: "CLOSE",
+    uapi.TCP_CLOSE_WAIT: "CLOSE_WAIT",
+    uapi.TCP_LAST_ACK: "LAST_ACK",
+    uapi.TCP_LISTEN: "LISTEN",
+    uapi.TCP_CLOSING: "CLOSING",
+    uapi.TCP_NEW_SYN_RECV: "NEW_SYN_RECV",
 }
 
 # Header flags (RFC 9293 3.1)
@@ -50,18 +38,6 @@ URG: Final = 0x20
 ECE: Final = 0x40
 CWR: Final = 0x80
 
-IPPROTO_IP: Final = 0
-IPPROTO_TCP: Final = 6
-SOL_SOCKET: Final = 1
-
-# shutdown(2) as bits (include/net/sock.h)
-RCV_SHUTDOWN: Final = 1
-SEND_SHUTDOWN: Final = 2
-SHUTDOWN_MASK: Final = 3
-
-MSG_OOB: Final = 0x1
-MSG_EOR: Final = 0x80
-MSG_MORE: Final = 0x8000
 
 # Sizes
 IP_HDR: Final = 20
@@ -159,40 +135,3 @@ FLAG_ACKED: Final = FLAG_DATA_ACKED | FLAG_SYN_ACKED
 FLAG_NOT_DUP: Final = FLAG_DATA | FLAG_WIN_UPDATE | FLAG_ACKED
 FLAG_CA_ALERT: Final = FLAG_DATA_SACKED | FLAG_ECE | FLAG_DSACKING_ACK
 FLAG_FORWARD_PROGRESS: Final = FLAG_ACKED | FLAG_DATA_SACKED
-
-# Socket options (uapi/asm-generic/socket.h, uapi/linux/tcp.h, uapi/linux/in.h)
-SO_REUSEADDR: Final = 2
-SO_SNDBUF: Final = 7
-SO_RCVBUF: Final = 8
-SO_KEEPALIVE: Final = 9
-SO_PRIORITY: Final = 12
-SO_LINGER: Final = 13
-SO_REUSEPORT: Final = 15
-SO_RCVLOWAT: Final = 18
-SO_SNDBUFFORCE: Final = 32
-SO_RCVBUFFORCE: Final = 33
-SO_MARK: Final = 36
-IP_TOS: Final = 1
-IP_TTL: Final = 2
-IP_MTU_DISCOVER: Final = 10
-IP_MTU: Final = 14
-TCP_NODELAY: Final = 1
-TCP_MAXSEG: Final = 2
-TCP_CORK: Final = 3
-TCP_KEEPIDLE: Final = 4
-TCP_KEEPINTVL: Final = 5
-TCP_KEEPCNT: Final = 6
-TCP_SYNCNT: Final = 7
-TCP_LINGER2: Final = 8
-TCP_DEFER_ACCEPT: Final = 9
-TCP_WINDOW_CLAMP: Final = 10
-TCP_INFO: Final = 11
-TCP_QUICKACK: Final = 12
-TCP_CONGESTION: Final = 13
-TCP_USER_TIMEOUT: Final = 18
-TCP_FASTOPEN: Final = 23
-TCP_TIMESTAMP: Final = 24
-TCP_NOTSENT_LOWAT: Final = 25
-TCP_FASTOPEN_CONNECT: Final = 30
-TCP_FASTOPEN_KEY: Final = 33
-TCP_FASTOPEN_NO_COOKIE: Final = 34
