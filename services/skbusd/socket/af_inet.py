@@ -99,6 +99,8 @@ def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None
 
     ESOCKTNOSUPPORT where the type is unknown, EPROTONOSUPPORT where it is not with this protocol.
     """
+    if net.tracing:
+        net.trace("inet_create", type=sock.type, protocol=protocol)
     if not 0 <= protocol < uapi.IPPROTO_MAX:
         raise SysCallError(errno.EINVAL)
     answer = None
@@ -131,8 +133,6 @@ def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None
         sk_free(net, sk)
         sock.sk = None
         raise
-    if net.tracing:
-        net.trace("inet_create", sk=sk.number, protocol=protocol)
 
 
 # ---- names --------------------------------------------------------------------------------
@@ -145,6 +145,8 @@ def inet_bind(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
     Differs from Linux: whoever can reach the socket layer may bind low ports.
     """
     sk = _inet(sock)
+    if net.tracing:
+        net.trace("inet_bind", sk=sk.number, port=addr[1])
     family, port, daddr = addr
     if family != uapi.AF_INET and not (
         family == uapi.AF_UNSPEC and daddr in (b"", uapi.INADDR_ANY)
@@ -180,6 +182,8 @@ def inet_getname(net: SocketNet, sock: Socket, peer: bool) -> SockAddr:
 def inet_stream_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
     """`inet_stream_connect`: begin a connection, or wait for the one that has begun."""
     sk = _inet(sock)
+    if net.tracing:
+        net.trace("inet_stream_connect", sk=sk.number, state=uapi.SS_NAMES[sock.state])
     family, port, daddr = addr
     if family == uapi.AF_UNSPEC:
         sock.state = uapi.SS_UNCONNECTED
@@ -243,6 +247,8 @@ def _wait_for_connect(net: SocketNet, call: Call, sock: Socket, sk: InetSock) ->
 def inet_dgram_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
     """`inet_dgram_connect`: remember the peer; or, with AF_UNSPEC, forget it."""
     sk = _inet(sock)
+    if net.tracing:
+        net.trace("inet_dgram_connect", sk=sk.number)
     family, port, daddr = addr
     if family == uapi.AF_UNSPEC:
         hold(net, call)
@@ -266,6 +272,8 @@ def inet_dgram_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr)
 def inet_listen(net: SocketNet, call: Call, sock: Socket, backlog: int) -> None:
     """`inet_listen`: become a listener, or change the backlog of one."""
     sk = _inet(sock)
+    if net.tracing:
+        net.trace("inet_listen", sk=sk.number, backlog=backlog)
     if sock.state != uapi.SS_UNCONNECTED or not isinstance(sk, InetConnectionSock):
         raise SysCallError(errno.EINVAL)
     if sk.sk_state not in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
@@ -291,6 +299,8 @@ def inet_accept(
 ) -> None:
     """`inet_accept`: the first of the accept queue, when there is one."""
     sk = _inet(sock)
+    if net.tracing:
+        net.trace("inet_accept", sk=sk.number)
     if not isinstance(sk, TcpSock) or sk.sk_state != uapi.TCP_LISTEN:
         raise SysCallError(errno.EINVAL)
     child = tcp_sock.inet_csk_accept(net, sk)

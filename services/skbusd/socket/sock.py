@@ -391,6 +391,8 @@ def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto
     net.next_sk = number + 2 if number < 0xFFFFFFFC else 2
     sk = prot.obj(number, family, type, protocol, prot)
     net.socks[number] = sk
+    if net.tracing:
+        net.trace("sk_alloc", sk=number, obj=prot.obj.__name__)
     return sk
 
 
@@ -401,6 +403,8 @@ def sock_init_data(net: SocketNet, sock: "Socket | None", sk: Sock) -> None:
     sk.sk_socket = sock
     if sock is not None:
         sock.sk = sk
+    if net.tracing:
+        net.trace("sock_init_data", sk=sk.number, rcvbuf=sk.sk_rcvbuf, sndbuf=sk.sk_sndbuf)
 
 
 def sock_error(sk: Sock) -> int:

@@ -139,6 +139,8 @@ def __sock_create(net: SocketNet, family: int, type: int, protocol: int, kern: b
 
     EAFNOSUPPORT, EINVAL, or what the family says.
     """
+    if net.tracing:
+        net.trace("__sock_create", family=family, type=type, protocol=protocol, kern=kern)
     if not 0 <= family < uapi.NPROTO:
         raise SysCallError(errno.EAFNOSUPPORT)
     if not 0 <= type < uapi.SOCK_MAX:
@@ -151,13 +153,13 @@ def __sock_create(net: SocketNet, family: int, type: int, protocol: int, kern: b
         raise SysCallError(errno.EAFNOSUPPORT)
     sock = sock_alloc(type)
     ops.create(net, sock, protocol, kern)
-    if net.tracing:
-        net.trace("__sock_create", family=family, type=type, protocol=protocol)
     return sock
 
 
 def sock_create(net: SocketNet, family: int, type: int, protocol: int) -> Socket:
     """`sock_create`: for an application."""
+    if net.tracing:
+        net.trace("sock_create", family=family, type=type, protocol=protocol)
     return __sock_create(net, family, type, protocol, False)
 
 
@@ -166,8 +168,23 @@ def sock_create_kern(net: SocketNet, family: int, type: int, protocol: int) -> S
     return __sock_create(net, family, type, protocol, True)
 
 
+def sock_map_fd(net: SocketNet, client: Client, sock: Socket) -> int:
+    """`sock_map_fd`: a descriptor for a socket. Without one the socket is gone: EMFILE, ENFILE."""
+    try:
+        fd = fd_install(net, client, sock)
+    except SysCallError:
+        sock_release(net, sock, None)
+        raise
+    sock.client = client
+    if net.tracing:
+        net.trace("sock_map_fd", fd=fd)
+    return fd
+
+
 def sys_socket(net: SocketNet, call: Call, family: int, type: int, protocol: int) -> None:
     """socket(2)"""
+    if net.tracing:
+        net.trace("sys_socket", family=family, type=type, protocol=protocol)
     client = _client(call)
     flags = type & ~uapi.SOCK_TYPE_MASK
     if flags & ~(uapi.SOCK_CLOEXEC | uapi.SOCK_NONBLOCK):
@@ -175,13 +192,7 @@ def sys_socket(net: SocketNet, call: Call, family: int, type: int, protocol: int
     sock = sock_create(net, family, type & uapi.SOCK_TYPE_MASK, protocol)
     if flags & uapi.SOCK_NONBLOCK:
         sock.f_flags |= uapi.O_NONBLOCK
-    try:
-        fd = fd_install(net, client, sock)
-    except SysCallError:
-        sock_release(net, sock, None)
-        raise
-    sock.client = client
-    sys_return(net, call, 0, fd)
+    sys_return(net, call, 0, sock_map_fd(net, client, sock))
 
 
 # ---- closing ------------------------------------------------------------------------------
@@ -201,14 +212,21 @@ def sock_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
 
 
 def sys_close(net: SocketNet, call: Call, fd: int) -> None:
-    """close(2), as `sock_close`. Calls that wait on the socket end with EBADF.
-
-    Differs from Linux: there, a call in another thread that waits goes on waiting.
-    """
+    """close(2): the descriptor is free; the last one of a socket takes it along."""
     sock = fd_remove(net, _client(call), fd)
     if sock.f_count:
         sys_return(net, call, 0)
-        return
+    else:
+        sock_close(net, sock, call)
+
+
+def sock_close(net: SocketNet, sock: Socket, call: Call) -> None:
+    """`sock_close`: the file is gone. Calls that wait on the socket end with EBADF.
+
+    Differs from Linux: there, a call in another thread that waits goes on waiting.
+    """
+    if net.tracing:
+        net.trace("sock_close", state=uapi.SS_NAMES[sock.state])
     if sock.sk is not None:
         for waiting in tuple(sock.sk.sk_wq):
             sys_return(net, waiting, errno.EBADF)
@@ -254,17 +272,12 @@ def sys_accept4(net: SocketNet, call: Call, fd: int, flags: int, timeout: int) -
     def accepted(sk: InetSock) -> None:
         new = sock_alloc(sock.type)
         new.ops = sock.ops
-        new.client = client
         new.sk = sk
         sk.sk_socket = new
         new.state = uapi.SS_CONNECTED
         if flags & uapi.SOCK_NONBLOCK:
             new.f_flags |= uapi.O_NONBLOCK
-        try:
-            new_fd = fd_install(net, client, new)
-        except SysCallError:
-            sock_release(net, new, None)
-            raise
+        new_fd = sock_map_fd(net, client, new)
         addr = (sk.sk_family, sk.inet_dport, sk.inet_daddr)
         sys_return(net, call, 0, (new_fd, addr))
 

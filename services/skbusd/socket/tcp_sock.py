@@ -77,6 +77,8 @@ _GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
 
 def tcp_v4_init_sock(net: SocketNet, sk: InetSock) -> None:
     """`tcp_v4_init_sock`: buffers by `tcp_rmem` and `tcp_wmem`; tcp hears of the socket."""
+    if net.tracing:
+        net.trace("tcp_v4_init_sock", sk=sk.number)
     sk.sk_rcvbuf = net.sysctl["net.ipv4.tcp_rmem"][1]
     sk.sk_sndbuf = max(net.sysctl["net.ipv4.tcp_wmem"][1], SNDBUF_START)
     net.call("tcp", "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
@@ -102,6 +104,8 @@ def tcp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Res
 
 def tcp_v4_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
     """`tcp_v4_connect`: `then` hears when the SYN is on its way, or could not be sent."""
+    if net.tracing:
+        net.trace("tcp_v4_connect", sk=sk.number, daddr=addr, dport=port)
     sk.inet_daddr = addr
     sk.inet_dport = port
     if isinstance(sk, TcpSock):
@@ -520,6 +524,8 @@ def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
     With SO_LINGER the call waits for that. Unread bytes make tcp send a reset (RFC 2525 2.17).
     """
     unread = sk.sk_rmem_alloc
+    if net.tracing:
+        net.trace("tcp_close", sk=sk.number, unread=unread, linger=sk.sk_lingertime)
     purge_receive_queue(net, sk)
     if isinstance(sk, TcpSock) and sk.sk_state == uapi.TCP_LISTEN:
         inet_csk_listen_stop(net, sk)

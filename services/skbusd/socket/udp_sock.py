@@ -65,6 +65,8 @@ _MIB: Final = {"UDP": "Udp", "UDP-Lite": "UdpLite"}
 
 def udp_init_sock(net: SocketNet, sk: InetSock) -> None:
     """`udp_init_sock`: udp hears of the socket."""
+    if net.tracing:
+        net.trace("udp_init_sock", sk=sk.number)
     net.call("udp", "udp_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
 
 

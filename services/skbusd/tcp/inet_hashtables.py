@@ -142,6 +142,8 @@ def inet_lookup_listener(
     """The listener for a SYN from saddr:sport to our daddr:dport: the bound address before the
     wildcard; among several with SO_REUSEPORT by the hash of the flow."""
     group = net.lhash.get((daddr, dport)) or net.lhash.get((ANY, dport))
+    if net.tracing:
+        net.trace("inet_lookup_listener", daddr=daddr, dport=dport, found=len(group or ()))
     if not group:
         return None
     if len(group) == 1:

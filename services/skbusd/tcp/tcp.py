@@ -253,6 +253,16 @@ def tcp_v4_connect(net: TcpNet, item: Connect) -> None:
     tp.connect_req = item.req
     tp.route_req = req = net.req_number()
     net.route_reqs[req] = tp.sk
+    ip_route_connect(net, tp, req)
+
+
+def ip_route_connect(net: TcpNet, tp: TcpSock, req: int) -> None:
+    """The way to the peer: asked of ip, which looks for the neighbour with the first packet.
+
+    Differs from Linux: the answer comes later, to `ip_route_output_ret`.
+    """
+    if net.tracing:
+        net.trace("ip_route_connect", sk=tp.sk, daddr=tp.daddr, saddr=tp.saddr)
     ip_route_ask(net, tp, req)
 
 

@@ -305,6 +305,7 @@ def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) 
     tp.rmem_alloc += length
     tp.bytes_received += length
     if net.tracing:
+        net.trace("tcp_queue_rcv", skb, sk=tp.sk, len=length, rcv_nxt=tp.rcv_nxt)
         net.trace("sk_data_ready", skb, sk=tp.sk, len=length)
     net.call_skb("socket", "sk_data_ready", skb)
 

@@ -132,6 +132,17 @@ def tcp_v4_rcv(net: TcpNet, skb: SkBuff) -> None:
     end_seq = (end_seq + (th.flags & FIN) + (th.flags >> 1 & 1)) & MASK
     key = cb.saddr + cb.daddr + skb.head[start : start + 4]
     sk = net.ehash.get(key)
+    if net.tracing:
+        found = type(sk).__name__ if sk is not None else ""
+        net.trace(
+            "__inet_lookup_established",
+            skb,
+            saddr=cb.saddr,
+            sport=th.source,
+            daddr=cb.daddr,
+            dport=th.dest,
+            found=found,
+        )
     if type(sk) is TcpSock:
         tp = sk
     elif sk is None:
@@ -154,6 +165,8 @@ def tcp_v4_rcv(net: TcpNet, skb: SkBuff) -> None:
 
 def tcp_v4_do_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> None:
     """A segment for a socket, by its state."""
+    if net.tracing:
+        net.trace("tcp_v4_do_rcv", skb, sk=tp.sk, state=tp.state)
     cb = skb.cb
     if tp.state == TCP_ESTABLISHED:
         reason = tcp_rcv_established(net, tp, skb, th, end_seq)
