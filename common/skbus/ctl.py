@@ -44,6 +44,7 @@ class ControlSource:
             "sysctl_get": self._sysctl_get,
             "sysctl_set": self._sysctl_set,
             "log_level": self._log_level,
+            "proc": self._proc,
         }
 
     def filenos(self) -> list[int]:
@@ -92,6 +93,11 @@ class ControlSource:
         name, value = pair
         self._service.net.sysctl.set(name, value)
         return self._service.net.sysctl[name]
+
+    def _proc(self, name: Any) -> Any:
+        """The core's part of a file of /proc/net; None where it has none (`skbus.proc`)."""
+        proc = getattr(self._service.core, "proc", None)
+        return proc(str(name)) if proc is not None else None
 
     def _log_level(self, level: Any) -> str:
         from skbus import log

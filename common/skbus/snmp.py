@@ -31,7 +31,7 @@ _SNMP: Final = {
     "TcpExt": """
         SyncookiesSent SyncookiesRecv SyncookiesFailed EmbryonicRsts PruneCalled RcvPruned
         OfoPruned OutOfWindowIcmps LockDroppedIcmps ArpFilter TW TWRecycled TWKilled PAWSActive
-        PAWSEstab PAWSTimewait BeyondWindow TSEcrRejected PAWSOldAck DelayedACKs DelayedACKLocked
+        PAWSEstab BeyondWindow TSEcrRejected PAWSOldAck PAWSTimewait DelayedACKs DelayedACKLocked
         DelayedACKLost ListenOverflows ListenDrops TCPHPHits TCPPureAcks TCPHPAcks TCPRenoRecovery
         TCPSackRecovery TCPSACKReneging TCPSACKReorder TCPRenoReorder TCPTSReorder TCPFullUndo
         TCPPartialUndo TCPDSACKUndo TCPLossUndo TCPLostRetransmit TCPRenoFailures TCPSackFailures
@@ -70,6 +70,11 @@ _SNMP: Final = {
 NAMES: Final = tuple(group + field for group, fields in _SNMP.items() for field in fields.split())
 """Every counter there is. `Arp...` and `Dev...` are ours: Linux keeps those per neighbour table
 and per device."""
+
+
+def fields(group: str) -> list[str]:
+    """The counters of one group without its name, in the order of Linux's files."""
+    return _SNMP[group].split()
 
 
 class Mib(dict[str, int]):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Commands that ask the processes of a running stack: status, counters, sysctl, log-level, ping.
+"""Commands that ask the processes of a running stack: status, counters, log-level,
+health, barrier.
 
 They speak with the control socket of each process (`skbus.ctl`).
 """
@@ -23,7 +24,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 def register(app: typer.Typer) -> None:
     app.command()(status)
     app.command()(counters)
-    app.command()(sysctl)
     app.command("log-level")(log_level)
     app.command()(health)
     app.command()(barrier)
@@ -96,50 +96,6 @@ def counters(
     print("#kernel")
     for name in sorted(total):
         print(f"{name:<32}{total[name]:<18} 0.0")
-
-
-def sysctl(
-    assignments: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME|NAME=VALUE]...", help="Read, or set.")
-    ] = None,
-    all_: Annotated[bool, typer.Option("-a", "--all", help="All that there are.")] = False,
-) -> None:
-    """Read sysctls, or set them in all processes at once, under Linux's names. What is set also
-    holds for processes that are restarted, until the stack ends."""
-    from skbus.ctl import ctl_call
-    from skbus.health import processes
-    from skbus.sysctl import SPECS, SysctlError
-
-    run = RunDir().require()
-    if not assignments and not all_:
-        raise typer.BadParameter("which? Name one, or give -a for all")
-    everyone = processes(run)
-    if all_:
-        for name, value in sorted(ctl_call(run, everyone[-1], "sysctl_get").items()):
-            _print_sysctl(name, value)
-    for assignment in assignments or []:
-        name, equals, given = (part.strip() for part in assignment.partition("="))
-        if name not in SPECS:
-            raise SysctlError(f"no such sysctl: {name} (`skbus sysctl -a` lists them)")
-        if equals:
-            answers = [ctl_call(run, p, "sysctl_set", (name, given)) for p in everyone]
-            _remember(run, name, given)
-            _print_sysctl(name, answers[0])
-        else:
-            _print_sysctl(name, ctl_call(run, everyone[-1], "sysctl_get", name))
-
-
-def _print_sysctl(name: str, value: object) -> None:
-    shown = "\t".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-    print(f"{name} = {shown}")
-
-
-def _remember(run: RunDir, name: str, value: str) -> None:
-    from skbus.config import Config
-
-    config = Config.read(run)
-    config.sysctl = {**config.sysctl, name: value}
-    config.write(run)
 
 
 def log_level(

@@ -27,6 +27,7 @@ from skbusd.ip import (
     route,
 )
 from skbusd.ip.netns import RTN_NAMES, IpNet
+from skbusd.ip.proc import proc_net
 
 ENTRIES: Final[dict[str, Handler]] = {
     "register_netdevice": devinet.register_netdevice,
@@ -191,3 +192,7 @@ class IpCore:
     def neighbours(self) -> list[dict[str, object]]:
         """The neighbour table, as `ip neigh` shows it."""
         return neighbour.neigh_dump(self.ipnet)
+
+    def proc(self, name: str) -> object:
+        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        return proc_net(self.ipnet, name)

@@ -295,6 +295,12 @@ def loopback_xmit(net: IpNet, skb: SkBuff) -> None:
     if not skb_own_frags(net, skb):
         return
     lo = net.loopback_dev
+    mib = net.mib
+    size = skb.len + 14
+    mib["DevTxPackets"] += 1
+    mib["DevTxBytes"] += size
+    mib["DevRxPackets"] += 1
+    mib["DevRxBytes"] += size
     skb.dev = skb.skb_iif = lo.ifindex
     skb.pkt_type = PACKET_HOST
     _netif_rx(net, skb)

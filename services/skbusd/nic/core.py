@@ -16,6 +16,7 @@ from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR, VIRTIO_NET_HDR_LEN, napi_bui
 from skbusd.nic.gro import napi_gro_receive
 from skbusd.nic.netdev import NicNet
 from skbusd.nic.netem import Netem
+from skbusd.nic.proc import proc_net
 
 _ENTRIES: Mapping[str, Handler] = {"dev_queue_xmit": dev.dev_queue_xmit}
 
@@ -141,3 +142,7 @@ class NicCore:
         if net.netem_tx is not None:
             status["impair_tx"] = {**net.netem_tx.impairment.status(), "held": len(net.netem_tx)}
         return status
+
+    def proc(self, name: str) -> object:
+        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        return proc_net(self.net, name)

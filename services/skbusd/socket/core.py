@@ -34,6 +34,7 @@ from skbus.timer import Timer
 from skbusd.socket import tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
+from skbusd.socket.proc import proc_net
 from skbusd.socket.sock import Call, SocketNet, sys_return
 from skbusd.socket.socket import Socket, do_syscall, sock_poll, sock_release
 
@@ -203,6 +204,10 @@ class SocketCore:
             "lent": sum(len(c.lent) for c in net.clients.values()),
             "dying_regions": len(self._dying),
         }
+
+    def proc(self, name: str) -> object:
+        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        return proc_net(self.net, name)
 
     # ---- applications --------------------------------------------------------------------
 

@@ -36,6 +36,7 @@ class Cred(NamedTuple):
     groups: tuple[int, ...] = ()
     net_raw: bool = False
     """Has CAP_NET_RAW."""
+    uid: int = 65534
 
 
 NOBODY: Final = Cred()

@@ -345,7 +345,7 @@ def peer_cred(sock: socket.socket) -> Cred:
     except OSError:
         more = b""  # more than that, or Linux before 4.13
     groups = struct.unpack(f"={len(more) // 4}I", more)
-    return Cred(gid, groups, not uid or _has_cap_net_raw(pid))
+    return Cred(gid, groups, not uid or _has_cap_net_raw(pid), uid)
 
 
 def _has_cap_net_raw(pid: int) -> bool:

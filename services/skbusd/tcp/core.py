@@ -25,6 +25,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_listen_stop, sock_orphan, tcp_done
 from skbusd.tcp.inet_hashtables import inet_bind_hash, inet_ehash_insert, inet_hash_listener
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.proc import proc_net
 from skbusd.tcp.sock import TcpSock, tcp_sock_load
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
 from skbusd.tcp.tcp_cubic import TcpCubic
@@ -123,6 +124,10 @@ class TcpCore:
             "bad_requests": net.bad_requests,
             "congestion_controls": sorted(net.cong),
         }
+
+    def proc(self, name: str) -> object:
+        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        return proc_net(self.net, name)
 
     # ---- a process that has died -------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from skbus.abi import InetAddProtocol
 from skbus.net import Handler, Net
 from skbusd.udp import datagram, ip_sockglue, mcast, route, table, udp, udp_output, udplite
 from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet
+from skbusd.udp.proc import proc_net
 
 ENTRIES: Final[dict[str, Handler]] = {
     # from ip
@@ -105,3 +106,7 @@ class UdpCore:
             "routes": len(net.dst_cache),
             "waiting": net.pending,
         }
+
+    def proc(self, name: str) -> object:
+        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        return proc_net(self.udpnet, name)

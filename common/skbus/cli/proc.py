@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""`skbus proc`: the stack's /proc/net, in Linux's format (`skbus.proc`)."""
+
+from typing import Annotated, Any
+
+import typer
+
+from skbus.rundir import RunDir
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(proc)
+
+
+def proc(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[net/NAME]...", help="Which; without any, their names are listed."),
+    ] = None,
+) -> None:
+    """Print files of the stack's /proc/net as Linux prints its own: net/tcp, net/snmp, ...
+    Several are told apart as by head(1). Without a name: list them."""
+    from skbus import proc as files
+    from skbus.rundir import RunDirError
+
+    if not names:
+        for name in files.NAMES:
+            print(f"net/{name}")
+        return
+    short = [name.removeprefix("/proc/").removeprefix("net/") for name in names]
+    for given, name in zip(names, short, strict=True):
+        if name not in files.NAMES:
+            raise RunDirError(f"no such file: {given} (`skbus proc` lists them)")
+    ask = asker(RunDir())
+    for i, name in enumerate(short):
+        if len(names) > 1:
+            print("\n" * bool(i) + f"==> net/{name} <==")
+        print(files.read(name, ask), end="")
+
+
+def asker(run: RunDir) -> Any:
+    """How `skbus.proc.read` asks a running stack."""
+    from skbus.ctl import ctl_call
+    from skbus.health import processes
+
+    everyone = processes(run)
+
+    def ask(process: str, name: str) -> Any:
+        if not process:
+            total: dict[str, int] = {}
+            for each in everyone:
+                for counter, value in ctl_call(run, each, "counters").items():
+                    total[counter] = total.get(counter, 0) + value
+            return total
+        if process == "nic":
+            nics = [p for p in everyone if p.startswith("nic.")]
+            return [line for p in nics for line in ctl_call(run, p, "proc", name) or ()]
+        return ctl_call(run, process, "proc", name)
+
+    return ask

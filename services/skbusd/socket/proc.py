@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""What the socket layer tells `skbus proc`: whose each socket is, /proc/net/protocols
+(`net/core/sock.c`), and its part of /proc/net/sockstat, as plain values for `skbus.proc`."""
+
+from typing import Any
+
+from skbus.proc import TRANSPORTS, Owner, ProtoLine
+from skbusd.socket.proto import Proto
+from skbusd.socket.sock import SocketNet
+
+_PAGE = 4096
+_METHODS = (
+    "close", "connect", "disconnect", "accept", "ioctl", "init", "destroy", "shutdown",
+    "setsockopt", "getsockopt", "sendmsg", "recvmsg", "bind", "backlog_rcv", "hash", "unhash",
+    "get_port", "enter_memory_pressure",
+)  # fmt: skip
+"""The functions of `struct proto` that the file tells of, in its order."""
+
+
+def proc_net(net: SocketNet, name: str) -> Any:
+    """The socket layer's part of one file; None where it has none."""
+    if name in TRANSPORTS:
+        return owners(net)
+    if name == "protocols":
+        return protocols(net)
+    if name == "sockstat":
+        return {"used": sum(len(client.fdt) for client in net.clients.values()),
+                "mem": {prot.name: memory(net, prot) for prot in _protos(net)}}  # fmt: skip
+    return None
+
+
+def owners(net: SocketNet) -> dict[int, Owner]:
+    """socket's number -> user, inode and unsent bytes. Orphans belong to nobody."""
+    found = {}
+    for number, sk in net.socks.items():
+        sock = sk.sk_socket
+        client = sock.client if sock is not None else None
+        uid = client.cred.uid if client is not None else 0
+        found[number] = Owner(uid, number if sock is not None else 0, sk.sk_wmem_queued)
+    return found
+
+
+def _protos(net: SocketNet) -> list[Proto]:
+    """Every protocol that a type of socket leads to, the latest first, as in Linux's list."""
+    found: dict[str, Proto] = {}
+    for entries in net.inetsw:
+        for entry in entries:
+            found[entry.prot.name] = entry.prot
+    return list(reversed(found.values()))
+
+
+def memory(net: SocketNet, prot: Proto) -> int:
+    """Pages that the queues of a protocol's sockets fill; -1 where Linux does not count them."""
+    if prot.name in ("RAW", "PING"):
+        return -1
+    queued = sum(
+        sk.sk_rmem_alloc + sk.sk_wmem_queued for sk in net.socks.values() if sk.sk_prot is prot
+    )
+    return -(-queued // _PAGE)
+
+
+def protocols(net: SocketNet) -> list[ProtoLine]:
+    """The lines of /proc/net/protocols."""
+    lines = []
+    for prot in _protos(net):
+        methods = "".join("y" if _has(prot, name) else "n" for name in _METHODS)
+        lines.append(
+            ProtoLine(
+                prot.name,
+                prot.obj.__basicsize__ if isinstance(prot.obj, type) else 0,
+                sum(sk.sk_prot is prot for sk in net.socks.values()),
+                memory(net, prot),
+                methods,
+            )
+        )
+    return lines
+
+
+def _has(prot: Proto, name: str) -> bool:
+    """Does this protocol have the function, here or in its process?"""
+    if name == "accept":
+        return prot.name == "TCP"
+    if name in ("ioctl", "hash", "unhash", "backlog_rcv"):
+        return True  # inet_ioctl; and what the transport's process does with its own tables
+    if name in ("destroy", "enter_memory_pressure"):
+        return False
+    return getattr(prot, name, None) is not None

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""What udp tells `skbus proc` (`net/ipv4/udp.c`: udp4_format_sock): its part of /proc/net/udp,
+/proc/net/udplite and /proc/net/sockstat, as plain values for `skbus.proc`."""
+
+from typing import Any
+
+from skbus.proc import TCP_CLOSE, TCP_ESTABLISHED, DatagramLine
+from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet
+
+
+def proc_net(net: UdpNet, name: str) -> Any:
+    """udp's part of one file; None where it has none."""
+    if name == "udp":
+        return udp_lines(net, IPPROTO_UDP)
+    if name == "udplite":
+        return udp_lines(net, IPPROTO_UDPLITE)
+    if name == "sockstat":
+        return {
+            "udp": sum(len(socks) for socks in net.udp_table.ports.values()),
+            "udplite": sum(len(socks) for socks in net.udplite_table.ports.values()),
+            "rmem": sum(sk.sk_rmem_alloc for sk in net.socks.values()),
+        }
+    return None
+
+
+def udp_lines(net: UdpNet, protocol: int) -> list[DatagramLine]:
+    """Sockets that have a port."""
+    table = net.udp_table if protocol == IPPROTO_UDP else net.udplite_table
+    return [
+        DatagramLine(
+            sk.sk,
+            TCP_ESTABLISHED if sk.connected() else TCP_CLOSE,
+            (sk.inet_rcv_saddr, sk.inet_num),
+            (sk.inet_daddr, sk.inet_dport),
+            sk.sk_rmem_alloc,
+            sk.sk_drops,
+        )
+        for port in sorted(table.ports)
+        for sk in table.ports[port]
+    ]
