@@ -73,7 +73,7 @@ from skbusd.tcp.inet_connection_sock import (
 from skbusd.tcp.inet_hashtables import inet_csk_get_port, inet_hash_connect
 from skbusd.tcp.netns import ANY, TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
-from skbusd.tcp.tcp_cong import tcp_assign_congestion_control
+from skbusd.tcp.tcp_cong import tcp_assign_congestion_control, tcp_init_congestion_control
 from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
 from skbusd.tcp.tcp_fastopen import (
     TcpFastopenRequest,
@@ -502,6 +502,8 @@ def tcp_close_state(net: TcpNet, tp: TcpSock) -> bool:
     """The state after close or shutdown (RFC 9293 3.10.4); True: a FIN must go."""
     state = tp.state
     if state in (TCP_ESTABLISHED, TCP_SYN_RECV):
+        if state == TCP_SYN_RECV and tp.fastopen_rsk is None:
+            tcp_init_congestion_control(net, tp)  # it will not become established first
         tcp_set_state(net, tp, TCP_FIN_WAIT1)
         return True
     if state == TCP_CLOSE_WAIT:

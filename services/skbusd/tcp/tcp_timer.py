@@ -142,9 +142,10 @@ def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
     """R2 of RFC 1122 4.2.3.5; True: the connection is over."""
     sysctl = net.sysctl
     if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
-        retry_until = limit = tp.icsk_syn_retries or sysctl["net.ipv4.tcp_syn_retries"]
-        if tp.state == TCP_SYN_SENT:
-            limit += sysctl["net.ipv4.tcp_syn_linear_timeouts"]
+        # Differs from Linux: what was sent in SYN_SENT does not count twice after a
+        # simultaneous open, which would end it at once.
+        retry_until = tp.icsk_syn_retries or sysctl["net.ipv4.tcp_syn_retries"]
+        limit = retry_until + sysctl["net.ipv4.tcp_syn_linear_timeouts"]
         # With linear timeouts it may be sent more often, but not for a longer time.
         expired = tp.icsk_retransmits >= limit or retransmits_timed_out(
             net, tp, retry_until, tp.icsk_user_timeout * 1000
