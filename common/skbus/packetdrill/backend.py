@@ -74,6 +74,10 @@ class Backend(Protocol):
         """Give the stack an IP packet."""
         ...
 
+    def settle(self) -> None:
+        """Return when all packets that were injected have been dealt with."""
+        ...
+
     def sent(self) -> tuple[int, bytes] | None:
         """The next IP packet that the stack has sent, and when. None: there is none."""
         ...

@@ -38,6 +38,8 @@ class Config:
     ts_ecr_scaled: bool = False
     strict_segments: bool = False
     strict_end: bool = False
+    fixed: bool = False
+    """whether the script says which addresses it has"""
     non_fatal: frozenset[str] = frozenset()
     given: frozenset[str] = frozenset()
     """options that were given with the command, and which a script's own do not change"""
@@ -85,9 +87,10 @@ def _with_option(config: Config, name: str, value: str) -> Config:
         case "mtu":
             return replace(config, mtu=int(value))
         case "local_ip":
-            return replace(config, addresses=where._replace(local=value))
+            return replace(config, addresses=where._replace(local=value), fixed=True)
         case "remote_ip":
-            return replace(config, addresses=where._replace(remote=value.split("/")[0]))
+            remote = value.split("/")[0]
+            return replace(config, addresses=where._replace(remote=remote), fixed=True)
         case "bind_port":
             return replace(config, addresses=where._replace(bind_port=int(value)))
         case "connect_port":

@@ -23,6 +23,8 @@ EPOLLET: Final = 1 << 31
 EPOLLONESHOT: Final = 1 << 30
 SIOCINQ: Final = 0x541B
 _POLL_EVENTS: Final = 0xFFFF
+PATIENCE: Final = 1_000_000_000
+"""ns for a call that does not block"""
 _FIRST_FD: Final = 1 << 20
 """Descriptors of ours, far above the stack's."""
 
@@ -150,5 +152,5 @@ class Epolls:
 
     def _now(self, name: str, *args: object) -> Reply:
         pending = self.backend.call(name, *args)
-        self.backend.wait(self.backend.now(), pending)
+        self.backend.wait(self.backend.now() + PATIENCE, pending)
         return pending.reply if pending.done else Reply(errno.EAGAIN)

@@ -90,8 +90,10 @@ class Interpreter:
     def __init__(self, script: Script, backend: Backend, config: Config) -> None:
         self.script = script
         self.backend = backend
-        config = replace(config, addresses=backend.start(config.addresses, config.mtu))
-        self.config = config
+        addresses = backend.start(config.addresses, config.mtu)
+        if config.fixed and addresses[:4] != config.addresses[:4]:
+            raise Unsupported("addresses of its own")
+        self.config = config = replace(config, addresses=addresses)
         self.history: list[Happened] = []
         self.warnings: list[str] = []
         self.event: Event | None = None
@@ -102,6 +104,8 @@ class Interpreter:
         self._blocking: tuple[Event, Started, int] | None = None
         self._last: tuple[Event, int] | None = None
         """the event before, and its time"""
+        self._began = 0
+        """when the event before began; where calls take time, a packet may be sent meanwhile"""
         self._unsent: list[tuple[int, Seen]] = []
         """outbound packets that were taken from the backend and belong to no event yet"""
 
@@ -127,6 +131,10 @@ class Interpreter:
     # ---- time --------------------------------------------------------------------------
 
     def _step(self, event: Event) -> None:
+        action = event.action
+        outbound = isinstance(action, Packet) and not action.inbound
+        if outbound:
+            self.backend.settle()
         now = self.backend.now()
         time = event.time
         base = 0
@@ -138,11 +146,11 @@ class Interpreter:
         elif self._last is None and time.start:
             raise ScriptError("the first event has to be at time 0", self.script.path, event.line)
         start = base + time.start
-        action = event.action
-        if isinstance(action, TcpPacket | UdpPacket | IcmpPacket) and not action.inbound:
+        if isinstance(action, Packet) and outbound:
             self._outbound(event, action, base)
         else:
             self._wait_for(event, start)
+            self._began = self.backend.now()
             self._act(event, action, base)
         self._last = (event, start)
 
@@ -167,7 +175,9 @@ class Interpreter:
         start = base + time.start
         end = base + time.end if time.end is not None else start
         tolerance = self.config.within(start - self._last[1] if self._last else 0)
-        if start - tolerance <= at <= end + tolerance:
+        early = start if time.kind is TimeKind.ABSOLUTE else min(base, self._began) + time.start
+        if early - tolerance <= at <= end + tolerance:
+            self._began = at
             return
         when = seconds(start) + (f" to {seconds(end)}" if end != start else "")
         raise Mismatch(
@@ -420,6 +430,7 @@ class Interpreter:
         return lines
 
     def _nothing_left(self) -> None:
+        self.backend.settle()
         flow = self.sockets.under_test
         left = self._pending(flow) if flow is not None else []
         if left:

@@ -3,7 +3,7 @@
 
 The script's packets go over the lab's cable, by a helper in the peer's namespace (`peer`). The
 remote host of a script is one behind the peer, to which nothing else speaks; the peer's kernel
-drops what is sent to it. A barrier before each call, and after each packet that goes in, sees to
+drops what is sent to it. A barrier before each call, and before a packet is waited for, sees to
 it that everything before has been dealt with.
 """
 
@@ -73,13 +73,14 @@ class LiveBackend:
         status(run)  # LabError where there is none
         self.client = Client(run)
         config = json.loads(run.config_file.read_text())
-        self._scale = float(config.get("time_scale", 1.0))
+        self._scale = float(config["clock"]["time_scale"])
         self.first_port = 20_000 + time.monotonic_ns() // 1_000_000 % 44_000
         self._zero = time.monotonic_ns()
         self.changed = threading.Condition()
         self._sent: deque[tuple[int, bytes]] = deque()
         self._injected = 0
         self._carried = 0
+        self._settled = 0
         self._fds: set[int] = set()
         self._bound: dict[int, int] = {}
         self._listening: set[int] = set()
@@ -135,9 +136,10 @@ class LiveBackend:
         helper.stdin.write(RECORD.pack(len(frame), 0) + frame)
         helper.stdin.flush()
         self._injected += 1
-        with self.changed:
-            self.changed.wait_for(lambda: self._carried >= self._injected, 2.0)
-        self._barrier()
+
+    def settle(self) -> None:
+        if self._settled < self._injected:
+            self._barrier()
 
     def sent(self) -> tuple[int, bytes] | None:
         with self.changed:
@@ -183,14 +185,18 @@ class LiveBackend:
     # ---- inside ------------------------------------------------------------------------
 
     def _grace(self, pending: Pending) -> None:
-        """A call that does not block takes real time all the same: a moment, not none."""
-        deadline = time.monotonic() + 0.02 * self._scale
+        """A call takes real time: a moment in which one that does not block may return."""
+        deadline = time.monotonic() + 0.001 * self._scale
         with self.changed:
             while not pending.done and (left := deadline - time.monotonic()) > 0:
                 self.changed.wait(min(left, 0.001))
 
     def _barrier(self) -> None:
+        injected = self._injected
+        with self.changed:
+            self.changed.wait_for(lambda: self._carried >= injected, 10.0)
         self.client.call("barrier", -1)
+        self._settled = injected
 
     def _run(self, pending: LivePending, name: str, args: tuple[object, ...], data: bytes) -> None:
         try:

@@ -130,6 +130,9 @@ class SimBackend:
         self._port.send(ethernet.build(self._mac, PEER_MAC, ETH_P_IP) + packet)
         self.world.settle()
 
+    def settle(self) -> None:
+        """An injected packet has been dealt with already."""
+
     def sent(self) -> tuple[int, bytes] | None:
         return self._sent.popleft() if self._sent else None
 

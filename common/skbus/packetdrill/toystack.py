@@ -96,6 +96,9 @@ class Toy:
             self.rcv_nxt += len(seen.payload)
             self._send(".", b"")
 
+    def settle(self) -> None:
+        """An injected packet has been dealt with already."""
+
     def sent(self) -> tuple[int, bytes] | None:
         return self.outbox.popleft() if self.outbox and self.outbox[0][0] <= self.time else None
 
