@@ -286,13 +286,15 @@ class Close(NamedTuple):
 
 class Setsockopt(NamedTuple):
     """value is what setsockopt(2) was given. SkRet.val: None. Options of SOL_SOCKET that a
-    transport must know (SO_RCVBUF, SO_SNDBUF, SO_KEEPALIVE, ...) are passed on too."""
+    transport must know (SO_RCVBUF, SO_SNDBUF, SO_KEEPALIVE, ...) are passed on too.
+    cap_net_admin: whoever calls may do what takes a privilege (TCP_CONGESTION)."""
 
     sk: int
     req: int
     level: int
     optname: int
     value: bytes
+    cap_net_admin: bool = True
 
 
 class Getsockopt(NamedTuple):

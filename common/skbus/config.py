@@ -259,6 +259,8 @@ class Config(_Model):
     run_dir: str | None = None
     devices: list[Device] = []
     routes: list[Route] = []
+    congestion_control: list[str] = []
+    """controls of one's own: "path/to/file.py:Class" or "package.module:Class" """
     sysctl: dict[str, int | str | list[int]] = {}
     log: Log = Log()
     clock: Clock = Clock()

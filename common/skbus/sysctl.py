@@ -5,7 +5,7 @@
 that reads a value on its packet path keeps no copy: a look-up is one dict access.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -130,7 +130,11 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.tcp_fastopen": _spec(1, 0),
     "net.ipv4.tcp_fastopen_blackhole_timeout_sec": _spec(0, 0),
     "net.ipv4.tcp_fastopen_key": Spec("", doc="key of the Fast Open cookies, hex"),
-    "net.ipv4.tcp_congestion_control": Spec("cubic"),
+    "net.ipv4.tcp_congestion_control": Spec("cubic", doc="of new sockets"),
+    "net.ipv4.tcp_available_congestion_control": Spec("", doc="what there is; read only"),
+    "net.ipv4.tcp_allowed_congestion_control": Spec(
+        "reno cubic", doc="for users without privilege"
+    ),
     "net.ipv4.tcp_reordering": _spec(3, 1, 300),
     "net.ipv4.tcp_max_reordering": _spec(300, 1),
     "net.ipv4.tcp_recovery": _spec(1, 0, 7, "bit 0: RACK"),
@@ -187,9 +191,14 @@ def _number(field: object) -> int:
 
 
 class Sysctl(dict[str, Any]):
-    """The sysctls of one process. Reading an unknown name raises KeyError."""
+    """The sysctls of one process. Reading an unknown name raises KeyError.
+
+    checks: a layer's own look at what is written to one of its texts: returns what is to be kept,
+    or raises SysctlError.
+    """
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
+        self.checks: dict[str, Callable[[str], str]] = {}
         super().__init__({name: spec.default for name, spec in SPECS.items()})
         for name, value in (values or {}).items():
             self.set(name, value)
@@ -205,7 +214,8 @@ class Sysctl(dict[str, Any]):
         if isinstance(spec.default, str):
             if not isinstance(value, str):
                 raise SysctlError(f"{name} takes text, not {value!r}")
-            self[name] = value.strip()
+            check = self.checks.get(name)
+            self[name] = check(value.strip()) if check is not None else value.strip()
             return
         want = len(spec.default) if isinstance(spec.default, tuple) else 1
         fields: list[object]

@@ -34,7 +34,8 @@ class _Command:
         from skbus.health import processes
 
         self.run = RunDir().require()
-        self.processes = processes(self.run)
+        # tcp last, which is asked: it alone knows which congestion controls there are
+        self.processes = sorted(processes(self.run), key=lambda p: p == "tcp")
         self.values = values
         self.names = names
         self.quiet = quiet

@@ -43,6 +43,13 @@ def packetdrill(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Set before each script (--sim)."),
     ] = None,
+    congestion_control: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py:CLASS",
+            help="A congestion control of your own, for scripts to name (--sim).",
+        ),
+    ] = None,
     strict_end: Annotated[
         bool, typer.Option(help="Packets after the last that a script lists are failures.")
     ] = False,
@@ -81,7 +88,8 @@ def packetdrill(
     defines = dict(map(_pair, define or ()))
     make: MakeBackend | None = None
     if not dry_run:
-        make = _live() if live else _sim(seed, pcap, dict(map(_pair, sysctl or ())))
+        own = congestion_control or []
+        make = _live() if live else _sim(seed, pcap, dict(map(_pair, sysctl or ())), own)
     results = []
     for result in run_files(paths, make, config, defines):
         results.append(result)
@@ -100,15 +108,22 @@ def packetdrill(
         raise typer.Exit(1)
 
 
-def _sim(seed: int, pcap: Path | None, sysctl: dict[str, str]) -> "MakeBackend":
+def _sim(
+    seed: int, pcap: Path | None, sysctl: dict[str, str], controls: list[str]
+) -> "MakeBackend":
     from skbus.packetdrill.sim import SimBackend
+    from skbusd.tcp.congestion_plugins import CongestionControlError, load_congestion_control
 
+    try:
+        own = tuple(load_congestion_control(spec) for spec in controls)
+    except CongestionControlError as e:
+        _fail(f"--congestion-control {e}")
     if pcap is not None:
         pcap.mkdir(parents=True, exist_ok=True)
 
     def make(path: Path) -> SimBackend:
         capture = pcap / f"{path.stem}.pcapng" if pcap is not None else None
-        return SimBackend(seed, pcap=capture, sysctl=sysctl)
+        return SimBackend(seed, pcap=capture, sysctl=sysctl, congestion_control=own)
 
     return make
 

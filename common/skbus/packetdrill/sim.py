@@ -18,6 +18,7 @@ from skbus.packetdrill.backend import Addresses, Pending, Reply
 from skbus.skbuff import ETH_P_ARP, ETH_P_IP
 from skbus.testing.tasks import Future, Task
 from skbus.testing.world import World
+from skbusd.tcp.tcp_cong import TcpCongestionOps
 
 CALL_TIME: Final = 10_000
 """What a system call takes, ns. Where it takes nothing, round-trip times are equal that never are
@@ -67,10 +68,12 @@ class SimBackend:
         trace: bool = False,
         pcap: str | Path | None = None,
         sysctl: Mapping[str, object] | None = None,
+        congestion_control: tuple[TcpCongestionOps, ...] = (),
     ) -> None:
         self.world = World(seed, trace=trace)
         self._pcap = pcap
         self._sysctl = dict(sysctl or {})
+        self._congestion_control = congestion_control
         self._zero = self.world.now
         self._sent: deque[tuple[int, bytes]] = deque()
         self._woken: Future[None] | None = None
@@ -89,6 +92,7 @@ class SimBackend:
             gateway=gateway,
             sysctl=self._sysctl,
             mtu=mtu,
+            congestion_control=self._congestion_control,
         )
         self._local = ipaddress.IPv4Address(addresses.local).packed
         self._port = world.port("wire")

@@ -26,6 +26,7 @@ from skbusd.socket.files import Cred
 from skbusd.socket.sock import SocketNet
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.tcp_cong import TcpCongestionOps, tcp_register_congestion_control
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet
 
@@ -48,6 +49,7 @@ class Host:
 
     addresses: "10.0.0.1/24", ... of its first interface. gateway: its default route. sysctl: by
     Linux's name. mtu: of its interfaces, bytes. interfaces: more of them, name -> addresses.
+    congestion_control: controls besides those that there are.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Host:
         mtu: int = 1500,
         interfaces: dict[str, tuple[str, ...]] | None = None,
         routes: tuple[RouteConfig, ...] = (),
+        congestion_control: tuple[TcpCongestionOps, ...] = (),
     ) -> None:
         self.world = world
         self.name = name
@@ -68,6 +71,7 @@ class Host:
         self.interfaces = {"eth0": addresses, **(interfaces or {})}
         self.gateway = gateway
         self.routes = routes
+        self.congestion_control = congestion_control
         self.sysctl = Sysctl(sysctl)
         self.pool = Pool()
         self.processes: dict[str, Process] = {}
@@ -159,7 +163,11 @@ class Host:
             config = IpConfig(devices=devices, routes=self.routes)
             return IpCore(IpNet(**arguments, config=config)), (*nics, "tcp", "udp", "socket")
         if layer == "tcp":
-            return TcpCore(TcpNet(**arguments)), ("ip", "socket")
+            tcp = TcpCore(TcpNet(**arguments))
+            for ca in self.congestion_control:
+                if err := tcp_register_congestion_control(tcp.net, ca):
+                    raise self.world.error(f"{self.name}: {ca.name!r}: {os.strerror(err)}")
+            return tcp, ("ip", "socket")
         if layer == "udp":
             return UdpCore(UdpNet(**arguments)), ("ip", "socket")
         arguments["alloc"] = self._region(process)

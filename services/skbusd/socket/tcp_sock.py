@@ -585,6 +585,9 @@ def tcp_setsockopt(
         sys_return(net, call, 0)
         return
 
+    # CAP_NET_RAW is what is known of a client; who has it may also do what takes CAP_NET_ADMIN.
+    privileged = net.current is not None and net.current.cred.net_raw
+
     def answered(net: SocketNet, err: int, _: Any) -> None:
         if not err:
             sk.options[level, optname] = optval
@@ -594,7 +597,7 @@ def tcp_setsockopt(
         net,
         sk,
         "tcp_setsockopt",
-        lambda req: Setsockopt(sk.number, req, level, optname, optval),
+        lambda req: Setsockopt(sk.number, req, level, optname, optval, privileged),
         answered,
     )
 

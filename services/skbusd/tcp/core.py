@@ -68,6 +68,12 @@ ENTRIES: dict[str, Handler] = {
 }
 
 
+def tcp_register_own_congestion_controls(net: TcpNet) -> None:
+    """Those that come with us; once more does no harm."""
+    for ca in (TcpReno(), TcpCubic()):
+        tcp_register_congestion_control(net, ca)
+
+
 class TcpCore:
     """The core of the tcp process."""
 
@@ -78,8 +84,7 @@ class TcpCore:
         net.tcp_write_timer = tcp_timer.tcp_write_timer
         net.tcp_delack_timer = tcp_timer.tcp_delack_timer
         net.tcp_keepalive_timer = tcp_timer.tcp_keepalive_timer
-        tcp_register_congestion_control(net, TcpReno())
-        tcp_register_congestion_control(net, TcpCubic())
+        tcp_register_own_congestion_controls(net)
 
     def start(self) -> None:
         """Register with ip."""

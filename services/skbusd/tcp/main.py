@@ -1,16 +1,33 @@
 # SPDX-License-Identifier: MIT
 """The tcp process: its core in the generic shell."""
 
-from skbus.config import Config
+from skbus.config import Config, ConfigError
 from skbus.rundir import RunDir
 from skbus.service import Service
 from skbusd.shell import clock, net_arguments
-from skbusd.tcp.core import TcpCore
+from skbusd.tcp.congestion_plugins import CongestionControlError, register_congestion_controls
+from skbusd.tcp.core import TcpCore, tcp_register_own_congestion_controls
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.tcp_cong import CONGESTION_CONTROL
+
+
+def _congestion_controls(net: TcpNet, config: Config) -> None:
+    """Ours, those that are installed, and those of the configuration."""
+    tcp_register_own_congestion_controls(net)
+    try:
+        register_congestion_controls(net, config.congestion_control)
+    except CongestionControlError as e:
+        raise ConfigError(f"congestion_control: {e}") from None
+    wanted = net.sysctl[CONGESTION_CONTROL]
+    if wanted not in net.cong:
+        net.warning(
+            "tcp_assign_congestion_control", wanted=wanted, used="reno", have=sorted(net.cong)
+        )
 
 
 def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
     """tcp, ready to run."""
     net = TcpNet(**net_arguments(run, config, process))
+    _congestion_controls(net, config)
     neighbours = tuple(layer for layer in ("ip", "socket") if layer in config.layers)
     return Service(TcpCore(net), run, neighbours=neighbours, clock=clock(config))

@@ -8,11 +8,17 @@ RFC 5681 (Reno), RFC 3465 (byte counting), RFC 6582 (NewReno, in tcp_ack).
 """
 
 import errno
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import ClassVar, Final
 
-from skbusd.tcp.const import CA_EVENT_CWND_RESTART, TCP_CA_OPEN
+from skbus.sysctl import SysctlError
+from skbusd.tcp.const import CA_EVENT_CWND_RESTART, TCP_CA_OPEN, TCP_CLOSE, TCP_LISTEN
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
+
+CONGESTION_CONTROL: Final = "net.ipv4.tcp_congestion_control"
+AVAILABLE: Final = "net.ipv4.tcp_available_congestion_control"
+ALLOWED: Final = "net.ipv4.tcp_allowed_congestion_control"
 
 
 class RateSample:
@@ -51,11 +57,20 @@ class RateSample:
 
 
 class TcpCongestionOps:
-    """`struct tcp_congestion_ops`: override what differs from Reno. cwnd counts segments."""
+    """`struct tcp_congestion_ops`: override what differs from Reno. cwnd counts segments.
+
+    One object serves all connections of a stack: what must be remembered of a connection goes
+    into `tp.ca_priv`, a list of ints that `init` lays out (docs/congestion.md has an example).
+    """
 
     name: ClassVar[str] = ""
+    """What sysctl and TCP_CONGESTION call it: 1 to 15 characters without spaces."""
     full_control: ClassVar[bool] = False
-    """`cong_control` sets cwnd on every ACK, in every state (BBR)."""
+    """`cong_control` sets cwnd and pacing rate on every ACK, in every state (BBR)."""
+    needs_ecn: ClassVar[bool] = False
+    """TCP_CONG_NEEDS_ECN: its connections ask for ECN, whatever `net.ipv4.tcp_ecn` says."""
+    sndbuf_factor: ClassVar[int] = 2
+    """`sndbuf_expand`: the send buffer holds so many times cwnd."""
 
     def init(self, net: TcpNet, tp: TcpSock) -> None:
         """A connection begins to use this control."""
@@ -89,6 +104,10 @@ class TcpCongestionOps:
 
     def pkts_acked(self, net: TcpNet, tp: TcpSock, pkts_acked: int, rtt_us: int) -> None:
         """After each ACK that acknowledged something; rtt_us -1: no sample."""
+
+    def min_tso_segs(self, net: TcpNet, tp: TcpSock) -> int:
+        """The least segments of a super-segment, where the pacing rate is low."""
+        return int(net.sysctl["net.ipv4.tcp_min_tso_segs"])
 
 
 class TcpReno(TcpCongestionOps):
@@ -127,19 +146,80 @@ def tcp_cong_avoid_ai(tp: TcpSock, w: int, acked: int) -> None:
         tp.snd_cwnd = tp.snd_cwnd_clamp
 
 
+# ---- the registry ----------------------------------------------------------------------------
+
+
 def tcp_register_congestion_control(net: TcpNet, ca: TcpCongestionOps) -> int:
-    """Make a control known under its name. Returns an errno."""
-    if not ca.name or len(ca.name) > 15:
+    """Make a control known under its name. Returns an errno: EINVAL for a name that sysctl could
+    not list, EEXIST."""
+    name = ca.name
+    if not 0 < len(name) <= 15 or not name.isascii() or not name.isprintable() or " " in name:
         return errno.EINVAL
-    if ca.name in net.cong:
+    if name in net.cong:
         return errno.EEXIST
-    net.cong[ca.name] = ca
+    net.cong[name] = ca
+    _tell_sysctl(net)
     return 0
+
+
+def tcp_unregister_congestion_control(net: TcpNet, name: str) -> int:
+    """Forget a control. Returns an errno: ENOENT, EBUSY while a socket uses it.
+
+    Differs from Linux: there a module in use cannot be unloaded in the first place.
+    """
+    if name not in net.cong:
+        return errno.ENOENT
+    if name == "reno" or any(tp.ca_name == name for tp in net.socks.values()):
+        return errno.EBUSY
+    del net.cong[name]
+    _tell_sysctl(net)
+    return 0
+
+
+def _tell_sysctl(net: TcpNet) -> None:
+    """What there is, and the checks of what is written (`proc_tcp_congestion_control` and its
+    like): a name that nobody registered is refused when it is set, not when it is used."""
+    net.sysctl[AVAILABLE] = " ".join(net.cong)
+    cong = net.cong
+
+    def known(names: Iterable[str], what: str) -> None:
+        for name in names:
+            if name not in cong:
+                raise SysctlError(f"{what}: no congestion control {name!r}; have: {' '.join(cong)}")
+
+    def default(value: str) -> str:
+        known([value], CONGESTION_CONTROL)
+        return value
+
+    def allowed(value: str) -> str:
+        names = value.split()
+        known(names, ALLOWED)
+        return " ".join(names)
+
+    def read_only(value: str) -> str:
+        raise SysctlError(f"{AVAILABLE} can only be read")
+
+    net.sysctl.checks.update({
+        CONGESTION_CONTROL: default,
+        ALLOWED: allowed,
+        AVAILABLE: read_only,
+    })  # fmt: skip
+
+
+def tcp_allowed_congestion_control(net: TcpNet, name: str) -> bool:
+    """May one without CAP_NET_ADMIN use it? The default is always allowed."""
+    sysctl = net.sysctl
+    return name == sysctl[CONGESTION_CONTROL] or name in sysctl[ALLOWED].split()
+
+
+def tcp_ca_needs_ecn(net: TcpNet, tp: TcpSock) -> bool:
+    """Does the socket's control want ECN?"""
+    return net.cong[tp.ca_name].needs_ecn
 
 
 def tcp_assign_congestion_control(net: TcpNet, tp: TcpSock) -> None:
     """The default control for a new socket."""
-    name = net.sysctl["net.ipv4.tcp_congestion_control"]
+    name = net.sysctl[CONGESTION_CONTROL]
     tp.ca_name = name if name in net.cong else "reno"
     tp.ca_priv = []
 
@@ -151,16 +231,25 @@ def tcp_init_congestion_control(net: TcpNet, tp: TcpSock) -> None:
     net.cong[tp.ca_name].init(net, tp)
 
 
-def tcp_set_congestion_control(net: TcpNet, tp: TcpSock, name: str) -> int:
-    """TCP_CONGESTION. Returns an errno."""
+def tcp_set_congestion_control(
+    net: TcpNet, tp: TcpSock, name: str, cap_net_admin: bool = True
+) -> int:
+    """TCP_CONGESTION. Returns an errno: ENOENT where there is none of that name, EPERM where it
+    is not for everybody (`net.ipv4.tcp_allowed_congestion_control`)."""
     if name not in net.cong:
         return errno.ENOENT
+    if not cap_net_admin and not tcp_allowed_congestion_control(net, name):
+        return errno.EPERM
     tp.ca_setsockopt = True
     if name != tp.ca_name:
         tp.ca_name = name
         tp.ca_priv = []
-        net.cong[name].init(net, tp)
+        if tp.state not in (TCP_CLOSE, TCP_LISTEN):
+            tcp_init_congestion_control(net, tp)
     return 0
+
+
+# ---- what controls and recovery share --------------------------------------------------------
 
 
 def tcp_set_ca_state(net: TcpNet, tp: TcpSock, state: int) -> None:

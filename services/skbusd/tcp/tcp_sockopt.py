@@ -41,7 +41,7 @@ def tcp_setsockopt(net: TcpNet, item: Setsockopt) -> None:
     if tp is None:
         err = errno.EBADF
     elif item.level == c.IPPROTO_TCP:
-        err = do_tcp_setsockopt(net, tp, item.optname, item.value)
+        err = do_tcp_setsockopt(net, tp, item.optname, item.value, item.cap_net_admin)
     elif item.level == c.SOL_SOCKET:
         err = sock_setsockopt(net, tp, item.optname, item.value)
     elif item.level == c.IPPROTO_IP:
@@ -129,11 +129,15 @@ _BOUNDED: Final = {
 }
 
 
-def do_tcp_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
+def do_tcp_setsockopt(
+    net: TcpNet, tp: TcpSock, name: int, value: bytes, cap_net_admin: bool = True
+) -> int:
     """IPPROTO_TCP: an errno."""
     if name == c.TCP_CONGESTION:
-        text = value.split(b"\0")[0].decode("ascii", "replace")
-        return tcp_set_congestion_control(net, tp, text)
+        if not value:
+            return errno.EINVAL
+        text = value[:15].split(b"\0")[0].decode("ascii", "replace")
+        return tcp_set_congestion_control(net, tp, text, cap_net_admin)
     if name == c.TCP_FASTOPEN_KEY:
         if len(value) not in (KEY_LENGTH, 2 * KEY_LENGTH):
             return errno.EINVAL
