@@ -117,6 +117,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="configuration in TOML (or SKBUS_CONFIG); without it, what lies in the run directory",
     )
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="'NAME [PARAMETER=VALUE]...'",
+        help="socket: load code into the process: a Python file, an entry point of skbus.modules "
+        "or a dotted module",
+    )
     parser.add_argument("--log-level", choices=tuple(log.LEVELS))
     parser.add_argument("--log-format", choices=("auto", "json", "console"))
     return parser
@@ -128,6 +136,8 @@ def _main(options: argparse.Namespace) -> int:
         config, process = _nic_config(run, options)
     else:
         config, process = _wait_for_config(run, options), options.layer
+    if options.module:
+        config.modules = [*config.modules, *options.module]
     config.log.level = options.log_level or config.log.level
     config.log.format = options.log_format or config.log.format
     start_log(run, config, process, to_file=False, to_stderr=True)

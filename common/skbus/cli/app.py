@@ -11,7 +11,7 @@ from typing import Final
 
 import typer
 
-from skbus.cli import demo, inspect, lab, load, logs, proc, serve, sysctl, up
+from skbus.cli import demo, inspect, lab, load, logs, modules, proc, serve, sysctl, up
 from skbus.packetdrill import cli as packetdrill
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ demo.register(app)
 load.register(app)
 logs.register(app)
 inspect.register(app)
+modules.register(app)
 proc.register(app)
 sysctl.register(app)
 packetdrill.register(app)

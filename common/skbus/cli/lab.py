@@ -31,6 +31,7 @@ def up(
     time_scale: options.TimeScale = None,
     log_level: options.LogLevel = None,
     sysctl: options.Sysctls = None,
+    module: options.Modules = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -57,7 +58,9 @@ def up(
         "seed": seed,
     }
     device = options.device(DEV, impair, addr=f"{ADDRESS}/{PREFIX}", gateway=PEER_ADDRESS, mtu=mtu)
-    flags = options.overrides(time_scale=time_scale, log_level=log_level, sysctls=sysctl)
+    flags = options.overrides(
+        time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module
+    )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
     print(json.dumps(lab.up(run, effective.to_json(), mtu)))
 

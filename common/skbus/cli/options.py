@@ -28,6 +28,15 @@ Reorder = Annotated[str | None, typer.Option(metavar="10%", help="Let packets ov
 Dup = Annotated[str | None, typer.Option(metavar="1%", help="Duplicate packets.")]
 Corrupt = Annotated[str | None, typer.Option(metavar="0.1%", help="Flip a bit in packets.")]
 Rate = Annotated[str | None, typer.Option(metavar="100mbit", help="Limit the rate.")]
+Modules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--module",
+        metavar="'NAME [PARAMETER=VALUE]...'",
+        help="Load code into the socket process: a Python file, an entry point of skbus.modules or "
+        "a dotted module. May be given repeatedly.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", help="Seed of all the chance above.")]
 
 
@@ -38,7 +47,11 @@ def device(name: str, impair: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def overrides(
-    *, time_scale: float | None, log_level: str | None, sysctls: list[str] | None
+    *,
+    time_scale: float | None,
+    log_level: str | None,
+    sysctls: list[str] | None,
+    modules: list[str] | None = None,
 ) -> dict[str, Any]:
     """The rest of the common options, nested like the configuration."""
     table: dict[str, str] = {}
@@ -51,4 +64,16 @@ def overrides(
         "clock": {"time_scale": time_scale},
         "log": {"level": log_level},
         "sysctl": table or None,
+        "modules": [module(spec) for spec in modules] if modules else None,
     }
+
+
+def module(spec: str) -> str:
+    """A module as the socket process will find it: it has another working directory."""
+    name, space, parameters = spec.strip().partition(" ")
+    if name.endswith(".py") or "/" in name:
+        path = Path(name).resolve()
+        if not path.is_file():
+            raise typer.BadParameter(f"there is no file {path}", param_hint="--module")
+        name = str(path)
+    return name + space + parameters

@@ -45,6 +45,7 @@ def up(
     time_scale: options.TimeScale = None,
     log_level: options.LogLevel = None,
     sysctl: options.Sysctls = None,
+    module: options.Modules = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -69,7 +70,9 @@ def up(
         "rate": rate,
         "seed": seed,
     }
-    flags = options.overrides(time_scale=time_scale, log_level=log_level, sysctls=sysctl)
+    flags = options.overrides(
+        time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module
+    )
     name = dev or os.environ.get("SKBUS_DEV")
     if name is not None:
         device = options.device(

@@ -34,6 +34,7 @@ from skbus.timer import Timer
 from skbusd.socket import tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
+from skbusd.socket.kthread import run_kthreads
 from skbusd.socket.proc import proc_net
 from skbusd.socket.sock import Call, SocketNet, sys_return
 from skbusd.socket.socket import Socket, do_syscall, sock_poll, sock_release
@@ -168,6 +169,8 @@ class SocketCore:
     def idle(self) -> None:
         """The end of a batch: tell transports what was taken, find slots that came back."""
         net = self.net
+        if net.kthreads is not None and net.kthreads.runqueue:
+            run_kthreads(net)
         if net.rcv_pending:
             for sk in net.rcv_pending:
                 net.call(sk.sk_prot.process, "tcp_recvmsg", Recvmsg(sk.number, sk.rcv_told))

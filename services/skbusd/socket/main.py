@@ -8,6 +8,7 @@ from skbus.rundir import RunDir
 from skbus.service import Service
 from skbusd.shell import allocator, clock, net_arguments
 from skbusd.socket.core import SocketCore
+from skbusd.socket.kmod import ModuleSource
 from skbusd.socket.router import SyscallSource
 from skbusd.socket.sock import SocketNet
 
@@ -22,11 +23,15 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     core = SocketCore(SocketNet(**arguments))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     context.setsockopt(zmq.MAX_SOCKETS, 65536)
-    return Service(
+    modules = ModuleSource(core, config.modules)
+    service = Service(
         core,
         run,
         neighbours=tuple(layer for layer in ("ip", "tcp", "udp") if layer in config.layers),
-        sources=(SyscallSource(core, run, context),),
+        sources=(modules, SyscallSource(core, run, context)),
         clock=clock(config),
         context=context,
     )
+    modules.service = service
+    service.control.methods.update(modules.methods())
+    return service

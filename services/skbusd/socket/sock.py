@@ -276,6 +276,11 @@ class SocketNet(Net):
         self.calls = 0
         self.current: Client | None = None
         """`current`: the process whose call is being worked on."""
+        self.kthreads: Any = None
+        """The threads of code inside this process (`kthread.KThreads`), once there are any."""
+        self.next_kernel_req = 0
+        self.modules: dict[str, Any] = {}
+        """What is loaded (`module.Module`)."""
 
 
 # ---- answering and waiting ----------------------------------------------------------------

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""`skbus insmod`, `rmmod`, `lsmod`: code that runs inside the socket process."""
+
+import sys
+import time
+from typing import Annotated, Final
+
+import typer
+
+from skbus.cli import options
+
+_UNLOAD_TIME: Final = 10.0
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(insmod)
+    app.command()(rmmod)
+    app.command()(lsmod)
+
+
+def insmod(
+    name: Annotated[
+        str, typer.Argument(help="A Python file, entry point of skbus.modules or dotted module.")
+    ],
+    parameters: Annotated[list[str] | None, typer.Argument(metavar="[PARAMETER=VALUE]...")] = None,
+) -> None:
+    """Load code into the running socket process. What it says is in that process's log."""
+    from skbus.ctl import ctl_call
+    from skbus.rundir import RunDir
+
+    spec = options.module(" ".join((name, *(parameters or ()))))
+    print(ctl_call(RunDir(), "socket", "insmod", spec))
+
+
+def rmmod(name: Annotated[str, typer.Argument(help="As lsmod shows it.")]) -> None:
+    """Unload a module: its threads are asked to end. Returns when they have."""
+    from skbus.ctl import ctl_call
+    from skbus.rundir import RunDir
+
+    run = RunDir()
+    ctl_call(run, "socket", "rmmod", name)
+    end = time.monotonic() + _UNLOAD_TIME
+    while any(m["module"] == name for m in ctl_call(run, "socket", "lsmod")):
+        if time.monotonic() > end:
+            sys.stderr.write(f"skbus: module {name} has not ended after {_UNLOAD_TIME:g} s\n")
+            sys.exit(1)
+        time.sleep(0.02)
+
+
+def lsmod() -> None:
+    """List the modules in the socket process: name, state, parameters."""
+    from skbus.ctl import ctl_call
+    from skbus.rundir import RunDir
+
+    for module in ctl_call(RunDir(), "socket", "lsmod"):
+        words = (f"{key}={value}" for key, value in module["params"].items())
+        print(module["module"], module["state"], *words)
