@@ -189,7 +189,8 @@ class Client:
     def _make_region(self) -> Allocator | None:
         pool_dir = PoolDir(self.run.pool_dir)
         for _ in range(16):
-            number = int.from_bytes(os.urandom(4), "big") | 1 << 31
+            # even: the odd ones are the layers' own
+            number = (int.from_bytes(os.urandom(4), "big") | 1 << 31) & ~1
             try:
                 region = pool_dir.create(number, REGION_CLASSES)
             except FileExistsError:

@@ -18,10 +18,11 @@ from skbus.pool import Allocator, Pool, StalePlaceError
 from skbus.skbuff import Frag, SkBuff
 from skbus.snmp import Mib
 from skbus.sysctl import Sysctl
-from skbus.timer import Timers
+from skbus.timer import Timer, Timers
 
 MSEC: Final = 1_000_000
 SEC: Final = 1_000_000_000
+_PRUNE_EVERY: Final = 5 * SEC
 
 
 class Clock(Protocol):
@@ -80,6 +81,8 @@ class Net:
         self.barriers: Any = None
         """The `skbus.barrier.Barriers` of this process, set by its shell."""
         self._next_id = (rand.getrandbits(31) << 32) | 1
+        self._prune_timer: Timer[Any] = Timer(_prune_regions)
+        pool.mapped = self._region_mapped
 
     # ---- calls into other processes ----------------------------------------------------
 
@@ -157,6 +160,10 @@ class Net:
         """Something that is wrong, with its cause and remedy in the details."""
         self.log_events.append(("warning", function, details))
 
+    def _region_mapped(self) -> None:
+        if not self._prune_timer.pending():
+            self.mod_timer(self._prune_timer, self.now + _PRUNE_EVERY)
+
     # ---- timers ------------------------------------------------------------------------
 
     def mod_timer(self, timer: Any, expires: int) -> None:
@@ -166,6 +173,12 @@ class Net:
     def del_timer(self, timer: Any) -> bool:
         """Disarm; True if it was pending."""
         return self.timers.del_timer(timer)
+
+
+def _prune_regions(net: Net) -> None:
+    """Regions of clients that have died are unmapped; the socket layer has removed their files."""
+    if net.pool.prune():
+        net.mod_timer(net._prune_timer, net.now + _PRUNE_EVERY)
 
 
 N = TypeVar("N", bound=Net, contravariant=True)

@@ -57,16 +57,17 @@ class Region:
             raise PoolError(f"region {number:08x} has a header that is not ours or not version 1")
         self.classes = [_CLASS.unpack_from(self.mem, 16 + 8 * i) for i in range(nclasses)]
         self.nslots = sum(n for _, n in self.classes)
-        self.words = self.mem[_HEADER_SIZE : _HEADER_SIZE + 4 * self.nslots].cast("I")
         self.starts: list[int] = []
         self.sizes: list[int] = []
         at = _data_start(self.nslots)
+        need = at + sum(size * n for size, n in self.classes)
+        if need > len(self.mem) or not all(size and n for size, n in self.classes):
+            raise PoolError(f"region {number:08x} is {len(self.mem)} bytes, {need} are needed")
+        self.words = self.mem[_HEADER_SIZE : _HEADER_SIZE + 4 * self.nslots].cast("I")
         for size, n in self.classes:
             self.starts += range(at, at + size * n, size)
             self.sizes += [size] * n
             at += size * n
-        if at > len(self.mem):
-            raise PoolError(f"region {number:08x} is {len(self.mem)} bytes, {at} are needed")
 
     def view(self, slot: int, gen: int, offset: int, length: int) -> memoryview:
         """The bytes of a place. StalePlaceError where the slot is not in generation `gen`."""
@@ -206,9 +207,16 @@ class Allocator(Region):
 class Pool:
     """All regions that a process knows: finds the bytes of places and gives them back."""
 
-    def __init__(self, opener: Callable[[int], Region] | None = None) -> None:
+    def __init__(
+        self,
+        opener: Callable[[int], Region] | None = None,
+        exists: Callable[[int], bool] | None = None,
+    ) -> None:
         self.regions: dict[int, Region] = {}
         self._opener = opener
+        self._exists = exists
+        self.mapped: Callable[[], None] | None = None
+        """Called when a region has been mapped: `prune` is wanted now and then."""
         self.late = 0
         """Places that were given back twice or after their generation had passed."""
 
@@ -219,7 +227,22 @@ class Pool:
             if self._opener is None:
                 raise StalePlaceError(f"no region {number:08x}")
             region = self.regions[number] = self._opener(number)
+            if self.mapped is not None:
+                self.mapped()
         return region
+
+    def prune(self) -> bool:
+        """Unmap regions whose files are gone: their clients are dead. Are others' left?"""
+        left = False
+        for number, region in tuple(self.regions.items()):
+            if isinstance(region, Allocator) or self._exists is None:
+                continue
+            if self._exists(number):
+                left = True
+            else:
+                del self.regions[number]
+                region.close()
+        return left
 
     def view(self, place: Place) -> memoryview:
         """The bytes of a place, without a copy. StalePlaceError where they are gone."""
@@ -293,8 +316,8 @@ class PoolDir:
         """Map someone else's region. PoolError where there is none."""
         try:
             return Region(number, self._map(number))
-        except OSError as e:
-            raise StalePlaceError(f"no region {number:08x} in {self.path}: {e.strerror}") from e
+        except (OSError, ValueError) as e:  # ValueError: an empty file
+            raise StalePlaceError(f"no region {number:08x} in {self.path}: {e}") from e
 
     def unlink(self, number: int) -> None:
         """Take the region's name away; mappings of it stay."""
@@ -306,7 +329,7 @@ class PoolDir:
 
     def pool(self) -> Pool:
         """A Pool that finds its regions here."""
-        return Pool(self.open)
+        return Pool(self.open, self.exists)
 
     def _file(self, number: int) -> Path:
         return self.path / f"{number:08x}"

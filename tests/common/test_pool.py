@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The pool: places, generations, giving back, adoption by a process reborn."""
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,39 @@ def test_many_outstanding_slots_are_found_when_they_come_back() -> None:
         assert place is not None
         pool.free(place)
     assert sum(alloc.put(b"z") is not None for _ in range(600)) == 500
+
+
+def test_regions_whose_files_are_gone_are_unmapped(tmp_path: Path) -> None:
+    directory = PoolDir(tmp_path)
+    own = directory.create(1, CLASSES)
+    places = [directory.create(number, CLASSES).put(b"payload") for number in (2, 4, 6)]
+    reader = directory.pool()
+    reader.regions[1] = own
+    told: list[int] = []
+    reader.mapped = lambda: told.append(len(reader.regions))
+    for place in places:
+        assert place is not None
+        assert bytes(reader.view(place)) == b"payload"
+    assert told == [2, 3, 4]
+    directory.unlink(1)
+    directory.unlink(4)
+    assert reader.prune(), "others are left"
+    assert sorted(reader.regions) == [1, 2, 6], "what we allocate in stays"
+    assert places[1] is not None
+    with pytest.raises(StalePlaceError):
+        reader.view(places[1])
+    directory.unlink(2)
+    directory.unlink(6)
+    assert not reader.prune()
+    assert sorted(reader.regions) == [1]
+
+
+def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
+    (tmp_path / "00000004").write_bytes(
+        struct.pack("=IIII", 0x736B6275, 1, 4, 1) + struct.pack("=II", 0, 2**32 - 1) + bytes(4096)
+    )
+    (tmp_path / "00000006").write_bytes(b"")
+    with pytest.raises(PoolError, match="needed"):
+        PoolDir(tmp_path).open(4)
+    with pytest.raises(StalePlaceError):
+        PoolDir(tmp_path).open(6)

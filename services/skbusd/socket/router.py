@@ -45,6 +45,8 @@ _CAP_NET_RAW: Final = 13
 _REPLY_HWM: Final = 100_000
 """Replies that an application may leave unread before it is taken for broken."""
 _FILL: Final = bytes(4096)
+_FILLS: Final = 1024
+"""Of those at most; one is enough for the smallest buffer."""
 
 
 class PollDescriptor:
@@ -79,12 +81,13 @@ class PollDescriptor:
             if writable != self.writable:
                 self.writable = writable
                 with contextlib.suppress(BlockingIOError):
-                    if writable:
-                        while self.b.recv(65536, socket.MSG_DONTWAIT):
-                            pass
-                    else:
-                        while self.a.send(_FILL, socket.MSG_DONTWAIT):
-                            pass
+                    # bounded, as the application holds the one end too
+                    for _ in range(_FILLS):
+                        if writable:
+                            if not self.b.recv(65536, socket.MSG_DONTWAIT):
+                                break
+                        else:
+                            self.a.send(_FILL, socket.MSG_DONTWAIT)
         except OSError:
             self.hup = True  # the application has done something odd with it
 
@@ -290,18 +293,16 @@ class SyscallSource:
     # ---- poll descriptors ----------------------------------------------------------------
 
     def _poll_open(self, life: LifeConnection, number: int) -> int:
-        if len(life.fds) != 2:
-            return errno.EINVAL
+        fds, life.fds = life.fds, []
         try:
+            if len(fds) != 2 or not all(map(_is_unix_stream, fds)):
+                raise SysCallError(errno.EINVAL)
             sock = self.core.poll_open(life.id, number)
         except SysCallError as e:
-            for fd in life.fds:
+            for fd in fds:
                 os.close(fd)
-            life.fds.clear()
             return e.errno
-        a, b = life.fds
-        life.fds = []
-        descriptor = PollDescriptor(a, b)
+        descriptor = PollDescriptor(*fds)
         self._polls.setdefault(sock, []).append(descriptor)
         self._show(sock, [descriptor])
         return 0
@@ -331,6 +332,17 @@ class SyscallSource:
         for sock in closed:
             for descriptor in self._polls.pop(sock, ()):
                 descriptor.close()
+
+
+def _is_unix_stream(fd: int) -> bool:
+    """Is a descriptor that was sent to us what it should be? Its buffer is then bounded."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:
+        return False  # no socket at all
+    found = (sock.family, sock.type)
+    sock.detach()
+    return found == (socket.AF_UNIX, socket.SOCK_STREAM)
 
 
 def peer_cred(sock: socket.socket) -> Cred:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from skbus.pool import PoolError
 from skbus.skbuff import Place
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
@@ -501,11 +502,16 @@ def sys_region(net: SocketNet, call: Call, number: int) -> None:
     client = _client(call)
     if number in client.regions:
         raise SysCallError(errno.EEXIST)
+    if number & 1:
+        raise SysCallError(errno.EPERM, f"region {number:08x} is a layer's own, as odd ones are")
     if len(client.regions) >= MAX_REGIONS:
         raise SysCallError(errno.ENOSPC, f"at most {MAX_REGIONS} regions")
     if number in net.pool.regions or number == (net.alloc.number if net.alloc else -1):
         raise SysCallError(errno.EEXIST, f"region {number:08x} is somebody's already")
-    net.pool.region(number)
+    try:
+        net.pool.region(number)
+    except PoolError as e:
+        raise SysCallError(errno.EFAULT, str(e)) from e
     client.regions.add(number)
     sys_return(net, call, 0)
 

@@ -44,7 +44,7 @@ class Stack:
     def __init__(self) -> None:
         self.own = region(1)
         self.nic = region(2)
-        self.app = region(3)
+        self.app = region(4)
         self.pool = Pool(self._open)
         self.pool.regions.update({1: self.own, 2: self.nic})
         self.net = SocketNet(rand=Random(1), pool=self.pool, alloc=self.own)
@@ -56,7 +56,7 @@ class Stack:
         self.delivered = 0
 
     def _open(self, number: int) -> Region:
-        if number != 3:
+        if number != 4:
             raise StalePlaceError(f"no region {number}")
         return self.app
 

@@ -104,7 +104,7 @@ def test_a_dead_client_leaves_nothing(stack: "Stack") -> None:
     fd, _ = stack.connected()
     listener, lsk = stack.socket()
     stack.call("listen", listener, 5)
-    stack.call("region", 3)
+    stack.call("region", 4)
     place = stack.app.put(b"p" * 60000)
     stack.call("sendmsg", fd, 0, None, (place,), (), -1)
     stack.begin("recvmsg", fd, 10, 0, 0, 5_000_000)
@@ -124,7 +124,7 @@ def test_a_dead_client_leaves_nothing(stack: "Stack") -> None:
     stack.acked(number, 60000)
     assert not net.socks
     stack.advance(12_000_000_000)
-    assert net.regions_gone == [3]
+    assert net.regions_gone == [4]
     assert not net.replies
     stack.check_conserved()
 

@@ -7,6 +7,8 @@ import socket
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import msgpack
 import pytest
@@ -35,6 +37,10 @@ def dealer(loopback: Loopback) -> Iterator["zmq.Socket[bytes]"]:
         sock.setsockopt(zmq.RCVTIMEO, 10_000)
         sock.connect(loopback.run.syscall_endpoint)
         yield sock
+
+
+HUGE = struct.pack("=IIII", 0x736B6275, 1, 0x80005678, 1) + struct.pack("=II", 1, 2**32 - 1)
+"""A region's header that says that it has 2^32 - 1 slots."""
 
 
 def live(loopback: Loopback, id: bytes = b"X" * 16) -> socket.socket:
@@ -91,6 +97,63 @@ def test_poll_descriptors_need_two_ends(loopback: Loopback, dealer: "zmq.Socket[
             assert decode_reply(dealer.recv_multipart()[0])[2] == 0
             socket.send_fds(life, [struct.pack("=iI", 0, 3)], fds)
             assert life.recv(8) == struct.pack("=II", 0, 3)
+
+
+def test_foreign_descriptors_do_no_harm(
+    loopback: Loopback, dealer: "zmq.Socket[bytes]", tmp_path: Path
+) -> None:
+    """What is sent in place of a pair of stream sockets is closed, and answered by EINVAL."""
+    with live(loopback) as life:
+        dealer.send_multipart([encode_request(1, "socket", 2, 2, 0), b""])
+        assert decode_reply(dealer.recv_multipart()[0])[2] == 0
+        before = len(os.listdir("/proc/self/fd"))
+        file = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.connect(("127.0.0.1", 9))
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        token = 0
+        with udp, a, b:
+            pairs = ([file, file], [udp.fileno()] * 2, [a.fileno(), b.fileno()], [file], [file] * 4)
+            for fds in pairs * 10:
+                token += 1
+                socket.send_fds(life, [struct.pack("=iI", 0, token)], fds)
+                assert life.recv(8) == struct.pack("=II", errno.EINVAL, token)
+        os.close(file)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_client_that_works_against_its_poll_descriptor(
+    loopback: Loopback, dealer: "zmq.Socket[bytes]"
+) -> None:
+    """Both ends are in the client's hands, too: it may fill them and drain them at will."""
+    a, b = socket.socketpair()
+    with live(loopback) as life, a, b:
+        dealer.send_multipart([encode_request(1, "socket", 2, 2, 0), b""])
+        assert decode_reply(dealer.recv_multipart()[0])[2] == 0
+        socket.send_fds(life, [struct.pack("=iI", 0, 1)], [a.fileno(), b.fileno()])
+        assert life.recv(8) == struct.pack("=II", 0, 1)
+        for end in (a, b):
+            end.setblocking(False)
+            with suppress(BlockingIOError):
+                while end.send(bytes(4096)):
+                    pass
+        dealer.send_multipart([encode_request(2, "shutdown", 0, 2), b""])
+        assert decode_reply(dealer.recv_multipart()[0])[1] == errno.ENOTCONN
+        a.shutdown(socket.SHUT_RDWR)
+        dealer.send_multipart([encode_request(3, "close", 0), b""])
+        assert decode_reply(dealer.recv_multipart()[0])[1] == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 10, bytes(4096), HUGE, b"ubks" + bytes(60)])
+def test_a_region_that_is_none(
+    loopback: Loopback, dealer: "zmq.Socket[bytes]", content: bytes
+) -> None:
+    (loopback.run.pool_dir / "80005678").write_bytes(content)
+    with live(loopback):
+        dealer.send_multipart([encode_request(1, "region", 0x80005678), b""])
+        assert decode_reply(dealer.recv_multipart()[0])[1] == errno.EFAULT
+        dealer.send_multipart([encode_request(2, "socket", 2, 1, 0), b""])
+        assert decode_reply(dealer.recv_multipart()[0])[1] == 0
 
 
 def test_a_dead_clients_region_goes(loopback: Loopback, dealer: "zmq.Socket[bytes]") -> None:

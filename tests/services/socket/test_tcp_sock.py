@@ -56,7 +56,7 @@ def test_a_big_inline_write_is_cut_into_chunks(stack: "Stack") -> None:
 
 def test_places_of_the_application_go_as_they_are(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    assert stack.call("region", 3)[0] == 0
+    assert stack.call("region", 4)[0] == 0
     place = stack.app.put(b"p" * 60000)
     assert stack.call("sendmsg", fd, 0, None, (place,), (), -1, data=b"head")[1] == 60004
     assert stack.app.in_use() == 1
@@ -74,7 +74,7 @@ def test_foreign_places_are_refused(stack: "Stack") -> None:
     assert theirs is not None
     send = ("sendmsg", fd, 0, None)
     assert stack.call(*send, (mine,), (), -1)[0] == errno.EFAULT  # not announced
-    stack.call("region", 3)
+    stack.call("region", 4)
     assert stack.call(*send, (theirs,), (), -1)[0] == errno.EFAULT
     assert stack.nic.in_use() == 1
     assert mine is not None
@@ -83,7 +83,8 @@ def test_foreign_places_are_refused(stack: "Stack") -> None:
     assert stack.call(*send, ((number, slot, gen, 0, 1 << 20),), (), -1)[0] == errno.EFAULT
     assert stack.call(*send, ((number, 1 << 20, 1, 0, 4),), (), -1)[0] == errno.EFAULT
     assert stack.call("region", 2)[0] == errno.EEXIST
-    assert stack.call("region", 12345)[0] == errno.EFAULT
+    assert stack.call("region", 12346)[0] == errno.EFAULT
+    assert stack.call("region", 12345)[0] == errno.EPERM, "odd: a layer's own"
     assert not sent(stack)
 
 

@@ -61,7 +61,7 @@ def test_connected(stack: "Stack") -> None:
 
 def test_big_datagrams_go_by_place(stack: "Stack") -> None:
     fd, _ = stack.socket(uapi.SOCK_DGRAM)
-    stack.call("region", 3)
+    stack.call("region", 4)
     place = stack.app.put(b"p" * 60000)
     assert stack.call("sendmsg", fd, 0, PEER, (place,), (), -1)[1] == 60000
     assert stack.app.in_use() == 0  # the datagram's owner gave it back
