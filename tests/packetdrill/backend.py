@@ -11,8 +11,8 @@ SKBUS_DIR names the stack's run directory. The stack is one of its own for each 
     skbus up --dev tun0 --addr 192.168.0.1/16 --gw 192.168.0.2 --mtu 1500
 
 and is ready when `skbus barrier` returns (`live.sh` does that). The MTU is to be 1500, whatever the
-cable allows. Timing is the machine's: use 20 ms of tolerance and a calm machine, or `--time-scale`
-and a harness that is as much slower.
+cable allows. Timing is the machine's: use 20 ms of tolerance and a calm machine, or (`live.sh`'s
+SCALE) a stack and a harness that are both slower than life.
 
 `settle` is the barrier of DESIGN section 8: a packet that was put on the wire before a call has
 been dealt with when the call is made.
@@ -20,6 +20,7 @@ been dealt with when the call is made.
 
 import errno
 import ipaddress
+import json
 import sys
 import time
 from typing import Any, Final
@@ -29,8 +30,8 @@ from skbus.ctl import ctl_call
 from skbus.health import processes
 from skbus.packetdrill.backend import Reply
 from skbus.packetdrill.epoll import Epolls
-from skbus.packetdrill.live import live_counters
-from skbus.packetdrill.shell import nstat, proc_net_tcp, run_command
+from skbus.packetdrill.live import live_counters, live_tcp_metrics_flush, live_tso
+from skbus.packetdrill.shell import nstat, proc_net_tcp, run_command, switched
 from skbus.rundir import RunDir
 
 Address = tuple[Any, ...]
@@ -56,11 +57,12 @@ class _Done:
 class _Now:
     """What `Epolls` needs of a backend."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, scale: float) -> None:
         self._client = client
+        self._scale = scale
 
     def now(self) -> int:
-        return time.monotonic_ns()
+        return int(time.monotonic_ns() / self._scale)
 
     def wait(self, until: int, pending: object = None, *, packet: bool = False) -> None:
         """Calls return before they are asked about."""
@@ -79,7 +81,10 @@ class SkbusBackend(Base):  # type: ignore[misc]
     def __init__(self) -> None:
         self.run = RunDir().require()
         self.client = Client(self.run)
-        self.epolls = Epolls(_Now(self.client))  # type: ignore[arg-type]
+        config = json.loads(self.run.config_file.read_text())
+        self.scale = float(config["clock"]["time_scale"])
+        self.epolls = Epolls(_Now(self.client, self.scale))  # type: ignore[arg-type]
+        self.settled = 0
         self.fds: set[int] = set()
         self.before: dict[str, Any] = {}
         self.bound: dict[int, int] = {}
@@ -105,7 +110,9 @@ class SkbusBackend(Base):  # type: ignore[misc]
 
     def settle(self, injected: int) -> None:
         """Return when all packets that were injected have been dealt with."""
-        self.client.call("barrier", -1)
+        if self.settled != injected:
+            self.client.call("barrier", -1)
+            self.settled = injected
 
     def sysctl(self, name: str, value: str) -> None:
         """Set one, until the session ends; what we do not have is left out."""
@@ -127,6 +134,11 @@ class SkbusBackend(Base):  # type: ignore[misc]
         )
         for name, value in outcome.sysctls:
             self.sysctl(name, value)
+        for program, *args in outcome.others:
+            if program == "ip" and "tcp_metrics" in args:
+                live_tcp_metrics_flush(self.run)
+            if program == "ethtool" and (on := switched(args, "tso")) is not None:
+                live_tso(self.run, on)
         return outcome.status << 8, outcome.output.encode()
 
     def _set(self, name: str, value: str) -> None:
@@ -216,7 +228,7 @@ class SkbusBackend(Base):  # type: ignore[misc]
         wait = timeout * 1_000_000 if timeout >= 0 else -1
         pending = self.epolls.wait(epfd, maxevents, wait)
         while not pending.done:
-            time.sleep(0.0005)
+            time.sleep(0.0005 * self.scale)
         return [(data, events) for events, data in pending.reply.result]
 
 

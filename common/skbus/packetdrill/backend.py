@@ -94,6 +94,10 @@ class Backend(Protocol):
         """`ip tcp_metrics flush`: forget what is known of hosts (Fast Open's cookies)."""
         ...
 
+    def tso(self, on: bool) -> None:
+        """`ethtool -K DEV tso on|off`: may super-segments be seen on the wire?"""
+        ...
+
     def counters(self) -> dict[str, int]:
         """All SNMP counters by their nstat names."""
         ...

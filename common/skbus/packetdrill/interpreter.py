@@ -36,7 +36,7 @@ from skbus.packetdrill.script import (
     UdpPacket,
     Unsupported,
 )
-from skbus.packetdrill.shell import Outcome, nstat, proc_net_tcp, run_command
+from skbus.packetdrill.shell import Outcome, nstat, proc_net_tcp, run_command, switched
 from skbus.packetdrill.sockets import Sockets
 from skbus.packetdrill.symbols import SYMBOLS
 from skbus.packetdrill.wire import Seen
@@ -238,6 +238,9 @@ class Interpreter:
                 raise Unsupported(f"a queueing discipline that drops all: {line}")
             if program == "ip" and "tcp_metrics" in args:
                 self.backend.tcp_metrics_flush()
+                continue
+            if program == "ethtool" and (on := switched(args, "tso")) is not None:
+                self.backend.tso(on)
                 continue
             self.warnings.append(f"has no meaning here: {line}")
         for path, value in outcome.written.items():

@@ -37,6 +37,17 @@ def live_counters(run: RunDir) -> dict[str, int]:
     return total
 
 
+def live_tcp_metrics_flush(run: RunDir) -> None:
+    """`ip tcp_metrics flush` of a running stack."""
+    ctl_call(run, "tcp", "tcp_metrics_flush")
+
+
+def live_tso(run: RunDir, on: bool) -> None:
+    """`ethtool -K DEV tso on|off` of a running stack."""
+    for process in processes(run, "nic"):
+        ctl_call(run, process, "tso", on)
+
+
 class LivePending:
     """A system call in a thread of its own."""
 
@@ -85,6 +96,7 @@ class LiveBackend:
         self._bound: dict[int, int] = {}
         self._listening: set[int] = set()
         self._before: dict[str, Any] = {}
+        self._tso = True
         self._helper: subprocess.Popen[bytes] | None = None
 
     # ---- backend.Backend ---------------------------------------------------------------
@@ -147,7 +159,7 @@ class LiveBackend:
 
     def call(self, name: str, *args: object, data: bytes = b"") -> Pending:
         pending = LivePending(self)
-        self._barrier()
+        self.settle()
         threading.Thread(target=self._run, args=(pending, name, args, data), daemon=True).start()
         return pending
 
@@ -159,7 +171,11 @@ class LiveBackend:
             ctl_call(self.run, process, "sysctl_set", (name, value))
 
     def tcp_metrics_flush(self) -> None:
-        """Not to be had from a running stack: each script has another remote host instead."""
+        live_tcp_metrics_flush(self.run)
+
+    def tso(self, on: bool) -> None:
+        live_tso(self.run, on)
+        self._tso = on
 
     def counters(self) -> dict[str, int]:
         return live_counters(self.run)
@@ -177,6 +193,8 @@ class LiveBackend:
                     pass
         for name, value in self._before.items():
             self.sysctl(name, " ".join(map(str, value)) if isinstance(value, list) else str(value))
+        if not self._tso:
+            self.tso(True)
         self.client.close()
         if self._helper is not None:
             self._helper.terminate()

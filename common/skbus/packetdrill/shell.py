@@ -44,6 +44,13 @@ class Outcome:
     """files in /proc (other than /proc/sys) and /sys that were written"""
 
 
+def switched(args: Sequence[str], feature: str) -> bool | None:
+    """What `ethtool -K DEV ...` says of a feature: on, off, or nothing."""
+    if args[:1] != ["-K"] or feature not in args[2:-1]:
+        return None
+    return args[args.index(feature, 2) + 1] == "on"
+
+
 def nstat(counters: Mapping[str, int]) -> str:
     """What nstat prints."""
     return "".join(f"{name:<32} {value:<16} 0.0\n" for name, value in counters.items())

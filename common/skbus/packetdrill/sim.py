@@ -153,6 +153,9 @@ class SimBackend:
     def tcp_metrics_flush(self) -> None:
         self.host.net("tcp").tcp_metrics.clear()
 
+    def tso(self, on: bool) -> None:
+        """There is none."""
+
     def counters(self) -> dict[str, int]:
         return {
             name: value

@@ -138,6 +138,9 @@ class Toy:
             raise ValueError("no such sysctl: net.ipv4.unknown")
         self.sysctls[name] = value
 
+    def tso(self, on: bool) -> None:
+        """There is none."""
+
     def counters(self) -> dict[str, int]:
         return {"TcpExtToy": 3}
 

@@ -350,7 +350,7 @@ def _offloaded(net: NicNet, skb: SkBuff) -> bool:
     device = net.device
     if not device.vnet_hdr or skb.ip_summed != CHECKSUM_PARTIAL:
         return False
-    if skb.gso_size and skb.gso_type & SKB_GSO_UDP_L4 and not device.gso_udp:
+    if skb.gso_size and not (device.gso_udp if skb.gso_type & SKB_GSO_UDP_L4 else net.tso):
         return False
     start = skb.csum_start
     return (

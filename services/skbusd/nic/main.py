@@ -91,5 +91,11 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
         core.set_impair(rx, tx)
         return wanted.model_dump(mode="json")
 
+    def tso(wanted: Any) -> bool:
+        """The control method "tso": `ethtool -K DEV tso on|off`."""
+        net.tso = bool(wanted)
+        return net.tso
+
     service.control.methods["impair"] = impair
+    service.control.methods["tso"] = tso
     return service

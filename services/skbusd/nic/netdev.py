@@ -166,6 +166,8 @@ class NicNet(Net):
         self.ip = self.config.ip
         self.dev_addr = self.config.dev_addr or device.dev_addr
         self.mtu = self.config.mtu or device.mtu
+        self.tso = True
+        """Whether super-segments may go to a device that cuts them (`ethtool -K DEV tso`)."""
         self.state = NicState()
         self.txq: deque[SkBuff] = deque()
         """`struct Qdisc`: what waits for the device."""

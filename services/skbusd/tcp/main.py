@@ -30,4 +30,7 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     net = TcpNet(**net_arguments(run, config, process))
     _congestion_controls(net, config)
     neighbours = tuple(layer for layer in ("ip", "socket") if layer in config.layers)
-    return Service(TcpCore(net), run, neighbours=neighbours, clock=clock(config))
+    service = Service(TcpCore(net), run, neighbours=neighbours, clock=clock(config))
+    # `ip tcp_metrics flush`
+    service.control.methods["tcp_metrics_flush"] = lambda _: net.tcp_metrics.clear()
+    return service
