@@ -11,10 +11,12 @@ set -eu
 : "${HARNESS:?the script that runs packetdrill with an adapter}"
 root=$(cd "$(dirname "$0")/../.." && pwd)
 skbus=${SKBUS:-$root/.venv/bin/skbus}
+[ -x "$skbus" ] || skbus=$(command -v skbus)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export PD_TIME_SCALE=${SCALE:-1}
-export SKBUS_DIR=$work/run PYTHON=${PYTHON:-$root/.venv/bin/python} PYTHONPATH=$root/tests/packetdrill
+export SKBUS_DIR=$work/run PYTHON=${PYTHON:-$(dirname "$skbus")/python}
+export PYTHONPATH=$root/common:$root/services:$root/tests/packetdrill
 export PD_STACK_UP="
 setsid $skbus up --dev tun0 --addr 192.168.0.1/16 --gw 192.168.0.2 --mtu 1500 \
 	--time-scale $PD_TIME_SCALE ${UP_OPTIONS:-} >$work/log 2>&1 & echo \$! >$work/pid
