@@ -32,6 +32,9 @@ def _spec(default: Value, low: int = 0, high: int = 2**31 - 1, doc: str = "") ->
 
 
 SPECS: Final[dict[str, Spec]] = {
+    # fs
+    "fs.file-max": _spec(1 << 20, 0, doc="descriptors of all clients together"),
+    "fs.nr_open": _spec(65536, 1, 1 << 20, "descriptors that a client may have"),
     # net/core
     "net.core.somaxconn": _spec(4096, 0, 65535, "limit of a listener's accept queue"),
     "net.core.rmem_default": _spec(212992, 2304, doc="receive buffer of a socket, bytes"),

@@ -226,6 +226,9 @@ POLLWRNORM: Final = 0x100
 POLLRDHUP: Final = 0x2000
 
 # fcntl and ioctl
+F_GETFD: Final = 1
+F_SETFD: Final = 2
+FD_CLOEXEC: Final = 1
 F_GETFL: Final = 3
 F_SETFL: Final = 4
 SIOCINQ: Final = 0x541B

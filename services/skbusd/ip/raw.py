@@ -36,6 +36,10 @@ from skbusd.ip.netns import (
     Rtable,
 )
 
+IPPROTO_MAX: Final = 263
+"""Numbers above 255 name protocols of socket(2) that no packet has (MPTCP); a raw socket of one
+may be made, as in Linux, and hears of nothing."""
+
 _ICMP_TYPES: Final = 32
 """Types that ICMP_FILTER can name."""
 
@@ -47,7 +51,7 @@ def raw_sk_init(net: IpNet, item: InitSock) -> None:
     """A raw socket begins, and hears of its protocol from now on."""
     if net.tracing:
         net.trace("raw_sk_init", sk=item.sk, protocol=item.protocol)
-    if not 0 < item.protocol <= 255:
+    if not 0 < item.protocol < IPPROTO_MAX:
         net.warning("raw_sk_init", sk=item.sk, protocol=item.protocol, error="no such protocol")
         return
     old = net.inet_socks.get(item.sk)

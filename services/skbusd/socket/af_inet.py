@@ -8,13 +8,24 @@ Called by socket.py through `net_families` and `sock.ops`; calls the protocol th
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from skbus.abi import ListenStart
+from skbus.initcall import InitStep, do_initcalls
 from skbus.syscall import SysCallError
 from skbusd.socket import ping_sock, raw_sock, tcp_sock, uapi, udp_sock
-from skbusd.socket.proto import Proto
+from skbusd.socket.modprobe import request_module
+from skbusd.socket.proto import Proto, proto_register, proto_unregister
+from skbusd.socket.protosw import (
+    INET_PROTOSW_ICSK,
+    INET_PROTOSW_PERMANENT,
+    INET_PROTOSW_REUSE,
+    InetProtosw,
+    inet_del_protosw,
+    inet_lookup_protosw,
+    inet_register_protosw,
+    inet_unregister_protosw,
+)
 from skbusd.socket.sock import (
     Call,
     InetConnectionSock,
@@ -39,52 +50,8 @@ from skbusd.socket.socket import (
     Socket,
     sock_no_op,
     sock_register,
+    sock_unregister,
 )
-
-INET_PROTOSW_REUSE: Final = 0x01
-INET_PROTOSW_PERMANENT: Final = 0x02
-INET_PROTOSW_ICSK: Final = 0x04
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class InetProtosw:
-    """`struct inet_protosw`: which protocol and operations a type of socket gets."""
-
-    type: int
-    protocol: int
-    prot: Proto
-    ops: ProtoOps
-    flags: int
-
-
-# ---- start --------------------------------------------------------------------------------
-
-
-def inet_register_protosw(net: SocketNet, p: InetProtosw) -> None:
-    """`inet_register_protosw`: put an entry into the switch; a permanent one is not overridden."""
-    if not 0 <= p.type < uapi.SOCK_MAX:
-        raise SysCallError(errno.EINVAL, f"no socket type {p.type}")
-    entries = net.inetsw[p.type]
-    for answer in entries:
-        if answer.flags & INET_PROTOSW_PERMANENT and answer.protocol == p.protocol:
-            raise SysCallError(errno.EPERM, f"protocol {p.protocol} is permanent")
-    permanent = sum(1 for answer in entries if answer.flags & INET_PROTOSW_PERMANENT)
-    entries.insert(permanent, p)
-
-
-def inet_unregister_protosw(net: SocketNet, p: InetProtosw) -> None:
-    """`inet_unregister_protosw`; a permanent entry stays."""
-    if p.flags & INET_PROTOSW_PERMANENT:
-        raise SysCallError(errno.EPERM, f"protocol {p.protocol} is permanent")
-    net.inetsw[p.type].remove(p)
-
-
-def inet_init(net: SocketNet) -> None:
-    """`inet_init`, the socket layer's part: the family and the switch table."""
-    sock_register(net, INET_FAMILY_OPS)
-    for p in INETSW_ARRAY:
-        inet_register_protosw(net, p)
-
 
 # ---- creating -----------------------------------------------------------------------------
 
@@ -97,29 +64,24 @@ def capable_net_raw(net: SocketNet) -> bool:
 def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None:
     """`inet_create`: find the protocol in the switch, and make the sock.
 
-    ESOCKTNOSUPPORT where the type is unknown, EPROTONOSUPPORT where it is not with this protocol.
+    ESOCKTNOSUPPORT where the type is unknown, EPROTONOSUPPORT where it is not with this protocol;
+    but first a plug-in is asked for twice, the second time for any type of the protocol. EPERM
+    for raw sockets without CAP_NET_RAW, ENOBUFS where there is no room.
     """
     if net.tracing:
         net.trace("inet_create", type=sock.type, protocol=protocol)
     if not 0 <= protocol < uapi.IPPROTO_MAX:
         raise SysCallError(errno.EINVAL)
-    answer = None
-    for entry in net.inetsw[sock.type]:
-        if protocol == entry.protocol:
-            if protocol != uapi.IPPROTO_IP:
-                answer = entry
-                break
-        elif protocol == uapi.IPPROTO_IP:
-            protocol = entry.protocol
-            answer = entry
+    name = f"net-pf-{uapi.PF_INET}-proto-{protocol}"
+    names = [f"{name}-type-{sock.type}", name]
+    while True:
+        try:
+            answer, protocol = inet_lookup_protosw(net, sock.type, protocol)
             break
-        elif entry.protocol == uapi.IPPROTO_IP:
-            answer = entry
-            break
-    if answer is None:
-        raise SysCallError(
-            errno.EPROTONOSUPPORT if net.inetsw[sock.type] else errno.ESOCKTNOSUPPORT
-        )
+        except SysCallError:
+            if not names:
+                raise
+            request_module(net, names.pop(0))
     if sock.type == uapi.SOCK_RAW and not kern and not capable_net_raw(net):
         raise SysCallError(errno.EPERM)
     sock.ops = answer.ops
@@ -497,16 +459,75 @@ INETSW_ARRAY: Final = (
         INET_SOCKRAW_OPS,
         INET_PROTOSW_REUSE,
     ),
-    InetProtosw(
-        uapi.SOCK_DGRAM,
-        uapi.IPPROTO_UDPLITE,
-        udp_sock.UDPLITE_PROT,
-        INET_DGRAM_OPS,
-        INET_PROTOSW_PERMANENT,
-    ),
 )
 """`inetsw_array`: what there is from the start."""
 
+UDPLITE4_PROTOSW: Final = InetProtosw(
+    uapi.SOCK_DGRAM,
+    uapi.IPPROTO_UDPLITE,
+    udp_sock.UDPLITE_PROT,
+    INET_DGRAM_OPS,
+    INET_PROTOSW_PERMANENT,
+)
+
 INET_FAMILY_OPS: Final = NetProtoFamily(uapi.PF_INET, inet_create)
+
+
+# ---- start --------------------------------------------------------------------------------
+
+
+def udplite4_register(net: SocketNet) -> None:
+    """`udplite4_register`, the socket layer's part; udp does the rest. It is whole or not at
+    all."""
+    proto_register(net, udp_sock.UDPLITE_PROT)
+    try:
+        inet_register_protosw(net, UDPLITE4_PROTOSW)
+    except SysCallError:
+        proto_unregister(net, udp_sock.UDPLITE_PROT)
+        raise
+
+
+def udplite4_unregister(net: SocketNet) -> None:
+    """What `udplite4_register` did, taken back."""
+    inet_del_protosw(net, UDPLITE4_PROTOSW)
+    proto_unregister(net, udp_sock.UDPLITE_PROT)
+
+
+def _proto_step(prot: Proto) -> InitStep:
+    return InitStep(
+        f"proto_register({prot.name})",
+        lambda net: proto_register(net, prot),
+        lambda net: proto_unregister(net, prot),
+    )
+
+
+def _protosw_step(p: InetProtosw) -> InitStep:
+    return InitStep(
+        f"inet_register_protosw({p.prot.name})",
+        lambda net: inet_register_protosw(net, p),
+        lambda net: inet_del_protosw(net, p),
+    )
+
+
+INET_INIT: Final = (
+    _proto_step(tcp_sock.TCP_PROT),
+    _proto_step(udp_sock.UDP_PROT),
+    _proto_step(raw_sock.RAW_PROT),
+    _proto_step(ping_sock.PING_PROT),
+    InitStep(
+        "sock_register(inet_family_ops)",
+        lambda net: sock_register(net, INET_FAMILY_OPS),
+        lambda net: sock_unregister(net, uapi.PF_INET),
+    ),
+    *(_protosw_step(p) for p in INETSW_ARRAY),
+    InitStep("udplite4_register", udplite4_register, udplite4_unregister),
+)
+"""The steps of `inet_init` that are the socket layer's. ip, tcp and udp do the others."""
+
+
+def inet_init(net: SocketNet) -> None:
+    """`inet_init`, the socket layer's part: protocols, the family, and the switch table."""
+    do_initcalls(net, "inet_init", INET_INIT)
+
 
 __all__ = ["inet_init", "inet_register_protosw", "inet_unregister_protosw", "sk_free"]

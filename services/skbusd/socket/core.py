@@ -21,7 +21,8 @@ from skbus.abi import (
     TcpDone,
     TcpFin,
 )
-from skbus.net import SEC, Handler
+from skbus.initcall import InitError, unwind
+from skbus.net import Handler
 from skbus.skbuff import SkBuff
 from skbus.syscall import (
     CLIENT_ID_LEN,
@@ -36,12 +37,15 @@ from skbusd.socket.af_inet import inet_init
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
 from skbusd.socket.proc import proc_net
-from skbusd.socket.sock import Call, SocketNet, sys_return
-from skbusd.socket.socket import Socket, do_syscall, sock_poll, sock_release
-
-REGION_GRACE: Final = 5 * SEC
-"""How long a dead client's region stays, for datagrams of it that are still under way."""
-
+from skbusd.socket.sock import REGION_GRACE, Call, SocketNet, sys_return
+from skbusd.socket.socket import (
+    SOCK_INIT,
+    Socket,
+    do_syscall,
+    sock_init,
+    sock_poll,
+    sock_release,
+)
 
 # ---- what transports report ---------------------------------------------------------------
 
@@ -144,12 +148,14 @@ class SocketCore:
     # ---- skbus.net.Core ------------------------------------------------------------------
 
     def start(self) -> None:
-        """`sock_init`: families and protocols register themselves."""
-        net = self.net
-        inet_init(net)
-        if net.alloc is not None and (left := net.alloc.snapshot()):
-            # What an earlier life of this process sent is still under way for a moment.
-            net.mod_timer(Timer(self._sweep_earlier_life, left), net.now + REGION_GRACE)
+        """`sock_init`, then `inet_init`: families and protocols register themselves. InitError
+        names the step that failed; those before it are taken back."""
+        sock_init(self.net)
+        try:
+            inet_init(self.net)
+        except InitError:
+            unwind(self.net, "sock_init", SOCK_INIT)
+            raise
 
     def peer_up(self, process: str) -> None:
         """A transport is there; if it was there before, it has forgotten our sockets."""
@@ -197,6 +203,9 @@ class SocketCore:
         return {
             "clients": len(net.clients),
             "files": net.nr_files,
+            "sockets": net.sockets_in_use,
+            "families": [f for f, ops in enumerate(net.net_families) if ops is not None],
+            "protocols": sorted(net.proto_list),
             "socks": len(net.socks),
             "states": states,
             "orphans": sum(1 for sk in net.socks.values() if sk.sk_socket is None),
@@ -283,12 +292,6 @@ class SocketCore:
     def poll_mask(self, sock: Socket) -> int:
         """What a real descriptor shall show now."""
         return sock_poll(self.net, sock)
-
-    def _sweep_earlier_life(self, net: SocketNet, left: dict[int, int]) -> None:
-        """Slots that an earlier life of this process allocated: nobody else will free them."""
-        if net.alloc is not None:
-            swept = net.alloc.sweep((), left)
-            net.info("sweep", slots=swept)
 
     def _check_regions(self, net: SocketNet) -> None:
         """Dead clients' regions of which nothing is under way any more are given up."""

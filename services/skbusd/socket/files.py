@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from skbusd.socket.sock import Call, SocketNet
     from skbusd.socket.socket import Socket
 
-NR_OPEN: Final = 65536
-"""Descriptors that a client may have (RLIMIT_NOFILE)."""
-FILE_MAX: Final = 1 << 20
-"""Descriptors of all clients together (fs.file-max)."""
 MAX_REGIONS: Final = 4
 """Pool regions that a client may allocate in."""
 MAX_CALLS: Final = 131072
@@ -42,17 +38,39 @@ class Cred(NamedTuple):
 NOBODY: Final = Cred()
 
 
+class SockFs:
+    """`sock_mnt`, the pseudo file system in which sockets are files: it numbers their inodes."""
+
+    __slots__ = ("next_ino",)
+
+    def __init__(self) -> None:
+        self.next_ino = 1
+
+
+def kern_mount(net: "SocketNet") -> None:
+    """`kern_mount(&sock_fs_type)`: sockets can be files, and clients have descriptors."""
+    net.sock_mnt = SockFs()
+
+
+def kern_unmount(net: "SocketNet") -> None:
+    """What `kern_mount` did, taken back."""
+    net.sock_mnt = None
+
+
 class Client:
     """One application process."""
 
     __slots__ = (
-        "calls", "cred", "fdt", "free", "gone", "id", "lent", "lent_limit", "next_fd", "regions",
+        "calls", "close_on_exec", "cred", "fdt", "free", "gone", "id", "lent", "lent_limit",
+        "next_fd", "regions",
     )  # fmt: skip
 
     def __init__(self, id: bytes, cred: Cred = NOBODY) -> None:
         self.id = id
         self.cred = cred
         self.fdt: dict[int, Socket] = {}
+        self.close_on_exec: set[int] = set()
+        """Descriptors with FD_CLOEXEC."""
         self.free: list[int] = []
         self.next_fd = 0
         self.calls: dict[tuple[bytes, int], Call] = {}
@@ -64,11 +82,12 @@ class Client:
         self.gone = False
 
 
-def fd_install(net: "SocketNet", client: Client, sock: "Socket") -> int:
-    """`sock_map_fd`: the lowest free descriptor now means this socket. EMFILE, ENFILE."""
-    if len(client.fdt) >= NR_OPEN:
+def fd_install(net: "SocketNet", client: Client, sock: "Socket", cloexec: bool = False) -> int:
+    """`sock_map_fd`: the lowest free descriptor now means this socket. EMFILE where the client has
+    `fs.nr_open` of them, ENFILE where all together have `fs.file-max`."""
+    if len(client.fdt) >= net.sysctl["fs.nr_open"]:
         raise SysCallError(errno.EMFILE)
-    if net.nr_files >= FILE_MAX:
+    if net.nr_files >= net.sysctl["fs.file-max"]:
         raise SysCallError(errno.ENFILE)
     if client.free:
         fd = heappop(client.free)
@@ -76,6 +95,8 @@ def fd_install(net: "SocketNet", client: Client, sock: "Socket") -> int:
         fd = client.next_fd
         client.next_fd += 1
     client.fdt[fd] = sock
+    if cloexec:
+        client.close_on_exec.add(fd)
     sock.f_count += 1
     net.nr_files += 1
     return fd
@@ -86,6 +107,7 @@ def fd_remove(net: "SocketNet", client: Client, fd: int) -> "Socket":
     sock = client.fdt.pop(fd, None)
     if sock is None:
         raise SysCallError(errno.EBADF)
+    client.close_on_exec.discard(fd)
     heappush(client.free, fd)
     sock.f_count -= 1
     net.nr_files -= 1

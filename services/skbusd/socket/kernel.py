@@ -54,7 +54,7 @@ def sock_create_lite(net: SocketNet, family: int, type: int, protocol: int) -> S
     """`sock_create_lite`: a struct socket without a sock, for a connection to be accepted into."""
     if net.tracing:
         net.trace("sock_create_lite", family=family, type=type, protocol=protocol)
-    return sock_alloc(type)
+    return sock_alloc(net, type)
 
 
 def _call(net: SocketNet, sock: Socket, flags: int, timeo: int) -> Call:

@@ -6,13 +6,18 @@ functions are in tcp_sock.py and udp_sock.py, and speak to the transport's proce
 transport reports comes in by core.py, to `data_ready` and its like.
 """
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from skbus.abi import DataReadyCb, SkErrorReport, SkStateChange, SkWriteSpace
 from skbus.skbuff import SkBuff
+from skbus.syscall import SysCallError
 from skbusd.socket.sock import Call, InetSock, SocketNet
+
+PROTO_INUSE_NR: Final = 64
+"""Protocols there is room for (include/net/sock.h)."""
 
 Result = Callable[[SocketNet, int, Any], None]
 """Told the outcome: (net, errno, value)."""
@@ -53,3 +58,25 @@ class Proto:
     """Whose options the transport has, where `udp_setsockopt` is used."""
     bind: Callable[[SocketNet, InetSock, bytes, int, Result], None] | None = None
     """bind(2), where it is not just to get a port."""
+    owner: str = ""
+    """The module that it belongs to (THIS_MODULE)"""
+
+
+def proto_register(net: SocketNet, prot: Proto) -> None:
+    """`proto_register`: sockets of that protocol may be made. EEXIST where the name is taken,
+    ENOSPC where PROTO_INUSE_NR are registered.
+
+    Differs from Linux: there a name that is taken goes unnoticed, or fails as a slab of that
+    name does.
+    """
+    if prot.name in net.proto_list:
+        raise SysCallError(errno.EEXIST, f"protocol {prot.name} is registered already")
+    if len(net.proto_list) >= PROTO_INUSE_NR:
+        raise SysCallError(errno.ENOSPC, f"{PROTO_INUSE_NR} protocols are registered")
+    net.proto_list[prot.name] = prot
+
+
+def proto_unregister(net: SocketNet, prot: Proto) -> None:
+    """`proto_unregister`: it is no protocol any more."""
+    if net.proto_list.get(prot.name) is prot:
+        del net.proto_list[prot.name]

@@ -44,8 +44,6 @@ MAX_LEN: Final = 0xFFFF
 
 def raw_sk_init(net: SocketNet, sk: InetSock) -> None:
     """`raw_sk_init`: ip hears of the socket. Its number is the protocol's (`inet_create`)."""
-    if not 0 < sk.sk_protocol <= 255:
-        raise SysCallError(errno.EINVAL)
     sk.inet_num = sk.inet_sport = sk.sk_protocol
     net.call("ip", "raw_sk_init", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
 

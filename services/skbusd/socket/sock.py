@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from skbus.mcast import McList
-from skbus.net import Net
+from skbus.net import SEC, Net
 from skbus.pool import StalePlaceError
 from skbus.skbuff import Frag, Place, SkBuff
 from skbus.syscall import SysCallError
@@ -28,8 +28,10 @@ from skbus.timer import Timer
 from skbusd.socket import uapi
 
 if TYPE_CHECKING:
-    from skbusd.socket.files import Client
+    from skbusd.socket.files import Client, SockFs
+    from skbusd.socket.modprobe import ModProbe
     from skbusd.socket.proto import Proto
+    from skbusd.socket.protosw import InetProtosw
     from skbusd.socket.socket import NetProtoFamily, Socket
 
 SOCK_MIN_SNDBUF: Final = 4608
@@ -40,6 +42,12 @@ SNDBUF_START: Final = 87040
 
 LEND_MIN: Final = 4096
 """Payload above this is lent to the application in the pool; below, copying it is cheaper."""
+
+MAX_SOCKS: Final = 1 << 21
+"""Socks of all clients together, with those that nobody has a descriptor for any more."""
+
+REGION_GRACE: Final = 5 * SEC
+"""How long a dead client's region stays, for datagrams of it that are still under way."""
 
 _PRESSURE_INTERVAL: Final = 5_000_000
 
@@ -248,13 +256,24 @@ class SocketNet(Net):
     """The socket layer's `struct net`."""
 
     net_families: "list[NetProtoFamily | None]"
-    inetsw: "list[list[Any]]"
+    inetsw: "list[list[InetProtosw]]"
+    proto_list: "dict[str, Proto]"
 
     def __init__(self, name: str = "socket", **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
         self.net_families = [None] * uapi.NPROTO
         self.inetsw = [[] for _ in range(uapi.SOCK_MAX)]
+        self.proto_list = {}
+        self.modprobe: ModProbe | None = None
+        """How the shell loads a plug-in; None: there are none."""
+        self.packet_warned = False
         self.socks: dict[int, InetSock] = {}
+        self.max_socks = 0
+        """Socks there may be (`sk_init`)."""
+        self.sockets_max = 0
+        """struct sockets there may be (`init_inodecache`); fs.file-max bounds them too."""
+        self.sockets_in_use = 0
+        self.sock_mnt: SockFs | None = None
         self.clients: dict[bytes, Client] = {}
         self.requests: dict[int, TransportRequest] = {}
         self.replies: list[tuple[bytes, bytes, bytes]] = []
@@ -269,9 +288,10 @@ class SocketNet(Net):
         """region -> (until when it holds, are its slots getting short)"""
         self.rcv_pending: dict[Sock, None] = {}
         """Socks whose transport is to hear at the batch's end how much was taken."""
+        self.sweep_timer: Timer[SocketNet] | None = None
         self.nr_files = 0
         self.next_req = 0
-        self.next_sk = ((self.epoch & 0xFFF) << 20) + 2
+        self.next_sk = 2
         self.peers: set[str] = set()
         self.calls = 0
         self.current: Client | None = None
@@ -388,8 +408,45 @@ def transport_call(
 # ---- life of a sock -----------------------------------------------------------------------
 
 
+def sk_init(net: SocketNet) -> None:
+    """`sk_init`: socks may be made from now on, up to MAX_SOCKS. Their numbers begin elsewhere in
+    each life of the process, so that what transports still say of an earlier life means nobody."""
+    net.next_sk = ((net.epoch & 0xFFF) << 20) + 2
+    net.max_socks = MAX_SOCKS
+
+
+def sk_exit(net: SocketNet) -> None:
+    """What `sk_init` did, taken back."""
+    net.max_socks = 0
+
+
+def skb_init(net: SocketNet) -> None:
+    """`skb_init`: the memory of sk_buffs, which is our region of the pool. What an earlier life of
+    this process sent is under way for a moment still; then its slots are free."""
+    if net.alloc is not None and (left := net.alloc.snapshot()):
+        net.sweep_timer = Timer(_sweep_earlier_life, left)
+        net.mod_timer(net.sweep_timer, net.now + REGION_GRACE)
+
+
+def skb_exit(net: SocketNet) -> None:
+    """What `skb_init` did, taken back."""
+    if net.sweep_timer is not None:
+        net.del_timer(net.sweep_timer)
+        net.sweep_timer = None
+
+
+def _sweep_earlier_life(net: SocketNet, left: dict[int, int]) -> None:
+    """Slots that an earlier life of this process allocated: nobody else will free them."""
+    net.sweep_timer = None
+    if net.alloc is not None:
+        swept = net.alloc.sweep((), left)
+        net.info("sweep", slots=swept)
+
+
 def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto") -> InetSock:
-    """`sk_alloc`: a new sock with a number that nobody has."""
+    """`sk_alloc`: a new sock with a number that nobody has. ENOBUFS where there is no room."""
+    if len(net.socks) >= net.max_socks:
+        raise SysCallError(errno.ENOBUFS)
     number = net.next_sk
     while number in net.socks:
         number = number + 2 if number < 0xFFFFFFFC else 2

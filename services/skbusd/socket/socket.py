@@ -16,20 +16,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from skbus.initcall import InitStep, do_initcalls
 from skbus.pool import PoolError
 from skbus.skbuff import Place
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.files import (
     MAX_REGIONS,
-    NR_OPEN,
     Client,
     check_places,
     fd_install,
     fd_remove,
+    kern_mount,
+    kern_unmount,
     lend,
     sockfd_lookup,
 )
+from skbusd.socket.modprobe import request_module
 from skbusd.socket.sock import (
     Call,
     InetSock,
@@ -39,10 +42,17 @@ from skbusd.socket.sock import (
     attempt,
     hold,
     interrupt,
+    sk_exit,
+    sk_init,
     sk_wait_event,
+    skb_exit,
+    skb_init,
     sys_return,
 )
 from skbusd.socket.sockopt import sock_getsockopt, sock_setsockopt
+
+MAX_SOCKETS: Final = 1 << 20
+"""struct sockets of all clients together."""
 
 SockAddr = tuple[int, int, bytes]
 
@@ -54,12 +64,14 @@ class Socket:
     """`struct socket`: what a descriptor means. `sk` is its representation below."""
 
     __slots__ = (
-        "client", "f_count", "f_flags", "ops", "poll_shown", "polled", "sk", "state", "type",
+        "client", "f_count", "f_flags", "ino", "ops", "poll_shown", "polled", "sk", "state",
+        "type",
     )  # fmt: skip
 
-    def __init__(self, type: int) -> None:
+    def __init__(self, type: int, ino: int = 0) -> None:
         self.state = uapi.SS_UNCONNECTED
         self.type = type
+        self.ino = ino
         self.ops: ProtoOps = NO_OPS
         self.sk: Sock | None = None
         self.f_flags = uapi.O_RDWR
@@ -104,6 +116,8 @@ class NetProtoFamily:
 
     family: int
     create: Callable[[SocketNet, Socket, int, bool], None]
+    owner: str = ""
+    """The module that it belongs to (THIS_MODULE)"""
 
 
 # ---- families -----------------------------------------------------------------------------
@@ -127,18 +141,52 @@ def sock_unregister(net: SocketNet, family: int) -> None:
     net.info("sock_unregister", family=family)
 
 
+# ---- start --------------------------------------------------------------------------------
+
+
+def init_inodecache(net: SocketNet) -> None:
+    """`init_inodecache`: there may be struct sockets from now on."""
+    net.sockets_max = MAX_SOCKETS
+
+
+def destroy_inodecache(net: SocketNet) -> None:
+    """What `init_inodecache` did, taken back."""
+    net.sockets_max = 0
+
+
+SOCK_INIT: Final = (
+    InitStep("sk_init", sk_init, sk_exit),
+    InitStep("skb_init", skb_init, skb_exit),
+    InitStep("init_inodecache", init_inodecache, destroy_inodecache),
+    InitStep("kern_mount", kern_mount, kern_unmount),
+)
+"""The steps of `sock_init`."""
+
+
+def sock_init(net: SocketNet) -> None:
+    """`sock_init`: the socket layer itself, before any family of protocols."""
+    do_initcalls(net, "sock_init", SOCK_INIT)
+
+
 # ---- creating -----------------------------------------------------------------------------
 
 
-def sock_alloc(type: int) -> Socket:
-    """`sock_alloc`: a struct socket without anything below it."""
-    return Socket(type)
+def sock_alloc(net: SocketNet, type: int) -> Socket:
+    """`sock_alloc`: a struct socket without anything below it. ENFILE where there are too many."""
+    if net.sockets_in_use >= min(net.sockets_max, net.sysctl["fs.file-max"]):
+        raise SysCallError(errno.ENFILE)
+    if net.sock_mnt is None:
+        raise SysCallError(errno.ENFILE, "sockfs is not mounted")
+    net.sockets_in_use += 1
+    net.sock_mnt.next_ino += 1
+    return Socket(type, net.sock_mnt.next_ino)
 
 
 def __sock_create(net: SocketNet, family: int, type: int, protocol: int, kern: bool) -> Socket:
     """`__sock_create`: check family and type, and let the family create the rest.
 
-    EAFNOSUPPORT, EINVAL, or what the family says.
+    EAFNOSUPPORT, EINVAL, ENFILE, or what the family says. A family that is not there is asked for
+    as a plug-in, `net-pf-N`.
     """
     if net.tracing:
         net.trace("__sock_create", family=family, type=type, protocol=protocol, kern=kern)
@@ -147,13 +195,21 @@ def __sock_create(net: SocketNet, family: int, type: int, protocol: int, kern: b
     if not 0 <= type < uapi.SOCK_MAX:
         raise SysCallError(errno.EINVAL)
     if family == uapi.PF_INET and type == uapi.SOCK_PACKET:
-        net.warning("__sock_create", text="uses obsolete (PF_INET,SOCK_PACKET)")
+        if not net.packet_warned:
+            net.packet_warned = True
+            net.warning("__sock_create", text="uses obsolete (PF_INET,SOCK_PACKET)")
         family = uapi.AF_PACKET
-    ops = net.net_families[family]
-    if ops is None:
-        raise SysCallError(errno.EAFNOSUPPORT)
-    sock = sock_alloc(type)
-    ops.create(net, sock, protocol, kern)
+    sock = sock_alloc(net, type)
+    try:
+        if net.net_families[family] is None:
+            request_module(net, f"net-pf-{family}")
+        ops = net.net_families[family]
+        if ops is None:
+            raise SysCallError(errno.EAFNOSUPPORT)
+        ops.create(net, sock, protocol, kern)
+    except SysCallError:
+        sock_release(net, sock, None)
+        raise
     return sock
 
 
@@ -169,10 +225,10 @@ def sock_create_kern(net: SocketNet, family: int, type: int, protocol: int) -> S
     return __sock_create(net, family, type, protocol, True)
 
 
-def sock_map_fd(net: SocketNet, client: Client, sock: Socket) -> int:
+def sock_map_fd(net: SocketNet, client: Client, sock: Socket, cloexec: bool) -> int:
     """`sock_map_fd`: a descriptor for a socket. Without one the socket is gone: EMFILE, ENFILE."""
     try:
-        fd = fd_install(net, client, sock)
+        fd = fd_install(net, client, sock, cloexec)
     except SysCallError:
         sock_release(net, sock, None)
         raise
@@ -193,7 +249,7 @@ def sys_socket(net: SocketNet, call: Call, family: int, type: int, protocol: int
     sock = sock_create(net, family, type & uapi.SOCK_TYPE_MASK, protocol)
     if flags & uapi.SOCK_NONBLOCK:
         sock.f_flags |= uapi.O_NONBLOCK
-    sys_return(net, call, 0, sock_map_fd(net, client, sock))
+    sys_return(net, call, 0, sock_map_fd(net, client, sock, bool(flags & uapi.SOCK_CLOEXEC)))
 
 
 # ---- closing ------------------------------------------------------------------------------
@@ -207,8 +263,10 @@ def sock_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
         sock.polled = False
         net.poll_dirty.pop(sock, None)
         net.poll_closed.append(sock)
-    sock.ops.release(net, sock, call)
-    sock.ops = NO_OPS
+    net.sockets_in_use -= 1
+    if sock.ops is not NO_OPS:
+        sock.ops.release(net, sock, call)
+        sock.ops = NO_OPS
     sock.state = uapi.SS_FREE
 
 
@@ -266,19 +324,23 @@ def sys_accept4(net: SocketNet, call: Call, fd: int, flags: int, timeout: int) -
     sock = _lookup(call, fd)
     if flags & ~(uapi.SOCK_CLOEXEC | uapi.SOCK_NONBLOCK):
         raise SysCallError(errno.EINVAL)
-    if len(client.fdt) >= NR_OPEN:
+    if len(client.fdt) >= net.sysctl["fs.nr_open"]:
         raise SysCallError(errno.EMFILE)
     _set_timeout(call, sock, timeout, sock.sk.sk_rcvtimeo if sock.sk else 0)
 
     def accepted(sk: InetSock) -> None:
-        new = sock_alloc(sock.type)
+        try:
+            new = sock_alloc(net, sock.type)
+        except SysCallError:
+            sk.sk_prot.close(net, sk, None)
+            raise
         new.ops = sock.ops
         new.sk = sk
         sk.sk_socket = new
         new.state = uapi.SS_CONNECTED
         if flags & uapi.SOCK_NONBLOCK:
             new.f_flags |= uapi.O_NONBLOCK
-        new_fd = sock_map_fd(net, client, new)
+        new_fd = sock_map_fd(net, client, new, bool(flags & uapi.SOCK_CLOEXEC))
         addr = (sk.sk_family, sk.inet_dport, sk.inet_daddr)
         sys_return(net, call, 0, (new_fd, addr))
 
@@ -438,9 +500,19 @@ def sys_getsockopt(
 
 
 def sys_fcntl(net: SocketNet, call: Call, fd: int, cmd: int, arg: int) -> None:
-    """fcntl(2), as far as it concerns O_NONBLOCK"""
+    """fcntl(2), as far as it concerns O_NONBLOCK and FD_CLOEXEC. The latter is only remembered: no
+    descriptor of ours outlives an exec, as the library that knows them does not."""
+    client = _client(call)
     sock = _lookup(call, fd)
-    if cmd == uapi.F_GETFL:
+    if cmd == uapi.F_GETFD:
+        sys_return(net, call, 0, uapi.FD_CLOEXEC if fd in client.close_on_exec else 0)
+    elif cmd == uapi.F_SETFD:
+        if arg & uapi.FD_CLOEXEC:
+            client.close_on_exec.add(fd)
+        else:
+            client.close_on_exec.discard(fd)
+        sys_return(net, call, 0, 0)
+    elif cmd == uapi.F_GETFL:
         sys_return(net, call, 0, sock.f_flags)
     elif cmd == uapi.F_SETFL:
         sock.f_flags = sock.f_flags & ~uapi.O_NONBLOCK | arg & uapi.O_NONBLOCK

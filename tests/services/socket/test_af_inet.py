@@ -10,7 +10,6 @@ from skbus.abi import Accept, Close, Connect, GetPort, InitSock, ListenStart, Sh
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.af_inet import INET_FAMILY_OPS, INETSW_ARRAY, inet_register_protosw
-from skbusd.socket.files import NR_OPEN
 from skbusd.socket.socket import NetProtoFamily, sock_register, sock_unregister
 
 if TYPE_CHECKING:
@@ -72,7 +71,8 @@ def test_lowest_free_descriptor(stack: "Stack") -> None:
 def test_emfile(stack: "Stack") -> None:
     client = stack.net.clients[stack.client]
     sock = object()
-    client.fdt.update(dict.fromkeys(range(NR_OPEN), sock))  # type: ignore[arg-type]
+    limit = stack.net.sysctl["fs.nr_open"]
+    client.fdt.update(dict.fromkeys(range(limit), sock))  # type: ignore[arg-type]
     assert stack.call("socket", INET, uapi.SOCK_STREAM, 0)[0] == errno.EMFILE
     assert not stack.net.socks
 
