@@ -48,7 +48,7 @@ def ip4_datagram_connect(net: UdpNet, item: Connect) -> None:
         sk_ret(net, item.sk, item.req, EBADF if sk is None else EINVAL)
         return
     if not sk.inet_num:
-        err = table.udp_lib_get_port(net, sk, INADDR_ANY, 0)
+        err = table.inet_autobind(net, sk)
         if err:
             sk_ret(net, item.sk, item.req, err)
             return

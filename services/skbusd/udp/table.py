@@ -6,7 +6,7 @@ Connected sockets are found by their four-tuple, others by bound address and por
 look-up in a dict. RFC 6056 for automatic ports.
 """
 
-from errno import EADDRINUSE, EADDRNOTAVAIL, EINVAL
+from errno import EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EINVAL
 from typing import Any, Final
 
 from skbus.abi import GetPort, SkRet
@@ -240,6 +240,11 @@ def inet_addr_valid(net: UdpNet, sk: UdpSock, addr: bytes) -> bool:
     # Until ip has told us any address, it is not known which are ours: udp, or ip, has just been
     # started anew, and what was bound before must be bound again.
     return sk.freebind or bool(net.sysctl["net.ipv4.ip_nonlocal_bind"]) or not net.addrs
+
+
+def inet_autobind(net: UdpNet, sk: UdpSock) -> int:
+    """`inet_autobind`: a port for one who connects or sends without. EAGAIN where there is none."""
+    return EAGAIN if udp_lib_get_port(net, sk, INADDR_ANY, 0) else 0
 
 
 def udp_v4_get_port(net: UdpNet, item: GetPort) -> None:

@@ -76,7 +76,7 @@ def udp_sendmsg(net: UdpNet, skb: SkBuff) -> None:
     elif sk.sk_shutdown & _SEND_SHUTDOWN:
         err = EPIPE
     elif not err and not sk.inet_num:
-        err = table.udp_lib_get_port(net, sk, INADDR_ANY, 0)
+        err = table.inet_autobind(net, sk)
     if err:
         _refuse(net, skb, cb, err)
         return
