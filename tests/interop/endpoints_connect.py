@@ -324,7 +324,7 @@ def read_late(net: Module, port: int) -> Any:
 
 
 def closes(net: Module, host: str, port: int, ways: list[str]) -> Any:
-    """Connect, say something, wait until the peer has answered; and close, in each of these ways."""
+    """Connect, say something, wait until the peer has answered; close, in each of these ways."""
     for how in ways:
         sock = stream(net)
         sock.connect((host, port))
