@@ -309,10 +309,12 @@ class Getsockopt(NamedTuple):
 
 class TcpSendmsgCb(NamedTuple):
     """cb of `tcp_sendmsg`: the payload is the skb's frags (head is empty; the skb is lent, and
-    the bytes stay with the socket layer until SkWriteSpace). flags: MSG_MORE, MSG_OOB, MSG_EOR."""
+    the bytes stay with the socket layer until SkWriteSpace). flags: MSG_MORE, MSG_OOB, MSG_EOR.
+    report: SkWriteSpace shall tell what the write queue looks like, now and when more is sent."""
 
     sk: int
     flags: int
+    report: bool = False
 
 
 class TcpSendmsgFastopenCb(NamedTuple):
@@ -332,7 +334,8 @@ class TcpSendmsgFastopenCb(NamedTuple):
 class UdpSendmsgCb(NamedTuple):
     """cb of `udp_sendmsg`, `raw_sendmsg`, `ping_v4_sendmsg`: the payload is the skb's head and
     frags, which go with it.
-    addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...)."""
+    addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...). From
+    tos on, what control messages say (`struct ipcm_cookie`)."""
 
     sk: int
     req: int
@@ -340,7 +343,16 @@ class UdpSendmsgCb(NamedTuple):
     port: int
     flags: int
     tos: int
+    """-1: the socket's own"""
     ttl: int
+    """0: the socket's own"""
+    saddr: bytes = b""
+    """IP_PKTINFO: b'' for the socket's own"""
+    oif: int = 0
+    options: bytes = b""
+    """IP_RETOPTS: b'' for the socket's own"""
+    gso_size: int = -1
+    """UDP_SEGMENT: -1 for the socket's own"""
 
 
 # ---- tcp, udp -> socket ------------------------------------------------------------------
@@ -379,11 +391,21 @@ class ReqskQueueAdd(NamedTuple):
 
 class SkWriteSpace(NamedTuple):
     """`sk.sk_write_space`: `acked` more bytes of the send queue are done with (TCP: acknowledged,
-    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion."""
+    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion.
+
+    The rest is told where a `tcp_sendmsg` asked for it: the write queue as it is now."""
 
     sk: int
     acked: int
     sndbuf: int
+    queued: int = -1
+    """Bytes that are not acknowledged; -1: nothing is told."""
+    notsent: int = 0
+    """Bytes of them that were not sent yet."""
+    room: int = 0
+    """Bytes that the last segment still takes."""
+    size_goal: int = 0
+    """Bytes that a segment may have (`tcp_xmit_size_goal`)."""
 
 
 class SkErrorReport(NamedTuple):
@@ -409,7 +431,8 @@ class TcpDone(NamedTuple):
 class DataReadyCb(NamedTuple):
     """cb of `sk_data_ready`: payload for sk, in order (TCP), or one datagram (UDP: from saddr,
     sport to daddr, dport). `data` is at the payload: for raw sockets the IP header, for ping
-    sockets the ICMP header. flags: 1 PSH, 2 urgent byte is the last."""
+    sockets the ICMP header; the IP header, where `network_header` says, is for control messages.
+    flags: 1 PSH; 2 the urgent byte is in it, at flags >> 8."""
 
     sk: int
     saddr: bytes
@@ -419,6 +442,24 @@ class DataReadyCb(NamedTuple):
     ifindex: int
     flags: int
     seq: int
+    spec_dst: bytes = b""
+    """The address of ours for a reply, where daddr is none of ours (multicast, broadcast)."""
+
+
+class SockErrCb(NamedTuple):
+    """cb of `sock_queue_err_skb` (`struct sock_exterr_skb`): an error for sk's error queue. `data`
+    is what ICMP quoted of the packet to addr, port. offender b'': this host itself."""
+
+    sk: int
+    ee_errno: int
+    ee_origin: int
+    ee_type: int
+    ee_code: int
+    ee_info: int
+    offender: bytes
+    addr: bytes
+    port: int
+    ifindex: int
 
 
 ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
@@ -508,8 +549,9 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
     # socket -> ip
     "raw_sendmsg": UdpSendmsgCb,
     "ping_v4_sendmsg": UdpSendmsgCb,
-    # tcp, udp -> socket
+    # tcp, udp, ip -> socket
     "sk_data_ready": DataReadyCb,
+    "sock_queue_err_skb": SockErrCb,
 }
 """Entries whose items are skbs; the value is the type of `cb`."""
 

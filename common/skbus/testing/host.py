@@ -108,7 +108,7 @@ class Host:
         if isinstance(core, NicCore):
             started.poll, started.after = partial(core.poll_rx, 64), core.flush_tx
         if isinstance(core, SocketCore):
-            core.client_up(_IDENTITY, Cred(0, (), True))
+            core.client_up(_IDENTITY, Cred(0, (), True, 0, True))
             started.after = self._replies
         if old is not None:
             started.inbox = old.inbox

@@ -101,7 +101,7 @@ class UdpHost(Harness):
         *,
         flags: int = 0,
         ttl: int = 0,
-        tos: int = 0,
+        tos: int = -1,
         pool: bool = False,
     ) -> int:
         """sendto(2); returns the request's number. pool: payload in the pool, not in head."""

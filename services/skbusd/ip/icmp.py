@@ -366,7 +366,7 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
             "icmp_unreach", skb, type=hdr.type, code=hdr.code, info=info, protocol=inner.protocol
         )
     if net.raw_hash:
-        raw.raw_icmp_error(net, inner, hdr, iph.saddr, skb.skb_iif)
+        raw.raw_icmp_error(net, inner, quoted, hdr, info, iph.saddr, skb.skb_iif)
     if proto is not None and proto.err_handler:
         net.call(
             proto.process,
@@ -374,7 +374,7 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
             ErrHandler(hdr.type, hdr.code, info, iph.saddr, inner.saddr, inner.daddr, payload),
         )
     elif inner.protocol == IPPROTO_ICMP:
-        ping.ping_err(net, inner, payload, hdr)
+        ping.ping_err(net, inner, payload, hdr, info, iph.saddr)
     net.consume_skb(skb)
 
 

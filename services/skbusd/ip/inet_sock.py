@@ -8,17 +8,11 @@ The socket layer calls these by message; `raw` and `ping` call the rest. A datag
 from errno import (
     EACCES,
     EBADF,
-    ECONNREFUSED,
     EDESTADDRREQ,
-    EHOSTDOWN,
-    EHOSTUNREACH,
     EINVAL,
     EMSGSIZE,
     ENETUNREACH,
-    ENONET,
-    ENOPROTOOPT,
     EOPNOTSUPP,
-    EPROTO,
 )
 from typing import Final
 
@@ -34,43 +28,24 @@ from skbus.abi import (
     XmitCb,
 )
 from skbus.headers import icmp as icmphdr
+from skbus.ip_sockglue import ip_local_error, ip_options_route
 from skbus.skbuff import SkBuff
+from skbus.uapi import (
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_INTERFACE,
+    IP_PMTUDISC_PROBE,
+    IP_PMTUDISC_WANT,
+    MSG_OOB,
+)
 from skbusd.ip import ip_output, mcast, route
-from skbusd.ip.netns import INADDR_ANY, RTN_BROADCAST, InetSock, IpNet, Rtable
+from skbusd.ip.netns import INADDR_ANY, RTN_BROADCAST, RTN_MULTICAST, InetSock, IpNet, Rtable
 
 SKB_TRUESIZE: Final = 256
 """Charged with each datagram, so that empty ones are bounded too; the socket layer charges the
 same."""
 MAX_LEN: Final = 0xFFFF
-MSG_OOB: Final = 0x1
 SOCK_BINDADDR_LOCK: Final = 4
 SOCK_BINDPORT_LOCK: Final = 8
-
-IP_PMTUDISC_DONT: Final = 0
-IP_PMTUDISC_WANT: Final = 1
-IP_PMTUDISC_DO: Final = 2
-IP_PMTUDISC_PROBE: Final = 3
-IP_PMTUDISC_OMIT: Final = 5
-
-ICMP_ERR_CONVERT: Final = (
-    (ENETUNREACH, False),  # ICMP_NET_UNREACH
-    (EHOSTUNREACH, False),  # ICMP_HOST_UNREACH
-    (ENOPROTOOPT, True),  # ICMP_PROT_UNREACH
-    (ECONNREFUSED, True),  # ICMP_PORT_UNREACH
-    (EMSGSIZE, False),  # ICMP_FRAG_NEEDED
-    (EOPNOTSUPP, False),  # ICMP_SR_FAILED
-    (ENETUNREACH, True),  # ICMP_NET_UNKNOWN
-    (EHOSTDOWN, True),  # ICMP_HOST_UNKNOWN
-    (ENONET, True),  # ICMP_HOST_ISOLATED
-    (ENETUNREACH, True),  # ICMP_NET_ANO
-    (EHOSTUNREACH, True),  # ICMP_HOST_ANO
-    (ENETUNREACH, False),  # ICMP_NET_UNR_TOS
-    (EHOSTUNREACH, False),  # ICMP_HOST_UNR_TOS
-    (EHOSTUNREACH, True),  # ICMP_PKT_FILTERED
-    (EHOSTUNREACH, True),  # ICMP_PREC_VIOLATION
-    (EHOSTUNREACH, True),  # ICMP_PREC_CUTOFF
-)
-"""`icmp_err_convert`: errno, and whether it is an error for a connected socket."""
 
 _OUT_COUNTERS: Final = {
     icmphdr.ICMP_ECHOREPLY: "IcmpOutEchoReps",
@@ -193,23 +168,44 @@ def udp_disconnect(net: IpNet, item: Disconnect) -> None:
 
 
 def sk_destination(sk: InetSock, skb: SkBuff, cb: UdpSendmsgCb) -> bytes | int:
-    """Where a datagram goes: an address, or an errno."""
+    """Where a datagram goes first: an address, or an errno. The IP options that it shall have are
+    in skb.cb from now on."""
     if skb.len > MAX_LEN:
         return EMSGSIZE
     if cb.flags & MSG_OOB:
         return EOPNOTSUPP
-    if cb.addr:
-        return cb.addr if len(cb.addr) == 4 else EINVAL
-    return sk.inet_daddr if sk.connected() else EDESTADDRREQ
+    if cb.addr and len(cb.addr) != 4:
+        return EINVAL
+    daddr = cb.addr or sk.inet_daddr
+    if daddr == INADDR_ANY and not cb.addr:
+        return EDESTADDRREQ
+    if sk.inet_opt or cb.options:
+        if sk.hdrincl:
+            return daddr if not cb.options else EINVAL
+        daddr, options = ip_options_route(cb.options or sk.inet_opt, daddr)
+        skb.cb = cb._replace(options=options)
+    return daddr
 
 
-def sk_route(net: IpNet, sk: InetSock, daddr: bytes) -> Rtable | int:
-    """The route of a socket's datagrams to daddr, or an errno."""
+def sk_cookie(skb: SkBuff) -> UdpSendmsgCb:
+    """`struct ipcm_cookie`: how a datagram shall be sent, after `sk_destination`."""
+    cb = skb.cb
+    assert isinstance(cb, UdpSendmsgCb)
+    return cb
+
+
+def sk_route(
+    net: IpNet, sk: InetSock, daddr: bytes, cb: UdpSendmsgCb | None = None
+) -> Rtable | int:
+    """The route of a socket's datagrams to daddr, or an errno. cb: what IP_PKTINFO says."""
     oif, saddr = sk.sk_bound_dev_if, sk.inet_saddr
+    if cb is not None:
+        oif, saddr = cb.oif or oif, cb.saddr or saddr
     if daddr[0] & 0xF0 == 0xE0:
         oif = oif or sk.mc_index
         if saddr == INADDR_ANY:
             saddr = sk.mc_addr
+    oif = oif or sk.uc_index
     rt = route.ip_route_output(net, daddr, b"" if saddr == INADDR_ANY else saddr, oif)
     if isinstance(rt, int) and rt == ENETUNREACH:
         net.mib["IpOutNoRoutes"] += 1
@@ -234,16 +230,16 @@ def sk_xmit_cb(
 ) -> XmitCb:
     """What goes into the IP header of a socket's datagram of `length` bytes."""
     multicast = rt.rt_daddr[0] & 0xF0 == 0xE0
-    ttl = (sk.mc_ttl or -1) if multicast else (cb.ttl or max(sk.uc_ttl, 0))
+    ttl = cb.ttl or ((sk.mc_ttl or -1) if multicast else max(sk.uc_ttl, 0))
     return XmitCb(
         rt.rt_saddr,
         rt.rt_daddr,
         protocol,
-        (cb.tos or sk.tos) & 0xFF,
+        (cb.tos if cb.tos >= 0 else sk.tos) & 0xFF,
         ttl if ttl <= 255 else 0,
-        ip_dont_fragment(sk, length + 20, rt.mtu),
-        sk.sk_bound_dev_if,
-        b"",
+        ip_dont_fragment(sk, length + 20 + len(cb.options), rt.mtu),
+        cb.oif or sk.sk_bound_dev_if,
+        cb.options,
         sk.mc_loop,
     )
 
@@ -252,9 +248,12 @@ def ip_push_pending_frames(
     net: IpNet, sk: InetSock, skb: SkBuff, rt: Rtable, cb: UdpSendmsgCb, protocol: int
 ) -> int:
     """Put the IP header in front of a datagram and send it. Returns an errno, 0 for success."""
-    if sk.pmtudisc in (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE) and skb.len + 20 > rt.mtu:
-        return EMSGSIZE
-    if skb.len + 20 > MAX_LEN:
+    length = skb.len + 20 + len(cb.options)
+    never = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
+    if length > MAX_LEN or (length > rt.mtu and sk.pmtudisc in never):
+        if sk.recverr:
+            mtu = rt.mtu - len(cb.options)
+            ip_local_error(net, sk.sk, EMSGSIZE, rt.rt_daddr, 0, mtu)
         return EMSGSIZE
     xmit = sk_xmit_cb(net, sk, rt, cb, protocol, skb.len)
     skb.cb = xmit
@@ -278,8 +277,18 @@ def sock_queue_rcv_skb(net: IpNet, sk: InetSock, skb: SkBuff, saddr: bytes, dadd
     if not ip_output.skb_own_frags(net, skb):
         return
     sk.sk_rmem_alloc += size
-    skb.cb = DataReadyCb(sk.sk, saddr, 0, daddr, 0, skb.skb_iif, 0, 0)
+    spec_dst = b"" if daddr in net.local_addrs else fib_compute_spec_dst(net, skb.skb_iif, daddr)
+    skb.cb = DataReadyCb(sk.sk, saddr, 0, daddr, 0, skb.skb_iif, 0, 0, spec_dst)
     net.call_skb("socket", "sk_data_ready", skb)
+
+
+def fib_compute_spec_dst(net: IpNet, ifindex: int, daddr: bytes) -> bytes:
+    """`fib_compute_spec_dst`: the address of ours from which to answer a multicast or broadcast:
+    one of the device that it came by. b'' where daddr itself will do."""
+    if route.inet_addr_type(net, daddr) not in (RTN_BROADCAST, RTN_MULTICAST):
+        return b""
+    dev = net.dev_by_index.get(ifindex)
+    return dev.ifa_list[0].ifa_local if dev is not None and dev.ifa_list else b""
 
 
 def sk_recvmsg(net: IpNet, item: Recvmsg) -> None:
@@ -290,19 +299,6 @@ def sk_recvmsg(net: IpNet, item: Recvmsg) -> None:
 
 
 # ---- errors ------------------------------------------------------------------------------
-
-
-def icmp_error(sk: InetSock, type_: int, code: int) -> tuple[int, bool]:
-    """What an ICMP error means to a socket: errno, and whether it is hard; errno 0: nothing."""
-    if type_ == icmphdr.ICMP_PARAMETERPROB:
-        return EPROTO, True
-    if type_ == icmphdr.ICMP_DEST_UNREACH:
-        if code > icmphdr.NR_ICMP_UNREACH:
-            return EHOSTUNREACH, False
-        if code == icmphdr.ICMP_FRAG_NEEDED:
-            return EMSGSIZE, sk.pmtudisc != IP_PMTUDISC_DONT
-        return ICMP_ERR_CONVERT[code]
-    return EHOSTUNREACH, False
 
 
 def sk_error_report(net: IpNet, sk: InetSock, err: int) -> None:

@@ -9,6 +9,7 @@ Differs from Linux: other options are neither echoed nor changed; source routes 
 
 from typing import Final
 
+from skbus.headers import HeaderError
 from skbus.headers.ipv4 import (
     IPOPT_TS_PRESPEC,
     IPOPT_TS_TSANDADDR,
@@ -65,10 +66,17 @@ def ip_options_fill(net: IpNet, options: bytes, parsed: IpOptions, addr: bytes) 
     return bytes(out)
 
 
+def ip_options_build(net: IpNet, options: bytes, addr: bytes) -> bytes:
+    """`ip_options_build`: the options of a packet that we send; where it records its route, or
+    times, it begins with us."""
+    try:
+        return ip_options_fill(net, options, parse_options(options), addr)
+    except HeaderError:
+        return options  # not ours to judge: who gave them to us has checked them
+
+
 def ip_options_echo(net: IpNet, options: bytes, addr: bytes) -> bytes:
     """The options of a reply: record route and timestamp, in which we stand as the one who
-    received, and as the one who sends. HeaderError as `parse_options`."""
-    for _ in range(2):
-        options = ip_options_fill(net, options, parse_options(options), addr)
-    parsed = parse_options(options)
+    received; `ip_options_build` adds us as the one who sends. HeaderError as `parse_options`."""
+    parsed = parse_options(ip_options_fill(net, options, parse_options(options), addr))
     return b"".join([opt.data for opt in (parsed.rr, parsed.ts) if opt is not None])

@@ -29,7 +29,7 @@ from skbus.skbuff import (
     SkBuff,
     frag_len,
 )
-from skbusd.ip import icmp, igmp, ip_fragment, ip_input, neighbour, route
+from skbusd.ip import icmp, igmp, ip_fragment, ip_input, ip_options, neighbour, route
 from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
 
 _IP_IDENTS: Final = 2048
@@ -114,6 +114,7 @@ def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int)
     saddr, _, protocol, tos, ttl, df, _, options = cb[:8]
     length = len(skb.head) - skb.data + skb.data_len + 20
     if options:
+        options = ip_options.ip_options_build(net, options, saddr or rt.rt_saddr)
         length += (len(options) + 3) & ~3
     if length > 65535:
         net.mib["IpOutDiscards"] += 1

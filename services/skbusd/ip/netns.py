@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.ip_sockglue import InetOptions
 from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
@@ -199,41 +200,18 @@ class IgmpDevice:
         """Groups left, of which reports must still tell."""
 
 
-class InetSock:
+class InetSock(InetOptions):
     """`struct inet_sock` of a raw or ping socket (`raw_sock`, the latter's `struct inet_sock`).
     Everything in it could be written down."""
 
     __slots__ = (
-        "broadcast",
-        "filter",
-        "freebind",
-        "hdrincl",
-        "inet_daddr",
-        "inet_num",
-        "inet_rcv_saddr",
-        "inet_saddr",
-        "mc_addr",
-        "mc_all",
-        "mc_index",
-        "mc_list",
-        "mc_loop",
-        "mc_ttl",
-        "options",
-        "ping",
-        "pmtudisc",
-        "recverr",
-        "reuse",
-        "sk",
-        "sk_bound_dev_if",
-        "sk_drops",
-        "sk_rcvbuf",
-        "sk_rmem_alloc",
-        "tos",
-        "uc_ttl",
-        "userlocks",
-    )
+        "broadcast", "filter", "inet_daddr", "inet_num", "inet_rcv_saddr", "inet_saddr", "mc_list",
+        "ping", "reuse", "router_alert", "sk", "sk_bound_dev_if", "sk_drops", "sk_rcvbuf",
+        "sk_rmem_alloc", "userlocks",
+    )  # fmt: skip
 
     def __init__(self, sk: int, protocol: int, rcvbuf: int, *, ping: bool) -> None:
+        super().__init__()
         self.sk = sk
         self.ping = ping
         self.inet_num = 0 if ping else protocol
@@ -251,19 +229,8 @@ class InetSock:
         self.hdrincl = not ping and protocol == IPPROTO_RAW
         self.filter = 0
         """ICMP_FILTER: the types that it does not want."""
-        self.recverr = False
-        self.freebind = False
-        self.pmtudisc = 1
-        self.tos = 0
-        self.uc_ttl = -1
-        self.mc_ttl = 1
-        self.mc_loop = True
-        self.mc_all = True
-        self.mc_index = 0
-        self.mc_addr = INADDR_ANY
+        self.router_alert = False
         self.mc_list: McList = ()
-        self.options: dict[int, int] = {}
-        """Options of level IP that are kept for getsockopt, and do nothing here."""
 
     def connected(self) -> bool:
         """`sk_state == TCP_ESTABLISHED`"""

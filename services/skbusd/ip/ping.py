@@ -22,11 +22,12 @@ from skbus.headers.icmp import (
     IcmpHdr,
 )
 from skbus.headers.ipv4 import IpHdr
+from skbus.ip_sockglue import icmp_error, ip_icmp_error
 from skbus.pskb import pskb_may_pull, skb_checksum
 from skbus.skbuff import CHECKSUM_NONE, SkBuff
+from skbus.uapi import IP_PMTUDISC_DONT
 from skbusd.ip import inet_sock, route
 from skbusd.ip.inet_sock import (
-    IP_PMTUDISC_DONT,
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
     sk_ret,
@@ -135,7 +136,8 @@ def _ping_send(net: IpNet, sk: InetSock, skb: SkBuff, cb: UdpSendmsgCb) -> int:
         return daddr
     if not sk.inet_num and ping_get_port(net, sk, 0):
         return EAGAIN
-    rt = inet_sock.sk_route(net, sk, daddr)
+    cb = inet_sock.sk_cookie(skb)
+    rt = inet_sock.sk_route(net, sk, daddr, cb)
     if isinstance(rt, int):
         return rt
     if rt.rt_type == RTN_BROADCAST and not sk.broadcast:
@@ -184,7 +186,9 @@ def ping_rcv(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
     inet_sock.sock_queue_rcv_skb(net, sk, skb, iph.saddr, iph.daddr)
 
 
-def ping_err(net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr) -> None:
+def ping_err(
+    net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr, info: int, offender: bytes
+) -> None:
     """An error about an ICMP message of ours: for the socket that sent that, if it is connected
     and the error is hard, or with IP_RECVERR."""
     if net.tracing:
@@ -198,7 +202,7 @@ def ping_err(net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr) -> None:
     sk = ping_lookup(net, inner.saddr, quoted.id, 0)
     if sk is None:
         return
-    err, hard = inet_sock.icmp_error(sk, hdr.type, hdr.code)
+    err, hard = icmp_error(hdr.type, hdr.code, sk.pmtudisc)
     if hdr.type in (ICMP_SOURCE_QUENCH, ICMP_REDIRECT):
         err, hard = EREMOTEIO, False
     elif (
@@ -207,5 +211,8 @@ def ping_err(net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr) -> None:
         and sk.pmtudisc == IP_PMTUDISC_DONT
     ):
         return
+    if sk.recverr:
+        icmp = (hdr.type, hdr.code, info)
+        ip_icmp_error(net, sk.sk, err, icmp, offender, (inner.daddr, 0), payload)
     if sk.recverr or (hard and sk.connected()):
         inet_sock.sk_error_report(net, sk, err)

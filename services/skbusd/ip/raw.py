@@ -20,6 +20,7 @@ from skbus.abi import GetPort, InitSock, UdpSendmsgCb
 from skbus.checksum import ip_fast_csum
 from skbus.headers.icmp import ICMP_SOURCE_QUENCH, IcmpHdr
 from skbus.headers.ipv4 import IP_HLEN, IpHdr
+from skbus.ip_sockglue import icmp_error, ip_icmp_error, ip_local_error
 from skbus.mcast import ip_mc_sf_allow
 from skbus.pskb import pskb_may_pull
 from skbus.skbuff import CHECKSUM_NONE, ETH_P_IP, SkBuff
@@ -102,7 +103,8 @@ def raw_sendmsg(net: IpNet, skb: SkBuff) -> None:
     if isinstance(daddr, int):
         inet_sock.sk_refuse(net, skb, cb, daddr)
         return
-    rt = inet_sock.sk_route(net, sk, daddr)
+    cb = inet_sock.sk_cookie(skb)
+    rt = inet_sock.sk_route(net, sk, daddr, cb)
     if isinstance(rt, int):
         inet_sock.sk_refuse(net, skb, cb, rt)
         return
@@ -128,6 +130,8 @@ def raw_send_hdrinc(net: IpNet, sk: InetSock, skb: SkBuff, rt: Rtable, cb: UdpSe
     """A packet that brings its own IP header. Returns an errno, 0 for success."""
     length = skb.len
     if length > rt.mtu:
+        if sk.recverr:
+            ip_local_error(net, sk.sk, EMSGSIZE, rt.rt_daddr, 0, rt.mtu)
         return EMSGSIZE
     if length < IP_HLEN or not pskb_may_pull(net, skb, IP_HLEN):
         return EINVAL
@@ -216,22 +220,30 @@ def raw_rcv(net: IpNet, sk: InetSock, skb: SkBuff, iph: IpHdr) -> None:
 # ---- errors ------------------------------------------------------------------------------
 
 
-def raw_icmp_error(net: IpNet, inner: IpHdr, hdr: IcmpHdr, offender: bytes, dif: int) -> None:
+def raw_icmp_error(
+    net: IpNet, inner: IpHdr, quoted: bytes, hdr: IcmpHdr, info: int, offender: bytes, dif: int
+) -> None:
     """An ICMP error about a packet of ours: every raw socket that it may be of hears of it."""
     for sk in tuple(net.raw_hash.get(inner.protocol, ())):
         if raw_v4_match(sk, inner.daddr, inner.saddr, dif):
-            raw_err(net, sk, hdr)
+            raw_err(net, sk, inner, quoted, hdr, info, offender)
 
 
-def raw_err(net: IpNet, sk: InetSock, hdr: IcmpHdr) -> None:
+def raw_err(
+    net: IpNet, sk: InetSock, inner: IpHdr, quoted: bytes, hdr: IcmpHdr, info: int, offender: bytes
+) -> None:
     """It is an error of the socket where it is connected and the error is hard, or with
-    IP_RECVERR."""
+    IP_RECVERR; with that it is put on the error queue too."""
     if not sk.recverr and not sk.connected():
         return
     if hdr.type == ICMP_SOURCE_QUENCH:
         return
-    err, hard = inet_sock.icmp_error(sk, hdr.type, hdr.code)
+    err, hard = icmp_error(hdr.type, hdr.code, sk.pmtudisc)
     if net.tracing:
         net.trace("raw_err", sk=sk.sk, type=hdr.type, code=hdr.code, err=err)
+    if sk.recverr:
+        payload = quoted if sk.hdrincl else quoted[inner.ihl :]
+        icmp = (hdr.type, hdr.code, info)
+        ip_icmp_error(net, sk.sk, err, icmp, offender, (inner.daddr, 0), payload)
     if sk.recverr or hard:
         inet_sock.sk_error_report(net, sk, err)

@@ -18,6 +18,7 @@ from skbus.abi import (
     SkRet,
     SkStateChange,
     SkWriteSpace,
+    SockErrCb,
     TcpDone,
     TcpFin,
 )
@@ -32,7 +33,7 @@ from skbus.syscall import (
     encode_reply,
 )
 from skbus.timer import Timer
-from skbusd.socket import tcp_sock, uapi
+from skbusd.socket import ip_sockglue, tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
@@ -115,6 +116,19 @@ def sk_data_ready(net: SocketNet, skb: SkBuff) -> None:
     sk.sk_prot.data_ready(net, sk, skb, cb)
 
 
+def sock_queue_err_skb(net: SocketNet, skb: SkBuff) -> None:
+    """An error for a socket's error queue."""
+    cb = skb.cb
+    assert isinstance(cb, SockErrCb)
+    sk = net.socks.get(cb.sk)
+    if sk is None or sk.sk_socket is None:
+        net.kfree_skb(skb, "NO_SOCKET", sk=cb.sk)
+        return
+    if net.tracing:
+        net.trace("sock_queue_err_skb", skb, sk=cb.sk, err=cb.ee_errno)
+    ip_sockglue.sock_queue_err_skb(net, sk, skb)
+
+
 ENTRIES: Final[dict[str, Handler]] = {
     "sk_ret": sk_ret,
     "sk_state_change": sk_state_change,
@@ -124,6 +138,7 @@ ENTRIES: Final[dict[str, Handler]] = {
     "tcp_fin": tcp_fin,
     "tcp_done": tcp_done,
     "sk_data_ready": sk_data_ready,
+    "sock_queue_err_skb": sock_queue_err_skb,
 }
 
 
@@ -186,8 +201,9 @@ class SocketCore:
             net.alloc.reclaim()
 
     def held(self) -> int:
-        """skbs in receive queues"""
-        return sum(len(sk.sk_receive_queue) for sk in self.net.socks.values())
+        """skbs in receive queues and error queues"""
+        socks = self.net.socks.values()
+        return sum(len(sk.sk_receive_queue) + len(sk.sk_error_queue) for sk in socks)
 
     def barrier_edges(self) -> tuple[list[str], list[str]]:
         """Nothing is above; the transports that have said hello are below."""

@@ -33,6 +33,8 @@ class Cred(NamedTuple):
     net_raw: bool = False
     """Has CAP_NET_RAW."""
     uid: int = 65534
+    net_admin: bool = False
+    """Has CAP_NET_ADMIN."""
 
 
 NOBODY: Final = Cred()

@@ -58,6 +58,8 @@ class Proto:
     """Whose options the transport has, where `udp_setsockopt` is used."""
     bind: Callable[[SocketNet, InetSock, bytes, int, Result], None] | None = None
     """bind(2), where it is not just to get a port."""
+    ioctl: Callable[[SocketNet, InetSock, int], int] | None = None
+    """SIOCATMARK and its like, where `inet_ioctl` does not do."""
     owner: str = ""
     """The module that it belongs to (THIS_MODULE)"""
 

@@ -17,23 +17,20 @@ from skbus.abi import (
     InitSock,
     Setsockopt,
     SkErrorReport,
-    UdpSendmsgCb,
 )
 from skbus.mcast import restore_options
-from skbus.skbuff import Frag
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi, udp_sock
+from skbusd.socket.ip_sockglue import NO_COOKIE, ip_cmsg_send
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.sock import (
     Call,
     InetSock,
+    PendingFrames,
     RawSock,
     SocketNet,
-    hold,
     purge_receive_queue,
     sk_free,
-    sk_wait_event,
-    sk_wake,
     sock_error,
     sys_return,
     transport_call,
@@ -85,35 +82,12 @@ def raw_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
             raise SysCallError(errno.EINVAL)
     elif sk.sk_state != uapi.TCP_ESTABLISHED:
         raise SysCallError(errno.EDESTADDRREQ)
-    size = call.size + udp_sock.SKB_TRUESIZE
-    if sk.sk_wmem_queued and sk.sk_wmem_queued + size > sk.sk_sndbuf:
-        sk_wait_event(net, call, sk, _sendmsg_again)
+    cookie = ip_cmsg_send(net, call.control, False) if call.control else NO_COOKIE
+    if not udp_sock.sock_alloc_send(net, call, sk, _sendmsg_again):
         return
-    if not sk.inet_num:
-        udp_sock.inet_autobind(net, sk)
-    head = b""
-    frags: list[Frag] = []
-    while call.chunks:
-        chunk = call.chunks.popleft()
-        if type(chunk) is not bytes:
-            frags.append(chunk)
-        elif not frags and len(head) + len(chunk) <= udp_sock.HEAD_MAX:
-            head += chunk
-        else:
-            frags.append((net.alloc.put(chunk) if net.alloc else None) or chunk)
-    sk.sk_wmem_queued += size
-
-    def sent(net: SocketNet, err: int, _: Any) -> None:
-        sk.sk_wmem_queued -= size
-        sys_return(net, call, err, call.size)
-        sk_wake(net, sk)
-
-    hold(net, call)
-
-    def make(req: int) -> UdpSendmsgCb:
-        return UdpSendmsgCb(sk.number, req, addr, 0, call.flags, sk.tos, max(sk.uc_ttl, 0))
-
-    udp_sock.udp_send_skb(net, sk, head, tuple(frags), make, sent)
+    frames = PendingFrames(addr, 0, cookie)
+    frames.chunks, frames.size = call.chunks, call.size
+    udp_sock.ip_make_skb(net, call, sk, frames)
 
 
 def _sendmsg_again(net: SocketNet, call: Call) -> None:

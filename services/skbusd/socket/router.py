@@ -41,6 +41,7 @@ _UCRED: Final = struct.Struct("=iII")
 _SO_PEERGROUPS: Final = 59
 _MAX_GROUPS: Final = 256
 """As many as `getsockopt` takes in."""
+_CAP_NET_ADMIN: Final = 12
 _CAP_NET_RAW: Final = 13
 _REPLY_HWM: Final = 100_000
 """Replies that an application may leave unread before it is taken for broken."""
@@ -357,20 +358,23 @@ def peer_cred(sock: socket.socket) -> Cred:
     except OSError:
         more = b""  # more than that, or Linux before 4.13
     groups = struct.unpack(f"={len(more) // 4}I", more)
-    return Cred(gid, groups, not uid or _has_cap_net_raw(pid), uid)
+    caps = _cap_eff(pid)
+    net_raw = not uid or bool(caps >> _CAP_NET_RAW & 1)
+    return Cred(gid, groups, net_raw, uid, not uid or bool(caps >> _CAP_NET_ADMIN & 1))
 
 
-def _has_cap_net_raw(pid: int) -> bool:
+def _cap_eff(pid: int) -> int:
+    """The effective capabilities of a process, a bit each."""
     if pid <= 0:
-        return False  # of another pid namespace
+        return 0  # of another pid namespace
     try:
         with open(f"/proc/{pid}/status", "rb") as f:
             for line in f:
                 if line.startswith(b"CapEff:"):
-                    return bool(int(line.split()[1], 16) >> _CAP_NET_RAW & 1)
+                    return int(line.split()[1], 16)
     except (OSError, ValueError, IndexError):
         pass  # it has gone, or /proc is not there
-    return False
+    return 0
 
 
 def remove_region(pool_dir: PoolDir, net: SocketNet, number: int) -> None:

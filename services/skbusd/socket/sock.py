@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from skbusd.socket.protosw import InetProtosw
     from skbusd.socket.socket import NetProtoFamily, Socket
 
-SOCK_MIN_SNDBUF: Final = 4608
-SOCK_MIN_RCVBUF: Final = 2304
-
 SNDBUF_START: Final = 87040
 """A stream's send buffer before autotuning: `tcp_sndbuf_expand` for an initial window of ten."""
 
@@ -51,6 +48,8 @@ REGION_GRACE: Final = 5 * SEC
 
 _PRESSURE_INTERVAL: Final = 5_000_000
 
+Cmsg = tuple[int, int, bytes]
+"""A control message: (level, type, data)."""
 Retry = Callable[["SocketNet", "Call"], None]
 Answer = Callable[["SocketNet", int, Any], None]
 """What happens when a transport has answered: (net, errno, value)."""
@@ -64,8 +63,9 @@ class Call:
     """
 
     __slots__ = (
-        "addr", "chunks", "client", "complete", "done", "flags", "identity", "name", "on_timeout",
-        "progress", "req", "retry", "size", "sock", "timeout", "timer", "waits",
+        "addr", "chunks", "client", "complete", "control", "controllen", "done", "flags",
+        "identity", "name", "on_timeout", "progress", "req", "retry", "size", "sock", "timeout",
+        "timer", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +95,9 @@ class Call:
         self.progress = 0
         self.chunks: deque[Frag] = deque()
         self.addr: tuple[int, int, bytes] | None = None
+        self.control: tuple[Cmsg, ...] = ()
+        self.controllen = 0
+        """Bytes of control messages that the application has room for."""
 
 
 class PageFrag:
@@ -125,9 +128,11 @@ class Sock:
     """`struct sock`. number: under which the transport knows it."""
 
     __slots__ = (
-        "number", "rcv_told", "sk_bound_dev_if", "sk_err", "sk_err_soft", "sk_family", "sk_flags",
-        "sk_frag", "sk_lingertime", "sk_mark", "sk_priority", "sk_prot", "sk_protocol",
-        "sk_rcvbuf", "sk_rcvlowat", "sk_rcvtimeo", "sk_receive_queue", "sk_reuse", "sk_reuseport",
+        "number", "rcv_told", "sk_bound_dev", "sk_bound_dev_if", "sk_err", "sk_err_mem",
+        "sk_err_soft", "sk_error_queue", "sk_family", "sk_flags", "sk_frag", "sk_lingertime",
+        "sk_mark", "sk_priority", "sk_prot", "sk_protocol",
+        "sk_rcvbuf", "sk_rcvbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_receive_queue",
+        "sk_reuse", "sk_reuseport",
         "sk_rmem_alloc", "sk_shutdown", "sk_sndbuf", "sk_sndbuf_lock", "sk_sndtimeo", "sk_socket",
         "sk_state", "sk_type", "sk_wmem_queued", "sk_wq", "sk_write_queue",
     )  # fmt: skip
@@ -145,11 +150,15 @@ class Sock:
         self.sk_shutdown = 0
         self.sk_receive_queue: deque[SkBuff] = deque()
         self.sk_rmem_alloc = 0
+        self.sk_error_queue: list[SkBuff] = []
+        self.sk_err_mem = 0
+        """Bytes in sk_error_queue."""
         self.sk_write_queue: deque[SendItem] = deque()
         self.sk_wmem_queued = 0
         self.sk_rcvbuf = 0
         self.sk_sndbuf = 0
         self.sk_sndbuf_lock = False
+        self.sk_rcvbuf_lock = False
         self.sk_rcvlowat = 1
         self.sk_rcvtimeo = 0
         self.sk_sndtimeo = 0
@@ -157,6 +166,8 @@ class Sock:
         self.sk_reuse = 0
         self.sk_reuseport = 0
         self.sk_bound_dev_if = 0
+        self.sk_bound_dev = b""
+        """SO_BINDTODEVICE: its name, for getsockopt"""
         self.sk_priority = 0
         self.sk_mark = 0
         self.sk_flags: dict[int, int] = {}
@@ -171,8 +182,8 @@ class InetSock(Sock):
     """`struct inet_sock`: a sock with internet addresses."""
 
     __slots__ = (
-        "inet_daddr", "inet_dport", "inet_num", "inet_rcv_saddr", "inet_saddr", "inet_sport",
-        "tos", "uc_ttl",
+        "cmsg_flags", "inet_daddr", "inet_dport", "inet_num", "inet_rcv_saddr", "inet_saddr",
+        "inet_sport", "tos", "uc_ttl",
     )  # fmt: skip
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
@@ -185,6 +196,12 @@ class InetSock(Sock):
         self.inet_dport = 0
         self.tos = 0
         self.uc_ttl = -1
+        self.cmsg_flags = 0
+        """What control messages recvmsg shall bring (`ip_sockglue`)."""
+
+    def set_cmsg(self, bit: int, on: bool) -> None:
+        """Turn one of cmsg_flags on or off."""
+        self.cmsg_flags = self.cmsg_flags | bit if on else self.cmsg_flags & ~bit
 
 
 class InetConnectionSock(InetSock):
@@ -202,7 +219,8 @@ class TcpSock(InetConnectionSock):
     """`struct tcp_sock`, the part that applications see."""
 
     __slots__ = (
-        "defer_connect", "nonagle", "options", "parent", "recvmsg_inq", "sock_done", "urg_data",
+        "asked", "defer_connect", "nonagle", "notsent", "notsent_lowat", "options", "parent",
+        "recvmsg_inq", "report", "sock_done", "urg_data",
     )  # fmt: skip
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
@@ -215,20 +233,44 @@ class TcpSock(InetConnectionSock):
         self.urg_data = -1
         self.recvmsg_inq = False
         """TCP_INQ: each recvmsg says how much is left."""
+        self.notsent_lowat = 0xFFFFFFFF
+        """TCP_NOTSENT_LOWAT, or what the sysctl was when the socket was made."""
+        self.notsent = 0
+        self.report: tuple[int, int] | None = None
+        """What tcp told of its write queue, as long as it is true (stream.py)."""
+        self.asked = False
         self.parent: TcpSock | None = None
         """The listener in whose accept queue it waits."""
         self.options: dict[tuple[int, int], bytes] = {}
         """What setsockopt gave the transport, to be told to one that starts anew."""
 
 
+class PendingFrames:
+    """A datagram in the making (`struct inet_cork` and what waits with it): its bytes, where it
+    will go, and how."""
+
+    __slots__ = ("addr", "chunks", "cookie", "port", "size")
+
+    def __init__(self, addr: bytes, port: int, cookie: Any) -> None:
+        self.addr = addr
+        self.port = port
+        self.cookie = cookie
+        self.chunks: deque[Frag] = deque()
+        self.size = 0
+
+
 class UdpSock(InetSock):
     """`struct udp_sock`, the part that applications see."""
 
-    __slots__ = ("mc_list", "options", "sk_drops")
+    __slots__ = ("corkflag", "mc_list", "options", "pending", "sk_drops")
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
         super().__init__(number, family, type, protocol, prot)
         self.sk_drops = 0
+        self.corkflag = False
+        """UDP_CORK"""
+        self.pending: PendingFrames | None = None
+        """What of a corked datagram has come so far."""
         self.options: dict[tuple[int, int], bytes] = {}
         self.mc_list: McList = ()
         """The groups that it is in, as its transport said."""
@@ -294,6 +336,8 @@ class SocketNet(Net):
         self.next_sk = 2
         self.peers: set[str] = set()
         self.calls = 0
+        self.tk_real_offset = 0
+        """ns between the stack's clock and the time of day, for SO_TIMESTAMP."""
         self.current: Client | None = None
         """`current`: the process whose call is being worked on."""
         self.kthreads: Any = None
@@ -301,6 +345,15 @@ class SocketNet(Net):
         self.next_kernel_req = 0
         self.modules: dict[str, Any] = {}
         """What is loaded (`module.Module`)."""
+
+    def capable(self, name: str) -> bool:
+        """`ns_capable`: has the process whose call this is a capability (a field of `Cred`)? Code
+        inside this process has all."""
+        return self.current is None or bool(getattr(self.current.cred, name))
+
+    def capable_net(self) -> bool:
+        """CAP_NET_RAW or CAP_NET_ADMIN"""
+        return self.capable("net_raw") or self.capable("net_admin")
 
 
 # ---- answering and waiting ----------------------------------------------------------------
@@ -481,6 +534,8 @@ def sk_free(net: SocketNet, sk: Sock) -> None:
     net.rcv_pending.pop(sk, None)
     purge_receive_queue(net, sk)
     purge_write_queue(net, sk)
+    while sk.sk_error_queue:
+        net.consume_skb(sk.sk_error_queue.pop())
 
 
 def purge_receive_queue(net: SocketNet, sk: Sock) -> None:

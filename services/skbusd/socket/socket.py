@@ -32,9 +32,11 @@ from skbusd.socket.files import (
     lend,
     sockfd_lookup,
 )
+from skbusd.socket.ip_sockglue import scm_pack
 from skbusd.socket.modprobe import request_module
 from skbusd.socket.sock import (
     Call,
+    Cmsg,
     InetSock,
     Parts,
     Sock,
@@ -49,7 +51,7 @@ from skbusd.socket.sock import (
     skb_init,
     sys_return,
 )
-from skbusd.socket.sockopt import sock_getsockopt, sock_setsockopt
+from skbusd.socket.sockopt import sock_getsockopt, sock_setbindtodevice, sock_setsockopt
 
 MAX_SOCKETS: Final = 1 << 20
 """struct sockets of all clients together."""
@@ -401,7 +403,7 @@ def sys_sendmsg(
     flags: int,
     addr: SockAddr | None,
     places: tuple[Place, ...],
-    control: tuple[tuple[int, int, bytes], ...],
+    control: tuple[Cmsg, ...],
     timeout: int,
 ) -> None:
     """sendmsg(2): -> bytes taken. The slots of `places` are ours from now on, also on error."""
@@ -417,11 +419,10 @@ def sys_sendmsg(
         call.chunks.append(data)
     call.chunks.extend(places)
     sock = _lookup(call, fd)
-    if control:
-        raise SysCallError(errno.EINVAL)  # no control message is known yet
     call.size = len(data) + sum(p[4] for p in places)
     call.flags = flags
     call.addr = addr
+    call.control = control
     _set_timeout(call, sock, 0 if flags & uapi.MSG_DONTWAIT else timeout,
                  sock.sk.sk_sndtimeo if sock.sk else 0)  # fmt: skip
     sock_write(net, call, sock)
@@ -448,6 +449,7 @@ def sys_recvmsg(
     sock = _lookup(call, fd)
     call.size = size
     call.flags = flags
+    call.controllen = controllen
     _set_timeout(call, sock, 0 if flags & uapi.MSG_DONTWAIT else timeout,
                  sock.sk.sk_rcvtimeo if sock.sk else 0)  # fmt: skip
     sock_read(net, call, sock)
@@ -459,9 +461,14 @@ def recv_return(
     parts: Parts,
     addr: SockAddr | None,
     msg_flags: int,
-    control: tuple[tuple[int, int, bytes], ...] = (),
+    cmsgs: list[Cmsg] | None = None,
 ) -> None:
-    """Answer a `recvmsg`: from now on the lent places are the application's."""
+    """Answer a `recvmsg`: from now on the lent places are the application's. cmsgs: control
+    messages, of which the application gets what it has room for."""
+    control: tuple[Cmsg, ...] = ()
+    if cmsgs:
+        control, truncated = scm_pack(cmsgs, call.controllen)
+        msg_flags |= truncated
     if parts.places:
         if call.client is None:
             pass
@@ -482,6 +489,9 @@ def sys_setsockopt(
     """setsockopt(2)"""
     sock = _lookup(call, fd)
     if level == uapi.SOL_SOCKET:
+        if optname == uapi.SO_BINDTODEVICE:
+            sock_setbindtodevice(net, call, sock, optval)
+            return
         sock_setsockopt(net, sock, optname, optval)
         sys_return(net, call, 0)
     else:
@@ -494,7 +504,7 @@ def sys_getsockopt(
     """getsockopt(2): -> the option's bytes"""
     sock = _lookup(call, fd)
     if level == uapi.SOL_SOCKET:
-        sys_return(net, call, 0, sock_getsockopt(net, sock, optname)[:optlen])
+        sys_return(net, call, 0, sock_getsockopt(net, sock, optname, optlen)[:optlen])
     else:
         sock.ops.getsockopt(net, call, sock, level, optname, optlen)
 

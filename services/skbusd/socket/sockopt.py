@@ -2,7 +2,8 @@
 """Options of SOL_SOCKET (`sock_setsockopt`, `sock_getsockopt` of `net/core/sock.c`).
 
 Called by socket.py. What a transport must know too is passed on to it, without an answer: the
-values have been checked here.
+values have been checked here. Only SO_BINDTODEVICE waits for one, as ip knows what devices there
+are. socket(7).
 """
 
 import errno
@@ -13,14 +14,21 @@ from typing import TYPE_CHECKING, Final
 from skbus.abi import Setsockopt
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, SOCK_RCVTSTAMPNS, SOCK_RXQ_OVFL
 from skbusd.socket.sock import (
-    SOCK_MIN_RCVBUF,
-    SOCK_MIN_SNDBUF,
+    Call,
+    InetSock,
     Sock,
     SocketNet,
+    TcpSock,
+    UdpSock,
+    hold,
     sk_wake,
     sock_error,
+    sys_return,
+    transport_call,
 )
+from skbusd.socket.uapi import SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF
 
 if TYPE_CHECKING:
     from skbusd.socket.socket import Socket
@@ -29,43 +37,81 @@ _INT: Final = struct.Struct("=i")
 _LINGER: Final = struct.Struct("=ii")
 _TIMEVAL: Final = struct.Struct("=qq")
 _USEC: Final = 1_000_000
-_MAX_LINGER: Final = (1 << 31) - 1
+_INT_MAX: Final = (1 << 31) - 1
+_IFNAMSIZ: Final = 16
 
 PASSED_ON: Final = frozenset({
     uapi.SO_REUSEADDR, uapi.SO_REUSEPORT, uapi.SO_SNDBUF, uapi.SO_RCVBUF, uapi.SO_SNDBUFFORCE,
     uapi.SO_RCVBUFFORCE, uapi.SO_KEEPALIVE, uapi.SO_OOBINLINE, uapi.SO_BROADCAST, uapi.SO_PRIORITY,
-    uapi.SO_MARK, uapi.SO_BINDTODEVICE, uapi.SO_DONTROUTE,
+    uapi.SO_MARK, uapi.SO_DONTROUTE, uapi.SO_NO_CHECK, uapi.SO_RCVLOWAT,
 })  # fmt: skip
 """Options that the transport hears of."""
 
 FLAGS: Final = frozenset({
     uapi.SO_DEBUG, uapi.SO_DONTROUTE, uapi.SO_BROADCAST, uapi.SO_KEEPALIVE, uapi.SO_OOBINLINE,
-    uapi.SO_NO_CHECK, uapi.SO_TIMESTAMP,
+    uapi.SO_NO_CHECK,
 })  # fmt: skip
 """Options that are on or off."""
 
 
 def _int(value: bytes) -> int:
-    if len(value) < 4:
-        raise SysCallError(errno.EINVAL)
     return int(_INT.unpack_from(value)[0])
 
 
 def sock_setsockopt(net: SocketNet, sock: "Socket", optname: int, optval: bytes) -> None:
-    """`sock_setsockopt`. ENOPROTOOPT for what is unknown, EINVAL, EDOM for a bad value."""
+    """`sock_setsockopt`. EINVAL for less than an int, ENOPROTOOPT for what is unknown, EDOM or
+    EINVAL for a bad value, EPERM without the capability."""
     sk = sock.sk
     if sk is None:
         raise SysCallError(errno.EBADF)
+    if len(optval) < _INT.size:
+        raise SysCallError(errno.EINVAL)
     setter = _SETTERS.get(optname)
     if setter is not None:
         setter(net, sk, optval)
     elif optname in FLAGS:
+        if optname == uapi.SO_DEBUG and _int(optval) and not net.capable("net_admin"):
+            raise SysCallError(errno.EACCES)
         sk.sk_flags[optname] = int(_int(optval) != 0)
     else:
         raise SysCallError(errno.ENOPROTOOPT)
     if optname in PASSED_ON:
-        item = Setsockopt(sk.number, 0, uapi.SOL_SOCKET, optname, optval)
-        net.call(sk.sk_prot.process, sk.sk_prot.setsockopt_entry, item)
+        pass_on(net, sk, optname, optval, 0)
+
+
+def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> None:
+    """Tell the transport of an option of SOL_SOCKET; and it again, when it has been restarted."""
+    if isinstance(sk, (TcpSock, UdpSock)):
+        sk.options[uapi.SOL_SOCKET, optname] = optval
+    item = Setsockopt(sk.number, req, uapi.SOL_SOCKET, optname, optval)
+    net.call(sk.sk_prot.process, sk.sk_prot.setsockopt_entry, item)
+
+
+def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: bytes) -> None:
+    """`sock_setbindtodevice`: only by that device, or (an empty name) by any. ENODEV; EPERM for
+    who would leave a device without the capability."""
+    sk = sock.sk
+    if sk is None:
+        raise SysCallError(errno.EBADF)
+    name = optval[: _IFNAMSIZ - 1].split(b"\0", 1)[0]
+    if sk.sk_bound_dev and not net.capable("net_raw"):
+        raise SysCallError(errno.EPERM)
+
+    def answered(net: SocketNet, err: int, _: object) -> None:
+        if not err:
+            sk.sk_bound_dev = name
+            if isinstance(sk, (TcpSock, UdpSock)):
+                sk.options[uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE] = name + b"\0"
+        sys_return(net, call, err)
+
+    hold(net, call)
+    transport_call(
+        net,
+        sk,
+        sk.sk_prot.setsockopt_entry,
+        lambda req: Setsockopt(sk.number, req, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0"),
+        answered,
+    )
 
 
 def _set_reuse(net: SocketNet, sk: Sock, value: bytes) -> None:
@@ -79,34 +125,96 @@ def _set_reuseport(net: SocketNet, sk: Sock, value: bytes) -> None:
 def _set_sndbuf(net: SocketNet, sk: Sock, value: bytes) -> None:
     # Doubled, because Linux charges its overhead to the buffer, and programs know that.
     size = min(_int(value) & 0xFFFFFFFF, net.sysctl["net.core.wmem_max"])
-    sk.sk_sndbuf = max(2 * size, SOCK_MIN_SNDBUF)
+    _sndbuf(net, sk, size)
+
+
+def _set_sndbufforce(net: SocketNet, sk: Sock, value: bytes) -> None:
+    if not net.capable("net_admin"):
+        raise SysCallError(errno.EPERM)
+    _sndbuf(net, sk, max(_int(value), 0))
+
+
+def _sndbuf(net: SocketNet, sk: Sock, size: int) -> None:
+    sk.sk_sndbuf = max(2 * min(size, _INT_MAX >> 1), SOCK_MIN_SNDBUF)
     sk.sk_sndbuf_lock = True
     sk_wake(net, sk)
 
 
 def _set_rcvbuf(net: SocketNet, sk: Sock, value: bytes) -> None:
     size = min(_int(value) & 0xFFFFFFFF, net.sysctl["net.core.rmem_max"])
-    sk.sk_rcvbuf = max(2 * size, SOCK_MIN_RCVBUF)
+    _rcvbuf(sk, size)
+
+
+def _set_rcvbufforce(net: SocketNet, sk: Sock, value: bytes) -> None:
+    if not net.capable("net_admin"):
+        raise SysCallError(errno.EPERM)
+    _rcvbuf(sk, max(_int(value), 0))
+
+
+def _rcvbuf(sk: Sock, size: int) -> None:
+    sk.sk_rcvbuf = max(2 * min(size, _INT_MAX >> 1), SOCK_MIN_RCVBUF)
+    sk.sk_rcvbuf_lock = True
 
 
 def _set_priority(net: SocketNet, sk: Sock, value: bytes) -> None:
-    sk.sk_priority = _int(value)
+    priority = _int(value)
+    if not 0 <= priority <= 6 and not net.capable_net():
+        raise SysCallError(errno.EPERM)
+    sk.sk_priority = priority
 
 
 def _set_mark(net: SocketNet, sk: Sock, value: bytes) -> None:
+    if not net.capable_net():
+        raise SysCallError(errno.EPERM)
     sk.sk_mark = _int(value) & 0xFFFFFFFF
+
+
+def _set_timestamp(net: SocketNet, sk: Sock, value: bytes) -> None:
+    _timestamp(sk, _int(value) != 0, False)
+
+
+def _set_timestampns(net: SocketNet, sk: Sock, value: bytes) -> None:
+    _timestamp(sk, _int(value) != 0, True)
+
+
+def _timestamp(sk: Sock, on: bool, ns: bool) -> None:
+    """`sock_set_timestamp`: one of both kinds."""
+    if isinstance(sk, InetSock):
+        sk.set_cmsg(SOCK_RCVTSTAMP, on)
+        sk.set_cmsg(SOCK_RCVTSTAMPNS, on and ns)
+
+
+def _set_rxq_ovfl(net: SocketNet, sk: Sock, value: bytes) -> None:
+    if isinstance(sk, InetSock):
+        sk.set_cmsg(SOCK_RXQ_OVFL, _int(value) != 0)
+
+
+def _set_nothing(net: SocketNet, sk: Sock, value: bytes) -> None:
+    """SO_BSDCOMPAT: taken, and without meaning, for long."""
+
+
+def _set_incoming_cpu(net: SocketNet, sk: Sock, value: bytes) -> None:
+    sk.sk_flags[uapi.SO_INCOMING_CPU] = _int(value)
 
 
 def _set_linger(net: SocketNet, sk: Sock, value: bytes) -> None:
     if len(value) < _LINGER.size:
         raise SysCallError(errno.EINVAL)
     on, seconds = _LINGER.unpack_from(value)
-    sk.sk_lingertime = min(seconds & 0xFFFFFFFF, _MAX_LINGER) if on else -1
+    if on:
+        sk.sk_lingertime = sk.sk_flags[uapi.SO_LINGER] = min(seconds & 0xFFFFFFFF, _INT_MAX)
+    else:
+        sk.sk_lingertime = -1
 
 
 def _set_rcvlowat(net: SocketNet, sk: Sock, value: bytes) -> None:
     n = _int(value)
-    sk.sk_rcvlowat = _MAX_LINGER if n < 0 else max(n, 1)
+    n = _INT_MAX if n < 0 else max(n, 1)
+    if isinstance(sk, TcpSock):
+        # tcp_set_rcvlowat: more than half of the buffer would never come.
+        rmem: int = sk.sk_rcvbuf if sk.sk_rcvbuf_lock else net.sysctl["net.ipv4.tcp_rmem"][2]
+        n = min(n, rmem >> 1)
+    sk.sk_rcvlowat = n
     sk_wake(net, sk)
 
 
@@ -119,7 +227,7 @@ def _timeval(value: bytes) -> int:
         raise SysCallError(errno.EDOM)
     if sec < 0:
         return 1
-    return min(int(sec), 1 << 32) * 1_000_000_000 + int(usec) * 1000
+    return int(sec) * 1_000_000_000 + int(usec) * 1000
 
 
 def _set_rcvtimeo(net: SocketNet, sk: Sock, value: bytes) -> None:
@@ -130,12 +238,6 @@ def _set_sndtimeo(net: SocketNet, sk: Sock, value: bytes) -> None:
     sk.sk_sndtimeo = _timeval(value)
 
 
-def _set_bindtodevice(net: SocketNet, sk: Sock, value: bytes) -> None:
-    # Which devices there are is ip's to know: the transport resolves the name.
-    if len(value) > 16:
-        raise SysCallError(errno.EINVAL)
-
-
 def _set_readonly(net: SocketNet, sk: Sock, value: bytes) -> None:
     raise SysCallError(errno.ENOPROTOOPT)
 
@@ -144,16 +246,20 @@ _SETTERS: Final[dict[int, Callable[[SocketNet, Sock, bytes], None]]] = {
     uapi.SO_REUSEADDR: _set_reuse,
     uapi.SO_REUSEPORT: _set_reuseport,
     uapi.SO_SNDBUF: _set_sndbuf,
-    uapi.SO_SNDBUFFORCE: _set_sndbuf,
+    uapi.SO_SNDBUFFORCE: _set_sndbufforce,
     uapi.SO_RCVBUF: _set_rcvbuf,
-    uapi.SO_RCVBUFFORCE: _set_rcvbuf,
+    uapi.SO_RCVBUFFORCE: _set_rcvbufforce,
     uapi.SO_PRIORITY: _set_priority,
     uapi.SO_MARK: _set_mark,
     uapi.SO_LINGER: _set_linger,
     uapi.SO_RCVLOWAT: _set_rcvlowat,
     uapi.SO_RCVTIMEO: _set_rcvtimeo,
     uapi.SO_SNDTIMEO: _set_sndtimeo,
-    uapi.SO_BINDTODEVICE: _set_bindtodevice,
+    uapi.SO_TIMESTAMP: _set_timestamp,
+    uapi.SO_TIMESTAMPNS: _set_timestampns,
+    uapi.SO_RXQ_OVFL: _set_rxq_ovfl,
+    uapi.SO_BSDCOMPAT: _set_nothing,
+    uapi.SO_INCOMING_CPU: _set_incoming_cpu,
     uapi.SO_TYPE: _set_readonly,
     uapi.SO_ERROR: _set_readonly,
     uapi.SO_DOMAIN: _set_readonly,
@@ -164,7 +270,11 @@ _SETTERS: Final[dict[int, Callable[[SocketNet, Sock, bytes], None]]] = {
 
 
 def _get_linger(sk: Sock) -> bytes:
-    return _LINGER.pack(int(sk.sk_lingertime >= 0), max(sk.sk_lingertime, 0))
+    return _LINGER.pack(int(sk.sk_lingertime >= 0), sk.sk_flags.get(uapi.SO_LINGER, 0))
+
+
+def _cmsg_flags(sk: Sock) -> int:
+    return sk.cmsg_flags if isinstance(sk, InetSock) else 0
 
 
 def _get_timeval(ns: int) -> bytes:
@@ -183,7 +293,13 @@ _GETTERS: Final[dict[int, Callable[[Sock], int | bytes]]] = {
     uapi.SO_SNDLOWAT: lambda sk: 1,
     uapi.SO_RCVTIMEO: lambda sk: _get_timeval(sk.sk_rcvtimeo),
     uapi.SO_SNDTIMEO: lambda sk: _get_timeval(sk.sk_sndtimeo),
-    uapi.SO_BINDTODEVICE: lambda sk: b"",
+    uapi.SO_TIMESTAMP: lambda sk: int(
+        _cmsg_flags(sk) & (SOCK_RCVTSTAMP | SOCK_RCVTSTAMPNS) == SOCK_RCVTSTAMP
+    ),
+    uapi.SO_TIMESTAMPNS: lambda sk: int(bool(_cmsg_flags(sk) & SOCK_RCVTSTAMPNS)),
+    uapi.SO_RXQ_OVFL: lambda sk: int(bool(_cmsg_flags(sk) & SOCK_RXQ_OVFL)),
+    uapi.SO_BSDCOMPAT: lambda sk: 0,
+    uapi.SO_INCOMING_CPU: lambda sk: sk.sk_flags.get(uapi.SO_INCOMING_CPU, -1),
     uapi.SO_TYPE: lambda sk: sk.sk_type,
     uapi.SO_DOMAIN: lambda sk: sk.sk_family,
     uapi.SO_PROTOCOL: lambda sk: sk.sk_protocol,
@@ -191,7 +307,7 @@ _GETTERS: Final[dict[int, Callable[[Sock], int | bytes]]] = {
 }
 
 
-def sock_getsockopt(net: SocketNet, sock: "Socket", optname: int) -> bytes:
+def sock_getsockopt(net: SocketNet, sock: "Socket", optname: int, optlen: int = 64) -> bytes:
     """`sock_getsockopt`: the option's bytes. ENOPROTOOPT for what is unknown."""
     sk = sock.sk
     if sk is None:
@@ -202,6 +318,10 @@ def sock_getsockopt(net: SocketNet, sock: "Socket", optname: int) -> bytes:
             err, sk.sk_err_soft = sk.sk_err_soft, 0
         sk_wake(net, sk)
         return _INT.pack(err)
+    if optname == uapi.SO_BINDTODEVICE:
+        if sk.sk_bound_dev and optlen < _IFNAMSIZ:
+            raise SysCallError(errno.EINVAL)
+        return sk.sk_bound_dev + b"\0" if sk.sk_bound_dev else b""
     if optname in FLAGS:
         return _INT.pack(sk.sk_flags.get(optname, 0))
     getter = _GETTERS.get(optname)

@@ -385,13 +385,13 @@ def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     recv_return(net, call, parts, None, 0, _control(sk))
 
 
-def _control(sk: InetSock) -> tuple[tuple[int, int, bytes], ...]:
+def _control(sk: InetSock) -> list[tuple[int, int, bytes]] | None:
     """TCP_INQ: how much is left to be read; one byte more than none at the stream's end, so that
     the application comes for that (`tcp_inq_hint`)."""
     if not isinstance(sk, TcpSock) or not sk.recvmsg_inq:
-        return ()
+        return None
     left = sk.sk_rmem_alloc or int(sk.sock_done)
-    return ((uapi.SOL_TCP, uapi.TCP_CM_INQ, left.to_bytes(4, "little")),)
+    return [(uapi.SOL_TCP, uapi.TCP_CM_INQ, left.to_bytes(4, "little"))]
 
 
 def _receive_end(sk: InetSock) -> tuple[int, bool]:

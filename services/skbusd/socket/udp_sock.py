@@ -7,6 +7,7 @@ process "udp" by the entries of `skbus.abi`. RFC 768, RFC 1122 4.1.
 """
 
 import errno
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -26,16 +27,30 @@ from skbus.abi import (
     SkWriteSpace,
     UdpSendmsgCb,
 )
+from skbus.ip_sockglue import int_value
 from skbus.mcast import MEMBERSHIP, decode_mc_list, restore_options
 from skbus.pool import PoolError
 from skbus.skbuff import Frag, SkBuff
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.ip_sockglue import (
+    NO_COOKIE,
+    UDP_CMSG_GRO,
+    IpcmCookie,
+    answer_cmsg_getsockopt,
+    ip_cmsg_recv,
+    ip_cmsg_send,
+    ip_cmsg_setsockopt,
+    ip_recv_error,
+    sock_recv_cmsgs,
+)
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.sock import (
     Call,
+    Cmsg,
     InetSock,
     Parts,
+    PendingFrames,
     SocketNet,
     TransportRequest,
     UdpSock,
@@ -143,6 +158,7 @@ def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
         raise SysCallError(errno.EPIPE)
     if call.size > UDP_MAX:
         raise SysCallError(errno.EMSGSIZE)
+    assert isinstance(sk, UdpSock)
     addr, port = b"", 0
     if call.addr is not None:
         family, port, addr = call.addr
@@ -150,17 +166,39 @@ def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
             raise SysCallError(errno.EAFNOSUPPORT)
         if len(addr) != 4 or not port:
             raise SysCallError(errno.EINVAL)
-    elif sk.sk_state != uapi.TCP_ESTABLISHED:
+    elif sk.sk_state != uapi.TCP_ESTABLISHED and sk.pending is None:
         raise SysCallError(errno.EDESTADDRREQ)
+    cookie = ip_cmsg_send(net, call.control, True) if call.control else NO_COOKIE
+    if sk.pending is not None or sk.corkflag or call.flags & uapi.MSG_MORE:
+        udp_append_data(net, call, sk, addr, port, cookie)
+        return
+    if not sock_alloc_send(net, call, sk, _sendmsg_again):
+        return
+    frames = PendingFrames(addr, port, cookie)
+    frames.chunks, frames.size = call.chunks, call.size
+    ip_make_skb(net, call, sk, frames)
+
+
+def sock_alloc_send(
+    net: SocketNet, call: Call, sk: InetSock, retry: Callable[[SocketNet, Call], None]
+) -> bool:
+    """`sock_alloc_send_skb`: is there room in the send buffer, and a port to send from? False: the
+    call waits for it."""
     size = call.size + SKB_TRUESIZE
     if sk.sk_wmem_queued and sk.sk_wmem_queued + size > sk.sk_sndbuf:
-        sk_wait_event(net, call, sk, _sendmsg_again)
-        return
+        sk_wait_event(net, call, sk, retry)
+        return False
     if not sk.inet_num:
         inet_autobind(net, sk)
+    return True
+
+
+def ip_make_skb(net: SocketNet, call: Call | None, sk: InetSock, frames: PendingFrames) -> None:
+    """`ip_make_skb`: the bytes of one datagram go to the transport. call: who wants to hear what
+    became of it."""
     head = b""
     frags: list[Frag] = []
-    chunks = call.chunks
+    chunks = frames.chunks
     while chunks:
         chunk = chunks.popleft()
         if type(chunk) is bytes and not frags and len(head) + len(chunk) <= HEAD_MAX:
@@ -169,32 +207,80 @@ def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
             frags.append((net.alloc.put(chunk) if net.alloc else None) or chunk)
         else:
             frags.append(chunk)
+    size = frames.size + SKB_TRUESIZE
     sk.sk_wmem_queued += size
 
     def sent(net: SocketNet, err: int, _: Any) -> None:
         sk.sk_wmem_queued -= size
-        sys_return(net, call, err, call.size)
+        if call is not None:
+            sys_return(net, call, err, call.size)
         sk_wake(net, sk)
 
-    hold(net, call)
+    if call is not None:
+        hold(net, call)
+    cookie = frames.cookie
+    flags = 0 if call is None else call.flags
 
     def make(req: int) -> UdpSendmsgCb:
-        ttl = max(sk.uc_ttl, 0)
-        return UdpSendmsgCb(sk.number, req, addr, port, call.flags, sk.tos, ttl)
+        return UdpSendmsgCb(sk.number, req, frames.addr, frames.port, flags, *cookie[:6])
 
-    udp_send_skb(net, sk, head, tuple(frags), make, sent)
+    udp_send_skb(net, sk, head, tuple(frags), make, sent, cookie)
+
+
+def udp_append_data(
+    net: SocketNet, call: Call, sk: UdpSock, addr: bytes, port: int, cookie: IpcmCookie
+) -> None:
+    """UDP_CORK, MSG_MORE: one more piece of a datagram (`ip_append_data`). It goes to where the
+    first piece said, when a piece comes without either (`udp_push_pending_frames`)."""
+    pending = sk.pending
+    if pending is None:
+        pending = sk.pending = PendingFrames(addr, port, cookie)
+    if pending.size + call.size > UDP_MAX:
+        udp_flush_pending_frames(net, sk)
+        raise SysCallError(errno.EMSGSIZE)
+    pending.chunks.extend(call.chunks)
+    call.chunks.clear()
+    pending.size += call.size
+    if sk.corkflag or call.flags & uapi.MSG_MORE:
+        sys_return(net, call, 0, call.size)
+    else:
+        udp_push_pending_frames(net, sk, call)
+
+
+def udp_push_pending_frames(net: SocketNet, sk: UdpSock, call: Call | None) -> None:
+    """`udp_push_pending_frames`: the datagram is whole."""
+    frames, sk.pending = sk.pending, None
+    if frames is not None:
+        if not sk.inet_num:
+            inet_autobind(net, sk)
+        ip_make_skb(net, call, sk, frames)
+
+
+def udp_flush_pending_frames(net: SocketNet, sk: InetSock) -> None:
+    """`udp_flush_pending_frames`: the datagram will never be sent."""
+    if isinstance(sk, UdpSock) and sk.pending is not None:
+        for chunk in sk.pending.chunks:
+            if type(chunk) is tuple:
+                net.pool.free(chunk)
+        sk.pending = None
 
 
 def udp_send_skb(
-    net: SocketNet, sk: InetSock, head: bytes, frags: tuple[Frag, ...], make: Any, then: Result
+    net: SocketNet,
+    sk: InetSock,
+    head: bytes,
+    frags: tuple[Frag, ...],
+    make: Any,
+    then: Result,
+    cookie: IpcmCookie,
 ) -> None:
     """Hand one datagram to udp; `then` hears what became of it."""
     net.next_req += 1
     req = net.next_req
     net.requests[req] = TransportRequest(sk.sk_prot.process, sk, then)
     skb = net.alloc_skb(head, frags, cb=make(req))
-    skb.priority = sk.sk_priority
-    skb.mark = sk.sk_mark
+    skb.priority = sk.sk_priority if cookie.priority < 0 else cookie.priority
+    skb.mark = sk.sk_mark if cookie.mark < 0 else cookie.mark
     if net.tracing:
         net.trace("udp_sendmsg", skb, sk=sk.number, len=skb.len)
     net.call_skb(sk.sk_prot.process, sk.sk_prot.sendmsg_entry, skb)
@@ -233,7 +319,8 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     """`udp_recvmsg`: one datagram; what does not fit is lost, and MSG_TRUNC says so."""
     flags = call.flags
     if flags & uapi.MSG_ERRQUEUE:
-        raise SysCallError(errno.EAGAIN)
+        ip_recv_error(net, call, sk)
+        return
     if flags & uapi.MSG_OOB:
         raise SysCallError(errno.EOPNOTSUPP)
     if sk.sk_err:
@@ -253,6 +340,10 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     if msg_flags and flags & uapi.MSG_TRUNC:
         # The caller wants to know the datagram's real length (`recvmsg`'s result).
         msg_flags |= length << 32
+    cmsgs: list[Cmsg] | None = None
+    if sk.cmsg_flags:
+        cmsgs = sock_recv_cmsgs(net, sk, skb, sk.sk_drops if isinstance(sk, UdpSock) else 0)
+        cmsgs += ip_cmsg_recv(sk, skb, cb)
     parts = Parts()
     peek = flags & uapi.MSG_PEEK
     if not peek:
@@ -273,7 +364,7 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
         raise SysCallError(errno.EIO, str(e)) from e
     if net.tracing:
         net.trace("udp_recvmsg", skb, sk=sk.number, copied=parts.size)
-    recv_return(net, call, parts, (sk.sk_family, cb.sport, cb.saddr), msg_flags)
+    recv_return(net, call, parts, (sk.sk_family, cb.sport, cb.saddr), msg_flags, cmsgs)
 
 
 def _recvmsg_again(net: SocketNet, call: Call) -> None:
@@ -304,6 +395,7 @@ def udp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
 def udp_lib_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
     """`udp_lib_close`: at once, whatever is unread."""
     unread = sk.sk_rmem_alloc
+    udp_flush_pending_frames(net, sk)
     purge_receive_queue(net, sk)
     net.call("udp", "udp_lib_close", Close(sk.number, unread, -1))
     sk_free(net, sk)
@@ -314,22 +406,21 @@ def udp_lib_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
 def udp_setsockopt(
     net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optval: bytes
 ) -> None:
-    """`udp_setsockopt`: udp decides; TOS and TTL go with each datagram, so they are kept here."""
+    """`udp_setsockopt`: udp decides; what concerns received datagrams, and corking, is here."""
     if level not in sk.sk_prot.levels:
         raise SysCallError(errno.ENOPROTOOPT)
     assert isinstance(sk, UdpSock)
+    if level == uapi.SOL_IP and ip_cmsg_setsockopt(net, sk, optname, optval):
+        sys_return(net, call, 0)
+        return
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
         if level == uapi.SOL_IP and optname in MEMBERSHIP:
             sk.mc_list = decode_mc_list(value)
         elif not err:
             sk.options[level, optname] = optval
-            if level == uapi.SOL_IP and optname in (uapi.IP_TOS, uapi.IP_TTL):
-                value = int.from_bytes(optval[:4], "little", signed=True)
-                if optname == uapi.IP_TOS:
-                    sk.tos = value & 0xFF
-                else:
-                    sk.uc_ttl = value
+            if level == uapi.SOL_UDP:
+                udp_lib_setsockopt(net, sk, optname, optval)
         sys_return(net, call, err)
 
     transport_call(
@@ -341,12 +432,25 @@ def udp_setsockopt(
     )
 
 
+def udp_lib_setsockopt(net: SocketNet, sk: UdpSock, optname: int, optval: bytes) -> None:
+    """`udp_lib_setsockopt`, the socket layer's part: UDP_CORK, UDP_GRO."""
+    on = bool(int_value(optval))
+    if optname == uapi.UDP_CORK:
+        sk.corkflag = on
+        if not on:
+            udp_push_pending_frames(net, sk, None)
+    elif optname == uapi.UDP_GRO:
+        sk.set_cmsg(UDP_CMSG_GRO, on)
+
+
 def udp_getsockopt(
     net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
 ) -> None:
     """`udp_getsockopt`: udp knows."""
     if level not in sk.sk_prot.levels:
-        raise SysCallError(errno.ENOPROTOOPT)
+        raise SysCallError(errno.EOPNOTSUPP)
+    if answer_cmsg_getsockopt(net, call, sk, level, optname, optlen):
+        return
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
         if not err and not isinstance(value, bytes):
@@ -365,7 +469,7 @@ def udp_getsockopt(
 def datagram_poll(net: SocketNet, sk: InetSock) -> int:
     """`datagram_poll`: which events are there."""
     mask = 0
-    if sk.sk_err:
+    if sk.sk_err or sk.sk_error_queue:
         mask |= uapi.POLLERR
     if sk.sk_shutdown & uapi.RCV_SHUTDOWN:
         mask |= uapi.POLLRDHUP | uapi.POLLIN | uapi.POLLRDNORM

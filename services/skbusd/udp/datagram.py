@@ -61,15 +61,17 @@ def ip4_datagram_connect(net: UdpNet, item: Connect) -> None:
         sk_ret(net, item.sk, item.req, ENOBUFS)
 
 
-def route_key(sk: UdpSock, daddr: bytes) -> tuple[bytes, bytes, int]:
-    """By which route a socket's datagrams to daddr go."""
-    oif = sk.sk_bound_dev_if
-    saddr = sk.inet_saddr
+def route_key(
+    sk: UdpSock, daddr: bytes, saddr: bytes = b"", oif: int = 0
+) -> tuple[bytes, bytes, int]:
+    """By which route a socket's datagrams to daddr go. saddr, oif: what IP_PKTINFO says."""
+    oif = oif or sk.sk_bound_dev_if
+    saddr = saddr or sk.inet_saddr
     if daddr[0] & 0xF0 == 0xE0:
         oif = oif or sk.mc_index
         if saddr == INADDR_ANY:
             saddr = sk.mc_addr
-    return daddr, b"" if saddr == INADDR_ANY else saddr, oif
+    return daddr, b"" if saddr == INADDR_ANY else saddr, oif or sk.uc_index
 
 
 def ip4_datagram_connect_route(net: UdpNet, waiter: Waiter, err: int, dst: Dst | None) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.ip_sockglue import InetOptions
 from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
@@ -25,59 +26,22 @@ IP_HLEN: Final = 20
 SOCK_BINDADDR_LOCK: Final = 4
 SOCK_BINDPORT_LOCK: Final = 8
 
-# IP_MTU_DISCOVER (include/uapi/linux/in.h)
-IP_PMTUDISC_DONT: Final = 0
-IP_PMTUDISC_WANT: Final = 1
-IP_PMTUDISC_DO: Final = 2
-IP_PMTUDISC_PROBE: Final = 3
-IP_PMTUDISC_INTERFACE: Final = 4
-IP_PMTUDISC_OMIT: Final = 5
-
 SK_REUSEADDR: Final = 1
 SK_REUSEPORT: Final = 2
 
 
-class UdpSock:
+class UdpSock(InetOptions):
     """`struct udp_sock`: one socket. Everything in it could be written down."""
 
     __slots__ = (
-        "broadcast",
-        "cork",
-        "freebind",
-        "gso_size",
-        "inet_daddr",
-        "inet_dport",
-        "inet_num",
-        "inet_rcv_saddr",
-        "inet_saddr",
-        "mc_addr",
-        "mc_all",
-        "mc_index",
-        "mc_list",
-        "mc_loop",
-        "mc_ttl",
-        "no_check",
-        "options",
-        "pcrlen",
-        "pcrlen_set",
-        "pcslen",
-        "pcslen_set",
-        "pmtudisc",
-        "protocol",
-        "recverr",
-        "reuse",
-        "sk",
-        "sk_bound_dev_if",
-        "sk_drops",
-        "sk_rcvbuf",
-        "sk_rmem_alloc",
-        "sk_shutdown",
-        "sk_userlocks",
-        "tos",
-        "uc_ttl",
-    )
+        "broadcast", "corkflag", "gro_enabled", "gso_size", "inet_daddr", "inet_dport", "inet_num",
+        "inet_rcv_saddr", "inet_saddr", "mc_list", "no_check", "no_check6_rx",
+        "no_check6_tx", "pcrlen", "pcrlen_set", "pcslen", "pcslen_set", "protocol", "reuse", "sk",
+        "sk_bound_dev_if", "sk_drops", "sk_rcvbuf", "sk_rmem_alloc", "sk_shutdown", "sk_userlocks",
+    )  # fmt: skip
 
     def __init__(self, sk: int, rcvbuf: int, protocol: int = IPPROTO_UDP) -> None:
+        super().__init__()
         self.sk = sk
         self.protocol = protocol
         self.inet_saddr = INADDR_ANY
@@ -96,16 +60,6 @@ class UdpSock:
         self.sk_drops = 0
         self.broadcast = False
         self.no_check = False
-        self.recverr = False
-        self.freebind = False
-        self.pmtudisc = IP_PMTUDISC_WANT
-        self.tos = 0
-        self.uc_ttl = -1
-        self.mc_ttl = 1
-        self.mc_loop = True
-        self.mc_index = 0
-        self.mc_addr = INADDR_ANY
-        self.mc_all = True
         self.mc_list: McList = ()
         self.pcslen = 0
         self.pcslen_set = False
@@ -113,9 +67,12 @@ class UdpSock:
         self.pcrlen_set = False
         """UDP-Lite: the coverage to send with, and to ask for; 0 is all."""
         self.gso_size = 0
-        self.cork = False
-        self.options: dict[tuple[int, int], int] = {}
-        """Options that are kept for getsockopt, and do nothing here."""
+        self.corkflag = False
+        """UDP_CORK; the socket layer, which has the bytes, does it."""
+        self.gro_enabled = False
+        self.no_check6_tx = False
+        self.no_check6_rx = False
+        """UDP_NO_CHECK6_TX and _RX mean nothing for IPv4."""
 
     def connected(self) -> bool:
         """`sk_state == TCP_ESTABLISHED`"""

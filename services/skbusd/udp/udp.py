@@ -8,17 +8,6 @@ ICMP errors come by `udp_err`. RFC 768; RFC 1122 4.1.
 """
 
 import struct
-from errno import (
-    ECONNREFUSED,
-    EHOSTDOWN,
-    EHOSTUNREACH,
-    EMSGSIZE,
-    ENETUNREACH,
-    ENONET,
-    ENOPROTOOPT,
-    EOPNOTSUPP,
-    EPROTO,
-)
 from typing import Final
 
 from skbus.abi import (
@@ -34,12 +23,12 @@ from skbus.checksum import csum_tcpudp_nofold
 from skbus.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_FRAG_NEEDED,
-    ICMP_PARAMETERPROB,
     ICMP_PORT_UNREACH,
     ICMP_SOURCE_QUENCH,
     NR_ICMP_UNREACH,
 )
 from skbus.headers.udp import UDP_HLEN
+from skbus.ip_sockglue import icmp_error, ip_icmp_error
 from skbus.pool import PoolError
 from skbus.pskb import pskb_may_pull, skb_checksum
 from skbus.skbuff import (
@@ -48,10 +37,10 @@ from skbus.skbuff import (
     SKB_GSO_UDP_L4,
     SkBuff,
 )
+from skbus.uapi import IP_PMTUDISC_DONT
 from skbusd.udp import route, table, udplite
 from skbusd.udp.netns import (
     INADDR_BROADCAST,
-    IP_PMTUDISC_DONT,
     IPPROTO_UDP,
     InDevice,
     UdpNet,
@@ -64,26 +53,6 @@ SKB_TRUESIZE: Final = 256
 socket layer charges the same."""
 _QUOTE: Final = 576
 _UDP: Final = struct.Struct("!HHHH")
-
-_ICMP_ERR_CONVERT: Final = (
-    (ENETUNREACH, False),  # ICMP_NET_UNREACH
-    (EHOSTUNREACH, False),  # ICMP_HOST_UNREACH
-    (ENOPROTOOPT, True),  # ICMP_PROT_UNREACH
-    (ECONNREFUSED, True),  # ICMP_PORT_UNREACH
-    (EMSGSIZE, False),  # ICMP_FRAG_NEEDED
-    (EOPNOTSUPP, False),  # ICMP_SR_FAILED
-    (ENETUNREACH, True),  # ICMP_NET_UNKNOWN
-    (EHOSTDOWN, True),  # ICMP_HOST_UNKNOWN
-    (ENONET, True),  # ICMP_HOST_ISOLATED
-    (ENETUNREACH, True),  # ICMP_NET_ANO
-    (EHOSTUNREACH, True),  # ICMP_HOST_ANO
-    (ENETUNREACH, False),  # ICMP_NET_UNR_TOS
-    (EHOSTUNREACH, False),  # ICMP_HOST_UNR_TOS
-    (EHOSTUNREACH, True),  # ICMP_PKT_FILTERED
-    (EHOSTUNREACH, True),  # ICMP_PREC_VIOLATION
-    (EHOSTUNREACH, True),  # ICMP_PREC_CUTOFF
-)
-"""`icmp_err_convert`: errno, and whether it is an error for a connected socket."""
 
 
 # ---- receiving ---------------------------------------------------------------------------
@@ -145,7 +114,7 @@ def udp4_lib_rcv(
         _send_port_unreach(net, skb, cb)
         net.kfree_skb(skb, "NO_SOCKET")
         return
-    if skb.gso_size:
+    if skb.gso_size and not sk.gro_enabled:
         udp_rcv_segment(net, sk, skb, cb, sport, dport)
     else:
         udp_queue_rcv_skb(net, sk, skb, cb, sport, dport)
@@ -229,8 +198,21 @@ def udp_queue_rcv_skb(
         udp_error(net, skb, udptable, "SOCKET_RCVBUFF")
         return
     sk.sk_rmem_alloc += size
-    skb.cb = DataReadyCb(sk.sk, cb.saddr, sport, cb.daddr, dport, skb.skb_iif, 0, 0)
+    daddr = cb.daddr
+    iif = skb.skb_iif
+    spec_dst = b"" if daddr in net.addrs else fib_compute_spec_dst(net, daddr, iif)
+    skb.cb = DataReadyCb(sk.sk, cb.saddr, sport, daddr, dport, iif, 0, 0, spec_dst)
     net.call_skb("socket", "sk_data_ready", skb)
+
+
+def fib_compute_spec_dst(net: UdpNet, daddr: bytes, ifindex: int) -> bytes:
+    """`fib_compute_spec_dst`: the address of ours from which to answer a multicast or broadcast:
+    one of the device that it came by. b'' where daddr itself will do."""
+    if daddr[0] & 0xF0 == 0xE0 or daddr == INADDR_BROADCAST or daddr in net.broadcasts:
+        for addr, dev in net.addrs.items():
+            if dev.ifindex == ifindex:
+                return addr
+    return b""
 
 
 def udp_recvmsg(net: UdpNet, item: Recvmsg) -> None:
@@ -266,20 +248,19 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
     if sk is None:
         net.mib["IcmpInErrors"] += 1
         return
-    err, hard = EHOSTUNREACH, False
     if item.type == ICMP_SOURCE_QUENCH:
         return
-    if item.type == ICMP_PARAMETERPROB:
-        err, hard = EPROTO, True
-    elif item.type == ICMP_DEST_UNREACH:
+    if item.type == ICMP_DEST_UNREACH:
         if item.code > NR_ICMP_UNREACH:
             return
-        err, hard = _ICMP_ERR_CONVERT[item.code]
-        if item.code == ICMP_FRAG_NEEDED:
-            if sk.pmtudisc == IP_PMTUDISC_DONT:
-                return
-            hard = True
-    if not sk.recverr and not (hard and sk.connected()):
+        if item.code == ICMP_FRAG_NEEDED and sk.pmtudisc == IP_PMTUDISC_DONT:
+            return
+    err, hard = icmp_error(item.type, item.code, sk.pmtudisc)
+    if sk.recverr:
+        icmp = (item.type, item.code, item.info)
+        to = (item.daddr, dport)
+        ip_icmp_error(net, sk.sk, err, icmp, item.offender, to, item.payload[UDP_HLEN:])
+    elif not (hard and sk.connected()):
         return
     net.call("socket", "sk_error_report", SkErrorReport(sk.sk, err, False))
 

@@ -24,15 +24,21 @@ from typing import Final
 from skbus.abi import SkWriteSpace, UdpSendmsgCb, XmitCb
 from skbus.checksum import csum_tcpudp_nofold
 from skbus.headers.udp import CSUM_OFFSET, UDP_HLEN
+from skbus.ip_sockglue import ip_local_error, ip_options_route
 from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4, SkBuff
+from skbus.uapi import (
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_DONT,
+    IP_PMTUDISC_INTERFACE,
+    IP_PMTUDISC_OMIT,
+    IP_PMTUDISC_PROBE,
+    MSG_OOB,
+    SEND_SHUTDOWN,
+)
 from skbusd.udp import datagram, route, table, udplite
 from skbusd.udp.netns import (
     INADDR_ANY,
     IP_HLEN,
-    IP_PMTUDISC_DO,
-    IP_PMTUDISC_DONT,
-    IP_PMTUDISC_OMIT,
-    IP_PMTUDISC_PROBE,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
     RTN_BROADCAST,
@@ -44,9 +50,9 @@ from skbusd.udp.netns import (
 
 UDP_MAX: Final = 65535 - IP_HLEN - UDP_HLEN
 UDP_MAX_SEGMENTS: Final = 128
-MSG_OOB: Final = 0x1
-_SEND_SHUTDOWN: Final = 2
 _UDP: Final = struct.Struct("!HHHH")
+_NEVER_FRAGMENT: Final = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
+"""Not `ip_sk_ignore_df`: what is longer than the MTU is refused."""
 
 
 def udp_sendmsg(net: UdpNet, skb: SkBuff) -> None:
@@ -73,17 +79,21 @@ def udp_sendmsg(net: UdpNet, skb: SkBuff) -> None:
         err = EMSGSIZE
     elif cb.flags & MSG_OOB:
         err = EOPNOTSUPP
-    elif sk.sk_shutdown & _SEND_SHUTDOWN:
+    elif sk.sk_shutdown & SEND_SHUTDOWN:
         err = EPIPE
     elif not err and not sk.inet_num:
         err = table.inet_autobind(net, sk)
     if err:
         _refuse(net, skb, cb, err)
         return
-    key = datagram.route_key(sk, daddr)
+    if sk.inet_opt or cb.options:
+        daddr, options = ip_options_route(cb.options or sk.inet_opt, daddr)
+        skb.cb = cb = cb._replace(options=options)
+    key = datagram.route_key(sk, daddr, cb.saddr, cb.oif)
     dst = net.dst_cache.get(key)
     if dst is None or dst.expires <= net.now:
-        if route.ip_route_output_flow(net, key, cb.tos, Waiter(skb, None, daddr, dport)):
+        tos = cb.tos if cb.tos >= 0 else sk.tos
+        if route.ip_route_output_flow(net, key, tos, Waiter(skb, None, daddr, dport)):
             net.mib["UdpSndbufErrors"] += 1
             _refuse(net, skb, cb, ENOBUFS)
         return
@@ -122,9 +132,8 @@ def _dont_fragment(sk: UdpSock, length: int, mtu: int) -> bool:
     return mode not in (IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT) and length <= mtu
 
 
-def _udp_gso(sk: UdpSock, skb: SkBuff, size: int, mtu: int) -> int:
+def _udp_gso(sk: UdpSock, skb: SkBuff, gso_size: int, size: int, mtu: int) -> int:
     """UDP_SEGMENT: one skb that stands for many datagrams. Returns an errno, 0 for success."""
-    gso_size = sk.gso_size
     if gso_size + UDP_HLEN + IP_HLEN > mtu:
         return EINVAL
     if size > gso_size * UDP_MAX_SEGMENTS:
@@ -148,17 +157,20 @@ def udp_send_skb(
     size = len(skb.head) - skb.data + skb.data_len
     length = size + UDP_HLEN
     mtu = dst.mtu
+    gso_size = sk.gso_size if cb.gso_size < 0 else cb.gso_size
     err = 0
     if dst.rt_type == RTN_BROADCAST and not sk.broadcast:
         err = EACCES
-    elif sk.gso_size and size > sk.gso_size:
-        err = _udp_gso(sk, skb, size, mtu)
-    elif sk.pmtudisc == IP_PMTUDISC_DO and length + IP_HLEN > mtu:
+    elif 0 < gso_size < size:
+        err = _udp_gso(sk, skb, gso_size, size, mtu)
+    elif length + IP_HLEN + len(cb.options) > mtu and sk.pmtudisc in _NEVER_FRAGMENT:
         err = EMSGSIZE
+        if sk.recverr:
+            ip_local_error(net, sk.sk, err, dst.daddr, dport, mtu - len(cb.options))
     if err:
         _refuse(net, skb, cb, err)
         return
-    saddr = sk.inet_saddr if sk.inet_saddr != INADDR_ANY else dst.saddr
+    saddr = cb.saddr or (sk.inet_saddr if sk.inet_saddr != INADDR_ANY else dst.saddr)
     if sk.protocol == IPPROTO_UDPLITE:
         _udplite_send_skb(net, sk, skb, dst, saddr, dport, cb)
         return
@@ -184,7 +196,7 @@ def _udplite_send_skb(
     net: UdpNet, sk: UdpSock, skb: SkBuff, dst: Dst, saddr: bytes, dport: int, cb: UdpSendmsgCb
 ) -> None:
     """The same for UDP-Lite, whose checksum covers as much as the socket has set."""
-    if sk.gso_size:
+    if sk.gso_size or cb.gso_size > 0:
         _refuse(net, skb, cb, EINVAL)
         return
     length = skb.len + UDP_HLEN
@@ -209,14 +221,16 @@ def _ip_send_skb(
 ) -> None:
     """A datagram is complete, `length` bytes with its header: hand it to ip."""
     if dst.daddr[0] & 0xF0 == 0xE0:
-        ttl = sk.mc_ttl or -1
+        ttl = cb.ttl or sk.mc_ttl or -1
         oif = dst.oif
     else:
-        oif = dst.oif if dst.rt_type == RTN_BROADCAST else sk.sk_bound_dev_if
+        oif = dst.oif if dst.rt_type == RTN_BROADCAST else cb.oif or sk.sk_bound_dev_if
+        oif = oif or sk.uc_index
         ttl = cb.ttl or (sk.uc_ttl if sk.uc_ttl > 0 else 0)
-    df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN, dst.mtu)
-    tos = cb.tos or sk.tos
-    skb.cb = XmitCb(saddr, dst.daddr, sk.protocol, tos, ttl, df, oif, b"", sk.mc_loop)
+    options = cb.options
+    df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN + len(options), dst.mtu)
+    tos = cb.tos if cb.tos >= 0 else sk.tos
+    skb.cb = XmitCb(saddr, dst.daddr, sk.protocol, tos, ttl, df, oif, options, sk.mc_loop)
     if net.tracing:
         net.trace("udp_send_skb", skb, saddr=saddr, daddr=dst.daddr, dport=dport, len=length)
     net.mib[table.udp_table(net, sk).mib + "OutDatagrams"] += skb.gso_segs or 1

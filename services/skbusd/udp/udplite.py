@@ -17,11 +17,10 @@ from skbus.headers.udp import UDP_HLEN
 from skbus.pool import PoolError
 from skbus.pskb import pskb_may_pull
 from skbus.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff
+from skbus.uapi import UDPLITE_SEND_CSCOV
 from skbusd.udp import udp
 from skbusd.udp.netns import IPPROTO_UDPLITE, UdpNet, UdpSock
 
-UDPLITE_SEND_CSCOV: Final = 10
-UDPLITE_RECV_CSCOV: Final = 11
 _UDP: Final = struct.Struct("!HHHH")
 
 

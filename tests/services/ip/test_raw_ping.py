@@ -96,7 +96,7 @@ class Sockets(IpHost):
         self.req += 1
         place = self.alloc.put(data) if len(data) > 1000 else None
         skb = SkBuff(b"", (place,)) if place else SkBuff(data)
-        skb.cb = UdpSendmsgCb(sk, self.req, addr, 0, flags, 0, 0)
+        skb.cb = UdpSendmsgCb(sk, self.req, addr, 0, flags, -1, 0)
         self.rcv(entry, skb)
         return self.ret()[0]
 

@@ -22,7 +22,7 @@ def test_sendto_binds_by_itself(stack: "Stack") -> None:
     assert isinstance(bind[1], GetPort)
     assert (entry, skb.cb) == (
         "udp_sendmsg",
-        UdpSendmsgCb(sk, skb.cb.req, PEER[2], 53, 0, 0, 0),
+        UdpSendmsgCb(sk, skb.cb.req, PEER[2], 53, 0, -1, 0),
     )
     assert stack.net.skb_bytes(skb) == b"query"
     assert not skb.lent
