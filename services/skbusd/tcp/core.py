@@ -27,9 +27,11 @@ from skbusd.tcp.inet_hashtables import inet_bind_hash, inet_ehash_insert, inet_h
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.proc import proc_net
 from skbusd.tcp.sock import TcpSock, tcp_sock_load
+from skbusd.tcp.tcp_bbr import TcpBbr
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
 from skbusd.tcp.tcp_cubic import TcpCubic
 from skbusd.tcp.tcp_handshake import tcp_send_active_reset
+from skbusd.tcp.tcp_pacing import tcp_pacing_check
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
 
 
@@ -70,7 +72,7 @@ ENTRIES: dict[str, Handler] = {
 
 def tcp_register_own_congestion_controls(net: TcpNet) -> None:
     """Those that come with us; once more does no harm."""
-    for ca in (TcpReno(), TcpCubic()):
+    for ca in (TcpReno(), TcpCubic(), TcpBbr()):
         tcp_register_congestion_control(net, ca)
 
 
@@ -81,6 +83,7 @@ class TcpCore:
 
     def __init__(self, net: TcpNet) -> None:
         self.net = net
+        net.tcp_pace_kick = tcp_timer.tcp_pace_kick
         net.tcp_write_timer = tcp_timer.tcp_write_timer
         net.tcp_delack_timer = tcp_timer.tcp_delack_timer
         net.tcp_keepalive_timer = tcp_timer.tcp_keepalive_timer
@@ -185,6 +188,8 @@ class TcpCore:
                 timer: Timer[Any] = Timer(function, tp.sk)
                 setattr(tp, name, timer)
                 net.mod_timer(timer, deadline)
+        if tp.pacing_status:
+            tcp_pacing_check(net, tp)  # its timer was not written down
         return tp
 
 

@@ -92,6 +92,9 @@ def tcp_clear_xmit_timers(tp: TcpSock) -> None:
     inet_csk_clear_xmit_timer(tp)
     inet_csk_clear_delack_timer(tp)
     inet_csk_delete_keepalive_timer(tp)
+    for timer in (tp.pacing_timer, tp.compressed_ack_timer):
+        if timer is not None:
+            timer.expires = -1
 
 
 def tcp_set_state(net: TcpNet, tp: TcpSock, state: int, tell: bool = True) -> None:

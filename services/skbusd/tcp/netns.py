@@ -74,7 +74,9 @@ class TcpNet(Net):
         self._child = 0
         self._req = 0
         self.route_reqs: dict[int, int] = {}
-        # The handlers of a socket's three timers (tcp_init_xmit_timers); set by TcpCore.
+        # The handlers of a socket's timers (tcp_init_xmit_timers); set by TcpCore.
+        self.tcp_pace_kick: Callable[..., None] = _no_timer
+        self.tcp_compressed_ack_kick: Callable[..., None] = _no_timer
         self.tcp_write_timer: Callable[..., None] = _no_timer
         self.tcp_delack_timer: Callable[..., None] = _no_timer
         self.tcp_keepalive_timer: Callable[..., None] = _no_timer

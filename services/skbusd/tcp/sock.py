@@ -289,6 +289,13 @@ class TcpSock:
     rate_interval_us: int = 0
     rate_app_limited: bool = False
     pacing_rate: int = 0
+    """B/s; it sizes super-segments, and holds back where pacing_status says so."""
+    max_pacing_rate: int = 2**64 - 1
+    pacing_status: int = 0
+    """SK_PACING_NONE 0, NEEDED 1"""
+    pacing_wstamp: int = 0
+    """ns: before it nothing more may go (`tcp_wstamp_ns`)."""
+    delivered_ce: int = 0
 
     ecn_flags: int = 0
     """TCP_ECN_OK 1, QUEUE_CWR 2, DEMAND_CWR 4, SEEN 8 (RFC 3168)"""
@@ -365,6 +372,8 @@ class TcpSock:
     write_timer: Timer[Any] | None = None
     delack_timer: Timer[Any] | None = None
     sk_timer: Timer[Any] | None = None
+    pacing_timer: Timer[Any] | None = None
+    compressed_ack_timer: Timer[Any] | None = None
     pseudo: int = 0
     """Sum of the pseudo-header without the length."""
     xmit_cb: tuple[object, ...] = ()
@@ -489,6 +498,8 @@ _DERIVED: Final = frozenset(
         "write_timer",
         "delack_timer",
         "sk_timer",
+        "pacing_timer",
+        "compressed_ack_timer",
         "pseudo",
         "xmit_cb",
         "fastopen_rsk",

@@ -207,6 +207,7 @@ _KEPT: Final = frozenset(
     " window_clamp defer_accept keepalive_time keepalive_intvl keepalive_probes linger2"
     " fastopenq_max_qlen fastopen_key fastopen_connect fastopen_no_cookie"
     " icsk_user_timeout icsk_syn_retries ca_name ca_setsockopt write_timer delack_timer sk_timer"
+    " pacing_timer compressed_ack_timer max_pacing_rate pacing_status"
     " dead parent".split()
 )
 _DEFAULTS: Final = tuple(

@@ -221,10 +221,8 @@ def tcp_sndbuf_expand(net: TcpNet, tp: TcpSock) -> None:
     """A send buffer for twice the congestion window; the socket layer hears of it."""
     if tp.userlocks & 1:
         return
-    segs = max(10, tp.snd_cwnd, tp.reordering + 1)
-    want = min(
-        2 * segs * (max(tp.mss_clamp, tp.mss_cache) + 768), net.sysctl["net.ipv4.tcp_wmem"][2]
-    )
+    segs = max(10, tp.snd_cwnd, tp.reordering + 1) * net.cong[tp.ca_name].sndbuf_factor
+    want = min(segs * (max(tp.mss_clamp, tp.mss_cache) + 768), net.sysctl["net.ipv4.tcp_wmem"][2])
     if want > tp.sndbuf:
         tp.sndbuf = want
         net.write_space[tp.sk] = tp

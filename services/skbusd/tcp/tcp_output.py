@@ -55,6 +55,11 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_cwnd_restart
 from skbusd.tcp.tcp_ecn import tcp_ecn_send
+from skbusd.tcp.tcp_pacing import (
+    tcp_pacing_check,
+    tcp_pacing_delay,
+    tcp_update_skb_after_send,
+)
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
     tcp_current_mss,
@@ -260,6 +265,8 @@ def tcp_rearm_rto(net: TcpNet, tp: TcpSock) -> None:
     if tp.icsk_pending in (ICSK_TIME_LOSS_PROBE, ICSK_TIME_REO_TIMEOUT) and tp.rtx_queue:
         left = rto - (net.now // 1000 - tp.rtx_queue[0].mstamp)
         rto = max(left, 1)
+    if tp.pacing_status:
+        rto += tcp_pacing_delay(net, tp)
     inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, rto)
 
 
@@ -393,6 +400,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
     now_us = net.now // 1000
     tracing = net.tracing
     while queue:
+        if tp.pacing_status and tcp_pacing_check(net, tp):
+            break
         seg = queue[0]
         if seg.mss != mss or not seg.pcount:
             tcp_set_skb_tso_segs(seg, mss)
@@ -435,6 +444,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):
             break
         tp.tcp_wstamp = now_us
+        if tp.pacing_status:
+            tcp_update_skb_after_send(net, tp, dlen)
         del queue[0]
         tcp_event_new_data_sent(net, tp, seg)
         if dlen < seg.pcount * mss:
@@ -509,7 +520,8 @@ def tcp_probe0_base(tp: TcpSock) -> int:
 def tcp_check_probe_timer(net: TcpNet, tp: TcpSock) -> None:
     """Nothing is out and data waits: arm the probe timer (RFC 9293 3.8.6.1)."""
     if not tp.packets_out and not tp.icsk_pending:
-        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, tcp_probe0_base(tp))
+        when = tcp_probe0_base(tp) + tcp_pacing_delay(net, tp)
+        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_PROBE0, when)
 
 
 # ---- ACKs ------------------------------------------------------------------------------------
@@ -582,5 +594,7 @@ def tcp_schedule_loss_probe(net: TcpNet, tp: TcpSock, advancing_rto: bool) -> bo
         rto_left = tp.icsk_rto - (net.now // 1000 - tp.rtx_queue[0].mstamp)
     if rto_left > 0:
         timeout = min(timeout, rto_left)
+    if tp.pacing_status:
+        timeout += tcp_pacing_delay(net, tp)
     inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_LOSS_PROBE, timeout)
     return True

@@ -52,7 +52,7 @@ def tcp_rate_gen(tp: TcpSock, delivered: int, lost: int, rs: RateSample) -> None
         tp.delivered_mstamp = tp.tcp_mstamp
     rs.acked_sacked = delivered
     rs.losses = lost
-    if not rs.prior_mstamp:
+    if not rs.prior_mstamp or tp.is_sack_reneg:
         rs.delivered = -1
         rs.interval_us = -1
         return

@@ -39,6 +39,7 @@ from skbusd.tcp.tcp_output import (
     tcp_transmit_skb,
     tcp_write_xmit,
 )
+from skbusd.tcp.tcp_pacing import tcp_pacing_check, tcp_update_skb_after_send
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import tcp_current_mss, tcp_tso_segs, tcp_wnd_end
 
@@ -162,6 +163,8 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
             return False
         seg.mstamp = tp.tcp_wstamp = now
         tp.bytes_retrans += dlen
+        if tp.pacing_status:
+            tcp_update_skb_after_send(net, tp, dlen)
     tp.total_retrans += pcount
     seg.sacked |= EVER_RETRANS
     tp.tsorted.pop(seg, None)
@@ -180,6 +183,8 @@ def tcp_xmit_retransmit_queue(net: TcpNet, tp: TcpSock) -> None:
     rearm = False
     name = "TcpExtTCPFastRetrans" if tp.ca_state != TCP_CA_LOSS else "TcpExtTCPSlowStartRetrans"
     while index < len(queue):
+        if tp.pacing_status and tcp_pacing_check(net, tp):
+            break
         seg = queue[index]
         in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
         room = tp.snd_cwnd - in_flight

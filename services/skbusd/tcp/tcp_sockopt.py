@@ -26,6 +26,7 @@ from skbusd.tcp.tcp_fastopen import (
 )
 from skbusd.tcp.tcp_input import keepalive_time_when
 from skbusd.tcp.tcp_output import tcp_push_pending_frames
+from skbusd.tcp.tcp_pacing import NO_LIMIT, SK_PACING_NEEDED
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
 
 _TCP_INFO: Final = struct.Struct("=8B24I4Q6I4Q2I2Q6I")
@@ -63,7 +64,9 @@ def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
     val = _int(value)
     if val is None:
         return errno.EINVAL
-    if name in (c.SO_RCVBUF, c.SO_RCVBUFFORCE):
+    if name == c.SO_MAX_PACING_RATE:
+        _set_max_pacing_rate(tp, value)
+    elif name in (c.SO_RCVBUF, c.SO_RCVBUFFORCE):
         if name == c.SO_RCVBUF:
             val = min(val, net.sysctl["net.core.rmem_max"])
         tp.userlocks |= SOCK_RCVBUF_LOCK
@@ -95,6 +98,18 @@ def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
             return errno.EINVAL
         tp.linger = int.from_bytes(value[4:8], "little") if val else -1
     return 0
+
+
+def _set_max_pacing_rate(tp: TcpSock, value: bytes) -> None:
+    """SO_MAX_PACING_RATE: B/s, of 4 or 8 bytes; all ones is no limit. From now on the socket is
+    paced, also where the limit is taken away again."""
+    rate = int.from_bytes(value[:8] if len(value) >= 8 else value[:4], "little")
+    if rate == 0xFFFFFFFF and len(value) < 8:
+        rate = NO_LIMIT
+    if rate != NO_LIMIT:
+        tp.pacing_status = max(tp.pacing_status, SK_PACING_NEEDED)
+    tp.max_pacing_rate = rate
+    tp.pacing_rate = min(tp.pacing_rate, rate)
 
 
 def do_ip_setsockopt(tp: TcpSock, name: int, value: bytes) -> int:
@@ -262,7 +277,7 @@ def tcp_getsockopt(net: TcpNet, item: Getsockopt) -> None:
     if item.level == c.IPPROTO_TCP:
         value = do_tcp_getsockopt(net, tp, item.optname)
     elif item.level == c.SOL_SOCKET:
-        value = _sock_option(tp, item.optname)
+        value = _sock_option(tp, item.optname, item.optlen)
     elif item.level == c.IPPROTO_IP:
         value = _ip_option(net, tp, item.optname)
     if value is None:
@@ -275,7 +290,10 @@ def _pack(val: int) -> bytes:
     return (val & c.MASK).to_bytes(4, "little")
 
 
-def _sock_option(tp: TcpSock, name: int) -> bytes | None:
+def _sock_option(tp: TcpSock, name: int, optlen: int) -> bytes | None:
+    if name == c.SO_MAX_PACING_RATE:
+        rate = tp.max_pacing_rate
+        return rate.to_bytes(8, "little") if optlen >= 8 else _pack(min(rate, c.MASK))
     values = {
         c.SO_RCVBUF: tp.rcvbuf,
         c.SO_SNDBUF: tp.sndbuf,
@@ -390,7 +408,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         tp.rate_app_limited | tp.fastopen_client_fail << 1,
         *[v & c.MASK for v in u32],
         tp.pacing_rate,
-        2**64 - 1,
+        tp.max_pacing_rate,
         tp.bytes_acked,
         tp.bytes_received,
         tp.segs_out & c.MASK,

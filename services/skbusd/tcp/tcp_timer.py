@@ -7,6 +7,7 @@ Called by the timers of `net`, with a socket's number. RFC 6298 5 (back-off), RF
 """
 
 import errno
+from typing import Final
 
 from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
@@ -21,7 +22,12 @@ from skbusd.tcp.const import (
     TCP_CA_LOSS,
     TCP_CA_RECOVERY,
     TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_CLOSING,
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT1,
     TCP_FIN_WAIT2,
+    TCP_LAST_ACK,
     TCP_LISTEN,
     TCP_RESOURCE_PROBE_INTERVAL,
     TCP_SYN_RECV,
@@ -50,7 +56,12 @@ from skbusd.tcp.tcp_input import (
     tcp_fin_time,
 )
 from skbusd.tcp.tcp_minisocks import rtx_syn_ack
-from skbusd.tcp.tcp_output import tcp_probe0_base, tcp_rearm_rto, tcp_send_ack
+from skbusd.tcp.tcp_output import (
+    __tcp_push_pending_frames,
+    tcp_probe0_base,
+    tcp_rearm_rto,
+    tcp_send_ack,
+)
 from skbusd.tcp.tcp_recovery import tcp_mark_skb_lost, tcp_rack_detect_loss
 from skbusd.tcp.tcp_retransmit import (
     tcp_non_congestion_loss_retransmit,
@@ -61,6 +72,15 @@ from skbusd.tcp.tcp_retransmit import (
     tcp_xmit_retransmit_queue,
 )
 from skbusd.tcp.tcp_timewait import tcp_time_wait
+from skbusd.tcp.tcp_window import tcp_current_mss
+
+_SENDING: Final = (
+    TCP_ESTABLISHED,
+    TCP_FIN_WAIT1,
+    TCP_CLOSING,
+    TCP_CLOSE_WAIT,
+    TCP_LAST_ACK,
+)
 
 
 def tcp_write_timer(net: TcpNet, sk: int) -> None:
@@ -84,6 +104,18 @@ def tcp_write_timer(net: TcpNet, sk: int) -> None:
     elif event == ICSK_TIME_PROBE0:
         tp.icsk_pending = ICSK_TIME_NONE
         tcp_probe_timer(net, tp)
+
+
+def tcp_pace_kick(net: TcpNet, sk: int) -> None:
+    """The pacing timer: what waited may go, retransmissions first (`tcp_tsq_write`)."""
+    tp = net.socks.get(sk)
+    if tp is None or tp.state not in _SENDING:
+        return
+    tp.tcp_mstamp = net.now // 1000
+    if tp.lost_out > tp.retrans_out and tp.snd_cwnd > tcp_packets_in_flight(tp):
+        tcp_xmit_retransmit_queue(net, tp)
+    if tp.write_queue:
+        __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle)
 
 
 def tcp_rack_reo_timeout(net: TcpNet, tp: TcpSock) -> None:

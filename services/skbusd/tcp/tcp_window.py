@@ -19,10 +19,9 @@ from skbusd.tcp.const import (
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_pacing import TCP_PACING_SHIFT
 
 IP_PMTUDISC_DONT: Final = 0
-TCP_PACING_SHIFT: Final = 10
-"""`sk_pacing_shift`: a super-segment is 2^-10 s at the pacing rate."""
 _PACING_RATIO: Final = {
     "ss": "net.ipv4.tcp_pacing_ss_ratio",
     "ca": "net.ipv4.tcp_pacing_ca_ratio",
@@ -102,7 +101,7 @@ def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
         if shift < 32:
             size += (tp.gso_max_size or GSO_LEGACY_MAX_PAYLOAD) >> shift
         if size < limit:
-            return max(size // mss, int(net.sysctl["net.ipv4.tcp_min_tso_segs"]))
+            return max(size // mss, net.cong[tp.ca_name].min_tso_segs(net, tp))
     return limit // mss
 
 
@@ -112,7 +111,8 @@ def tcp_update_pacing_rate(net: TcpNet, tp: TcpSock) -> None:
         return
     name = "ss" if tp.snd_cwnd < tp.snd_ssthresh >> 1 else "ca"
     rate = tp.mss_cache * max(tp.snd_cwnd, tp.packets_out) * 80_000
-    tp.pacing_rate = rate * net.sysctl[_PACING_RATIO[name]] // tp.srtt_us
+    rate = rate * net.sysctl[_PACING_RATIO[name]] // tp.srtt_us
+    tp.pacing_rate = min(rate, tp.max_pacing_rate)
 
 
 def tcp_wnd_end(tp: TcpSock) -> int:
