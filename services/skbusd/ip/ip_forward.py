@@ -33,6 +33,8 @@ _CODES: Final = {
 
 def ip_error(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
     """The input of a route that leads nowhere: a host is silent, a router says why."""
+    if net.tracing:
+        net.trace("ip_error", skb, err=rt.error)
     if not net.sysctl["net.ipv4.ip_forward"] or skb.pkt_type != PACKET_HOST:
         net.mib["IpInAddrErrors"] += 1
         net.kfree_skb(skb, "IP_INADDRERRORS")
@@ -112,6 +114,8 @@ def ip_forward(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
 
 def ip_forward_finish(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     """Count it and send it."""
+    if net.tracing:
+        net.trace("ip_forward_finish", skb, dev=rt.dev.name)
     net.mib["IpForwDatagrams"] += 1
     net.mib["IpExtOutOctets"] += skb.len
     assert rt.output is not None

@@ -164,6 +164,8 @@ def reserved_ports(text: str) -> frozenset[int]:
 
 def inet_csk_get_port(net: TcpNet, tp: TcpSock, addr: bytes, port: int, reuse: int) -> int:
     """bind(2): own `port`, or a free one for 0. Returns an errno, 0 for success."""
+    if net.tracing:
+        net.trace("inet_csk_get_port", sk=tp.sk, addr=addr, port=port)
     kind = (reuse & 3) | KIND_BOUND
     if port:
         bucket = net.bhash.get(port)
@@ -194,6 +196,8 @@ def inet_hash_connect(net: TcpNet, tp: TcpSock) -> int:
 
     RFC 6056 3.3.4. A port that other connections use is shared where the remote end differs.
     """
+    if net.tracing:
+        net.trace("inet_hash_connect", sk=tp.sk, daddr=tp.daddr, dport=tp.dport, sport=tp.sport)
     if tp.sport:
         key = inet_ehashfn(tp.saddr, tp.daddr, tp.sport, tp.dport)
         if not _check_established(net, tp, key):

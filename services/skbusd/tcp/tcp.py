@@ -115,6 +115,8 @@ def sk_ret(net: TcpNet, sk: int, req: int, err: int, val: object = None) -> None
 
 def tcp_v4_init_sock(net: TcpNet, item: InitSock) -> None:
     """socket(2): a closed socket with the defaults."""
+    if net.tracing:
+        net.trace("tcp_v4_init_sock", sk=item.sk)
     if item.sk in net.socks:
         net.bad_requests += 1
         return
@@ -463,6 +465,8 @@ def _append_frag(seg: TcpSeg, frag: Frag) -> None:
 
 def tcp_recvmsg(net: TcpNet, item: Recvmsg) -> None:
     """The application took bytes: the window may open."""
+    if net.tracing:
+        net.trace("tcp_recvmsg", sk=item.sk, copied=item.copied)
     tp = net.socks.get(item.sk)
     if tp is None:
         return
