@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""`docs/kernel-map.md` is complete and true: every function of the articles is on it, and what it
+says of files, functions and tests is so."""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "kernel-map.md"
+
+SEND = """
+    sock_write sock_sendmsg inet_sendmsg tcp_sendmsg tcp_send_skb tcp_write_xmit tcp_transmit_skb
+    ip_queue_xmit ip_queue_xmit2 ip_output ip_finish_output ip_finish_output2
+    neigh_resolve_output dev_queue_xmit dev_hard_start_xmit
+""".split()
+
+RECEIVE = """
+    napi_gro_receive netif_receive_skb ip_rcv arp_rcv ip_rcv_finish ip_route_input
+    ip_local_deliver ip_defrag ip_local_deliver_finish inet_protos ip_forward icmp_rcv igmp_rcv
+    raw_local_deliver ping_rcv tcp_v4_rcv tcp_v4_do_rcv tcp_rcv_established
+    tcp_rcv_state_process tcp_data_queue sk_receive_queue sk_data_ready sock_read sock_recvmsg
+    inet_recvmsg tcp_recvmsg
+""".split()
+
+LIFE = """
+    sys_socket sock_create __sock_create inet_create sk_alloc sock_init_data sock_map_fd
+    inet_stream_connect tcp_v4_connect ip_route_connect tcp_connect sock_close sock_release
+    inet_release tcp_close
+""".split()
+
+
+class Row(NamedTuple):
+    """A line of one of the page's tables."""
+
+    line: int
+    section: str
+    name: str
+    process: str
+    file: str
+    function: str
+    test: str
+
+    def __str__(self) -> str:
+        return f"kernel-map.md:{self.line}: {self.name}"
+
+
+def rows() -> list[Row]:
+    """The tables' lines, but for their heads."""
+    found = []
+    section = ""
+    for number, line in enumerate(PAGE.read_text().splitlines(), 1):
+        if line.startswith("## "):
+            section = line[3:]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("| `"):
+            continue
+        assert len(cells) == 6, f"kernel-map.md:{number}: {len(cells)} cells instead of 6"
+        name, process, place, _, _, test = (cell.strip("`") for cell in cells)
+        file, _, function = place.partition(":")
+        found.append(Row(number, section, name, process, file, function or name, test))
+    return found
+
+
+def source(file: str) -> Path:
+    """A file of the page."""
+    return (
+        ROOT / file
+        if file.startswith(("common/", "examples/"))
+        else ROOT / "services/skbusd" / file
+    )
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def names(path: Path) -> frozenset[str]:
+    """What a file defines: functions, classes, constants; `Class.method` and `Class.field`."""
+    out: set[str] = set()
+    for node in tree(path).body:
+        out |= set(_defined(node))
+        if isinstance(node, ast.ClassDef):
+            for member in ast.walk(node):
+                out |= {f"{node.name}.{name}" for name in _defined(member)}
+    return frozenset(out)
+
+
+def _defined(node: ast.AST) -> list[str]:
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return [
+        target.id if isinstance(target, ast.Name) else target.attr
+        for target in targets
+        if isinstance(target, (ast.Name, ast.Attribute))
+    ]
+
+
+@cache
+def logged(path: Path) -> frozenset[str]:
+    """The events that a file logs: names of trace events, of log lines, of steps of the start."""
+    out: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        if isinstance(node.func, ast.Name):
+            called = node.func.id
+        if called in ("trace", "info", "warning", "InitStep", "do_initcalls"):
+            out |= {str(arg.value) for arg in node.args[:2] if isinstance(arg, ast.Constant)}
+    return frozenset(out)
+
+
+ROWS = rows()
+
+
+LOGGED = ("Sending", "Receiving", "Creating, connecting, closing")
+"""The sections whose functions are in their layer's debug log, each where it is."""
+
+
+def test_every_function_of_the_articles_is_there() -> None:
+    assert {*SEND, *RECEIVE, *LIFE} - {row.name for row in ROWS} == set()
+
+
+def test_the_way_of_a_packet_is_in_its_order() -> None:
+    """The functions that DESIGN lists, each below the one before it."""
+    for section, wanted in (("Sending", SEND), ("Receiving", RECEIVE)):
+        there = [row.name for row in ROWS if row.section == section and row.name in wanted]
+        assert list(dict.fromkeys(there)) == wanted
+
+
+def test_what_a_line_says_is_there() -> None:
+    wrong = [f"{row}: {problem}" for row in ROWS for problem in problems(row)]
+    assert wrong == []
+
+
+def problems(row: Row) -> list[str]:
+    """What is not so in a line."""
+    path = source(row.file)
+    if not path.is_file():
+        return [f"no file {row.file}"]
+    found = []
+    if row.function not in names(path):
+        found.append(f"no {row.function} in {row.file}")
+    where = row.file.split("/")[0]
+    if where not in ("common", "examples", row.process):
+        found.append(f"{row.file} is not of the process {row.process}")
+    if row.section in LOGGED and "." not in row.function and row.name not in logged(path):
+        found.append(f"{row.file} never traces it")
+    test, _, function = row.test.partition("::")
+    if not (ROOT / "tests" / test).is_file():
+        found.append(f"no file tests/{test}")
+    elif not function.startswith("test_") or function not in names(ROOT / "tests" / test):
+        found.append(f"no test {function!r} in tests/{test}")
+    return found
