@@ -11,13 +11,17 @@ Times are ns. A timer never fires early, and late by at most its grain.
 """
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Final, Generic, TypeVar
 
 N = TypeVar("N")
 
 _GRAINS: Final = ((1 << 27, 17), (1 << 31, 21), (1 << 36, 26))
 """(distance below which it holds, log2 of the grain in ns): 131 us, 2 ms, 67 ms; then 1.07 s."""
+
+
+_DEAD: Final = 1024
+"""Disarmed timers that may lie about."""
 
 
 class Timer(Generic[N]):
@@ -40,18 +44,22 @@ class Timer(Generic[N]):
 class Timers(Generic[N]):
     """The timers of one process."""
 
-    __slots__ = ("_buckets", "_heap")
+    __slots__ = ("_buckets", "_dead", "_heap", "_most_dead")
 
     def __init__(self) -> None:
         self._buckets: dict[int, list[Timer[N]]] = {}
         self._heap: list[int] = []
+        self._dead = 0
+        self._most_dead = _DEAD
 
     def mod_timer(self, timer: Timer[N], expires: int, now: int) -> None:
         """Arm `timer` for `expires`, or move it there. Both times in ns."""
         if expires <= now:
             expires = now + 1
-        timer.expires = expires
         bucket = timer._bucket
+        if timer.expires < 0 <= bucket:
+            self._dead -= 1
+        timer.expires = expires
         if bucket >= 0 and bucket <= expires:
             return
         distance = expires - now
@@ -71,12 +79,41 @@ class Timers(Generic[N]):
         else:
             timers.append(timer)
 
-    @staticmethod
-    def del_timer(timer: Timer[N]) -> bool:
-        """Disarm; True if it was pending."""
-        was = timer.expires >= 0
+    def del_timer(self, timer: Timer[N]) -> bool:
+        """Disarm; True if it was pending.
+
+        It stays in its bucket, as TCP will mostly arm it again; but not when there are many such,
+        whose time may be hours away (the time limit of a system call that is over).
+        """
+        if timer.expires < 0:
+            return False
         timer.expires = -1
-        return was
+        self._dead += 1
+        if self._dead > self._most_dead:
+            self._sweep()
+        return True
+
+    def _sweep(self) -> None:
+        """Forget the timers that are disarmed."""
+        kept = 0
+        buckets: dict[int, list[Timer[N]]] = {}
+        for at, timers in self._buckets.items():
+            left = []
+            for timer in timers:
+                if timer._bucket != at:
+                    continue
+                if timer.expires >= 0:
+                    left.append(timer)
+                else:
+                    timer._bucket = -1
+            if left:
+                buckets[at] = left
+                kept += len(left)
+        self._buckets = buckets
+        self._heap[:] = buckets  # in place: `run` may be going through it
+        heapify(self._heap)
+        self._dead = 0
+        self._most_dead = max(_DEAD, kept)
 
     def next_expiry(self) -> int | None:
         """When `run` must be called next, in ns; None where nothing is armed."""
@@ -93,6 +130,7 @@ class Timers(Generic[N]):
                     continue  # moved to an earlier bucket meanwhile
                 timer._bucket = -1
                 if timer.expires < 0:
+                    self._dead -= 1
                     continue
                 if timer.expires > now:
                     self.mod_timer(timer, timer.expires, now)

@@ -98,3 +98,44 @@ def test_buckets_are_shared_so_the_heap_stays_small() -> None:
     for i in range(100_000):
         timers.mod_timer(Timer(note, "x"), 60_000 * MS + i * 1000, 0)
     assert len(timers._heap) < 10
+
+
+def test_disarmed_timers_do_not_pile_up() -> None:
+    """As of system calls with a time limit of hours that return at once."""
+    timers: Timers[Fired] = Timers()
+    net = Fired()
+    kept: Timer[Fired] = Timer(note, "kept")
+    timers.mod_timer(kept, 50 * MS, 0)
+    again: Timer[Fired] = Timer(note, "again")
+    for i in range(100_000):
+        timers.mod_timer(again, 3_600_000 * MS + i, 0)
+        timers.del_timer(again)
+        timer: Timer[Fired] = Timer(note, "x")
+        timers.mod_timer(timer, 3_600_000 * MS + i, 0)
+        assert timers.del_timer(timer)
+        assert sum(map(len, timers._buckets.values())) < 3000
+    timers.mod_timer(again, 60 * MS, 0)
+    run_to(timers, net, 100 * MS)
+    assert [name for _, name in net.at] == ["kept", "again"]
+
+
+def test_timers_disarmed_while_others_fire() -> None:
+    timers: Timers[Fired] = Timers()
+    net = Fired()
+    many: list[Timer[Fired]] = [Timer(note, "x") for _ in range(5000)]
+
+    def disarm(net: Fired) -> None:
+        for timer in many:
+            timers.del_timer(timer)
+
+    timers.mod_timer(Timer(disarm), 1 * MS, 0)
+    timers.mod_timer(Timer(note, "after"), 5 * MS, 0)
+    for i, timer in enumerate(many):
+        timers.mod_timer(timer, (1 + i % 50) * MS, 0)
+    run_to(timers, net, 100 * MS)
+    assert [name for _, name in net.at if name == "after"] == ["after"]
+    assert timers.next_expiry() is None
+    for timer in many:
+        timers.mod_timer(timer, 200 * MS, net.now)
+    run_to(timers, net, 300 * MS)
+    assert len([name for at, name in net.at if at >= 200 * MS]) == 5000
