@@ -37,6 +37,7 @@ from skbusd.nic.eth import (
 from skbusd.nic.gro import napi_gro_flush, napi_gro_receive
 from skbusd.nic.gso import GsoError, skb_gso_segment
 from skbusd.nic.netdev import GSO_MAX_SIZE, SLOT_SIZE, SOFTWARE_FEATURES, NicNet
+from skbusd.nic.synlimit import FLAGS, FLAGS_AT, SYN, SYN_FRAME_MAX, syn_answered, syn_refused
 
 _TX_RETRY: Final = MSEC
 """How long a full device is left alone."""
@@ -116,6 +117,8 @@ def napi_poll(net: NicNet, budget: int) -> int:
             continue
         frames += 1
         octets += size
+        if size <= SYN_FRAME_MAX and room[FLAGS_AT] & FLAGS == SYN and syn_refused(net, room):
+            continue
         if vnet_hdr:
             vnet: Vnet = VIRTIO_NET_HDR.unpack(device.rx_vnet)
         else:
@@ -338,6 +341,8 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
             return False
         _tx_error(net, skb, _TX_ERRORS.get(err, "NOT_SPECIFIED"))
         return True
+    if net.syn_backlog and not skb.frags:
+        syn_answered(net, skb.head, data)
     mib = net.mib
     mib["DevTxPackets"] += 1
     mib["DevTxBytes"] += len(skb.head) - data + skb.data_len

@@ -169,6 +169,8 @@ class NicNet(Net):
         self.tso = True
         """Whether super-segments may go to a device that cuts them (`ethtool -K DEV tso`)."""
         self.state = NicState()
+        self.syn_backlog: dict[bytes, int] = {}
+        """SYNs that went up and have no answer yet (`synlimit`), and when they came."""
         self.txq: deque[SkBuff] = deque()
         """`struct Qdisc`: what waits for the device."""
         self.tx_timer: Timer[NicNet] | None = None

@@ -424,6 +424,9 @@ def _cookie_child(
     _openreq_init_rwin(net, listener, req)
     req.ts_off = net.secure_tcp_ts_off(req.saddr, req.daddr)
     req.num_retrans = 1  # no round-trip time is known
+    waiting = net.ehash.get(key)
+    if type(waiting) is TcpRequestSock:
+        inet_csk_reqsk_queue_drop(net, waiting)
     child = tcp_create_openreq_child(net, listener, req, th)
     child.total_retrans = 0
     child.undo_marker = 0
@@ -447,6 +450,11 @@ def tcp_v4_req_rcv(
         tcp_v4_do_rcv(net, child, skb, th, end_seq)
         return
     if result == REQ_RESET:
+        # A SYN that came twice may have been answered with a cookie before; that counts, too.
+        if th.flags & (ACK | SYN) == ACK and _cookie_child(
+            net, listener, skb, cb, th, end_seq, req.key
+        ):
+            return
         tcp_v4_send_reset(net, skb, cb, th, end_seq)
     net.kfree_skb(skb, "TCP_RESET" if th.flags & RST else "NOT_SPECIFIED", sk=listener.sk)
 

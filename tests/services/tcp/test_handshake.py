@@ -377,6 +377,33 @@ def test_syn_cookies_open_connections_when_the_queue_is_full(host: TcpHost) -> N
     assert host.net.mib["TcpExtSyncookiesFailed"] == 1
 
 
+def test_a_cookie_counts_when_a_later_syn_found_room(host: TcpHost) -> None:
+    # In a flood the answer to a SYN may be late, and the SYN repeated: the peer takes the first.
+    isn = iter(range(100, 200))
+    host.net.isn = lambda *_: next(isn)
+    tp = host.listen(2, 80, backlog=1)
+    host.arrive(SYN, 5, sport=1)
+    host.arrive(SYN, 1000, sport=2)
+    cookie = host.sent()[-1]
+    assert host.net.mib["TcpExtSyncookiesSent"] == 1
+    host.arrive(RST, 6, sport=1)
+    assert tp.qlen == 0
+    host.arrive(SYN, 1000, sport=2)
+    assert host.one().th.seq != cookie.th.seq
+    assert tp.qlen == 1
+    host.arrive(ACK | PSH, 1001, cookie.th.seq + 1, b"hi", sport=2)
+    assert host.delivered() == b"hi"
+    assert tp.qlen == tp.qlen_young == 0
+    assert host.net.mib["TcpExtSyncookiesRecv"] == 1
+    # and what is neither is reset
+    host.sent()
+    host.arrive(SYN, 1000, sport=3)
+    host.sent()
+    host.arrive(ACK, 1001, cookie.th.seq + 1, sport=3)
+    assert host.one().th.flags == RST
+    assert tp.qlen == 1
+
+
 def test_without_cookies_a_full_queue_drops(host: TcpHost) -> None:
     host.net.sysctl.set("net.ipv4.tcp_syncookies", 0)
     host.listen(2, 80, backlog=1)
