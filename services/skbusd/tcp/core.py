@@ -87,6 +87,7 @@ class TcpCore:
         net.tcp_write_timer = tcp_timer.tcp_write_timer
         net.tcp_delack_timer = tcp_timer.tcp_delack_timer
         net.tcp_keepalive_timer = tcp_timer.tcp_keepalive_timer
+        net.tcp_write_report = tcp.tcp_write_report
         tcp_register_own_congestion_controls(net)
 
     def start(self) -> None:

@@ -80,6 +80,7 @@ class TcpNet(Net):
         self.tcp_write_timer: Callable[..., None] = _no_timer
         self.tcp_delack_timer: Callable[..., None] = _no_timer
         self.tcp_keepalive_timer: Callable[..., None] = _no_timer
+        self.tcp_write_report: Callable[[TcpNet, TcpSock], SkWriteSpace] = _no_report
 
     def child_number(self) -> int:
         """A number for a socket that tcp itself makes: odd, the socket layer's are even."""
@@ -112,10 +113,16 @@ class TcpNet(Net):
     def flush_write_space(self) -> None:
         """Tell the socket layer what was acknowledged in this batch."""
         for tp in self.write_space.values():
-            if tp.wspace > 0 or not tp.dead:
+            if tp.report and not tp.dead:
+                self.call("socket", "sk_write_space", self.tcp_write_report(self, tp))
+            elif tp.wspace > 0 or not tp.dead:
                 self.call("socket", "sk_write_space", SkWriteSpace(tp.sk, tp.wspace, tp.sndbuf))
             tp.wspace = 0
         self.write_space.clear()
+
+
+def _no_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
+    raise NotImplementedError("TcpCore sets it")
 
 
 def _no_timer(net: Any, sk: int) -> None:

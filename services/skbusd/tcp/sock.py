@@ -126,6 +126,14 @@ class TcpSock:
     tos: int = 0
     ttl: int = 0
     pmtudisc: int = 1
+    inet_opt: bytes = b""
+    """IP_OPTIONS, of a length that 4 divides."""
+    recverr: bool = False
+    freebind: bool = False
+    transparent: bool = False
+    min_ttl: int = 0
+    ip_kept: tuple[tuple[str, int], ...] = ()
+    """Options of level IP that are only remembered."""
     mark: int = 0
     priority: int = 0
     oif: int = 0
@@ -194,6 +202,8 @@ class TcpSock:
     wspace: int = 0
     """Acknowledged bytes that SkWriteSpace has not told yet."""
     notsent_lowat: int = 0
+    report: bool = False
+    """The socket layer wants to know what the write queue looks like (`tcp_write_report`)."""
     bytes_sent: int = 0
     bytes_acked: int = 0
     bytes_retrans: int = 0

@@ -244,6 +244,8 @@ def tcp_event_new_data_sent(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
     if not prior or tp.icsk_pending == ICSK_TIME_PROBE0:
         tcp_rearm_rto(net, tp)
     net.mib["TcpExtTCPOrigDataSent"] += seg.pcount
+    if tp.report:
+        net.write_space[tp.sk] = tp
 
 
 def tcp_rto_min_us(net: TcpNet, tp: TcpSock) -> int:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""How much of a stream may be queued (`net/core/stream.c`, and `tcp_stream_memory_free`).
+
+As a rule the socket layer looks at the send buffer alone, and hands tcp chunks of up to 64 KB.
+Where that is too coarse, because the buffer is smaller than such a chunk, or TCP_NOTSENT_LOWAT
+limits what may wait unsent, it must know what tcp's write queue looks like: how much its last
+segment still takes, how large a segment gets (`tcp_xmit_size_goal`), and how much is unsent. tcp
+tells these in SkWriteSpace, after each chunk that asks for it, and the next chunk waits for that.
+
+Called by tcp_sock.py. A report counts only where tcp had by then all that was handed to it.
+"""
+
+from typing import Final
+
+from skbus.abi import SkWriteSpace, TcpSendmsgCb
+from skbusd.socket import uapi
+from skbusd.socket.sock import Call, InetSock, SocketNet, TcpSock, hold
+
+EXACT_SNDBUF: Final = 65536
+"""Send buffers below this are kept to the segment."""
+NOTSENT_UNLIMITED: Final = 2**32 - 1
+"""`net.ipv4.tcp_notsent_lowat`: no limit."""
+_WMEM_DEFAULT: Final = 16384
+
+
+def sk_stream_sndbuf(net: SocketNet, start: int) -> int:
+    """A new stream's send buffer: what `net.ipv4.tcp_wmem` says, where somebody has set it; else
+    what tcp will soon find right."""
+    wmem = net.sysctl["net.ipv4.tcp_wmem"]
+    return int(wmem[1]) if wmem[1] != _WMEM_DEFAULT else min(start, max(wmem[2], wmem[1]))
+
+
+def sk_stream_exact(sk: InetSock) -> bool:
+    """Must we know what tcp's write queue looks like?"""
+    return isinstance(sk, TcpSock) and (
+        sk.notsent_lowat < NOTSENT_UNLIMITED or sk.sk_sndbuf < EXACT_SNDBUF
+    )
+
+
+def sk_stream_is_writeable(sk: InetSock) -> bool:
+    """`sk_stream_is_writeable`: a third of the send buffer is free, and less than half of
+    TCP_NOTSENT_LOWAT is unsent, so that a sender is not woken up for crumbs."""
+    queued = sk.sk_wmem_queued
+    return sk.sk_sndbuf - queued >= queued >> 1 and (
+        not isinstance(sk, TcpSock)
+        or sk.notsent_lowat >= NOTSENT_UNLIMITED
+        or sk.notsent << 1 < sk.notsent_lowat
+    )
+
+
+def sk_stream_memory_free(sk: TcpSock) -> bool:
+    """`sk_stream_memory_free`: may another segment begin?"""
+    return sk.sk_wmem_queued < sk.sk_sndbuf and sk.notsent < sk.notsent_lowat
+
+
+def sk_stream_room(sk: TcpSock) -> int:
+    """Bytes that the next chunk may have; 0: the call waits for memory; -1: tcp must tell first."""
+    if sk.report is None:
+        return -1
+    room, goal = sk.report
+    return room if room > 0 else goal if sk_stream_memory_free(sk) else 0
+
+
+def sk_stream_ask(net: SocketNet, sk: TcpSock, flags: int) -> None:
+    """An empty tcp_sendmsg: tcp tells what its queue looks like. Without MSG_MORE it also pushes
+    what is queued (`tcp_push`, as before waiting for memory)."""
+    sk.asked = True
+    skb = net.alloc_skb(b"", (), cb=TcpSendmsgCb(sk.number, flags, True), lent=True)
+    net.call_skb("tcp", "tcp_sendmsg", skb)
+
+
+def sk_stream_wait_report(net: SocketNet, call: Call, sk: TcpSock, retry: object) -> None:
+    """Park the call until tcp has told. This is no waiting for memory: it is also done where the
+    call must not wait."""
+    if not sk.asked:
+        sk_stream_ask(net, sk, uapi.MSG_MORE)
+    call.retry = retry  # type: ignore[assignment]
+    if sk not in call.waits:
+        call.waits.append(sk)
+        sk.sk_wq.append(call)
+        hold(net, call)
+
+
+def sk_stream_report(sk: TcpSock, item: SkWriteSpace) -> None:
+    """tcp has told; what was acknowledged has been taken off already."""
+    if item.queued == sk.sk_wmem_queued:
+        sk.report = (item.room, item.size_goal)
+        sk.notsent = item.notsent
+        sk.asked = False
