@@ -56,7 +56,7 @@ class InetOptions:
     __slots__ = (
         "bind_address_no_port", "freebind", "hdrincl", "inet_opt", "local_port_range", "mc_addr",
         "mc_all", "mc_index", "mc_loop", "mc_ttl", "min_ttl", "nodefrag", "pmtudisc", "recverr",
-        "recverr_rfc4884", "tos", "transparent", "uc_index", "uc_ttl",
+        "recverr_rfc4884", "router_alert", "tos", "transparent", "uc_index", "uc_ttl",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -71,6 +71,7 @@ class InetOptions:
         self.transparent = False
         self.hdrincl = False
         self.nodefrag = False
+        self.router_alert = False
         self.min_ttl = 0
         self.uc_index = 0
         self.mc_ttl = 1
@@ -134,7 +135,7 @@ def do_ip_setsockopt(kind: int, optname: int, value: bytes, ifindex: IfIndex) ->
         return setter(kind, value)
     if optname == uapi.IP_UNICAST_IF:
         return _unicast_if(value, ifindex)
-    return ENOPROTOOPT
+    return EINVAL if optname == uapi.IP_ROUTER_ALERT else ENOPROTOOPT
 
 
 def _tos(kind: int, value: bytes) -> Found | int:
@@ -240,6 +241,7 @@ _FIELDS: Final = {
     uapi.IP_FREEBIND: "freebind",
     uapi.IP_TRANSPARENT: "transparent",
     uapi.IP_MINTTL: "min_ttl",
+    uapi.IP_ROUTER_ALERT: "router_alert",
     uapi.IP_NODEFRAG: "nodefrag",
     uapi.IP_BIND_ADDRESS_NO_PORT: "bind_address_no_port",
     uapi.IP_RECVERR_RFC4884: "recverr_rfc4884",

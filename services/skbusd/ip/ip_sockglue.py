@@ -151,7 +151,5 @@ def _get(net: IpNet, sk: InetSock, level: int, optname: int, optlen: int) -> byt
         return ENOTCONN if isinstance(rt, int) else ip_int(rt.mtu, optlen)
     if optname == uapi.IP_PROTOCOL:
         return ip_int(sk.inet_num, optlen)
-    if optname == uapi.IP_ROUTER_ALERT:
-        return ip_int(int(sk.router_alert), optlen)
     ttl: int = net.sysctl["net.ipv4.ip_default_ttl"]
     return do_ip_getsockopt(sk, optname, optlen, ttl)

@@ -206,7 +206,7 @@ class InetSock(InetOptions):
 
     __slots__ = (
         "broadcast", "filter", "inet_daddr", "inet_num", "inet_rcv_saddr", "inet_saddr", "mc_list",
-        "ping", "reuse", "router_alert", "sk", "sk_bound_dev_if", "sk_drops", "sk_rcvbuf",
+        "ping", "reuse", "sk", "sk_bound_dev_if", "sk_drops", "sk_rcvbuf",
         "sk_rmem_alloc", "userlocks",
     )  # fmt: skip
 
@@ -229,7 +229,6 @@ class InetSock(InetOptions):
         self.hdrincl = not ping and protocol == IPPROTO_RAW
         self.filter = 0
         """ICMP_FILTER: the types that it does not want."""
-        self.router_alert = False
         self.mc_list: McList = ()
 
     def connected(self) -> bool:

@@ -197,6 +197,11 @@ def _set_incoming_cpu(net: SocketNet, sk: Sock, value: bytes) -> None:
     sk.sk_flags[uapi.SO_INCOMING_CPU] = _int(value)
 
 
+def _set_peek_off(net: SocketNet, sk: Sock, value: bytes) -> None:
+    # What a protocol without `set_peek_off` answers.
+    raise SysCallError(errno.EOPNOTSUPP)
+
+
 def _set_linger(net: SocketNet, sk: Sock, value: bytes) -> None:
     if len(value) < _LINGER.size:
         raise SysCallError(errno.EINVAL)
@@ -260,6 +265,7 @@ _SETTERS: Final[dict[int, Callable[[SocketNet, Sock, bytes], None]]] = {
     uapi.SO_RXQ_OVFL: _set_rxq_ovfl,
     uapi.SO_BSDCOMPAT: _set_nothing,
     uapi.SO_INCOMING_CPU: _set_incoming_cpu,
+    uapi.SO_PEEK_OFF: _set_peek_off,
     uapi.SO_TYPE: _set_readonly,
     uapi.SO_ERROR: _set_readonly,
     uapi.SO_DOMAIN: _set_readonly,
@@ -318,6 +324,8 @@ def sock_getsockopt(net: SocketNet, sock: "Socket", optname: int, optlen: int = 
             err, sk.sk_err_soft = sk.sk_err_soft, 0
         sk_wake(net, sk)
         return _INT.pack(err)
+    if optname == uapi.SO_PEEK_OFF:
+        raise SysCallError(errno.EOPNOTSUPP)
     if optname == uapi.SO_BINDTODEVICE:
         if sk.sk_bound_dev and optlen < _IFNAMSIZ:
             raise SysCallError(errno.EINVAL)

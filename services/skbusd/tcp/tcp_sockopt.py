@@ -7,12 +7,14 @@ import errno
 import struct
 from typing import Final
 
+from skbus import uapi
 from skbus.abi import Getsockopt, Setsockopt, XmitCb
 from skbusd.tcp import const as c
 from skbusd.tcp.inet_connection_sock import (
     inet_csk_delete_keepalive_timer,
     inet_csk_reset_keepalive_timer,
 )
+from skbusd.tcp.ip_sockglue import do_ip_setsockopt, ip_getsockopt
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp import sk_ret, tcp_cleanup_rbuf
@@ -46,7 +48,7 @@ def tcp_setsockopt(net: TcpNet, item: Setsockopt) -> None:
     elif item.level == c.SOL_SOCKET:
         err = sock_setsockopt(net, tp, item.optname, item.value)
     elif item.level == c.IPPROTO_IP:
-        err = do_ip_setsockopt(tp, item.optname, item.value)
+        err = do_ip_setsockopt(net, tp, item.optname, item.value)
     else:
         err = errno.ENOPROTOOPT
     sk_ret(net, item.sk, item.req, err)
@@ -61,6 +63,8 @@ def _int(value: bytes) -> int | None:
 
 def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
     """SOL_SOCKET: an errno."""
+    if name == uapi.SO_BINDTODEVICE:
+        return _bindtodevice(net, tp, value)
     val = _int(value)
     if val is None:
         return errno.EINVAL
@@ -68,12 +72,12 @@ def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
         _set_max_pacing_rate(tp, value)
     elif name in (c.SO_RCVBUF, c.SO_RCVBUFFORCE):
         if name == c.SO_RCVBUF:
-            val = min(val, net.sysctl["net.core.rmem_max"])
+            val = min(val & c.MASK, net.sysctl["net.core.rmem_max"])
         tp.userlocks |= SOCK_RCVBUF_LOCK
         tp.rcvbuf = max(min(max(val, 0), (2**31 - 1) // 2) * 2, 2304)
     elif name in (c.SO_SNDBUF, c.SO_SNDBUFFORCE):
         if name == c.SO_SNDBUF:
-            val = min(val, net.sysctl["net.core.wmem_max"])
+            val = min(val & c.MASK, net.sysctl["net.core.wmem_max"])
         tp.userlocks |= SOCK_SNDBUF_LOCK
         tp.sndbuf = max(min(max(val, 0), (2**31 - 1) // 2) * 2, 4608)
     elif name == c.SO_KEEPALIVE:
@@ -112,23 +116,13 @@ def _set_max_pacing_rate(tp: TcpSock, value: bytes) -> None:
     tp.pacing_rate = min(tp.pacing_rate, rate)
 
 
-def do_ip_setsockopt(tp: TcpSock, name: int, value: bytes) -> int:
-    """IPPROTO_IP: an errno."""
-    val = _int(value)
-    if val is None:
-        return errno.EINVAL
-    if name == c.IP_TOS:
-        tp.tos = val & 0xFC | tp.tos & 3
-    elif name == c.IP_TTL:
-        if val != -1 and not 1 <= val <= 255:
-            return errno.EINVAL
-        tp.ttl = max(val, 0)
-    elif name == c.IP_MTU_DISCOVER:
-        if not 0 <= val <= 5:
-            return errno.EINVAL
-        tp.pmtudisc = val
-    else:
-        return errno.ENOPROTOOPT
+def _bindtodevice(net: TcpNet, tp: TcpSock, value: bytes) -> int:
+    """SO_BINDTODEVICE: what it sends goes by that device."""
+    name = value.split(b"\0", 1)[0].decode("utf-8", "replace")
+    found = [event.ifindex for event in net.inetdev.values() if event.dev == name]
+    if name and not found:
+        return errno.ENODEV
+    tp.oif = found[0] if found else 0
     if isinstance(tp.xmit_cb, XmitCb):
         tcp_build_xmit_cb(tp)
     return 0
@@ -190,10 +184,7 @@ def do_tcp_setsockopt(
         tp.linger2 = -1 if val < 0 else min(val, 120)
     elif name == c.TCP_DEFER_ACCEPT:
         # Seconds, kept as the number of SYN-ACKs that take so long.
-        tp.defer_accept = 0
-        timeout = 1
-        while tp.defer_accept < 255 and val > 0 and (timeout << tp.defer_accept) - 1 < val:
-            tp.defer_accept += 1
+        tp.defer_accept = secs_to_retrans(val)
     elif name == c.TCP_WINDOW_CLAMP:
         if not val:
             if tp.state != c.TCP_CLOSE:
@@ -213,6 +204,32 @@ def do_tcp_setsockopt(
     else:
         return errno.ENOPROTOOPT
     return 0
+
+
+_RTO_MAX: Final = 120
+"""s; where the doubling of SYN-ACK timeouts ends (TCP_RTO_MAX)."""
+
+
+def secs_to_retrans(seconds: int) -> int:
+    """`secs_to_retrans`: how many SYN-ACKs, the first after a second and each after twice the time
+    of the one before, take so long."""
+    if seconds <= 0:
+        return 0
+    count = period = timeout = 1
+    while seconds > period and count < 255:
+        count += 1
+        timeout = min(timeout << 1, _RTO_MAX)
+        period += timeout
+    return count
+
+
+def retrans_to_secs(count: int) -> int:
+    """`retrans_to_secs`: how long so many take."""
+    period, timeout = 0, 1
+    for _ in range(count):
+        period += timeout
+        timeout = min(timeout << 1, _RTO_MAX)
+    return period
 
 
 def _fastopen_option(net: TcpNet, tp: TcpSock, name: int, val: int) -> int:
@@ -273,17 +290,19 @@ def tcp_getsockopt(net: TcpNet, item: Getsockopt) -> None:
     if tp is None:
         sk_ret(net, item.sk, item.req, errno.EBADF)
         return
-    value = None
+    value: bytes | int | None = errno.EOPNOTSUPP
     if item.level == c.IPPROTO_TCP:
         value = do_tcp_getsockopt(net, tp, item.optname)
     elif item.level == c.SOL_SOCKET:
         value = _sock_option(tp, item.optname, item.optlen)
     elif item.level == c.IPPROTO_IP:
-        value = _ip_option(net, tp, item.optname)
+        value = ip_getsockopt(net, tp, item.optname, item.optlen)
     if value is None:
-        sk_ret(net, item.sk, item.req, errno.ENOPROTOOPT)
+        value = errno.ENOPROTOOPT
+    if isinstance(value, int):
+        sk_ret(net, item.sk, item.req, value)
     else:
-        sk_ret(net, item.sk, item.req, 0, value[: item.optlen] if item.optlen else value)
+        sk_ret(net, item.sk, item.req, 0, value[: item.optlen])
 
 
 def _pack(val: int) -> bytes:
@@ -307,16 +326,6 @@ def _sock_option(tp: TcpSock, name: int, optlen: int) -> bytes | None:
     return _pack(values[name]) if name in values else None
 
 
-def _ip_option(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
-    values = {
-        c.IP_TOS: tp.tos,
-        c.IP_TTL: tp.ttl or net.sysctl["net.ipv4.ip_default_ttl"],
-        c.IP_MTU_DISCOVER: tp.pmtudisc,
-        c.IP_MTU: tp.pmtu,
-    }
-    return _pack(values[name]) if name in values else None
-
-
 def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
     """IPPROTO_TCP: the option's bytes, None for no such option."""
     sysctl = net.sysctl
@@ -330,7 +339,7 @@ def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
             mss = tp.user_mss
         return _pack(mss)
     if name == c.TCP_DEFER_ACCEPT:
-        return _pack((1 << tp.defer_accept) - 1)
+        return _pack(retrans_to_secs(tp.defer_accept))
     if name == c.TCP_FASTOPEN_KEY:
         return b"".join(tcp_fastopen_get_keys(net, tp))
     values = {

@@ -9,6 +9,7 @@ Called by tcp_output, tcp_input and tcp. RFC 9293 3.8.6 (silly windows, shrinkin
 from typing import Final
 
 from skbus.abi import XmitCb
+from skbus.ip_sockglue import ip_options_route
 from skbusd.tcp.const import (
     GSO_LEGACY_MAX_PAYLOAD,
     HALF,
@@ -30,7 +31,7 @@ _PACING_RATIO: Final = {
 
 def tcp_build_xmit_cb(tp: TcpSock) -> None:
     """What goes with every packet of this socket to ip: made once, not per packet."""
-    tp.xmit_cb = XmitCb(
+    tp.xmit_cb = cb = XmitCb(
         tp.saddr,
         tp.daddr,
         IPPROTO_TCP,
@@ -38,8 +39,11 @@ def tcp_build_xmit_cb(tp: TcpSock) -> None:
         tp.ttl,
         tp.pmtudisc != IP_PMTUDISC_DONT,
         tp.oif,
-        b"",
+        tp.inet_opt,
     )
+    if tp.inet_opt:
+        daddr, options = ip_options_route(tp.inet_opt, tp.daddr)
+        tp.xmit_cb = cb._replace(daddr=daddr, options=options)
     tp.pseudo = int.from_bytes(tp.saddr, "big") + int.from_bytes(tp.daddr, "big") + IPPROTO_TCP
 
 
@@ -48,7 +52,7 @@ def tcp_build_xmit_cb(tp: TcpSock) -> None:
 
 def tcp_mtu_to_mss(net: TcpNet, tp: TcpSock, pmtu: int) -> int:
     """The largest payload for a path MTU, without what varies from segment to segment."""
-    mss = pmtu - 40
+    mss = pmtu - 40 - len(tp.inet_opt)
     if mss > tp.mss_clamp:
         mss = tp.mss_clamp
     mss = max(mss, int(net.sysctl["net.ipv4.tcp_min_snd_mss"]))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Every socket option, and what is done with it on each kind of socket: for comparing two stacks
-(test_option_table.py). Not a test by itself.
+(tests/services/socket/test_option_table.py does, with the machine).
 
 A *transcript* is what one socket answers to the sequence of one option: its value when the socket
 is new, what each value that is set leads to, lengths that are too short or too long. An answer is
@@ -171,7 +171,7 @@ OPTIONS: Final = (
             _GROUP + bytes(4) + struct.pack("=i", 999),
             b"\1\2\3",
         ),
-    ),  # fmt: skip
+    ),
     Option(SOL_IP, 33, "IP_MULTICAST_TTL", (0, 1, 255, -1, 256, -2)),
     Option(SOL_IP, 34, "IP_MULTICAST_LOOP", FLAG),
     Option(
