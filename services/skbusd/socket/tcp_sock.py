@@ -27,10 +27,9 @@ from skbus.abi import (
     SkErrorReport,
     SkStateChange,
     SkWriteSpace,
-    TcpSendmsgCb,
 )
 from skbus.pool import PoolError
-from skbus.skbuff import Frag, SkBuff
+from skbus.skbuff import SkBuff
 from skbus.syscall import MAX_DATA, SysCallError
 from skbus.timer import Timer
 from skbusd.socket import uapi
@@ -43,18 +42,15 @@ from skbusd.socket.sock import (
     SNDBUF_START,
     Call,
     InetSock,
-    PageFrag,
     Parts,
     SocketNet,
     TcpSock,
-    page_frag_write,
     purge_receive_queue,
     purge_write_queue,
     sk_free,
     sk_wait_event,
     sk_wake,
     sk_wmem_acked,
-    sk_wmem_queue,
     skb_copy_datagram,
     skb_hand_over,
     skb_relieve,
@@ -63,15 +59,17 @@ from skbusd.socket.sock import (
     transport_call,
 )
 from skbusd.socket.socket import recv_return
-from skbusd.socket.tcp_fastopen import tcp_sendmsg_fastopen
+from skbusd.socket.stream import (
+    sk_stream_is_writeable,
+    sk_stream_report,
+    sk_stream_sndbuf,
+)
+from skbusd.socket.tcp_sendmsg import tcp_sendmsg
 
-MAX_CHUNK: Final = 65536
-"""Bytes that one skb carries to tcp: a slot of the biggest class."""
 RCV_TELL: Final = 16384
 """Bytes taken from a receive queue after which tcp is told at once, so that the window opens."""
 PSH: Final = 1
 
-_SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 _GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
 
@@ -84,7 +82,9 @@ def tcp_v4_init_sock(net: SocketNet, sk: InetSock) -> None:
     if net.tracing:
         net.trace("tcp_v4_init_sock", sk=sk.number)
     sk.sk_rcvbuf = net.sysctl["net.ipv4.tcp_rmem"][1]
-    sk.sk_sndbuf = max(net.sysctl["net.ipv4.tcp_wmem"][1], SNDBUF_START)
+    sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
+    if isinstance(sk, TcpSock):
+        sk.notsent_lowat = net.sysctl["net.ipv4.tcp_notsent_lowat"]
     net.call("tcp", "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
 
 
@@ -177,7 +177,7 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     sk.sk_flags = dict(parent.sk_flags)
     sk.options = dict(parent.options)
     if not sk.sk_sndbuf_lock:
-        sk.sk_sndbuf = max(net.sysctl["net.ipv4.tcp_wmem"][1], SNDBUF_START)
+        sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
     sk.sk_state = uapi.TCP_ESTABLISHED
     sk.inet_saddr = sk.inet_rcv_saddr = item.saddr
     sk.inet_sport = sk.inet_num = item.sport
@@ -194,7 +194,7 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
 _INHERITED: Final = (
     "sk_rcvbuf", "sk_sndbuf", "sk_sndbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_sndtimeo",
     "sk_lingertime", "sk_reuse", "sk_reuseport", "sk_bound_dev_if", "sk_priority", "sk_mark",
-    "tos", "uc_ttl", "nonagle",
+    "tos", "uc_ttl", "nonagle", "notsent_lowat",
 )  # fmt: skip
 
 
@@ -218,96 +218,7 @@ def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:
         sk_free(net, sk.icsk_accept_queue.popleft())
 
 
-# ---- sending ------------------------------------------------------------------------------
-
-
-def tcp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
-    """`tcp_sendmsg`, the application's side: what fits into the send buffer goes to tcp.
-
-    Answers when all of it has gone; or, if it must not wait, with the part that has.
-    Differs from Linux: the buffer may be exceeded by one chunk of 64 KB.
-    """
-    if isinstance(sk, TcpSock) and (call.flags & uapi.MSG_FASTOPEN or sk.defer_connect):
-        call.flags &= ~uapi.MSG_FASTOPEN
-        tcp_sendmsg_fastopen(net, call, sk, lambda net, call: tcp_sendmsg(net, call, sk))
-        return
-    if call.flags & uapi.MSG_OOB and len(call.chunks) > 1:
-        raise SysCallError(errno.EOPNOTSUPP)
-    chunks = call.chunks
-    while True:
-        if sk.sk_err:
-            if call.progress:
-                sys_return(net, call, 0, call.progress)
-                return
-            raise SysCallError(sock_error(sk))
-        if sk.sk_shutdown & uapi.SEND_SHUTDOWN or sk.sk_state not in _SENDING:
-            if sk.sk_state in _OPENING and not sk.sk_shutdown & uapi.SEND_SHUTDOWN:
-                sk_wait_event(net, call, sk, _sendmsg_again)
-                return
-            if call.progress:
-                sys_return(net, call, 0, call.progress)
-                return
-            raise SysCallError(errno.EPIPE)
-        if not chunks:
-            sys_return(net, call, 0, call.progress)
-            return
-        if sk.sk_wmem_queued >= sk.sk_sndbuf:
-            if call.timeout == 0 and call.progress:
-                sys_return(net, call, 0, call.progress)
-                return
-            sk_wait_event(net, call, sk, _sendmsg_again)
-            return
-        _send_chunk(net, call, sk)
-
-
-def _sendmsg_again(net: SocketNet, call: Call) -> None:
-    sk = call.waits[0]
-    if isinstance(sk, TcpSock) and (
-        sk_stream_is_writeable(sk) or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING
-    ):
-        tcp_sendmsg(net, call, sk)
-
-
-def _send_chunk(net: SocketNet, call: Call, sk: InetSock) -> None:
-    """One skb for tcp: a place as it is, or inline bytes copied into our region."""
-    chunks = call.chunks
-    chunk = chunks.popleft()
-    owner: PageFrag | tuple[int, int, int, int, int] | None
-    frag: Frag
-    if type(chunk) is tuple:
-        frag = owner = chunk
-        size = chunk[4]
-        if not size:
-            net.pool.free(chunk)
-            return
-    else:
-        assert isinstance(chunk, bytes)
-        room = min(MAX_CHUNK, max(sk.sk_sndbuf - sk.sk_wmem_queued, 1))
-        if len(chunk) > room:
-            chunks.appendleft(chunk[room:])
-            chunk = chunk[:room]
-        size = len(chunk)
-        frag, owner = page_frag_write(net, sk, chunk)
-    sk_wmem_queue(net, sk, size, owner)
-    call.progress += size
-    flags = call.flags & (uapi.MSG_MORE | uapi.MSG_OOB | uapi.MSG_EOR)
-    if chunks:
-        # More of this call follows at once, if there is room for it.
-        flags &= ~(uapi.MSG_OOB | uapi.MSG_EOR)
-        if sk.sk_wmem_queued < sk.sk_sndbuf:
-            flags |= uapi.MSG_MORE
-    skb = net.alloc_skb(b"", (frag,), data_len=size, cb=TcpSendmsgCb(sk.number, flags), lent=True)
-    skb.priority = sk.sk_priority
-    skb.mark = sk.sk_mark
-    if net.tracing:
-        net.trace("tcp_sendmsg", skb, sk=sk.number, len=size)
-    net.call_skb("tcp", "tcp_sendmsg", skb)
-
-
-def sk_stream_is_writeable(sk: InetSock) -> bool:
-    """`sk_stream_is_writeable`: a third of the send buffer is free, so that a sender is not
-    woken up for crumbs."""
-    return sk.sk_sndbuf - sk.sk_wmem_queued >= sk.sk_wmem_queued >> 1
+# ---- sending: tcp_sendmsg.py ---------------------------------------------------------------
 
 
 def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
@@ -316,6 +227,9 @@ def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> N
     The send buffer grows up to `tcp_wmem` as tcp thinks fit, and while somebody waits for room.
     """
     sk_wmem_acked(net, sk, item.acked)
+    told = item.queued >= 0
+    if told and isinstance(sk, TcpSock):
+        sk_stream_report(sk, item)
     if not sk.sk_sndbuf_lock:
         limit = net.sysctl["net.ipv4.tcp_wmem"][2]
         want = item.sndbuf
@@ -325,7 +239,7 @@ def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> N
             sk.sk_sndbuf = max(min(want, limit), sk.sk_sndbuf)
     if sk.sk_socket is None:
         _orphan_progress(net, sk)
-    elif sk_stream_is_writeable(sk):
+    elif told or sk_stream_is_writeable(sk):
         sk_wake(net, sk)
 
 
@@ -598,6 +512,9 @@ def tcp_setsockopt(
     def answered(net: SocketNet, err: int, _: Any) -> None:
         if not err:
             sk.options[level, optname] = optval
+            if level == uapi.SOL_TCP and optname == uapi.TCP_NOTSENT_LOWAT:
+                value = int.from_bytes(optval[:4], "little")
+                sk.notsent_lowat = value or net.sysctl["net.ipv4.tcp_notsent_lowat"]
         sys_return(net, call, err)
 
     transport_call(

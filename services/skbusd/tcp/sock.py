@@ -202,6 +202,8 @@ class TcpSock:
     wspace: int = 0
     """Acknowledged bytes that SkWriteSpace has not told yet."""
     notsent_lowat: int = 0
+    report: bool = False
+    """The socket layer wants to know what the write queue looks like (`tcp_write_report`)."""
     bytes_sent: int = 0
     bytes_acked: int = 0
     bytes_retrans: int = 0

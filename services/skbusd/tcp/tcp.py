@@ -26,6 +26,7 @@ from skbus.abi import (
     RouteRet,
     Shutdown,
     SkRet,
+    SkWriteSpace,
     TcpSendmsgCb,
     TcpSendmsgFastopenCb,
 )
@@ -378,6 +379,9 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
     if skb.data < len(skb.head):
         frags = (skb.head[skb.data :], *frags)
     flags = cb.flags
+    if cb.report:
+        tp.report = True
+        net.write_space[tp.sk] = tp
     if frags:
         if not tp.packets_out:
             tcp_slow_start_after_idle_check(net, tp)
@@ -394,6 +398,28 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
     net.consume_skb(skb)
     if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) or tp.fastopen_rsk is not None:
         tcp_send_skb(net, tp, bool(flags & MSG_MORE))
+
+
+def tcp_write_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
+    """What the write queue looks like, for a socket layer that keeps to the segment: how much its
+    last segment still takes (`tcp_sendmsg` fills it before another begins), and what is unsent."""
+    goal = tcp_xmit_size_goal(tp, tcp_current_mss(net, tp))
+    queue = tp.write_queue
+    room = 0
+    syn = tp.state in (TCP_SYN_SENT, TCP_SYN_RECV)
+    if queue:
+        seg = queue[-1]
+        if not seg.eor and not seg.flags & FIN and len(seg.frags) < _MERGE_FRAGS:
+            room = max(goal - ((seg.end_seq - seg.seq) & MASK), 0)
+    return SkWriteSpace(
+        tp.sk,
+        tp.wspace,
+        tp.sndbuf,
+        (tp.write_seq - tp.snd_una - syn) & MASK,
+        (tp.write_seq - tp.snd_nxt) & MASK,
+        room,
+        goal,
+    )
 
 
 def skb_entail(net: TcpNet, tp: TcpSock, frags: tuple[Frag, ...]) -> None:
