@@ -56,7 +56,27 @@ class RegisterNetdevice(NamedTuple):
     up: bool
 
 
+# ---- ip -> nic ---------------------------------------------------------------------------
+
+
+class PacketType(NamedTuple):
+    """`struct packet_type`: frames of Ethernet type `type` go to `process`, by the entry `func`."""
+
+    type: int
+    process: str
+    func: str
+
+
 # ---- ip -> transports --------------------------------------------------------------------
+
+
+class InetProtocolRet(NamedTuple):
+    """What became of an InetAddProtocol that ip refuses. err: an errno."""
+
+    protocol: int
+    err: int
+
+
 
 
 class RcvCb(NamedTuple):
@@ -163,6 +183,12 @@ class InetAddProtocol(NamedTuple):
 
 class InetDelProtocol(NamedTuple):
     protocol: int
+    process: str
+
+
+class ProtoUnregister(NamedTuple):
+    """`proto_unregister`: the transport `process` is gone for good; told to the socket layer."""
+
     process: str
 
 
@@ -468,6 +494,9 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "barrier": Barrier,
     # nic -> ip
     "register_netdevice": RegisterNetdevice,
+    # ip -> nic
+    "dev_add_pack": PacketType,
+    "dev_remove_pack": PacketType,
     # ip -> transports
     "tcp_v4_err": ErrHandler,
     "udp_err": ErrHandler,
@@ -476,6 +505,9 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "inetdev_event": InetdevEvent,
     "udplite_err": ErrHandler,
     "ip_mc_ret": McRet,
+    "inet_add_protocol_ret": InetProtocolRet,
+    # ip -> a transport that is a plug-in, by the names of `struct net_protocol`
+    "err_handler": ErrHandler,
     # transports -> ip
     "inet_add_protocol": InetAddProtocol,
     "inet_del_protocol": InetDelProtocol,
@@ -517,7 +549,20 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "udp_lib_close": Close,
     "udp_setsockopt": Setsockopt,
     "udp_getsockopt": Getsockopt,
+    # socket -> a transport that is a plug-in, by the names of `struct proto`
+    "proto_init": InitSock,
+    "proto_get_port": GetPort,
+    "proto_listen": ListenStart,
+    "proto_accept": Accept,
+    "proto_connect": Connect,
+    "proto_disconnect": Disconnect,
+    "proto_recvmsg": Recvmsg,
+    "proto_shutdown": Shutdown,
+    "proto_close": Close,
+    "proto_setsockopt": Setsockopt,
+    "proto_getsockopt": Getsockopt,
     # tcp, udp -> socket
+    "proto_unregister": ProtoUnregister,
     "sk_ret": SkRet,
     "sk_state_change": SkStateChange,
     "inet_csk_reqsk_queue_add": ReqskQueueAdd,
@@ -538,6 +583,7 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
     "tcp_v4_rcv": RcvCb,
     "udp_rcv": RcvCb,
     "udplite_rcv": RcvCb,
+    "handler": RcvCb,
     # transports -> ip
     "ip_queue_xmit": XmitCb,
     "ip_send_skb": XmitCb,
@@ -546,6 +592,7 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
     "tcp_sendmsg": TcpSendmsgCb,
     "tcp_sendmsg_fastopen": TcpSendmsgFastopenCb,
     "udp_sendmsg": UdpSendmsgCb,
+    "proto_sendmsg": UdpSendmsgCb,
     # socket -> ip
     "raw_sendmsg": UdpSendmsgCb,
     "ping_v4_sendmsg": UdpSendmsgCb,

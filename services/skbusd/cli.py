@@ -43,6 +43,7 @@ def run_process(run: RunDir, config: Config, process: str, fd: int | None = None
     try:
         trio.run(_until_signal, service)
     except BaseException as e:
+        log.log_events(service.logger, service.net.now, service.net.log_events)
         service.logger.error("crashed", exc_info=e)
         raise
     service.logger.info("stopped")

@@ -41,6 +41,9 @@ class NicRig:
         )
         self.net.now = now
         self.core = NicCore(self.net)
+        self.core.start()
+        self.net.outbox.clear()
+        self.net.log_events.clear()
 
     def receive(self, *frames: bytes, vnet: bytes = bytes(10)) -> list[SkBuff]:
         """Frames arrive in one batch: what goes up to ip."""

@@ -6,7 +6,7 @@ nic calls `arp_rcv`; `neighbour` calls `arp_solicit` and, when nobody answered,
 announcements; RFC 1122 2.3.2.1 for the bounded rate of requests, which `neighbour` keeps.
 """
 
-from errno import EHOSTUNREACH
+from errno import EHOSTUNREACH, EINVAL
 from typing import Final
 
 from skbus.headers import HeaderError
@@ -23,6 +23,8 @@ from skbus.skbuff import (
     PACKET_OTHERHOST,
     SkBuff,
 )
+from skbus.syscall import SysCallError
+from skbusd.ip import dev as netdev
 from skbusd.ip import fib, icmp, neighbour, route
 from skbusd.ip.netns import (
     INADDR_ANY,
@@ -41,10 +43,34 @@ _DUPLICATES: Final = 64
 
 
 def arp_init(net: IpNet) -> None:
-    """The configured permanent neighbours, of devices that are up."""
+    """`arp_init`: ARP frames are ours, and the table's times. EINVAL where a configured neighbour
+    makes no sense, EEXIST where ARP is taken."""
     for conf in net.config.neighbours:
-        dev = net.devices.get(conf.dev)
-        if dev is None or not dev.up:
+        try:
+            good = len(bytes.fromhex(conf.lladdr.replace(":", ""))) == 6
+            good = good and len(bytes(int(part) for part in conf.addr.split("."))) == 4
+        except ValueError:
+            good = False
+        if not good:
+            text = f"neighbour {conf.addr!r} lladdr {conf.lladdr!r}"
+            raise SysCallError(EINVAL, text)
+    netdev.dev_add_pack(net, ETH_P_ARP, "arp_rcv")
+    net.reachable_time_set = -1
+
+
+def arp_exit(net: IpNet) -> None:
+    """What `arp_init` did, taken back."""
+    if net.neigh_gc_timer is not None:
+        net.del_timer(net.neigh_gc_timer)
+        net.neigh_gc_timer = None
+    net.arp_tbl.clear()
+    netdev.dev_remove_pack(net, ETH_P_ARP)
+
+
+def arp_ifup(net: IpNet, dev: NetDevice) -> None:
+    """A device is up: its configured permanent neighbours are there."""
+    for conf in net.config.neighbours:
+        if conf.dev != dev.name:
             continue
         addr = bytes(int(part) for part in conf.addr.split("."))
         neigh = neighbour.neigh_create(net, dev, addr)

@@ -26,8 +26,8 @@ from skbusd.ip import (
     raw,
     route,
 )
+from skbusd.ip.af_inet import inet_init
 from skbusd.ip.netns import RTN_NAMES, IpNet
-from skbusd.ip.proc import proc_net
 
 ENTRIES: Final[dict[str, Handler]] = {
     "register_netdevice": devinet.register_netdevice,
@@ -71,15 +71,14 @@ class IpCore:
     entries: Mapping[str, Handler]
 
     def __init__(self, net: IpNet) -> None:
-        """The configuration is checked here: `devinet.IpConfigError` names what is wrong."""
         self.net = net
         self.ipnet = net
         self.entries = ENTRIES
         self._routing = tuple([net.sysctl[name] for name in _ROUTING])
-        devinet.devinet_init(net)
 
     def start(self) -> None:
-        """`ip_init`: say what is configured."""
+        """`inet_init`, ip's part. `InitError` where the configuration makes no sense."""
+        inet_init(self.ipnet)
         self.ipnet.info(
             "ip_init",
             devices=[dev for dev in self.ipnet.devices if dev != "lo"],
@@ -195,4 +194,5 @@ class IpCore:
 
     def proc(self, name: str) -> object:
         """This process's part of a file of /proc/net (`skbus.proc`)."""
-        return proc_net(self.ipnet, name)
+        net = self.ipnet
+        return net.proc_net(net, name) if net.proc_net is not None else None

@@ -11,7 +11,7 @@ announcement.
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
-from skbus.abi import InetdevEvent, RegisterNetdevice
+from skbus.abi import InetdevEvent, PacketType, RegisterNetdevice
 from skbusd.ip import arp, fib, igmp, mcast, neighbour, route
 from skbusd.ip.netns import (
     INADDR_BROADCAST,
@@ -99,6 +99,20 @@ def devinet_init(net: IpNet) -> None:
     inetdev_up(net, lo)
 
 
+def devinet_exit(net: IpNet) -> None:
+    """What `devinet_init` did, taken back."""
+    net.devices.clear()
+    net.dev_by_index.clear()
+    net.local_addrs.clear()
+    net.static_routes.clear()
+    net.fib.zones.clear()
+    net.loopback_dev = NetDevice("lo", "", loopback=True)
+    route.rt_cache_flush(net)
+
+
+# ---- devices -----------------------------------------------------------------------------
+
+
 def register_netdevice(net: IpNet, item: RegisterNetdevice) -> None:
     """nic tells of its device: that it is there, or what has changed."""
     dev = net.devices.get(item.dev)
@@ -138,6 +152,8 @@ def register_netdevice(net: IpNet, item: RegisterNetdevice) -> None:
     dev.gso_max_size = item.gso_max_size
     dev.registered = True
     net.dev_by_index[dev.ifindex] = dev
+    for type, func in net.ptype_base.items():
+        net.call(dev.process, "dev_add_pack", PacketType(type, net.name, func))
     if item.up and not dev.up:
         net.info("register_netdevice", dev=dev.name, ifindex=dev.ifindex, mtu=dev.mtu, up=True)
         inetdev_up(net, dev)
@@ -166,6 +182,7 @@ def inetdev_up(net: IpNet, dev: NetDevice) -> None:
     route.rt_cache_flush(net)
     igmp.ip_mc_up(net, dev)
     mcast.mc_restore(net)
+    arp.arp_ifup(net, dev)
     for ifa in dev.ifa_list:
         _notify(net, dev, ifa, True)
         if not dev.loopback:

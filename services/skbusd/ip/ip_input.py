@@ -22,10 +22,8 @@ from skbus.skbuff import (
     PACKET_OTHERHOST,
     SkBuff,
 )
-from skbusd.ip import icmp, igmp, ip_fragment, raw, route
+from skbusd.ip import icmp, ip_fragment, raw, route
 from skbusd.ip.netns import (
-    IPPROTO_ICMP,
-    IPPROTO_IGMP,
     RTN_BROADCAST,
     RTN_MULTICAST,
     IpNet,
@@ -161,12 +159,10 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
         skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
         net.call_skb(proto.process, proto.handler, skb)
         return
-    if protocol == IPPROTO_ICMP:
+    local = net.inet_local.get(protocol)
+    if local is not None:
         net.mib["IpInDelivers"] += 1
-        icmp.icmp_rcv(net, skb, iph, rt)
-    elif protocol == IPPROTO_IGMP:
-        net.mib["IpInDelivers"] += 1
-        igmp.igmp_rcv(net, skb, iph)
+        local(net, skb, iph, rt)
     elif protocol in net.inet_known:
         # The stack has it, but it is away just now: silence, or it could not come back.
         net.mib["IpInDiscards"] += 1

@@ -409,6 +409,10 @@ class Ipq:
         self.timer: Timer[Any] | None = None
 
 
+LocalHandler = Callable[["IpNet", SkBuff, Any, Any], None]
+"""(net, skb, iph, rt): the handler of a protocol that is ip's own."""
+
+
 @dataclass(slots=True)
 class FibTable:
     """Prefixes by length: a look-up tries at most 33 dicts, the longest first."""
@@ -450,7 +454,7 @@ class IpNet(Net):
         self.fnhe: dict[bytes, tuple[int, int]] = {}
         """daddr -> (learned path MTU, when it expires)."""
         self.ip_idents: dict[int, int] = {}
-        self.ip_idents_key = rand.getrandbits(88) | 1
+        self.ip_idents_key = 0
         # neighbours
         self.arp_tbl: dict[tuple[int, bytes], Neighbour] = {}
         self.reachable_time = 0
@@ -459,6 +463,12 @@ class IpNet(Net):
         self.duplicates: set[tuple[bytes, bytes]] = set()
         # protocols
         self.inet_protos: dict[int, InetProtocol] = {}
+        self.inet_local: dict[int, LocalHandler] = {}
+        """Protocols that are ip's own."""
+        self.ptype_base: dict[int, str] = {}
+        """Ethernet type -> the entry of ours that takes its frames; drivers are told."""
+        self.proc_net: Callable[[IpNet, str], Any] | None = None
+        """Our part of /proc/net."""
         self.inet_known: dict[int, str] = dict(self.config.protocols)
         """Protocols that this stack has, registered now or not."""
         # raw and ping sockets

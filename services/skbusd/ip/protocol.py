@@ -4,28 +4,55 @@
 The transports call `inet_add_protocol` when they start, and again when ip has been restarted.
 """
 
-from skbus.abi import ENTRIES, SKB_ENTRIES, InetAddProtocol, InetDelProtocol
+import errno
+
+from skbus.abi import (
+    ENTRIES,
+    SKB_ENTRIES,
+    InetAddProtocol,
+    InetDelProtocol,
+    InetProtocolRet,
+)
+from skbus.syscall import SysCallError
 from skbusd.ip import devinet
-from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_IGMP, InetProtocol, IpNet
+from skbusd.ip.netns import InetProtocol, IpNet, LocalHandler
+
+
+def inet_add_local(net: IpNet, protocol: int, handler: LocalHandler) -> None:
+    """`inet_add_protocol` of a protocol that is ip's own. EEXIST where it is taken."""
+    if protocol in net.inet_local or protocol in net.inet_protos:
+        raise SysCallError(errno.EEXIST, f"protocol {protocol} is taken")
+    net.inet_local[protocol] = handler
+
+
+def inet_del_local(net: IpNet, protocol: int) -> None:
+    """`inet_del_protocol` of one."""
+    net.inet_local.pop(protocol, None)
 
 
 def inet_add_protocol(net: IpNet, item: InetAddProtocol) -> None:
     """A transport registers; it is told of our addresses in return.
 
     Differs from Linux: a protocol that is taken may be taken again by the same process, which
-    has been restarted (Linux: EEXIST); another process is refused.
+    has been restarted. Another process is refused: EEXIST, as `inet_add_protocol_ret`.
     """
     if net.tracing:
         net.trace("inet_add_protocol", protocol=item.protocol, process=item.process)
     have = net.inet_protos.get(item.protocol)
     error = ""
-    if not 0 <= item.protocol <= 255 or item.protocol in (IPPROTO_ICMP, IPPROTO_IGMP):
-        error = "not a protocol that can be taken"
+    err = errno.EEXIST
+    if item.protocol in net.inet_local:
+        error = f"taken by {net.name}"
     elif have is not None and have.process != item.process:
         error = f"taken by {have.process}"
+    elif not 0 <= item.protocol <= 255:
+        error = "no IP protocol"
+        err = errno.EINVAL
     elif item.handler not in SKB_ENTRIES or (item.err_handler and item.err_handler not in ENTRIES):
         error = f"no such entries: {item.handler}, {item.err_handler}"
+        err = errno.EINVAL
     if error:
+        net.call(item.process, "inet_add_protocol_ret", InetProtocolRet(item.protocol, err))
         net.warning("inet_add_protocol", protocol=item.protocol, process=item.process, error=error)
         return
     net.inet_protos[item.protocol] = InetProtocol(item.process, item.handler, item.err_handler)

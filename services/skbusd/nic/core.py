@@ -9,6 +9,7 @@ writes frames through `net.device` alone.
 from collections.abc import Iterable, Mapping
 
 from skbus.impair import Impairment
+from skbus.initcall import do_initcalls
 from skbus.net import Handler
 from skbus.skbuff import SkBuff
 from skbusd.nic import dev
@@ -18,7 +19,11 @@ from skbusd.nic.netdev import NicNet
 from skbusd.nic.netem import Netem
 from skbusd.nic.proc import proc_net
 
-_ENTRIES: Mapping[str, Handler] = {"dev_queue_xmit": dev.dev_queue_xmit}
+_ENTRIES: Mapping[str, Handler] = {
+    "dev_queue_xmit": dev.dev_queue_xmit,
+    "dev_add_pack": dev.dev_add_pack,
+    "dev_remove_pack": dev.dev_remove_pack,
+}
 
 
 class NicCore:
@@ -34,9 +39,8 @@ class NicCore:
             net.netem_tx = Netem(config.impair_tx, dev.netem_deliver_tx)
 
     def start(self) -> None:
-        """Tell ip that the device is there."""
-        self.net.device.poll_link()
-        dev.register_netdevice(self.net)
+        """Packet types, then the device: tell ip that it is there."""
+        do_initcalls(self.net, "net_dev_init", dev.NET_DEV_INIT)
 
     def peer_up(self, process: str) -> None:
         """ip has come up, and knows nothing of the device."""

@@ -12,8 +12,9 @@ driver (`netdev.Device`) is all that does I/O.
 import errno
 from typing import Final
 
-from skbus.abi import RegisterNetdevice
+from skbus.abi import SKB_ENTRIES, PacketType, RegisterNetdevice
 from skbus.headers import Buffer
+from skbus.initcall import InitStep
 from skbus.net import MSEC, StalePlaceError
 from skbus.skbuff import (
     CHECKSUM_PARTIAL,
@@ -53,6 +54,63 @@ _TX_ERRORS: Final = {
     errno.ENODEV: "DEV_READY",
     errno.EIO: "DEV_READY",
 }
+
+
+# ---- start -------------------------------------------------------------------------------
+
+
+def net_dev_init(net: NicNet) -> None:
+    """`net_dev_init`: the table of packet types. Those of ip are known from the start, although
+    ip says them itself by `dev_add_pack`: frames that wait for nic are not lost meanwhile."""
+    net.ptype_base[ETH_P_IP] = (net.ip, "ip_rcv")
+    net.ptype_base[ETH_P_ARP] = (net.ip, "arp_rcv")
+
+
+def net_dev_exit(net: NicNet) -> None:
+    """What `net_dev_init` did, taken back."""
+    net.ptype_base.clear()
+
+
+def driver_init(net: NicNet) -> None:
+    """The driver's probe: how the link is, and that the device is there."""
+    net.device.poll_link()
+    register_netdevice(net)
+
+
+NET_DEV_INIT: Final = (
+    InitStep("net_dev_init", net_dev_init, net_dev_exit),
+    InitStep("register_netdevice", driver_init, lambda net: None),
+)
+"""The steps of nic's start."""
+
+
+def dev_add_pack(net: NicNet, pt: PacketType) -> None:
+    """`dev_add_pack`: frames of a type go to a process.
+
+    Differs from Linux: one process has a type, and a second one is refused; there, all get them.
+    """
+    have = net.ptype_base.get(pt.type)
+    error = ""
+    if not 0x600 <= pt.type <= 0xFFFF:
+        error = "no Ethernet type"
+    elif have is not None and have[0] != pt.process:
+        error = f"taken by {have[0]}"
+    elif SKB_ENTRIES.get(pt.func, ()) is not None:
+        error = f"no such entry: {pt.func}"
+    if error:
+        net.warning("dev_add_pack", type=pt.type, process=pt.process, error=error)
+        return
+    net.ptype_base[pt.type] = (pt.process, pt.func)
+    if net.tracing:
+        net.trace("dev_add_pack", type=pt.type, process=pt.process, func=pt.func)
+
+
+def dev_remove_pack(net: NicNet, pt: PacketType) -> None:
+    """`dev_remove_pack`: nobody takes frames of that type any more."""
+    if net.ptype_base.get(pt.type) == (pt.process, pt.func):
+        del net.ptype_base[pt.type]
+        if net.tracing:
+            net.trace("dev_remove_pack", type=pt.type, process=pt.process)
 
 
 # ---- the device itself -------------------------------------------------------------------
@@ -157,13 +215,14 @@ def napi_complete(net: NicNet, deliver: list[SkBuff]) -> None:
 
 
 def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
-    """Hand an skb to its protocol (`ptype`) in process ip, `data` at the network header."""
+    """Hand an skb to its protocol (`ptype_base`), in process ip, `data` at the network header."""
     protocol = skb.protocol
     if net.tracing:
         net.trace("netif_receive_skb", skb, protocol=protocol, pkt_type=skb.pkt_type, len=skb.len)
-    if protocol == ETH_P_IP and skb.pkt_type != PACKET_OTHERHOST:
+    ptype = net.ptype_base.get(protocol)
+    if ptype is not None and skb.pkt_type != PACKET_OTHERHOST:
         skb.data = skb.network_header = 14
-        net.call_skb(net.ip, "ip_rcv", skb)
+        net.call_skb(ptype[0], ptype[1], skb)
     elif protocol == -1:
         net.mib["DevRxDropped"] += 1
         net.kfree_skb(skb, "NOMEM")
@@ -172,9 +231,6 @@ def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
         net.kfree_skb(skb, "PKT_TOO_SMALL")
     elif skb.pkt_type == PACKET_OTHERHOST:
         net.kfree_skb(skb, "OTHERHOST")
-    elif protocol == ETH_P_ARP:
-        skb.data = skb.network_header = 14
-        net.call_skb(net.ip, "arp_rcv", skb)
     else:
         net.mib["DevRxDropped"] += 1
         net.kfree_skb(skb, "UNHANDLED_PROTO", protocol=protocol)

@@ -180,6 +180,8 @@ class NicNet(Net):
         self.scratch = memoryview(bytearray(SLOT_SIZE))
         """Where frames are read to when the pool is full."""
         self.gro_hash: dict[bytes, GroFlow] = {}
+        self.ptype_base: dict[int, tuple[str, str]] = {}
+        """Ethernet type -> (process, entry)."""
         self.netem_rx: Netem | None = None
         self.netem_tx: Netem | None = None
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from skbus.abi import (
     DataReadyCb,
+    ProtoUnregister,
     Recvmsg,
     ReqskQueueAdd,
     SkErrorReport,
@@ -129,7 +130,28 @@ def sock_queue_err_skb(net: SocketNet, skb: SkBuff) -> None:
     ip_sockglue.sock_queue_err_skb(net, sk, skb)
 
 
+def proto_unregister(net: SocketNet, item: ProtoUnregister) -> None:
+    """A transport is gone for good: its requests and sockets end, and no barrier goes there."""
+    if item.process not in net.peers:
+        return
+    net.peers.discard(item.process)
+    net.info("proto_unregister", process=item.process)
+    transport_reset(net, item.process)
+
+
+def transport_reset(net: SocketNet, process: str) -> None:
+    """A transport has forgotten our sockets, or is gone."""
+    for req, request in tuple(net.requests.items()):
+        if request.process == process:
+            net.requests.pop(req, None)
+            request.answer(net, errno.ENETDOWN, None)
+    for sk in tuple(net.socks.values()):
+        if sk.sk_prot.process == process and sk.number in net.socks:
+            sk.sk_prot.restart(net, sk)
+
+
 ENTRIES: Final[dict[str, Handler]] = {
+    "proto_unregister": proto_unregister,
     "sk_ret": sk_ret,
     "sk_state_change": sk_state_change,
     "inet_csk_reqsk_queue_add": inet_csk_reqsk_queue_add,
@@ -179,13 +201,7 @@ class SocketCore:
             net.peers.add(process)
             return
         net.warning("peer_up", process=process, text="restarted: its connections are lost")
-        for req, request in tuple(net.requests.items()):
-            if request.process == process:
-                net.requests.pop(req, None)
-                request.answer(net, errno.ENETDOWN, None)
-        for sk in tuple(net.socks.values()):
-            if sk.sk_prot.process == process and sk.number in net.socks:
-                sk.sk_prot.restart(net, sk)
+        transport_reset(net, process)
 
     def idle(self) -> None:
         """The end of a batch: tell transports what was taken, find slots that came back."""

@@ -11,12 +11,11 @@ segment's way begins.
 from collections.abc import Mapping
 from typing import Any
 
-from skbus.abi import InetAddProtocol, InetdevEvent, RtCacheFlush
+from skbus.abi import InetdevEvent, RtCacheFlush
 from skbus.net import Handler
 from skbus.timer import Timer
-from skbusd.tcp import tcp, tcp_ipv4, tcp_sockopt, tcp_timer
+from skbusd.tcp import af_inet, tcp, tcp_ipv4, tcp_sockopt, tcp_timer
 from skbusd.tcp.const import (
-    IPPROTO_TCP,
     STATE_NAMES,
     TCP_CLOSE,
     TCP_LISTEN,
@@ -54,6 +53,7 @@ ENTRIES: dict[str, Handler] = {
     "ip_route_output_ret": tcp.ip_route_output_ret,
     "rt_cache_flush": rt_cache_flush,
     "inetdev_event": inetdev_event,
+    "inet_add_protocol_ret": af_inet.inet_add_protocol_ret,
     "tcp_v4_init_sock": tcp.tcp_v4_init_sock,
     "inet_csk_get_port": tcp.tcp_v4_get_port,
     "inet_csk_listen_start": tcp.tcp_listen_start,
@@ -91,14 +91,14 @@ class TcpCore:
         tcp_register_own_congestion_controls(net)
 
     def start(self) -> None:
-        """Register with ip."""
-        self._inet_add_protocol()
+        """`inet_init`, tcp's part: secrets, tables, and that ip knows of us."""
+        af_inet.inet_init(self.net)
 
     def peer_up(self, process: str) -> None:
         """A neighbour has been started: ip must learn of us, and hear again what it was asked; a
         socket layer that was started again knows no socket of its earlier life."""
         if process == "ip":
-            self._inet_add_protocol()
+            af_inet.inet_add_protocol(self.net)
             for req, sk in self.net.route_reqs.items():
                 tcp.ip_route_ask(self.net, self.net.socks[sk], req)
         elif process == "socket":
@@ -139,14 +139,6 @@ class TcpCore:
         return proc_net(self.net, name)
 
     # ---- a process that has died -------------------------------------------------------------
-
-    def _inet_add_protocol(self) -> None:
-        net = self.net
-        net.call(
-            "ip",
-            "inet_add_protocol",
-            InetAddProtocol(IPPROTO_TCP, net.name, "tcp_v4_rcv", "tcp_v4_err"),
-        )
 
     def _socket_layer_reborn(self) -> None:
         net = self.net

@@ -54,14 +54,15 @@ class TcpNet(Net):
         self.cong: dict[str, TcpCongestionOps] = {}
         self.inetdev: dict[bytes, InetdevEvent] = {}
         self.rt_genid = 0
-        self.net_secret = rand.randbytes(16)
-        self.ts_secret = rand.randbytes(16)
-        self.syncookie_secret = rand.randbytes(16)
-        self.fastopen_secret = rand.randbytes(16)
+        # secrets: of tcp_v4_init and tcp_init
+        self.net_secret = b""
+        self.ts_secret = b""
+        self.syncookie_secret = b""
+        self.fastopen_secret = b""
         self.tcp_metrics: TcpMetrics = TcpMetrics()
         self.tfo_active_disable_stamp = 0
         self.tfo_active_disable_times = 0
-        self.table_perturb = [rand.getrandbits(31) for _ in range(256)]
+        self.table_perturb: list[int] = []
         self.tw_count = 0
         self.orphan_count = 0
         self.ofo_skbs = 0

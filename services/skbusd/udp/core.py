@@ -4,10 +4,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from skbus.abi import InetAddProtocol
 from skbus.net import Handler, Net
-from skbusd.udp import datagram, ip_sockglue, mcast, route, table, udp, udp_output, udplite
-from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet
+from skbusd.udp import af_inet, datagram, ip_sockglue, mcast, route, table, udp, udp_output, udplite
+from skbusd.udp.netns import UdpNet
 from skbusd.udp.proc import proc_net
 
 ENTRIES: Final[dict[str, Handler]] = {
@@ -20,6 +19,7 @@ ENTRIES: Final[dict[str, Handler]] = {
     "ip_route_output_ret": route.ip_route_output_ret,
     "rt_cache_flush": route.rt_cache_flush,
     "inetdev_event": udp.inetdev_event,
+    "inet_add_protocol_ret": af_inet.inet_add_protocol_ret,
     # from the socket layer
     "udp_init_sock": datagram.udp_init_sock,
     "udp_v4_get_port": table.udp_v4_get_port,
@@ -46,8 +46,8 @@ class UdpCore:
         self.entries = ENTRIES
 
     def start(self) -> None:
-        """`udp_init`: register with ip."""
-        self._inet_add_protocol()
+        """`inet_init`, udp's part: tables, and that ip knows of us."""
+        af_inet.inet_init(self.udpnet)
 
     def peer_up(self, process: str) -> None:
         """ip has forgotten that we exist; or the socket layer all its sockets."""
@@ -55,7 +55,8 @@ class UdpCore:
         if process == "ip":
             net.dst_cache.clear()
             net.rt_genid = 0
-            self._inet_add_protocol()
+            af_inet.inet_add_protocol(net)
+            af_inet.udplite_add_protocol(net)
             route.ask_again(net)
             mcast.restore(net)
         elif process == "socket" and net.socks:
@@ -64,12 +65,6 @@ class UdpCore:
                 table.udp_lib_unhash(net, sk)
                 mcast.ip_mc_drop_socket(net, sk)
             net.socks.clear()
-
-    def _inet_add_protocol(self) -> None:
-        item = InetAddProtocol(IPPROTO_UDP, self.net.name, "udp_rcv", "udp_err")
-        self.net.call("ip", "inet_add_protocol", item)
-        item = InetAddProtocol(IPPROTO_UDPLITE, self.net.name, "udplite_rcv", "udplite_err")
-        self.net.call("ip", "inet_add_protocol", item)
 
     def idle(self) -> None:
         """Nothing is put off to the end of a batch."""

@@ -158,12 +158,12 @@ class UdpNet(Net):
         super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
         self.socks: dict[int, UdpSock] = {}
         # udp_table
-        self.udp_table = UdpTable("Udp")
-        self.udplite_table = UdpTable("UdpLite")
-        self.ports = self.udp_table.ports
-        self.hash2 = self.udp_table.hash2
-        self.hash4 = self.udp_table.hash4
-        self.udp_ehash_secret = rand.getrandbits(88) | 1
+        self.udplite_table = UdpTable("")
+        self.ports: dict[int, list[UdpSock]]
+        self.hash2: dict[tuple[bytes, int], list[UdpSock]]
+        self.hash4: dict[tuple[bytes, int, bytes, int], list[UdpSock]]
+        self.udp_table_set(UdpTable(""))
+        self.udp_ehash_secret = 0
         # routes
         self.rt_genid = 0
         self.dst_cache: dict[RouteKey, Dst] = {}
@@ -179,3 +179,10 @@ class UdpNet(Net):
         self.addrs: dict[bytes, InDevice] = {}
         self.broadcasts: dict[bytes, int] = {}
         self.dev_by_name: dict[str, int] = {}
+
+    def udp_table_set(self, table: UdpTable) -> None:
+        """This is UDP's table from now on."""
+        self.udp_table = table
+        self.ports = table.ports
+        self.hash2 = table.hash2
+        self.hash4 = table.hash4

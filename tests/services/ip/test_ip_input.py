@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The way in: header checks with Linux's counters and reasons, routes, delivery."""
 
+import errno
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.abi import InetDelProtocol
+from skbus.abi import InetDelProtocol, InetProtocolRet
 from skbus.headers import icmp, ipv4
 from skbus.skbuff import PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST, SkBuff
 from skbus.testing.iphost import FAR, PEER, US, IpHost
@@ -181,7 +182,12 @@ def test_registering(make_host: MakeHost) -> None:
     host.add_protocol(6, "impostor", "tcp_v4_rcv", "tcp_v4_err")
     host.add_protocol(1, "icmp", "udp_rcv", "udp_err")
     host.add_protocol(50, "esp", "no_such_entry", "")
-    assert host.out("impostor") == host.out("icmp") == host.out("esp") == []
+    host.add_protocol(256, "odd", "handler", "err_handler")
+    ret = "inet_add_protocol_ret"
+    assert host.out("impostor") == [(ret, InetProtocolRet(6, errno.EEXIST))]
+    assert host.out("icmp") == [(ret, InetProtocolRet(1, errno.EEXIST))]
+    assert host.out("esp") == [(ret, InetProtocolRet(50, errno.EINVAL))]
+    assert host.out("odd") == [(ret, InetProtocolRet(256, errno.EINVAL))]
     assert host.ip.inet_protos[6].process == "tcp"
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from skbus.abi import IpRouteOutputKey, RegisterNetdevice, RtCacheFlush, XmitCb
 from skbus.headers import arp, ethernet, icmp, ipv4
+from skbus.initcall import InitError
 from skbus.pool import Pool
 from skbus.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff
 from skbus.testing.iphost import FAR, GW, MAC2, PEER, PEER2, US, US2, IpHost
@@ -333,8 +334,10 @@ def test_addresses_at_run_time(host: IpHost) -> None:
 )
 def test_bad_configuration(config: IpConfig) -> None:
     net = IpNet(rand=Random(1), pool=Pool(), config=config)
-    with pytest.raises(devinet.IpConfigError):
-        IpCore(net)
+    with pytest.raises(InitError, match="ip_init"):
+        IpCore(net).start()
+    assert not net.devices
+    assert not net.inet_local
 
 
 # ---- forwarding --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from skbus.skbuff import CHECKSUM_UNNECESSARY, SkBuff
 from skbus.testing.harness import small_pool
 from skbus.testing.tcphost import ACK, FIN, PEER, RST, SYN, US, Conn, TcpHost
 from skbusd.tcp import tcp_data
+from skbusd.tcp.af_inet import tcp_v4_init
 from skbusd.tcp.const import TCP_CLOSE, TCP_ESTABLISHED, TCP_SYN_SENT
 from skbusd.tcp.netns import TcpNet
 
@@ -121,12 +122,14 @@ def test_timestamps_are_offset_for_each_pair_of_hosts(host: TcpHost) -> None:
 def test_initial_numbers_follow_rfc_6528() -> None:
     pool, _ = small_pool()
     net = TcpNet(rand=Random(5), pool=pool)
+    tcp_v4_init(net)
     net.now = 10**9
     one = net.secure_tcp_seq(US, PEER, 1, 2)
     assert net.secure_tcp_seq(US, PEER, 1, 3) != one
     net.now += 64_000
     assert net.secure_tcp_seq(US, PEER, 1, 2) == (one + 1000) & 0xFFFFFFFF
     other = TcpNet(rand=Random(6), pool=pool)
+    tcp_v4_init(other)
     other.now = 10**9
     assert other.secure_tcp_seq(US, PEER, 1, 2) != one
 

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""`inet_init`, the part that is tcp's (`net/ipv4/af_inet.c`): `inet_add_protocol(IPPROTO_TCP)`,
+`tcp_v4_init`, `tcp_init`. Called by core.py at start.
+"""
+
+import errno
+from typing import Final
+
+from skbus.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
+from skbus.initcall import InitStep, do_initcalls
+from skbus.syscall import SysCallError
+from skbusd.tcp.const import IPPROTO_TCP
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
+from skbusd.tcp.tcp_cubic import TcpCubic
+
+_PERTURB: Final = 256
+"""Entries of RFC 6056's table (`INET_TABLE_PERTURB_SIZE` is 65536 in Linux)."""
+
+
+def inet_add_protocol(net: TcpNet) -> None:
+    """`inet_add_protocol(&tcp_protocol, IPPROTO_TCP)`, which ip carries out; also when ip has been
+    restarted."""
+    item = InetAddProtocol(IPPROTO_TCP, net.name, "tcp_v4_rcv", "tcp_v4_err")
+    net.call("ip", "inet_add_protocol", item)
+
+
+def inet_del_protocol(net: TcpNet) -> None:
+    """`inet_del_protocol`"""
+    net.call("ip", "inet_del_protocol", InetDelProtocol(IPPROTO_TCP, net.name))
+
+
+def inet_add_protocol_ret(net: TcpNet, item: InetProtocolRet) -> None:
+    """ip does not want us: there is another TCP."""
+    net.warning("inet_add_protocol", protocol=item.protocol, err=errno.errorcode.get(item.err))
+
+
+def tcp_v4_init(net: TcpNet) -> None:
+    """`tcp_v4_init`: what the answers to packets without a socket need, which are the secrets of
+    initial sequence numbers (RFC 6528), timestamps (RFC 7323 5.4) and SYN cookies."""
+    net.net_secret = net.rand.randbytes(16)
+    net.ts_secret = net.rand.randbytes(16)
+    net.syncookie_secret = net.rand.randbytes(16)
+
+
+def tcp_v4_exit(net: TcpNet) -> None:
+    """What `tcp_v4_init` did, taken back."""
+    net.net_secret = net.ts_secret = net.syncookie_secret = b""
+
+
+def tcp_init(net: TcpNet) -> None:
+    """`tcp_init`: Fast Open's secret, the table for the choice of ports (RFC 6056 3.3.4), the
+    congestion controls that come with us. EINVAL where one of them has no name to be listed by.
+    """
+    net.fastopen_secret = net.rand.randbytes(16)
+    net.table_perturb = [net.rand.getrandbits(31) for _ in range(_PERTURB)]
+    for ca in (TcpReno(), TcpCubic()):
+        err = tcp_register_congestion_control(net, ca)
+        if err and err != errno.EEXIST:
+            tcp_exit(net)
+            raise SysCallError(err, f"congestion control {ca.name}")
+
+
+def tcp_exit(net: TcpNet) -> None:
+    """What `tcp_init` did, taken back."""
+    net.fastopen_secret = b""
+    net.table_perturb = []
+    net.tcp_metrics.clear()
+
+
+INET_INIT: Final = (
+    InitStep("inet_add_protocol(TCP)", inet_add_protocol, inet_del_protocol),
+    InitStep("tcp_v4_init", tcp_v4_init, tcp_v4_exit),
+    InitStep("tcp_init", tcp_init, tcp_exit),
+)
+"""The steps of `inet_init` that are tcp's, in the kernel's order."""
+
+
+def inet_init(net: TcpNet) -> None:
+    """`inet_init`, tcp's part."""
+    do_initcalls(net, "inet_init", INET_INIT)
