@@ -17,6 +17,7 @@ from skbus.headers.ipv4 import IpHdr, parse, parse_options
 from skbus.pskb import pskb_may_pull
 from skbus.skbuff import (
     PACKET_BROADCAST,
+    PACKET_HOST,
     PACKET_LOOPBACK,
     PACKET_MULTICAST,
     PACKET_OTHERHOST,
@@ -105,9 +106,13 @@ def ip_rcv_finish(net: IpNet, skb: SkBuff, iph: IpHdr) -> None:
         return
     kind = rt.rt_type
     if kind == RTN_MULTICAST:
+        if skb.pkt_type == PACKET_HOST:
+            skb.pkt_type = PACKET_MULTICAST  # a frame for us alone does not make it ours
         net.mib["IpExtInMcastPkts"] += 1
         net.mib["IpExtInMcastOctets"] += skb.len
     elif kind == RTN_BROADCAST:
+        if skb.pkt_type == PACKET_HOST:
+            skb.pkt_type = PACKET_BROADCAST
         net.mib["IpExtInBcastPkts"] += 1
         net.mib["IpExtInBcastOctets"] += skb.len
     assert rt.input is not None
