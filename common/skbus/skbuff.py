@@ -48,7 +48,10 @@ SKB_GSO_TCP_ECN: Final = 1 << 2
 SKB_GSO_UDP_L4: Final = 1 << 17
 
 MAX_SKB_FRAGS: Final = 17
-GSO_MAX_SIZE: Final = 65536
+GSO_LEGACY_MAX_SIZE: Final = 65536
+"""The longest packet that IPv4's total length can tell, and that a driver takes."""
+GSO_MAX_SIZE: Final = 8 * GSO_LEGACY_MAX_SIZE
+"""The longest super-segment between our processes (BIG TCP, `gso_ipv4_max_size`)."""
 
 
 def frag_len(frag: Frag) -> int:
@@ -220,8 +223,12 @@ class SkBuff:
         from_head = min(n, len(self.head) - self.data)
         self.data += from_head
         n -= from_head
-        if not n:
-            return
+        if n:
+            self.eat_frags(n)
+
+    def eat_frags(self, n: int) -> None:
+        """Drop the first n bytes of the frags. One that is dropped whole stays, with length 0,
+        so that its slot is given back with the others."""
         frags = list(self.frags)
         for i, frag in enumerate(frags):
             cut = min(frag_len(frag), n)

@@ -70,11 +70,13 @@ class IpHdr(NamedTuple):
     options: bytes
 
 
-def parse(buf: Buffer, offset: int = 0) -> IpHdr:
+def parse(buf: Buffer, offset: int = 0, size: int = 0) -> IpHdr:
     """The IPv4 header at `offset`.
 
     Checks version, ihl, that the header is all there, and that tot_len covers it. Whether the
     packet is as long as tot_len says, and the checksum (`ip_fast_csum_ok`), are the caller's.
+
+    size: of a super-packet (`iph_totlen`): it is what a tot_len of 0 stands for (BIG TCP).
     """
     have = len(buf) - offset
     if offset < 0 or have < IP_HLEN:
@@ -93,6 +95,8 @@ def parse(buf: Buffer, offset: int = 0) -> IpHdr:
         if have < ihl:
             raise HeaderError(f"IPv4 header needs {ihl} bytes, there are {have}", "PKT_TOO_SMALL")
         options = bytes(buf[offset + IP_HLEN : offset + ihl])
+    if not tot_len:
+        tot_len = size
     if tot_len < ihl:
         raise HeaderError(f"IPv4 total length {tot_len} is below the header's {ihl}", "IP_INHDR")
     return IpHdr(ihl, tos, tot_len, id_, frag_off, ttl, protocol, check, saddr, daddr, options)

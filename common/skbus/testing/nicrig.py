@@ -7,7 +7,13 @@ from typing import Any
 from skbus.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
 from skbus.headers import ethernet, ipv4, tcp, udp
 from skbus.pool import Allocator, Pool
-from skbus.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, SKB_GSO_UDP_L4, SkBuff
+from skbus.skbuff import (
+    CHECKSUM_PARTIAL,
+    GSO_LEGACY_MAX_SIZE,
+    SKB_GSO_TCPV4,
+    SKB_GSO_UDP_L4,
+    SkBuff,
+)
 from skbusd.nic.core import NicCore
 from skbusd.nic.eth import VIRTIO_NET_HDR
 from skbusd.nic.memory import MemoryDevice
@@ -176,9 +182,10 @@ def out_segment(
     """A TCP skb as ip hands it down: checksum left to hardware, payload in the pool."""
     length = 20 + len(options) + len(payload)
     seed = csum_from32to16(csum_tcpudp_nofold(OUR_IP, PEER_IP, length, 6))
+    tot_len = 20 + length if 20 + length < GSO_LEGACY_MAX_SIZE else 0
     head = (
         ethernet.build(PEER_MAC, OUR_MAC, 0x0800)
-        + ipv4.build(OUR_IP, PEER_IP, 6, 20 + length, id=9, frag_off=ipv4.IP_DF)
+        + ipv4.build(OUR_IP, PEER_IP, 6, tot_len, id=9, frag_off=ipv4.IP_DF)
         + tcp.build(80, 5000, seq, 1, flags, 500, options, check=seed)
     )
     step = -(-len(payload) // pieces) or 1

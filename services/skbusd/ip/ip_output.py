@@ -22,6 +22,8 @@ from skbus.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_UNNECESSARY,
     ETH_P_IP,
+    GSO_LEGACY_MAX_SIZE,
+    GSO_MAX_SIZE,
     PACKET_HOST,
     PACKET_LOOPBACK,
     SKB_GSO_TCPV4,
@@ -116,7 +118,9 @@ def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int)
     if options:
         options = ip_options.ip_options_build(net, options, saddr or rt.rt_saddr)
         length += (len(options) + 3) & ~3
-    if length > 65535:
+    if GSO_LEGACY_MAX_SIZE <= length <= GSO_MAX_SIZE and skb.gso_type & SKB_GSO_TCPV4:
+        length = 0  # BIG TCP (`iph_set_totlen`): nic cuts it
+    if length >= GSO_LEGACY_MAX_SIZE:
         net.mib["IpOutDiscards"] += 1
         net.kfree_skb(skb, "PKT_TOO_BIG")
         return False

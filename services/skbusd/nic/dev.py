@@ -20,6 +20,8 @@ from skbus.skbuff import (
     CHECKSUM_PARTIAL,
     ETH_P_ARP,
     ETH_P_IP,
+    GSO_LEGACY_MAX_SIZE,
+    GSO_MAX_SIZE,
     PACKET_OTHERHOST,
     SKB_GSO_TCPV4,
     SKB_GSO_UDP_L4,
@@ -37,9 +39,12 @@ from skbusd.nic.eth import (
 )
 from skbusd.nic.gro import napi_gro_flush, napi_gro_receive
 from skbusd.nic.gso import GsoError, skb_gso_segment
-from skbusd.nic.netdev import GSO_MAX_SIZE, SLOT_SIZE, SOFTWARE_FEATURES, NicNet
+from skbusd.nic.netdev import SLOT_SIZE, SOFTWARE_FEATURES, NicNet
 from skbusd.nic.synlimit import FLAGS, FLAGS_AT, SYN, SYN_FRAME_MAX, syn_answered, syn_refused
+from skbusd.nic.tso import tso_xmit
 
+_LONG: Final = 65000
+"""Payload from which on an skb may be longer than an IPv4 packet."""
 _TX_RETRY: Final = MSEC
 """How long a full device is left alone."""
 _MISSED_EVERY: Final = 100 * MSEC
@@ -381,6 +386,18 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
         return _xmit_segments(net, skb)
     if skb.vlan_tci >= 0 or net.config.vlan:
         vlan_insert_tag(net, skb)
+        data = skb.data
+    if skb.data_len > _LONG and len(skb.head) - data + skb.data_len > GSO_LEGACY_MAX_SIZE + 13:
+        try:
+            err = tso_xmit(net, skb)
+        except StalePlaceError:
+            _tx_error(net, skb, "SKBUS_STALE_PLACE")
+            return True
+        if err:
+            if err == errno.EAGAIN:
+                return False
+            _tx_error(net, skb, _TX_ERRORS.get(err, "NOT_SPECIFIED"))
+            return True
         data = skb.data
     iov: list[Buffer] = [skb.head[data:] if data else skb.head]
     if skb.frags:

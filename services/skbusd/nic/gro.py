@@ -21,6 +21,8 @@ from skbus.skbuff import (
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
     ETH_P_IP,
+    GSO_LEGACY_MAX_SIZE,
+    GSO_MAX_SIZE,
     MAX_SKB_FRAGS,
     PACKET_HOST,
     SKB_GSO_TCPV4,
@@ -33,10 +35,11 @@ _IP: Final = struct.Struct("!BBHHHBBH4s4s")
 _TCP: Final = struct.Struct("!HHIIHHH")
 _U16: Final = struct.Struct("!H")
 _END_FLAGS: Final = 0x08 | 0x20 | 0x01 | 0x02 | 0x04  # PSH URG FIN SYN RST
+_BIG_END_FLAGS: Final = _END_FLAGS & ~0x08
 _SAME_FLAGS: Final = 0x1FF & ~(0x80 | 0x01 | 0x08)  # all but CWR FIN PSH
-_MAX_LEN: Final = 65535
-_NOT_WORTH: Final = 40000
-"""A segment with more payload is passed on as it is: little could be added to it."""
+_BIG: Final = 32000
+"""A segment with more payload is a sender's super-segment already. PSH does not end what is made of
+such ones: the sender's kernel has set it at the end of each write."""
 
 
 class GroFlow:
@@ -80,11 +83,13 @@ def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     if net.tracing:
         net.trace("napi_gro_receive", skb, len=skb.len, gso_size=skb.gso_size)
     head = skb.head
-    if not net.gro_hash and (
-        skb.data_len > _NOT_WORTH
-        or (len(head) >= 54 and not skb.data_len and len(head) == 34 + ((head[46] >> 4) << 2))
+    if (
+        not net.gro_hash
+        and not skb.data_len
+        and len(head) >= 54
+        and len(head) == 34 + ((head[46] >> 4) << 2)
     ):
-        deliver.append(skb)  # large already, or a pure ACK, and nothing that it could overtake
+        deliver.append(skb)  # a pure ACK, and nothing that it could overtake
         return
     # what cannot be joined: not a plain TCP segment for us. Linear data is at most COPYBREAK.
     if (
@@ -111,20 +116,14 @@ def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     _, tos, tot_len, id_, frag_off, ttl, _, _, _, _ = _IP.unpack_from(head, 14)
     payload = tot_len + 14 - hlen
     flags = word & 0x1FF
-    if (
-        hlen < 54
-        or hlen > len(head)
-        or payload <= 0
-        or payload > _NOT_WORTH
-        or flags & 0x06
-        or not flags & 0x10
-    ):
-        # a pure ACK, SYN or RST, large enough already, or nonsense: it must not overtake
+    if hlen < 54 or hlen > len(head) or payload <= 0 or flags & 0x06 or not flags & 0x10:
+        # a pure ACK, SYN or RST, or nonsense: it must not overtake
         if flow is not None:
             deliver.append(gro_complete(net, flow))
             del net.gro_hash[key]
         deliver.append(skb)
         return
+    end_flags = _END_FLAGS if payload < _BIG else _BIG_END_FLAGS
     constant = (
         head[:14],
         tos,
@@ -138,7 +137,7 @@ def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     )
     if flow is not None:
         if skb_gro_receive(net, flow, skb, hlen, payload, seq, id_, flags, constant):
-            if flags & _END_FLAGS or payload < flow.mss or payload % flow.mss:
+            if flags & end_flags or payload < flow.mss or payload % flow.mss:
                 deliver.append(gro_complete(net, flow))
                 del net.gro_hash[key]
             return
@@ -146,7 +145,7 @@ def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
         del net.gro_hash[key]
     mss = skb.gso_size or payload
     if (
-        flags & (_END_FLAGS | 0x80)
+        flags & (end_flags | 0x80)
         or payload % mss
         or payload != len(head) - hlen + skb.data_len
         or not _valid(net, skb, hlen, payload)
@@ -178,7 +177,7 @@ def skb_gro_receive(
         or (skb.gso_size or payload) > flow.mss
         or (skb.gso_size and skb.gso_size != flow.mss)
         or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
-        or flow.hlen + flow.payload + payload > _MAX_LEN
+        or flow.hlen + flow.payload + payload > GSO_MAX_SIZE
         or len(flow.frags) + len(skb.frags) + bool(linear) > flow.room
         or not _valid(net, skb, hlen, payload)
     ):
@@ -240,11 +239,12 @@ def gro_complete(net: NicNet, flow: GroFlow) -> SkBuff:
         skb.frags = tuple(flow.frags)
     else:
         skb.frags += tuple(flow.frags)
-    tot_len = hlen - 14 + flow.payload
+    length = hlen - 14 + flow.payload
+    tot_len = length if length < GSO_LEGACY_MAX_SIZE else 0  # BIG TCP (`iph_set_totlen`)
     old_len = head[16] << 8 | head[17]
     check = (0xFFFF ^ (head[24] << 8 | head[25])) + (0xFFFF ^ old_len) + tot_len
     ip_check = 0xFFFF - (check % 0xFFFF or 0xFFFF)
-    seed = csum_from32to16(csum_tcpudp_nofold(head[26:30], head[30:34], tot_len - 20, 6))
+    seed = csum_from32to16(csum_tcpudp_nofold(head[26:30], head[30:34], length - 20, 6))
     skb.head = b"".join(
         (
             head[:16],

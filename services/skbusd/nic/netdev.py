@@ -33,7 +33,6 @@ SOFTWARE_FEATURES: Final = (
 )
 """What `dev_queue_xmit` takes of any device: what the device cannot do is done here."""
 
-GSO_MAX_SIZE: Final = 65536
 SLOT_SIZE: Final = 66560
 """A slot that holds any frame: 65535 bytes of IP packet, Ethernet header and tag."""
 COPYBREAK: Final = 256

@@ -750,3 +750,21 @@ def skb_hand_over(net: SocketNet, skb: SkBuff, parts: Parts) -> None:
             parts.add_bytes(bytes(net.pool.view(frag)))  # type: ignore[arg-type]
             net.pool.free(frag)  # type: ignore[arg-type]
     net.skb_consumed += 1
+
+
+def skb_hand_over_frags(skb: SkBuff, parts: Parts, room: int) -> int:
+    """The first places of an skb that are big and fit whole go to the application; the rest
+    stays, for the next call. Returns how many bytes went."""
+    if skb.lent or skb.data < len(skb.head):
+        return 0
+    frags = skb.frags
+    taken = n = 0
+    for frag in frags:
+        if type(frag) is bytes or not LEND_MIN < frag[4] <= room - taken:
+            break
+        parts.add_place(frag)  # type: ignore[arg-type]
+        taken += frag[4]
+        n += 1
+    skb.frags = frags[n:]
+    skb.data_len -= taken
+    return taken

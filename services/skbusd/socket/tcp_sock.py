@@ -53,6 +53,7 @@ from skbusd.socket.sock import (
     sk_wmem_acked,
     skb_copy_datagram,
     skb_hand_over,
+    skb_hand_over_frags,
     skb_relieve,
     sock_error,
     sys_return,
@@ -344,6 +345,9 @@ def _take(net: SocketNet, sk: InetSock, parts: Parts, size: int, may_stop: bool)
             queue.popleft()
             skb_hand_over(net, skb, parts)
             sk.sk_rmem_alloc -= length
+            continue
+        if skb.data_len > 65536 and (taken := skb_hand_over_frags(skb, parts, room)):
+            sk.sk_rmem_alloc -= taken
             continue
         if may_stop and parts.size >= size >> 1 and skb.data_len > 4096:
             break

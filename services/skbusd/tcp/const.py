@@ -50,6 +50,8 @@ TCP_INIT_CWND: Final = 10  # RFC 6928
 TCP_INFINITE_SSTHRESH: Final = 0x7FFFFFFF
 MAX_TCP_WINDOW: Final = 32767
 GSO_LEGACY_MAX_PAYLOAD: Final = 65535 - 20 - 60
+MAX_TCP_HEADER: Final = 320
+"""What a super-segment leaves free for all headers."""
 """What one IPv4 packet can carry behind a TCP header with all options."""
 TCP_MAX_QUICKACKS: Final = 16
 TCP_NUM_SACKS: Final = 4

@@ -25,11 +25,19 @@ from skbusd.tcp.inet_connection_sock import inet_csk_listen_stop, sock_orphan, t
 from skbusd.tcp.inet_hashtables import inet_bind_hash, inet_ehash_insert, inet_hash_listener
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.proc import proc_net
+from skbusd.tcp.sk_lock import (
+    sk_held,
+    sk_locked,
+    tcp_prequeue_process,
+    tcp_release_all,
+    tcp_release_slices,
+)
 from skbusd.tcp.sock import TcpSock, tcp_sock_load
 from skbusd.tcp.tcp_bbr import TcpBbr
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
 from skbusd.tcp.tcp_cubic import TcpCubic
 from skbusd.tcp.tcp_handshake import tcp_send_active_reset
+from skbusd.tcp.tcp_memory import SK_MEM_QUANTUM
 from skbusd.tcp.tcp_pacing import tcp_pacing_check
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
 
@@ -58,15 +66,15 @@ ENTRIES: dict[str, Handler] = {
     "inet_csk_get_port": tcp.tcp_v4_get_port,
     "inet_csk_listen_start": tcp.tcp_listen_start,
     "tcp_v4_connect": tcp.tcp_v4_connect,
-    "tcp_disconnect": tcp.tcp_disconnect,
+    "tcp_disconnect": sk_locked(tcp.tcp_disconnect),
     "tcp_sendmsg": tcp.tcp_sendmsg,
     "tcp_sendmsg_fastopen": tcp.tcp_sendmsg_fastopen,
     "tcp_recvmsg": tcp.tcp_recvmsg,
     "inet_csk_accept": tcp.tcp_accept,
-    "tcp_shutdown": tcp.tcp_shutdown,
-    "tcp_close": tcp.tcp_close,
-    "tcp_setsockopt": tcp_sockopt.tcp_setsockopt,
-    "tcp_getsockopt": tcp_sockopt.tcp_getsockopt,
+    "tcp_shutdown": sk_locked(tcp.tcp_shutdown),
+    "tcp_close": sk_locked(tcp.tcp_close),
+    "tcp_setsockopt": sk_locked(tcp_sockopt.tcp_setsockopt),
+    "tcp_getsockopt": sk_locked(tcp_sockopt.tcp_getsockopt),
 }
 
 
@@ -88,6 +96,8 @@ class TcpCore:
         net.tcp_delack_timer = tcp_timer.tcp_delack_timer
         net.tcp_keepalive_timer = tcp_timer.tcp_keepalive_timer
         net.tcp_write_report = tcp.tcp_write_report
+        net.tcp_v4_do_rcv = tcp_ipv4.tcp_v4_do_rcv
+        net.slice_timer = Timer(tcp_release_slices)
         tcp_register_own_congestion_controls(net)
 
     def start(self) -> None:
@@ -106,15 +116,23 @@ class TcpCore:
 
     def idle(self) -> None:
         """The end of a batch: tell the socket layer what was acknowledged."""
-        if self.net.write_space:
-            self.net.flush_write_space()
+        if self.net.autocork:
+            tcp.tcp_push_corked(self.net)
+        net = self.net
+        if net.tcp_prequeues:
+            for sk in tuple(net.tcp_prequeues):
+                tcp_prequeue_process(net, sk)
+        if net.write_space:
+            net.flush_write_space()
 
     def held(self) -> int:
-        """skbs in out-of-order queues."""
-        return self.net.ofo_skbs
+        """skbs in out-of-order queues, backlogs and prequeues, and sends that were put off."""
+        return self.net.ofo_skbs + sk_held(self.net)
 
     def barrier_edges(self) -> tuple[list[str], list[str]]:
-        """Above is the socket layer, below is ip."""
+        """Above is the socket layer, below is ip. Sends that were put off come before a barrier."""
+        if self.net.sk_owned:
+            tcp_release_all(self.net)
         return ["socket"], ["ip"]
 
     def status(self) -> dict[str, object]:
@@ -130,6 +148,12 @@ class TcpCore:
             "timewait": net.tw_count,
             "orphans": net.orphan_count,
             "out_of_order_skbs": net.ofo_skbs,
+            "memory": {
+                "pages": net.tcp_memory_allocated,
+                "pressure": bool(net.tcp_memory_pressure),
+                "rmem": sum(tp.rmem_alloc + tp.ofo_bytes for tp in net.socks.values()),
+                "wmem": sum(tp.wmem_charged for tp in net.socks.values()),
+            },
             "bad_requests": net.bad_requests,
             "congestion_controls": sorted(net.cong),
         }
@@ -169,6 +193,7 @@ class TcpCore:
             inet_bind_hash(net, tp, tp.bound_addr, tp.bound_port, tp.bind_kind)
         if tp.dead:
             net.orphan_count += 1
+        net.tcp_memory_allocated += (tp.rmem_charged + tp.wmem_charged) // SK_MEM_QUANTUM
         net.ofo_skbs += len(tp.ofo)
         if tp.daddr and tp.saddr:
             tcp_build_xmit_cb(tp)

@@ -15,11 +15,13 @@ from skbus.abi import InetdevEvent, SkWriteSpace
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
 from skbus.sysctl import Sysctl
+from skbus.timer import Timer
 from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
 from skbusd.tcp.tcp_metrics import TcpMetrics
 
 if TYPE_CHECKING:
     from skbusd.tcp.inet_hashtables import InetBindBucket
+    from skbusd.tcp.sk_lock import Prequeue, SockLock
     from skbusd.tcp.tcp_cong import TcpCongestionOps
 
 ANY: Final = bytes(4)
@@ -66,6 +68,17 @@ class TcpNet(Net):
         self.tw_count = 0
         self.orphan_count = 0
         self.ofo_skbs = 0
+        self.tcp_memory_allocated = 0
+        """Pages that are charged to sockets."""
+        self.tcp_memory_pressure = 0
+        """Since when TCP is under pressure, ns; 0: it is not."""
+        self.sk_owned: dict[int, SockLock] = {}
+        """Sockets that a request owns beyond its batch."""
+        self.tcp_prequeues: dict[int, Prequeue] = {}
+        self.slice_timer: Timer[TcpNet] = Timer(_no_timer, 0)
+        self.tcp_v4_do_rcv: Callable[..., None] = _no_timer
+        self.autocork: dict[TcpSock, bool] = {}
+        """sockets whose writes of this batch have yet to be sent, and whether more will come"""
         self.write_space: dict[int, TcpSock] = {}
         self.bad_requests = 0
         """Messages of the socket layer that made no sense."""
@@ -117,7 +130,8 @@ class TcpNet(Net):
             if tp.report and not tp.dead:
                 self.call("socket", "sk_write_space", self.tcp_write_report(self, tp))
             elif tp.wspace > 0 or not tp.dead:
-                self.call("socket", "sk_write_space", SkWriteSpace(tp.sk, tp.wspace, tp.sndbuf))
+                sndbuf = -tp.sndbuf if self.tcp_memory_pressure else tp.sndbuf
+                self.call("socket", "sk_write_space", SkWriteSpace(tp.sk, tp.wspace, sndbuf))
             tp.wspace = 0
         self.write_space.clear()
 

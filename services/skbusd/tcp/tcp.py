@@ -73,6 +73,13 @@ from skbusd.tcp.inet_connection_sock import (
 )
 from skbusd.tcp.inet_hashtables import inet_csk_get_port, inet_hash_connect
 from skbusd.tcp.netns import ANY, TcpNet
+from skbusd.tcp.sk_lock import (
+    SK_OWNED,
+    SK_READER,
+    sk_sendmsg_slice,
+    sk_wait_lock,
+    tcp_prequeue_process,
+)
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_assign_congestion_control, tcp_init_congestion_control
 from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
@@ -83,6 +90,13 @@ from skbusd.tcp.tcp_fastopen import (
 )
 from skbusd.tcp.tcp_handshake import tcp_connect, tcp_send_active_reset
 from skbusd.tcp.tcp_input import tcp_fin_time
+from skbusd.tcp.tcp_memory import (
+    SK_RECLAIM_THRESHOLD,
+    sk_mem_free,
+    sk_mem_reclaim,
+    sk_wmem_schedule,
+    tcp_check_oom,
+)
 from skbusd.tcp.tcp_output import (
     __tcp_push_pending_frames,
     tcp_chrono_set,
@@ -222,6 +236,7 @@ _DEFAULTS: Final = tuple(
 def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
     """A closed socket as new, but for its options and its port."""
     clamp = tp.window_clamp if tp.state == TCP_LISTEN else 0
+    sk_mem_free(net, tp)
     for name, default, factory in _DEFAULTS:
         setattr(tp, name, factory() if factory is not MISSING else default)
     tp.window_clamp = clamp
@@ -368,6 +383,9 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
         net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
         return
     tp = net.socks.get(cb.sk)
+    if tp is not None and tp.sk_lock & SK_OWNED:
+        sk_wait_lock(net, tp, tcp_sendmsg, skb)
+        return
     if (
         tp is None
         or tp.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT, TCP_SYN_SENT, TCP_SYN_RECV)
@@ -383,6 +401,9 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
         tp.report = True
         net.write_space[tp.sk] = tp
     if frags:
+        size = skb.len
+        if ((tp.write_seq - tp.snd_una) & MASK) + size > tp.wmem_charged:
+            sk_wmem_schedule(net, tp, size)
         if not tp.packets_out:
             tcp_slow_start_after_idle_check(net, tp)
         if not tp.chrono_type:
@@ -394,10 +415,35 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
             tp.urg_mode = True
             tp.snd_up = tp.write_seq
             flags &= ~MSG_MORE
+        if flags & MSG_MORE:
+            sk_sendmsg_slice(net, tp, size)
         tcp_rate_check_app_limited(tp)
     net.consume_skb(skb)
     if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) or tp.fastopen_rsk is not None:
-        tcp_send_skb(net, tp, bool(flags & MSG_MORE))
+        if (
+            not tp.packets_out
+            or flags & (MSG_OOB | MSG_EOR)
+            or not net.sysctl["net.ipv4.tcp_autocorking"]
+        ):
+            tcp_send_skb(net, tp, bool(flags & MSG_MORE))
+            net.autocork.pop(tp, None)
+            return
+        if tp in net.autocork:
+            net.mib["TcpExtTCPAutoCorking"] += 1
+        net.autocork[tp] = bool(flags & MSG_MORE)
+
+
+def tcp_push_corked(net: TcpNet) -> None:
+    """Send what the writes of this batch have left (`tcp_should_autocork`).
+
+    While a connection's segments are under way, the bytes of several writes that came together
+    leave together, in as large segments as they fill: every later layer works once for them.
+    Differs from Linux, which waits for the device to send what it has; ours has no such news.
+    """
+    corked, net.autocork = net.autocork, {}
+    for tp, more in corked.items():
+        if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) or tp.fastopen_rsk is not None:
+            tcp_send_skb(net, tp, more)
 
 
 def tcp_write_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
@@ -497,9 +543,19 @@ def tcp_recvmsg(net: TcpNet, item: Recvmsg) -> None:
     tp = net.socks.get(item.sk)
     if tp is None:
         return
+    if tp.sk_lock & SK_OWNED:
+        sk_wait_lock(net, tp, tcp_recvmsg, item)
+        return
+    if tp.sk in net.tcp_prequeues:
+        tcp_prequeue_process(net, tp.sk)
+    tp.sk_lock = SK_READER if item.waiting and tp.state != TCP_CLOSE else 0
+    if not item.copied:
+        return
     copied = min(max(item.copied, 0), tp.rmem_alloc)
     tp.copied_seq = (tp.copied_seq + copied) & MASK
     tp.rmem_alloc -= copied
+    if tp.rmem_charged - tp.rmem_alloc > SK_RECLAIM_THRESHOLD or net.tcp_memory_pressure:
+        sk_mem_reclaim(net, tp)
     tcp_rcv_space_adjust(net, tp)
     tcp_cleanup_rbuf(net, tp, copied)
 
@@ -632,7 +688,7 @@ def tcp_close(net: TcpNet, item: Close) -> None:
             else:
                 tcp_time_wait(net, tp, TCP_FIN_WAIT2, timeo)
                 return
-    if tp.state != TCP_CLOSE and net.orphan_count > net.sysctl["net.ipv4.tcp_max_orphans"]:
+    if tp.state != TCP_CLOSE and tcp_check_oom(net, tp, 0):
         net.mib["TcpExtTCPAbortOnMemory"] += 1
         tcp_send_active_reset(net, tp)
         tcp_set_state(net, tp, TCP_CLOSE)

@@ -15,6 +15,7 @@ from skbusd.tcp.const import (
     HALF,
     IPPROTO_TCP,
     MASK,
+    MAX_TCP_HEADER,
     MAX_TCP_WINDOW,
     TCP_MAX_WSCALE,
 )
@@ -87,7 +88,7 @@ def tcp_current_mss(net: TcpNet, tp: TcpSock) -> int:
 
 def tcp_xmit_size_goal(tp: TcpSock, mss: int) -> int:
     """Bytes of a super-segment: as many whole segments as one skb can carry."""
-    limit = min(tp.gso_max_size or GSO_LEGACY_MAX_PAYLOAD, GSO_LEGACY_MAX_PAYLOAD)
+    limit = tp.gso_max_size - MAX_TCP_HEADER if tp.gso_max_size else GSO_LEGACY_MAX_PAYLOAD
     half = tp.max_window >> 1
     if half and limit > half:
         limit = half
@@ -186,6 +187,8 @@ def __tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
         if mss <= 0:
             return 0
     if free < full >> 1:
+        if net.tcp_memory_pressure:
+            tp.rcv_ssthresh = min(tp.rcv_ssthresh, 4 * tp.advmss)
         free = free >> tp.rcv_wscale << tp.rcv_wscale
         if free < allowed >> 4 or free < mss:
             return 0

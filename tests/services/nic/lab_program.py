@@ -178,7 +178,7 @@ class Host:
     def _segment(self, skb: SkBuff, state: dict[str, int], got: bytearray) -> None:
         packet = self.net.skb_bytes(skb)
         self.net.pool.free_frags(skb.frags)
-        ip = ipv4.parse(packet)
+        ip = ipv4.parse(packet, 0, len(packet))
         if ip.protocol != 6 or ip.daddr != US:
             return
         self.their_mac = skb.head[6:12]

@@ -7,7 +7,7 @@ import pytest
 from skbus.abi import RegisterNetdevice
 from skbus.impair import Impairment
 from skbus.net import MSEC
-from skbus.skbuff import CHECKSUM_UNNECESSARY
+from skbus.skbuff import CHECKSUM_UNNECESSARY, GSO_MAX_SIZE
 from skbus.testing.nicrig import (
     OUR_MAC,
     NicRig,
@@ -32,7 +32,9 @@ def test_the_device_is_registered_at_start_and_when_ip_comes_up() -> None:
     rig.core.start()
     rig.core.peer_up("ip")
     rig.core.peer_up("tcp")
-    want = RegisterNetdevice("nic.eth0", "eth0", 2, OUR_MAC, 1500, SOFTWARE_FEATURES, 65536, True)
+    want = RegisterNetdevice(
+        "nic.eth0", "eth0", 2, OUR_MAC, 1500, SOFTWARE_FEATURES, GSO_MAX_SIZE, True
+    )
     assert registered(rig) == [want, want]
 
 

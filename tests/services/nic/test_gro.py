@@ -164,12 +164,27 @@ def test_limits_of_frags_and_of_length() -> None:
     rig = NicRig()
     got = rig.receive(*train(MAX_SKB_FRAGS + 3))
     assert [len(skb.frags) for skb in got] == [MAX_SKB_FRAGS, 3]
-    rig = NicRig()
-    frames = [
-        segment(data(16000, i), seq=1000 + i * 16000) for i in range(5)
-    ]  # 64000 fit into one IP packet
+    rig = NicRig(classes=((66560, 16),))
+    frames = [segment(data(64000, i), seq=1000 + i * 64000, id=i + 1) for i in range(9)]
     got = rig.receive(*frames)
-    assert [skb.data_len for skb in got] == [64000, 16000]
+    assert [skb.data_len for skb in got] == [8 * 64000, 64000]
+    # BIG TCP: IPv4's total length cannot tell, and says 0; the header's checksum is right
+    whole, rest = (skb.head[14:34] for skb in got)
+    assert (whole[2:4], rest[2:4]) == (b"\0\0", (64000 + 52).to_bytes(2, "big"))
+    assert int.from_bytes(whole, "big") % 0xFFFF == 0
+    assert ipv4.parse(whole, 0, got[0].len).tot_len == got[0].len
+
+
+def test_a_push_ends_small_segments_but_not_a_senders_super_segments() -> None:
+    for size, want in ((1000, [2000, 1000]), (60000, [180000])):
+        rig = NicRig()
+        frames = [
+            segment(data(size, i), seq=1000 + i * size, id=i + 1, flags=0x18 if i == 1 else 0x10)
+            for i in range(3)
+        ]
+        got = rig.receive(*frames)
+        assert [skb.data_len for skb in got] == want
+        assert got[0].head[47] == 0x18
 
 
 def test_super_segments_of_the_sender_are_joined() -> None:

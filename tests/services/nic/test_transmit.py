@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skbus.checksum import csum_from32to16, csum_tcpudp_nofold
 from skbus.headers import ipv4, tcp, udp
+from skbus.net import MSEC
 from skbus.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCP_ECN, SkBuff
 from skbus.testing.nicrig import (
     OUR_MAC,
@@ -18,7 +20,7 @@ from skbus.testing.nicrig import (
     out_segment,
 )
 from skbusd.nic.dev import vlan_insert_tag
-from skbusd.nic.eth import VIRTIO_NET_HDR
+from skbusd.nic.eth import VIRTIO_NET_HDR, VIRTIO_NET_HDR_GSO_TCPV4
 from skbusd.nic.gso import GsoError, skb_checksum_help, skb_gso_segment
 
 MSS = 1448
@@ -314,3 +316,46 @@ def test_a_tag_is_inserted_once() -> None:
     assert skb.head[12:18] == b"\x81\x00\x60\x07\x08\x00"
     assert len(skb.head) == 38
     assert skb.csum_start == 18
+
+
+@pytest.mark.parametrize("lent", [True, False])
+def test_a_big_tcp_segment_leaves_in_packets_that_the_kernel_takes(lent: bool) -> None:
+    """As one packet of IPv4 cannot tell such a length; also where the device is full in between."""
+    mss = 1448
+    payload = data(3 * 45 * mss + 2 * mss + 700)
+    rig = NicRig(classes=((66560, 16),))
+    skb = out_segment(rig, payload, mss=mss, flags=0x98, lent=lent, pieces=4)
+    rig.device.room = 1
+    sent = rig.xmit(skb)
+    assert len(sent) == 1
+    rig.device.room = -1
+    rig.advance(2 * MSEC)
+    sent += rig.sent()
+    got = b""
+    for i, frame in enumerate(sent):
+        hdr, packet = VIRTIO_NET_HDR.unpack(frame[:10]), frame[10:]
+        assert hdr[:6] == (1, VIRTIO_NET_HDR_GSO_TCPV4, 66, mss, 34, 16)
+        ip = ipv4.parse(packet, 14)
+        assert ipv4.ip_fast_csum_ok(packet, 14, 20)
+        assert (ip.tot_len, ip.id) == (len(packet) - 14, 9 + 45 * i)
+        th = tcp.parse(packet, 34)
+        assert th.seq == (0xFFFFF000 + len(got)) & 0xFFFFFFFF
+        assert th.flags == (0x90, 0x10, 0x10, 0x18)[i]
+        seed = csum_from32to16(csum_tcpudp_nofold(ip.saddr, ip.daddr, ip.tot_len - 20, 6))
+        assert th.check == seed
+        got += packet[66:]
+    assert len(sent) == 4
+    assert got == payload
+    assert rig.net.mib["DevTxPackets"] == 4
+    assert rig.net.mib["DevTxBytes"] == sum(map(len, sent)) - 40
+    assert rig.conserved()
+    assert rig.alloc.in_use() == (4 if lent else 0)
+
+
+def test_a_big_tcp_segment_that_is_none_is_dropped() -> None:
+    rig = NicRig(classes=((66560, 16),))
+    skb = out_segment(rig, data(100_000), mss=1448, pieces=2)
+    skb.gso_type = 0
+    assert rig.xmit(skb) == []
+    assert rig.drops() == {"DEV_HDR": 1}
+    assert rig.conserved()
