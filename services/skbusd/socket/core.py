@@ -169,6 +169,8 @@ ENTRIES: Final[dict[str, Handler]] = {
 
 def reply(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> None:
     """How an application's call ends: its reply is put down for the shell to send."""
+    if err and type(result) is not str:
+        result = None
     if call.client is None or not call.client.gone:
         net.replies.append((call.identity, encode_reply(call.req, err, result), data))
 
