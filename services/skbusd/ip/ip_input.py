@@ -16,6 +16,7 @@ from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_
 from skbus.headers.ipv4 import IpHdr, parse, parse_options
 from skbus.pskb import pskb_may_pull
 from skbus.skbuff import (
+    GSO_LEGACY_MAX_SIZE,
     PACKET_BROADCAST,
     PACKET_HOST,
     PACKET_LOOPBACK,
@@ -57,7 +58,7 @@ def ip_rcv(net: IpNet, skb: SkBuff) -> None:
             return
         head = skb.head
     try:
-        iph = parse(head, data)
+        iph = parse(head, data, size if size >= GSO_LEGACY_MAX_SIZE and skb.gso_size else 0)
     except HeaderError as e:
         mib["IpInHdrErrors"] += 1
         net.kfree_skb(skb, e.drop_reason)
