@@ -7,6 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from skbusd.socket import sock, socket
+from skbusd.tcp import sock as tcp_sock
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "kernel-map.md"
 
@@ -22,6 +25,22 @@ RECEIVE = """
     raw_local_deliver ping_rcv tcp_v4_rcv tcp_v4_do_rcv tcp_rcv_established
     tcp_rcv_state_process tcp_data_queue sk_receive_queue sk_data_ready sock_read sock_recvmsg
     inet_recvmsg tcp_recvmsg
+""".split()
+
+START = """
+    sock_init sk_init skb_init inet_init proto_register tcp_prot udp_prot raw_prot ping_prot
+    sock_register sock_unregister inet_family_ops net_families NPROTO inet_add_protocol
+    inetsw inetsw_array inet_register_protosw INET_PROTOSW_PERMANENT INET_PROTOSW_REUSE
+    INET_PROTOSW_ICSK arp_init ip_init tcp_v4_init tcp_init udp_init udplite4_register ping_init
+    icmp_init ipv4_proc_init ipfrag_init dev_add_pack ip_packet_type request_module
+""".split()
+
+TYPES = """
+    socket sock inet_sock inet_connection_sock tcp_sock udp_sock raw_sock
+""".split()
+
+KERNEL = """
+    sock_create_lite sk_sleep kernel_bind kernel_listen inet_getname
 """.split()
 
 LIFE = """
@@ -127,7 +146,7 @@ LOGGED = ("Sending", "Receiving", "Creating, connecting, closing")
 
 
 def test_every_function_of_the_articles_is_there() -> None:
-    assert {*SEND, *RECEIVE, *LIFE} - {row.name for row in ROWS} == set()
+    assert {*SEND, *RECEIVE, *START, *TYPES, *KERNEL, *LIFE} - {row.name for row in ROWS} == set()
 
 
 def test_the_way_of_a_packet_is_in_its_order() -> None:
@@ -161,3 +180,34 @@ def problems(row: Row) -> list[str]:
     elif not function.startswith("test_") or function not in names(ROOT / "tests" / test):
         found.append(f"no test {function!r} in tests/{test}")
     return found
+
+
+FIELDS = {
+    socket.Socket: "state type ops sk",
+    sock.Sock: "sk_family sk_type sk_protocol sk_prot sk_socket sk_state sk_err sk_err_soft"
+    " sk_shutdown sk_receive_queue sk_write_queue sk_error_queue sk_rmem_alloc sk_wmem_queued"
+    " sk_rcvbuf sk_sndbuf sk_rcvlowat sk_rcvtimeo sk_sndtimeo sk_lingertime sk_reuse"
+    " sk_reuseport sk_bound_dev_if sk_priority sk_mark sk_wq",
+    sock.InetSock: "inet_saddr inet_daddr inet_rcv_saddr inet_sport inet_dport inet_num tos uc_ttl",
+    sock.InetConnectionSock: "icsk_accept_queue sk_max_ack_backlog",
+    sock.TcpSock: "nonagle defer_connect urg_data recvmsg_inq",
+    tcp_sock.TcpSock: "snd_una snd_nxt snd_wnd snd_wl1 snd_up write_seq rcv_nxt rcv_wnd rcv_wup"
+    " copied_seq mss_cache advmss snd_cwnd snd_ssthresh packets_out retrans_out lost_out"
+    " sacked_out srtt_us mdev_us icsk_rto icsk_backoff icsk_retransmits reordering undo_marker"
+    " high_seq ts_recent",
+    sock.UdpSock: "mc_list sk_drops",
+}
+"""Fields that a reader of the kernel looks for."""
+
+
+def test_the_chain_of_a_socket_has_the_kernels_fields() -> None:
+    for cls, fields in FIELDS.items():
+        slots = {name for c in cls.__mro__ for name in getattr(c, "__slots__", ())}
+        assert set(fields.split()) - slots == set(), cls
+
+
+def test_each_struct_begins_with_the_one_before_it() -> None:
+    chain = [sock.TcpSock, sock.InetConnectionSock, sock.InetSock, sock.Sock]
+    assert list(sock.TcpSock.__mro__[:4]) == chain
+    assert issubclass(sock.UdpSock, sock.InetSock)
+    assert issubclass(sock.RawSock, sock.InetSock)
