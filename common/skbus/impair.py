@@ -27,6 +27,9 @@ class Impairment:
     loss, reorder, dup, corrupt: shares of frames, 0 to 1. delay, jitter: ns; each frame is
     delayed by `delay` plus or minus up to `jitter` (so jitter reorders, as in netem). rate: bits
     per second, 0 for no limit. limit: frames that may wait because of the rate; more are lost.
+    mark: where more than so many wait, frames that say they can bear it (ECT) are marked CE
+    (RFC 3168), as a router with a short queue does for DCTCP; 0: never. size: longer frames are
+    lost and nobody is told, as in a black hole of path MTU discovery; 0: none is.
     direction: tells apart the directions of one link, whose random streams are independent.
     """
 
@@ -42,11 +45,14 @@ class Impairment:
         "limit",
         "loss",
         "lost",
+        "mark",
+        "marked",
         "overflowed",
         "rand",
         "rate",
         "reorder",
         "reordered",
+        "size",
     )
 
     def __init__(
@@ -60,6 +66,8 @@ class Impairment:
         corrupt: float = 0.0,
         rate: int = 0,
         limit: int = DEFAULT_LIMIT,
+        mark: int = 0,
+        size: int = 0,
         seed: int | str = 0,
         direction: str = "",
     ) -> None:
@@ -71,8 +79,10 @@ class Impairment:
         ):
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} is a share from 0 to 1, not {share}")
-        if min(delay, jitter, rate) < 0 or limit < 1:
-            raise ValueError("delay, jitter and rate are not negative, and limit is at least 1")
+        if min(delay, jitter, rate, mark, size) < 0 or limit < 1:
+            raise ValueError(
+                "delay, jitter, rate, mark and size are not negative, and limit is at least 1"
+            )
         self.loss = loss
         self.delay = delay
         self.jitter = jitter
@@ -81,12 +91,15 @@ class Impairment:
         self.corrupt = corrupt
         self.rate = rate
         self.limit = limit
+        self.mark = mark
+        self.size = size
         self.rand = Random(f"skbus impairment {seed} {direction}")
         self.lost = 0
         self.overflowed = 0
         self.duplicated = 0
         self.corrupted = 0
         self.reordered = 0
+        self.marked = 0
         self._busy_until = 0
         self._waiting: deque[int] = deque()
         """When each frame that waits because of the rate will have left."""
@@ -118,6 +131,7 @@ class Impairment:
             or self.dup
             or self.corrupt
             or self.rate
+            or self.size
         )
 
     def admit(self, now: int, frame: bytes) -> list[tuple[int, bytes]]:
@@ -127,6 +141,9 @@ class Impairment:
         """
         rand = self.rand.random
         if self.loss and rand() < self.loss:
+            self.lost += 1
+            return []
+        if self.size and len(frame) > self.size:
             self.lost += 1
             return []
         if self.dup and rand() < self.dup:
@@ -148,6 +165,8 @@ class Impairment:
             if len(waiting) >= self.limit:
                 self.overflowed += 1
                 return []
+            if self.mark and len(waiting) > self.mark:
+                frame = self._congestion_experienced(frame)
             when = max(now, self._busy_until) + len(frame) * 8 * _SEC // self.rate
             self._busy_until = when
             waiting.append(when)
@@ -160,6 +179,19 @@ class Impairment:
         if self.jitter:
             when += rand.randint(-min(self.jitter, self.delay), self.jitter)
         return [(when, frame)]
+
+    def _congestion_experienced(self, frame: bytes) -> bytes:
+        """An IPv4 frame that is ECT(0) or ECT(1), marked CE; any other as it is."""
+        if frame[12:14] != b"\x08\x00" or frame[15] & 3 not in (1, 2):
+            return frame
+        self.marked += 1
+        old = int.from_bytes(frame[14:16], "big")
+        new = old | 3
+        check = (~int.from_bytes(frame[24:26], "big") & 0xFFFF) + (~old & 0xFFFF) + new
+        check = (check & 0xFFFF) + (check >> 16)  # RFC 1624 3
+        check = ~((check & 0xFFFF) + (check >> 16)) & 0xFFFF
+        head = frame[:14] + new.to_bytes(2, "big") + frame[16:24]
+        return head + check.to_bytes(2, "big") + frame[26:]
 
     def _flip(self, frame: bytes) -> bytes:
         """One bit of the frame the other way round."""
@@ -178,6 +210,7 @@ class Impairment:
             "duplicated": self.duplicated,
             "corrupted": self.corrupted,
             "reordered": self.reordered,
+            "marked": self.marked,
         }
 
 
@@ -190,5 +223,7 @@ _READERS: Final[dict[str, Any]] = {
     "corrupt": parse_fraction,
     "rate": parse_rate,
     "limit": int,
+    "mark": int,
+    "size": int,
     "seed": int,
 }

@@ -141,4 +141,5 @@ def test_status_counts() -> None:
         "duplicated": imp.duplicated,
         "corrupted": 0,
         "reordered": 0,
+        "marked": 0,
     }

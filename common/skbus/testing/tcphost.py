@@ -249,6 +249,7 @@ class TcpHost(Harness):
         saddr: bytes = PEER,
         csum: bool | None = None,
         gso_size: int = 0,
+        tos: int = 0,
     ) -> None:
         """A segment comes from ip. csum: None for verified by the device, else right or wrong."""
         raw = opt if isinstance(opt, bytes) else build_options(opt) if opt else b""
@@ -262,7 +263,7 @@ class TcpHost(Harness):
         skb = SkBuff(bytes(20) + header, (data,) if data else (), id=1, data=20)
         skb.network_header, skb.transport_header, skb.skb_iif = 0, 20, 2
         skb.ip_summed = CHECKSUM_UNNECESSARY if csum is None else 0
-        skb.cb = RcvCb(saddr, self.addr, 0, 64, self.mtu)
+        skb.cb = RcvCb(saddr, self.addr, tos, 64, self.mtu)
         if gso_size:
             skb.gso_size = gso_size
             skb.gso_segs = -(-len(data) // gso_size)

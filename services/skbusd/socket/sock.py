@@ -130,7 +130,7 @@ class Sock:
     __slots__ = (
         "number", "rcv_told", "sk_bound_dev", "sk_bound_dev_if", "sk_err", "sk_err_mem",
         "sk_err_soft", "sk_error_queue", "sk_family", "sk_flags", "sk_frag", "sk_lingertime",
-        "sk_mark", "sk_priority", "sk_prot", "sk_protocol",
+        "sk_mark", "sk_max_pacing_rate", "sk_priority", "sk_prot", "sk_protocol",
         "sk_rcvbuf", "sk_rcvbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_receive_queue",
         "sk_reuse", "sk_reuseport",
         "sk_rmem_alloc", "sk_shutdown", "sk_sndbuf", "sk_sndbuf_lock", "sk_sndtimeo", "sk_socket",
@@ -170,6 +170,7 @@ class Sock:
         """SO_BINDTODEVICE: its name, for getsockopt"""
         self.sk_priority = 0
         self.sk_mark = 0
+        self.sk_max_pacing_rate = 2**64 - 1
         self.sk_flags: dict[int, int] = {}
         """SO_... of SOL_SOCKET that are just remembered (SOCK_KEEPOPEN, SOCK_BROADCAST, ...)"""
         self.sk_wq: list[Call] = []

@@ -43,7 +43,7 @@ _IFNAMSIZ: Final = 16
 PASSED_ON: Final = frozenset({
     uapi.SO_REUSEADDR, uapi.SO_REUSEPORT, uapi.SO_SNDBUF, uapi.SO_RCVBUF, uapi.SO_SNDBUFFORCE,
     uapi.SO_RCVBUFFORCE, uapi.SO_KEEPALIVE, uapi.SO_OOBINLINE, uapi.SO_BROADCAST, uapi.SO_PRIORITY,
-    uapi.SO_MARK, uapi.SO_DONTROUTE, uapi.SO_NO_CHECK, uapi.SO_RCVLOWAT,
+    uapi.SO_MARK, uapi.SO_DONTROUTE, uapi.SO_NO_CHECK, uapi.SO_RCVLOWAT, uapi.SO_MAX_PACING_RATE,
 })  # fmt: skip
 """Options that the transport hears of."""
 
@@ -169,6 +169,16 @@ def _set_mark(net: SocketNet, sk: Sock, value: bytes) -> None:
     sk.sk_mark = _int(value) & 0xFFFFFFFF
 
 
+def _set_max_pacing_rate(net: SocketNet, sk: Sock, value: bytes) -> None:
+    """B/s, of 4 or 8 bytes; all ones is no limit. tcp paces; others only remember it."""
+    rate = _int(value) & 0xFFFFFFFF
+    if len(value) >= 8:
+        rate = int.from_bytes(value[:8], "little")
+    elif rate == 0xFFFFFFFF:
+        rate = 2**64 - 1
+    sk.sk_max_pacing_rate = rate
+
+
 def _set_timestamp(net: SocketNet, sk: Sock, value: bytes) -> None:
     _timestamp(sk, _int(value) != 0, False)
 
@@ -256,6 +266,7 @@ _SETTERS: Final[dict[int, Callable[[SocketNet, Sock, bytes], None]]] = {
     uapi.SO_RCVBUFFORCE: _set_rcvbufforce,
     uapi.SO_PRIORITY: _set_priority,
     uapi.SO_MARK: _set_mark,
+    uapi.SO_MAX_PACING_RATE: _set_max_pacing_rate,
     uapi.SO_LINGER: _set_linger,
     uapi.SO_RCVLOWAT: _set_rcvlowat,
     uapi.SO_RCVTIMEO: _set_rcvtimeo,
@@ -294,6 +305,7 @@ _GETTERS: Final[dict[int, Callable[[Sock], int | bytes]]] = {
     uapi.SO_RCVBUF: lambda sk: sk.sk_rcvbuf,
     uapi.SO_PRIORITY: lambda sk: sk.sk_priority,
     uapi.SO_MARK: lambda sk: sk.sk_mark - (sk.sk_mark >> 31 << 32),
+    uapi.SO_MAX_PACING_RATE: lambda sk: sk.sk_max_pacing_rate.to_bytes(8, "little"),
     uapi.SO_LINGER: _get_linger,
     uapi.SO_RCVLOWAT: lambda sk: sk.sk_rcvlowat,
     uapi.SO_SNDLOWAT: lambda sk: 1,

@@ -195,6 +195,7 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
 _INHERITED: Final = (
     "sk_rcvbuf", "sk_sndbuf", "sk_sndbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_sndtimeo",
     "sk_lingertime", "sk_reuse", "sk_reuseport", "sk_bound_dev_if", "sk_priority", "sk_mark",
+    "sk_max_pacing_rate",
     "tos", "uc_ttl", "nonagle", "notsent_lowat",
 )  # fmt: skip
 

@@ -114,6 +114,8 @@ CA_EVENT_TX_START: Final = 0
 CA_EVENT_CWND_RESTART: Final = 1
 CA_EVENT_COMPLETE_CWR: Final = 2
 CA_EVENT_LOSS: Final = 3
+CA_EVENT_ECN_NO_CE: Final = 4
+CA_EVENT_ECN_IS_CE: Final = 5
 
 # Flags of tcp_ack (net/ipv4/tcp_input.c)
 FLAG_DATA: Final = 0x01

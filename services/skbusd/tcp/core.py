@@ -36,8 +36,10 @@ from skbusd.tcp.sock import TcpSock, tcp_sock_load
 from skbusd.tcp.tcp_bbr import TcpBbr
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
 from skbusd.tcp.tcp_cubic import TcpCubic
+from skbusd.tcp.tcp_dctcp import TcpDctcp
 from skbusd.tcp.tcp_handshake import tcp_send_active_reset
 from skbusd.tcp.tcp_memory import SK_MEM_QUANTUM
+from skbusd.tcp.tcp_mtu_probe import tcp_mtu_probe
 from skbusd.tcp.tcp_pacing import tcp_pacing_check
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
 
@@ -80,7 +82,7 @@ ENTRIES: dict[str, Handler] = {
 
 def tcp_register_own_congestion_controls(net: TcpNet) -> None:
     """Those that come with us; once more does no harm."""
-    for ca in (TcpReno(), TcpCubic(), TcpBbr()):
+    for ca in (TcpReno(), TcpCubic(), TcpBbr(), TcpDctcp()):
         tcp_register_congestion_control(net, ca)
 
 
@@ -92,6 +94,8 @@ class TcpCore:
     def __init__(self, net: TcpNet) -> None:
         self.net = net
         net.tcp_pace_kick = tcp_timer.tcp_pace_kick
+        net.tcp_compressed_ack_kick = tcp_timer.tcp_compressed_ack_kick
+        net.tcp_mtu_probe = tcp_mtu_probe
         net.tcp_write_timer = tcp_timer.tcp_write_timer
         net.tcp_delack_timer = tcp_timer.tcp_delack_timer
         net.tcp_keepalive_timer = tcp_timer.tcp_keepalive_timer

@@ -91,6 +91,7 @@ class TcpNet(Net):
         # The handlers of a socket's timers (tcp_init_xmit_timers); set by TcpCore.
         self.tcp_pace_kick: Callable[..., None] = _no_timer
         self.tcp_compressed_ack_kick: Callable[..., None] = _no_timer
+        self.tcp_mtu_probe: Callable[[TcpNet, TcpSock], int] = _no_probe
         self.tcp_write_timer: Callable[..., None] = _no_timer
         self.tcp_delack_timer: Callable[..., None] = _no_timer
         self.tcp_keepalive_timer: Callable[..., None] = _no_timer
@@ -138,6 +139,10 @@ class TcpNet(Net):
 
 def _no_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
     raise NotImplementedError("TcpCore sets it")
+
+
+def _no_probe(net: TcpNet, tp: TcpSock) -> int:
+    return -1
 
 
 def _no_timer(net: Any, sk: int) -> None:

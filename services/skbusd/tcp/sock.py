@@ -199,6 +199,15 @@ class TcpSock:
     pmtu: int = 0
     gso_max_size: int = 0
     tcp_header_len: int = 20
+    # Path MTU probing (icsk_mtup, tcp_sock.mtu_probe; RFC 4821): sizes are MTUs
+    mtup_enabled: bool = False
+    mtup_search_high: int = 0xFFFF
+    mtup_search_low: int = 0
+    mtup_probe_size: int = 0
+    """Of the probe that is out; 0: none."""
+    mtup_probe_stamp: int = 0
+    mtu_probe_seq_start: int = 0
+    mtu_probe_seq_end: int = 0
     wspace: int = 0
     """Acknowledged bytes that SkWriteSpace has not told yet."""
     notsent_lowat: int = 0
@@ -363,6 +372,8 @@ class TcpSock:
     ack_last_seg_size: int = 0
     last_oow_ack_time: int = 0
     compressed_ack: int = 0
+    """ACKs with news of holes that were not sent (`net.ipv4.tcp_comp_sack_nr`)."""
+    compressed_ack_rcv_nxt: int = 0
     dup_ack_counter: int = 0
 
     # ---- keepalive, orphans

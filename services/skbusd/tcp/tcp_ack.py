@@ -54,6 +54,7 @@ from skbusd.tcp.tcp_fastretrans import (
     tcp_process_tlp_ack,
     tcp_remove_reno_sacks,
 )
+from skbusd.tcp.tcp_mtu_probe import tcp_mtup_probe_success
 from skbusd.tcp.tcp_output import (
     __tcp_push_pending_frames,
     tcp_chrono_set,
@@ -249,6 +250,8 @@ def tcp_clean_rtx_queue(
         tp.retransmit_high = una
     if queue and queue[0].sacked & SACKED_ACKED:
         flag |= FLAG_SACK_RENEGING
+    if tp.mtup_probe_size and ((una - tp.mtu_probe_seq_end) & MASK) < HALF:
+        tcp_mtup_probe_success(net, tp)
     seq_rtt = ca_rtt = sack_rtt = -1
     if first_ackt and not flag & FLAG_RETRANS_DATA_ACKED:
         seq_rtt = now - first_ackt
@@ -269,6 +272,10 @@ def tcp_clean_rtx_queue(
             tcp_check_sack_reordering(net, tp, reord, False)
     elif queue and rtt_update and sack_rtt >= 0 and sack_rtt > now - queue[0].mstamp:
         flag |= FLAG_SET_XMIT_TIMER
+    if flag & FLAG_ECE and tp.delivered > state.prior_delivered:
+        marked = tp.delivered - state.prior_delivered
+        tp.delivered_ce += marked
+        net.mib["TcpExtTCPDeliveredCE"] += marked
     net.cong[tp.ca_name].pkts_acked(net, tp, pkts_acked, rs.rtt_us)
     return flag
 
@@ -459,6 +466,7 @@ def tcp_ack(
     rs = RateSample()
     rs.prior_in_flight = prior_packets - tp.sacked_out - tp.lost_out + tp.retrans_out
     state = SackState(tp.snd_nxt, now_us, rs)
+    state.prior_delivered = prior_delivered
     if flag & FLAG_UPDATE_TS_RECENT:
         tcp_replace_ts_recent(net, tp, seq)
     if flag & _UNA_SLOW == FLAG_SND_UNA_ADVANCED and not sacks:

@@ -10,6 +10,7 @@ from typing import Final
 
 from skbus.abi import DataReadyCb, TcpFin
 from skbus.skbuff import SkBuff
+from skbus.timer import Timer
 from skbusd.tcp.const import (
     FIN,
     HALF,
@@ -51,6 +52,8 @@ from skbusd.tcp.tcp_window import (
 UNTOLD: Final = 32768
 """Below this the socket layer may know that the application has read, and not have said so."""
 
+TCP_FASTRETRANS_THRESH: Final = 3
+
 # ---- when to acknowledge ---------------------------------------------------------------------
 
 
@@ -83,10 +86,40 @@ def __tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
     full = unacked > tp.ack_rcv_mss and (
         tp.rmem_alloc < UNTOLD or __tcp_select_window(net, tp) >= tp.rcv_wnd
     )
-    if full or tp.ofo:
+    if full:
         tcp_send_ack(net, tp)
+    elif tp.ofo:
+        _ack_of_hole(net, tp)
     else:
         tcp_send_delayed_ack(net, tp)
+
+
+def _ack_of_hole(net: TcpNet, tp: TcpSock) -> None:
+    """Out-of-order data is acknowledged at once (RFC 5681 4.2); but once three duplicate ACKs
+    have told the sender of the loss, several make one, for 5 % of the round trip or
+    `net.ipv4.tcp_comp_sack_delay_ns`, whichever is less."""
+    sysctl = net.sysctl
+    if not tp.sack_ok or tp.compressed_ack >= sysctl["net.ipv4.tcp_comp_sack_nr"]:
+        tcp_send_ack(net, tp)
+        return
+    if tp.compressed_ack_rcv_nxt != tp.rcv_nxt:
+        tp.compressed_ack_rcv_nxt = tp.rcv_nxt
+        tp.dup_ack_counter = 0
+    if tp.dup_ack_counter < TCP_FASTRETRANS_THRESH:
+        tp.dup_ack_counter += 1
+        tcp_send_ack(net, tp)
+        return
+    tp.compressed_ack += 1
+    timer = tp.compressed_ack_timer
+    if timer is None:
+        timer = tp.compressed_ack_timer = Timer(net.tcp_compressed_ack_kick, tp.sk)
+    elif timer.expires >= 0:
+        return
+    rtt = tp.rcv_rtt_us
+    if tp.srtt_us and tp.srtt_us < rtt:
+        rtt = tp.srtt_us
+    delay = min(sysctl["net.ipv4.tcp_comp_sack_delay_ns"], rtt * (1000 >> 3) // 20)
+    net.mod_timer(timer, net.now + delay)
 
 
 def tcp_measure_rcv_mss(tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
@@ -115,7 +148,7 @@ def tcp_event_data_recv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh:
     tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(tp, skb, length, psh)
     tcp_rcv_rtt_measure(net, tp)
-    if tp.ecn_flags and tcp_ecn_check_ce(tp, skb):
+    if tp.ecn_flags and tcp_ecn_check_ce(net, tp, skb):
         tcp_enter_quickack_mode(tp, 2)
     now = net.now
     if not tp.ack_ato:
@@ -264,7 +297,7 @@ def tcp_send_dupack(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
     tcp_send_ack(net, tp)
 
 
-def tcp_sack_new_ofo_skb(tp: TcpSock, seq: int, end_seq: int) -> None:
+def tcp_sack_new_ofo_skb(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
     """Out-of-order data came: its block is the first of the next ACK (RFC 2018 4)."""
     if not tp.sack_ok:
         return
@@ -277,7 +310,15 @@ def tcp_sack_new_ofo_skb(tp: TcpSock, seq: int, end_seq: int) -> None:
                 end_seq = end
         else:
             kept.append((start, end))
+    if tp.compressed_ack and len(kept) >= TCP_NUM_SACKS:
+        tcp_sack_compress_send_ack(net, tp)  # or the sender would never hear of the oldest
     tp.selective_acks = ((seq, end_seq), *kept[: TCP_NUM_SACKS - 1])
+
+
+def tcp_sack_compress_send_ack(net: TcpNet, tp: TcpSock) -> None:
+    """Send what was compressed now."""
+    tp.compressed_ack -= 1  # one of them does go
+    tcp_send_ack(net, tp)
 
 
 def tcp_sack_remove(tp: TcpSock) -> None:
@@ -388,7 +429,7 @@ def tcp_data_queue_ofo(
 ) -> None:
     """Out of order: keep it, without what is there already, until the hole is filled."""
     mib = net.mib
-    if tp.ecn_flags and tcp_ecn_check_ce(tp, skb):
+    if tp.ecn_flags and tcp_ecn_check_ce(net, tp, skb):
         tcp_enter_quickack_mode(tp, 2)
     tp.pred_flags = False
     tp.ack_pending |= ICSK_ACK_SCHED
@@ -405,7 +446,7 @@ def tcp_data_queue_ofo(
             if ((prev.end_seq - end_seq) & MASK) < HALF:
                 mib["TcpExtTCPOFOMerge"] += 1
                 tcp_dsack_set(net, tp, seq, end_seq)
-                tcp_sack_new_ofo_skb(tp, seq, end_seq)
+                tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
                 net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
                 return
             tcp_dsack_set(net, tp, seq, prev.end_seq)
@@ -440,7 +481,7 @@ def tcp_data_queue_ofo(
     queue.insert(index, OfoSkb(seq, end_seq, fin, skb))
     net.ofo_skbs += 1
     tp.ofo_bytes += (end_seq - seq) & MASK
-    tcp_sack_new_ofo_skb(tp, seq, end_seq)
+    tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
     if tp.rcv_ssthresh < tp.window_clamp:
         tcp_grow_window(net, tp, (end_seq - seq) & MASK)
 

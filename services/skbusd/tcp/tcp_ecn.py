@@ -13,9 +13,18 @@ from typing import Final
 
 from skbus.abi import RcvCb, XmitCb
 from skbus.skbuff import SkBuff
-from skbusd.tcp.const import CWR, ECE, HALF, ICSK_ACK_NOW, MASK
+from skbusd.tcp.const import (
+    CA_EVENT_ECN_IS_CE,
+    CA_EVENT_ECN_NO_CE,
+    CWR,
+    ECE,
+    HALF,
+    ICSK_ACK_NOW,
+    MASK,
+)
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock
+from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_ca_needs_ecn
 
 TCP_ECN_OK: Final = 1
 TCP_ECN_QUEUE_CWR: Final = 2
@@ -34,9 +43,10 @@ _SETUP: Final = ECE | CWR
 
 
 def tcp_ecn_send_syn(net: TcpNet, tp: TcpSock, syn: TcpSeg) -> None:
-    """Ask for ECN in our SYN, if `net.ipv4.tcp_ecn` is 1 (2 is for servers only)."""
+    """Ask for ECN in our SYN, if `net.ipv4.tcp_ecn` is 1 (2 is for servers only), or if the
+    congestion control cannot do without."""
     tp.ecn_flags = 0
-    if net.sysctl["net.ipv4.tcp_ecn"] in (1, 3, 4):
+    if net.sysctl["net.ipv4.tcp_ecn"] in (1, 3, 4) or tcp_ca_needs_ecn(net, tp):
         syn.flags |= _SETUP
         tp.ecn_flags = TCP_ECN_OK
 
@@ -68,25 +78,34 @@ def tcp_ecn_send_synack(tp: TcpSock, syn: TcpSeg) -> None:
 
 def tcp_ecn_create_request(net: TcpNet, req: TcpRequestSock, flags: int, tos: int) -> None:
     """A SYN for a listener asks for ECN. Not where the SYN itself is marked: RFC 3168 6.1.1
-    forbids that, so somebody plays with the bits."""
-    req.ecn_ok = (
-        flags & _SETUP == _SETUP
-        and net.sysctl["net.ipv4.tcp_ecn"] > 0
-        and tos & INET_ECN_MASK == INET_ECN_NOT_ECT
+    forbids that, so somebody plays with the bits; but DCTCP does so, and expects it."""
+    listener = net.socks[req.listener]
+    req.ecn_ok = flags & _SETUP == _SETUP and (
+        (net.sysctl["net.ipv4.tcp_ecn"] > 0 and tos & INET_ECN_MASK == INET_ECN_NOT_ECT)
+        or tcp_ca_needs_ecn(net, listener)
     )
 
 
 # ---- sending ---------------------------------------------------------------------------------
 
 
-def tcp_ecn_send(tp: TcpSock, seq: int, dlen: int, flags: int) -> tuple[int, tuple[object, ...]]:
+def tcp_ecn_xmit(cb: tuple[object, ...]) -> XmitCb:
+    """`INET_ECN_xmit`: the packet is marked ECT(0)."""
+    assert isinstance(cb, XmitCb)
+    return cb._replace(tos=cb.tos & ~INET_ECN_MASK | INET_ECN_ECT_0)
+
+
+def tcp_ecn_send(
+    net: TcpNet, tp: TcpSock, seq: int, dlen: int, flags: int
+) -> tuple[int, tuple[object, ...]]:
     """(flags, cb for ip) of a segment: new data is marked ECT(0) and carries CWR, retransmissions
-    and ACKs are not marked (RFC 3168 6.1.4, 6.1.5)."""
+    and ACKs are not marked (RFC 3168 6.1.4, 6.1.5), unless the control wants all marked (DCTCP:
+    an unmarked packet is lost where others are marked)."""
     cb = tp.xmit_cb
-    if dlen and ((seq - tp.snd_nxt) & MASK) < HALF:
-        assert isinstance(cb, XmitCb)
-        cb = cb._replace(tos=cb.tos & ~INET_ECN_MASK | INET_ECN_ECT_0)
-        if tp.ecn_flags & TCP_ECN_QUEUE_CWR:
+    new = dlen and ((seq - tp.snd_nxt) & MASK) < HALF
+    if tp.ecn_flags & TCP_ECN_OK and (new or tcp_ca_needs_ecn(net, tp)):
+        cb = tcp_ecn_xmit(cb)
+        if new and tp.ecn_flags & TCP_ECN_QUEUE_CWR:
             tp.ecn_flags &= ~TCP_ECN_QUEUE_CWR
             flags |= CWR
     if tp.ecn_flags & TCP_ECN_DEMAND_CWR:
@@ -121,13 +140,16 @@ def tcp_ecn_accept_cwr(tp: TcpSock, flags: int, has_data: bool) -> None:
             tp.ack_pending |= ICSK_ACK_NOW
 
 
-def tcp_ecn_check_ce(tp: TcpSock, skb: SkBuff) -> bool:
+def tcp_ecn_check_ce(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
     """Note the mark of a segment with data. True: ACKs should not be delayed now, because the
     sender's cwnd may be small, or because it seems to retransmit."""
     cb = skb.cb
     mark = cb.tos & INET_ECN_MASK if isinstance(cb, RcvCb) else INET_ECN_NOT_ECT
     if mark == INET_ECN_NOT_ECT:
         return bool(tp.ecn_flags & TCP_ECN_SEEN)
+    if tcp_ca_needs_ecn(net, tp):
+        ce = mark == INET_ECN_CE
+        tcp_ca_event(net, tp, CA_EVENT_ECN_IS_CE if ce else CA_EVENT_ECN_NO_CE)
     demand = mark == INET_ECN_CE and not tp.ecn_flags & TCP_ECN_DEMAND_CWR
     tp.ecn_flags |= TCP_ECN_SEEN
     if demand:

@@ -38,10 +38,12 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_current_ssthresh, tcp_set_ca_state
 from skbusd.tcp.tcp_ecn import tcp_ecn_queue_cwr, tcp_ecn_withdraw_cwr
+from skbusd.tcp.tcp_mtu_probe import tcp_mtup_probe_failed
 from skbusd.tcp.tcp_recovery import (
     tcp_mark_skb_lost,
     tcp_newreno_mark_lost,
     tcp_rack_mark_lost,
+    tcp_simple_retransmit,
 )
 from skbusd.tcp.tcp_window import tcp_wnd_end
 
@@ -459,6 +461,12 @@ def tcp_fastretrans_alert(
     if not tp.lost_out:
         tcp_try_to_open(net, tp, flag)
         return (rexmit if state == TCP_CA_LOSS else REXMIT_NONE), flag
+    if tp.mtup_probe_size and tp.ca_state < TCP_CA_CWR and tp.snd_una == tp.mtu_probe_seq_start:
+        # The probe was too big, which is no sign of congestion (RFC 4821 7.5).
+        tcp_mtup_probe_failed(net, tp)
+        tp.snd_cwnd += 1
+        tcp_simple_retransmit(net, tp)
+        return REXMIT_NONE, flag
     tcp_enter_recovery(net, tp, ece)
     return REXMIT_LOST, flag
 

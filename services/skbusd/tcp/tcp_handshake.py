@@ -30,7 +30,8 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock, TcpTimewaitSock
-from skbusd.tcp.tcp_ecn import tcp_ecn_send_syn, tcp_ecn_send_synack
+from skbusd.tcp.tcp_cong import tcp_ca_needs_ecn
+from skbusd.tcp.tcp_ecn import tcp_ecn_send_syn, tcp_ecn_send_synack, tcp_ecn_xmit
 from skbusd.tcp.tcp_fastopen import tcp_fastopen_cookie_check
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
@@ -210,10 +211,11 @@ def tcp_transmit_syn(
     tcp_rate_skb_sent(tp, seg, now)
     tp.segs_out += 1
     tp.tcp_mstamp = now
-    assert isinstance(tp.xmit_cb, XmitCb)
-    tcp_queue_header(
-        net, "tcp_transmit_skb", header, tp.xmit_cb, mark=tp.mark, frags=frags, size=size
-    )
+    cb = tp.xmit_cb
+    if tp.ecn_flags and tcp_ca_needs_ecn(net, tp):
+        cb = tcp_ecn_xmit(cb)
+    assert isinstance(cb, XmitCb)
+    tcp_queue_header(net, "tcp_transmit_skb", header, cb, mark=tp.mark, frags=frags, size=size)
 
 
 def tcp_send_synack(net: TcpNet, tp: TcpSock) -> None:

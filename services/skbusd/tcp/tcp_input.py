@@ -95,6 +95,7 @@ from skbusd.tcp.tcp_minisocks import (
     tcp_check_req,
     tcp_synack_rtt_meas,
 )
+from skbusd.tcp.tcp_mtu_probe import tcp_mtup_init
 from skbusd.tcp.tcp_output import (
     tcp_push_pending_frames,
     tcp_rearm_rto,
@@ -120,6 +121,7 @@ def tcp_init_transfer(net: TcpNet, tp: TcpSock) -> None:
     tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else 10
     tp.snd_cwnd_stamp = net.now
     tp.tcp_mstamp = net.now // 1000
+    tcp_mtup_init(net, tp)
     tcp_init_congestion_control(net, tp)
     tcp_init_buffer_space(net, tp)
 

@@ -71,7 +71,7 @@ from skbusd.tcp.tcp_minisocks import (
     tcp_check_req,
     tcp_create_openreq_child,
 )
-from skbusd.tcp.tcp_timer import tcp_simple_retransmit
+from skbusd.tcp.tcp_recovery import tcp_simple_retransmit
 from skbusd.tcp.tcp_timewait import (
     TCP_TW_ACK,
     TCP_TW_RST,

@@ -96,7 +96,7 @@ def tcp_transmit_skb(
     urg_ptr = 0
     cb = tp.xmit_cb
     if tp.ecn_flags:
-        flags, cb = tcp_ecn_send(tp, seq, dlen, flags)
+        flags, cb = tcp_ecn_send(net, tp, seq, dlen, flags)
     if dlen > mss > 0:
         flags |= PSH  # so that the receiver's GRO does not wait for more
     if tp.urg_mode:
@@ -155,6 +155,11 @@ def tcp_transmit_skb(
     tp.ack_pending = 0
     if tp.delack_timer is not None:
         tp.delack_timer.expires = -1
+    if tp.compressed_ack:
+        net.mib["TcpExtTCPAckCompressed"] += tp.compressed_ack
+        tp.compressed_ack = 0
+        if tp.compressed_ack_timer is not None:
+            tp.compressed_ack_timer.expires = -1
     tp.segs_out += segs
     if dlen:
         tcp_event_data_sent(net, tp)
@@ -401,6 +406,11 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
     max_segs = tcp_tso_segs(net, tp, mss)
     now_us = net.now // 1000
     tracing = net.tracing
+    if tp.mtup_enabled and not push_one:
+        probe = net.tcp_mtu_probe(net, tp)
+        if not probe:
+            return False
+        sent = max(probe, 0)
     while queue:
         if tp.pacing_status and tcp_pacing_check(net, tp):
             break

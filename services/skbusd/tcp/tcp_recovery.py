@@ -15,11 +15,12 @@ from skbusd.tcp.const import (
     SACKED_ACKED,
     SACKED_RETRANS,
     TCP_CA_RECOVERY,
+    TCP_SYN_SENT,
 )
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
-from skbusd.tcp.tcp_retransmit import tcp_rtx_fragment
+from skbusd.tcp.tcp_retransmit import tcp_non_congestion_loss_retransmit, tcp_rtx_fragment
 
 TCP_RACK_LOSS_DETECTION: Final = 1
 TCP_RACK_STATIC_REO_WND: Final = 2
@@ -150,3 +151,19 @@ def tcp_newreno_mark_lost(net: TcpNet, tp: TcpSock, snd_una_advanced: bool) -> N
         if seg.pcount > 1 and seg.dlen() > mss:
             seg = tcp_rtx_fragment(tp, 0, mss, mss)
         tcp_mark_skb_lost(net, tp, seg)
+
+
+def tcp_simple_retransmit(net: TcpNet, tp: TcpSock) -> None:
+    """The path MTU has shrunk: what was too big is lost, without blame for congestion
+    (RFC 1191 6.5)."""
+    mss = tp.mss_cache
+    if tp.syn_data and tp.state == TCP_SYN_SENT:
+        mss = -1  # SYN and data were one packet
+    for seg in tp.rtx_queue:
+        if min(seg.dlen(), seg.mss or seg.dlen()) > mss:
+            tcp_mark_skb_lost(net, tp, seg)
+    if not tp.lost_out:
+        return
+    if not tp.sack_ok:
+        tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
+    tcp_non_congestion_loss_retransmit(net, tp)

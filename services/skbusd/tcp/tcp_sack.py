@@ -33,7 +33,16 @@ Block = tuple[int, int]
 class SackState:
     """What one ACK's scoreboard work found (`struct tcp_sacktag_state`)."""
 
-    __slots__ = ("first_sackt", "flag", "last_sackt", "now", "reord", "rs", "sack_delivered")
+    __slots__ = (
+        "first_sackt",
+        "flag",
+        "last_sackt",
+        "now",
+        "prior_delivered",
+        "reord",
+        "rs",
+        "sack_delivered",
+    )
 
     def __init__(self, reord: int, now: int, rs: RateSample) -> None:
         self.reord = reord
@@ -44,6 +53,8 @@ class SackState:
         self.last_sackt = 0
         self.sack_delivered = 0
         self.flag = 0
+        self.prior_delivered = 0
+        """What had been delivered before this ACK."""
 
 
 def tcp_is_sackblock_valid(tp: TcpSock, is_dsack: bool, start: int, end: int) -> bool:

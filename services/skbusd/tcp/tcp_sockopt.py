@@ -431,7 +431,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         rwnd_limited,
         0,
         tp.delivered & c.MASK,
-        0,
+        tp.delivered_ce & c.MASK,
         tp.bytes_sent,
         tp.bytes_retrans,
         tp.dsack_dups & c.MASK,

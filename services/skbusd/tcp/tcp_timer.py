@@ -56,15 +56,15 @@ from skbusd.tcp.tcp_input import (
     tcp_fin_time,
 )
 from skbusd.tcp.tcp_minisocks import rtx_syn_ack
+from skbusd.tcp.tcp_mtu_probe import tcp_mtu_probing
 from skbusd.tcp.tcp_output import (
     __tcp_push_pending_frames,
     tcp_probe0_base,
     tcp_rearm_rto,
     tcp_send_ack,
 )
-from skbusd.tcp.tcp_recovery import tcp_mark_skb_lost, tcp_rack_detect_loss
+from skbusd.tcp.tcp_recovery import tcp_rack_detect_loss
 from skbusd.tcp.tcp_retransmit import (
-    tcp_non_congestion_loss_retransmit,
     tcp_retransmit_skb,
     tcp_send_loss_probe,
     tcp_send_probe0,
@@ -183,6 +183,8 @@ def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
             net, tp, retry_until, tp.icsk_user_timeout * 1000
         )
     else:
+        if retransmits_timed_out(net, tp, sysctl["net.ipv4.tcp_retries1"], 0):
+            tcp_mtu_probing(net, tp)
         retry_until = sysctl["net.ipv4.tcp_retries2"]
         if tp.dead:
             alive = tp.icsk_rto < sysctl["net.ipv4.tcp_rto_max_ms"] * 1000
@@ -332,6 +334,14 @@ def tcp_delack_timer(net: TcpNet, sk: int) -> None:
         net.mib["TcpExtDelayedACKs"] += 1
 
 
+def tcp_compressed_ack_kick(net: TcpNet, sk: int) -> None:
+    """ACKs were held back for long enough."""
+    tp = net.socks.get(sk)
+    if tp is not None and tp.state not in (TCP_CLOSE, TCP_LISTEN) and tp.compressed_ack:
+        tp.compressed_ack -= 1  # this one is sent
+        tcp_send_ack(net, tp)
+
+
 def keepalive_intvl_when(net: TcpNet, tp: TcpSock) -> int:
     """TCP_KEEPINTVL, ns."""
     seconds = tp.keepalive_intvl or net.sysctl["net.ipv4.tcp_keepalive_intvl"]
@@ -376,20 +386,3 @@ def tcp_keepalive_timer(net: TcpNet, sk: int) -> None:
         inet_csk_reset_keepalive_timer(net, tp, keepalive_intvl_when(net, tp))
     else:
         inet_csk_reset_keepalive_timer(net, tp, TCP_RESOURCE_PROBE_INTERVAL)
-
-
-def tcp_simple_retransmit(net: TcpNet, tp: TcpSock) -> None:
-    """The path MTU has shrunk: what was too big is lost, without blame for congestion
-    (RFC 1191 6.5)."""
-    mss = tp.mss_cache
-    if tp.syn_data and tp.state == TCP_SYN_SENT:
-        mss = -1  # SYN and data were one packet
-    prior = tp.lost_out
-    for seg in tp.rtx_queue:
-        if min(seg.dlen(), seg.mss or seg.dlen()) > mss:
-            tcp_mark_skb_lost(net, tp, seg)
-    if prior == tp.lost_out:
-        return
-    if not tp.sack_ok:
-        tp.sacked_out = min(tp.sacked_out, max(tp.packets_out - tp.lost_out, 0))
-    tcp_non_congestion_loss_retransmit(net, tp)

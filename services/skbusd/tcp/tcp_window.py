@@ -60,6 +60,11 @@ def tcp_mtu_to_mss(net: TcpNet, tp: TcpSock, pmtu: int) -> int:
     return mss - (tp.tcp_header_len - 20)
 
 
+def tcp_mss_to_mtu(tp: TcpSock, mss: int) -> int:
+    """The packet that a segment of `mss` bytes makes; the inverse of tcp_mtu_to_mss."""
+    return mss + tp.tcp_header_len + 20
+
+
 def tcp_bound_to_half_wnd(tp: TcpSock, size: int) -> int:
     """No more than half of the largest window that the peer has offered, or a small peer's
     buffer would hold one segment (RFC 9293 3.8.6.2.1)."""
@@ -71,8 +76,12 @@ def tcp_bound_to_half_wnd(tp: TcpSock, size: int) -> int:
 
 def tcp_sync_mss(net: TcpNet, tp: TcpSock, pmtu: int) -> int:
     """The path MTU is `pmtu`: recompute mss_cache."""
+    if tp.mtup_search_high > pmtu:
+        tp.mtup_search_high = pmtu
     mss = tcp_bound_to_half_wnd(tp, tcp_mtu_to_mss(net, tp, pmtu))
     tp.pmtu = pmtu
+    if tp.mtup_enabled:
+        mss = min(mss, tcp_mtu_to_mss(net, tp, tp.mtup_search_low))
     tp.mss_cache = mss
     return mss
 
