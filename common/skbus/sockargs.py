@@ -3,9 +3,15 @@
 the form of a system call (`skbus.syscall`). Used by `skbus.socket`.
 """
 
+import errno
 import operator
 import socket
 from typing import Any, Final
+
+from skbus.syscall import MAX_CMSGS
+
+MAX_CONTROL: Final = 32768
+"""Bytes of ancillary data in one call (`net.core.optmem_max` is of that order)."""
 
 # `skbus.socket.install` replaces the one in the standard module
 _gethostbyname: Final = socket.gethostbyname
@@ -36,6 +42,14 @@ def cmsg(item: Any) -> tuple[int, int, bytes]:
     if not isinstance(item, tuple) or len(item) != 3:
         raise TypeError("an item of ancillary data is a tuple of 3: level, type, bytes")
     return c_int(item[0]), c_int(item[1]), bytes(view(item[2]))
+
+
+def cmsgs(ancdata: Any) -> tuple[tuple[int, int, bytes], ...]:
+    """Ancillary data of `sendmsg`. OSError where there is more than a request takes."""
+    items = tuple(map(cmsg, ancdata))
+    if len(items) > MAX_CMSGS or sum(len(item[2]) for item in items) > MAX_CONTROL:
+        raise OSError(errno.ENOBUFS, "too much ancillary data")
+    return items
 
 
 def view(data: Any) -> memoryview:

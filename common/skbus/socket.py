@@ -32,7 +32,7 @@ from skbus.client import Client, get_client, os_error
 from skbus.rundir import RunDir
 from skbus.sockargs import c_int as _c_int
 from skbus.sockargs import check_timeout as _check_timeout
-from skbus.sockargs import cmsg as _cmsg
+from skbus.sockargs import cmsgs as _cmsgs
 from skbus.sockargs import pack_address as _pack
 from skbus.sockargs import timeout_ns as _ns
 from skbus.sockargs import unpack_address as _unpack
@@ -285,7 +285,14 @@ class socket:
 
     # ---- sending -------------------------------------------------------------------------
 
-    def _send(self, view: memoryview, flags: int, address: Any, timeout: float | None) -> int:
+    def _send(
+        self,
+        view: memoryview,
+        flags: int,
+        address: Any,
+        timeout: float | None,
+        control: tuple[tuple[int, int, bytes], ...] = (),
+    ) -> int:
         if self._fd < 0:
             raise os_error(_errno.EBADF)
         client = self._client
@@ -294,7 +301,7 @@ class socket:
             client.forget(places)
             raise os_error(_errno.EMSGSIZE)
         result, _ = client.call(
-            "sendmsg", self._fd, int(flags), address, places, (), _ns(timeout), data=data
+            "sendmsg", self._fd, int(flags), address, places, control, _ns(timeout), data=data
         )
         return int(result)
 
@@ -346,15 +353,13 @@ class socket:
         address: Address | None = None,
         /,
     ) -> int:
-        """Send several buffers as one; no ancillary data is known yet."""
-        for level, kind, value in [_cmsg(item) for item in ancdata]:
-            raise OSError(
-                _errno.EINVAL, f"no control message ({level}, {kind}) of {len(value)} bytes"
-            )
+        """Send several buffers as one, with ancillary data: IP_PKTINFO, IP_TTL, IP_TOS,
+        IP_RETOPTS, UDP_SEGMENT, SO_MARK, SO_PRIORITY."""
+        control = _cmsgs(ancdata)
         packed = None if address is None else _pack(address)
         data = b"".join([bytes(memoryview(b).cast("B")) for b in buffers])
         try:
-            return self._send(memoryview(data), flags, packed, self._timeout)
+            return self._send(memoryview(data), flags, packed, self._timeout, control)
         except OSError as e:
             raise self._again(e) from None
 
@@ -394,22 +399,24 @@ class socket:
 
     # ---- receiving -----------------------------------------------------------------------
 
-    def _recvmsg(self, size: int, flags: int) -> tuple[Any, bytes]:
+    def _recvmsg(self, size: int, flags: int, room: int = 0) -> tuple[Any, bytes]:
         if self._fd < 0:
             raise os_error(_errno.EBADF)
         if self._stash:
             return self._stash.popleft()
         try:
             return self._client.call(
-                "recvmsg", self._fd, size, 0, int(flags), _ns(self._timeout), rescue=self._keep
+                "recvmsg", self._fd, size, room, int(flags), _ns(self._timeout), rescue=self._keep
             )
         except OSError as e:
             raise self._again(e) from None
 
-    def _receive(self, size: int, flags: int) -> tuple[bytes, Any, int]:
+    def _receive(
+        self, size: int, flags: int, room: int = 0
+    ) -> tuple[bytes, Any, int, list[tuple[int, int, bytes]]]:
         if size < 0:
             raise ValueError("negative buffersize in recv")
-        (parts, address, msg_flags, _), data = self._recvmsg(size, flags)
+        (parts, address, msg_flags, control), data = self._recvmsg(size, flags, room)
         payload = self._client.collect(parts, data)
         if len(payload) > size:
             # It was asked for by an earlier call, which was interrupted.
@@ -417,7 +424,10 @@ class socket:
             payload = payload[:size]
         elif flags & _std.MSG_WAITALL and not flags & _std.MSG_PEEK and payload:
             payload = self._wait_all(payload, size, flags)
-        return payload, address, msg_flags
+        if msg_flags >> 32 and flags & _std.MSG_TRUNC:
+            # The real length counts; what is beyond the buffer nobody has written.
+            payload += bytes((msg_flags >> 32) - len(payload))
+        return payload, address, msg_flags & 0xFFFFFFFF, list(control)
 
     def _wait_all(self, payload: bytes, size: int, flags: int) -> bytes:
         if self._type != _std.SOCK_STREAM:
@@ -444,7 +454,7 @@ class socket:
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Address]:
         """(bytes, sender's address)"""
-        payload, address, _ = self._receive(bufsize, flags)
+        payload, address, _, _ = self._receive(bufsize, flags)
         return payload, _unpack(address)
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
@@ -461,9 +471,9 @@ class socket:
             size = nbytes or len(raw)
             if not size and self._type == _std.SOCK_STREAM:
                 return 0, None
-            if self._stash or flags & _std.MSG_WAITALL:
-                payload, address, _ = self._receive(size, flags)
-                raw[: len(payload)] = payload
+            if self._stash or flags & (_std.MSG_WAITALL | _std.MSG_TRUNC):
+                payload, address, _, _ = self._receive(size, flags)
+                raw[: min(size, len(payload))] = payload[:size]
                 return len(payload), _unpack(address)
             (parts, address, _, _), data = self._recvmsg(size, flags)
             return self._client.collect_into(parts, data, raw), _unpack(address)
@@ -474,8 +484,8 @@ class socket:
         """(bytes, ancillary data, flags, sender's address)"""
         if ancbufsize < 0:
             raise ValueError("negative ancillary data buffer size in recvmsg")
-        payload, address, msg_flags = self._receive(bufsize, flags)
-        return payload, [], msg_flags & 0xFFFFFFFF, _unpack(address)
+        payload, address, msg_flags, control = self._receive(bufsize, flags, _c_int(ancbufsize))
+        return payload, control, msg_flags, _unpack(address)
 
     def recvmsg_into(
         self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
@@ -490,7 +500,7 @@ class socket:
             n = min(len(view), len(payload) - at)
             view[:n] = payload[at : at + n]
             at += n
-        return at, anc, msg_flags, address
+        return len(payload), anc, msg_flags, address
 
     # ---- options -------------------------------------------------------------------------
 
@@ -519,6 +529,11 @@ class socket:
         if buflen:
             return raw
         return int.from_bytes(raw, "little", signed=True)
+
+    def ioctl(self, request: int) -> int:
+        """`fcntl.ioctl` of a socket cannot reach the stack; SIOCINQ (FIONREAD), SIOCOUTQ (TIOCOUTQ)
+        and SIOCATMARK can be asked here."""
+        return int(self._call("ioctl", request)[0])
 
     # ---- descriptors ---------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from trio.lowlevel import Abort, RaiseCancelT
 from skbus import socket as blocking
 from skbus.client import Client, Mux, get_client, os_error
 from skbus.rundir import RunDir
-from skbus.sockargs import pack_address, unpack_address
+from skbus.sockargs import cmsgs, pack_address, unpack_address
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -293,7 +293,13 @@ class SocketType(trio.socket.SocketType):
         new = blocking.socket._make(sock._client, fd, sock._family, sock._type, sock._proto)
         return SocketType(new), unpack_address(address)
 
-    async def _send(self, data: Buffer, flags: int, address: Any) -> int:
+    async def _send(
+        self,
+        data: Buffer,
+        flags: int,
+        address: Any,
+        control: tuple[tuple[int, int, bytes], ...] = (),
+    ) -> int:
         client = self._sock._client
         await trio.lowlevel.checkpoint_if_cancelled()
         number = self._number()
@@ -305,7 +311,7 @@ class SocketType(trio.socket.SocketType):
                 raise os_error(errno.EMSGSIZE)
         try:
             result, _ = await self._loop.call_now(
-                "sendmsg", number, int(flags), address, places, (), -1, data=inline
+                "sendmsg", number, int(flags), address, places, control, -1, data=inline
             )
         except OSError as e:
             raise self._closed(e) from None
@@ -329,12 +335,11 @@ class SocketType(trio.socket.SocketType):
         flags: int = 0,
         address: Any = None,
     ) -> int:
-        """Send several buffers as one; no ancillary data is known yet."""
-        if list(ancdata):
-            raise os_error(errno.EINVAL)
+        """Send several buffers as one, with ancillary data as in `skbus.socket`."""
+        control = cmsgs(ancdata)
         data = b"".join([bytes(b) for b in buffers])
         packed = None if address is None else await self._pack(address)
-        return await self._send(data, flags, packed)
+        return await self._send(data, flags, packed, control)
 
     async def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
         """(bytes, sender's address)"""
@@ -365,11 +370,11 @@ class SocketType(trio.socket.SocketType):
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
         """(bytes, ancillary data, flags, sender's address)"""
-        (parts, address, msg_flags, _), data = await self._call(
+        (parts, address, msg_flags, control), data = await self._call(
             "recvmsg", bufsize, ancbufsize, int(flags), -1
         )
         payload = self._sock._client.collect(parts, data)
-        return payload, [], msg_flags & 0xFFFFFFFF, unpack_address(address)
+        return payload, list(control), msg_flags & 0xFFFFFFFF, unpack_address(address)
 
     async def recvmsg_into(
         self, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0

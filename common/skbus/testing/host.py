@@ -273,14 +273,34 @@ class SimSocket:
         sent, _ = await self.host.sys("sendmsg", self.fd, 0, _pack(address), (), (), -1, data=data)
         return int(sent)
 
+    async def sendmsg(
+        self,
+        data: bytes,
+        control: Iterable[tuple[int, int, bytes]] = (),
+        flags: int = 0,
+        address: Address | None = None,
+    ) -> int:
+        to = None if address is None else _pack(address)
+        sent, _ = await self.host.sys(
+            "sendmsg", self.fd, flags, to, (), tuple(control), -1, data=data
+        )
+        return int(sent)
+
     async def recv(self, size: int, flags: int = 0, timeout: int = -1) -> bytes:
         return (await self.recvfrom(size, flags, timeout))[0]
 
     async def recvfrom(
         self, size: int, flags: int = 0, timeout: int = -1
     ) -> tuple[bytes, Address | None]:
-        (parts, address, _, _), data = await self.host.sys(
-            "recvmsg", self.fd, size, 0, flags, timeout
+        data, _, _, address = await self.recvmsg(size, 0, flags, timeout)
+        return data, address
+
+    async def recvmsg(
+        self, size: int, room: int = 0, flags: int = 0, timeout: int = -1
+    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address | None]:
+        """(bytes, control messages of `room` bytes at most, flags, sender's address)"""
+        (parts, address, msg_flags, control), data = await self.host.sys(
+            "recvmsg", self.fd, size, room, flags, timeout
         )
         pool = self.host.pool
         out = []
@@ -292,7 +312,11 @@ class SimSocket:
             else:
                 out.append(bytes(pool.view(part)))
                 pool.free(part)
-        return b"".join(out), None if address is None else _unpack(address)
+        sender = None if address is None else _unpack(address)
+        return b"".join(out), list(control), msg_flags, sender
+
+    async def ioctl(self, request: int) -> int:
+        return int((await self.host.sys("ioctl", self.fd, request))[0])
 
     async def recv_exactly(self, size: int) -> bytes:
         """`size` bytes, or fewer where the peer ends before."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The socket process: its core in the generic shell, with system calls as its source."""
 
+import time
+
 import zmq
 
 from skbus.config import Config
@@ -20,7 +22,10 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     """The socket layer, ready to run."""
     arguments = net_arguments(run, config, process)
     allocator(run, arguments, POOL_CLASSES)
-    core = SocketCore(SocketNet(**arguments))
+    net = SocketNet(**arguments)
+    stack_clock = clock(config)
+    net.tk_real_offset = time.time_ns() - stack_clock.now()
+    core = SocketCore(net)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     context.setsockopt(zmq.MAX_SOCKETS, 65536)
     modules = ModuleSource(core, config.modules)
@@ -29,7 +34,7 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
         run,
         neighbours=tuple(layer for layer in ("ip", "tcp", "udp") if layer in config.layers),
         sources=(modules, SyscallSource(core, run, context)),
-        clock=clock(config),
+        clock=stack_clock,
         context=context,
     )
     modules.service = service

@@ -296,13 +296,13 @@ def tcp_getsockopt(net: TcpNet, item: Getsockopt) -> None:
     elif item.level == c.SOL_SOCKET:
         value = _sock_option(tp, item.optname, item.optlen)
     elif item.level == c.IPPROTO_IP:
-        value = ip_getsockopt(net, tp, item.optname, item.optlen)
+        value = ip_getsockopt(net, tp, item.optname, item.optlen or 4)
     if value is None:
         value = errno.ENOPROTOOPT
     if isinstance(value, int):
         sk_ret(net, item.sk, item.req, value)
     else:
-        sk_ret(net, item.sk, item.req, 0, value[: item.optlen])
+        sk_ret(net, item.sk, item.req, 0, value[: item.optlen] if item.optlen else value)
 
 
 def _pack(val: int) -> bytes:
