@@ -5,6 +5,8 @@ ask. ROUTER in the process, `ctl_call` in the asker.
     request  [method, argument]        reply  [ok, result or error text]       (msgpack)
 """
 
+import os
+import subprocess
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +14,7 @@ import msgpack
 import zmq
 
 from skbus.frames import readable
+from skbus.linux import proc_status
 from skbus.rundir import RunDir
 from skbus.sysctl import SysctlError
 
@@ -44,6 +47,8 @@ class ControlSource:
             "sysctl_get": self._sysctl_get,
             "sysctl_set": self._sysctl_set,
             "log_level": self._log_level,
+            "usage": lambda _: {"pid": os.getpid(), **proc_status(os.getpid())},
+            "signal": self._signal,
             "proc": self._proc,
         }
 
@@ -98,6 +103,22 @@ class ControlSource:
         """The core's part of a file of /proc/net; None where it has none (`skbus.proc`)."""
         proc = getattr(self._service.core, "proc", None)
         return proc(str(name)) if proc is not None else None
+
+    def _signal(self, what: Any) -> str:
+        """["KILL", 0]: end at once, as if by accident. ["STOP", seconds]: stand still for so long.
+
+        For faults on purpose, where the asker cannot see our pid, as in another container. It is
+        done by a shell, so that this answer gets out, and somebody is there to wake us up.
+        """
+        name, seconds = what
+        kill = f"kill -{{}} {os.getpid()}"
+        then = {
+            "KILL": kill.format("KILL"),
+            "STOP": f"{kill.format('STOP')}; sleep {float(seconds)}; {kill.format('CONT')}",
+        }
+        command = f"(sleep 0.05; {then[str(name)]}) &"
+        subprocess.run(["/bin/sh", "-c", command], check=True, close_fds=True)
+        return str(name)
 
     def _log_level(self, level: Any) -> str:
         from skbus import log

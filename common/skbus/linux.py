@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl; and who a pid is.
+"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl; and who a pid is, and what it
+uses.
 
-Used by the supervisor and the lab; no layer needs them.
+For the supervisor, the lab and the control socket; no layer's core needs them.
 """
 
 import ctypes
 import os
+from pathlib import Path
 from typing import Final, NamedTuple
 
 CLONE_NEWNS: Final = 0x00020000
@@ -87,3 +89,23 @@ def _stat(pid: int) -> tuple[str, int] | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return fields[0].decode(), int(fields[19])
+
+
+def proc_status(pid: int) -> dict[str, int]:
+    """Memory of a process in bytes: rss and anonymous (which the pool's shared pages are not),
+    and its processor time in nanoseconds. Empty when it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return {}
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    ticks = stat.rsplit(")", 1)[1].split()
+    cpu = (int(ticks[11]) + int(ticks[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    if "VmRSS" not in fields:
+        return {}
+    return {
+        "rss": int(fields["VmRSS"].split()[0]) * 1024,
+        "anon": int(fields["RssAnon"].split()[0]) * 1024,
+        "cpu": cpu,
+    }

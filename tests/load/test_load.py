@@ -228,6 +228,84 @@ def test_faults(stack: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 SKBUS = [sys.executable, "-c", "from skbus.cli import main; main()"]
 
 
+CONTAINERS = """
+set -e
+ip link set lo up
+ip link add v0 type veth peer name v1
+ip addr add 10.1.0.1/24 dev v0
+ip link set v0 up
+ip link set v1 up
+for layer in "nic --dev v1" ip tcp udp socket; do
+    unshare --pid --fork --kill-child --mount-proc \\
+        sh -c "while :; do skbusd $layer; done" >>{log} 2>&1 &
+done
+for layer in nic ip tcp udp socket; do skbus health --layer $layer --wait 60; done
+skbus barrier
+skbus load {scenario} --host 10.1.0.2 --out {out} --quiet
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.lab
+def test_each_layer_in_a_container_of_its_own(tmp_path: Path) -> None:
+    """As in docker-compose.yml: nobody sees the others' pids, and each is started anew by who
+    watches over it. They can be killed and stopped nevertheless, and say what they use."""
+    config = tmp_path / "stack.toml"
+    config.write_text('[[devices]]\nname = "v1"\naddr = "10.1.0.2/24"\ngateway = "10.1.0.1"\n')
+    scenario = tmp_path / "faults.toml"
+    scenario.write_text(
+        """
+        description = "faults in containers"
+        settle = "30s"
+        assert = ["restarts == 1", "web.errors == 0", "unaccounted == 0", "memory < 500 MB/min"]
+        [[flow]]
+        name = "web"
+        protocol = "http"
+        rate = "10/s"
+        clients = 4
+        timeout = "60s"
+        [[phase]]
+        name = "all"
+        duration = "4s"
+        [[event]]
+        at = "500ms"
+        pause = "tcp"
+        lasting = "200ms"
+        [[event]]
+        at = "1s"
+        restart = "udp"
+        [[event]]
+        at = "1s"
+        run = "{python} -m skbus.load.synflood {host} {http} 500"
+        lasting = "500ms"
+        """
+    )
+    enter = "import os; from skbus import lab; lab.make_namespaces(); os.execvp('sh', ['sh'])"
+    run = tmp_path / "r"
+    run.mkdir(mode=0o700)
+    done = subprocess.run(
+        ["unshare", *([] if os.geteuid() == 0 else ["-Ur"]), "--pid", "--fork", "--kill-child",
+         "--mount-proc", sys.executable, "-c", enter],
+        input=CONTAINERS.format(log=tmp_path / "log", scenario=scenario, out=tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env={
+            **os.environ,
+            "SKBUS_DIR": str(run),
+            "SKBUS_CONFIG": str(config),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr + (tmp_path / "log").read_text()
+    data = outcome(tmp_path, "faults")
+    assert data["trouble"] == []
+    assert data["restarts"] == 1
+    assert {len(p["pids"]) for p in data["processes"].values()} == {1, 2}
+    assert all(p["series"][-1]["rss"] > 1 << 20 for p in data["processes"].values())
+
+
 @pytest.fixture
 def iperf3_server(stack: RunDir) -> Iterator[None]:
     with subprocess.Popen(

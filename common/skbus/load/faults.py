@@ -71,7 +71,7 @@ class Faults:
             elif event.pause is not None:
                 await self._pause(event.pause, event.lasting)
             elif event.restart is not None:
-                _kill(self._pid(event.restart), signal.SIGKILL)
+                await trio.to_thread.run_sync(self._restart, event.restart)
             elif event.run is not None:
                 await self._run(event.run, event.lasting)
             elif event.sysctl is not None:
@@ -84,11 +84,12 @@ class Faults:
             raise PlaceError(f"there is no stack of ours on {self._place.name}")
         return self._place.run
 
-    def _pid(self, layer: str) -> int:
+    def _process(self, layer: str) -> tuple[str, int]:
+        """The layer's process and its pid; 0 where that is to be asked by its control socket."""
         found = processes(self._stack())
         for name, pid in found.items():
             if layer in (name, name.split(".")[0]):
-                return pid
+                return name, pid
         raise PlaceError(f"no process {layer} is alive among {', '.join(found) or 'none'}")
 
     def _impair(self, impair: Impair | None) -> None:
@@ -101,8 +102,22 @@ class Faults:
             ctl_call(run, nic, "impair", wanted)
         self._impaired = impair is not None
 
+    def _restart(self, layer: str) -> None:
+        """Kill it; who watches over it starts it again."""
+        process, pid = self._process(layer)
+        if pid:
+            _kill(pid, signal.SIGKILL)
+        else:
+            ctl_call(self._stack(), process, "signal", ("KILL", 0))
+
     async def _pause(self, layer: str, seconds: float) -> None:
-        pid = self._pid(layer)
+        process, pid = self._process(layer)
+        if not pid:
+            stop = ("STOP", seconds)
+            await trio.to_thread.run_sync(ctl_call, self._stack(), process, "signal", stop)
+            await trio.sleep(seconds)
+            self._happened(f"{layer} goes on")
+            return
         _kill(pid, signal.SIGSTOP)
         self._paused.add(pid)
         await trio.sleep(seconds)
@@ -112,7 +127,8 @@ class Faults:
 
     async def _run(self, command: str, seconds: float) -> None:
         """In the clients' Linux namespace; ended after its time, or with us."""
-        words = [word.format_map(self._words) for word in shlex.split(command)]
+        known = {**self._words, "python": sys.executable}
+        words = [word.format_map(known) for word in shlex.split(command)]
         where = self._place.job("linux").get("enter", "-")
         process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "skbus.load.within", where, *words],

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from skbus.ctl import ControlError, ctl_call
+from skbus.linux import proc_status
 from skbus.load.curve import slope
-from skbus.load.place import proc_status, processes
+from skbus.load.place import processes
 from skbus.rundir import RunDir
 
 _PATIENCE: Final = 1.0
@@ -81,10 +82,8 @@ class Monitor:
         """Look at everything. Blocks, for a process that does not answer for a second: to be
         called in a thread."""
         found: list[Sample] = []
-        pids = processes(self.run)
-        for process in pids or (self.run.processes() if self.run else ()):
-            pid = pids.get(process, 0)
-            proc = proc_status(pid) if pid else {"rss": 0, "anon": 0, "cpu": 0}
+        for process, pid in processes(self.run).items():
+            proc = proc_status(pid) if pid else self._usage(process)
             if not proc:
                 continue
             one = Sample(t, process, pid, proc["rss"], proc["anon"], proc["cpu"])
@@ -94,12 +93,21 @@ class Monitor:
             found.append(one)
             self.samples.setdefault(process, []).append(one)
             lives = self.lives.setdefault(process, [])
-            if not lives or lives[-1] != pid:
-                lives.append(pid)
+            if not lives or lives[-1] != one.pid:
+                lives.append(one.pid)
         if (count := self._linux_retransmits()) is not None:
             if self._linux_base is None:
                 self._linux_base = count
             self.linux.append((t, count - self._linux_base))
+        return found
+
+    def _usage(self, process: str) -> dict[str, int]:
+        """What a process in another container says that it uses."""
+        assert self.run is not None
+        try:
+            found: dict[str, int] = ctl_call(self.run, process, "usage", seconds=_PATIENCE)
+        except ControlError:
+            return {}
         return found
 
     def _ask(self, one: Sample) -> None:

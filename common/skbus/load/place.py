@@ -15,7 +15,6 @@ import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from skbus.load.scenario import Side
@@ -185,33 +184,14 @@ def use_side(side: Side) -> None:
 
 
 def processes(run: RunDir | None) -> dict[str, int]:
-    """The pids of the stack's processes that are alive, by their names."""
+    """The pids of the stack's processes that are alive, by their names; 0 for a process in a
+    container of its own, whose pid means nothing here."""
     if run is None:
         return {}
     from skbus.supervise import read_state
 
     state = read_state(run)
     if state is None:
-        return {}
+        return dict.fromkeys(run.processes(), 0)
     layers = {name: pid for name, pid in state["layers"].items() if pid is not None}
     return {name: pid.pid for name, pid in layers.items() if pid.alive()}
-
-
-def proc_status(pid: int) -> dict[str, int]:
-    """Memory of a process in bytes: rss and anonymous (which the pool's shared pages are not),
-    and its processor time in nanoseconds. Empty when it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return {}
-    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    ticks = stat.rsplit(")", 1)[1].split()
-    cpu = (int(ticks[11]) + int(ticks[12])) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    if "VmRSS" not in fields:
-        return {}
-    return {
-        "rss": int(fields["VmRSS"].split()[0]) * 1024,
-        "anon": int(fields["RssAnon"].split()[0]) * 1024,
-        "cpu": cpu,
-    }
