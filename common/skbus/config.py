@@ -266,6 +266,9 @@ class Config(_Model):
     clock: Clock = Clock()
     layers: list[Literal["ip", "tcp", "udp", "socket"]] = list(LAYERS)
     """layers to run; leave one out to run it elsewhere, or not at all"""
+    module_alias: dict[str, str] = {}
+    """what the socket layer loads when it lacks a family or protocol: "net-pf-2-proto-253-type-4"
+    -> a file, an entry point or a dotted module"""
     modules: list[str] = []
     """code for the socket process: a file, an entry point of skbus.modules or a dotted module, and
     behind it its parameters: "examples/kernel/server.py port=7" """

@@ -53,6 +53,13 @@ def clock(config: Config) -> StackClock:
     return StackClock(config.clock.time_scale)
 
 
+def plug_ins(run: RunDir, config: Config) -> tuple[str, ...]:
+    """Processes that are there beside the stack's own: a layer that starts anew says hello to
+    them, too, so that a transport which is a plug-in registers again."""
+    own = set(config.processes())
+    return tuple(sorted({p.stem for p in run.path.glob("*.in")} - own))
+
+
 def nics(config: Config) -> tuple[str, ...]:
     """The nic processes of the stack."""
     return tuple(device.process for device in config.devices)

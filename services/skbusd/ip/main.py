@@ -6,7 +6,7 @@ from skbus.rundir import RunDir
 from skbus.service import Service
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
-from skbusd.shell import allocator, clock, net_arguments, nics
+from skbusd.shell import allocator, clock, net_arguments, nics, plug_ins
 
 
 def ip_config(config: Config) -> IpConfig:
@@ -37,4 +37,5 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     allocator(run, arguments, ((2048, 1024), (16384, 128), (66560, 256)))
     net = IpNet(**arguments, config=ip_config(config))
     transports = tuple(layer for layer in ("tcp", "udp", "socket") if layer in config.layers)
-    return Service(IpCore(net), run, neighbours=(*nics(config), *transports), clock=clock(config))
+    neighbours = (*nics(config), *transports, *plug_ins(run, config))
+    return Service(IpCore(net), run, neighbours=neighbours, clock=clock(config))

@@ -8,9 +8,10 @@ import zmq
 from skbus.config import Config
 from skbus.rundir import RunDir
 from skbus.service import Service
-from skbusd.shell import allocator, clock, net_arguments
+from skbusd.shell import allocator, clock, net_arguments, plug_ins
 from skbusd.socket.core import SocketCore
 from skbusd.socket.kmod import ModuleSource
+from skbusd.socket.modalias import ModAlias
 from skbusd.socket.router import SyscallSource
 from skbusd.socket.sock import SocketNet
 
@@ -28,11 +29,15 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     core = SocketCore(net)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     context.setsockopt(zmq.MAX_SOCKETS, 65536)
+    core.net.modprobe = ModAlias(core.net, config.module_alias)
     modules = ModuleSource(core, config.modules)
     service = Service(
         core,
         run,
-        neighbours=tuple(layer for layer in ("ip", "tcp", "udp") if layer in config.layers),
+        neighbours=(
+            *(layer for layer in ("ip", "tcp", "udp") if layer in config.layers),
+            *plug_ins(run, config),
+        ),
         sources=(modules, SyscallSource(core, run, context)),
         clock=stack_clock,
         context=context,

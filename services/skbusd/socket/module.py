@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from skbusd.socket.kthread import TaskStruct, kill_kthreads, kthread_run, run_kthreads
+from skbusd.socket.modprobe import module_refcount
 from skbusd.socket.sock import SocketNet
 
 MODULE_STATE_LIVE: Final = "Live"
@@ -86,6 +87,8 @@ def delete_module(net: SocketNet, name: str) -> Module:
         raise ModuleError(f"no module {name} is loaded")
     if module.state != MODULE_STATE_LIVE:
         raise ModuleError(f"module {name} is busy: {module.state}")
+    if users := module_refcount(net, name):
+        raise ModuleError(f"module {name} is in use by {users} sockets")
     module.state = MODULE_STATE_GOING
     module.task = kthread_run(net, _free_module, module, f"rmmod/{name}")
     return module

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""RDM: reliably delivered messages, a transport for skbus that comes as a plug-in."""

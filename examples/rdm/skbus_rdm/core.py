@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""The rdm process without I/O: what enters it, its start and its end."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from skbus.abi import InetAddProtocol, InetDelProtocol, ProtoUnregister
+from skbus.initcall import InitStep, do_initcalls, unwind
+from skbus.net import Handler, Net
+from skbus_rdm import rdm
+from skbus_rdm.netns import RdmNet
+from skbus_rdm.wire import IPPROTO_RDM
+
+ENTRIES: Final[dict[str, Handler]] = {
+    # from ip
+    "handler": rdm.rdm_rcv,
+    "err_handler": rdm.rdm_err,
+    "ip_route_output_ret": rdm.ip_route_output_ret,
+    "inet_add_protocol_ret": rdm.inet_add_protocol_ret,
+    "inetdev_event": rdm.inetdev_event,
+    "rt_cache_flush": rdm.rt_cache_flush,
+    # from the socket layer
+    "proto_init": rdm.rdm_init_sock,
+    "proto_get_port": rdm.rdm_get_port,
+    "proto_connect": rdm.rdm_connect,
+    "proto_disconnect": rdm.rdm_disconnect,
+    "proto_sendmsg": rdm.rdm_sendmsg,
+    "proto_recvmsg": rdm.rdm_recvmsg,
+    "proto_shutdown": rdm.rdm_shutdown,
+    "proto_close": rdm.rdm_close,
+    "proto_setsockopt": rdm.rdm_setsockopt,
+    "proto_getsockopt": rdm.rdm_getsockopt,
+}
+
+
+def inet_add_protocol(net: RdmNet) -> None:
+    """`inet_add_protocol`, which ip carries out."""
+    item = InetAddProtocol(IPPROTO_RDM, net.name, "handler", "err_handler")
+    net.call("ip", "inet_add_protocol", item)
+
+
+def inet_del_protocol(net: RdmNet) -> None:
+    """`inet_del_protocol`: from now on ip answers protocol 253 with ICMP."""
+    net.call("ip", "inet_del_protocol", InetDelProtocol(IPPROTO_RDM, net.name))
+
+
+def proto_unregister(net: RdmNet) -> None:
+    """The socket layer is not to wait for us any more."""
+    net.call("socket", "proto_unregister", ProtoUnregister(net.name))
+
+
+STEPS: Final = (
+    InitStep("proto", lambda net: None, proto_unregister),
+    InitStep("inet_add_protocol(RDM)", inet_add_protocol, inet_del_protocol),
+)
+
+
+class RdmCore:
+    """`skbus.net.Core` for rdm."""
+
+    net: Net
+    entries: Mapping[str, Handler] = ENTRIES
+
+    def __init__(self, net: RdmNet) -> None:
+        self.net = net
+        self.rdm = net
+
+    def start(self) -> None:
+        """Register with ip. (The socket layer loads its part when a socket is asked for.)"""
+        do_initcalls(self.net, "rdm_init", STEPS)
+
+    def exit(self) -> None:
+        """The plug-in is pulled out: nobody sends to us any more."""
+        unwind(self.net, "rdm_init", STEPS)
+
+    def peer_up(self, process: str) -> None:
+        """ip has forgotten us, or the socket layer its sockets."""
+        if process == "ip":
+            inet_add_protocol(self.rdm)
+        elif process == "socket":
+            for out in tuple(self.rdm.out.values()):
+                if out.timer is not None:
+                    self.net.del_timer(out.timer)
+            self.rdm.out.clear()
+            self.rdm.socks.clear()
+            self.rdm.ports.clear()
+
+    def idle(self) -> None:
+        """Nothing is put off to the end of a batch."""
+
+    def held(self) -> int:
+        """Messages are kept as bytes, not as skbs."""
+        return 0
+
+    def barrier_edges(self) -> tuple[list[str], list[str]]:
+        """As those of every transport."""
+        return ["socket"], ["ip"]
+
+    def status(self) -> dict[str, object]:
+        """For `skbus status`."""
+        net = self.rdm
+        return {
+            "ports": sorted(net.ports),
+            "associations": len(net.out),
+            "heard": len(net.heard),
+            **net.counters,
+        }
+
+    def proc(self, name: str) -> object:
+        """We have no part in Linux's files of /proc/net."""
+        return None

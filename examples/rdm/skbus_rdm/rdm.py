@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: MIT
+"""RDM itself: a message is sent again until it is acknowledged, and delivered once, in order.
+
+    socket --proto_sendmsg--> rdm_sendmsg -> rdm_xmit --ip_queue_xmit--> ip
+    ip --handler--> rdm_rcv --sk_data_ready--> socket;  --ip_queue_xmit (ACK)--> ip
+
+An application's send returns when the peer has the message, or cannot get it: ECONNREFUSED,
+ETIMEDOUT, or what ICMP or the route said. A receiver without room does not acknowledge, so that
+the sender tries again later.
+"""
+
+import errno
+from typing import Final
+
+from skbus.abi import (
+    Close,
+    Connect,
+    DataReadyCb,
+    Disconnect,
+    ErrHandler,
+    GetPort,
+    Getsockopt,
+    InetdevEvent,
+    InetProtocolRet,
+    InitSock,
+    IpRouteOutputKey,
+    RcvCb,
+    Recvmsg,
+    RouteRet,
+    RtCacheFlush,
+    Setsockopt,
+    Shutdown,
+    SkRet,
+    UdpSendmsgCb,
+    XmitCb,
+)
+from skbus.ip_sockglue import ICMP_ERR_CONVERT
+from skbus.net import MSEC
+from skbus.pool import PoolError
+from skbus.pskb import pskb_may_pull
+from skbus.skbuff import SkBuff
+from skbus.timer import Timer
+from skbus_rdm.netns import Out, Peer, RdmNet, RdmSock
+from skbus_rdm.wire import (
+    ACK,
+    DATA,
+    HLEN,
+    IPPROTO_RDM,
+    MAX_MESSAGE,
+    RST,
+    RdmHdr,
+    build,
+    good,
+    parse,
+)
+
+RTO: Final = 200 * MSEC
+"""Until a message is sent again; doubled each time."""
+TRIES: Final = 7
+MAX_QUEUE: Final = 64
+"""Messages that wait for one peer."""
+MAX_HEARD: Final = 4096
+SKB_TRUESIZE: Final = 256
+"""Charged with each message, as the socket layer does."""
+
+
+def sk_ret(net: RdmNet, sk: int, req: int, err: int, val: object = None) -> None:
+    """Answer a request of the socket layer, if it wants an answer."""
+    if req:
+        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
+
+
+# ---- sockets -----------------------------------------------------------------------------------
+
+
+def rdm_init_sock(net: RdmNet, item: InitSock) -> None:
+    """A socket begins; again, where this process or the socket layer has been restarted."""
+    net.socks[item.sk] = RdmSock(item.sk, net.sysctl["net.core.rmem_default"])
+
+
+def rdm_get_port(net: RdmNet, item: GetPort) -> None:
+    """bind(2), and the port of a socket that sends before. EADDRINUSE."""
+    sk = net.socks.get(item.sk)
+    if sk is None or sk.port:
+        sk_ret(net, item.sk, item.req, errno.EBADF if sk is None else errno.EINVAL)
+        return
+    port = item.port
+    for _ in range(1000):
+        if port and port not in net.ports:
+            break
+        if item.port:
+            sk_ret(net, item.sk, item.req, errno.EADDRINUSE)
+            return
+        port = 49152 + net.rand.randrange(16384)
+    sk.addr, sk.port = item.addr, port
+    net.ports[port] = sk
+    sk_ret(net, item.sk, item.req, 0, [sk.addr, sk.port])
+
+
+def rdm_connect(net: RdmNet, item: Connect) -> None:
+    """The peer from now on: for messages without an address, and the only one that is heard."""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        sk.daddr, sk.dport = item.addr, item.port
+    sk_ret(net, item.sk, item.req, 0 if sk else errno.EBADF, [sk.addr, sk.port] if sk else None)
+
+
+def rdm_disconnect(net: RdmNet, item: Disconnect) -> None:
+    """No peer any more."""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        sk.daddr, sk.dport = b"", 0
+    sk_ret(net, item.sk, item.req, 0 if sk else errno.EBADF)
+
+
+def rdm_recvmsg(net: RdmNet, item: Recvmsg) -> None:
+    """The application took a message: there is room again."""
+    sk = net.socks.get(item.sk)
+    if sk is not None:
+        sk.rmem = max(0, sk.rmem - item.copied - SKB_TRUESIZE)
+
+
+def rdm_shutdown(net: RdmNet, item: Shutdown) -> None:
+    """Nothing that this process would have to know."""
+
+
+def rdm_close(net: RdmNet, item: Close) -> None:
+    """The socket is gone, and with it what it has not sent."""
+    sk = net.socks.pop(item.sk, None)
+    if sk is not None and sk.port:
+        del net.ports[sk.port]
+        for key in [key for key in net.out if key[0] == sk.port]:
+            rdm_reset(net, net.out[key], errno.EBADF)
+
+
+def rdm_setsockopt(net: RdmNet, item: Setsockopt) -> None:
+    """Options of SOL_SOCKET are told to all transports; RDM has none of its own."""
+    sk_ret(net, item.sk, item.req, errno.ENOPROTOOPT)
+
+
+def rdm_getsockopt(net: RdmNet, item: Getsockopt) -> None:
+    """RDM has no options of its own."""
+    sk_ret(net, item.sk, item.req, errno.ENOPROTOOPT)
+
+
+# ---- sending -----------------------------------------------------------------------------------
+
+
+def rdm_sendmsg(net: RdmNet, skb: SkBuff) -> None:
+    """One message: it joins those for its peer."""
+    cb = skb.cb
+    assert isinstance(cb, UdpSendmsgCb)
+    sk = net.socks.get(cb.sk)
+    if net.tracing:
+        net.trace("rdm_sendmsg", skb, sk=cb.sk, len=skb.len)
+    daddr, dport = cb.addr, cb.port
+    if sk is not None and not daddr:
+        daddr, dport = sk.daddr, sk.dport
+    err = 0
+    if sk is None or not sk.port:
+        err = errno.EBADF
+    elif len(daddr) != 4 or not dport:
+        err = errno.EDESTADDRREQ
+    elif skb.len > MAX_MESSAGE:
+        err = errno.EMSGSIZE
+    if err or sk is None:
+        net.kfree_skb(skb, "NOT_SPECIFIED", err=err)
+        sk_ret(net, cb.sk, cb.req, err)
+        return
+    try:
+        message = net.skb_bytes(skb)
+    except PoolError:
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+        sk_ret(net, cb.sk, cb.req, errno.EIO)
+        return
+    net.consume_skb(skb)
+    key = (sk.port, daddr, dport)
+    out = net.out.get(key)
+    if out is None:
+        out = net.out[key] = Out(key, net.get_random_u32())
+    if len(out.queue) >= MAX_QUEUE:
+        sk_ret(net, cb.sk, cb.req, errno.ENOBUFS)
+        return
+    out.queue.append((cb, message))
+    if len(out.queue) == 1:
+        _begin(net, out)
+
+
+def _begin(net: RdmNet, out: Out) -> None:
+    """The first message of the queue is on its way, when the route is known."""
+    out.tries = 0
+    if out.saddr:
+        rdm_xmit(net, out)
+        return
+    net.next_req += 1
+    net.routes[net.next_req] = out.key
+    sk = net.ports[out.key[0]]
+    saddr = b"" if sk.addr == bytes(4) else sk.addr
+    item = IpRouteOutputKey(net.next_req, net.name, out.key[1], saddr, 0, 0)
+    net.call("ip", "ip_route_output_key", item)
+    _arm(net, out)  # ip may be away
+
+
+def ip_route_output_ret(net: RdmNet, item: RouteRet) -> None:
+    """ip knows the way, or that there is none."""
+    key = net.routes.pop(item.req, None)
+    out = net.out.get(key) if key is not None else None
+    if out is None or out.saddr or not out.queue:
+        return
+    if item.err:
+        rdm_reset(net, out, item.err)
+        return
+    out.saddr = item.saddr
+    rdm_xmit(net, out)
+
+
+def rdm_xmit(net: RdmNet, out: Out) -> None:
+    """Send the first message of the queue, once more if need be."""
+    port, daddr, dport = out.key
+    _, message = out.queue[0]
+    hdr = RdmHdr(port, dport, DATA, 0, 0, out.assoc, out.seq)
+    net.counters["RetransMsgs" if out.tries else "OutMsgs"] += 1
+    _send(net, out.saddr, daddr, hdr, message)
+    _arm(net, out)
+
+
+def _send(net: RdmNet, saddr: bytes, daddr: bytes, hdr: RdmHdr, message: bytes = b"") -> None:
+    xmit = XmitCb(saddr, daddr, IPPROTO_RDM, 0, 0, False, 0, b"")
+    skb = net.alloc_skb(build(saddr, daddr, hdr, message), cb=xmit)
+    if net.tracing:
+        net.trace("rdm_xmit", skb, type=hdr.type, assoc=hdr.assoc, seq=hdr.seq, len=len(message))
+    net.call_skb("ip", "ip_queue_xmit", skb)
+
+
+def _arm(net: RdmNet, out: Out) -> None:
+    if out.timer is None:
+        out.timer = Timer(rdm_timer, out.key)
+    net.mod_timer(out.timer, net.now + (RTO << out.tries))
+
+
+def rdm_timer(net: RdmNet, key: Peer) -> None:
+    """No answer in time."""
+    out = net.out.get(key)
+    if out is None or not out.queue:
+        return
+    out.tries += 1
+    if out.tries >= TRIES:
+        net.counters["TimedOut"] += 1
+        rdm_reset(net, out, errno.ETIMEDOUT)
+    elif out.saddr:
+        rdm_xmit(net, out)
+    else:
+        _begin_again(net, out)
+
+
+def _begin_again(net: RdmNet, out: Out) -> None:
+    tries = out.tries
+    _begin(net, out)
+    out.tries = tries
+
+
+def rdm_reset(net: RdmNet, out: Out, err: int) -> None:
+    """An association is over: who waits for it hears why."""
+    if out.timer is not None:
+        net.del_timer(out.timer)
+    net.out.pop(out.key, None)
+    while out.queue:
+        cb, _ = out.queue.popleft()
+        sk_ret(net, cb.sk, cb.req, err)
+
+
+# ---- receiving ---------------------------------------------------------------------------------
+
+
+def rdm_rcv(net: RdmNet, skb: SkBuff) -> None:
+    """A packet of protocol 253, `data` at our header."""
+    cb = skb.cb
+    assert isinstance(cb, RcvCb)
+    try:
+        segment = net.skb_bytes(skb)
+    except PoolError:
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+        return
+    if len(segment) < HLEN or not good(cb.saddr, cb.daddr, segment):
+        net.counters["InErrors"] += 1
+        net.kfree_skb(skb, "SKB_CSUM" if len(segment) >= HLEN else "PKT_TOO_SMALL")
+        return
+    hdr = parse(segment)
+    if net.tracing:
+        net.trace("rdm_rcv", skb, type=hdr.type, assoc=hdr.assoc, seq=hdr.seq, len=len(segment))
+    if hdr.type == DATA:
+        rdm_data(net, skb, cb, hdr)
+        return
+    out = net.out.get((hdr.dest, cb.saddr, hdr.source))
+    if out is not None and out.queue and (out.assoc, out.seq) == (hdr.assoc, hdr.seq):
+        if hdr.type == ACK:
+            rdm_ack(net, out)
+        elif hdr.type == RST:
+            rdm_reset(net, out, errno.ECONNREFUSED)
+    net.consume_skb(skb)
+
+
+def rdm_ack(net: RdmNet, out: Out) -> None:
+    """The peer has it: the sender may go on, and the next message be sent."""
+    sent, _ = out.queue.popleft()
+    sk_ret(net, sent.sk, sent.req, 0)
+    out.seq = (out.seq + 1) & 0xFFFFFFFF
+    if out.timer is not None:
+        net.del_timer(out.timer)
+    if out.queue:
+        _begin(net, out)
+
+
+def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
+    """A message: deliver it, unless that has been done already, and say so."""
+    answer = RdmHdr(hdr.dest, hdr.source, ACK, 0, 0, hdr.assoc, hdr.seq)
+    sk = net.ports.get(hdr.dest)
+    if sk is None or (sk.daddr and (sk.daddr, sk.dport) != (cb.saddr, hdr.source)):
+        net.counters["NoPorts"] += 1
+        _send(net, cb.daddr, cb.saddr, answer._replace(type=RST))
+        net.kfree_skb(skb, "NO_SOCKET", dport=hdr.dest)
+        return
+    key = (hdr.dest, cb.saddr, hdr.source)
+    assoc, expected = net.heard.get(key, (-1, 0))
+    if assoc == hdr.assoc and hdr.seq != expected:
+        net.counters["InDups"] += 1
+        _send(net, cb.daddr, cb.saddr, answer)
+        net.consume_skb(skb)
+        return
+    if not pskb_may_pull(net, skb, HLEN):
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+        return
+    skb.data += HLEN
+    size = skb.len + SKB_TRUESIZE
+    if sk.rmem and sk.rmem + size > sk.rcvbuf:
+        net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.sk)
+        return
+    if len(net.heard) >= MAX_HEARD:
+        del net.heard[next(iter(net.heard))]
+    net.heard[key] = (hdr.assoc, (hdr.seq + 1) & 0xFFFFFFFF)
+    sk.rmem += size
+    net.counters["InMsgs"] += 1
+    skb.cb = DataReadyCb(sk.sk, cb.saddr, hdr.source, cb.daddr, hdr.dest, skb.skb_iif, 0, 0)
+    net.call_skb("socket", "sk_data_ready", skb)
+    _send(net, cb.daddr, cb.saddr, answer)
+
+
+# ---- what ip says --------------------------------------------------------------------------------
+
+
+def rdm_err(net: RdmNet, item: ErrHandler) -> None:
+    """ICMP about a packet of ours: whoever sent it hears of it, where the error is a hard one."""
+    if len(item.payload) < 4 or item.type != 3 or item.code >= len(ICMP_ERR_CONVERT):
+        return
+    source = int.from_bytes(item.payload[:2], "big")
+    dest = int.from_bytes(item.payload[2:4], "big")
+    out = net.out.get((source, item.daddr, dest))
+    err, hard = ICMP_ERR_CONVERT[item.code]
+    if net.tracing:
+        net.trace("rdm_err", type=item.type, code=item.code, found=out is not None)
+    if out is not None and hard:
+        rdm_reset(net, out, err)
+
+
+def inet_add_protocol_ret(net: RdmNet, item: InetProtocolRet) -> None:
+    """ip does not want us: somebody else has the protocol."""
+    net.refused = item.err
+    net.warning("inet_add_protocol", protocol=item.protocol, err=errno.errorcode.get(item.err))
+
+
+def inetdev_event(net: RdmNet, item: InetdevEvent) -> None:
+    """An address came or went: routes are asked for anew."""
+    for out in net.out.values():
+        out.saddr = out.saddr if out.queue else b""
+
+
+def rt_cache_flush(net: RdmNet, item: RtCacheFlush) -> None:
+    """Routes changed: they are asked for anew, from the next message on."""
+    for out in net.out.values():
+        out.saddr = out.saddr if out.queue else b""
