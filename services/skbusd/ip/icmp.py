@@ -296,8 +296,8 @@ def icmp_echo(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
     if net.sysctl["net.ipv4.icmp_echo_ignore_all"]:
         net.consume_skb(skb)
         return
-    check = csum_replace2(hdr.checksum, ICMP_ECHO << 8 | hdr.code, ICMP_ECHOREPLY << 8)
-    reply = icmphdr.build(ICMP_ECHOREPLY, 0, hdr.rest, check)
+    check = csum_replace2(hdr.checksum, ICMP_ECHO << 8 | hdr.code, ICMP_ECHOREPLY << 8 | hdr.code)
+    reply = icmphdr.build(ICMP_ECHOREPLY, hdr.code, hdr.rest, check)
     skb.head = reply + skb.head[skb.data + ICMP_HLEN :]
     skb.data = 0
     skb.mac_header = skb.network_header = -1
