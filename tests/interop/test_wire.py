@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.interop.conftest import Cable
+    from tests.interop.conftest import Cable, Lab, Reference
 
 pytestmark = pytest.mark.lab
 
@@ -186,3 +186,70 @@ def test_tshark_has_no_complaint(
         if what[2] != MANGLED and (what[1] != "sequence" or what[2] not in HARMLESS)
     }
     assert not serious, f"in {packets} packets: {serious}; harmless: {found}"
+
+
+ANALYSIS = ("retransmission", "fast_retransmission", "spurious_retransmission", "duplicate_ack")
+
+
+def analysis(path: Path, source: str) -> Counter[str]:
+    """What tshark's analysis of sequence numbers says of the segments of one end."""
+    fields = [f"tcp.analysis.{name}" for name in ANALYSIS]
+    done = subprocess.run(
+        [
+            "tshark", "-r", str(path), "-n", "-Y", f"ip.src == {source} and tcp",
+            "-T", "fields", "-E", "separator=/t", *(w for f in fields for w in ("-e", f)),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "WIRESHARK_CONFIG_DIR": str(path.parent)},
+    )  # fmt: skip
+    found: Counter[str] = Counter()
+    for line in done.stdout.splitlines():
+        told = line.split("\t") + [""] * len(ANALYSIS)
+        found.update(name for name, value in zip(ANALYSIS, told, strict=False) if value)
+        found["segments"] += 1
+    return found
+
+
+def bulk(cable: Cable, ports: Iterator[int]) -> None:
+    """8 MiB each way, one after the other, without loss."""
+    for server, client, host in (
+        (cable.ours, cable.linux, cable.address),
+        (cable.linux, cable.ours, cable.peer_address),
+    ):
+        port = next(ports)
+        there = server("serve_receive", port=port)
+        there.heard("ready")
+        sent = client("send", host=host, port=port, size=8 << 20, seed=port).result(120)
+        assert there.result(120)["sha256"] == sent["sha256"]
+
+
+def test_bulk_without_loss_repeats_nothing(
+    plain: Lab,
+    plain_reference: Reference,
+    ports: Iterator[int],
+    tmp_path: Path,
+    need: Callable[..., None],
+) -> None:
+    for program in ("tshark", "ethtool"):
+        need(program)
+    need("dumpcap", "wireshark-common")
+    before = plain.counters("tcp")
+    seen = []
+    for name, cable in (("ours", plain), ("linux", plain_reference)):
+        with captured(cable, tmp_path / f"{name}.pcap"):
+            bulk(cable, ports)
+        seen.append(analysis(tmp_path / f"{name}.pcap", cable.address))
+    ours, linux = seen
+    after = plain.counters("tcp")
+    did = {name: after.get(name, 0) - before.get(name, 0) for name in after}
+    assert min(ours["segments"], linux["segments"]) > 4000
+    # On a busy machine an answer may be so late that a tail loss probe goes (RFC 8985 7), or the
+    # timer fires (RFC 6298), as with Linux; and a veth that has two queues reorders.
+    repeated = did.get("TcpRetransSegs", 0)
+    in_vain = did.get("TcpExtTCPLossProbes", 0) + did.get("TcpExtTCPTimeouts", 0)
+    reordered = did.get("TcpExtTCPOFOQueue", 0) + did.get("TcpExtTCPDSACKOldSent", 0)
+    assert repeated <= in_vain + linux["retransmission"] + linux["spurious_retransmission"]
+    assert ours["spurious_retransmission"] <= repeated
+    assert ours["duplicate_ack"] <= linux["duplicate_ack"] + reordered

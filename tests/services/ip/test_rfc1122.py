@@ -6,6 +6,7 @@ from skbus.headers import icmp, ipv4
 from skbus.skbuff import PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST
 from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
 from skbus.testing.packets import inet_aton, ip_skb
+from skbusd.ip.netns import IpNet
 
 
 def test_3_2_1_1_another_version_is_silently_dropped(host: IpHost) -> None:
@@ -42,6 +43,7 @@ def test_3_2_2_2_redirects_change_nothing(host: IpHost) -> None:
     message = icmp.build_message(5, 1, int.from_bytes(PEER, "big"), quoted)
     host.rcv("ip_rcv", ip_skb(message, GW, US, 1))
     assert host.packets() == []
+    assert isinstance(host.net, IpNet)
     assert all(daddr != FAR for daddr, _, _ in host.net.rt_out)
 
 
