@@ -281,10 +281,12 @@ class Disconnect(NamedTuple):
 
 
 class Recvmsg(NamedTuple):
-    """The application took `copied` bytes from sk's receive queue (`tcp_cleanup_rbuf`)."""
+    """The application took `copied` bytes from sk's receive queue (`tcp_cleanup_rbuf`). waiting:
+    it waits for more (TCP: what comes for it may go through the prequeue)."""
 
     sk: int
     copied: int
+    waiting: bool = False
 
 
 class Accept(NamedTuple):

@@ -39,7 +39,7 @@ from skbusd.socket.af_inet import inet_init
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
 from skbusd.socket.proc import proc_net
-from skbusd.socket.sock import REGION_GRACE, Call, SocketNet, sys_return
+from skbusd.socket.sock import REGION_GRACE, Call, SocketNet, TcpSock, sys_return
 from skbusd.socket.socket import (
     SOCK_INIT,
     Socket,
@@ -212,7 +212,8 @@ class SocketCore:
             run_kthreads(net)
         if net.rcv_pending:
             for sk in net.rcv_pending:
-                net.call(sk.sk_prot.process, "tcp_recvmsg", Recvmsg(sk.number, sk.rcv_told))
+                item = Recvmsg(sk.number, sk.rcv_told, isinstance(sk, TcpSock) and sk.told_waiting)
+                net.call(sk.sk_prot.process, "tcp_recvmsg", item)
                 sk.rcv_told = 0
             net.rcv_pending.clear()
         if net.alloc is not None:

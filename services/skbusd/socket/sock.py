@@ -221,7 +221,7 @@ class TcpSock(InetConnectionSock):
 
     __slots__ = (
         "asked", "defer_connect", "nonagle", "notsent", "notsent_lowat", "options", "parent",
-        "recvmsg_inq", "report", "sock_done", "urg_data",
+        "recvmsg_inq", "report", "sock_done", "told_waiting", "urg_data", "urg_off",
     )  # fmt: skip
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
@@ -231,7 +231,9 @@ class TcpSock(InetConnectionSock):
         """connect(2) has returned, and the SYN waits for data (TCP_FASTOPEN_CONNECT)."""
         self.sock_done = False
         """SOCK_DONE: the peer's FIN has been seen."""
-        self.urg_data = -1
+        self.urg_data = 0
+        """The urgent byte, and what has become of it (tcp_urg.py); 0: there is none."""
+        self.urg_off = 0
         self.recvmsg_inq = False
         """TCP_INQ: each recvmsg says how much is left."""
         self.notsent_lowat = 0xFFFFFFFF
@@ -240,6 +242,8 @@ class TcpSock(InetConnectionSock):
         self.report: tuple[int, int] | None = None
         """What tcp told of its write queue, as long as it is true (stream.py)."""
         self.asked = False
+        self.told_waiting = False
+        """tcp knows that a reader waits."""
         self.parent: TcpSock | None = None
         """The listener in whose accept queue it waits."""
         self.options: dict[tuple[int, int], bytes] = {}

@@ -31,6 +31,7 @@ from skbusd.tcp.inet_hashtables import (
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove, tcp_fastopen_active_disable_ofo_check
+from skbusd.tcp.tcp_memory import SK_MEM_QUANTUM, sk_mem_free, sk_mem_reclaim
 
 SOCK_BINDADDR_LOCK: Final = 4
 SOCK_BINDPORT_LOCK: Final = 8
@@ -151,6 +152,9 @@ def tcp_purge_queues(net: TcpNet, tp: TcpSock) -> None:
         net.consume_skb(o.skb)
     tp.ofo.clear()
     tp.ofo_bytes = 0
+    tp.wmem_charged, wmem = 0, tp.wmem_charged
+    net.tcp_memory_allocated -= wmem // SK_MEM_QUANTUM
+    sk_mem_reclaim(net, tp)
     tp.selective_acks = ()
     tp.duplicate_sack = None
 
@@ -182,6 +186,7 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
 def inet_csk_destroy_sock(net: TcpNet, tp: TcpSock) -> None:
     """The last of an orphan."""
     inet_put_port(net, tp)
+    sk_mem_free(net, tp)
     if net.socks.pop(tp.sk, None) is not None and tp.dead:
         net.orphan_count -= 1
 

@@ -324,6 +324,8 @@ class TcpSock:
     rcv_wup: int = 0
     rcv_wnd: int = 0
     rcv_up: int = 0
+    urg_notyet: bool = False
+    """TCP_URG_NOTYET: the byte at rcv_up has not come."""
     copied_seq: int = 0
     rmem_alloc: int = 0
     """Bytes handed up that the application has not taken yet."""
@@ -334,6 +336,10 @@ class TcpSock:
     """Header prediction is on (`tcp_fast_path_on`)."""
     ofo: list[OfoSkb] = field(default_factory=list)
     ofo_bytes: int = 0
+    rmem_charged: int = 0
+    """Bytes, in whole pages, that it may hold to be read (tcp_memory.py)."""
+    wmem_charged: int = 0
+    """The same for what it sends."""
     selective_acks: tuple[tuple[int, int], ...] = ()
     duplicate_sack: tuple[int, int] | None = None
     fin_received: bool = False
@@ -384,6 +390,11 @@ class TcpSock:
     sk_timer_expires: int = -1
 
     # ---- derived: not written down
+    sk_lock: int = 0
+    """SK_OWNED 1, SK_READER 2 (sk_lock.py)"""
+    slice_time: int = -1
+    slice_bytes: int = 0
+    """What sends of several chunks took in the batch of that time."""
     fastopen_rsk: "TcpRequestSock | None" = None
     """The request sock of a child that Fast Open made before the handshake was complete."""
     fastopen_req: "TcpFastopenRequest | None" = None
@@ -525,6 +536,9 @@ _DERIVED: Final = frozenset(
         "xmit_cb",
         "fastopen_rsk",
         "fastopen_req",
+        "sk_lock",
+        "slice_time",
+        "slice_bytes",
     }
 )
 _FIELDS: Final = tuple(f.name for f in fields(TcpSock) if f.name not in _DERIVED)

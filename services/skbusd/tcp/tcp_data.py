@@ -38,6 +38,7 @@ from skbusd.tcp.inet_connection_sock import tcp_set_state
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import OfoSkb, TcpSock
 from skbusd.tcp.tcp_ecn import tcp_ecn_accept_cwr, tcp_ecn_check_ce
+from skbusd.tcp.tcp_memory import sk_forced_rmem_schedule, tcp_try_rmem_schedule
 from skbusd.tcp.tcp_output import tcp_send_ack, tcp_send_delayed_ack
 from skbusd.tcp.tcp_timewait import tcp_time_wait
 from skbusd.tcp.tcp_window import (
@@ -173,7 +174,7 @@ def tcp_event_data_recv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh:
 def tcp_grow_window(net: TcpNet, tp: TcpSock, length: int) -> None:
     """Offer more as data comes, up to the clamp."""
     room = min(tp.window_clamp, tcp_space(net, tp)) - tp.rcv_ssthresh
-    if room > 0:
+    if room > 0 and not net.tcp_memory_pressure:
         tp.rcv_ssthresh += min(room, max(2 * tp.advmss, 2 * length))
 
 
@@ -252,7 +253,7 @@ def tcp_init_buffer_space(net: TcpNet, tp: TcpSock) -> None:
 
 def tcp_sndbuf_expand(net: TcpNet, tp: TcpSock) -> None:
     """A send buffer for twice the congestion window; the socket layer hears of it."""
-    if tp.userlocks & 1:
+    if tp.userlocks & 1 or net.tcp_memory_pressure:
         return
     segs = max(10, tp.snd_cwnd, tp.reordering + 1) * net.cong[tp.ca_name].sndbuf_factor
     want = min(segs * (max(tp.mss_clamp, tp.mss_cache) + 768), net.sysctl["net.ipv4.tcp_wmem"][2])
@@ -337,8 +338,14 @@ def tcp_sack_remove(tp: TcpSock) -> None:
 
 def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
     """In order: up to the socket layer; skb.data is at the payload, of which there is some."""
+    flags = psh >> 3
+    if tp.urg_notyet:
+        at = (tp.rcv_up - tp.rcv_nxt) & MASK
+        if at < length:
+            flags |= 2 | at << 8
+        tp.urg_notyet = length <= at < HALF
     skb.cb = DataReadyCb(
-        tp.sk, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, psh >> 3, tp.rcv_nxt
+        tp.sk, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, flags, tp.rcv_nxt
     )
     tp.rcv_nxt = (tp.rcv_nxt + length) & MASK
     tp.rmem_alloc += length
@@ -385,6 +392,13 @@ def tcp_data_queue(
         _out_of_window(net, tp, skb, "TCP_ZEROWINDOW")
         return
     length = ((end_seq - rcv_nxt) & MASK) - fin
+    if length and tp.rmem_alloc + tp.ofo_bytes + length > tp.rmem_charged:
+        if not tp.rmem_alloc:
+            sk_forced_rmem_schedule(net, tp, length)
+        elif not tcp_try_rmem_schedule(net, tp, length):
+            net.mib["TcpExtTCPRcvQDrop"] += 1
+            _out_of_window(net, tp, skb, "PROTO_MEM")
+            return
     if length:
         tcp_event_data_recv(net, tp, skb, length, flags & PSH)
         tcp_queue_rcv(net, tp, skb, length, flags & PSH)
@@ -429,6 +443,13 @@ def tcp_data_queue_ofo(
 ) -> None:
     """Out of order: keep it, without what is there already, until the hole is filled."""
     mib = net.mib
+    size = (end_seq - seq) & MASK
+    if tp.rmem_alloc + tp.ofo_bytes + size > tp.rmem_charged and not tcp_try_rmem_schedule(
+        net, tp, size
+    ):
+        mib["TcpExtTCPOFODrop"] += 1
+        net.kfree_skb(skb, "PROTO_MEM", sk=tp.sk)
+        return
     if tp.ecn_flags and tcp_ecn_check_ce(net, tp, skb):
         tcp_enter_quickack_mode(tp, 2)
     tp.pred_flags = False

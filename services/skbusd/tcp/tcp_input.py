@@ -89,6 +89,7 @@ from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove
 from skbusd.tcp.tcp_fastopen_synack import tcp_rcv_fastopen_synack
 from skbusd.tcp.tcp_fastretrans import tcp_try_undo_recovery
 from skbusd.tcp.tcp_handshake import tcp_send_synack
+from skbusd.tcp.tcp_memory import sk_rmem_schedule
 from skbusd.tcp.tcp_minisocks import (
     REQ_CHILD,
     REQ_FASTOPEN_RST,
@@ -345,6 +346,8 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
     length = (end_seq - seq) & MASK
     if length and ((tp.rcv_wup + tp.rcv_wnd - end_seq) & MASK) >= HALF:
         return False  # beyond the window
+    if tp.rmem_alloc + length > tp.rmem_charged and not sk_rmem_schedule(net, tp, length):
+        return False
     if tp.rx_saw_tstamp and tp.rcv_nxt == tp.rcv_wup:
         tcp_store_ts_recent(net, tp)
     segs = skb.gso_segs or 1
@@ -372,10 +375,14 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
 
 
 def tcp_urg(tp: TcpSock, th: TcpHdr) -> None:
-    """RFC 6093: urgent data is in the stream (SO_OOBINLINE); only the pointer is kept."""
+    """`tcp_check_urg`: which byte is urgent (RFC 6093), if it has not come before. What that means
+    is the socket layer's business."""
     up = (th.seq + th.urg_ptr - 1) & MASK
-    if 0 < ((up - tp.rcv_up) & MASK) < HALF:
+    if ((up - tp.rcv_nxt) & MASK) >= HALF:
+        return
+    if not tp.urg_notyet or 0 < ((up - tp.rcv_up) & MASK) < HALF:
         tp.rcv_up = up
+        tp.urg_notyet = True
 
 
 # ---- SYN_SENT --------------------------------------------------------------------------------

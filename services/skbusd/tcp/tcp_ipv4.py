@@ -16,6 +16,7 @@ from skbus.abi import ErrHandler, RcvCb, XmitCb
 from skbus.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
 from skbus.headers import HeaderError
 from skbus.headers.tcp import TcpHdr, TcpOptions, build, parse, parse_options
+from skbus.ip_sockglue import ICMP_ERR_CONVERT, ip_icmp_error
 from skbus.pool import StalePlaceError
 from skbus.skbuff import (
     CHECKSUM_COMPLETE,
@@ -50,6 +51,7 @@ from skbusd.tcp.inet_hashtables import (
     inet_twsk_deschedule_put,
 )
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sk_lock import SK_OWNED, sk_add_backlog, tcp_prequeue
 from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
 from skbusd.tcp.syncookies import (
     COOKIE_PERIOD,
@@ -85,26 +87,6 @@ ICMP_DEST_UNREACH: Final = 3
 ICMP_TIME_EXCEEDED: Final = 11
 ICMP_PARAMETERPROB: Final = 12
 ICMP_FRAG_NEEDED: Final = 4
-
-_ICMP_ERR: Final = (
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.ENOPROTOOPT,
-    errno.ECONNREFUSED,
-    errno.EMSGSIZE,
-    errno.EOPNOTSUPP,
-    errno.ENETUNREACH,
-    errno.EHOSTDOWN,
-    errno.ENONET,
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.EHOSTUNREACH,
-    errno.EHOSTUNREACH,
-    errno.EHOSTUNREACH,
-    errno.EHOSTUNREACH,
-)
-"""icmp_err_convert: the errno for each code of ICMP_DEST_UNREACH."""
 
 
 # ---- from ip ---------------------------------------------------------------------------------
@@ -159,8 +141,24 @@ def tcp_v4_rcv(net: TcpNet, skb: SkBuff) -> None:
         assert type(sk) is TcpTimewaitSock
         tcp_v4_timewait_rcv(net, sk, skb, cb, th, end_seq)
         return
+    if tp.min_ttl and cb.ttl < tp.min_ttl:
+        net.mib["TcpExtTCPMinTTLDrop"] += 1
+        net.kfree_skb(skb, "TCP_MINTTL", sk=tp.sk)
+        return
     tp.segs_in += skb.gso_segs or 1
+    if tp.sk_lock and _sk_busy(net, tp, skb, th, end_seq):
+        return
     tcp_v4_do_rcv(net, tp, skb, th, end_seq)
+
+
+def _sk_busy(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
+    """A request owns the socket, or a reader waits for it; True: the skb is taken."""
+    if not tp.sk_lock & SK_OWNED:
+        return tcp_prequeue(net, tp, skb, th, end_seq)
+    if not sk_add_backlog(net, tp, skb, th, end_seq):
+        net.mib["TcpExtTCPBacklogDrop"] += 1
+        net.kfree_skb(skb, "SOCKET_BACKLOG", sk=tp.sk)
+    return True
 
 
 def tcp_v4_do_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> None:
@@ -521,14 +519,19 @@ def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
 
 
 def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
-    """An error that is plausible."""
+    """An error that is plausible. Where a request owns the socket it is only remembered."""
+    if tp.sk_lock & SK_OWNED:
+        if err.type == ICMP_DEST_UNREACH and err.code == ICMP_FRAG_NEEDED:
+            net.sk_owned[tp.sk].deferred.append(lambda: _icmp_error(net, tp, err))
+            return
+        net.mib["TcpExtLockDroppedIcmps"] += 1
     if err.type == ICMP_DEST_UNREACH:
-        if err.code >= len(_ICMP_ERR):
+        if err.code >= len(ICMP_ERR_CONVERT):
             return
         if err.code == ICMP_FRAG_NEEDED:
             tcp_v4_mtu_reduced(net, tp, err.info)
             return
-        code = _ICMP_ERR[err.code]
+        code = ICMP_ERR_CONVERT[err.code][0]
     elif err.type == ICMP_TIME_EXCEEDED:
         code = errno.EHOSTUNREACH
     elif err.type == ICMP_PARAMETERPROB:
@@ -536,8 +539,14 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
     else:
         return
     if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV) and (tp.fastopen_rsk is None or tp.parent):
+        if tp.recverr:
+            icmp = (err.type, err.code, err.info)
+            to = (err.daddr, tp.dport)
+            ip_icmp_error(net, tp.sk, code, icmp, err.offender, to, err.payload)
         sk_error_report(net, tp, code, True)
         tcp_done(net, tp)
+    elif tp.recverr:
+        sk_error_report(net, tp, code, False)
     else:
         tp.err_soft = code
 

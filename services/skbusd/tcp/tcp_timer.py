@@ -42,6 +42,7 @@ from skbusd.tcp.inet_connection_sock import (
     tcp_done,
 )
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sk_lock import SK_OWNED
 from skbusd.tcp.sock import TcpRequestSock, TcpSock
 from skbusd.tcp.tcp_fastopen import tcp_fastopen_active_detect_blackhole
 from skbusd.tcp.tcp_fastretrans import (
@@ -55,6 +56,7 @@ from skbusd.tcp.tcp_input import (
     keepalive_time_when,
     tcp_fin_time,
 )
+from skbusd.tcp.tcp_memory import tcp_check_oom
 from skbusd.tcp.tcp_minisocks import rtx_syn_ack
 from skbusd.tcp.tcp_mtu_probe import tcp_mtu_probing
 from skbusd.tcp.tcp_output import (
@@ -87,6 +89,9 @@ def tcp_write_timer(net: TcpNet, sk: int) -> None:
     """The one timer of the sending side: what was it armed for?"""
     tp = net.socks.get(sk)
     if tp is None or tp.state in (TCP_CLOSE, TCP_LISTEN) or not tp.icsk_pending:
+        return
+    if tp.sk_lock & SK_OWNED:
+        net.sk_owned[sk].deferred.append(lambda: tcp_write_timer(net, sk))
         return
     if tp.icsk_timeout > net.now:
         assert tp.write_timer is not None
@@ -191,9 +196,23 @@ def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
             retry_until = tcp_orphan_retries(net, tp, alive)
         expired = retransmits_timed_out(net, tp, retry_until, tp.icsk_user_timeout * 1000)
     tcp_fastopen_active_detect_blackhole(net, tp, expired)
+    if not expired and tp.dead and tcp_out_of_resources(net, tp):
+        return True
     if expired:
         tcp_write_err(net, tp)
     return expired
+
+
+def tcp_out_of_resources(net: TcpNet, tp: TcpSock) -> bool:
+    """`tcp_out_of_resources`: an orphan that does not get on goes first where memory is short;
+    one that waits behind a shut window counts twice."""
+    if not tcp_check_oom(net, tp, int(not tp.snd_wnd)):
+        return False
+    if net.now - tp.lsndtime * 1000 <= TCP_TIMEWAIT_LEN:
+        tcp_send_active_reset(net, tp)
+    tcp_done(net, tp)
+    net.mib["TcpExtTCPAbortOnMemory"] += 1
+    return True
 
 
 # ---- retransmission --------------------------------------------------------------------------
@@ -301,6 +320,8 @@ def tcp_probe_timer(net: TcpNet, tp: TcpSock) -> None:
     max_probes = net.sysctl["net.ipv4.tcp_retries2"]
     if tp.dead:
         alive = tcp_probe0_base(tp) << tp.icsk_backoff < rto_max
+        if tcp_out_of_resources(net, tp):
+            return
         max_probes = tcp_orphan_retries(net, tp, alive)
         if not alive and tp.icsk_backoff >= max_probes:
             tcp_write_err(net, tp)
@@ -318,6 +339,10 @@ def tcp_delack_timer(net: TcpNet, sk: int) -> None:
     """No data has carried the ACK: send it alone."""
     tp = net.socks.get(sk)
     if tp is None or tp.state in (TCP_CLOSE, TCP_LISTEN) or not tp.ack_pending & ICSK_ACK_TIMER:
+        return
+    if tp.sk_lock & SK_OWNED:
+        net.mib["TcpExtDelayedACKLocked"] += 1
+        net.sk_owned[sk].deferred.append(lambda: tcp_delack_timer(net, sk))
         return
     if tp.ack_timeout > net.now:
         inet_csk_reset_delack_timer(net, tp, tp.ack_timeout)

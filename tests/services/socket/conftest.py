@@ -104,6 +104,8 @@ class Stack:
                     fields: Any = item.cb if isinstance(item, SkBuff) else item
                     if isinstance(item, SkBuff) and not item.lent:
                         self.pool.free_frags(item.frags)
+                    if getattr(fields, "report", False):
+                        self.acked(fields.sk, 0)
                     req = getattr(fields, "req", 0)
                     if req:
                         self.ret(fields.sk, req, err, self._value(fields))
@@ -147,7 +149,15 @@ class Stack:
         self.deliver("tcp_fin", TcpFin(sk))
 
     def acked(self, sk: int, n: int, sndbuf: int = 0) -> None:
-        self.deliver("sk_write_space", SkWriteSpace(sk, n, sndbuf))
+        """n bytes are acknowledged; where it was asked, tcp also tells what its queue looks like:
+        everything is sent, in segments of 3072 bytes."""
+        sock: Any = self.net.socks.get(sk)
+        if getattr(sock, "asked", False):
+            left = max(sock.sk_wmem_queued - n, 0)
+            item = SkWriteSpace(sk, n, sndbuf, left, 0, 0, 3072)
+        else:
+            item = SkWriteSpace(sk, n, sndbuf)
+        self.deliver("sk_write_space", item)
 
     def data(self, sk: int, payload: bytes, *, in_pool: bool = False) -> None:
         """Bytes arrive for sk."""

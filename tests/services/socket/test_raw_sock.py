@@ -84,7 +84,7 @@ def test_packets_pass_whole_in_both_directions(root: Stack) -> None:
     req = root.begin("recvmsg", fd, 100, 0, 0, 0)
     _, (_, address, flags, _), data = root.replies()[req]
     assert (data, address, flags) == (b"E" * 20 + b"in", (INET, 0, PEER), 0)
-    assert root.outbox("ip") == [("raw_recvmsg", (sk, 22))]
+    assert root.outbox("ip") == [("raw_recvmsg", (sk, 22, False))]
     root.deliver("sk_error_report", SkErrorReport(sk, ENOPROTOOPT, False))
     assert root.recv(fd, 100)[0] == ENOPROTOOPT
     root.check_conserved()

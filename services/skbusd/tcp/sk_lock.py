@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: MIT
+"""Who works on a socket: `lock_sock`, `release_sock`, the backlog and the prequeue
+(`net/core/sock.c`, `net/ipv4/tcp_ipv4.c`).
+
+As a rule a request is worked off in one go, and nobody meets a socket that is owned. Two things
+last longer:
+
+- One send of many chunks. After SENDMSG_SLICE bytes in one batch it keeps its socket (`lock_sock`)
+  and goes on in the next batch, so that what others sent in the meantime leaves first. Until then
+  the socket's packets wait in the backlog, further requests for it behind the send, timers and
+  ICMP errors for `release_sock`, which comes before the next slice, as in `sk_flush_backlog`.
+- A reader that waits: the socket layer says so (Recvmsg.waiting). Segments with data for it stand
+  in the prequeue and are processed together at the batch's end, in the reader's name, or before
+  it says that it has read.
+
+    tcp_v4_rcv -> sk_add_backlog | tcp_prequeue | tcp_v4_do_rcv
+    release_sock -> tcp_v4_do_rcv                  tcp_prequeue_process -> tcp_v4_do_rcv
+
+Both are bounded as in Linux: the backlog, with what is unread, by both buffers together
+(`sk_rcvqueues_full`); the prequeue by the receive buffer.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from skbus.headers.tcp import TcpHdr
+from skbus.skbuff import SkBuff
+from skbusd.tcp.const import TCP_CLOSE
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+
+SK_OWNED: Final = 1
+"""tp.sk_lock: a request owns it."""
+SK_READER: Final = 2
+"""tp.sk_lock: a reader waits (`tp->ucopy.task`)."""
+SENDMSG_SLICE: Final = 262144
+SKB_OVERHEAD: Final = 256
+"""Counted with each skb, so that empty ones are bounded too."""
+
+Segment = tuple[SkBuff, TcpHdr, int]
+Request = tuple[Callable[[TcpNet, Any], None], Any]
+
+
+class SockLock:
+    """What waits for an owned socket."""
+
+    __slots__ = ("backlog", "deferred", "len", "requests")
+
+    def __init__(self) -> None:
+        self.backlog: deque[Segment] = deque()
+        """`sk_backlog`"""
+        self.len = 0
+        self.requests: deque[Request] = deque()
+        """Who sleeps in lock_sock (`sk_lock.wq`)."""
+        self.deferred: list[Callable[[], None]] = []
+        """`tsq_flags`: timers and ICMP errors, for `tcp_release_cb`."""
+
+
+class Prequeue:
+    """`tp->ucopy`: what a waiting reader will process."""
+
+    __slots__ = ("memory", "queue")
+
+    def __init__(self) -> None:
+        self.queue: deque[Segment] = deque()
+        self.memory = 0
+
+
+# ---- the owner -------------------------------------------------------------------------------
+
+
+def lock_sock(net: TcpNet, tp: TcpSock) -> None:
+    """`lock_sock`: from now on the socket is one request's, until the next batch."""
+    tp.sk_lock |= SK_OWNED
+    net.sk_owned[tp.sk] = SockLock()
+    if not net.slice_timer.pending():
+        net.mod_timer(net.slice_timer, net.now + 1)
+    if net.tracing:
+        net.trace("lock_sock", sk=tp.sk)
+
+
+def sk_wait_lock(
+    net: TcpNet, tp: TcpSock, function: Callable[[TcpNet, Any], None], item: Any
+) -> None:
+    """`__lock_sock`: the request sleeps until the owner has finished."""
+    net.sk_owned[tp.sk].requests.append((function, item))
+    if net.tracing:
+        net.trace("__lock_sock", sk=tp.sk, waits=function.__name__)
+
+
+def sk_locked(function: Callable[[TcpNet, Any], None]) -> Callable[[TcpNet, Any], None]:
+    """A request that takes the socket's lock: it waits where somebody has it."""
+
+    def locked(net: TcpNet, item: Any) -> None:
+        tp = net.socks.get(item.sk) if net.sk_owned else None
+        if tp is not None and tp.sk_lock & SK_OWNED:
+            sk_wait_lock(net, tp, function, item)
+        else:
+            function(net, item)
+
+    locked.__name__ = function.__name__
+    locked.__doc__ = function.__doc__
+    return locked
+
+
+def sk_sendmsg_slice(net: TcpNet, tp: TcpSock, size: int) -> None:
+    """A chunk of a send of which more follows has been taken: is it enough for this batch?"""
+    if tp.slice_time != net.now:
+        tp.slice_time = net.now
+        tp.slice_bytes = 0
+    tp.slice_bytes += size
+    if tp.slice_bytes >= SENDMSG_SLICE and not tp.sk_lock & SK_OWNED:
+        lock_sock(net, tp)
+
+
+def release_sock(net: TcpNet, tp: TcpSock, lock: SockLock) -> None:
+    """`release_sock`: the backlog first (`__release_sock`), then what was deferred
+    (`tcp_release_cb`)."""
+    tp.sk_lock &= ~SK_OWNED
+    if net.tracing:
+        net.trace("release_sock", sk=tp.sk, backlog=len(lock.backlog), waiting=len(lock.requests))
+    backlog = lock.backlog
+    while backlog:
+        skb, th, end_seq = backlog.popleft()
+        sk_backlog_rcv(net, tp, skb, th, end_seq)
+    for function in lock.deferred:
+        function()
+
+
+def sk_backlog_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> None:
+    """`sk->sk_backlog_rcv`: the segment's turn has come. Its socket may have ended meanwhile."""
+    if tp.state == TCP_CLOSE or net.socks.get(tp.sk) is not tp:
+        net.kfree_skb(skb, "TCP_CLOSE", sk=tp.sk)
+        return
+    net.tcp_v4_do_rcv(net, tp, skb, th, end_seq)
+
+
+def tcp_release_slices(net: TcpNet) -> None:
+    """Every send that was put off has its next slice; requests behind it follow in their order."""
+    owned, net.sk_owned = net.sk_owned, {}
+    for sk, lock in owned.items():
+        tp = net.socks.get(sk)
+        if tp is not None:
+            release_sock(net, tp, lock)
+        else:  # it went with its listener, or the socket layer
+            for skb, _, _ in lock.backlog:
+                net.kfree_skb(skb, "TCP_CLOSE", sk=sk)
+        requests = lock.requests
+        while requests:
+            function, item = requests.popleft()
+            function(net, item)
+            again = net.sk_owned.get(sk)
+            if again is not None:
+                again.requests.extend(requests)
+                break
+
+
+def tcp_release_all(net: TcpNet) -> None:
+    """Finish all sends that were put off: a barrier must come behind them."""
+    while net.sk_owned:
+        for sk in net.sk_owned:
+            tp = net.socks.get(sk)
+            if tp is not None:
+                tp.slice_time = -1
+        tcp_release_slices(net)
+
+
+# ---- the backlog -----------------------------------------------------------------------------
+
+
+def sk_rcvqueues_full(tp: TcpSock, lock: SockLock, limit: int) -> bool:
+    """`sk_rcvqueues_full`: does what waits exceed the limit already?"""
+    return lock.len + tp.rmem_alloc > limit
+
+
+def sk_add_backlog(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
+    """`sk_add_backlog`: the socket is owned, so the segment waits. False: there is no room."""
+    lock = net.sk_owned[tp.sk]
+    if sk_rcvqueues_full(tp, lock, tp.rcvbuf + tp.sndbuf):
+        return False
+    lock.backlog.append((skb, th, end_seq))
+    lock.len += skb.len + SKB_OVERHEAD
+    if net.tracing:
+        net.trace("sk_add_backlog", skb, sk=tp.sk, len=lock.len)
+    return True
+
+
+# ---- the prequeue ----------------------------------------------------------------------------
+
+
+def tcp_prequeue(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
+    """`tcp_prequeue`: leave the segment to the reader that waits. False: process it now, as
+    `net.ipv4.tcp_low_latency` asks, and as a pure ACK with nothing before it is."""
+    prequeue = net.tcp_prequeues.get(tp.sk)
+    if prequeue is None:
+        if net.sysctl["net.ipv4.tcp_low_latency"] or skb.len <= th.doff:
+            return False
+        prequeue = net.tcp_prequeues[tp.sk] = Prequeue()
+    prequeue.queue.append((skb, th, end_seq))
+    prequeue.memory += skb.len + SKB_OVERHEAD
+    if net.tracing:
+        net.trace("tcp_prequeue", skb, sk=tp.sk, memory=prequeue.memory)
+    if prequeue.memory > tp.rcvbuf:
+        net.mib["TcpExtTCPPrequeueDropped"] += len(prequeue.queue)
+        _process(net, tp, net.tcp_prequeues.pop(tp.sk))
+    return True
+
+
+def tcp_prequeue_process(net: TcpNet, sk: int) -> None:
+    """`tcp_prequeue_process`: the reader's turn."""
+    prequeue = net.tcp_prequeues.pop(sk, None)
+    if prequeue is None:
+        return
+    net.mib["TcpExtTCPPrequeued"] += 1
+    tp = net.socks.get(sk)
+    if tp is None:
+        for skb, _, _ in prequeue.queue:
+            net.kfree_skb(skb, "TCP_CLOSE", sk=sk)
+        return
+    if net.tracing:
+        net.trace("tcp_prequeue_process", sk=sk, segments=len(prequeue.queue))
+    _process(net, tp, prequeue)
+
+
+def _process(net: TcpNet, tp: TcpSock, prequeue: Prequeue) -> None:
+    for skb, th, end_seq in prequeue.queue:
+        sk_backlog_rcv(net, tp, skb, th, end_seq)
+
+
+def sk_held(net: TcpNet) -> int:
+    """skbs that wait here."""
+    held = sum(len(p.queue) for p in net.tcp_prequeues.values())
+    for lock in net.sk_owned.values():
+        held += len(lock.backlog) + sum(type(item) is SkBuff for _, item in lock.requests)
+    return held
