@@ -19,7 +19,7 @@ def checksum(saddr: str, daddr: str, segment: bytes) -> int:
     """RFC 1071, over pseudo-header and segment."""
     pseudo = socket.inet_aton(saddr) + socket.inet_aton(daddr)
     data = pseudo + struct.pack("!HH", IPPROTO_RDM, len(segment)) + segment + bytes(1)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2]))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data[: len(data) // 2 * 2]))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -44,7 +44,7 @@ except OSError as e:
 """
 
 
-def skbus(*argv: str, check: bool = True, **environ: str) -> "subprocess.CompletedProcess[str]":
+def skbus(*argv: str, **environ: str) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(
         [SKBUS, *argv],
         capture_output=True,
@@ -53,7 +53,7 @@ def skbus(*argv: str, check: bool = True, **environ: str) -> "subprocess.Complet
         timeout=90,
         env={**os.environ, **environ},
     )
-    assert not check or done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     return done
 
 
