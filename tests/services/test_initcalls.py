@@ -3,7 +3,12 @@
 step that fails is named, and what came before it is taken back."""
 
 import errno
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -202,6 +207,26 @@ def test_an_error_that_is_no_errno_is_told_too() -> None:
         do_initcalls(net, "inet_init", [InitStep("odd", broken, broken)])
     ((_, _, details),) = net.log_events
     assert details["err"] == "ZeroDivisionError"
+
+
+def test_a_process_that_cannot_start_says_which_step_failed(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[[devices]]\nname = "eth9"\naddr = "224.0.0.1/24"\n')
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "skbusd", "ip", "--config", str(config), "--log-format", "json"],
+        env={**os.environ, "SKBUS_DIR": str(run)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode != 0
+    lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if line["event"] == "inet_init"]
+    assert line["level"] == "warning"
+    assert line["failed"] == "ip_init"
+    assert "224.0.0.1/24" in line["text"]
+    assert line["unwound"] == ["arp_init", "inet_add_protocol(IGMP)", "inet_add_protocol(ICMP)"]
 
 
 # ---- the kernel's errors -------------------------------------------------------------------
