@@ -3,8 +3,8 @@
 (`net/ipv4/tcp_cubic.c`).
 
 Differs from Linux: slow start ends by HyStart++ on the delay alone; Linux has the older HyStart,
-which also looks at ACK trains. The target is computed for every ACK; Linux does that once in
-31 ms while cwnd stands still, which on a path of 1 ms is thirty round trips.
+which also looks at ACK trains. While cwnd stands still the target is computed anew once in 31 ms,
+as there, but on a shorter path once a round trip: on one of 1 ms 31 ms are thirty of them.
 """
 
 from typing import Final
@@ -49,8 +49,12 @@ CSS_ROUNDS: Final = 5
     CSS_ROUND,  # rounds in conservative slow start; 0: ordinary slow start
     CSS_BASELINE,
     CSS_ACKED,
-) = range(16)
+    LAST_CWND,
+    SIZE,
+) = range(18)
 
+UPDATE_US: Final = 31_250
+"""HZ / 32"""
 _INFINITE: Final = 1 << 62
 
 
@@ -60,7 +64,7 @@ class TcpCubic(TcpCongestionOps):
     name = "cubic"
 
     def init(self, net: TcpNet, tp: TcpSock) -> None:
-        tp.ca_priv = [0] * 16
+        tp.ca_priv = [0] * SIZE
         self._round(tp)
         tp.ca_priv[LAST_ROUND_RTT] = _INFINITE
 
@@ -95,6 +99,9 @@ class TcpCubic(TcpCongestionOps):
         now = net.now // 1000
         cwnd = tp.snd_cwnd
         ca[ACK_CNT] += acked
+        if ca[LAST_CWND] == cwnd and now - ca[LAST_TIME] <= min(UPDATE_US, tp.srtt_us >> 3):
+            return
+        ca[LAST_CWND] = cwnd
         if not (ca[EPOCH_START] and now == ca[LAST_TIME]):
             ca[LAST_TIME] = now
             if not ca[EPOCH_START]:
@@ -123,7 +130,7 @@ class TcpCubic(TcpCongestionOps):
 
     def set_state(self, net: TcpNet, tp: TcpSock, state: int) -> None:
         if state == TCP_CA_LOSS:
-            tp.ca_priv[:] = [0] * 16
+            tp.ca_priv[:] = [0] * SIZE
             self._round(tp)
             tp.ca_priv[LAST_ROUND_RTT] = _INFINITE
 

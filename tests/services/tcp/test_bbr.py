@@ -6,6 +6,7 @@ import pytest
 from skbus.testing.tcphost import ACK, Conn, TcpHost
 from skbusd.tcp import const as c
 from skbusd.tcp import tcp_bbr as bbr
+from skbusd.tcp import tcp_cubic
 from skbusd.tcp.sock import tcp_sock_dump, tcp_sock_load
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_pacing import NO_LIMIT
@@ -129,7 +130,7 @@ def test_a_socket_that_changes_to_bbr_in_mid_stream_and_away_again(host: TcpHost
     rounds_once(conn)
     assert tcp_set_congestion_control(host.net, conn.tp, "cubic") == 0
     rounds_once(conn)
-    assert len(conn.tp.ca_priv) == 16
+    assert len(conn.tp.ca_priv) == tcp_cubic.SIZE
 
 
 def test_it_can_be_written_down(host: TcpHost) -> None:
