@@ -214,7 +214,8 @@ class SkbusBackend(Base):  # type: ignore[misc]
     def poll(self, fds: list[tuple[int, int]], timeout: int) -> list[int]:
         wait = timeout * 1_000_000 if timeout >= 0 else -1
         result, _ = self.client.call("poll", tuple((fd, events) for fd, events in fds), wait)
-        return [int(revents) for _, revents in result]
+        ready = {fd: int(revents) for fd, revents in result}
+        return [ready.get(fd, 0) for fd, _ in fds]
 
     def epoll_create(self) -> int:
         return self.epolls.create()

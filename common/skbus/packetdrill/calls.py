@@ -31,6 +31,7 @@ from skbus.packetdrill.values import (
 AF_INET: Final = 2
 AF_UNSPEC: Final = 0
 SOCK_TYPE_MASK: Final = 0xF
+SOCK_RAW: Final = 3
 _PROTOCOL_OF_TYPE: Final = {1: 6, 2: 17}
 MSG_PEEK: Final = 2
 MSG_OOB: Final = 1
@@ -174,7 +175,7 @@ class Calls:
             fd = int(reply.result)
             self.fds[script_fd] = fd
             number_of = protocol or _PROTOCOL_OF_TYPE.get(kind & SOCK_TYPE_MASK, 0)
-            self.sockets.opened(number_of, script_fd, fd)
+            self.sockets.opened(number_of, script_fd, fd, kind & SOCK_TYPE_MASK == SOCK_RAW)
             return None
 
         started = self._plain(call, "socket", domain, kind, protocol, check=opened)
@@ -242,8 +243,7 @@ class Calls:
         flow = self._flow(call)
         data = b""
         if not null:
-            stream = flow is not None and flow.protocol == 6
-            data = pattern(flow.sent if flow is not None and stream else 0, size)
+            data = flow.outgoing(size) if flow is not None else pattern(0, size)
 
         def sent(reply: Reply) -> str | None:
             if flow is not None:
@@ -392,7 +392,8 @@ class Calls:
             wanted.append(number(revents) if revents is not None else 0)
 
         def check(reply: Reply) -> str | None:
-            seen = [revents for _, revents in reply.result]
+            ready = dict(reply.result)
+            seen = [ready.get(fd, 0) for fd, _ in fds]
             if seen == wanted:
                 return None
             return f"expected revents {[hex(w) for w in wanted]}, got {[hex(s) for s in seen]}"

@@ -31,7 +31,7 @@ def differences(wanted: Packet, seen: Seen, ts_tolerance: int | None) -> Iterato
     if not seen.ip_csum_ok:
         yield "the IP header's checksum is wrong"
     if not seen.csum_ok:
-        yield "the TCP checksum is wrong"
+        yield f"the {_PROTOCOLS[seen.protocol]} checksum is wrong"
     yield from _ip_differences(wanted, seen)
     if isinstance(wanted, TcpPacket):
         if seen.protocol != IPPROTO_TCP:
@@ -45,6 +45,8 @@ def differences(wanted: Packet, seen: Seen, ts_tolerance: int | None) -> Iterato
         if wanted.type != seen.icmp_type:
             yield f"ICMP type: expected {icmp_name(wanted.type)}, seen {icmp_name(seen.icmp_type)}"
         yield from _number("ICMP code", wanted.code, seen.icmp_code)
+        if wanted.echo_id is not None:
+            yield from _number("ICMP echo id", wanted.echo_id, seen.icmp_id)
         if wanted.echoed.protocol == "raw":
             yield from _number("ICMP length", wanted.echoed.length, 8 + len(seen.payload))
 

@@ -139,7 +139,10 @@ class Epolls:
         if not wanted:
             return 0
         reply = self._now("poll", ((fd, wanted),), 0)
-        mask = int(reply.result[0][1]) if not reply.errno else EPOLLERR
+        if reply.errno:
+            mask = EPOLLERR
+        else:
+            mask = int(reply.result[0][1]) if reply.result else 0
         if not watch.events & EPOLLET:
             return mask
         inq = self._now("ioctl", fd, SIOCINQ)

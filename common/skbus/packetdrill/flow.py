@@ -60,6 +60,8 @@ class Flow:
     fd: int = -1
     """the stack's descriptor; -1: not accepted yet"""
     script_fd: int = -1
+    raw: bool = False
+    """a raw socket: what it sends has a header of ours"""
     local_isn: int = 0
     script_local_isn: int = 0
     remote_isn: int = 0
@@ -71,6 +73,15 @@ class Flow:
     """bytes that the application has sent"""
     received: int = 0
     """bytes that the application has received; -1: no longer known"""
+
+    def outgoing(self, size: int) -> bytes:
+        """What the application sends next. Where the header is the application's, that is an echo
+        request (ping and raw ICMP sockets), or a datagram between the script's ports."""
+        if self.protocol == IPPROTO_ICMP:
+            return wire.echo_request(pattern(0, max(size - 8, 0)))[:size]
+        if self.raw and self.protocol == IPPROTO_UDP and size >= 8:
+            return wire.udp_header(self.local[1], self.remote[1], size) + pattern(0, size - 8)
+        return pattern(self.sent if self.protocol == IPPROTO_TCP else 0, size)
 
     # ---- numbers -----------------------------------------------------------------------
 
@@ -186,7 +197,7 @@ class Flow:
         if self.protocol == IPPROTO_TCP:
             syn = bool(seen.flags & SYN)
             offset = seen.seq - (self.script_local_isn if syn else 0) + syn - 1
-        if self.protocol == IPPROTO_ICMP or offset < 0:
+        if seen.protocol == IPPROTO_ICMP or offset < 0:
             return None
         wanted = pattern(offset, len(seen.payload))
         if seen.payload == wanted:

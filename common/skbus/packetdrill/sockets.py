@@ -29,9 +29,12 @@ class Sockets:
 
     # ---- system calls ------------------------------------------------------------------
 
-    def opened(self, protocol: int, script_fd: int, fd: int) -> None:
+    def opened(self, protocol: int, script_fd: int, fd: int, raw: bool = False) -> None:
         """socket()"""
         flow = Flow(protocol, (self.local, 0), (self.remote, 0), fd=fd, script_fd=script_fd)
+        flow.raw = raw
+        if raw:
+            self._fill_in(flow)
         self.flows.append(flow)
         self.under_test = flow
 

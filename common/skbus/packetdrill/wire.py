@@ -59,6 +59,7 @@ class Seen:
     options: tuple[TcpOption, ...] = ()
     icmp_type: int = 0
     icmp_code: int = 0
+    icmp_id: int = 0
     ip_csum_ok: bool = True
     csum_ok: bool = True
 
@@ -139,6 +140,17 @@ def flag_bits(packet: TcpPacket) -> tuple[int, int]:
     return flags, ae
 
 
+def echo_request(payload: bytes) -> bytes:
+    """An ICMP echo request, its identifier and number 0."""
+    check = csum(b"\x08" + bytes(7) + payload)
+    return b"\x08\x00" + check.to_bytes(2, "big") + bytes(4) + payload
+
+
+def udp_header(source: int, dest: int, length: int) -> bytes:
+    """A UDP header without a checksum."""
+    return struct.pack(">HHHH", source, dest, length, 0)
+
+
 def build_udp(packet: UdpPacket, source: Endpoint, dest: Endpoint, payload: bytes) -> bytes:
     """A datagram."""
     head = struct.pack(">HHHH", source[1], dest[1], 8 + len(payload), 0)
@@ -203,6 +215,8 @@ def parse(data: bytes) -> Seen | None:
         return _parse_tcp(seen, body)
     if protocol == IPPROTO_ICMP:
         seen.icmp_type, seen.icmp_code = body[0], body[1]
+        seen.icmp_id = int.from_bytes(body[4:6], "big")
+        seen.csum_ok = csum(body) == 0
         seen.source, seen.dest = (data[12:16], 0), (data[16:20], 0)
         return seen
     return seen if protocol == IPPROTO_UDP else None
