@@ -77,8 +77,6 @@ class InetProtocolRet(NamedTuple):
     err: int
 
 
-
-
 class RcvCb(NamedTuple):
     """cb of an skb that ip hands to a transport: `data` is at the transport header,
     `network_header` at the IP header; padding is trimmed, fragments are reassembled."""
@@ -419,7 +417,8 @@ class ReqskQueueAdd(NamedTuple):
 
 class SkWriteSpace(NamedTuple):
     """`sk.sk_write_space`: `acked` more bytes of the send queue are done with (TCP: acknowledged,
-    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion.
+    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion; negative:
+    memory is short, and it shall be no more than that.
 
     The rest is told where a `tcp_sendmsg` asked for it: the write queue as it is now."""
 

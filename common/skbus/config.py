@@ -272,8 +272,10 @@ class Config(_Model):
     modules: list[str] = []
     """code for the socket process: a file, an entry point of skbus.modules or a dotted module, and
     behind it its parameters: "examples/kernel/server.py port=7" """
+    placement: Literal["auto", "one", "spread"] = "auto"
+    """whether all layers share one processor, or use all; auto: by what there is to do"""
     affinity: dict[str, list[int]] = {}
-    """process -> processors it may run on"""
+    """process -> processors it may run on, whatever the placement"""
 
     @field_validator("sysctl")
     @classmethod

@@ -74,7 +74,8 @@ class Dispatcher:
     def finish(self) -> int:
         """The end of a batch: timers, idle work, barriers. Returns how many timers fired."""
         net = self.net
-        fired = net.timers.run(net, net.now)
+        expires = net.timers.next_expiry()
+        fired = 0 if expires is None or expires > net.now else net.timers.run(net, net.now)
         self.core.idle()
         if self._tokens:
             tokens, self._tokens = self._tokens, []

@@ -11,10 +11,11 @@ every source's descriptors are registered.
 """
 
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any, Final, Protocol
 
 import structlog
@@ -38,6 +39,9 @@ MAX_BATCH: Final = 256
 """Items in one message."""
 _RETRY: Final = 1_000_000  # ns until a full pipe is tried again
 _NAP: Final = 0.005  # s of waiting without trio
+
+
+Events = Sequence[tuple[int, int]]
 
 
 class Source(Protocol):
@@ -127,68 +131,98 @@ class Service:
             self._flush()
             task_status.started()
             passes = 0
+            events: Events = epoll.poll(0)
             while not self._stop:
                 passes += 1
                 if passes % 32 == 0:
                     await trio.lowlevel.checkpoint()
-                if not self.pass_once():
-                    self.wakeups += 1
+                if self.pass_once(events):
+                    events = epoll.poll(0)
+                    continue
+                self.wakeups += 1
+                events = self._nap()
+                if not events:
                     await self._sleep()
+                    events = epoll.poll(0)
 
     def stop(self) -> None:
         """Leave the loop after this pass."""
         self._stop = True
 
-    async def _sleep(self) -> None:
-        """Wait for a source or the deadline: first without trio, for a few milliseconds.
+    def _seconds(self) -> float:
+        """Until the next deadline."""
+        deadline = self.net.timers.next_expiry()
+        if self._pending:
+            retry = self.net.now + _RETRY
+            deadline = retry if deadline is None else min(deadline, retry)
+        return inf if deadline is None else self.clock.real_seconds_until(deadline)
+
+    def _nap(self) -> Events:
+        """Wait for a source without trio, for a few milliseconds.
 
         Under load the next packet comes within that time, and a crossing then costs half of
         what it costs through trio's scheduler (docs/architecture.md). Tasks beside this one, and
         cancellation, get their turn when nothing came, and after every 32 passes.
         """
-        deadline = self.net.timers.next_expiry()
-        if any(self._pending.values()):
-            retry = self.net.now + _RETRY
-            deadline = retry if deadline is None else min(deadline, retry)
-        seconds = inf if deadline is None else self.clock.real_seconds_until(deadline)
-        if seconds <= 0:
-            return
-        # select, not epoll.poll: that one counts in whole milliseconds
-        if select.select((self._epoll,), (), (), min(seconds, _NAP))[0] or seconds <= _NAP:
-            return
-        with trio.move_on_after(seconds - _NAP):
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
+        seconds = self._seconds()
+        busy = self.net.sysctl["net.core.busy_poll"]
+        if busy and seconds > 0:
+            until = monotonic_ns() + busy * 1000
+            while monotonic_ns() < until:
+                events = self._epoll.poll(0)
+                if events:
+                    return events
+            seconds = self._seconds()
+        if seconds > _NAP:
+            return self._epoll.poll(_NAP)
+        # epoll.poll counts in whole milliseconds
+        if seconds > 0:
+            select.select((self._epoll,), (), (), seconds)
+        return self._epoll.poll(0)
 
-    def pass_once(self) -> bool:
-        """One pass of the loop; True if there may be more to do at once."""
+    async def _sleep(self) -> None:
+        """Nothing came: wait for a source or the deadline with the other tasks of the process."""
+        seconds = self._seconds()
+        if seconds > 0:
+            with trio.move_on_after(seconds):
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+    def pass_once(self, events: Events = ()) -> bool:
+        """One pass of the loop; True if there may be more to do at once.
+
+        events: what `epoll.poll` has told.
+        """
         net = self.net
         net.now = self.clock.now()
-        ready = self._hot
-        self._hot = set()
-        for fd, _ in self._epoll.poll(0):
-            ready.add(self._by_fd[fd])
-        if self.inbox in ready and self.inbox.drain(BUDGET, self.dispatcher.deliver) >= BUDGET:
-            self._hot.add(self.inbox)
-        for source in self.sources:
-            if source in ready and source.drain(BUDGET) >= BUDGET:
-                self._hot.add(source)
+        hot = self._hot
+        inbox = self.inbox
+        if events:
+            by_fd = self._by_fd
+            for fd, _ in events:
+                hot.add(by_fd[fd])
+        if hot:
+            self._hot = set()
+            if inbox in hot and inbox.drain(BUDGET, self.dispatcher.deliver) >= BUDGET:
+                self._hot.add(inbox)
+            for source in self.sources:
+                if source in hot and source.drain(BUDGET) >= BUDGET:
+                    self._hot.add(source)
         self.dispatcher.finish()
-        self._flush()
+        if net.outbox or self._pending:
+            self._flush()
         for source in self.sources:
             source.flush()
             if source.pending():
                 self._hot.add(source)
         if net.outbox:
             self._flush()
-        if net.log_events or net.trace_events or self.inbox.refused != self._refused:
+        if net.log_events or net.trace_events or inbox.refused != self._refused:
             self._log()
         return bool(self._hot)
 
     def _flush(self) -> None:
         """Send the outbox: one message a neighbour, or a few where there is much."""
         net = self.net
-        if not net.outbox and not self._pending:
-            return
         outbox, net.outbox = net.outbox, {}
         if self._pending:
             held, self._pending = self._pending, {}

@@ -28,6 +28,7 @@ from typing import Any, Final, Protocol
 
 from skbus.config import Config, Device
 from skbus.linux import Pid, die_with_parent, identify, set_name
+from skbus.placement import Placement, read_usage, set_processors
 from skbus.rundir import RunDir
 
 PRELOAD: Final = (
@@ -98,6 +99,7 @@ class Supervisor:
 
     def __post_init__(self) -> None:
         self.children: dict[str, Child] = {}
+        self.placement = Placement(self.config.placement, os.sched_getaffinity(0))
         self._old_mask: Any = None
 
     # ---- life ------------------------------------------------------------------------------
@@ -180,7 +182,10 @@ class Supervisor:
             now = monotonic()
             due = [c.due for c in self.children.values() if c.pid is None]
             timeout = max(0.0, min(due) - now) if due else 3600.0
-            got = signal.sigtimedwait(_SIGNALS, timeout)
+            tick = self.placement.timeout()
+            got = signal.sigtimedwait(_SIGNALS, timeout if tick is None else min(timeout, tick))
+            if tick is not None:
+                self._place()
             if got is not None and got.si_signo != signal.SIGCHLD:
                 return got.si_signo
             for process, status in self._reap():
@@ -197,6 +202,20 @@ class Supervisor:
                     self._log("error", "helper_died", name=name)
                     return signal.SIGCHLD
             self._restart_due()
+
+    def _place(self) -> None:
+        """Look whether the layers are on the right processors."""
+        pids = [c.pid.pid for c in self.children.values() if c.pid and not self._affinity(c)]
+        usage = {pid: found for pid in pids if (found := read_usage(pid)) is not None}
+        if self.placement.look(monotonic(), usage):
+            cpus = self.placement.processors()
+            for pid in pids:
+                set_processors(pid, cpus)
+
+    def _affinity(self, child: Child) -> list[int] | None:
+        """What the configuration says of one process."""
+        affinity = self.config.affinity
+        return affinity.get(child.process) or affinity.get(child.process.split(".")[0])
 
     def _restart_due(self) -> None:
         now = monotonic()
@@ -269,11 +288,7 @@ class Supervisor:
         for other in self.children.values():
             if other is not child and other.fd is not None:
                 os.close(other.fd)
-        cpus = self.config.affinity.get(child.process)
-        if cpus is None:
-            cpus = self.config.affinity.get(child.process.split(".")[0])
-        if cpus:
-            os.sched_setaffinity(0, set(cpus))
+        os.sched_setaffinity(0, self._affinity(child) or self.placement.processors())
 
     def _reap(self) -> list[tuple[str, str]]:
         """Collect ended children and arrange for their return; (process, how it ended)."""

@@ -43,6 +43,7 @@ SPECS: Final[dict[str, Spec]] = {
     "net.core.wmem_max": _spec(4194304, 4608, doc="largest SO_SNDBUF, bytes"),
     "net.core.netdev_max_backlog": _spec(1000, 1, doc="messages that a pipe holds"),
     "net.core.netdev_budget": _spec(300, 1, doc="packets taken from a device at one wake-up"),
+    "net.core.busy_poll": _spec(0, 0, 1_000_000, "us to look for messages before sleeping"),
     "net.core.optmem_max": _spec(131072, 0, doc="ancillary data of a socket, bytes"),
     # ip
     "net.ipv4.ip_forward": _spec(0, 0, 1, "forward packets between interfaces"),

@@ -32,6 +32,7 @@ def up(
     log_level: options.LogLevel = None,
     sysctl: options.Sysctls = None,
     module: options.Modules = None,
+    affinity: options.Affinity = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -59,7 +60,11 @@ def up(
     }
     device = options.device(DEV, impair, addr=f"{ADDRESS}/{PREFIX}", gateway=PEER_ADDRESS, mtu=mtu)
     flags = options.overrides(
-        time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module
+        time_scale=time_scale,
+        log_level=log_level,
+        sysctls=sysctl,
+        modules=module,
+        affinity=affinity,
     )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
     print(json.dumps(lab.up(run, effective.to_json(), mtu)))

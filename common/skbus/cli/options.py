@@ -13,6 +13,14 @@ TimeScale = Annotated[
     float | None,
     typer.Option(metavar="X", help="Run the whole stack X times slower than the machine."),
 ]
+Affinity = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|one|spread",
+        help="Run all layers on one processor (best where there is little to do), spread over all "
+        "(best where there is much), or by what there is to do.",
+    ),
+]
 LogLevel = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
 ]
@@ -52,6 +60,7 @@ def overrides(
     log_level: str | None,
     sysctls: list[str] | None,
     modules: list[str] | None = None,
+    affinity: str | None = None,
 ) -> dict[str, Any]:
     """The rest of the common options, nested like the configuration."""
     table: dict[str, str] = {}
@@ -63,6 +72,7 @@ def overrides(
     return {
         "clock": {"time_scale": time_scale},
         "log": {"level": log_level},
+        "placement": affinity,
         "sysctl": table or None,
         "modules": [module(spec) for spec in modules] if modules else None,
     }

@@ -46,6 +46,7 @@ def up(
     log_level: options.LogLevel = None,
     sysctl: options.Sysctls = None,
     module: options.Modules = None,
+    affinity: options.Affinity = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -71,7 +72,11 @@ def up(
         "seed": seed,
     }
     flags = options.overrides(
-        time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module
+        time_scale=time_scale,
+        log_level=log_level,
+        sysctls=sysctl,
+        modules=module,
+        affinity=affinity,
     )
     name = dev or os.environ.get("SKBUS_DEV")
     if name is not None:
