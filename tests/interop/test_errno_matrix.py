@@ -228,6 +228,44 @@ def test_a_full_descriptor_table(capable: bool) -> None:
     assert len(ours.net.socks) == limit  # and nothing is left of those that were refused
 
 
+CLIENT: Final = """
+import json, sys
+from skbus import socket
+answers = []
+for family, type, protocol in json.load(sys.stdin):
+    try:
+        socket.socket(family, type, protocol).close()
+        answers.append(0)
+    except OSError as e:
+        answers.append(e.errno)
+json.dump(answers, sys.stdout)
+"""
+
+
+@pytest.mark.lab
+def test_a_running_stack_answers_so_too(clean_lab: Any) -> None:
+    """A part of the matrix, by an application of a running stack, who is root."""
+    asked = [
+        triple
+        for triple in (*inet_matrix(), *family_matrix(), *flag_matrix())
+        if min(triple) >= 0 and not difference(triple) and (triple[2] < 8 or triple[2] > 253)
+    ][::7]
+    assert len(asked) > 100
+    groups = "0 2147483647" if os.geteuid() == 0 else "0 0"
+    run = subprocess.run(
+        [sys.executable, "-c", CLIENT],
+        input=json.dumps(asked),
+        env={**os.environ, **clean_lab.env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert not run.returncode, run.stderr
+    mine = json.loads(run.stdout)
+    theirs = linux(asked, capable=True, groups=groups)
+    assert dict(zip(asked, mine, strict=True)) == dict(zip(asked, theirs, strict=True))
+
+
 @pytest.mark.parametrize("capable", [True, False])
 def test_the_matrix_without_linux(capable: bool) -> None:
     """What every Linux answers, by rule instead of by asking it."""

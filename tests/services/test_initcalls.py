@@ -33,7 +33,7 @@ from skbusd.nic import dev as nic_dev
 from skbusd.nic.core import NicCore
 from skbusd.nic.memory import MemoryDevice
 from skbusd.nic.netdev import NicNet
-from skbusd.socket import af_inet, proto, protosw, tcp_sock, uapi
+from skbusd.socket import af_inet, proto, protosw, sock_init, tcp_sock, uapi
 from skbusd.socket import socket as sock_socket
 from skbusd.socket.core import SocketCore
 from skbusd.socket.sock import SocketNet
@@ -54,7 +54,7 @@ def _nic() -> NicNet:
 
 LAYERS: Final[dict[str, tuple[Callable[[], Any], Callable[[Any], Any], tuple[InitStep, ...]]]] = {
     "sock_init": (
-        lambda: SocketNet(rand=Random(1), pool=Pool()), SocketCore, sock_socket.SOCK_INIT,
+        lambda: SocketNet(rand=Random(1), pool=Pool()), SocketCore, sock_init.SOCK_INIT,
     ),
     "socket": (lambda: SocketNet(rand=Random(1), pool=Pool()), SocketCore, af_inet.INET_INIT),
     "tcp": (lambda: TcpNet(rand=Random(1), pool=Pool()), TcpCore, tcp_inet.INET_INIT),

@@ -39,12 +39,11 @@ from skbusd.socket.af_inet import inet_init
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
 from skbusd.socket.proc import proc_net
-from skbusd.socket.sock import REGION_GRACE, Call, SocketNet, TcpSock, sys_return
+from skbusd.socket.sock import Call, SocketNet, TcpSock, sys_return
+from skbusd.socket.sock_init import REGION_GRACE, SOCK_INIT, sock_init
 from skbusd.socket.socket import (
-    SOCK_INIT,
     Socket,
     do_syscall,
-    sock_init,
     sock_poll,
     sock_release,
 )

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from skbus.mcast import McList
-from skbus.net import SEC, Net
+from skbus.net import Net
 from skbus.pool import StalePlaceError
 from skbus.skbuff import Frag, Place, SkBuff
 from skbus.syscall import SysCallError
@@ -39,12 +39,6 @@ SNDBUF_START: Final = 87040
 
 LEND_MIN: Final = 4096
 """Payload above this is lent to the application in the pool; below, copying it is cheaper."""
-
-MAX_SOCKS: Final = 1 << 21
-"""Socks of all clients together, with those that nobody has a descriptor for any more."""
-
-REGION_GRACE: Final = 5 * SEC
-"""How long a dead client's region stays, for datagrams of it that are still under way."""
 
 _PRESSURE_INTERVAL: Final = 5_000_000
 
@@ -464,41 +458,6 @@ def transport_call(
 
 
 # ---- life of a sock -----------------------------------------------------------------------
-
-
-def sk_init(net: SocketNet) -> None:
-    """`sk_init`: socks may be made from now on, up to MAX_SOCKS. Their numbers begin elsewhere in
-    each life of the process, so that what transports still say of an earlier life means nobody."""
-    net.next_sk = ((net.epoch & 0xFFF) << 20) + 2
-    net.max_socks = MAX_SOCKS
-
-
-def sk_exit(net: SocketNet) -> None:
-    """What `sk_init` did, taken back."""
-    net.max_socks = 0
-
-
-def skb_init(net: SocketNet) -> None:
-    """`skb_init`: the memory of sk_buffs, which is our region of the pool. What an earlier life of
-    this process sent is under way for a moment still; then its slots are free."""
-    if net.alloc is not None and (left := net.alloc.snapshot()):
-        net.sweep_timer = Timer(_sweep_earlier_life, left)
-        net.mod_timer(net.sweep_timer, net.now + REGION_GRACE)
-
-
-def skb_exit(net: SocketNet) -> None:
-    """What `skb_init` did, taken back."""
-    if net.sweep_timer is not None:
-        net.del_timer(net.sweep_timer)
-        net.sweep_timer = None
-
-
-def _sweep_earlier_life(net: SocketNet, left: dict[int, int]) -> None:
-    """Slots that an earlier life of this process allocated: nobody else will free them."""
-    net.sweep_timer = None
-    if net.alloc is not None:
-        swept = net.alloc.sweep((), left)
-        net.info("sweep", slots=swept)
 
 
 def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto") -> InetSock:

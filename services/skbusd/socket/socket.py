@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skbus.initcall import InitStep, do_initcalls
 from skbus.pool import PoolError
 from skbus.skbuff import Place
 from skbus.syscall import SysCallError
@@ -27,8 +26,6 @@ from skbusd.socket.files import (
     check_places,
     fd_install,
     fd_remove,
-    kern_mount,
-    kern_unmount,
     lend,
     sockfd_lookup,
 )
@@ -44,17 +41,10 @@ from skbusd.socket.sock import (
     attempt,
     hold,
     interrupt,
-    sk_exit,
-    sk_init,
     sk_wait_event,
-    skb_exit,
-    skb_init,
     sys_return,
 )
 from skbusd.socket.sockopt import sock_getsockopt, sock_setbindtodevice, sock_setsockopt
-
-MAX_SOCKETS: Final = 1 << 20
-"""struct sockets of all clients together."""
 
 SockAddr = tuple[int, int, bytes]
 
@@ -141,33 +131,6 @@ def sock_unregister(net: SocketNet, family: int) -> None:
         raise ValueError(f"no family {family}")
     net.net_families[family] = None
     net.info("sock_unregister", family=family)
-
-
-# ---- start --------------------------------------------------------------------------------
-
-
-def init_inodecache(net: SocketNet) -> None:
-    """`init_inodecache`: there may be struct sockets from now on."""
-    net.sockets_max = MAX_SOCKETS
-
-
-def destroy_inodecache(net: SocketNet) -> None:
-    """What `init_inodecache` did, taken back."""
-    net.sockets_max = 0
-
-
-SOCK_INIT: Final = (
-    InitStep("sk_init", sk_init, sk_exit),
-    InitStep("skb_init", skb_init, skb_exit),
-    InitStep("init_inodecache", init_inodecache, destroy_inodecache),
-    InitStep("kern_mount", kern_mount, kern_unmount),
-)
-"""The steps of `sock_init`."""
-
-
-def sock_init(net: SocketNet) -> None:
-    """`sock_init`: the socket layer itself, before any family of protocols."""
-    do_initcalls(net, "sock_init", SOCK_INIT)
 
 
 # ---- creating -----------------------------------------------------------------------------
