@@ -8,6 +8,7 @@ from skbusd.shell import clock, net_arguments
 from skbusd.tcp.congestion_plugins import CongestionControlError, register_congestion_controls
 from skbusd.tcp.core import TcpCore, tcp_register_own_congestion_controls
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sk_lock import tcp_release_slices
 from skbusd.tcp.tcp_cong import CONGESTION_CONTROL
 
 
@@ -25,12 +26,37 @@ def _congestion_controls(net: TcpNet, config: Config) -> None:
         )
 
 
+class SliceSource:
+    """Sends that keep their sockets go on at once (sk_lock.py): a source without descriptors."""
+
+    def __init__(self, net: TcpNet) -> None:
+        self.net = net
+
+    def filenos(self) -> list[int]:
+        return []
+
+    def drain(self, budget: int) -> int:
+        tcp_release_slices(self.net)
+        return 0
+
+    def flush(self) -> None:
+        pass
+
+    def pending(self) -> bool:
+        return bool(self.net.sk_owned)
+
+    def close(self) -> None:
+        pass
+
+
 def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
     """tcp, ready to run."""
     net = TcpNet(**net_arguments(run, config, process))
     _congestion_controls(net, config)
     neighbours = tuple(layer for layer in ("ip", "socket") if layer in config.layers)
-    service = Service(TcpCore(net), run, neighbours=neighbours, clock=clock(config))
+    service = Service(
+        TcpCore(net), run, neighbours=neighbours, sources=(SliceSource(net),), clock=clock(config)
+    )
     # `ip tcp_metrics flush`
     service.control.methods["tcp_metrics_flush"] = lambda _: net.tcp_metrics.clear()
     return service

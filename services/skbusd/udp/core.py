@@ -65,6 +65,7 @@ class UdpCore:
                 table.udp_lib_unhash(net, sk)
                 mcast.ip_mc_drop_socket(net, sk)
             net.socks.clear()
+            net.udp_memory_allocated = 0
 
     def idle(self) -> None:
         """Nothing is put off to the end of a batch."""
@@ -100,6 +101,7 @@ class UdpCore:
             ],
             "routes": len(net.dst_cache),
             "waiting": net.pending,
+            "memory": net.udp_memory_allocated,
         }
 
     def proc(self, name: str) -> object:

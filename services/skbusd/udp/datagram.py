@@ -52,6 +52,10 @@ def ip4_datagram_connect(net: UdpNet, item: Connect) -> None:
         if err:
             sk_ret(net, item.sk, item.req, err)
             return
+    if not item.req:
+        # A socket that an earlier life of this process had: it is connected, its datagrams are
+        # on their way, and the route is only asked for anew.
+        table.udp_lib_rehash(net, sk, sk.inet_rcv_saddr, item.addr, item.port)
     key = route_key(sk, item.addr)
     dst = route.sk_dst_get(net, key)
     waiter = Waiter(None, item, item.addr, item.port)
@@ -129,3 +133,4 @@ def udp_lib_close(net: UdpNet, item: Close) -> None:
     if sk is not None:
         mcast.ip_mc_drop_socket(net, sk)
         table.udp_lib_unhash(net, sk)
+        net.udp_memory_allocated -= sk.sk_rmem_alloc

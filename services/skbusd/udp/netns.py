@@ -164,6 +164,8 @@ class UdpNet(Net):
         self.hash4: dict[tuple[bytes, int, bytes, int], list[UdpSock]]
         self.udp_table_set(UdpTable(""))
         self.udp_ehash_secret = 0
+        self.udp_memory_allocated = 0
+        """Bytes in all receive buffers."""
         # routes
         self.rt_genid = 0
         self.dst_cache: dict[RouteKey, Dst] = {}

@@ -48,6 +48,7 @@ from skbusd.udp.netns import (
     UdpTable,
 )
 
+PAGE_SIZE: Final = 4096
 SKB_TRUESIZE: Final = 256
 """Charged to the receive buffer with each datagram, so that empty ones are bounded too; the
 socket layer charges the same."""
@@ -197,6 +198,13 @@ def udp_queue_rcv_skb(
         net.mib[udptable.mib + "RcvbufErrors"] += 1
         udp_error(net, skb, udptable, "SOCKET_RCVBUFF")
         return
+    if not udp_rmem_schedule(net, size):
+        sk.sk_drops += 1
+        udptable = table.udp_table(net, sk)
+        net.mib[udptable.mib + "MemErrors"] += 1
+        udp_error(net, skb, udptable, "PROTO_MEM")
+        return
+    net.udp_memory_allocated += size
     sk.sk_rmem_alloc += size
     daddr = cb.daddr
     iif = skb.skb_iif
@@ -215,12 +223,21 @@ def fib_compute_spec_dst(net: UdpNet, daddr: bytes, ifindex: int) -> bytes:
     return b""
 
 
+def udp_rmem_schedule(net: UdpNet, size: int) -> bool:
+    """`__sk_mem_raise_allocated` for UDP: all sockets together hold no more than the third number
+    of `net.ipv4.udp_mem`, in pages. Bytes are counted as they are."""
+    limit: int = net.sysctl["net.ipv4.udp_mem"][2] * PAGE_SIZE
+    return net.udp_memory_allocated + size <= limit
+
+
 def udp_recvmsg(net: UdpNet, item: Recvmsg) -> None:
     """The application took one datagram of `copied` bytes (`udp_rmem_release`)."""
     sk = net.socks.get(item.sk)
     net.mib[f"{table.udp_table(net, sk).mib if sk else 'Udp'}InDatagrams"] += 1
     if sk is not None:
-        sk.sk_rmem_alloc = max(0, sk.sk_rmem_alloc - item.copied - SKB_TRUESIZE)
+        size = min(item.copied + SKB_TRUESIZE, sk.sk_rmem_alloc)
+        sk.sk_rmem_alloc -= size
+        net.udp_memory_allocated -= size
 
 
 # ---- errors ------------------------------------------------------------------------------
