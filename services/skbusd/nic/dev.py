@@ -380,6 +380,8 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
     if not device.up:
         _tx_error(net, skb, "DEV_READY")
         return True
+    if net.syn_backlog and not skb.frags:
+        syn_answered(net, skb.head, data)
     if net.netem_tx is not None or (
         (skb.ip_summed == CHECKSUM_PARTIAL or skb.gso_size) and not _offloaded(net, skb)
     ):
@@ -414,8 +416,6 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
             return False
         _tx_error(net, skb, _TX_ERRORS.get(err, "NOT_SPECIFIED"))
         return True
-    if net.syn_backlog and not skb.frags:
-        syn_answered(net, skb.head, data)
     mib = net.mib
     mib["DevTxPackets"] += 1
     mib["DevTxBytes"] += len(skb.head) - data + skb.data_len
