@@ -84,7 +84,7 @@ def ping_bind(net: IpNet, item: GetPort) -> None:
     elif (
         item.addr != INADDR_ANY
         and item.req
-        and not sk.freebind
+        and not (sk.freebind or sk.transparent)
         and route.inet_addr_type(net, item.addr) != RTN_LOCAL
     ):
         err = EADDRNOTAVAIL

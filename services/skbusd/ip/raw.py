@@ -72,7 +72,8 @@ def raw_bind(net: IpNet, item: GetPort) -> None:
     else:
         kind = route.inet_addr_type(net, item.addr)
         # (Without req: it was bound before, and ip may not know its addresses yet.)
-        if item.req and kind not in (RTN_LOCAL, RTN_MULTICAST, RTN_BROADCAST) and not sk.freebind:
+        anywhere = not item.req or sk.freebind or sk.transparent
+        if kind not in (RTN_LOCAL, RTN_MULTICAST, RTN_BROADCAST) and not anywhere:
             err = EADDRNOTAVAIL
         else:
             sk.inet_rcv_saddr = sk.inet_saddr = item.addr

@@ -340,6 +340,8 @@ def inet_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
 def inet_ioctl(net: SocketNet, sock: Socket, cmd: int) -> int:
     """`inet_ioctl`: SIOCINQ, SIOCOUTQ, SIOCATMARK. ENOTTY for what is unknown."""
     sk = _inet(sock)
+    if sk.sk_prot.ioctl is not None:
+        return sk.sk_prot.ioctl(net, sk, cmd)
     if cmd == uapi.SIOCINQ:
         if sk.sk_state == uapi.TCP_LISTEN:
             raise SysCallError(errno.EINVAL)
@@ -350,8 +352,6 @@ def inet_ioctl(net: SocketNet, sock: Socket, cmd: int) -> int:
         if sk.sk_state == uapi.TCP_LISTEN:
             raise SysCallError(errno.EINVAL)
         return sk.sk_wmem_queued
-    if cmd == uapi.SIOCATMARK:
-        return 0
     raise SysCallError(errno.ENOTTY)
 
 

@@ -34,8 +34,10 @@ from skbus.syscall import MAX_DATA, SysCallError
 from skbus.timer import Timer
 from skbusd.socket import uapi
 from skbusd.socket.ip_sockglue import (
+    TCP_CMSG_INQ,
     answer_cmsg_getsockopt,
     ip_cmsg_setsockopt,
+    ip_recv_error,
 )
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.sock import (
@@ -66,6 +68,17 @@ from skbusd.socket.stream import (
     sk_stream_sndbuf,
 )
 from skbusd.socket.tcp_sendmsg import tcp_sendmsg
+from skbusd.socket.tcp_urg import (
+    TCP_URG_VALID,
+    URG_IN_IT,
+    tcp_control,
+    tcp_ioctl,
+    tcp_readable,
+    tcp_recv_urg,
+    tcp_urg_limit,
+    tcp_urg_passed,
+    tcp_urg_queued,
+)
 
 RCV_TELL: Final = 16384
 """Bytes taken from a receive queue after which tcp is told at once, so that the window opens."""
@@ -195,7 +208,7 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
 _INHERITED: Final = (
     "sk_rcvbuf", "sk_sndbuf", "sk_sndbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_sndtimeo",
     "sk_lingertime", "sk_reuse", "sk_reuseport", "sk_bound_dev_if", "sk_priority", "sk_mark",
-    "sk_max_pacing_rate",
+    "sk_max_pacing_rate", "sk_rcvbuf_lock", "sk_bound_dev", "cmsg_flags", "recvmsg_inq",
     "tos", "uc_ttl", "nonagle", "notsent_lowat",
 )  # fmt: skip
 
@@ -226,7 +239,8 @@ def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:
 def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
     """`sk_stream_write_space`: bytes were acknowledged, so their slots go back, and senders on.
 
-    The send buffer grows up to `tcp_wmem` as tcp thinks fit, and while somebody waits for room.
+    The send buffer grows up to `tcp_wmem` as tcp thinks fit, and while somebody waits for room;
+    under memory pressure it shrinks (`sk_stream_moderate_sndbuf`).
     """
     sk_wmem_acked(net, sk, item.acked)
     told = item.queued >= 0
@@ -235,7 +249,9 @@ def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> N
     if not sk.sk_sndbuf_lock:
         limit = net.sysctl["net.ipv4.tcp_wmem"][2]
         want = item.sndbuf
-        if item.acked and any(call.chunks for call in sk.sk_wq):
+        if want < 0:
+            sk.sk_sndbuf = max(min(sk.sk_sndbuf, -want), uapi.SOCK_MIN_SNDBUF)
+        elif item.acked and any(call.chunks for call in sk.sk_wq):
             want = max(want, sk.sk_sndbuf + 2 * item.acked)
         if want > sk.sk_sndbuf:
             sk.sk_sndbuf = max(min(want, limit), sk.sk_sndbuf)
@@ -252,8 +268,8 @@ def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
     """`sk_data_ready`: bytes in order, for the receive queue."""
     sk.sk_receive_queue.append(skb)
     sk.sk_rmem_alloc += skb.len
-    if cb.flags & 2 and isinstance(sk, TcpSock):
-        sk.urg_data = 0
+    if cb.flags & URG_IN_IT and isinstance(sk, TcpSock):
+        tcp_urg_queued(net, sk, skb, cb)
     if sk.sk_wq or sk.sk_rmem_alloc >= sk.sk_rcvlowat:
         sk_wake(net, sk)
     if sk.sk_receive_queue and skb.frags and sk.sk_receive_queue[-1] is skb:
@@ -272,17 +288,24 @@ def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     """
     if sk.sk_state == uapi.TCP_LISTEN:
         raise SysCallError(errno.ENOTCONN)
-    if call.flags & uapi.MSG_OOB:
-        raise SysCallError(errno.EINVAL)
     flags = call.flags
+    if flags & (uapi.MSG_OOB | uapi.MSG_ERRQUEUE):
+        (tcp_recv_urg if flags & uapi.MSG_OOB else ip_recv_error)(net, call, sk)
+        return
+    size = call.size
     have = sk.sk_rmem_alloc
-    if flags & uapi.MSG_WAITALL and not flags & uapi.MSG_PEEK:
+    skip = 0
+    if isinstance(sk, TcpSock) and sk.urg_data and have:
+        skip, size = tcp_urg_limit(sk, size)
+        have = have - skip or 0
+    if flags & uapi.MSG_WAITALL:
         target = min(call.size, max(sk.sk_rcvbuf // 2, 1), MAX_DATA)
     else:
         target = min(sk.sk_rcvlowat, max(call.size, 1))
     if have < target or not have:
         err, over = _receive_end(sk)
         if not over and not (have and call.timeout == 0):
+            _reader_waits(net, call, sk)
             sk_wait_event(net, call, sk, _recvmsg_again)
             return
         if not have:
@@ -291,27 +314,23 @@ def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
             recv_return(net, call, Parts(), None, 0)
             return
     parts = Parts()
+    tstamp = sk.sk_receive_queue[0].tstamp if sk.cmsg_flags else 0
+    msg_flags = 0
     try:
         if flags & uapi.MSG_PEEK:
-            _peek(net, sk, parts, min(call.size, MAX_DATA))
+            _peek(net, sk, parts, min(size, MAX_DATA), skip)
+        elif flags & uapi.MSG_TRUNC or skip:
+            msg_flags = _discard(net, sk, parts, size, skip, flags)
         else:
-            _take(net, sk, parts, call.size, not flags & uapi.MSG_WAITALL)
+            _take(net, sk, parts, size, not flags & uapi.MSG_WAITALL)
     except PoolError as e:
         # What held our bytes is gone: the stream has a hole, and must not go on.
         _stream_broken(net, sk)
         raise SysCallError(errno.EIO, str(e)) from e
     if net.tracing:
         net.trace("tcp_recvmsg", sk=sk.number, copied=parts.size)
-    recv_return(net, call, parts, None, 0, _control(sk))
-
-
-def _control(sk: InetSock) -> list[tuple[int, int, bytes]] | None:
-    """TCP_INQ: how much is left to be read; one byte more than none at the stream's end, so that
-    the application comes for that (`tcp_inq_hint`)."""
-    if not isinstance(sk, TcpSock) or not sk.recvmsg_inq:
-        return None
-    left = sk.sk_rmem_alloc or int(sk.sock_done)
-    return [(uapi.SOL_TCP, uapi.TCP_CM_INQ, left.to_bytes(4, "little"))]
+    cmsgs = tcp_control(net, sk, tstamp) if sk.cmsg_flags else None
+    recv_return(net, call, parts, None, msg_flags, cmsgs)
 
 
 def _receive_end(sk: InetSock) -> tuple[int, bool]:
@@ -325,6 +344,15 @@ def _receive_end(sk: InetSock) -> tuple[int, bool]:
     if sk.sk_state in _GONE:
         return errno.ENOTCONN, True
     return 0, False
+
+
+def _reader_waits(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """The call is going to wait for data. tcp is told so once, and from then on with what was read:
+    what comes for this socket may go through the prequeue."""
+    if isinstance(sk, TcpSock) and sk.told_waiting != bool(call.timeout):
+        sk.told_waiting = bool(call.timeout)
+        if sk.told_waiting:
+            net.rcv_pending[sk] = None
 
 
 def _recvmsg_again(net: SocketNet, call: Call) -> None:
@@ -358,14 +386,33 @@ def _take(net: SocketNet, sk: InetSock, parts: Parts, size: int, may_stop: bool)
         sk.sk_rmem_alloc -= take
         if take < room:
             break
+    if isinstance(sk, TcpSock) and sk.urg_data:
+        tcp_urg_passed(sk, parts.size)
     tcp_cleanup_rbuf(net, sk, parts.size)
 
 
-def _peek(net: SocketNet, sk: InetSock, parts: Parts, size: int) -> None:
+def _discard(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int, flags: int) -> int:
+    """MSG_TRUNC, which throws away what would have been read; and an urgent byte that is passed
+    over. The flags of the answer: how much was thrown away is their upper half."""
+    if skip:
+        _take(net, sk, Parts(), skip, False)
+    if not flags & uapi.MSG_TRUNC:
+        _take(net, sk, parts, size, False)
+        return 0
+    gone = Parts()
+    _take(net, sk, gone, min(size, MAX_DATA >> 1), False)
+    for place in gone.places:
+        net.pool.free(place)
+    return gone.size << 32
+
+
+def _peek(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int) -> None:
     for skb in sk.sk_receive_queue:
         if parts.size >= size:
             break
-        skb_copy_datagram(net, skb, parts, 0, min(skb.len, size - parts.size))
+        if skip < skb.len:
+            skb_copy_datagram(net, skb, parts, skip, min(skb.len - skip, size - parts.size))
+        skip = max(skip - skb.len, 0)
 
 
 def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
@@ -411,7 +458,11 @@ def tcp_fin(net: SocketNet, sk: InetSock) -> None:
 def tcp_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
     """`sk_error_report`: hard ends the connection, soft is told if nothing better is known."""
     if not item.hard:
-        sk.sk_err_soft = item.err
+        if isinstance(sk, TcpSock) and any(sk.options.get((uapi.SOL_IP, uapi.IP_RECVERR), b"")):
+            sk.sk_err = item.err  # IP_RECVERR: the application wants to know at once
+            sk_wake(net, sk)
+        else:
+            sk.sk_err_soft = item.err
         return
     sk.sk_err = item.err
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
@@ -502,6 +553,7 @@ def tcp_setsockopt(
         if len(optval) < 4 or not 0 <= value <= 1:
             raise SysCallError(errno.EINVAL)
         sk.recvmsg_inq = bool(value)
+        sk.set_cmsg(TCP_CMSG_INQ, bool(value))
         sys_return(net, call, 0)
         return
     if level == uapi.SOL_TCP and optname == uapi.TCP_NODELAY and len(optval) >= 4:
@@ -572,14 +624,16 @@ def tcp_poll(net: SocketNet, sk: InetSock) -> int:
     if shutdown & uapi.RCV_SHUTDOWN:
         mask |= uapi.POLLIN | uapi.POLLRDNORM | uapi.POLLRDHUP
     if state not in _OPENING:
-        if sk.sk_rmem_alloc >= sk.sk_rcvlowat:
+        if tcp_readable(sk) >= sk.sk_rcvlowat:
             mask |= uapi.POLLIN | uapi.POLLRDNORM
         if shutdown & uapi.SEND_SHUTDOWN or sk_stream_is_writeable(sk):
             mask |= uapi.POLLOUT | uapi.POLLWRNORM
     elif state == uapi.TCP_SYN_SENT and isinstance(sk, TcpSock) and sk.defer_connect:
         mask |= uapi.POLLOUT | uapi.POLLWRNORM
-    if sk.sk_err:
+    if sk.sk_err or sk.sk_error_queue:
         mask |= uapi.POLLERR
+    if isinstance(sk, TcpSock) and sk.urg_data & TCP_URG_VALID:
+        mask |= uapi.POLLPRI
     return mask
 
 
@@ -634,4 +688,5 @@ TCP_PROT: Final = Proto(
     write_space=sk_stream_write_space,
     restart=tcp_restart,
     setsockopt_entry="tcp_setsockopt",
+    ioctl=tcp_ioctl,
 )

@@ -157,7 +157,7 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
         and addr not in net.inetdev
         and addr[0] != 127
         and net.inetdev
-        and not net.sysctl["net.ipv4.ip_nonlocal_bind"]
+        and not (tp.freebind or tp.transparent or net.sysctl["net.ipv4.ip_nonlocal_bind"])
     ):
         err = errno.EADDRNOTAVAIL
     else:
@@ -166,7 +166,7 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
             tp.reuse = item.reuse
             tp.saddr = b"" if addr == ANY else addr
             tp.sport = tp.bound_port
-            tp.ifindex = tp.oif = item.ifindex
+            tp.ifindex = tp.oif = item.ifindex or tp.oif
             if addr != ANY:
                 tp.userlocks |= SOCK_BINDADDR_LOCK
             if item.port:

@@ -200,7 +200,7 @@ _INHERITED = (
     "tos ttl pmtudisc mark priority rcvbuf sndbuf userlocks keepopen linger reuse nonagle"
     " user_mss keepalive_time keepalive_intvl keepalive_probes linger2 icsk_user_timeout"
     " icsk_syn_retries ca_name notsent_lowat rcvlowat oif"
-    " max_pacing_rate pacing_status"
+    " max_pacing_rate pacing_status recverr min_ttl freebind transparent ip_kept"
 ).split()
 
 

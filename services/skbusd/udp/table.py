@@ -239,7 +239,12 @@ def inet_addr_valid(net: UdpNet, sk: UdpSock, addr: bytes) -> bool:
         return True
     # Until ip has told us any address, it is not known which are ours: udp, or ip, has just been
     # started anew, and what was bound before must be bound again.
-    return sk.freebind or bool(net.sysctl["net.ipv4.ip_nonlocal_bind"]) or not net.addrs
+    return (
+        sk.freebind
+        or sk.transparent
+        or bool(net.sysctl["net.ipv4.ip_nonlocal_bind"])
+        or not net.addrs
+    )
 
 
 def inet_autobind(net: UdpNet, sk: UdpSock) -> int:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""Urgent data on a stream (`tcp_recv_urg`, `tcp_ioctl` of `net/ipv4/tcp.c`, `tcp_check_urg` of
+`tcp_input.c`): MSG_OOB, SO_OOBINLINE, SIOCATMARK.
+
+tcp says with which bytes the urgent one comes. The *mark* is where it stands in the stream: the
+number of bytes in the receive queue before it is `urg_off`, counted from what is read next. Without
+SO_OOBINLINE the byte at the mark is no part of the stream. Called by tcp_sock. RFC 6093; tcp(7).
+
+Differs from Linux: an urgent pointer whose byte has not come is not known here, so that MSG_OOB
+says EINVAL, not EAGAIN, until it has.
+"""
+
+import errno
+from typing import Final
+
+from skbus import uapi
+from skbus.abi import DataReadyCb
+from skbus.skbuff import SkBuff
+from skbus.syscall import SysCallError
+from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, sock_recv_timestamp
+from skbusd.socket.sock import (
+    Call,
+    Cmsg,
+    InetSock,
+    Parts,
+    SocketNet,
+    TcpSock,
+    skb_copy_datagram,
+)
+from skbusd.socket.socket import recv_return
+
+TCP_URG_VALID: Final = 0x100
+TCP_URG_READ: Final = 0x200
+URG_IN_IT: Final = 2
+"""Flag of DataReadyCb: the urgent byte is in the skb."""
+
+
+def tcp_urg_queued(net: SocketNet, sk: TcpSock, skb: SkBuff, cb: DataReadyCb) -> None:
+    """The skb, which is the last in the receive queue, has the urgent byte."""
+    at = cb.flags >> 8
+    if at >= skb.len:
+        return
+    byte = Parts()
+    skb_copy_datagram(net, skb, byte, at, 1)
+    sk.urg_off = sk.sk_rmem_alloc - skb.len + at
+    sk.urg_data = TCP_URG_VALID | byte.data()[0]
+    if net.tracing:
+        net.trace("tcp_check_urg", skb, sk=sk.number, off=sk.urg_off)
+
+
+def tcp_recv_urg(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """`tcp_recv_urg`: recvmsg with MSG_OOB: the one urgent byte. EINVAL where there is none."""
+    if not isinstance(sk, TcpSock) or sk.sk_flags.get(uapi.SO_OOBINLINE):
+        raise SysCallError(errno.EINVAL)
+    if not sk.urg_data or sk.urg_data == TCP_URG_READ:
+        raise SysCallError(errno.EINVAL)
+    byte = sk.urg_data & 0xFF
+    if not call.flags & uapi.MSG_PEEK:
+        sk.urg_data = TCP_URG_READ
+    parts = Parts()
+    flags = uapi.MSG_OOB
+    if call.size:
+        parts.add_bytes(bytes((byte,)))
+    else:
+        flags |= uapi.MSG_TRUNC
+    if net.tracing:
+        net.trace("tcp_recv_urg", sk=sk.number)
+    recv_return(net, call, parts, None, flags)
+
+
+def tcp_urg_limit(sk: TcpSock, size: int) -> tuple[int, int]:
+    """How a read of `size` bytes goes about the mark: (bytes to pass over before it, most that it
+    may take then). It ends at the mark, and one that begins there does not see the urgent byte."""
+    if sk.urg_off:
+        return 0, min(size, sk.urg_off)
+    return (0, size) if sk.sk_flags.get(uapi.SO_OOBINLINE) else (1, size)
+
+
+def tcp_urg_passed(sk: TcpSock, copied: int) -> None:
+    """Bytes were read: the mark comes nearer, or is behind."""
+    sk.urg_off -= copied
+    if sk.urg_off < 0:
+        sk.urg_data = 0
+        sk.urg_off = 0
+
+
+def tcp_readable(sk: InetSock) -> int:
+    """Bytes of the stream that a read finds, without an urgent one that is next."""
+    have = sk.sk_rmem_alloc
+    if isinstance(sk, TcpSock) and sk.urg_data and have and tcp_urg_limit(sk, 1)[0]:
+        return have - 1
+    return have
+
+
+def tcp_ioctl(net: SocketNet, sk: InetSock, cmd: int) -> int:
+    """`tcp_ioctl`: SIOCINQ, which counts up to the mark, SIOCATMARK, SIOCOUTQ. ENOTTY for what is
+    unknown, EINVAL for a listener."""
+    assert isinstance(sk, TcpSock)
+    if cmd == uapi.SIOCATMARK:
+        return int(bool(sk.urg_data) and not sk.urg_off)
+    if cmd not in (uapi.SIOCINQ, uapi.SIOCOUTQ):
+        raise SysCallError(errno.ENOTTY)
+    if sk.sk_state == uapi.TCP_LISTEN:
+        raise SysCallError(errno.EINVAL)
+    if cmd == uapi.SIOCOUTQ:
+        return sk.sk_wmem_queued
+    if sk.urg_data and not sk.sk_flags.get(uapi.SO_OOBINLINE):
+        return sk.urg_off
+    return sk.sk_rmem_alloc
+
+
+def tcp_control(net: SocketNet, sk: InetSock, tstamp: int) -> list[Cmsg] | None:
+    """The control messages of a read: SO_TIMESTAMP and its like (`tcp_recv_timestamp`); TCP_INQ:
+    how much is left, one byte more than none at the stream's end, so that the application comes
+    for that (`tcp_inq_hint`)."""
+    out: list[Cmsg] = []
+    if sk.cmsg_flags & SOCK_RCVTSTAMP and tstamp:
+        out.append(sock_recv_timestamp(net, sk, tstamp))
+    if isinstance(sk, TcpSock) and sk.recvmsg_inq:
+        left = tcp_readable(sk) or int(sk.sock_done)
+        out.append((uapi.SOL_TCP, uapi.TCP_CM_INQ, left.to_bytes(4, "little")))
+    return out or None
