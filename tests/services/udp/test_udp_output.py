@@ -11,6 +11,7 @@ from skbus.abi import (
     Connect,
     Disconnect,
     ErrHandler,
+    GetPort,
     Getsockopt,
     InitSock,
     RouteRet,
@@ -210,6 +211,21 @@ def test_connect_settles_both_addresses(host: UdpHost) -> None:
     host.sendto(1, b"x")
     assert host.ret(1).err == errno.EDESTADDRREQ
     assert host.udp.ports == {}  # the port was not bound by name, so it is free again
+
+
+def test_a_socket_of_an_earlier_life_is_connected_before_the_route_is_known(host: UdpHost) -> None:
+    """The socket layer tells a udp that was restarted of its sockets; they send at once."""
+    host.socket(1)
+    host.call("udp_v4_get_port", GetPort(1, 0, US, 40000, 0, 0))
+    host.call("ip4_datagram_connect", Connect(1, 0, PEER, 53))
+    host.sendto(1, b"question")
+    host.arrive(b"answer", 40000, sport=53)
+    host.arrive(b"not for us", 40000, sport=54)
+    assert [data for _, data in host.delivered()] == [b"answer"]
+    host.answer_route()
+    (skb,) = host.sent()
+    assert host.net.skb_bytes(skb).endswith(b"question")
+    assert host.ret(1).err == 0
 
 
 def test_connect_without_a_route(host: UdpHost) -> None:
