@@ -22,9 +22,9 @@ SEND = """
 RECEIVE = """
     napi_gro_receive netif_receive_skb ip_rcv arp_rcv ip_rcv_finish ip_route_input
     ip_local_deliver ip_defrag ip_local_deliver_finish inet_protos ip_forward icmp_rcv igmp_rcv
-    raw_local_deliver ping_rcv tcp_v4_rcv tcp_v4_do_rcv tcp_rcv_established
-    tcp_rcv_state_process tcp_data_queue sk_receive_queue sk_data_ready sock_read sock_recvmsg
-    inet_recvmsg tcp_recvmsg
+    raw_local_deliver ping_rcv tcp_v4_rcv sk_add_backlog tcp_prequeue tcp_v4_do_rcv
+    tcp_rcv_established tcp_rcv_state_process tcp_data_queue sk_receive_queue sk_data_ready
+    sock_read sock_recvmsg inet_recvmsg tcp_recvmsg
 """.split()
 
 START = """
@@ -40,7 +40,8 @@ TYPES = """
 """.split()
 
 KERNEL = """
-    sock_create_lite sk_sleep kernel_bind kernel_listen inet_getname
+    sock_create_lite sk_sleep kernel_bind kernel_listen inet_getname lock_sock release_sock
+    sk_rcvqueues_full sk_rmem_alloc sk_wmem_queued
 """.split()
 
 LIFE = """
