@@ -50,6 +50,8 @@ from skbusd.tcp.tcp_window import (
     tcp_win_from_space,
 )
 
+RCV_TELL: Final = 16384
+"""So much may have been read without our knowledge: the receive queue counts as empty."""
 UNTOLD: Final = 32768
 """Below this the socket layer may know that the application has read, and not have said so."""
 
@@ -393,7 +395,7 @@ def tcp_data_queue(
         return
     length = ((end_seq - rcv_nxt) & MASK) - fin
     if length and tp.rmem_alloc + tp.ofo_bytes + length > tp.rmem_charged:
-        if not tp.rmem_alloc:
+        if tp.rmem_alloc < RCV_TELL:
             sk_forced_rmem_schedule(net, tp, length)
         elif not tcp_try_rmem_schedule(net, tp, length):
             net.mib["TcpExtTCPRcvQDrop"] += 1

@@ -193,3 +193,20 @@ def test_arbitrary_bytes_raise_nothing(data: bytes, summed: int, gso: bool) -> N
         skb.gso_size, skb.gso_type = 7, SKB_GSO_UDP_L4
     skb.cb = RcvCb(PEER, US, 0, 64, 1500)
     host.rcv("udp_rcv", skb)
+
+
+def test_all_sockets_together_are_bounded_by_udp_mem() -> None:
+    host = UdpHost({"net.ipv4.udp_mem": (1, 1, 1)})  # pages
+    host.socket(1, ANY, 4000)
+    host.socket(2, ANY, 4001)
+    for port in (4000, 4001, 4000, 4001):
+        host.arrive(b"x" * 1000, port)
+    assert len(host.delivered()) == 3
+    assert host.dropped("PROTO_MEM") == 1
+    assert host.net.mib["UdpMemErrors"] == host.net.mib["UdpInErrors"] == 1
+    host.call("udp_recvmsg", Recvmsg(1, 1000))
+    host.arrive(b"y", 4001)
+    assert len(host.delivered()) == 1
+    host.call("udp_lib_close", Close(1, 0, -1))
+    host.call("udp_lib_close", Close(2, 0, -1))
+    assert not host.net.udp_memory_allocated
