@@ -7,11 +7,18 @@ import sys
 from collections.abc import Awaitable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from skbus.abi import GetPort, InitSock
 from skbus.net import SEC
+from skbus.skbuff import SkBuff
+from skbus.testing.harness import Harness, small_pool
 from skbus.testing.host import Host
+from skbus.testing.hostile import calls
 from skbus.testing.process import Process
 from skbus.testing.world import World
 from skbusd.socket.modalias import ModAlias
@@ -20,7 +27,7 @@ from skbusd.socket.module import ModuleError, delete_module
 RDM = Path(__file__).parents[2] / "examples" / "rdm"
 sys.path.insert(0, str(RDM))
 
-from skbus_rdm.core import RdmCore  # noqa: E402
+from skbus_rdm.core import ENTRIES, RdmCore  # noqa: E402
 from skbus_rdm.netns import RdmNet  # noqa: E402
 
 SOCK_RDM, IPPROTO_RDM = 4, 253
@@ -238,3 +245,19 @@ def test_plugged_in_and_pulled_out() -> None:
 
 async def _barrier(host: Host) -> None:
     await host.sys("barrier", -1)
+
+
+@given(st.lists(calls(ENTRIES), max_size=10))
+def test_hostile_messages(messages: list[tuple[str, Any]]) -> None:
+    """Whatever ip and the socket layer say: no exception, and every skb is accounted for."""
+    pool, _ = small_pool()
+    net = RdmNet(rand=Random(1), pool=pool)
+    host = Harness(RdmCore(net))
+    host.call("proto_init", InitSock(2, 2, IPPROTO_RDM))
+    host.call("proto_get_port", GetPort(2, 1, bytes(4), 7, 0, 0))
+    for entry, item in messages:
+        if isinstance(item, SkBuff):
+            host.rcv(entry, item)
+        else:
+            host.call(entry, item)
+    host.run_for(60)

@@ -70,6 +70,10 @@ def sk_ret(net: RdmNet, sk: int, req: int, err: int, val: object = None) -> None
         net.call("socket", "sk_ret", SkRet(sk, req, err, val))
 
 
+def _good_name(addr: bytes, port: int) -> bool:
+    return len(addr) == 4 and 0 <= port <= 0xFFFF
+
+
 # ---- sockets -----------------------------------------------------------------------------------
 
 
@@ -81,7 +85,7 @@ def rdm_init_sock(net: RdmNet, item: InitSock) -> None:
 def rdm_get_port(net: RdmNet, item: GetPort) -> None:
     """bind(2), and the port of a socket that sends before. EADDRINUSE."""
     sk = net.socks.get(item.sk)
-    if sk is None or sk.port:
+    if sk is None or sk.port or not _good_name(item.addr, item.port):
         sk_ret(net, item.sk, item.req, errno.EBADF if sk is None else errno.EINVAL)
         return
     port = item.port
@@ -100,6 +104,9 @@ def rdm_get_port(net: RdmNet, item: GetPort) -> None:
 def rdm_connect(net: RdmNet, item: Connect) -> None:
     """The peer from now on: for messages without an address, and the only one that is heard."""
     sk = net.socks.get(item.sk)
+    if not _good_name(item.addr, item.port):
+        sk_ret(net, item.sk, item.req, errno.EINVAL)
+        return
     if sk is not None:
         sk.daddr, sk.dport = item.addr, item.port
     sk_ret(net, item.sk, item.req, 0 if sk else errno.EBADF, [sk.addr, sk.port] if sk else None)
@@ -159,8 +166,10 @@ def rdm_sendmsg(net: RdmNet, skb: SkBuff) -> None:
     err = 0
     if sk is None or not sk.port:
         err = errno.EBADF
-    elif len(daddr) != 4 or not dport:
+    elif not daddr or not dport:
         err = errno.EDESTADDRREQ
+    elif not _good_name(daddr, dport):
+        err = errno.EINVAL
     elif skb.len > MAX_MESSAGE:
         err = errno.EMSGSIZE
     if err or sk is None:
@@ -207,8 +216,8 @@ def ip_route_output_ret(net: RdmNet, item: RouteRet) -> None:
     out = net.out.get(key) if key is not None else None
     if out is None or out.saddr or not out.queue:
         return
-    if item.err:
-        rdm_reset(net, out, item.err)
+    if item.err or len(item.saddr) != 4:
+        rdm_reset(net, out, item.err or errno.EHOSTUNREACH)
         return
     out.saddr = item.saddr
     rdm_xmit(net, out)
@@ -276,6 +285,9 @@ def rdm_rcv(net: RdmNet, skb: SkBuff) -> None:
     """A packet of protocol 253, `data` at our header."""
     cb = skb.cb
     assert isinstance(cb, RcvCb)
+    if len(cb.saddr) != 4 or len(cb.daddr) != 4:
+        net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
+        return
     try:
         segment = net.skb_bytes(skb)
     except PoolError:
