@@ -219,6 +219,8 @@ class XmitCb(NamedTuple):
     options: bytes
     mc_loop: bool = True
     """IP_MULTICAST_LOOP: a multicast comes back to us where we are in its group"""
+    unconnected: bool = False
+    """With df: no connection counts its identifications, so it is 0 (RFC 6864 4.1)"""
 
 
 class IcmpSendCb(NamedTuple):
@@ -469,6 +471,7 @@ class DataReadyCb(NamedTuple):
     ifindex: int
     flags: int
     seq: int
+    """TCP: of the first byte. Datagrams: how many had been dropped (SO_RXQ_OVFL)."""
     spec_dst: bytes = b""
     """The address of ours for a reply, where daddr is none of ours (multicast, broadcast)."""
 

@@ -278,7 +278,7 @@ def sock_queue_rcv_skb(net: IpNet, sk: InetSock, skb: SkBuff, saddr: bytes, dadd
         return
     sk.sk_rmem_alloc += size
     spec_dst = b"" if daddr in net.local_addrs else fib_compute_spec_dst(net, skb.skb_iif, daddr)
-    skb.cb = DataReadyCb(sk.sk, saddr, 0, daddr, 0, skb.skb_iif, 0, 0, spec_dst)
+    skb.cb = DataReadyCb(sk.sk, saddr, 0, daddr, 0, skb.skb_iif, 0, sk.sk_drops, spec_dst)
     net.call_skb("socket", "sk_data_ready", skb)
 
 

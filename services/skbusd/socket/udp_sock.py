@@ -342,7 +342,7 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
         msg_flags |= length << 32
     cmsgs: list[Cmsg] | None = None
     if sk.cmsg_flags:
-        cmsgs = sock_recv_cmsgs(net, sk, skb, sk.sk_drops if isinstance(sk, UdpSock) else 0)
+        cmsgs = sock_recv_cmsgs(net, sk, skb, cb.seq)
         cmsgs += ip_cmsg_recv(sk, skb, cb)
     parts = Parts()
     peek = flags & uapi.MSG_PEEK

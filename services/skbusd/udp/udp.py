@@ -209,7 +209,7 @@ def udp_queue_rcv_skb(
     daddr = cb.daddr
     iif = skb.skb_iif
     spec_dst = b"" if daddr in net.addrs else fib_compute_spec_dst(net, daddr, iif)
-    skb.cb = DataReadyCb(sk.sk, cb.saddr, sport, daddr, dport, iif, 0, 0, spec_dst)
+    skb.cb = DataReadyCb(sk.sk, cb.saddr, sport, daddr, dport, iif, 0, sk.sk_drops, spec_dst)
     net.call_skb("socket", "sk_data_ready", skb)
 
 

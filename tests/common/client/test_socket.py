@@ -239,6 +239,41 @@ def test_datagrams(loopback: Loopback) -> None:
             two.recv(1)
 
 
+@pytest.mark.parametrize("module", [stdlib, socket], ids=["machine", "skbus"])
+def test_messages_and_their_flags(loopback: Loopback, module: Any) -> None:
+    """The same calls on the machine's sockets and on ours."""
+    peek, trunc = stdlib.MSG_PEEK, stdlib.MSG_TRUNC
+    with (
+        module.socket(stdlib.AF_INET, stdlib.SOCK_DGRAM) as server,
+        module.socket(stdlib.AF_INET, stdlib.SOCK_DGRAM) as client,
+    ):
+        server.bind((HERE, 0))
+        server.settimeout(60)
+        client.connect(server.getsockname())
+        who = client.getsockname()
+        assert client.sendmsg([b"01234", bytearray(b"56789")]) == 10
+        assert server.recv(4, peek) == b"0123"
+        assert len(server.recv(4, peek | trunc)) == 10
+        buffer = bytearray(4)
+        assert server.recv_into(buffer, 4, peek | trunc) == 10
+        assert buffer == b"0123"
+        assert server.recvmsg(4, 0, peek) == (b"0123", [], trunc, who)
+        one, two = bytearray(3), bytearray(4)
+        assert server.recvmsg_into([one, two]) == (7, [], trunc, who)
+        assert bytes(one + two) == b"0123456"
+        server.setsockopt(stdlib.SOL_IP, 8, 1)  # IP_PKTINFO
+        client.sendmsg([b"x"], [(stdlib.SOL_IP, 8, bytes(12))])
+        data, ((level, kind, value),), flags, _ = server.recvmsg(10, 100)
+        assert (data, level, kind, value[8:], flags) == (b"x", 0, 8, stdlib.inet_aton(HERE), 0)
+        client.send(b"y")
+        assert server.recvmsg(10, 0)[2] == stdlib.MSG_CTRUNC
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.recvmsg(10, 100, stdlib.MSG_ERRQUEUE)
+        with pytest.raises(OSError, match="Invalid argument"):
+            client.sendmsg([b"x"], [(stdlib.SOL_IP, 99, b"")])
+
+
 def test_dup_and_detach(loopback: Loopback) -> None:
     with pair() as (one, two):
         three = one.dup()
@@ -273,6 +308,76 @@ def test_the_descriptor_is_level_correct(loopback: Loopback) -> None:
             one.close()
             ((key, _),) = selector.select(5)
             assert key.fileobj is two
+
+
+EVENTS = ((select.POLLIN, "IN"), (select.POLLOUT, "OUT"), (select.POLLERR, "ERR"),
+          (select.POLLHUP, "HUP"), (select.POLLRDHUP, "RDHUP"))  # fmt: skip
+
+
+def events(sock: socket.socket) -> str:
+    """What poll and epoll say of it, which must be the same, and twice."""
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN | select.POLLOUT | select.POLLRDHUP)
+    with select.epoll() as epoll:
+        epoll.register(sock.fileno(), select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP)
+        told = [dict(poll.poll(0)), dict(poll.poll(0)), dict(epoll.poll(0)), dict(epoll.poll(0))]
+    assert told == [told[0]] * 4
+    mask = told[0].get(sock.fileno(), 0)
+    return "|".join(name for bit, name in EVENTS if mask & bit)
+
+
+@pytest.mark.parametrize("kind", ["ours", "linux"])
+def test_poll_and_epoll_are_level_triggered_as_in_linux(loopback: Loopback, kind: str) -> None:
+    net: Any = socket if kind == "ours" else stdlib
+    settle = loopback.settle if kind == "ours" else lambda: None
+    with net.create_server((HERE, 0)) as listener, net.socket() as one:
+        assert events(listener) == ""
+        one.connect(listener.getsockname())
+        settle()
+        assert events(listener) == "IN"
+        listener.accept()[0].close()
+        assert events(listener) == ""
+    with one_and_two(net, settle) as (one, two):
+        assert events(two) == "OUT"
+        one.sendall(b"ab")
+        settle()
+        assert events(two) == "IN|OUT"
+        two.recv(1)
+        assert events(two) == "IN|OUT", "one byte is left"
+        two.recv(1, net.MSG_PEEK)
+        assert events(two) == "IN|OUT"
+        two.recv(1)
+        assert events(two) == "OUT"
+        one.sendall(b"c")
+        one.shutdown(net.SHUT_WR)
+        settle()
+        assert events(two) == "IN|OUT|RDHUP"
+        assert (two.recv(1), two.recv(1)) == (b"c", b"")
+        assert events(two) == "IN|OUT|RDHUP", "the end can be read again and again"
+        assert events(one) == "OUT"
+        two.shutdown(net.SHUT_WR)
+        settle()
+        assert events(one) == events(two) == "IN|OUT|HUP|RDHUP"
+    with one_and_two(net, settle) as (one, two):
+        one.setblocking(False)
+        fill(one)
+        assert events(one) == "", "nothing to be read, no room"
+        two.setblocking(False)
+        with suppress(BlockingIOError):
+            while two.recv(1 << 20):
+                settle()
+        settle()
+        assert "OUT" in events(one)
+
+
+@contextmanager
+def one_and_two(net: Any, settle: Callable[[], object]) -> Iterator[tuple[Any, Any]]:
+    with net.create_server((HERE, 0)) as listener:
+        one = net.create_connection(listener.getsockname())
+        two, _ = listener.accept()
+    settle()
+    with one, two:
+        yield one, two
 
 
 def test_a_listener_is_readable(loopback: Loopback) -> None:

@@ -328,3 +328,81 @@ def test_broadcast_must_be_asked_for() -> None:
         assert of(got, 0, uapi.IP_PKTINFO) == pktinfo
 
     run(talk)
+
+
+def test_how_many_were_dropped() -> None:
+    async def talk(a: Host, b: Host) -> None:
+        server, client = await b.socket(2), await a.socket(2)
+        await server.bind(("0.0.0.0", 53))
+        await server.setsockopt(1, uapi.SO_RCVBUF, bytes(4))
+        await server.setsockopt(1, uapi.SO_RXQ_OVFL, ON)
+        for _ in range(5):
+            await client.sendto(bytes(1000), ("10.0.0.2", 53))
+        await a.sys("poll", ((client.fd, 0),), 50 * MSEC)
+        assert (await server.recvmsg(2000, 100))[1] == []
+        await client.sendto(b"x", ("10.0.0.2", 53))
+        await a.sys("poll", ((client.fd, 0),), 50 * MSEC)
+        dropped = b.net("udp").mib["UdpRcvbufErrors"] + b.net("socket").mib["UdpRcvbufErrors"]
+        assert dropped
+        for _ in range(6 - dropped - 1):
+            _, cmsgs, _, _ = await server.recvmsg(2000, 100)
+        assert of(cmsgs, 1, uapi.SO_RXQ_OVFL) == dropped.to_bytes(4, "little")
+
+    run(talk)
+
+
+def test_super_segments_for_who_wants_them() -> None:
+    async def talk(a: Host, b: Host) -> None:
+        server, client = await a.socket(2), await a.socket(2)
+        await server.bind(("127.0.0.1", 53))
+        await server.setsockopt(17, uapi.UDP_GRO, ON)
+        size = (1000).to_bytes(2, "little")
+        await client.sendmsg(bytes(2500), [(17, uapi.UDP_SEGMENT, size)], 0, ("127.0.0.1", 53))
+        data, cmsgs, _, _ = await server.recvmsg(5000, 100)
+        assert (len(data), cmsgs) == (2500, [(17, uapi.UDP_GRO, (1000).to_bytes(4, "little"))])
+
+    run(talk)
+
+
+def test_nothing_below_the_least_ttl() -> None:
+    """IP_MINTTL (RFC 5082): segments that have come too far do not count."""
+
+    async def talk(a: Host, b: Host) -> None:
+        listener = await b.listen(80)
+        one = await a.connect("10.0.0.2", 80)
+        two, _ = await listener.accept()
+        await two.setsockopt(uapi.SOL_IP, uapi.IP_MINTTL, (255).to_bytes(4, "little"))
+        await one.send(b"from afar")
+        await a.sys("poll", ((listener.fd, 0),), 50 * MSEC)
+        assert await errno_of(two.recv(10, 0, 0)) == errno.EAGAIN
+        dropped = b.net("tcp").mib["TcpExtTCPMinTTLDrop"]
+        assert dropped
+        assert b.net("tcp").drops["SKB_DROP_REASON_TCP_MINTTL"] == dropped
+        await one.setsockopt(uapi.SOL_IP, uapi.IP_TTL, (255).to_bytes(4, "little"))
+        assert await two.recv(10) == b"from afar"
+
+    run(talk)
+
+
+def test_a_device_to_be_bound_to() -> None:
+    async def talk(a: Host, b: Host) -> None:
+        for kind in (1, 2):
+            sock = await a.socket(kind)
+            assert await errno_of(sock.setsockopt(1, uapi.SO_BINDTODEVICE, b"eth7\0")) == (
+                errno.ENODEV
+            )
+            await sock.setsockopt(1, uapi.SO_BINDTODEVICE, b"lo")
+            assert await sock.getsockopt(1, uapi.SO_BINDTODEVICE, 16) == b"lo\0"
+            assert await errno_of(sock.getsockopt(1, uapi.SO_BINDTODEVICE, 3)) == errno.EINVAL
+            await sock.setsockopt(1, uapi.SO_BINDTODEVICE, b"eth0\0")
+            assert await sock.getsockopt(1, uapi.SO_BINDTODEVICE, 16) == b"eth0\0"
+        server = await b.socket(2)
+        await server.bind(("0.0.0.0", 53))
+        assert await errno_of(sock.sendto(b"x", ("10.0.0.2", 53))) == 0
+        assert await server.recv(10) == b"x"
+        await server.setsockopt(1, uapi.SO_BINDTODEVICE, b"lo")
+        await sock.sendto(b"not by lo", ("10.0.0.2", 53))
+        await a.sys("poll", ((sock.fd, 0),), 50 * MSEC)
+        assert await errno_of(server.recv(10, 0, 0)) == errno.EAGAIN
+
+    run(talk)
