@@ -221,6 +221,8 @@ class XmitCb(NamedTuple):
     """IP_MULTICAST_LOOP: a multicast comes back to us where we are in its group"""
     unconnected: bool = False
     """With df: no connection counts its identifications, so it is 0 (RFC 6864 4.1)"""
+    unconnected: bool = False
+    """With df: no connection counts its identifications, so it is 0 (RFC 6864 4.1)"""
 
 
 class IcmpSendCb(NamedTuple):

@@ -96,7 +96,9 @@ def ip_queue_xmit2(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> None:
     """Put the IP header in front, count the packet, and send it by its route."""
     if net.tracing:
         net.trace("ip_queue_xmit2", skb, dev=rt.dev.name, gateway=rt.rt_gateway)
-    if cb.df:
+    if cb.df and cb.unconnected:
+        ident = 0
+    elif cb.df:
         ident = rt.rt_id
         rt.rt_id = (ident + (skb.gso_segs or 1)) & 0xFFFF
     else:

@@ -255,7 +255,7 @@ def tcp_make_synack(
         build_options(opt),
     )
     tos = listener.tos
-    cb = XmitCb(req.saddr, req.daddr, IPPROTO_TCP, tos, listener.ttl, True, 0, b"")
+    cb = XmitCb(req.saddr, req.daddr, IPPROTO_TCP, tos, listener.ttl, True, 0, b"", True, True)
     tcp_queue_header(net, "tcp_v4_send_synack", header, cb, mark=listener.mark)
 
 
@@ -288,5 +288,5 @@ def tcp_v4_send_ack(
     """An ACK for something that is not a whole socket."""
     options = build_aligned_timestamp(tsval, tsecr) if stamped else b""
     header = build(sk.sport, sk.dport, seq, ack, ACK, min(window, 65535), options)
-    cb = XmitCb(sk.saddr, sk.daddr, IPPROTO_TCP, sk.tos, 0, True, 0, b"")
+    cb = XmitCb(sk.saddr, sk.daddr, IPPROTO_TCP, sk.tos, 0, True, 0, b"", True, True)
     tcp_queue_header(net, "tcp_v4_send_ack", header, cb)

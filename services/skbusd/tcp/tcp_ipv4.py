@@ -235,7 +235,7 @@ def tcp_v4_send_reset(net: TcpNet, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: 
     else:
         header = build(th.dest, th.source, 0, end_seq, RST | ACK, 0)
     net.mib["TcpOutRsts"] += 1
-    out = XmitCb(cb.daddr, cb.saddr, IPPROTO_TCP, 0, 0, True, 0, b"")
+    out = XmitCb(cb.daddr, cb.saddr, IPPROTO_TCP, 0, 0, True, 0, b"", True, True)
     tcp_queue_header(net, "tcp_v4_send_reset", header, out)
 
 
