@@ -314,6 +314,9 @@ class TcpSock:
     """SK_PACING_NONE 0, NEEDED 1"""
     pacing_wstamp: int = 0
     """ns: before it nothing more may go (`tcp_wstamp_ns`)."""
+    tsq_bytes: int = 0
+    """Bytes that may still be on their way to the wire, as of tsq_stamp (tcp_small_queue_check)."""
+    tsq_stamp: int = 0
     delivered_ce: int = 0
 
     ecn_flags: int = 0

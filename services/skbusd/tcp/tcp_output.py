@@ -58,6 +58,7 @@ from skbusd.tcp.tcp_ecn import tcp_ecn_send
 from skbusd.tcp.tcp_pacing import (
     tcp_pacing_check,
     tcp_pacing_delay,
+    tcp_small_queue_check,
     tcp_update_skb_after_send,
 )
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
@@ -406,6 +407,7 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
     max_segs = tcp_tso_segs(net, tp, mss)
     now_us = net.now // 1000
     tracing = net.tracing
+    tsq_limit = net.sysctl["net.ipv4.tcp_limit_output_bytes"]
     if tp.mtup_enabled and not push_one:
         probe = net.tcp_mtu_probe(net, tp)
         if not probe:
@@ -413,6 +415,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         sent = max(probe, 0)
     while queue:
         if tp.pacing_status and tcp_pacing_check(net, tp):
+            break
+        if tp.tsq_bytes > tsq_limit and tcp_small_queue_check(net, tp, tsq_limit):
             break
         seg = queue[0]
         if seg.mss != mss or not seg.pcount:
@@ -458,6 +462,7 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         tp.tcp_wstamp = now_us
         if tp.pacing_status:
             tcp_update_skb_after_send(net, tp, dlen)
+        tp.tsq_bytes += dlen
         del queue[0]
         tcp_event_new_data_sent(net, tp, seg)
         if dlen < seg.pcount * mss:

@@ -7,6 +7,9 @@ holds a socket back only where BBR or SO_MAX_PACING_RATE asked for that (`pacing
 each super-segment `pacing_wstamp` says when the next may go; until then tcp_write_xmit and
 tcp_xmit_retransmit_queue stop, and a timer brings them back (`tcp_pace_kick`).
 
+The same clock limits how much of any socket waits below tcp (`tcp_small_queue_check`,
+`net.ipv4.tcp_limit_output_bytes`), so that one that bursts does not fill the pipes for others.
+
 Called by tcp_output and tcp_retransmit. Rates are B/s, times ns.
 """
 
@@ -55,3 +58,25 @@ def tcp_update_skb_after_send(net: TcpNet, tp: TcpSock, size: int) -> None:
         length -= min(length >> 1, wstamp - prior)
         wstamp += length
     tp.pacing_wstamp = wstamp
+
+
+def tcp_small_queue_check(net: TcpNet, tp: TcpSock, limit: int) -> bool:
+    """More than `limit` bytes were handed down: have they left? If not, wait for the timer.
+
+    Differs from Linux: nobody tells us what has left the device; docs/architecture.md has what
+    that would cost. It is taken to leave at the pacing rate, and what is acknowledged has left.
+    """
+    now = net.now
+    rate = tp.pacing_rate
+    in_flight = (tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out) * tp.mss_cache
+    queued = min(tp.tsq_bytes - (now - tp.tsq_stamp) * rate // 1_000_000_000, in_flight)
+    tp.tsq_stamp = now
+    tp.tsq_bytes = max(queued, 0)
+    if queued <= limit or not rate:
+        return False
+    timer = tp.pacing_timer
+    if timer is None:
+        timer = tp.pacing_timer = Timer(net.tcp_pace_kick, tp.sk)
+    if timer.expires < 0:
+        net.mod_timer(timer, now + (queued - limit) * 1_000_000_000 // rate)
+    return True

@@ -217,3 +217,39 @@ def test_app_limited_samples_do_not_lower_the_bandwidth(host: TcpHost) -> None:
         conn.rcv(ACK, 0, (tp.snd_nxt - conn.iss - 1) & 0xFFFFFFFF)
     assert tp.ca_priv[bbr.RTT_CNT] > rtts + bbr.BW_RTTS
     assert tp.ca_priv[bbr.BW + 1] >= before
+
+
+# ---- small queues ----------------------------------------------------------------------------
+
+
+def test_no_more_than_the_limit_waits_below_us(host: TcpHost) -> None:
+    """tcp_limit_output_bytes: what goes beyond it waits until the first has left, by the rate."""
+    conn = Conn(host)
+    at = 0
+    for _ in range(3):
+        conn.send(10 * MSS)
+        at += sum(n for _, _, n, _ in conn.sent())
+        host.run_for(0.1)
+        conn.rcv(ACK, 0, at)
+    conn.tp.snd_cwnd = 40
+    host.net.sysctl.set("net.ipv4.tcp_limit_output_bytes", 4 * MSS)
+    rate = conn.tp.pacing_rate
+    conn.send(20 * MSS)
+    first = sum(n for _, _, n, _ in conn.sent())
+    assert 4 * MSS < first < 20 * MSS
+    assert conn.tp.pacing_status == 0, "it is no pacing: what fits goes in a burst"
+    host.run_for((first - 4 * MSS) / rate + 0.001)
+    assert sum(n for _, _, n, _ in conn.sent()) > 0
+    host.run_for(20 * MSS / rate)
+    # an ACK says that all has left
+    conn.rcv(ACK, 0, at + first)
+    assert conn.tp.tsq_bytes <= 20 * MSS
+
+
+def test_the_default_limit_holds_nobody_back(host: TcpHost) -> None:
+    conn = Conn(host)
+    conn.tp.snd_cwnd = 1000
+    conn.win = 65535
+    conn.rcv(ACK, 0, 0)
+    conn.send(500 * MSS)
+    assert sum(n for _, _, n, _ in conn.sent()) == 500 * MSS
