@@ -19,11 +19,12 @@ from typing import Any, Final
 import pytest
 
 from skbus.pool import Pool
-from skbus.syscall import decode_reply, encode_request
+from skbus.syscall import SysCallError, decode_reply, encode_request
 from skbus.sysctl import Sysctl
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import Cred
 from skbusd.socket.sock import SocketNet
+from skbusd.socket.socket import NetProtoFamily, Socket, sock_register, sock_unregister
 
 Triple = tuple[int, int, int]
 """(family, type, protocol)"""
@@ -306,6 +307,47 @@ def test_plug_ins_are_asked_for_twice_at_most() -> None:
         ours.socket(triple)
         assert ours.asked == names, triple
         ours.asked.clear()
+
+
+def test_a_family_that_is_a_plug_in() -> None:
+    """Loaded at the first socket of it, and its `create` decides from then on."""
+    ours = Ours(capable=True)
+    created: list[Triple] = []
+
+    def create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None:
+        created.append((38, sock.type, protocol))
+        raise SysCallError(errno.EPROTOTYPE)
+
+    def modprobe(name: str) -> bool:
+        ours.asked.append(name)
+        sock_register(ours.net, NetProtoFamily(38, create))
+        return True
+
+    ours.net.modprobe = modprobe
+    for type in (5, 1):
+        assert ours.socket((38, type, 7)) == errno.EPROTOTYPE
+    assert created == [(38, 5, 7), (38, 1, 7)]
+    assert ours.asked == ["net-pf-38"]
+    assert not ours.net.sockets_in_use
+    sock_unregister(ours.net, 38)
+    ours.net.modprobe = None
+    assert ours.socket((38, 5, 0)) == errno.EAFNOSUPPORT
+
+
+def test_a_plug_in_that_fails_is_a_warning() -> None:
+    ours = Ours(capable=True)
+
+    def modprobe(name: str) -> bool:
+        raise ImportError(f"no {name}")
+
+    ours.net.modprobe = modprobe
+    ours.net.log_events.clear()
+    assert ours.socket((38, 5, 0)) == errno.EAFNOSUPPORT
+    assert ours.socket((AF_INET, 1, 132)) == errno.EPROTONOSUPPORT
+    warned = [details["text"] for level, _, details in ours.net.log_events if level == "warning"]
+    assert warned == [
+        f"no {name}" for name in ("net-pf-38", "net-pf-2-proto-132-type-1", "net-pf-2-proto-132")
+    ]
 
 
 def test_the_obsolete_packet_socket_is_warned_of_once() -> None:

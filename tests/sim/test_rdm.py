@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbus.abi import GetPort, InitSock
@@ -247,6 +247,7 @@ async def _barrier(host: Host) -> None:
     await host.sys("barrier", -1)
 
 
+@settings(max_examples=40)
 @given(st.lists(calls(ENTRIES), max_size=10))
 def test_hostile_messages(messages: list[tuple[str, Any]]) -> None:
     """Whatever ip and the socket layer say: no exception, and every skb is accounted for."""
