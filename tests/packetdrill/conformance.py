@@ -53,6 +53,8 @@ repository.
 - **kernel**: how many of the applicable scripts Linux 6.18 passes itself through the real
   packetdrill, each in a network namespace of its own, at the scripts' tolerance or at 14 ms.
 """
+COULD_APPLY: Final = ("pfifo limit 0", "initcwnd 11")
+"""How the reasons end of what a user-space stack could have."""
 END: Final = "<!-- end of Google's suite -->"
 
 
@@ -126,7 +128,18 @@ def share(results: dict[str, Result], live: dict[str, Live], kernel: dict[str, s
     if live:
         again = sum(live[n].passed and live[n].tries > 1 for n in both if n in live)
         text += f" and {percent(real)} live ({again} of them at the second try)"
-    return text + "."
+    text += "."
+    missing = [
+        n
+        for n, r in results.items()
+        if r.status is Status.NOT_APPLICABLE and n not in kernel and r.reason.endswith(COULD_APPLY)
+    ]
+    if missing:
+        text += (
+            f"\n{len(missing)} more would apply to a stack with routes' metrics and queueing"
+            f" disciplines: {', '.join(missing)}."
+        )
+    return text
 
 
 def failures(results: dict[str, Result], live: dict[str, Live], kernel: dict[str, str]) -> str:

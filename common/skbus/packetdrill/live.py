@@ -98,6 +98,7 @@ class LiveBackend:
         self._before: dict[str, Any] = {}
         self._tso = True
         self._helper: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
 
     # ---- backend.Backend ---------------------------------------------------------------
 
@@ -113,7 +114,8 @@ class LiveBackend:
         if len(line) != 2:
             raise OSError("the helper in the peer's namespace has failed")
         self._head = bytes.fromhex(line[0].decode() + line[1].decode()) + b"\x08\x00"
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         # another remote host each time, as the stack may remember the last one's path MTU
         network = addresses.remote.rpartition(".")[0]
         remote = f"{network}.{1 + self.first_port % 254}"
@@ -199,6 +201,11 @@ class LiveBackend:
         if self._helper is not None:
             self._helper.terminate()
             self._helper.wait()
+            if self._reader is not None:
+                self._reader.join()
+            for pipe in (self._helper.stdin, self._helper.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     # ---- inside ------------------------------------------------------------------------
 
