@@ -57,14 +57,8 @@ class SockLock:
         """`tsq_flags`: timers and ICMP errors, for `tcp_release_cb`."""
 
 
-class Prequeue:
-    """`tp->ucopy`: what a waiting reader will process."""
-
-    __slots__ = ("memory", "queue")
-
-    def __init__(self) -> None:
-        self.queue: deque[Segment] = deque()
-        self.memory = 0
+Prequeue = list[Any]
+"""`tp->ucopy`: what a waiting reader will process: [memory, segment, segment, ...]"""
 
 
 # ---- the owner -------------------------------------------------------------------------------
@@ -192,18 +186,22 @@ def sk_add_backlog(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
 def tcp_prequeue(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
     """`tcp_prequeue`: leave the segment to the reader that waits. False: process it now, as
     `net.ipv4.tcp_low_latency` asks, and as a pure ACK with nothing before it is."""
-    prequeue = net.tcp_prequeues.get(tp.sk)
+    sk = tp.sk
+    size = skb.len
+    prequeue = net.tcp_prequeues.get(sk)
     if prequeue is None:
-        if net.sysctl["net.ipv4.tcp_low_latency"] or skb.len <= th.doff:
+        if size <= th.doff or net.sysctl["net.ipv4.tcp_low_latency"]:
             return False
-        prequeue = net.tcp_prequeues[tp.sk] = Prequeue()
-    prequeue.queue.append((skb, th, end_seq))
-    prequeue.memory += skb.len + SKB_OVERHEAD
+        prequeue = net.tcp_prequeues[sk] = [size + SKB_OVERHEAD, (skb, th, end_seq)]
+    else:
+        prequeue[0] += size + SKB_OVERHEAD
+        prequeue.append((skb, th, end_seq))
     if net.tracing:
-        net.trace("tcp_prequeue", skb, sk=tp.sk, memory=prequeue.memory)
-    if prequeue.memory > tp.rcvbuf:
-        net.mib["TcpExtTCPPrequeueDropped"] += len(prequeue.queue)
-        _process(net, tp, net.tcp_prequeues.pop(tp.sk))
+        net.trace("tcp_prequeue", skb, sk=sk, memory=prequeue[0])
+    if prequeue[0] > tp.rcvbuf:
+        net.mib["TcpExtTCPPrequeueDropped"] += len(prequeue) - 1
+        del net.tcp_prequeues[sk]
+        _process(net, tp, sk, prequeue)
     return True
 
 
@@ -213,24 +211,25 @@ def tcp_prequeue_process(net: TcpNet, sk: int) -> None:
     if prequeue is None:
         return
     net.mib["TcpExtTCPPrequeued"] += 1
-    tp = net.socks.get(sk)
-    if tp is None:
-        for skb, _, _ in prequeue.queue:
-            net.kfree_skb(skb, "TCP_CLOSE", sk=sk)
-        return
     if net.tracing:
-        net.trace("tcp_prequeue_process", sk=sk, segments=len(prequeue.queue))
-    _process(net, tp, prequeue)
+        net.trace("tcp_prequeue_process", sk=sk, segments=len(prequeue) - 1)
+    _process(net, net.socks.get(sk), sk, prequeue)
 
 
-def _process(net: TcpNet, tp: TcpSock, prequeue: Prequeue) -> None:
-    for skb, th, end_seq in prequeue.queue:
-        sk_backlog_rcv(net, tp, skb, th, end_seq)
+def _process(net: TcpNet, tp: TcpSock | None, sk: int, prequeue: Prequeue) -> None:
+    del prequeue[0]
+    socks = net.socks
+    do_rcv = net.tcp_v4_do_rcv
+    for skb, th, end_seq in prequeue:
+        if tp is not None and tp.state != TCP_CLOSE and sk in socks:
+            do_rcv(net, tp, skb, th, end_seq)
+        else:
+            net.kfree_skb(skb, "TCP_CLOSE", sk=sk)
 
 
 def sk_held(net: TcpNet) -> int:
     """skbs that wait here."""
-    held = sum(len(p.queue) for p in net.tcp_prequeues.values())
+    held = sum(len(p) - 1 for p in net.tcp_prequeues.values())
     for lock in net.sk_owned.values():
         held += len(lock.backlog) + sum(type(item) is SkBuff for _, item in lock.requests)
     return held
