@@ -146,3 +146,22 @@ def test_the_web_servers_address_is_not_the_kernels() -> None:
     (address,) = [n["IPAddress"] for n in networks.values()]
     assert address
     assert address not in out
+
+
+def test_a_killed_nic_comes_back_in_its_container() -> None:
+    """Where eth0 stays ours: nobody is reset meanwhile."""
+    kill = (
+        "from skbus.ctl import ctl_call; from skbus.rundir import RunDir;"
+        "ctl_call(RunDir(), 'nic.eth0', 'signal', ('KILL', 0), seconds=30)"
+    )
+    compose("exec", "-T", "nic", "python3", "-c", kill)
+    eventually(lambda: fetch(seconds=5) is not None, "a page after nic was killed", 60)
+    assert inspect("nic")["RestartCount"] == 0
+
+
+def test_a_load_in_a_container() -> None:
+    """The status is that of the scenario's assertions."""
+    out = compose("run", "--rm", "load", "smoke", "--time", "0.5", "--out", "/tmp")
+    assert "every one is accounted for" in out
+    for layer in LAYERS:
+        assert f"\n{layer}" in out
