@@ -13,11 +13,16 @@ Called by tcp_sock.py. A report counts only where tcp had by then all that was h
 from typing import Final
 
 from skbus.abi import SkWriteSpace, TcpSendmsgCb
+from skbus.skbuff import SkBuff
 from skbusd.socket import uapi
 from skbusd.socket.sock import Call, InetSock, SocketNet, TcpSock, hold
 
 EXACT_SNDBUF: Final = 65536
 """Send buffers below this are kept to the segment."""
+COALESCE_BELOW: Final = 512
+COALESCE_FROM: Final = 2
+"""A skb with less payload than the first, behind more than the second, joins the one before it."""
+_COALESCE_MAX: Final = 4096
 NOTSENT_UNLIMITED: Final = 2**32 - 1
 """`net.ipv4.tcp_notsent_lowat`: no limit."""
 _WMEM_DEFAULT: Final = 16384
@@ -87,3 +92,26 @@ def sk_stream_report(sk: TcpSock, item: SkWriteSpace) -> None:
         sk.report = (item.room, item.size_goal)
         sk.notsent = item.notsent
         sk.asked = False
+
+
+def tcp_try_coalesce(net: SocketNet, sk: InetSock) -> bool:
+    """`tcp_try_coalesce`: the last skb of a receive queue joins the one before it, where both are
+    small. A peer that sends single bytes to a slow reader must not cost an skb for each."""
+    queue = sk.sk_receive_queue
+    skb, to = queue[-1], queue[-2]
+    if to.len + skb.len > _COALESCE_MAX or not _plain(skb) or not _plain(to):
+        return False
+    queue.pop()
+    data = b"".join(skb.frags)  # type: ignore[arg-type]
+    to.head = b"".join((to.head[to.data :], *to.frags, skb.head[skb.data :], data))  # type: ignore[arg-type]
+    to.data = 0
+    to.frags = ()
+    to.data_len = 0
+    net.mib["TcpExtTCPRcvCoalesce"] += 1
+    net.consume_skb(skb)
+    return True
+
+
+def _plain(skb: SkBuff) -> bool:
+    """Are its bytes here, and not in the pool?"""
+    return all(type(frag) is bytes for frag in skb.frags)

@@ -63,9 +63,12 @@ from skbusd.socket.sock import (
 )
 from skbusd.socket.socket import recv_return
 from skbusd.socket.stream import (
+    COALESCE_BELOW,
+    COALESCE_FROM,
     sk_stream_is_writeable,
     sk_stream_report,
     sk_stream_sndbuf,
+    tcp_try_coalesce,
 )
 from skbusd.socket.tcp_sendmsg import tcp_sendmsg
 from skbusd.socket.tcp_urg import (
@@ -277,6 +280,8 @@ def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
             skb_relieve(net, skb)
         except PoolError:
             pass  # the reader will find out
+    if len(sk.sk_receive_queue) > COALESCE_FROM and skb.len < COALESCE_BELOW:
+        tcp_try_coalesce(net, sk)
 
 
 def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
