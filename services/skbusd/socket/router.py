@@ -53,7 +53,7 @@ _FILLS: Final = 1024
 class PollDescriptor:
     """Our two ends of what an application polls; see the module's text."""
 
-    __slots__ = ("a", "b", "hup", "readable", "writable")
+    __slots__ = ("a", "b", "hup", "rdhup", "readable", "writable")
 
     def __init__(self, a: int, b: int) -> None:
         self.a = socket.socket(fileno=a)
@@ -61,9 +61,11 @@ class PollDescriptor:
         self.readable = False
         self.writable = True
         self.hup = False
+        self.rdhup = False
 
-    def show(self, mask: int, over: bool) -> None:
-        """Make the descriptor show these events. over: nothing will ever happen any more."""
+    def show(self, mask: int, over: bool, rdhup: bool) -> None:
+        """Make the descriptor show these events. over: nothing will ever happen any more, rdhup:
+        nothing will ever come; neither can be taken back."""
         if self.hup:
             return
         try:
@@ -71,7 +73,10 @@ class PollDescriptor:
                 self.hup = True
                 self.b.shutdown(socket.SHUT_RDWR)
                 return
-            readable = bool(mask & (uapi.POLLIN | uapi.POLLERR | uapi.POLLHUP))
+            if rdhup and not self.rdhup:
+                self.rdhup = self.readable = True  # the end of the stream is to be read
+                self.b.shutdown(socket.SHUT_WR)
+            readable = self.rdhup or bool(mask & (uapi.POLLIN | uapi.POLLERR | uapi.POLLHUP))
             writable = bool(mask & (uapi.POLLOUT | uapi.POLLERR | uapi.POLLHUP))
             if readable != self.readable:
                 self.readable = readable
@@ -311,16 +316,16 @@ class SyscallSource:
     def _show(self, sock: Socket, descriptors: list[PollDescriptor]) -> None:
         mask = self.core.poll_mask(sock)
         sk = sock.sk
-        over = (
+        settled = (
             sk is not None
-            and sk.sk_shutdown == uapi.SHUTDOWN_MASK
-            and sk.sk_state == uapi.TCP_CLOSE
             and sk.sk_type == uapi.SOCK_STREAM
             and not sk.sk_err
             and sock.state == uapi.SS_CONNECTED
         )
+        over = settled and sk is not None and sk.sk_shutdown == uapi.SHUTDOWN_MASK
+        rdhup = settled and bool(mask & uapi.POLLRDHUP)
         for descriptor in descriptors:
-            descriptor.show(mask, over)
+            descriptor.show(mask, over, rdhup)
 
     def _show_polls(self) -> None:
         net = self.net

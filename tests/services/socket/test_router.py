@@ -119,7 +119,7 @@ def test_foreign_descriptors_do_no_harm(
                 socket.send_fds(life, [struct.pack("=iI", 0, token)], fds)
                 assert life.recv(8) == struct.pack("=II", errno.EINVAL, token)
         os.close(file)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_client_that_works_against_its_poll_descriptor(
