@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,19 @@ def test_tcp_goes_through_whole(router: Router, port: int, narrow: bool, upload:
         client = router.linux("receive", host=there, port=port)
     sent, got = (client, server) if upload else (server, client)
     assert sent.result(60)["sha256"] == got.result(60)["sha256"]
+
+
+def test_tcp_without_path_mtu_discovery_goes_through(router: Router, port: int) -> None:
+    """Its segments may be fragmented, and super-segments of them are."""
+    switch = [*router.peer, "sysctl", "-q", "-w"]
+    subprocess.run([*switch, "net.ipv4.ip_no_pmtu_disc=1"], check=True)
+    try:
+        server = router.right("serve_receive", port=port)
+        server.heard("ready")
+        client = router.linux("send", host=router.narrow(), port=port, size=1_000_000, seed=2)
+        assert client.result(60)["sha256"] == server.result(60)["sha256"]
+    finally:
+        subprocess.run([*switch, "net.ipv4.ip_no_pmtu_disc=0"], check=True)
 
 
 def test_many_connections_go_through(router: Router, port: int) -> None:

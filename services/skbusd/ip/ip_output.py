@@ -234,13 +234,35 @@ def ip_exceeds_mtu(skb: SkBuff, mtu: int) -> bool:
     return at - skb.network_header + header + skb.gso_size > mtu
 
 
+def ip_resegment(skb: SkBuff, mtu: int) -> bool:
+    """Have a TCP super-segment that may be fragmented cut to smaller segments, where it is cut
+    later on; False where it is none.
+
+    Differs from Linux: `ip_finish_output_gso` cuts it as it was and fragments the segments.
+    """
+    at = skb.transport_header
+    if not skb.gso_size or not skb.gso_type & SKB_GSO_TCPV4 or at + 12 >= len(skb.head):
+        return False
+    header = at - skb.network_header + ((skb.head[at + 12] >> 4) << 2)
+    size = mtu - header
+    if size < 8:
+        return False
+    skb.gso_size = size
+    skb.gso_segs = -(-(skb.len - header) // size)
+    return True
+
+
 def ip_finish_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     """Fragment what is longer than the MTU, where that is allowed."""
     if net.tracing:
         net.trace("ip_finish_output", skb, mtu=rt.mtu, gso_size=skb.gso_size)
     if len(skb.head) - skb.data + skb.data_len <= rt.mtu or not ip_exceeds_mtu(skb, rt.mtu):
         ip_finish_output2(net, skb, rt)
-    elif skb.head[skb.network_header + 6] & 0x40 or skb.gso_size:
+        return
+    df = skb.head[skb.network_header + 6] & 0x40
+    if not df and ip_resegment(skb, rt.mtu):
+        ip_finish_output2(net, skb, rt)
+    elif df or skb.gso_size:
         net.mib["IpFragFails"] += 1
         icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, rt.mtu)
         net.kfree_skb(skb, "PKT_TOO_BIG")

@@ -7,7 +7,8 @@ import pytest
 
 from skbus.headers import icmp, ipv4
 from skbus.net import MSEC
-from skbus.testing.iphost import FAR, GW, PEER, PEER2, US, IpHost
+from skbus.skbuff import ETH_P_IP
+from skbus.testing.iphost import FAR, GW, MAC2, PEER, PEER2, US, IpHost
 from skbus.testing.packets import PEER_MAC, ip_skb
 
 MakeHost = Callable[..., IpHost]
@@ -81,6 +82,19 @@ def test_who_does_not_heed_them_hears_them_less_and_less_often(router: IpHost) -
     assert len(sent(router)) == 1
     router.net.now += 20_490 * MSEC
     assert len(sent(router)) == 2
+
+
+def test_a_super_segment_for_a_narrower_link_is_cut_finer(router: IpHost) -> None:
+    """Where it may be fragmented; its sender has path MTU discovery switched off."""
+    router.register("eth1", 3, MAC2, mtu=1000)
+    router.learn(PEER2, PEER_MAC, dev=3)
+    for frag_off, sizes in ((0, [(960, 11)]), (ipv4.IP_DF, [])):
+        skb = ip_skb(bytes(12) + b"\x50" + bytes(7 + 10_000), PEER, PEER2, 6, frag_off=frag_off)
+        skb.gso_size, skb.gso_segs, skb.gso_type = 1460, 7, 1
+        router.rcv("ip_rcv", skb)
+        out = [s for s in router.frames("eth1") if s.protocol == ETH_P_IP]
+        assert [(s.gso_size, s.gso_segs) for s in out] == sizes
+    assert router.net.mib["IpFragFails"] == 1
 
 
 def test_each_host_has_its_own_rate(router: IpHost) -> None:
