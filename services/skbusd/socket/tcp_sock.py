@@ -302,9 +302,9 @@ def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     skip = 0
     if isinstance(sk, TcpSock) and sk.urg_data and have:
         skip, size = tcp_urg_limit(sk, size)
-        have = have - skip or 0
+        have -= skip
     if flags & uapi.MSG_WAITALL:
-        target = min(call.size, max(sk.sk_rcvbuf // 2, 1), MAX_DATA)
+        target = min(size, max(sk.sk_rcvbuf // 2, 1), MAX_DATA)
     else:
         target = min(sk.sk_rcvlowat, max(call.size, 1))
     if have < target or not have:

@@ -64,6 +64,10 @@ URGENT: dict[str, tuple[Step, ...]] = {
         ("send", b"a", uapi.MSG_OOB), ("send", b"b", 0), ("recv", 100, 0),
         ("recv", 1, uapi.MSG_OOB),
     ),
+    "waiting for all ends at the mark": (
+        ("send", b"abc", 0), ("send", b"!", uapi.MSG_OOB), ("recv", 100, uapi.MSG_WAITALL),
+        ("mark",),
+    ),
     "peeked over": (
         ("send", b"a", uapi.MSG_OOB), ("send", b"bcd", 0), ("recv", 2, uapi.MSG_PEEK),
         ("recv", 100, 0),
