@@ -221,8 +221,6 @@ class XmitCb(NamedTuple):
     """IP_MULTICAST_LOOP: a multicast comes back to us where we are in its group"""
     unconnected: bool = False
     """With df: no connection counts its identifications, so it is 0 (RFC 6864 4.1)"""
-    unconnected: bool = False
-    """With df: no connection counts its identifications, so it is 0 (RFC 6864 4.1)"""
 
 
 class IcmpSendCb(NamedTuple):
@@ -421,8 +419,8 @@ class ReqskQueueAdd(NamedTuple):
 
 class SkWriteSpace(NamedTuple):
     """`sk.sk_write_space`: `acked` more bytes of the send queue are done with (TCP: acknowledged,
-    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion; negative:
-    memory is short, and it shall be no more than that.
+    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion;
+    negative: memory is short, and it shall be no more than that.
 
     The rest is told where a `tcp_sendmsg` asked for it: the write queue as it is now."""
 

@@ -13,6 +13,7 @@ call. An agent that hangs is ended by the orderer's deadline.
 import argparse
 import importlib
 import json
+import resource
 import sys
 import time
 from typing import Any, Final
@@ -42,6 +43,8 @@ class Agent:
     def __init__(self, module: str) -> None:
         self.socket = importlib.import_module(module)
         self.is_kernel = module == "socket"
+        self.holder: Any = None
+        self.held: list[Any] = []
 
     def _tuned(self, sock: Any, order: dict[str, Any], nodelay: bool) -> Any:
         if self.is_kernel and order.get("congestion"):
@@ -274,10 +277,46 @@ class Agent:
         with self._datagram_client(order) as sock:
             return self._datagrams_in(sock)
 
+    # ---- idle connections --------------------------------------------------------------------
+
+    def hold_accept(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Accept `count` connections and keep them."""
+        if self.holder is None:
+            self.holder = self._listen(order)
+        else:
+            say({"ready": True})
+        for _ in range(order["count"]):
+            self.held.append(self.holder.accept()[0])
+        return {"held": len(self.held)}
+
+    def hold_connect(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Open `count` connections and keep them."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = len(self.held) + order["count"] + 100
+        if soft < wanted:
+            if hard < wanted:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            else:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        for _ in range(order["count"]):
+            self.held.append(self._connect(order, nodelay=False))
+        return {"held": len(self.held)}
+
+    def hold_release(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Close them."""
+        held, self.held = self.held, []
+        for sock in held:
+            sock.close()
+        if self.holder is not None:
+            self.holder.close()
+            self.holder = None
+        return {"held": len(held)}
+
 
 OPS: Final = (
     "serve_sink serve_source send receive serve_echo ping serve_connections connections "
-    "serve_datagram_sink serve_datagram_source datagrams_send datagrams_receive"
+    "serve_datagram_sink serve_datagram_source datagrams_send datagrams_receive "
+    "hold_accept hold_connect hold_release"
 ).split()
 
 

@@ -13,10 +13,12 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+import idle
 import report
 from subjects import WORKLOADS, BenchError, Iperf3, Kernel, Pmd, Round, Skbus, Subject
 
@@ -52,6 +54,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--reps", type=int, default=5, help="rounds of each kind (5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
     parser.add_argument("--quick", action="store_true", help="3 rounds of 1 s")
+    parser.add_argument(
+        "--idle", type=int, default=10_000, help="idle connections afterwards (10000); 0: none"
+    )
     parser.add_argument("--out", type=Path, default=Path("bench-out"), help="directory (bench-out)")
     parser.add_argument(
         "--lab-options", default="", help="more options for `skbus lab up`, in one argument"
@@ -60,6 +65,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     found = parser.parse_args(arguments)
     if found.quick:
         found.reps, found.seconds = 3, 1.0
+        found.idle = min(found.idle, 1000)
     if found.reps < 1 or found.seconds <= 0:
         parser.error("--reps and --seconds must be positive")
     return found
@@ -132,6 +138,27 @@ def run(chosen: argparse.Namespace, console: Console) -> tuple[report.Rounds, di
                 console.print(f"[red]{subject.name}:[/] {e}")
 
 
+def run_idle(chosen: argparse.Namespace, console: Console) -> dict[str, Any] | None:
+    """What idle connections cost; None where it failed, was not asked for, or Ctrl-C."""
+    if (
+        not chosen.idle
+        or "skbus" not in chosen.subjects
+        or not any(name.startswith("bulk") for name in chosen.only)
+    ):
+        return None
+    subject = Skbus(chosen.lab_options.split())
+    try:
+        with console.status("idle connections") as status:
+            return idle.measure(subject, chosen.idle, chosen.reps, chosen.seconds, status.update)
+    except (BenchError, RuntimeError, OSError, KeyError) as e:
+        console.print(f"[red]idle connections:[/] {e}", highlight=False)
+        return None
+    except KeyboardInterrupt:
+        return None
+    finally:
+        subject.down()
+
+
 def main() -> int:
     chosen = options()
     console = Console()
@@ -143,6 +170,8 @@ def main() -> int:
     start = time.monotonic()
     rounds, absent, interrupted = run(chosen, console)
     facts["absent"] = absent
+    idle_found = None if interrupted else run_idle(chosen, console)
+    facts["idle"] = idle_found
     facts["took_seconds"] = round(time.monotonic() - start, 1)
     rounds = {name: found for name, found in rounds.items() if found}
     if not rounds:
@@ -151,6 +180,8 @@ def main() -> int:
     console.print(report.table(rounds, chosen.seconds, chosen.reps))
     if (busy := report.cpu_table(rounds)) is not None:
         console.print(busy)
+    if idle_found is not None:
+        console.print(idle.table(idle_found))
     chosen.out.mkdir(parents=True, exist_ok=True)
     stem = chosen.out / time.strftime("bench-%Y%m%d-%H%M%S")
     report.to_json(rounds, facts, stem.with_suffix(".json"))
