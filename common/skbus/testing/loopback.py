@@ -256,8 +256,11 @@ class Loopback:
         peer = conn.peer
         if peer is None:
             return
-        peer.waiting.append(payload)
-        self._deliver(peer)
+        if payload:
+            peer.waiting.append(payload)
+            self._deliver(peer)
+        if cb.report:
+            self._write_space(conn, 0)
 
     def _deliver(self, conn: _Conn) -> None:
         """Hand up what the receiver has room for, and acknowledge it."""
@@ -270,9 +273,14 @@ class Loopback:
             cb = DataReadyCb(conn.sk, LOCALHOST, conn.dport, LOCALHOST, conn.port, 1, 0, 0)
             self._up("sk_data_ready", SkBuff(b"", (frag,), cb=cb))
             if peer is not None:
-                self._up("sk_write_space", SkWriteSpace(peer.sk, len(payload), 0))
+                self._write_space(peer, len(payload))
         if not conn.waiting and conn.peer is not None and conn.peer.fin and not conn.closed:
             self._up("tcp_fin", TcpFin(conn.sk))
+
+    def _write_space(self, conn: _Conn, acked: int) -> None:
+        """`acked` bytes of conn have arrived; all others wait unsent."""
+        left = sum(map(len, conn.peer.waiting)) if conn.peer is not None else 0
+        self._up("sk_write_space", SkWriteSpace(conn.sk, acked, 0, left, left, 0, 65536))
 
     def _tcp_recvmsg(self, item: Any) -> None:
         conn = self._conns.get(item.sk)

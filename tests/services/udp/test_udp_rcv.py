@@ -13,6 +13,7 @@ from skbus.pool import PoolError
 from skbus.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff
 from skbus.testing.packets import inet_aton, udp_datagram
 from skbus.testing.udphost import ANY, PEER, US, UdpHost
+from skbusd.udp.netns import UdpNet
 
 OTHER = inet_aton("10.0.0.77")
 
@@ -209,4 +210,5 @@ def test_all_sockets_together_are_bounded_by_udp_mem() -> None:
     assert len(host.delivered()) == 1
     host.call("udp_lib_close", Close(1, 0, -1))
     host.call("udp_lib_close", Close(2, 0, -1))
+    assert isinstance(host.net, UdpNet)
     assert not host.net.udp_memory_allocated
