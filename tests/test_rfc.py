@@ -117,7 +117,7 @@ def test_what_rfc_1122_says_of_tcp_is_in_the_table_of_rfc_9293() -> None:
 
 
 def test_what_is_not_there_is_found() -> None:
-    row = Row("1", "", "MUST", "yes", "`services/skbusd/tcp/tcp.py:tcp_close`", "", "")
+    row = Row("1", "", "MUST", "yes", "`services/skbusd/tcp/tcp_close.py:tcp_close`", "", "")
     assert missing(row) == ["a MUST without a test"]
     assert missing(row._replace(test="`tests/test_rfc.py::test_nothing`"))
     assert missing(row._replace(test="`tests/nothing.pkt`")) == ["no file tests/nothing.pkt"]

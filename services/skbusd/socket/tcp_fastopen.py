@@ -13,22 +13,24 @@ from skbus.abi import Disconnect, TcpSendmsgFastopenCb
 from skbus.skbuff import Frag
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.page_frag import (
+    PageFrag,
+    page_frag_put,
+    page_frag_write,
+    purge_write_queue,
+    sk_wmem_queue,
+)
 from skbusd.socket.sock import (
     Call,
-    PageFrag,
     Retry,
     SocketNet,
     TcpSock,
     TransportRequest,
     attempt,
     hold,
-    page_frag_put,
-    page_frag_write,
     purge_receive_queue,
-    purge_write_queue,
     sk_wait_event,
     sk_wake,
-    sk_wmem_queue,
     sock_error,
     sys_return,
 )

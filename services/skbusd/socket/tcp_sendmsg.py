@@ -15,15 +15,17 @@ from skbus.abi import TcpSendmsgCb
 from skbus.skbuff import Frag, Place
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.page_frag import (
+    PageFrag,
+    page_frag_write,
+    sk_wmem_queue,
+)
 from skbusd.socket.sock import (
     Call,
     InetSock,
-    PageFrag,
     SocketNet,
     TcpSock,
-    page_frag_write,
     sk_wait_event,
-    sk_wmem_queue,
     sock_error,
     sys_return,
 )

@@ -39,6 +39,10 @@ from skbusd.socket.ip_sockglue import (
     ip_cmsg_setsockopt,
     ip_recv_error,
 )
+from skbusd.socket.page_frag import (
+    purge_write_queue,
+    sk_wmem_acked,
+)
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.sock import (
     SNDBUF_START,
@@ -48,11 +52,9 @@ from skbusd.socket.sock import (
     SocketNet,
     TcpSock,
     purge_receive_queue,
-    purge_write_queue,
     sk_free,
     sk_wait_event,
     sk_wake,
-    sk_wmem_acked,
     skb_copy_datagram,
     skb_hand_over,
     skb_hand_over_frags,

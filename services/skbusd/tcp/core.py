@@ -14,7 +14,7 @@ from typing import Any
 from skbus.abi import InetdevEvent, RtCacheFlush
 from skbus.net import Handler
 from skbus.timer import Timer
-from skbusd.tcp import af_inet, tcp, tcp_ipv4, tcp_sockopt, tcp_timer
+from skbusd.tcp import af_inet, tcp, tcp_close, tcp_ipv4, tcp_sockopt, tcp_timer
 from skbusd.tcp.const import (
     STATE_NAMES,
     TCP_CLOSE,
@@ -68,13 +68,13 @@ ENTRIES: dict[str, Handler] = {
     "inet_csk_get_port": tcp.tcp_v4_get_port,
     "inet_csk_listen_start": tcp.tcp_listen_start,
     "tcp_v4_connect": tcp.tcp_v4_connect,
-    "tcp_disconnect": sk_locked(tcp.tcp_disconnect),
+    "tcp_disconnect": sk_locked(tcp_close.tcp_disconnect),
     "tcp_sendmsg": tcp.tcp_sendmsg,
     "tcp_sendmsg_fastopen": tcp.tcp_sendmsg_fastopen,
     "tcp_recvmsg": tcp.tcp_recvmsg,
     "inet_csk_accept": tcp.tcp_accept,
-    "tcp_shutdown": sk_locked(tcp.tcp_shutdown),
-    "tcp_close": sk_locked(tcp.tcp_close),
+    "tcp_shutdown": sk_locked(tcp_close.tcp_shutdown),
+    "tcp_close": sk_locked(tcp_close.tcp_close),
     "tcp_setsockopt": sk_locked(tcp_sockopt.tcp_setsockopt),
     "tcp_getsockopt": sk_locked(tcp_sockopt.tcp_getsockopt),
 }

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The application's calls (`net/ipv4/tcp.c`), which the socket layer sends: make, bind, listen,
-connect, send, receive, shut down, close.
+connect, send, receive. Their end is in tcp_close.
 
     socket -> tcp_v4_init_sock, inet_csk_get_port, inet_csk_listen_start, tcp_v4_connect,
-              tcp_sendmsg, tcp_recvmsg, inet_csk_accept, tcp_shutdown, tcp_close, tcp_disconnect
+              tcp_sendmsg, tcp_recvmsg, inet_csk_accept
 
 Calls tcp_output to send, and ip (`ip_route_output_key`) before a connection. RFC 9293 3.10.1 to
-3.10.6.
+3.10.3.
 """
 
 import errno
@@ -15,16 +15,13 @@ from typing import Final
 
 from skbus.abi import (
     Accept,
-    Close,
     Connect,
-    Disconnect,
     GetPort,
     InitSock,
     IpRouteOutputKey,
     ListenStart,
     Recvmsg,
     RouteRet,
-    Shutdown,
     SkRet,
     SkWriteSpace,
     TcpSendmsgCb,
@@ -44,31 +41,18 @@ from skbusd.tcp.const import (
     PSH,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
-    SHUTDOWN_MASK,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
-    TCP_CLOSING,
     TCP_ESTABLISHED,
-    TCP_FIN_WAIT1,
-    TCP_FIN_WAIT2,
-    TCP_LAST_ACK,
     TCP_LISTEN,
     TCP_NAGLE_PUSH,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
-    TCP_TIMEWAIT_LEN,
 )
 from skbusd.tcp.inet_connection_sock import (
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
-    inet_csk_destroy_sock,
     inet_csk_listen_start,
-    inet_csk_listen_stop,
-    inet_csk_reset_keepalive_timer,
-    sock_orphan,
-    tcp_clear_xmit_timers,
-    tcp_done,
-    tcp_purge_queues,
     tcp_set_state,
 )
 from skbusd.tcp.inet_hashtables import inet_csk_get_port, inet_hash_connect
@@ -81,33 +65,29 @@ from skbusd.tcp.sk_lock import (
     tcp_prequeue_process,
 )
 from skbusd.tcp.sock import TcpSeg, TcpSock
-from skbusd.tcp.tcp_cong import tcp_assign_congestion_control, tcp_init_congestion_control
+from skbusd.tcp.tcp_cong import tcp_assign_congestion_control
 from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
 from skbusd.tcp.tcp_fastopen import (
     TcpFastopenRequest,
     tcp_fastopen_defer_connect,
     tcp_fastopen_listen,
 )
-from skbusd.tcp.tcp_handshake import tcp_connect, tcp_send_active_reset
-from skbusd.tcp.tcp_input import tcp_fin_time
+from skbusd.tcp.tcp_handshake import tcp_connect
 from skbusd.tcp.tcp_memory import (
     SK_RECLAIM_THRESHOLD,
     sk_mem_free,
     sk_mem_reclaim,
     sk_wmem_schedule,
-    tcp_check_oom,
 )
 from skbusd.tcp.tcp_output import (
     __tcp_push_pending_frames,
     tcp_chrono_set,
     tcp_send_ack,
-    tcp_send_fin,
     tcp_send_skb,
     tcp_slow_start_after_idle_check,
     tcp_write_xmit,
 )
 from skbusd.tcp.tcp_rate import tcp_rate_check_app_limited
-from skbusd.tcp.tcp_timewait import tcp_time_wait
 from skbusd.tcp.tcp_window import (
     __tcp_select_window,
     tcp_current_mss,
@@ -581,147 +561,3 @@ def tcp_cleanup_rbuf(net: TcpNet, tp: TcpSock, copied: int) -> None:
             time_to_ack = new > 0 and new >= 2 * window
     if time_to_ack:
         tcp_send_ack(net, tp)
-
-
-# ---- the end ---------------------------------------------------------------------------------
-
-
-def tcp_close_state(net: TcpNet, tp: TcpSock) -> bool:
-    """The state after close or shutdown (RFC 9293 3.10.4); True: a FIN must go."""
-    state = tp.state
-    if state in (TCP_ESTABLISHED, TCP_SYN_RECV):
-        if state == TCP_SYN_RECV and tp.fastopen_rsk is None:
-            tcp_init_congestion_control(net, tp)  # it will not become established first
-        tcp_set_state(net, tp, TCP_FIN_WAIT1)
-        return True
-    if state == TCP_CLOSE_WAIT:
-        tcp_set_state(net, tp, TCP_LAST_ACK)
-        return True
-    return False
-
-
-def tcp_shutdown(net: TcpNet, item: Shutdown) -> None:
-    """shutdown(2): the sending side ends with a FIN behind what is queued."""
-    tp = net.socks.get(item.sk)
-    if tp is None:
-        return
-    if tp.state == TCP_LISTEN:
-        if item.how & RCV_SHUTDOWN:
-            _stop_listening(net, tp)
-        return
-    tp.shutdown |= item.how & SHUTDOWN_MASK
-    if item.how & SEND_SHUTDOWN and tp.state in (
-        TCP_ESTABLISHED,
-        TCP_SYN_SENT,
-        TCP_CLOSE_WAIT,
-    ):
-        if tp.state == TCP_SYN_SENT:
-            tcp_done(net, tp)
-        elif tcp_close_state(net, tp):
-            tcp_send_fin(net, tp)
-
-
-def _stop_listening(net: TcpNet, tp: TcpSock) -> None:
-    """No more listener: children that nobody accepted are reset."""
-    for child in inet_csk_listen_stop(net, tp):
-        child.parent = 0
-        sock_orphan(net, child)
-        if _need_reset(child):
-            tcp_send_active_reset(net, child)
-        tcp_done(net, child)
-    tcp_set_state(net, tp, TCP_CLOSE)
-
-
-def _need_reset(tp: TcpSock) -> bool:
-    """`tcp_need_reset`"""
-    return tp.state in (
-        TCP_ESTABLISHED,
-        TCP_CLOSE_WAIT,
-        TCP_FIN_WAIT1,
-        TCP_FIN_WAIT2,
-        TCP_SYN_RECV,
-    ) or (tp.state in (TCP_LAST_ACK, TCP_CLOSING) and tp.snd_nxt != tp.write_seq)
-
-
-def tcp_close(net: TcpNet, item: Close) -> None:
-    """close(2) (RFC 9293 3.10.4): a FIN behind what is queued, or a RST where data is lost
-    anyway (RFC 2525 2.17) or SO_LINGER says so."""
-    tp = net.socks.get(item.sk)
-    if tp is None or tp.dead:
-        return
-    if net.tracing:
-        net.trace("tcp_close", sk=tp.sk, state=tp.state)
-    tp.shutdown = SHUTDOWN_MASK
-    state = tp.state
-    if tp.parent:
-        listener = net.socks.get(tp.parent)
-        if listener is not None and listener.accept_queue is not None:
-            listener.accept_queue.pop(tp.sk, None)
-    if state == TCP_LISTEN:
-        _stop_listening(net, tp)
-    elif state == TCP_CLOSE:
-        pass
-    elif item.unread > 0:
-        net.mib["TcpExtTCPAbortOnClose"] += 1
-        if state not in (TCP_SYN_SENT,):
-            tcp_send_active_reset(net, tp)
-        tcp_set_state(net, tp, TCP_CLOSE)
-    elif item.linger == 0:
-        net.mib["TcpExtTCPAbortOnData"] += 1
-        if _need_reset(tp):
-            tcp_send_active_reset(net, tp)
-        tcp_set_state(net, tp, TCP_CLOSE)
-    elif state == TCP_SYN_SENT:
-        tcp_done(net, tp)
-    elif tcp_close_state(net, tp):
-        tcp_send_fin(net, tp)
-    sock_orphan(net, tp)
-    if tp.state == TCP_FIN_WAIT2:
-        if tp.linger2 < 0:
-            tcp_send_active_reset(net, tp)
-            net.mib["TcpExtTCPAbortOnLinger"] += 1
-            tcp_set_state(net, tp, TCP_CLOSE)
-        else:
-            timeo = tcp_fin_time(net, tp)
-            if timeo > TCP_TIMEWAIT_LEN:
-                inet_csk_reset_keepalive_timer(net, tp, timeo - TCP_TIMEWAIT_LEN)
-            else:
-                tcp_time_wait(net, tp, TCP_FIN_WAIT2, timeo)
-                return
-    if tp.state != TCP_CLOSE and tcp_check_oom(net, tp, 0):
-        net.mib["TcpExtTCPAbortOnMemory"] += 1
-        tcp_send_active_reset(net, tp)
-        tcp_set_state(net, tp, TCP_CLOSE)
-    if tp.state == TCP_CLOSE and tp.sk in net.socks:
-        tcp_done(net, tp)
-        inet_csk_destroy_sock(net, tp)
-
-
-def tcp_disconnect_sock(net: TcpNet, tp: TcpSock) -> None:
-    """`tcp_disconnect`: back to a closed socket, whatever it was."""
-    state = tp.state
-    if state == TCP_LISTEN:
-        _stop_listening(net, tp)
-    elif _need_reset(tp):
-        tcp_send_active_reset(net, tp)
-    if tp.sk in net.write_space:
-        net.flush_write_space()
-    if state != TCP_CLOSE:
-        tcp_set_state(net, tp, TCP_CLOSE)
-    tcp_clear_xmit_timers(tp)
-    tcp_purge_queues(net, tp)
-    if tp.route_req:
-        net.route_reqs.pop(tp.route_req, None)
-    tcp_reinit(net, tp)
-
-
-def tcp_disconnect(net: TcpNet, item: Disconnect) -> None:
-    """connect(2) to AF_UNSPEC."""
-    tp = net.socks.get(item.sk)
-    if tp is None:
-        sk_ret(net, item.sk, item.req, errno.EBADF)
-        return
-    if tp.connect_req:
-        sk_ret(net, tp.sk, tp.connect_req, errno.ECONNABORTED)
-    tcp_disconnect_sock(net, tp)
-    sk_ret(net, item.sk, item.req, 0)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: MIT
+"""Bytes to be sent, until they are acknowledged (`net/core/sock.c`: sk_page_frag_refill and
+sk_wmem_queued): where they lie in the pool, and who gives their slots back.
+
+Called by tcp_sendmsg and tcp_fastopen to queue, by tcp_sock when tcp says what is acknowledged,
+and by sock at the end.
+"""
+
+from typing import TYPE_CHECKING
+
+from skbus.skbuff import Frag, Place
+
+if TYPE_CHECKING:
+    from skbusd.socket.sock import Sock, SocketNet
+
+
+class PageFrag:
+    """A slot of our own region in which small writes lie one behind the other
+    (`struct page_frag`). It goes back when nothing in it is unacknowledged and it is full."""
+
+    __slots__ = ("offset", "place", "refs", "room")
+
+    def __init__(self, place: Place, room: memoryview) -> None:
+        self.place = place
+        self.room = room
+        self.offset = 0
+        self.refs = 1
+
+
+class SendItem:
+    """One entry of `sk_write_queue`: `length` bytes that are not acknowledged yet, and what must
+    be given back then."""
+
+    __slots__ = ("length", "owner")
+
+    def __init__(self, length: int, owner: "PageFrag | Place | None") -> None:
+        self.length = length
+        self.owner = owner
+
+
+def page_frag_write(net: "SocketNet", sk: "Sock", data: bytes) -> tuple[Frag, PageFrag | None]:
+    """Copy bytes into our region, behind those of sk's last write where there is room.
+
+    Where the region is full the bytes themselves are the frag.
+    """
+    size = len(data)
+    frag = sk.sk_frag
+    if frag is None or frag.offset + size > len(frag.room):
+        if frag is not None:
+            sk.sk_frag = None
+            page_frag_put(net, frag)
+        if net.alloc is None:
+            return data, None
+        # Small writes in a row share one middling slot; a single one takes a small slot.
+        want = size if size > 2048 or not sk.sk_write_queue else max(size, 4096)
+        got = net.alloc.alloc(want) or net.alloc.alloc(size)
+        if got is None:
+            return data, None
+        place = (net.alloc.number, got[0], got[1], 0, size)
+        frag = sk.sk_frag = PageFrag(place, net.alloc.room(place))
+    at = frag.offset
+    frag.room[at : at + size] = data
+    frag.offset = at + size
+    frag.refs += 1
+    region, slot, gen, _, _ = frag.place
+    return (region, slot, gen, at, size), frag
+
+
+def page_frag_put(net: "SocketNet", frag: PageFrag) -> None:
+    """One user less; the last one gives the slot back."""
+    frag.refs -= 1
+    if not frag.refs:
+        frag.room.release()
+        net.pool.free(frag.place)
+
+
+def sk_wmem_queue(
+    net: "SocketNet", sk: "Sock", length: int, owner: PageFrag | Place | None
+) -> None:
+    """Bytes were handed to the transport, and are ours until they are acknowledged."""
+    sk.sk_write_queue.append(SendItem(length, owner))
+    sk.sk_wmem_queued += length
+    if type(owner) is tuple:
+        net.region_refs[owner[0]] = net.region_refs.get(owner[0], 0) + 1
+
+
+def sk_wmem_acked(net: "SocketNet", sk: "Sock", acked: int) -> None:
+    """The first `acked` bytes of the write queue are done with: slots go back."""
+    queue = sk.sk_write_queue
+    while acked > 0 and queue:
+        item = queue[0]
+        if item.length > acked:
+            item.length -= acked
+            sk.sk_wmem_queued -= acked
+            break
+        acked -= item.length
+        sk.sk_wmem_queued -= item.length
+        queue.popleft()
+        _put_owner(net, item.owner)
+    if not queue and sk.sk_frag is not None:
+        frag, sk.sk_frag = sk.sk_frag, None
+        page_frag_put(net, frag)
+
+
+def purge_write_queue(net: "SocketNet", sk: "Sock") -> None:
+    """`tcp_write_queue_purge`: nothing of it will be sent or needed again."""
+    while sk.sk_write_queue:
+        _put_owner(net, sk.sk_write_queue.popleft().owner)
+    sk.sk_wmem_queued = 0
+    if sk.sk_frag is not None:
+        frag, sk.sk_frag = sk.sk_frag, None
+        page_frag_put(net, frag)
+
+
+def _put_owner(net: "SocketNet", owner: PageFrag | Place | None) -> None:
+    if type(owner) is tuple:
+        net.pool.free(owner)
+        left = net.region_refs[owner[0]] - 1
+        if left:
+            net.region_refs[owner[0]] = left
+        else:
+            del net.region_refs[owner[0]]
+    elif isinstance(owner, PageFrag):
+        page_frag_put(net, owner)
