@@ -80,6 +80,9 @@ ACK_OLD = 1
 ACK_OK = 0
 ACK_TOO_OLD = -1
 ACK_UNSENT = -2
+_RETRANS = 0x82
+"""It was sent again, and (EVER_RETRANS) perhaps was marked lost once more."""
+_NO_RTT = _RETRANS | SACKED_ACKED
 _UNA_SLOW = FLAG_SLOWPATH | FLAG_SND_UNA_ADVANCED
 
 
@@ -141,12 +144,20 @@ def tcp_update_rtt_min(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
 
 
 def tcp_ack_update_rtt(
-    net: TcpNet, tp: TcpSock, flag: int, seq_rtt: int, sack_rtt: int, ca_rtt: int, rs: RateSample
+    net: TcpNet, tp: TcpSock, flag: int, first_ackt: int, last_ackt: int, state: SackState
 ) -> bool:
-    """Take the samples of an ACK; never from what was sent twice (Karn), but timestamps tell
-    which of the two it was (RFC 7323 4)."""
-    if seq_rtt < 0:
-        seq_rtt = sack_rtt
+    """Take the samples of an ACK, by when the first and the last segment that it acknowledges were
+    sent; never from what was sent twice (Karn), but timestamps tell which of the two it was
+    (RFC 7323 4)."""
+    rs = state.rs
+    seq_rtt = ca_rtt = -1
+    if first_ackt and not flag & FLAG_RETRANS_DATA_ACKED:
+        seq_rtt = state.now - first_ackt
+        ca_rtt = state.now - last_ackt
+    if state.first_sackt:
+        ca_rtt = state.now - state.last_sackt
+        if seq_rtt < 0:
+            seq_rtt = state.now - state.first_sackt
     if seq_rtt < 0 and tp.rx_saw_tstamp and tp.rcv_tsecr and flag & FLAG_ACKED:
         delta = (net.now // 1_000_000 + tp.tsoffset - tp.rcv_tsecr) & MASK
         if delta < 2_000_000:
@@ -174,6 +185,17 @@ def _tcp_tso_acked(tp: TcpSock, seg: TcpSeg, una: int) -> int:
     seg.flags &= ~SYN
     seg.pcount = max(-(-seg.dlen() // mss), 1)
     return before - seg.pcount
+
+
+def _marked_seg_acked(tp: TcpSock, sacked: int, pcount: int) -> int:
+    """A segment goes that was lost, sent again or SACKed: the counts of these; the ACK's flags."""
+    if sacked & SACKED_ACKED:
+        tp.sacked_out -= pcount
+    if sacked & SACKED_RETRANS:
+        tp.retrans_out -= pcount
+    if sacked & LOST:
+        tp.lost_out -= pcount
+    return FLAG_RETRANS_DATA_ACKED if sacked & _RETRANS else 0
 
 
 def tcp_clean_rtx_queue(
@@ -204,11 +226,9 @@ def tcp_clean_rtx_queue(
         else:
             start_seq = seg.seq
             pcount = seg.pcount
-        if sacked & 0x82:
-            if sacked & SACKED_RETRANS:
-                tp.retrans_out -= pcount
-            flag |= FLAG_RETRANS_DATA_ACKED
-        elif not sacked & SACKED_ACKED:
+        if sacked:
+            flag |= _marked_seg_acked(tp, sacked, pcount)
+        if not sacked & _NO_RTT:
             last_ackt = seg.mstamp
             if not first_ackt:
                 first_ackt = last_ackt
@@ -216,15 +236,11 @@ def tcp_clean_rtx_queue(
                 reord = start_seq
             if ((tp.high_seq - seg.end_seq) & MASK) < HALF:
                 flag |= FLAG_ORIG_SACK_ACKED
-        if sacked & SACKED_ACKED:
-            tp.sacked_out -= pcount
-        elif sack_ok:
+        if sack_ok and not sacked & SACKED_ACKED:
             tp.delivered += pcount
             # An ACK of the original just after a retransmission says nothing about the latter.
             if not (sacked & SACKED_RETRANS and now - seg.mstamp < tcp_min_rtt(tp)):
                 tcp_rack_advance(tp, sacked, seg.end_seq, seg.mstamp, now)
-        if sacked & LOST:
-            tp.lost_out -= pcount
         tp.packets_out -= pcount
         pkts_acked += pcount
         tcp_rate_skb_delivered(tp, seg, rs)
@@ -252,16 +268,9 @@ def tcp_clean_rtx_queue(
         flag |= FLAG_SACK_RENEGING
     if tp.mtup_probe_size and ((una - tp.mtu_probe_seq_end) & MASK) < HALF:
         tcp_mtup_probe_success(net, tp)
-    seq_rtt = ca_rtt = sack_rtt = -1
-    if first_ackt and not flag & FLAG_RETRANS_DATA_ACKED:
-        seq_rtt = now - first_ackt
-        ca_rtt = now - last_ackt
-        if pkts_acked == 1 and done and not prior_sacked:
-            rs.is_ack_delayed = ((una - prior_una) & MASK) < tp.mss_cache
-    if state.first_sackt:
-        sack_rtt = now - state.first_sackt
-        ca_rtt = now - state.last_sackt
-    rtt_update = tcp_ack_update_rtt(net, tp, flag, seq_rtt, sack_rtt, ca_rtt, rs)
+    if pkts_acked == 1 and done and not prior_sacked and not flag & FLAG_RETRANS_DATA_ACKED:
+        rs.is_ack_delayed = ((una - prior_una) & MASK) < tp.mss_cache
+    rtt_update = tcp_ack_update_rtt(net, tp, flag, first_ackt, last_ackt, state)
     if flag & FLAG_ACKED:
         flag |= FLAG_SET_XMIT_TIMER
         if not sack_ok:
@@ -270,7 +279,7 @@ def tcp_clean_rtx_queue(
                 flag &= ~FLAG_ORIG_SACK_ACKED
         elif ((reord - prior_fack) & MASK) >= HALF:
             tcp_check_sack_reordering(net, tp, reord, False)
-    elif queue and rtt_update and sack_rtt >= 0 and sack_rtt > now - queue[0].mstamp:
+    elif queue and rtt_update and 0 < state.first_sackt < queue[0].mstamp:
         flag |= FLAG_SET_XMIT_TIMER
     if flag & FLAG_ECE and tp.delivered > state.prior_delivered:
         marked = tp.delivered - state.prior_delivered
@@ -449,12 +458,7 @@ def tcp_ack(
     tp.tcp_mstamp = now_us
     ahead = (ack - prior_una) & MASK
     if ahead >= HALF:
-        max_window = min(tp.max_window, tp.bytes_acked)
-        if ((ack - (prior_una - max_window)) & MASK) >= HALF:
-            if not flag & FLAG_NO_CHALLENGE_ACK:
-                tcp_send_challenge_ack(net, tp)
-            return ACK_TOO_OLD
-        return _tcp_old_ack(net, tp, ack, sacks, prior_una, prior_delivered, prior_lost)
+        return _tcp_old_ack(net, tp, ack, sacks, flag)
     if ((tp.snd_nxt - ack) & MASK) >= HALF:
         return ACK_UNSENT
     if ahead:
@@ -486,12 +490,7 @@ def tcp_ack(
     tp.icsk_probes_out = 0
     tp.rcv_tstamp = net.now
     if not prior_packets:
-        if flag & FLAG_DSACKING_ACK:
-            tcp_fastretrans_alert(net, tp, prior_una, 0, flag)  # it may undo a reduction
-        tcp_ack_probe(net, tp)
-        if tp.tlp_high_seq:
-            tcp_process_tlp_ack(net, tp, ack, flag)
-        return ACK_OK
+        return _no_queue(net, tp, ack, prior_una, flag)
     flag = tcp_clean_rtx_queue(net, tp, prior_fack, prior_una, flag, state)
     tcp_rack_update_reo_wnd(net, tp, rs.prior_delivered)
     if tp.tlp_high_seq:
@@ -503,6 +502,16 @@ def tcp_ack(
     if flag & FLAG_SET_XMIT_TIMER:
         tcp_set_xmit_timer(net, tp)
     _finish(net, tp, ack, prior_delivered, prior_lost, flag, rs, rexmit)
+    return ACK_OK
+
+
+def _no_queue(net: TcpNet, tp: TcpSock, ack: int, prior_una: int, flag: int) -> int:
+    """An ACK while nothing was out: of a D-SACK or a window probe, or one that data brought."""
+    if flag & FLAG_DSACKING_ACK:
+        tcp_fastretrans_alert(net, tp, prior_una, 0, flag)  # it may undo a reduction
+    tcp_ack_probe(net, tp)
+    if tp.tlp_high_seq:
+        tcp_process_tlp_ack(net, tp, ack, flag)
     return ACK_OK
 
 
@@ -531,11 +540,16 @@ def _tcp_old_ack(
     tp: TcpSock,
     ack: int,
     sacks: tuple[Block, ...],
-    prior_una: int,
-    prior_delivered: int,
-    prior_lost: int,
+    flag: int,
 ) -> int:
-    """An ACK older than snd_una, overtaken in the network: only its SACK blocks count."""
+    """An ACK older than snd_una, overtaken in the network: only its SACK blocks count. One that
+    is older than any window is answered (RFC 5961 5.2)."""
+    prior_una, prior_delivered, prior_lost = tp.snd_una, tp.delivered, tp.lost
+    max_window = min(tp.max_window, tp.bytes_acked)
+    if ((ack - (prior_una - max_window)) & MASK) >= HALF:
+        if not flag & FLAG_NO_CHALLENGE_ACK:
+            tcp_send_challenge_ack(net, tp)
+        return ACK_TOO_OLD
     if sacks and tp.sack_ok:
         rs = RateSample()
         state = SackState(tp.snd_nxt, net.now // 1000, rs)

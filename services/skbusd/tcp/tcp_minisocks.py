@@ -138,16 +138,7 @@ def tcp_check_req(
     in_window = ((end_seq - req.rcv_nxt) & MASK) < HALF and ((window_end - seq) & MASK) < HALF
     if paws_reject or not in_window:
         if not flags & RST and not _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv"):
-            tcp_v4_send_ack(
-                net,
-                req,
-                (req.snt_isn + 1) & MASK,
-                req.rcv_nxt,
-                req.rcv_wnd >> req.rcv_wscale,
-                tcp_time_stamp(net, req.ts_off),
-                req.ts_recent,
-                req.tstamp_ok,
-            )
+            tcp_v4_reqsk_send_ack(net, req)
         if paws_reject:
             net.mib["TcpExtPAWSEstab"] += 1
         return REQ_DROP
@@ -182,6 +173,20 @@ def tcp_check_req(
         req.acked = True
         return REQ_DROP
     return REQ_CHILD
+
+
+def tcp_v4_reqsk_send_ack(net: TcpNet, req: TcpRequestSock) -> None:
+    """Say where the handshake stands."""
+    tcp_v4_send_ack(
+        net,
+        req,
+        (req.snt_isn + 1) & MASK,
+        req.rcv_nxt,
+        req.rcv_wnd >> req.rcv_wscale,
+        tcp_time_stamp(net, req.ts_off),
+        req.ts_recent,
+        req.tstamp_ok,
+    )
 
 
 def _oow_limited(net: TcpNet, req: TcpRequestSock, name: str) -> bool:
@@ -276,14 +281,19 @@ def tcp_create_openreq_child(
     net.ehash[tp.key] = tp
     if not fastopen:
         tcp_synack_rtt_meas(net, tp, req)
-    if listener.accept_queue is not None:
-        listener.accept_queue[tp.sk] = None
     net.mib["TcpPassiveOpens"] += 1
+    inet_csk_reqsk_queue_add(net, listener, tp)
+    return tp
+
+
+def inet_csk_reqsk_queue_add(net: TcpNet, listener: TcpSock, child: TcpSock) -> None:
+    """The child waits for accept(2): the socket layer has the queue, its length counts here."""
+    if listener.accept_queue is not None:
+        listener.accept_queue[child.sk] = None
     if net.tracing:
-        net.trace("inet_csk_reqsk_queue_add", sk=listener.sk, child=tp.sk)
+        net.trace("inet_csk_reqsk_queue_add", sk=listener.sk, child=child.sk)
     net.call(
         "socket",
         "inet_csk_reqsk_queue_add",
-        ReqskQueueAdd(listener.sk, tp.sk, tp.saddr, tp.sport, tp.daddr, tp.dport),
+        ReqskQueueAdd(listener.sk, child.sk, child.saddr, child.sport, child.daddr, child.dport),
     )
-    return tp

@@ -100,39 +100,25 @@ def tcp_transmit_skb(
         flags, cb = tcp_ecn_send(net, tp, seq, dlen, flags)
     if dlen > mss > 0:
         flags |= PSH  # so that the receiver's GRO does not wait for more
-    if tp.urg_mode:
-        ahead = (tp.snd_up - seq) & MASK
-        if 0 < ahead < HALF:
-            urg_ptr = min(ahead, 0xFFFF)
-            flags |= URG
+    if tp.urg_mode and (urg_ptr := _urgent_pointer(tp, seq)):
+        flags |= URG
     check = tp.pseudo + dlen
     if tp.selective_acks or tp.duplicate_sack is not None:
         header = _header_with_sacks(net, tp, seq, flags, window, urg_ptr, dlen)
     elif tp.tstamp_ok:
         check = (check + 32) % 0xFFFF or 0xFFFF
+        tsval = (net.now // 1_000_000 + tp.tsoffset) & MASK
         header = _HDR_TS.pack(
-            tp.sport,
-            tp.dport,
-            seq,
-            tp.rcv_nxt,
-            0x8000 | flags,
-            window,
-            check,
-            urg_ptr,
-            TSTAMP_WORD,
-            (net.now // 1_000_000 + tp.tsoffset) & MASK,
-            tp.ts_recent,
-        )
+            tp.sport, tp.dport, seq, tp.rcv_nxt, 0x8000 | flags, window, check, urg_ptr,
+            TSTAMP_WORD, tsval, tp.ts_recent,
+        )  # fmt: skip
     else:
         check = (check + 20) % 0xFFFF or 0xFFFF
         header = _HDR.pack(
             tp.sport, tp.dport, seq, tp.rcv_nxt, 0x5000 | flags, window, check, urg_ptr
         )
-    if len(frags) > MAX_XMIT_FRAGS:
-        try:
-            frags = (net.pool.gather(frags),)
-        except StalePlaceError:
-            return False
+    if len(frags) > MAX_XMIT_FRAGS and not (frags := _gather(net, frags)):
+        return False
     skb = net.alloc_skb(header, frags, data_len=dlen, lent=True)
     skb.protocol = ETH_P_IP
     skb.transport_header = 0
@@ -157,10 +143,7 @@ def tcp_transmit_skb(
     if tp.delack_timer is not None:
         tp.delack_timer.expires = -1
     if tp.compressed_ack:
-        net.mib["TcpExtTCPAckCompressed"] += tp.compressed_ack
-        tp.compressed_ack = 0
-        if tp.compressed_ack_timer is not None:
-            tp.compressed_ack_timer.expires = -1
+        _compressed_acks_sent(net, tp)
     tp.segs_out += segs
     if dlen:
         tcp_event_data_sent(net, tp)
@@ -171,6 +154,28 @@ def tcp_transmit_skb(
         net.trace("tcp_transmit_skb", skb, sk=tp.sk, seq=seq, len=dlen, flags=flags)
     net.call_skb("ip", "ip_queue_xmit", skb)
     return True
+
+
+def _urgent_pointer(tp: TcpSock, seq: int) -> int:
+    """How far behind `seq` the urgent data end; 0 where they end before."""
+    ahead = (tp.snd_up - seq) & MASK
+    return min(ahead, 0xFFFF) if ahead < HALF else 0
+
+
+def _gather(net: TcpNet, frags: tuple[Frag, ...]) -> tuple[Frag, ...]:
+    """Many small writes, copied together; () where they are gone."""
+    try:
+        return (net.pool.gather(frags),)
+    except StalePlaceError:
+        return ()
+
+
+def _compressed_acks_sent(net: TcpNet, tp: TcpSock) -> None:
+    """What this segment acknowledges needs no ACK by the timer any more."""
+    net.mib["TcpExtTCPAckCompressed"] += tp.compressed_ack
+    tp.compressed_ack = 0
+    if tp.compressed_ack_timer is not None:
+        tp.compressed_ack_timer.expires = -1
 
 
 def _header_with_sacks(
@@ -430,9 +435,7 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
             quota = 1
         elif quota > tp.snd_cwnd >> 1:
             quota = (tp.snd_cwnd >> 1) or 1  # at least two super-segments in flight
-        first_end = seg.end_seq
-        if seg.dlen() > mss:
-            first_end = (seg.seq + mss) & MASK
+        first_end = seg.end_seq if seg.dlen() <= mss else (seg.seq + mss) & MASK
         if 0 < ((first_end - tp.snd_una - tp.snd_wnd) & MASK) < HALF:
             rwnd_limited = True  # tcp_snd_wnd_test
             break
@@ -470,11 +473,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         sent += seg.pcount
         if push_one:
             break
-    if rwnd_limited:
-        if tp.chrono_type < 2:
-            tcp_chrono_set(net, tp, 2)
-    elif tp.chrono_type == 2:
-        tcp_chrono_set(net, tp, 1)
+    if rwnd_limited != (tp.chrono_type == 2):
+        tcp_chrono_set(net, tp, 2 if rwnd_limited else 1)
     if not sent:
         return not tp.packets_out and bool(queue)
     in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out

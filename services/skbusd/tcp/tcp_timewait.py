@@ -91,6 +91,42 @@ def _oow(net: TcpNet, tw: TcpTimewaitSock, name: str, flags: int) -> int:
     return TCP_TW_ACK
 
 
+def _fin_wait2_state_process(
+    net: TcpNet,
+    tw: TcpTimewaitSock,
+    th: TcpHdr,
+    end_seq: int,
+    opt: TcpOptions,
+    paws_reject: bool,
+) -> int:
+    """The same while the peer has not sent its FIN: nobody is there who could take data."""
+    seq, flags = th.seq, th.flags
+    in_window = (
+        seq == tw.rcv_nxt
+        if end_seq == seq and not tw.rcv_wnd
+        else ((seq - tw.rcv_nxt - tw.rcv_wnd) & MASK) >= HALF
+        and (((end_seq - tw.rcv_nxt - 1) & MASK) < HALF or end_seq == tw.rcv_nxt)
+    )
+    if paws_reject or not in_window:
+        return _oow(net, tw, "TcpExtTCPACKSkippedFinWait2", flags)
+    if flags & RST:
+        inet_twsk_deschedule_put(net, tw)
+        return TCP_TW_SUCCESS
+    if flags & SYN and ((seq - tw.rcv_nxt) & MASK) < HALF:
+        return TCP_TW_RST
+    if not flags & ACK or ((end_seq - tw.rcv_nxt - 1) & MASK) >= HALF or end_seq == seq:
+        return TCP_TW_SUCCESS
+    if not flags & FIN or end_seq != (tw.rcv_nxt + 1) & MASK:
+        return TCP_TW_RST  # data for an application that has gone
+    tw.substate = TCP_TIME_WAIT
+    tw.rcv_nxt = end_seq
+    if opt.saw_tstamp:
+        tw.ts_recent_stamp = net.now // 1_000_000_000 or 1
+        tw.ts_recent = opt.tsval
+    inet_twsk_reschedule(net, tw, TCP_TIMEWAIT_LEN)
+    return TCP_TW_ACK
+
+
 def tcp_timewait_state_process(
     net: TcpNet, tw: TcpTimewaitSock, th: TcpHdr, end_seq: int, opt: TcpOptions
 ) -> int:
@@ -105,30 +141,7 @@ def tcp_timewait_state_process(
         if flags & RST:
             paws_reject = paws_reject and now_s < tw.ts_recent_stamp + 60
     if tw.substate == TCP_FIN_WAIT2:
-        in_window = (
-            seq == tw.rcv_nxt
-            if end_seq == seq and not tw.rcv_wnd
-            else ((seq - tw.rcv_nxt - tw.rcv_wnd) & MASK) >= HALF
-            and (((end_seq - tw.rcv_nxt - 1) & MASK) < HALF or end_seq == tw.rcv_nxt)
-        )
-        if paws_reject or not in_window:
-            return _oow(net, tw, "TcpExtTCPACKSkippedFinWait2", flags)
-        if flags & RST:
-            inet_twsk_deschedule_put(net, tw)
-            return TCP_TW_SUCCESS
-        if flags & SYN and ((seq - tw.rcv_nxt) & MASK) < HALF:
-            return TCP_TW_RST
-        if not flags & ACK or ((end_seq - tw.rcv_nxt - 1) & MASK) >= HALF or end_seq == seq:
-            return TCP_TW_SUCCESS
-        if not flags & FIN or end_seq != (tw.rcv_nxt + 1) & MASK:
-            return TCP_TW_RST  # data for an application that has gone
-        tw.substate = TCP_TIME_WAIT
-        tw.rcv_nxt = end_seq
-        if opt.saw_tstamp:
-            tw.ts_recent_stamp = now_s or 1
-            tw.ts_recent = opt.tsval
-        inet_twsk_reschedule(net, tw, TCP_TIMEWAIT_LEN)
-        return TCP_TW_ACK
+        return _fin_wait2_state_process(net, tw, th, end_seq, opt, paws_reject)
     if not paws_reject and seq == tw.rcv_nxt and (seq == end_seq or flags & RST):
         if flags & RST:
             if not net.sysctl["net.ipv4.tcp_rfc1337"]:
