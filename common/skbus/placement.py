@@ -23,9 +23,9 @@ Mode = Literal["auto", "one", "spread"]
 TICK: Final = 0.1
 """Seconds between two looks while there is something to do."""
 IDLE_TICK: Final = 1.0
-_WAITED: Final = 0.3
+_WAITED: Final = 0.9
 """Processors' worth of waiting for a processor, from which on the layers are spread."""
-_ENOUGH: Final = 0.8
+_ENOUGH: Final = 0.85
 """Processors' worth of work that one processor can be expected to do."""
 _CALM: Final = 1.0
 _CALM_MAX: Final = 60.0

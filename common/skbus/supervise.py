@@ -288,6 +288,8 @@ class Supervisor:
         for other in self.children.values():
             if other is not child and other.fd is not None:
                 os.close(other.fd)
+        # Woken up, a layer does not preempt the one that woke it: batches get larger.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         os.sched_setaffinity(0, self._affinity(child) or self.placement.processors())
 
     def _reap(self) -> list[tuple[str, str]]:

@@ -37,10 +37,10 @@ def test_layers_that_wait_for_each_other_are_spread_and_brought_together_again()
 
 def test_each_wrong_guess_makes_the_next_one_later() -> None:
     place = Placement("auto", [0, 1])
-    now = run(place, 60, ran=0.5, waited=0.6)
+    now = run(place, 60, ran=0.5, waited=1.2)
     assert 5 < place.switches < 14
     place.switches = 0
-    run(place, 60, ran=0.5, waited=0.6, start=now)
+    run(place, 60, ran=0.5, waited=1.2, start=now)
     assert place.switches <= 3
 
 
