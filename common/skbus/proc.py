@@ -31,7 +31,8 @@ DIFFERENT: Final = {
     "ref": "always 1 (2 for a connection whose timer runs is not told apart)",
     "protocols": "size: of the Python object without what hangs on it; maxhdr: no headroom is "
     "reserved; slab, module: there are none",
-    "sockstat mem": "the bytes in queues, in pages of 4096; Linux counts what it has reserved",
+    "protocols memory": "of a plug-in's protocol: the bytes in its queues, in pages of 4096; TCP "
+    "and UDP tell what tcp_mem and udp_mem limit, as in Linux",
     "route": "RefCnt, Use, Window and IRTT are 0, as in Linux; MTU too (no advmss of a route)",
     "IcmpMsg": "types that have no counter of their own in Icmp are not told",
     "dev": "fifo, frame, compressed, multicast and colls are 0: our devices do not count them",
@@ -127,7 +128,8 @@ class DevLine(NamedTuple):
 
 
 class ProtoLine(NamedTuple):
-    """One protocol. methods: y or n, for each of the file's last columns."""
+    """One protocol. memory: in pages, -1 where they are not counted; tcp and udp tell their own.
+    methods: y or n, for each of the file's last columns."""
 
     name: str
     size: int
@@ -262,8 +264,11 @@ def dev_seq_show(lines: list[Any]) -> Iterator[str]:
         yield f"{dev.name:>6}: {stats}"
 
 
-def proto_seq_show(lines: list[Any]) -> Iterator[str]:
-    """/proc/net/protocols (`sock.c`)"""
+def proto_seq_show(
+    lines: list[Any], accounts: Mapping[str, tuple[int, bool | None]]
+) -> Iterator[str]:
+    """/proc/net/protocols (`sock.c`). accounts: protocol -> pages, and whether they press; None
+    where Linux has no such state (NI)."""
     methods = "cl co di ac io in de sh ss gs se re bi br ha uh gp em"
     yield (
         f"{'protocol':<9} {'size':>4} {'sockets':>7}  {'memory':<6} {'press':<5} {'maxhdr':<6}  "
@@ -271,9 +276,10 @@ def proto_seq_show(lines: list[Any]) -> Iterator[str]:
     )
     for told in lines:
         p = ProtoLine(*told)
-        press = "NI" if p.memory < 0 else "no"
+        memory, pressure = accounts.get(p.name, (p.memory, None))
+        press = "NI" if pressure is None else "yes" if pressure else "no"
         yield (
-            f"{p.name:<9} {p.size:4d} {p.sockets:6d}  {p.memory:6d}   {press:<3} {0:6d}   "
+            f"{p.name:<9} {p.size:4d} {p.sockets:6d}  {memory:6d}   {press:<3} {0:6d}   "
             f"{'no':<3}  {'skbus':<10} " + " ".join(f"{m:>2}" for m in p.methods)
         )
 
@@ -322,13 +328,12 @@ def sockstat_seq_show(
     sock: Mapping[str, Any], tcp: Mapping[str, int], udp: Mapping[str, int], ip: Mapping[str, int]
 ) -> Iterator[str]:
     """/proc/net/sockstat (`proc.c`)"""
-    mem = sock["mem"]
     yield f"sockets: used {sock['used']}"
     yield (
         f"TCP: inuse {tcp['inuse']} orphan {tcp['orphan']} tw {tcp['tw']} alloc {tcp['alloc']} "
-        f"mem {mem.get('TCP', 0)}"
+        f"mem {tcp['mem']}"
     )
-    yield f"UDP: inuse {udp['udp']} mem {mem.get('UDP', 0)}"
+    yield f"UDP: inuse {udp['udp']} mem {udp['mem']}"
     yield f"UDPLITE: inuse {udp['udplite']}"
     yield f"RAW: inuse {ip['raw']}"
     yield f"FRAG: inuse {ip['frag']} memory {ip['frag_mem']}"
@@ -355,7 +360,9 @@ _FILES: Final[dict[str, Callable[[Ask, str], Iterator[str]]]] = {
     "icmp": _sockets("ip", ping_v4_seq_show),
     "igmp": _of("ip", igmp_mc_seq_show),
     "netstat": lambda ask, _: netstat_seq_show(_counters(ask)),
-    "protocols": _of("socket", proto_seq_show),
+    "protocols": lambda ask, name: proto_seq_show(
+        ask("socket", name), {**ask("tcp", name), **ask("udp", name)}
+    ),
     "raw": _sockets("ip", raw_seq_show),
     "route": _of("ip", fib_route_seq_show),
     "snmp": lambda ask, _: snmp_seq_show(_counters(ask)),

@@ -30,14 +30,18 @@ OURS: dict[tuple[str, str], Any] = {
     ("ip", "dev"): [(1, "lo", tuple(range(16)))],
     ("nic", "dev"): [(2, "eth0", (1 << 40, *range(15)))],
     ("ip", "sockstat"): {"raw": 1, "ping": 1, "frag": 2, "frag_mem": 3000},
-    ("tcp", "sockstat"): {"inuse": 2, "orphan": 1, "tw": 5, "alloc": 4},
-    ("udp", "sockstat"): {"udp": 1, "udplite": 1},
-    ("socket", "sockstat"): {"used": 9, "mem": {"TCP": 3, "UDP": 1}},
+    ("tcp", "sockstat"): {"inuse": 2, "orphan": 1, "tw": 5, "alloc": 4, "mem": 33},
+    ("udp", "sockstat"): {"udp": 1, "udplite": 1, "mem": 2},
+    ("socket", "sockstat"): {"used": 9},
     ("ip", "snmp"): {"IpForwarding": 2, "IpDefaultTTL": 64},
     ("", "counters"): {"TcpInSegs": 12, "TcpExtTCPPureAcks": 3, "IpExtInOctets": 99,
                        "IcmpInEchos": 4, "IcmpOutEchoReps": 4, "UdpLiteInDatagrams": 1},
     ("socket", "protocols"): [("TCP", 392, 4, 3, "yyyyyynyyyyynyyyyn"),
-                              ("UDP-Lite", 344, 1, -1, "yyynyynyyyyynyyyyn")],
+                              ("RDM", 344, 2, 7, "yyynyynyyyyynyyyyn"),
+                              ("UDP-Lite", 344, 1, 0, "yyynyynyyyyynyyyyn"),
+                              ("RAW", 344, 1, -1, "yyynyynyyyyynyyyyn")],
+    ("tcp", "protocols"): {"TCP": (33, True)},
+    ("udp", "protocols"): {"UDP": (2, None), "UDP-Lite": (2, None)},
 }  # fmt: skip
 OWNERS = {2: (0, 2, 0), 4: (1000, 4, 0), 6: (1000, 6, 55, 2), 8: (0, 8, 0), 10: (0, 10, 0)}
 
@@ -148,9 +152,18 @@ def test_the_rest() -> None:
     assert (rejected["Iface"], address(rejected["Mask"] + ":0")[0]) == ("*", "255.255.255.0")
     lo, eth0 = PARSERS["dev"](proc.read("dev", ask))
     assert (lo[""], eth0[""], eth0["rx bytes"]) == ("lo", "eth0", str(1 << 40))
-    tcp, udplite = PARSERS["protocols"](proc.read("protocols", ask))
-    assert (tcp["sockets"], tcp["memory"], tcp["press"]) == ("4", "3", "no")
-    assert (udplite["protocol"], udplite["press"]) == ("UDP-Lite", "NI")
+    found = [
+        (p["protocol"], p["sockets"], p["memory"], p["press"])
+        for p in PARSERS["protocols"](proc.read("protocols", ask))
+    ]
+    assert found == [
+        ("TCP", "4", "33", "yes"),
+        ("RDM", "2", "7", "NI"),
+        ("UDP-Lite", "1", "2", "NI"),
+        ("RAW", "1", "-1", "NI"),
+    ]
+    sockstat = {row[""]: row for row in PARSERS["sockstat"](proc.read("sockstat", ask))}
+    assert (sockstat["TCP"]["mem"], sockstat["UDP"]["mem"]) == ("33", "2")
 
 
 def test_there_is_no_other() -> None:

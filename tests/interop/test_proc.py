@@ -118,7 +118,11 @@ def test_sockets_are_told(lab: Lab, held: dict[str, Any]) -> None:
     assert sockstat["sockets"]["used"] == "9"
     assert int(sockstat["TCP"]["inuse"]) >= 5
     assert [sockstat[k]["inuse"] for k in ("UDP", "UDPLITE", "RAW")] == ["2", "1", "1"]
+    assert int(sockstat["TCP"]["mem"]) >= 1, "1234 bytes wait to be read"
+    assert int(sockstat["UDP"]["mem"]) >= 1
     protocols = {row["protocol"]: row for row in rows(lab, "protocols")}
+    assert protocols["TCP"]["memory"] == sockstat["TCP"]["mem"]
+    assert protocols["UDP"]["memory"] == protocols["UDP-Lite"]["memory"] == sockstat["UDP"]["mem"]
     assert [protocols[k]["sockets"] for k in ("TCP", "UDP", "UDP-Lite", "RAW", "PING")] == [
         "5", "2", "1", "1", "1",
     ]  # fmt: skip

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What tcp tells `skbus proc` (`net/ipv4/tcp_ipv4.c`: get_tcp4_sock, get_openreq4,
-get_timewait4_sock): its part of /proc/net/tcp and /proc/net/sockstat, as plain values.
+get_timewait4_sock): its part of /proc/net/tcp, sockstat and protocols, as plain values.
 
 Asked by the control socket; `skbus.proc` puts the parts of all processes together and prints them.
 """
@@ -32,7 +32,9 @@ def proc_net(net: TcpNet, name: str) -> Any:
     if name == "sockstat":
         bound = sum(tp.state != TCP_CLOSE or tp.bound_port > 0 for tp in net.socks.values())
         return {"inuse": bound, "orphan": net.orphan_count, "tw": net.tw_count,
-                "alloc": len(net.socks)}  # fmt: skip
+                "alloc": len(net.socks), "mem": net.tcp_memory_allocated}  # fmt: skip
+    if name == "protocols":
+        return {"TCP": (net.tcp_memory_allocated, bool(net.tcp_memory_pressure))}
     return None
 
 

@@ -229,6 +229,11 @@ class TcpSock:
     sacked_out: int = 0
     lost: int = 0
     total_retrans: int = 0
+    total_rto: int = 0
+    total_rto_recoveries: int = 0
+    total_rto_time: int = 0
+    """ms, of recoveries that are over; the one that is not began at rto_stamp."""
+    rto_stamp: int = 0
     retrans_stamp: int = 0
     retransmit_high: int = 0
     """Segments from here on may be lost and not yet sent again (retransmit_skb_hint)."""

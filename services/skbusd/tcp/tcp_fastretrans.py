@@ -308,6 +308,13 @@ def tcp_try_undo_loss(net: TcpNet, tp: TcpSock, frto_undo: bool) -> bool:
     return True
 
 
+def tcp_update_rto_time(net: TcpNet, tp: TcpSock) -> None:
+    """A recovery that a timeout began is over: how long it took, for TCP_INFO."""
+    if tp.rto_stamp:
+        tp.total_rto_time += net.now // 1_000_000 - tp.rto_stamp
+        tp.rto_stamp = 0
+
+
 def tcp_try_undo_partial(net: TcpNet, tp: TcpSock, prior_snd_una: int) -> bool:
     """A partial ACK that the original caused: reordering, not loss."""
     if not tp.undo_marker or not tcp_packet_delayed(tp):
@@ -447,6 +454,8 @@ def tcp_fastretrans_alert(
         return REXMIT_LOST, flag
     if state == TCP_CA_LOSS:
         rexmit = tcp_process_loss(net, tp, flag, num_dupack)
+        if tp.ca_state != TCP_CA_LOSS:
+            tcp_update_rto_time(net, tp)
         flag = tcp_identify_packet_loss(net, tp, flag)
         if not (tp.ca_state == TCP_CA_OPEN or flag & FLAG_LOST_RETRANS):
             return rexmit, flag

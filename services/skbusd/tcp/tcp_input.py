@@ -87,7 +87,7 @@ from skbusd.tcp.tcp_data import (
 from skbusd.tcp.tcp_ecn import tcp_ecn_rcv_syn, tcp_ecn_rcv_synack
 from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove
 from skbusd.tcp.tcp_fastopen_synack import tcp_rcv_fastopen_synack
-from skbusd.tcp.tcp_fastretrans import tcp_try_undo_recovery
+from skbusd.tcp.tcp_fastretrans import tcp_try_undo_recovery, tcp_update_rto_time
 from skbusd.tcp.tcp_handshake import tcp_send_synack
 from skbusd.tcp.tcp_memory import sk_rmem_schedule
 from skbusd.tcp.tcp_minisocks import (
@@ -122,6 +122,7 @@ def tcp_init_transfer(net: TcpNet, tp: TcpSock) -> None:
     tp.snd_cwnd = 1 if tp.total_retrans > 1 and tp.undo_marker else 10
     tp.snd_cwnd_stamp = net.now
     tp.tcp_mstamp = net.now // 1000
+    tcp_update_rto_time(net, tp)
     tcp_mtup_init(net, tp)
     tcp_init_congestion_control(net, tp)
     tcp_init_buffer_space(net, tp)
@@ -586,6 +587,7 @@ def tcp_rcv_synrecv_state_fastopen(net: TcpNet, tp: TcpSock) -> None:
     """The handshake is complete: from now on the write timer is for data alone."""
     if tp.ca_state == TCP_CA_LOSS and not tp.packets_out:
         tcp_try_undo_recovery(net, tp)
+    tcp_update_rto_time(net, tp)
     tp.retrans_stamp = 0
     tp.icsk_retransmits = 0
     reqsk_fastopen_remove(net, tp, False)

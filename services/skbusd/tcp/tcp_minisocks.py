@@ -267,6 +267,10 @@ def tcp_create_openreq_child(
     if req.num_retrans:
         tp.total_retrans = req.num_retrans
         tp.undo_marker = tp.snd_una or 1
+    if req.num_timeout:
+        tp.total_rto = req.num_timeout
+        tp.total_rto_recoveries = 1
+        tp.total_rto_time = (net.now // 1000 - req.snt_synack) // 1000
     dev = net.inetdev.get(tp.saddr)
     if dev is not None:
         tp.gso_max_size = dev.gso_max_size

@@ -31,7 +31,9 @@ from skbusd.tcp.tcp_output import tcp_push_pending_frames
 from skbusd.tcp.tcp_pacing import NO_LIMIT, SK_PACING_NEEDED
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
 
-_TCP_INFO: Final = struct.Struct("=8B24I4Q6I4Q2I2Q6I")
+_TCP_INFO: Final = struct.Struct("=8B24I4Q6I4Q2I2Q6I2H9I")
+_ACCECN: Final = (0,) * 8
+"""tcpi_received_ce to tcpi_accecn_opt_seen."""
 SOCK_SNDBUF_LOCK: Final = 1
 SOCK_RCVBUF_LOCK: Final = 2
 WINDOW_CLAMP_LOCK: Final = 16
@@ -362,25 +364,15 @@ def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
     return _pack(int(values[name])) if name in values else None
 
 
-def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
-    """struct tcp_info, as far as Linux 5.x has it (`uapi/linux/tcp.h`)."""
+def _info_u32(net: TcpNet, tp: TcpSock) -> tuple[int, ...]:
+    """tcpi_rto to tcpi_total_retrans."""
     now = net.now // 1000
 
     def ms_since(then_us: int) -> int:
-        return max(now - then_us, 0) // 1000 & c.MASK
+        return max(now - then_us, 0) // 1000
 
-    busy, rwnd_limited = tp.chrono_busy, tp.chrono_rwnd
-    if tp.chrono_type == 1:
-        busy += now - tp.chrono_start
-    elif tp.chrono_type == 2:
-        rwnd_limited += now - tp.chrono_start
     listening = tp.state == c.TCP_LISTEN
-    options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2 | tp.syn_data_acked << 5
-    options |= (tp.ecn_flags & 1) << 3 | (tp.ecn_flags & 8) << 1  # TCPI_OPT_ECN, _ECN_SEEN
-    rate = 0
-    if tp.rate_interval_us:
-        rate = tp.rate_delivered * tp.mss_cache * 1_000_000 // tp.rate_interval_us
-    u32 = (
+    return (
         tp.icsk_rto,
         tp.ack_ato // 1000,
         tp.mss_cache,
@@ -406,6 +398,36 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         tp.rcvq_space_space,
         tp.total_retrans,
     )
+
+
+def _info_rto(net: TcpNet, tp: TcpSock) -> tuple[int, int, int]:
+    """tcpi_total_rto, its recoveries, and their time in ms, with the one that goes on."""
+    time = tp.total_rto_time
+    if tp.rto_stamp:
+        time += net.now // 1_000_000 - tp.rto_stamp
+    return tp.total_rto & 0xFFFF, tp.total_rto_recoveries & 0xFFFF, time & c.MASK
+
+
+def _info_chrono(net: TcpNet, tp: TcpSock) -> tuple[int, int]:
+    """tcpi_busy_time and tcpi_rwnd_limited, us."""
+    busy, rwnd_limited = tp.chrono_busy, tp.chrono_rwnd
+    if tp.chrono_type == 1:
+        busy += net.now // 1000 - tp.chrono_start
+    elif tp.chrono_type == 2:
+        rwnd_limited += net.now // 1000 - tp.chrono_start
+    return busy + rwnd_limited, rwnd_limited
+
+
+def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
+    """struct tcp_info, whole (`uapi/linux/tcp.h` of Linux 6.18).
+
+    Differs from Linux: tcpi_rehash is 0, as no packet of ours has a hash that could change.
+    """
+    options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2 | tp.syn_data_acked << 5
+    options |= (tp.ecn_flags & 1) << 3 | (tp.ecn_flags & 8) << 1  # TCPI_OPT_ECN, _ECN_SEEN
+    rate = 0
+    if tp.rate_interval_us:
+        rate = tp.rate_delivered * tp.mss_cache * 1_000_000 // tp.rate_interval_us
     return _TCP_INFO.pack(
         tp.state,
         tp.ca_state,
@@ -415,7 +437,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         options,
         tp.snd_wscale | tp.rcv_wscale << 4,
         tp.rate_app_limited | tp.fastopen_client_fail << 1,
-        *[v & c.MASK for v in u32],
+        *[v & c.MASK for v in _info_u32(net, tp)],
         tp.pacing_rate,
         tp.max_pacing_rate,
         tp.bytes_acked,
@@ -427,8 +449,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         tp.data_segs_in & c.MASK,
         tp.data_segs_out & c.MASK,
         rate,
-        busy + rwnd_limited,
-        rwnd_limited,
+        *_info_chrono(net, tp),
         0,
         tp.delivered & c.MASK,
         tp.delivered_ce & c.MASK,
@@ -440,4 +461,6 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         tp.snd_wnd & c.MASK,
         tp.rcv_wnd & c.MASK,
         0,
+        *_info_rto(net, tp),
+        *_ACCECN,
     )

@@ -244,10 +244,19 @@ def tcp_fastopen_synack_timer(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> 
         tcp_enter_loss(net, tp)
     rtx_syn_ack(net, tp, req)
     req.num_timeout += 1
-    tp.icsk_retransmits += 1
+    tcp_update_rto_stats(net, tp)
     tp.total_retrans += 1
     tp.retrans_stamp = tp.retrans_stamp or net.now // 1000
     inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, 1_000_000 << req.num_timeout)
+
+
+def tcp_update_rto_stats(net: TcpNet, tp: TcpSock) -> None:
+    """One timeout more; the first of a row begins a recovery (`tcp_update_rto_time` ends it)."""
+    if not tp.icsk_retransmits:
+        tp.total_rto_recoveries += 1
+        tp.rto_stamp = net.now // 1_000_000 or 1
+    tp.icsk_retransmits += 1
+    tp.total_rto += 1
 
 
 def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
@@ -278,7 +287,7 @@ def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
         tcp_enter_loss(net, tp)
     else:
         tp.undo_marker = tp.snd_una or 1
-    tp.icsk_retransmits += 1
+    tcp_update_rto_stats(net, tp)
     tcp_retransmit_skb(net, tp, 0, 1)
     if tp.state != TCP_SYN_SENT or (
         tp.icsk_retransmits > net.sysctl["net.ipv4.tcp_syn_linear_timeouts"]

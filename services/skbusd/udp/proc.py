@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What udp tells `skbus proc` (`net/ipv4/udp.c`: udp4_format_sock): its part of /proc/net/udp,
-/proc/net/udplite and /proc/net/sockstat, as plain values for `skbus.proc`."""
+/proc/net/udplite, sockstat and protocols, as plain values for `skbus.proc`."""
 
 from typing import Any
 
 from skbus.proc import TCP_CLOSE, TCP_ESTABLISHED, DatagramLine
 from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet
+from skbusd.udp.udp import PAGE_SIZE
 
 
 def proc_net(net: UdpNet, name: str) -> Any:
@@ -18,9 +19,16 @@ def proc_net(net: UdpNet, name: str) -> Any:
         return {
             "udp": sum(len(socks) for socks in net.udp_table.ports.values()),
             "udplite": sum(len(socks) for socks in net.udplite_table.ports.values()),
-            "rmem": sum(sk.sk_rmem_alloc for sk in net.socks.values()),
+            "mem": udp_pages(net),
         }
+    if name == "protocols":
+        return {"UDP": (udp_pages(net), None), "UDP-Lite": (udp_pages(net), None)}
     return None
+
+
+def udp_pages(net: UdpNet) -> int:
+    """What udp_mem limits: both protocols have one account, which counts bytes here."""
+    return -(-net.udp_memory_allocated // PAGE_SIZE)
 
 
 def udp_lines(net: UdpNet, protocol: int) -> list[DatagramLine]:

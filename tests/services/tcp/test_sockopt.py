@@ -2,6 +2,7 @@
 """Options of sockets, TCP_INFO, and congestion control by name."""
 
 import errno
+import socket as stdlib
 import struct
 
 import pytest
@@ -109,7 +110,7 @@ def test_tcp_info(host: TcpHost) -> None:
     host.run_for(0.05)
     conn.sent()
     raw = host.getsockopt(conn.sk, 6, c.TCP_INFO)
-    assert len(raw) == 240
+    assert len(raw) == 280
     state, ca, _, _, _, options, wscale, _ = struct.unpack_from("=8B", raw)
     assert (state, ca, options, wscale) == (1, 0, 7, 0x77)
     u32 = struct.unpack_from("=24I", raw, 8)
@@ -123,6 +124,39 @@ def test_tcp_info(host: TcpHost) -> None:
     (bytes_sent,) = struct.unpack_from("=Q", raw, 200)
     assert bytes_sent == 3000
     assert host.getsockopt(conn.sk, 6, c.TCP_INFO, 8) == raw[:8]
+
+
+def test_tcp_info_is_as_long_as_this_kernels(host: TcpHost) -> None:
+    with stdlib.create_server(("127.0.0.1", 0)) as listener:
+        theirs = len(listener.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, 1000))
+    host.listen()
+    ours = len(host.getsockopt(2, 6, c.TCP_INFO, 1000))
+    assert ours >= min(theirs, 280), "a program asks for as much as its kernel has"
+
+
+def _ms(host: TcpHost) -> int:
+    return host.net.now // 1_000_000
+
+
+def _rto(host: TcpHost, sk: int) -> tuple[int, ...]:
+    """total_rto, total_rto_recoveries, total_rto_time"""
+    return struct.unpack_from("=HHI", host.getsockopt(sk, 6, c.TCP_INFO), 240)
+
+
+def test_tcp_info_counts_timeouts(host: TcpHost) -> None:
+    conn = Conn(host, ts=True)
+    assert _rto(host, conn.sk) == (0, 0, 0)
+    conn.send(100)
+    while conn.tp.total_rto < 2:
+        host.run_for(0.01)
+    began = conn.tp.rto_stamp
+    host.run_for(0.05)
+    assert _rto(host, conn.sk) == (2, 1, _ms(host) - began), "it goes on"
+    conn.sent()
+    conn.rcv(ACK, ack=100)
+    took = _ms(host) - began
+    host.run_for(1)
+    assert _rto(host, conn.sk) == (2, 1, took), "it is over"
 
 
 def test_congestion_control_by_name(host: TcpHost) -> None:
