@@ -130,7 +130,7 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.tcp_keepalive_probes": _spec(9, 1, 127),
     "net.ipv4.tcp_ecn": _spec(2, 0, 5),
     "net.ipv4.tcp_ecn_fallback": _spec(1, 0, 1),
-    "net.ipv4.tcp_ecn_option": _spec(2, 0, 3, "Accurate ECN's option: 2: at every change"),
+    "net.ipv4.tcp_ecn_option": _spec(2, 0, 3, "no effect: Accurate ECN goes without its option"),
     "net.ipv4.tcp_fastopen": _spec(1, 0),
     "net.ipv4.tcp_fastopen_blackhole_timeout_sec": _spec(0, 0),
     "net.ipv4.tcp_fastopen_key": Spec("", doc="key of the Fast Open cookies, hex"),

@@ -325,7 +325,9 @@ class TcpSock:
     delivered_ce: int = 0
 
     ecn_flags: int = 0
-    """TCP_ECN_OK 1, QUEUE_CWR 2, DEMAND_CWR 4, SEEN 8 (RFC 3168)"""
+    """TCP_ECN_MODE_RFC3168 1, QUEUE_CWR 2, DEMAND_CWR 4, SEEN 8, MODE_ACCECN 16"""
+    accecn: "TcpAccEcn | None" = None
+    """Both ends agreed on Accurate ECN."""
 
     # ---- receiving
     rcv_nxt: int = 0
@@ -342,6 +344,8 @@ class TcpSock:
     rcv_ssthresh: int = 0
     pred_flags: bool = False
     """Header prediction is on (`tcp_fast_path_on`)."""
+    pred_ack: int = 0x10
+    """The header flags that it expects: ACK, and with Accurate ECN the counter."""
     ofo: list[OfoSkb] = field(default_factory=list)
     ofo_bytes: int = 0
     rmem_charged: int = 0
@@ -419,10 +423,45 @@ class TcpSock:
     xmit_cb: tuple[object, ...] = ()
 
 
+class TcpAccEcn:
+    """The Accurate ECN of a connection (RFC 9768)."""
+
+    __slots__ = (
+        "checked",
+        "fail",
+        "pkts_acked_ewma",
+        "prev_ecnfield",
+        "received_bytes",
+        "received_ce",
+        "received_ce_pending",
+        "syn_ect_rcv",
+        "syn_ect_snt",
+    )
+
+    def __init__(self, syn_ect_snt: int, syn_ect_rcv: int) -> None:
+        self.syn_ect_snt = syn_ect_snt
+        """The ECN field of our SYN or SYN-ACK as it was sent,"""
+        self.syn_ect_rcv = self.prev_ecnfield = syn_ect_rcv
+        """and of the peer's as it came; prev_ecnfield: of the last segment."""
+        self.received_ce = 0
+        """Marks that came,"""
+        self.received_ce_pending = 0
+        """and those of them that the peer has not been told of."""
+        self.received_bytes = [0, 0, 0]
+        """Bytes that came with ECT(1), ECT(0) and CE."""
+        self.fail = False
+        """Somebody mangles the bits: nothing that is sent is ECN-capable."""
+        self.checked = False
+        """The peer's first counter has been seen."""
+        self.pkts_acked_ewma = 0
+        """How many segments an ACK acknowledges, smoothed; of 64."""
+
+
 class TcpRequestSock:
     """A connection in SYN_RECV that has no socket yet (`struct tcp_request_sock`)."""
 
     __slots__ = (
+        "accecn_ok",
         "acked",
         "daddr",
         "dport",
@@ -444,6 +483,7 @@ class TcpRequestSock:
         "snt_isn",
         "snt_synack",
         "sport",
+        "syn_ect_rcv",
         "timer",
         "tos",
         "ts_off",
@@ -474,6 +514,9 @@ class TcpRequestSock:
         self.sack_ok = False
         self.wscale_ok = False
         self.ecn_ok = False
+        self.accecn_ok = False
+        self.syn_ect_rcv = 0
+        """The ECN field that the SYN came with."""
         self.ts_recent = 0
         self.ts_off = 0
         self.tos = 0

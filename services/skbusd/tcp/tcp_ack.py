@@ -25,6 +25,7 @@ from skbusd.tcp.const import (
     FLAG_SLOWPATH,
     FLAG_SND_UNA_ADVANCED,
     FLAG_SYN_ACKED,
+    FLAG_TS_PROGRESS,
     FLAG_UPDATE_TS_RECENT,
     FLAG_WIN_UPDATE,
     HALF,
@@ -43,6 +44,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_accecn import tcp_accecn_process
 from skbusd.tcp.tcp_cong import RateSample
 from skbusd.tcp.tcp_ecn import tcp_ecn_rcv_ecn_echo
 from skbusd.tcp.tcp_fastretrans import (
@@ -351,17 +353,21 @@ def tcp_store_ts_recent(net: TcpNet, tp: TcpSock) -> None:
     tp.ts_recent_stamp = net.now // 1_000_000_000 or 1
 
 
-def tcp_replace_ts_recent(net: TcpNet, tp: TcpSock, seq: int) -> None:
+def tcp_replace_ts_recent(net: TcpNet, tp: TcpSock, seq: int) -> int:
     """RFC 7323 4.3: only of a segment that spans what we acknowledged last, and not an older
-    one."""
+    one. FLAG_TS_PROGRESS: it is a newer one."""
     if tp.rx_saw_tstamp and ((tp.rcv_wup - seq) & MASK) < HALF:
         newer = ((tp.rcv_tsval - tp.ts_recent) & MASK) < HALF
         if newer or net.now // 1_000_000_000 >= tp.ts_recent_stamp + 24 * 24 * 3600:
+            progress = newer and tp.rcv_tsval != tp.ts_recent
             tcp_store_ts_recent(net, tp)
+            return FLAG_TS_PROGRESS if progress else 0
+    return 0
 
 
-def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock) -> None:
-    """RFC 5961 7: say where we stand, to whom it may concern, within the limits."""
+def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock, flags: int = 0) -> None:
+    """RFC 5961 7: say where we stand, to whom it may concern, within the limits. flags: further
+    ones of the ACK's header."""
     if tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedChallenge"):
         return
     second = net.now // 1_000_000_000
@@ -375,7 +381,7 @@ def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock) -> None:
             return
         net.challenge_count -= 1
     net.mib["TcpExtTCPChallengeACK"] += 1
-    tcp_send_ack(net, tp)
+    tcp_send_ack(net, tp, flags)
 
 
 def tcp_oow_rate_limited(net: TcpNet, tp: TcpSock, name: str) -> bool:
@@ -464,7 +470,7 @@ def tcp_ack(
     if ahead:
         flag |= FLAG_SND_UNA_ADVANCED
         tp.icsk_retransmits = 0
-    if tcp_ecn_rcv_ecn_echo(tp, hdr_flags):
+    if tp.ecn_flags and tcp_ecn_rcv_ecn_echo(tp, hdr_flags):
         flag |= FLAG_ECE
     prior_fack = tp.highest_sack if tp.sacked_out else prior_una
     rs = RateSample()
@@ -472,7 +478,7 @@ def tcp_ack(
     state = SackState(tp.snd_nxt, now_us, rs)
     state.prior_delivered = prior_delivered
     if flag & FLAG_UPDATE_TS_RECENT:
-        tcp_replace_ts_recent(net, tp, seq)
+        flag |= tcp_replace_ts_recent(net, tp, seq)
     if flag & _UNA_SLOW == FLAG_SND_UNA_ADVANCED and not sacks:
         # The window is what it was: nothing but snd_una moves.
         tp.snd_wl1 = seq
@@ -490,8 +496,10 @@ def tcp_ack(
     tp.icsk_probes_out = 0
     tp.rcv_tstamp = net.now
     if not prior_packets:
-        return _no_queue(net, tp, ack, prior_una, flag)
+        return _no_queue(net, tp, ack, prior_una, hdr_flags, flag)
     flag = tcp_clean_rtx_queue(net, tp, prior_fack, prior_una, flag, state)
+    if tp.accecn is not None:
+        flag |= tcp_accecn_process(net, tp, hdr_flags, flag, tp.delivered - prior_delivered)
     tcp_rack_update_reo_wnd(net, tp, rs.prior_delivered)
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, ack, flag)
@@ -505,8 +513,10 @@ def tcp_ack(
     return ACK_OK
 
 
-def _no_queue(net: TcpNet, tp: TcpSock, ack: int, prior_una: int, flag: int) -> int:
+def _no_queue(net: TcpNet, tp: TcpSock, ack: int, prior_una: int, hdr_flags: int, flag: int) -> int:
     """An ACK while nothing was out: of a D-SACK or a window probe, or one that data brought."""
+    if tp.accecn is not None:
+        tcp_accecn_process(net, tp, hdr_flags, flag, 0)
     if flag & FLAG_DSACKING_ACK:
         tcp_fastretrans_alert(net, tp, prior_una, 0, flag)  # it may undo a reduction
     tcp_ack_probe(net, tp)

@@ -23,7 +23,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_cong import TcpCongestionOps
-from skbusd.tcp.tcp_ecn import TCP_ECN_DEMAND_CWR, TCP_ECN_OK
+from skbusd.tcp.tcp_ecn import TCP_ECN_DEMAND_CWR, TCP_ECN_MODE_ANY
 from skbusd.tcp.tcp_output import tcp_send_ack
 
 MAX_ALPHA: Final = 1024
@@ -51,7 +51,7 @@ class TcpDctcp(TcpCongestionOps):
     needs_ecn = True
 
     def init(self, net: TcpNet, tp: TcpSock) -> None:
-        if tp.ecn_flags & TCP_ECN_OK:
+        if tp.ecn_flags & TCP_ECN_MODE_ANY:
             tp.ca_priv = [ALPHA_ON_INIT, 0, 0, 0, 0, 0]
             _new_window(tp)
 

@@ -6,7 +6,9 @@ A router marks a packet CE instead of dropping it; the receiver echoes that (ECE
 says that it has reduced cwnd (CWR). Called by tcp_output (what a segment carries), tcp_handshake
 (whether both ends want it), tcp_data (marks that came), tcp_ack (echoes).
 
-Differs from Linux: Accurate ECN (`net.ipv4.tcp_ecn` 3 to 5) is not there; 3 and 4 are 1, 5 is 2.
+`net.ipv4.tcp_ecn`: 0 off, 1 ask and accept, 2 accept; 3 ask for and accept Accurate ECN (RFC 9768,
+`tcp_accecn`), 4 ask for this and accept either, 5 accept either. `TcpSock.ecn_flags` tells which
+of the two it is; a peer that does not know the newer one answers with the older.
 """
 
 from typing import Final
@@ -14,6 +16,7 @@ from typing import Final
 from skbus.abi import RcvCb, XmitCb
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
+    ACK,
     CA_EVENT_ECN_IS_CE,
     CA_EVENT_ECN_NO_CE,
     CWR,
@@ -21,15 +24,29 @@ from skbusd.tcp.const import (
     HALF,
     ICSK_ACK_NOW,
     MASK,
+    SYN,
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock
+from skbusd.tcp.tcp_accecn import (
+    TCPHDR_ACE,
+    tcp_accecn_ace,
+    tcp_accecn_reflector_flags,
+    tcp_accecn_set_ace,
+    tcp_accecn_start,
+    tcp_accecn_syn_requested,
+    tcp_accecn_validate_syn_feedback,
+)
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_ca_needs_ecn
 
-TCP_ECN_OK: Final = 1
+TCP_ECN_MODE_RFC3168: Final = 1
 TCP_ECN_QUEUE_CWR: Final = 2
 TCP_ECN_DEMAND_CWR: Final = 4
 TCP_ECN_SEEN: Final = 8
+TCP_ECN_MODE_ACCECN: Final = 16
+TCP_ECN_MODE_ANY: Final = TCP_ECN_MODE_RFC3168 | TCP_ECN_MODE_ACCECN
+TCP_ECN_MODE_PENDING: Final = TCP_ECN_MODE_ANY
+"""Accurate ECN was asked for; the SYN-ACK tells which it is to be."""
 
 INET_ECN_NOT_ECT: Final = 0
 INET_ECN_ECT_0: Final = 2
@@ -43,47 +60,109 @@ _SETUP: Final = ECE | CWR
 
 
 def tcp_ecn_send_syn(net: TcpNet, tp: TcpSock, syn: TcpSeg) -> None:
-    """Ask for ECN in our SYN, if `net.ipv4.tcp_ecn` is 1 (2 is for servers only), or if the
-    congestion control cannot do without."""
+    """Ask for ECN in our SYN, if `net.ipv4.tcp_ecn` says so, or if the congestion control cannot
+    do without."""
     tp.ecn_flags = 0
-    if net.sysctl["net.ipv4.tcp_ecn"] in (1, 3, 4) or tcp_ca_needs_ecn(net, tp):
+    tp.accecn = None
+    tp.pred_ack = ACK
+    mode = net.sysctl["net.ipv4.tcp_ecn"]
+    if mode == 3:
+        syn.flags |= TCPHDR_ACE
+        tp.ecn_flags = TCP_ECN_MODE_PENDING
+    elif mode in (1, 4) or tcp_ca_needs_ecn(net, tp):
         syn.flags |= _SETUP
-        tp.ecn_flags = TCP_ECN_OK
+        tp.ecn_flags = TCP_ECN_MODE_RFC3168
 
 
 def tcp_ecn_clear_syn(net: TcpNet, syn: TcpSeg) -> None:
-    """A SYN that is sent again: perhaps somebody drops those that ask (RFC 3168 6.1.1.1)."""
+    """A SYN that is sent again: perhaps somebody drops those that ask (RFC 3168 6.1.1.1,
+    RFC 9768 3.1.4.1). What the SYN-ACK says counts, as the first SYN may have come after all."""
     if syn.flags & _SETUP == _SETUP and net.sysctl["net.ipv4.tcp_ecn_fallback"]:
-        syn.flags &= ~_SETUP
+        syn.flags &= ~TCPHDR_ACE
 
 
-def tcp_ecn_rcv_synack(tp: TcpSock, flags: int) -> None:
-    """The peer agrees with ECE alone; both bits are an echo of what it does not understand."""
-    if flags & _SETUP != ECE:
-        tp.ecn_flags &= ~TCP_ECN_OK
+def _syn_ect_snt(net: TcpNet, tp: TcpSock) -> int:
+    """The ECN field of our SYN."""
+    return INET_ECN_ECT_0 if tcp_ca_needs_ecn(net, tp) else INET_ECN_NOT_ECT
 
 
-def tcp_ecn_rcv_syn(tp: TcpSock, flags: int) -> None:
+def _ecn_field(skb: SkBuff) -> int:
+    cb = skb.cb
+    return cb.tos & INET_ECN_MASK if isinstance(cb, RcvCb) else INET_ECN_NOT_ECT
+
+
+def tcp_ecn_rcv_synack(net: TcpNet, tp: TcpSock, flags: int, skb: SkBuff) -> None:
+    """What the peer agrees to (RFC 9768 table 2). ECE alone is RFC 3168, and so it is with AE,
+    which was the nonce's; no bit is no ECN, and all of them are an echo of what is not understood.
+    """
+    mode = tp.ecn_flags & TCP_ECN_MODE_ANY
+    if mode != TCP_ECN_MODE_PENDING:
+        if mode and flags & _SETUP != ECE:
+            tp.ecn_flags &= ~TCP_ECN_MODE_ANY
+        return
+    ace = tcp_accecn_ace(flags)
+    if ace in (0b000, 0b111):
+        tp.ecn_flags &= ~TCP_ECN_MODE_ANY
+    elif ace in (0b001, 0b101):
+        tp.ecn_flags &= ~TCP_ECN_MODE_ACCECN
+    else:
+        tp.ecn_flags &= ~TCP_ECN_MODE_RFC3168
+        field = _ecn_field(skb)
+        acc = tcp_accecn_start(tp, _syn_ect_snt(net, tp), field)
+        tcp_accecn_validate_syn_feedback(net, acc, ace)
+        if field == INET_ECN_CE:
+            acc.received_ce = acc.received_ce_pending = 1
+
+
+def tcp_ecn_rcv_syn(net: TcpNet, tp: TcpSock, flags: int, skb: SkBuff) -> None:
     """Simultaneous open: the peer wants it as well, or it is off."""
-    if flags & _SETUP != _SETUP:
-        tp.ecn_flags &= ~TCP_ECN_OK
+    mode = tp.ecn_flags & TCP_ECN_MODE_ANY
+    if mode == TCP_ECN_MODE_PENDING and tcp_accecn_syn_requested(flags):
+        tp.ecn_flags &= ~TCP_ECN_MODE_RFC3168
+        tcp_accecn_start(tp, _syn_ect_snt(net, tp), _ecn_field(skb))
+    elif mode:
+        tp.ecn_flags &= ~TCP_ECN_MODE_ACCECN
+        if flags & _SETUP != _SETUP:
+            tp.ecn_flags &= ~TCP_ECN_MODE_RFC3168
 
 
 def tcp_ecn_send_synack(tp: TcpSock, syn: TcpSeg) -> None:
-    """The SYN-ACK of a simultaneous open agrees with ECE."""
-    syn.flags &= ~_SETUP
-    if tp.ecn_flags & TCP_ECN_OK:
+    """The SYN-ACK of a simultaneous open agrees."""
+    syn.flags &= ~TCPHDR_ACE
+    if tp.accecn is not None:
+        syn.flags |= tcp_accecn_reflector_flags(tp.accecn.syn_ect_rcv)
+    elif tp.ecn_flags & TCP_ECN_MODE_RFC3168:
         syn.flags |= ECE
 
 
 def tcp_ecn_create_request(net: TcpNet, req: TcpRequestSock, flags: int, tos: int) -> None:
-    """A SYN for a listener asks for ECN. Not where the SYN itself is marked: RFC 3168 6.1.1
+    """A SYN for a listener asks for ECN. Not by RFC 3168 where the SYN itself is marked: 6.1.1
     forbids that, so somebody plays with the bits; but DCTCP does so, and expects it."""
-    listener = net.socks[req.listener]
+    mode = net.sysctl["net.ipv4.tcp_ecn"]
+    field = tos & INET_ECN_MASK
+    if mode >= 3 and flags & SYN and tcp_accecn_syn_requested(flags):
+        req.ecn_ok = req.accecn_ok = True
+        req.syn_ect_rcv = field
+        return
     req.ecn_ok = flags & _SETUP == _SETUP and (
-        (net.sysctl["net.ipv4.tcp_ecn"] > 0 and tos & INET_ECN_MASK == INET_ECN_NOT_ECT)
-        or tcp_ca_needs_ecn(net, listener)
+        (mode > 0 and field == INET_ECN_NOT_ECT) or tcp_ca_needs_ecn(net, net.socks[req.listener])
     )
+
+
+def tcp_ecn_make_synack(req: TcpRequestSock) -> int:
+    """The header flags with which a SYN-ACK agrees."""
+    if req.accecn_ok:
+        return tcp_accecn_reflector_flags(req.syn_ect_rcv)
+    return ECE if req.ecn_ok else 0
+
+
+def tcp_ecn_openreq_child(tp: TcpSock, req: TcpRequestSock) -> None:
+    """A child has what its SYN-ACK agreed to."""
+    if req.accecn_ok:
+        tp.ecn_flags = TCP_ECN_MODE_ACCECN
+        tcp_accecn_start(tp, INET_ECN_NOT_ECT, req.syn_ect_rcv)
+    else:
+        tp.ecn_flags = TCP_ECN_MODE_RFC3168 if req.ecn_ok else 0
 
 
 # ---- sending ---------------------------------------------------------------------------------
@@ -100,10 +179,16 @@ def tcp_ecn_send(
 ) -> tuple[int, tuple[object, ...]]:
     """(flags, cb for ip) of a segment: new data is marked ECT(0) and carries CWR, retransmissions
     and ACKs are not marked (RFC 3168 6.1.4, 6.1.5), unless the control wants all marked (DCTCP:
-    an unmarked packet is lost where others are marked)."""
+    an unmarked packet is lost where others are marked). With Accurate ECN all are marked, and all
+    carry the counter, but for an ACK that tells how the SYN-ACK came."""
     cb = tp.xmit_cb
+    acc = tp.accecn
+    if acc is not None:
+        if not flags & TCPHDR_ACE:
+            flags |= tcp_accecn_set_ace(acc)
+        return flags, cb if acc.fail else tcp_ecn_xmit(cb)
     new = dlen and ((seq - tp.snd_nxt) & MASK) < HALF
-    if tp.ecn_flags & TCP_ECN_OK and (new or tcp_ca_needs_ecn(net, tp)):
+    if tp.ecn_flags & TCP_ECN_MODE_RFC3168 and (new or tcp_ca_needs_ecn(net, tp)):
         cb = tcp_ecn_xmit(cb)
         if new and tp.ecn_flags & TCP_ECN_QUEUE_CWR:
             tp.ecn_flags &= ~TCP_ECN_QUEUE_CWR
@@ -115,7 +200,7 @@ def tcp_ecn_send(
 
 def tcp_ecn_queue_cwr(tp: TcpSock) -> None:
     """cwnd goes down: the peer may stop to echo."""
-    if tp.ecn_flags & TCP_ECN_OK:
+    if tp.ecn_flags & TCP_ECN_MODE_RFC3168:
         tp.ecn_flags |= TCP_ECN_QUEUE_CWR
 
 
@@ -126,7 +211,7 @@ def tcp_ecn_withdraw_cwr(tp: TcpSock) -> None:
 
 def tcp_ecn_rcv_ecn_echo(tp: TcpSock, flags: int) -> bool:
     """Does this ACK echo a mark?"""
-    return bool(flags & ECE and tp.ecn_flags & TCP_ECN_OK)
+    return bool(flags & ECE and tp.ecn_flags & TCP_ECN_MODE_RFC3168)
 
 
 # ---- receiving (RFC 3168 6.1.3) --------------------------------------------------------------
@@ -134,7 +219,7 @@ def tcp_ecn_rcv_ecn_echo(tp: TcpSock, flags: int) -> bool:
 
 def tcp_ecn_accept_cwr(tp: TcpSock, flags: int, has_data: bool) -> None:
     """The peer has reduced cwnd: no echo any more. It may wait for a single ACK now."""
-    if flags & CWR:
+    if flags & CWR and tp.accecn is None:
         tp.ecn_flags &= ~TCP_ECN_DEMAND_CWR
         if has_data:
             tp.ack_pending |= ICSK_ACK_NOW
@@ -143,13 +228,14 @@ def tcp_ecn_accept_cwr(tp: TcpSock, flags: int, has_data: bool) -> None:
 def tcp_ecn_check_ce(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
     """Note the mark of a segment with data. True: ACKs should not be delayed now, because the
     sender's cwnd may be small, or because it seems to retransmit."""
-    cb = skb.cb
-    mark = cb.tos & INET_ECN_MASK if isinstance(cb, RcvCb) else INET_ECN_NOT_ECT
+    mark = _ecn_field(skb)
     if mark == INET_ECN_NOT_ECT:
         return bool(tp.ecn_flags & TCP_ECN_SEEN)
     if tcp_ca_needs_ecn(net, tp):
         ce = mark == INET_ECN_CE
         tcp_ca_event(net, tp, CA_EVENT_ECN_IS_CE if ce else CA_EVENT_ECN_NO_CE)
+    if tp.accecn is not None:
+        return False  # the counter tells, and when it has to
     demand = mark == INET_ECN_CE and not tp.ecn_flags & TCP_ECN_DEMAND_CWR
     tp.ecn_flags |= TCP_ECN_SEEN
     if demand:

@@ -16,7 +16,6 @@ from skbus.headers.tcp import (
 from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, Frag, frags_slice
 from skbusd.tcp.const import (
     ACK,
-    ECE,
     ICSK_TIME_RETRANS,
     IPPROTO_TCP,
     MASK,
@@ -31,7 +30,12 @@ from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock, TcpTimewaitSock
 from skbusd.tcp.tcp_cong import tcp_ca_needs_ecn
-from skbusd.tcp.tcp_ecn import tcp_ecn_send_syn, tcp_ecn_send_synack, tcp_ecn_xmit
+from skbusd.tcp.tcp_ecn import (
+    tcp_ecn_make_synack,
+    tcp_ecn_send_syn,
+    tcp_ecn_send_synack,
+    tcp_ecn_xmit,
+)
 from skbusd.tcp.tcp_fastopen import tcp_fastopen_cookie_check
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
@@ -250,7 +254,7 @@ def tcp_make_synack(
         req.dport,
         req.snt_isn,
         req.rcv_nxt,
-        SYN | ACK | ECE if req.ecn_ok else SYN | ACK,
+        SYN | ACK | tcp_ecn_make_synack(req),
         min(req.rcv_wnd, 65535),
         build_options(opt),
     )

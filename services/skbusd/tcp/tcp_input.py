@@ -16,7 +16,6 @@ from skbus.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
     ACK,
-    ECE,
     FIN,
     FLAG_DATA,
     FLAG_NO_CHALLENGE_ACK,
@@ -60,6 +59,12 @@ from skbusd.tcp.inet_connection_sock import (
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_accecn import (
+    TCPHDR_ACE,
+    tcp_accecn_reflector_flags,
+    tcp_accecn_third_ack,
+    tcp_ecn_received_counters,
+)
 from skbusd.tcp.tcp_ack import (
     ACK_OK,
     ACK_OLD,
@@ -195,7 +200,9 @@ def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
     """RFC 5961 4.2: a SYN on a connection is answered with a challenge ACK only."""
     net.mib["TcpInErrs"] += 1
     net.mib["TcpExtTCPSYNChallenge"] += 1
-    tcp_send_challenge_ack(net, tp)
+    acc = tp.accecn  # a SYN-ACK once more: our ACK of it, with its feedback, was lost
+    reflect = 0 if acc is None else tcp_accecn_reflector_flags(acc.syn_ect_rcv)
+    tcp_send_challenge_ack(net, tp, reflect)
     net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.sk)
     return False
 
@@ -285,7 +292,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
         net.trace("tcp_rcv_established", skb, sk=tp.sk, seq=seq, ack=th.ack_seq)
     if (
         tp.pred_flags
-        and flags & ~PSH == ACK
+        and flags & ~PSH == tp.pred_ack
         and seq == tp.rcv_nxt
         and th.window << tp.snd_wscale == tp.snd_wnd
         and (th.ack_seq - tp.snd_una) & MASK <= (tp.snd_nxt - tp.snd_una) & MASK
@@ -298,6 +305,8 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
         return ""
     if not tcp_validate_incoming(net, tp, skb, th, end_seq, opt):
         return ""
+    if tp.accecn is not None:
+        tcp_ecn_received_counters(tp, tp.accecn, skb, (end_seq - seq) & MASK)
     segs = skb.gso_segs or 1
     result = tcp_ack(
         net,
@@ -351,11 +360,16 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
         return False
     if tp.rx_saw_tstamp and tp.rcv_nxt == tp.rcv_wup:
         tcp_store_ts_recent(net, tp)
+    acc = tp.accecn
+    if acc is not None:
+        tcp_ecn_received_counters(tp, acc, skb, length)
     segs = skb.gso_segs or 1
     if not length:
-        tcp_ack(net, tp, seq, end_seq, ack, th.window, ACK, NO_OPTIONS, 0, segs)
+        tcp_ack(net, tp, seq, end_seq, ack, th.window, th.flags, NO_OPTIONS, 0, segs)
         net.consume_skb(skb)
         tcp_data_snd_check(net, tp)
+        if acc is not None:
+            tcp_ack_snd_check(net, tp)
         return True
     tcp_rcv_rtt_measure_ts(net, tp, length)
     net.mib["TcpExtTCPHPHits"] += 1
@@ -365,7 +379,7 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
     tcp_event_data_recv(net, tp, skb, length, psh)
     tcp_queue_rcv(net, tp, skb, length, psh)
     if ack != tp.snd_una:
-        tcp_ack(net, tp, seq, end_seq, ack, th.window, ACK, NO_OPTIONS, FLAG_DATA, segs)
+        tcp_ack(net, tp, seq, end_seq, ack, th.window, th.flags, NO_OPTIONS, FLAG_DATA, segs)
         tcp_data_snd_check(net, tp)
         if not tp.ack_pending & ICSK_ACK_SCHED:
             return True
@@ -452,7 +466,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
     tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = (th.seq + 1) & MASK
     tp.snd_wnd = tp.max_window = th.window
     tp.snd_wl1 = th.seq
-    tcp_ecn_rcv_syn(tp, flags)
+    tcp_ecn_rcv_syn(net, tp, flags, skb)
     tcp_sync_mss(net, tp, tp.pmtu)
     tcp_initialize_rcv_mss(tp)
     tcp_send_synack(net, tp)
@@ -462,7 +476,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
 
 def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: TcpOptions) -> None:
     """Our SYN is acknowledged: the connection is established (`tcp_finish_connect`)."""
-    tcp_ecn_rcv_synack(tp, th.flags)
+    tcp_ecn_rcv_synack(net, tp, th.flags, skb)
     tp.snd_wl1 = th.seq
     _syn_options(net, tp, opt)
     tcp_ack(
@@ -508,6 +522,8 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
         if length and (tp.rcv_nxt - tp.rcv_wup) & MASK > tp.ack_rcv_mss:
             # Differs from Linux: it waits for the application to read, which we do not hear of.
             tcp_send_ack(net, tp)
+    elif tp.accecn is not None:
+        tcp_send_ack(net, tp, tcp_accecn_reflector_flags(tp.accecn.syn_ect_rcv))
     else:
         tcp_send_ack(net, tp)
 
@@ -536,6 +552,11 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
     if not flags & ACK:
         net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
         return ""
+    acc = tp.accecn
+    if acc is not None:
+        tcp_ecn_received_counters(tp, acc, skb, (end_seq - seq) & MASK)
+        if tp.state == TCP_SYN_RECV and not flags & SYN:
+            tcp_accecn_third_ack(net, tp, acc, flags, seq != end_seq, bool(opt.sacks))
     result = tcp_ack(
         net,
         tp,
@@ -543,7 +564,7 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
         end_seq,
         th.ack_seq,
         th.window,
-        flags & ECE,
+        flags & TCPHDR_ACE,
         opt.sacks,
         FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT | FLAG_NO_CHALLENGE_ACK,
         skb.gso_segs or 1,

@@ -322,7 +322,7 @@ def _conn_request(
         return "NOMEM"
     req = _openreq(net, listener, cb, th, opt, key)
     if want_cookie:
-        req.ecn_ok = False  # a SYN cookie has no room for it
+        req.ecn_ok = req.accecn_ok = False  # a SYN cookie has no room for it
         if not req.tstamp_ok:
             req.wscale_ok = req.sack_ok = False
         req.snt_isn = cookie_init_sequence(net, key, th.seq, req.mss)

@@ -28,6 +28,7 @@ from skbusd.tcp.inet_hashtables import inet_bind_hash
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpRequestSock, TcpSock
 from skbusd.tcp.tcp_ack import tcp_rtt_estimator, tcp_set_rto, tcp_update_rtt_min
+from skbusd.tcp.tcp_ecn import tcp_ecn_openreq_child
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_time_stamp, tcp_v4_send_ack
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss, tcp_update_pacing_rate
 
@@ -253,7 +254,7 @@ def tcp_create_openreq_child(
     tp.tstamp_ok = req.tstamp_ok
     tp.sack_ok = req.sack_ok
     tp.tsoffset = req.ts_off
-    tp.ecn_flags = int(req.ecn_ok)  # TCP_ECN_OK
+    tcp_ecn_openreq_child(tp, req)
     tp.tcp_header_len = 20
     tp.mss_clamp = req.mss
     tp.advmss = max(min(req.mtu - 40, 65495), net.sysctl["net.ipv4.min_adv_mss"])

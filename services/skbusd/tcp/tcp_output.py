@@ -544,11 +544,11 @@ def tcp_check_probe_timer(net: TcpNet, tp: TcpSock) -> None:
 # ---- ACKs ------------------------------------------------------------------------------------
 
 
-def tcp_send_ack(net: TcpNet, tp: TcpSock) -> None:
-    """Send a pure ACK now."""
+def tcp_send_ack(net: TcpNet, tp: TcpSock, flags: int = 0) -> None:
+    """Send a pure ACK now. flags: further ones of its header."""
     if tp.state == TCP_CLOSE:
         return
-    tcp_transmit_skb(net, tp, tp.snd_nxt, ACK)
+    tcp_transmit_skb(net, tp, tp.snd_nxt, ACK | flags)
 
 
 def tcp_send_delayed_ack(net: TcpNet, tp: TcpSock) -> None:

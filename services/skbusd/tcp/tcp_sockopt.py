@@ -18,6 +18,7 @@ from skbusd.tcp.ip_sockglue import do_ip_setsockopt, ip_getsockopt
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp import sk_ret, tcp_cleanup_rbuf
+from skbusd.tcp.tcp_accecn import tcp_accecn_info
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_data import tcp_enter_quickack_mode
 from skbusd.tcp.tcp_fastopen import (
@@ -32,8 +33,6 @@ from skbusd.tcp.tcp_pacing import NO_LIMIT, SK_PACING_NEEDED
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
 
 _TCP_INFO: Final = struct.Struct("=8B24I4Q6I4Q2I2Q6I2H9I")
-_ACCECN: Final = (0,) * 8
-"""tcpi_received_ce to tcpi_accecn_opt_seen."""
 SOCK_SNDBUF_LOCK: Final = 1
 SOCK_RCVBUF_LOCK: Final = 2
 WINDOW_CLAMP_LOCK: Final = 16
@@ -424,7 +423,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
     Differs from Linux: tcpi_rehash is 0, as no packet of ours has a hash that could change.
     """
     options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2 | tp.syn_data_acked << 5
-    options |= (tp.ecn_flags & 1) << 3 | (tp.ecn_flags & 8) << 1  # TCPI_OPT_ECN, _ECN_SEEN
+    options |= bool(tp.ecn_flags & 17) << 3 | (tp.ecn_flags & 8) << 1  # TCPI_OPT_ECN, _ECN_SEEN
     rate = 0
     if tp.rate_interval_us:
         rate = tp.rate_delivered * tp.mss_cache * 1_000_000 // tp.rate_interval_us
@@ -462,5 +461,5 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         tp.rcv_wnd & c.MASK,
         0,
         *_info_rto(net, tp),
-        *_ACCECN,
+        *[v & c.MASK for v in tcp_accecn_info(tp)],
     )

@@ -21,6 +21,7 @@ from skbusd.tcp.const import (
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_accecn import tcp_accecn_no_tso
 from skbusd.tcp.tcp_pacing import TCP_PACING_SHIFT
 
 IP_PMTUDISC_DONT: Final = 0
@@ -107,6 +108,8 @@ def tcp_xmit_size_goal(tp: TcpSock, mss: int) -> int:
 def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
     """How many segments one skb takes (`tcp_tso_autosize`): as many as about a millisecond at
     the pacing rate, more where the path is short, never below `net.ipv4.tcp_min_tso_segs`."""
+    if tp.accecn is not None and tcp_accecn_no_tso(tp.accecn):
+        return 1
     limit = tcp_xmit_size_goal(tp, mss)
     rate = tp.pacing_rate
     if rate:

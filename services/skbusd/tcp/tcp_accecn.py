@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""Accurate ECN without its option (RFC 9768; the `tcp_accecn_` functions of
+`include/net/tcp_ecn.h` and `net/ipv4/tcp_input.c`).
+
+Where both ends agree, AE, CWR and ECE of every segment after the handshake are one number, ACE:
+five more than the CE marks that the receiver has seen, modulo 8. The sender learns how many marks
+there were in a round trip, not only whether. During the handshake the same bits say what the IP
+header's ECN field of the SYN, and of the SYN-ACK, had become on its way.
+
+Called by tcp_ecn (the handshake, what a segment carries), tcp_input (every valid segment) and
+tcp_ack (what the peer counts). All is in `TcpSock.accecn`, which is None for other connections.
+
+Differs from Linux: the option (kinds 172 and 174) is neither sent nor read, whatever
+`net.ipv4.tcp_ecn_option` says; RFC 9768 3.2.3 leaves it to the implementation. While the counter
+has the bit that is also CWR, data goes in single segments: whoever cuts a super-segment would
+clear that bit in all but the first.
+"""
+
+from typing import Final
+
+from skbus.abi import RcvCb
+from skbus.headers.tcp import TCPHDR_AE
+from skbus.skbuff import SkBuff
+from skbusd.tcp.const import (
+    ACK,
+    CWR,
+    ECE,
+    FLAG_ECE,
+    FLAG_FORWARD_PROGRESS,
+    FLAG_SLOWPATH,
+    FLAG_SYN_ACKED,
+    FLAG_TS_PROGRESS,
+    ICSK_ACK_NOW,
+    ICSK_ACK_SCHED,
+    TCP_SYN_RECV,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpAccEcn, TcpSock
+
+TCPHDR_ACE: Final = ECE | CWR | TCPHDR_AE
+_ACE_SHIFT: Final = 6
+_ACE_MASK: Final = 7
+_INIT: Final = 5
+"""TCP_ACCECN_CEP_INIT_OFFSET: what the counters begin with (RFC 9768 3.2.1)."""
+TCP_ACCECN_ACE_MAX_DELTA: Final = 6
+"""So many marks at most wait for a segment to carry the counter (RFC 9768 3.2.2.5.1)."""
+_DATA_DELTA: Final = 2
+"""The same, where the marks came with data."""
+_PKTS_ACKED_WEIGHT: Final = 6
+_PKTS_ACKED_PREC: Final = 6
+_ACK_COMP_THRESH: Final = 4
+_NO_INFO: Final = (0,) * 8
+
+_NOT_ECT, _ECT_1, _ECT_0, _CE = range(4)
+_REFLECTED: Final = tuple(ace << _ACE_SHIFT for ace in (0b010, 0b011, 0b100, 0b110))
+"""By ECN field: what says so in a SYN-ACK, and in the ACK of one (RFC 9768 tables 2 and 3)."""
+
+
+def tcp_accecn_ace(flags: int) -> int:
+    """AE, CWR, ECE as a number."""
+    return flags >> _ACE_SHIFT & _ACE_MASK
+
+
+def tcp_accecn_syn_requested(flags: int) -> bool:
+    """Does a SYN ask for it? All three bits do; combinations that mean nothing yet are taken for
+    a later version of the same (RFC 9768 3.1.3); ECE and CWR alone ask for RFC 3168."""
+    return tcp_accecn_ace(flags) not in (0b000, 0b011)
+
+
+def tcp_accecn_reflector_flags(ect: int) -> int:
+    """The header flags that tell which ECN field came with a SYN or a SYN-ACK."""
+    return _REFLECTED[ect]
+
+
+def tcp_accecn_extract_syn_ect(ace: int) -> int:
+    """The reverse."""
+    if ace & 0b001:
+        return _ECT_1
+    if not ace & 0b010:
+        return _ECT_0
+    return _CE if ace & 0b100 else _NOT_ECT
+
+
+def tcp_ect_transition_valid(sent: int, received: int) -> bool:
+    """May a network that behaves turn one ECN field into the other? Only ECT into CE."""
+    return received == sent or (sent in (_ECT_0, _ECT_1) and received == _CE)
+
+
+def tcp_accecn_validate_syn_feedback(net: TcpNet, acc: TcpAccEcn, ace: int) -> bool:
+    """Did the peer see our SYN's or SYN-ACK's ECN field as we sent it, or marked? If not, somebody
+    mangles it: nothing of ours is ECN-capable from now on (RFC 9768 3.2.2.3)."""
+    if not net.sysctl["net.ipv4.tcp_ecn_fallback"]:
+        return True
+    if not tcp_ect_transition_valid(acc.syn_ect_snt, tcp_accecn_extract_syn_ect(ace)):
+        acc.fail = True
+        return False
+    return True
+
+
+def tcp_accecn_start(tp: TcpSock, ect_snt: int, ect_rcv: int) -> TcpAccEcn:
+    """Both ends agree."""
+    acc = tp.accecn = TcpAccEcn(ect_snt, ect_rcv)
+    _predict(tp)
+    return acc
+
+
+def _predict(tp: TcpSock) -> None:
+    """`tcp_fast_path_on`: what the next ACK has in its header if there is no new mark."""
+    tp.pred_ack = ACK | (_INIT + tp.delivered_ce & _ACE_MASK) << _ACE_SHIFT
+
+
+def tcp_accecn_third_ack(
+    net: TcpNet, tp: TcpSock, acc: TcpAccEcn, flags: int, has_data: bool, has_sacks: bool
+) -> None:
+    """The first segment after our SYN-ACK; alone, it says how that one came (RFC 9768 table 3)."""
+    ace = tcp_accecn_ace(flags)
+    acc.checked = True
+    if not ace:
+        if not has_sacks:
+            acc.fail = True  # somebody clears the bits (RFC 9768 3.2.2.1)
+    elif (
+        ace not in (0b001, 0b101, 0b111)
+        and not has_data
+        and not has_sacks
+        and tcp_accecn_validate_syn_feedback(net, acc, ace)
+        and tcp_accecn_extract_syn_ect(ace) == _CE
+        and not tp.delivered_ce
+    ):
+        tp.delivered_ce = 1
+        net.mib["TcpExtTCPDeliveredCE"] += 1
+        _predict(tp)
+
+
+def tcp_accecn_set_ace(acc: TcpAccEcn) -> int:
+    """The header flags of a segment: how many marks have come."""
+    acc.received_ce_pending = 0
+    return (_INIT + acc.received_ce & _ACE_MASK) << _ACE_SHIFT
+
+
+def tcp_accecn_no_tso(acc: TcpAccEcn) -> bool:
+    """Would a super-segment lose a bit of the counter where it is cut?"""
+    return bool(_INIT + acc.received_ce & 0b010)
+
+
+def tcp_ecn_received_counters(tp: TcpSock, acc: TcpAccEcn, skb: SkBuff, length: int) -> None:
+    """A valid segment, with data or without: count its mark. A change of the ECN field, and
+    every second mark that comes with data, is told at once (RFC 9768 3.2.2.5.1)."""
+    cb = skb.cb
+    field = cb.tos & 3 if isinstance(cb, RcvCb) else _NOT_ECT
+    if field == _CE:
+        count = skb.gso_segs or 1
+        acc.received_ce += count
+        acc.received_ce_pending += count
+        if length and acc.received_ce_pending >= _DATA_DELTA:
+            tp.ack_pending |= ICSK_ACK_NOW
+        elif acc.received_ce_pending >= TCP_ACCECN_ACE_MAX_DELTA:
+            tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
+    if field:
+        tp.ecn_flags |= 8  # TCP_ECN_SEEN
+        acc.received_bytes[field - 1] += length
+    if acc.prev_ecnfield != field:
+        acc.prev_ecnfield = field
+        if length:
+            tp.ack_pending |= ICSK_ACK_NOW
+
+
+def tcp_accecn_process(net: TcpNet, tp: TcpSock, hdr_flags: int, flag: int, delivered: int) -> int:
+    """An ACK: FLAG_ECE if any of our packets were marked since the last one. hdr_flags: of its
+    header; flag: of tcp_ack; delivered: how many segments it acknowledges."""
+    acc = tp.accecn
+    if acc is None or not flag & (FLAG_FORWARD_PROGRESS | FLAG_TS_PROGRESS):
+        return 0  # perhaps older than the last one
+    if flag & FLAG_SYN_ACKED or tp.state == TCP_SYN_RECV:
+        return 0  # during the handshake the bits mean something else
+    ace = tcp_accecn_ace(hdr_flags)
+    if not acc.checked:
+        acc.checked = True
+        if not ace and delivered < 3:
+            acc.fail = True  # RFC 9768 3.2.2.4: it cannot be so far yet: somebody clears the bits
+    if acc.fail:
+        return 0
+    delta = _ce_delta(tp, acc, ace, flag, delivered)
+    if not delta:
+        return 0
+    tp.delivered_ce += delta
+    net.mib["TcpExtTCPDeliveredCE"] += delta
+    _predict(tp)
+    if net.tracing:
+        net.trace("tcp_accecn_process", sk=tp.sk, delta=delta, ace=ace, delivered=delivered)
+    return FLAG_ECE
+
+
+def _ce_delta(tp: TcpSock, acc: TcpAccEcn, ace: int, flag: int, delivered: int) -> int:
+    """The marks that an ACK tells of. The counter may have gone round where one ACK acknowledges
+    more than 7 segments: then the worst is assumed, unless that is how ACKs are on this path
+    (RFC 9768 3.2.2.5.2, appendix A.2)."""
+    if delivered:
+        ewma = acc.pkts_acked_ewma
+        now = delivered << _PKTS_ACKED_PREC
+        if ewma:
+            now = min(((ewma << _PKTS_ACKED_WEIGHT) - ewma + now) >> _PKTS_ACKED_WEIGHT, 0xFFFF)
+        acc.pkts_acked_ewma = now
+    if not flag & FLAG_SLOWPATH and delivered <= _ACE_MASK:
+        return 0  # header prediction has looked at the counter
+    delta = ace - _INIT - tp.delivered_ce & _ACE_MASK
+    if delivered <= _ACE_MASK:
+        return delta
+    if acc.pkts_acked_ewma > _ACK_COMP_THRESH << _PKTS_ACKED_PREC:
+        return delta
+    return delivered - (delivered - delta & _ACE_MASK)
+
+
+def tcp_accecn_info(tp: TcpSock) -> tuple[int, ...]:
+    """tcpi_received_ce to tcpi_accecn_opt_seen; what only the option could tell is 0."""
+    acc = tp.accecn
+    if acc is None:
+        return _NO_INFO
+    return (acc.received_ce, 0, 0, 0, *acc.received_bytes, acc.fail << 1)
