@@ -72,6 +72,7 @@ def test_barrier_and_status() -> None:
         "overflowed": 0,
         "duplicated": 0,
         "corrupted": 0,
+        "marked": 0,
         "reordered": 0,
         "held": 0,
     }
