@@ -53,13 +53,14 @@ _FILLS: Final = 1024
 class PollDescriptor:
     """Our two ends of what an application polls; see the module's text."""
 
-    __slots__ = ("a", "b", "hup", "rdhup", "readable", "writable")
+    __slots__ = ("a", "b", "err", "hup", "rdhup", "readable", "writable")
 
     def __init__(self, a: int, b: int) -> None:
         self.a = socket.socket(fileno=a)
         self.b = socket.socket(fileno=b)
         self.readable = False
         self.writable = True
+        self.err = False
         self.hup = False
         self.rdhup = False
 
@@ -67,11 +68,17 @@ class PollDescriptor:
         """Make the descriptor show these events. over: nothing will ever happen any more, rdhup:
         nothing will ever come; neither can be taken back."""
         if self.hup:
+            if self.err and not mask & uapi.POLLERR:
+                self.err = False
+                self.a.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # which clears it
             return
         try:
             if over:
                 self.hup = True
-                self.b.shutdown(socket.SHUT_RDWR)
+                if mask & uapi.POLLERR:
+                    self._show_error()
+                else:
+                    self.b.shutdown(socket.SHUT_RDWR)
                 return
             if rdhup and not self.rdhup:
                 self.rdhup = self.readable = True  # the end of the stream is to be read
@@ -96,6 +103,13 @@ class PollDescriptor:
                             self.a.send(_FILL, socket.MSG_DONTWAIT)
         except OSError:
             self.hup = True  # the application has done something odd with it
+
+    def _show_error(self) -> None:
+        """An end that is closed before all was read is an error to the other: ECONNRESET."""
+        self.err = True
+        with contextlib.suppress(BlockingIOError):  # then there is something to read as it is
+            self.a.send(b"\0", socket.MSG_DONTWAIT)
+        self.b.close()
 
     def close(self) -> None:
         """Give up our ends; the application's shows a hang-up."""
@@ -317,10 +331,7 @@ class SyscallSource:
         mask = self.core.poll_mask(sock)
         sk = sock.sk
         settled = (
-            sk is not None
-            and sk.sk_type == uapi.SOCK_STREAM
-            and not sk.sk_err
-            and sock.state == uapi.SS_CONNECTED
+            sk is not None and sk.sk_type == uapi.SOCK_STREAM and sock.state == uapi.SS_CONNECTED
         )
         over = settled and sk is not None and sk.sk_shutdown == uapi.SHUTDOWN_MASK
         rdhup = settled and bool(mask & uapi.POLLRDHUP)
