@@ -59,25 +59,13 @@ def up(
     """Run all layers on an interface of this machine, until Ctrl-C. A layer that dies is started
     again. Other commands and programs find the stack by SKBUS_DIR, which is printed."""
     from skbus.config import Config
-    from skbus.rundir import RunDir
 
-    impair = {
-        "loss": loss,
-        "delay": delay,
-        "jitter": jitter,
-        "reorder": reorder,
-        "dup": dup,
-        "corrupt": corrupt,
-        "rate": rate,
-        "seed": seed,
-    }
+    impair = {"loss": loss, "delay": delay, "jitter": jitter, "reorder": reorder, "dup": dup,
+              "corrupt": corrupt, "rate": rate, "seed": seed}  # fmt: skip
     flags = options.overrides(
-        time_scale=time_scale,
-        log_level=log_level,
-        sysctls=sysctl,
-        modules=module,
+        time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module,
         affinity=affinity,
-    )
+    )  # fmt: skip
     name = dev or os.environ.get("SKBUS_DEV")
     if name is not None:
         device = options.device(
@@ -93,6 +81,13 @@ def up(
         flags["devices"] = [device]
     effective = Config.load(config, flags)
     check(effective)
+    _up(effective)
+
+
+def _up(effective: "Config") -> None:
+    """Have the run directory for ourselves, for as long as it runs."""
+    from skbus.rundir import RunDir
+
     run = RunDir(effective.run_dir).create()
     effective.run_dir = str(run.path)
     lock = run.lock()

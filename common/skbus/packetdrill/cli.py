@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from skbus.packetdrill.config import Config
+    from skbus.packetdrill.report import Result
     from skbus.packetdrill.run import MakeBackend
 
 
@@ -70,17 +72,11 @@ def packetdrill(
 
     Exit status: 0 if all passed or do not apply, 1 if one failed, 2 if one cannot be understood.
     """
-    from dataclasses import replace
-
     from skbus.packetdrill import report
-    from skbus.packetdrill.config import US, Config
     from skbus.packetdrill.report import Status
     from skbus.packetdrill.run import find, run_files
 
-    config = Config(strict_end=strict_end)
-    if tolerance_usecs is not None:
-        given = frozenset({"tolerance_usecs"})
-        config = replace(config, tolerance=tolerance_usecs * US, given=given)
+    config = _config(strict_end, tolerance_usecs)
     try:
         paths = find(scripts)
     except FileNotFoundError as e:
@@ -95,17 +91,33 @@ def packetdrill(
         results.append(result)
         if not (quiet and result.status is Status.PASSED):
             typer.echo(report.show(result, verbose=verbose))
+    _write(results, json, junit)
+    statuses = {r.status for r in results}
+    if Status.ERROR in statuses:
+        raise typer.Exit(2)
+    if Status.FAILED in statuses:
+        raise typer.Exit(1)
+
+
+def _config(strict_end: bool, tolerance_usecs: int | None) -> "Config":
+    from skbus.packetdrill.config import US, Config
+
+    if tolerance_usecs is None:
+        return Config(strict_end=strict_end)
+    given = frozenset({"tolerance_usecs"})
+    return Config(strict_end=strict_end, tolerance=tolerance_usecs * US, given=given)
+
+
+def _write(results: list["Result"], json: Path | None, junit: Path | None) -> None:
+    """The results for machines, and a line of all of them."""
+    from skbus.packetdrill import report
+
     if json is not None:
         json.write_text(report.as_json(results))
     if junit is not None:
         junit.write_text(report.as_junit(results))
     if len(results) != 1:
         typer.echo(report.summary(results))
-    statuses = {r.status for r in results}
-    if Status.ERROR in statuses:
-        raise typer.Exit(2)
-    if Status.FAILED in statuses:
-        raise typer.Exit(1)
 
 
 def _sim(

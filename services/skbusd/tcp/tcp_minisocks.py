@@ -265,13 +265,8 @@ def tcp_create_openreq_child(
         tp.ts_recent_stamp = net.now // 1_000_000_000 or 1
         tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
         tp.advmss -= TCPOLEN_TSTAMP_ALIGNED
-    if req.num_retrans:
-        tp.total_retrans = req.num_retrans
-        tp.undo_marker = tp.snd_una or 1
-    if req.num_timeout:
-        tp.total_rto = req.num_timeout
-        tp.total_rto_recoveries = 1
-        tp.total_rto_time = (net.now // 1000 - req.snt_synack) // 1000
+    if req.num_retrans or req.num_timeout:
+        _synack_was_late(net, tp, req)
     dev = net.inetdev.get(tp.saddr)
     if dev is not None:
         tp.gso_max_size = dev.gso_max_size
@@ -289,6 +284,17 @@ def tcp_create_openreq_child(
     net.mib["TcpPassiveOpens"] += 1
     inet_csk_reqsk_queue_add(net, listener, tp)
     return tp
+
+
+def _synack_was_late(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:
+    """The child begins with the request sock's retransmissions and timeouts."""
+    if req.num_retrans:
+        tp.total_retrans = req.num_retrans
+        tp.undo_marker = tp.snd_una or 1
+    if req.num_timeout:
+        tp.total_rto = req.num_timeout
+        tp.total_rto_recoveries = 1
+        tp.total_rto_time = (net.now // 1000 - req.snt_synack) // 1000
 
 
 def inet_csk_reqsk_queue_add(net: TcpNet, listener: TcpSock, child: TcpSock) -> None:
