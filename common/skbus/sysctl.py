@@ -128,6 +128,11 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.tcp_keepalive_time": _spec(7200, 1),
     "net.ipv4.tcp_keepalive_intvl": _spec(75, 1),
     "net.ipv4.tcp_keepalive_probes": _spec(9, 1, 127),
+    "net.ipv4.tcp_cubic_hystart": _spec(1, 0, 1, "leave slow start before the first loss"),
+    "net.ipv4.tcp_cubic_hystart_detect": _spec(
+        0, 0, 3, "0: HyStart++; else HyStart, by 1: ACK trains, 2: delay, 3: both"
+    ),
+    "net.ipv4.tcp_cubic_hystart_low_window": _spec(16, 0, doc="segments: not below"),
     "net.ipv4.tcp_ecn": _spec(2, 0, 5),
     "net.ipv4.tcp_ecn_fallback": _spec(1, 0, 1),
     "net.ipv4.tcp_ecn_option": _spec(2, 0, 3, "no effect: Accurate ECN goes without its option"),

@@ -27,6 +27,8 @@ cat "$SKBUS_SHIM_NSTAT"
 _SET_SYSCTLS: Final = re.compile(r"\S*/set_sysctls\.py")
 _RESTORE: Final = re.compile(r"\S*/sysctl_restore_[^\s;]*")
 _PROC: Final = re.compile(r"(?<![\w.$}/-])/(proc|sys)/([\w./-]*)")
+_CUBIC: Final = "/sys/module/tcp_cubic/parameters/"
+"""Where Linux has what are sysctls of ours, `net.ipv4.tcp_cubic_...`."""
 TIME_LIMIT: Final = 30.0
 """Seconds that a command may take."""
 
@@ -106,7 +108,10 @@ def _run(text: str, cwd: str, nstat: str, files: dict[str, str]) -> Outcome:
         for path, content in _snapshot(root).items():
             if before.get(path) == content:
                 continue
-            if path.startswith("/proc/sys/"):
+            if path.startswith(_CUBIC):
+                name = "net.ipv4.tcp_cubic_" + path.removeprefix(_CUBIC)
+                outcome.sysctls.append((name, content.strip()))
+            elif path.startswith("/proc/sys/"):
                 outcome.sysctls.append((_sysctl_name(path), content.strip()))
             else:
                 outcome.written[path] = content.strip()

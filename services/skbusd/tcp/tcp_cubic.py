@@ -2,8 +2,10 @@
 """CUBIC (RFC 9438) with HyStart++ (RFC 9406): the default congestion control
 (`net/ipv4/tcp_cubic.c`).
 
-Differs from Linux: slow start ends by HyStart++ on the delay alone; Linux has the older HyStart,
-which also looks at ACK trains. While cwnd stands still the target is computed anew once in 31 ms,
+Differs from Linux: slow start ends by HyStart++ on the delay alone, unless
+`net.ipv4.tcp_cubic_hystart_detect` asks for the older HyStart, which Linux has: 1 is by ACK trains,
+2 by delay, 3 by both. (There it is a parameter of the module, as are `hystart` and
+`hystart_low_window`.) While cwnd stands still the target is computed anew once in 31 ms,
 as there, but on a shorter path once a round trip: on one of 1 ms 31 ms are thirty of them.
 """
 
@@ -24,12 +26,15 @@ BETA: Final = 717
 BETA_SCALE: Final = 1024
 C: Final = 0.4
 """RFC 9438 5"""
-HYSTART_LOW_WINDOW: Final = 16
 N_RTT_SAMPLE: Final = 8  # RFC 9406 4.3
 MIN_RTT_THRESH_US: Final = 4_000
 MAX_RTT_THRESH_US: Final = 16_000
 CSS_GROWTH_DIVISOR: Final = 4
 CSS_ROUNDS: Final = 5
+HYSTART_ACK_TRAIN: Final = 1
+HYSTART_DELAY: Final = 2
+HYSTART_ACK_DELTA_US: Final = 2_000
+"""ACKs that follow each other within this are a train."""
 
 # Where things stand in tp.ca_priv
 (
@@ -50,8 +55,11 @@ CSS_ROUNDS: Final = 5
     CSS_BASELINE,
     CSS_ACKED,
     LAST_CWND,
+    FOUND,  # HyStart has ended slow start
+    ROUND_START,  # us
+    LAST_ACK,  # of a train, us
     SIZE,
-) = range(18)
+) = range(21)
 
 UPDATE_US: Final = 31_250
 """HZ / 32"""
@@ -152,8 +160,20 @@ class TcpCubic(TcpCongestionOps):
         rtt_us = max(rtt_us, 1)
         if not ca[DELAY_MIN] or ca[DELAY_MIN] > rtt_us:
             ca[DELAY_MIN] = rtt_us
-        if tp.snd_cwnd < tp.snd_ssthresh and tp.snd_cwnd >= HYSTART_LOW_WINDOW:
-            self._hystart(net, tp, rtt_us)
+        if tp.snd_cwnd < tp.snd_ssthresh:
+            sysctl = net.sysctl
+            detect = sysctl["net.ipv4.tcp_cubic_hystart_detect"]
+            if detect and 0 < ((tp.snd_una - ca[END_SEQ]) & MASK) < HALF:
+                self._round(tp)
+                ca[ROUND_START] = ca[LAST_ACK] = net.now // 1000
+            if (
+                sysctl["net.ipv4.tcp_cubic_hystart"]
+                and tp.snd_cwnd >= sysctl["net.ipv4.tcp_cubic_hystart_low_window"]
+            ):
+                if not detect:
+                    self._hystart(net, tp, rtt_us)
+                elif not ca[FOUND]:
+                    self._hystart_update(net, tp, rtt_us, detect)
 
     def _round(self, tp: TcpSock) -> None:
         """A round begins: it ends when what is sent by now is acknowledged."""
@@ -192,3 +212,38 @@ class TcpCubic(TcpCongestionOps):
             ca[CSS_ACKED] = 0
             net.mib["TcpExtTCPHystartDelayDetect"] += 1
             net.mib["TcpExtTCPHystartDelayCwnd"] += tp.snd_cwnd
+
+    def _hystart_update(self, net: TcpNet, tp: TcpSock, rtt_us: int, detect: int) -> None:
+        """HyStart, as in Linux: leave slow start at once, when ACKs without a gap have gone on for
+        half of the least round trip, or when the eight first round trips of a round were all an
+        eighth longer than that."""
+        ca = tp.ca_priv
+        now = net.now // 1000
+        if detect & HYSTART_ACK_TRAIN and now - ca[LAST_ACK] <= HYSTART_ACK_DELTA_US:
+            ca[LAST_ACK] = now
+            threshold = ca[DELAY_MIN] + _ack_delay(tp)
+            if not tp.pacing_status:
+                threshold >>= 1
+            if now - ca[ROUND_START] > threshold:
+                self._found(net, tp, "Train")
+                return
+        if detect & HYSTART_DELAY:
+            if rtt_us < ca[CURR_RTT]:
+                ca[CURR_RTT] = rtt_us
+            ca[SAMPLE_CNT] += 1
+            least = ca[DELAY_MIN]
+            threshold = max(MIN_RTT_THRESH_US, min(least >> 3, MAX_RTT_THRESH_US))
+            if ca[SAMPLE_CNT] > N_RTT_SAMPLE and ca[CURR_RTT] > least + threshold:
+                self._found(net, tp, "Delay")
+
+    def _found(self, net: TcpNet, tp: TcpSock, how: str) -> None:
+        tp.ca_priv[FOUND] = 1
+        tp.snd_ssthresh = tp.snd_cwnd
+        net.mib[f"TcpExtTCPHystart{how}Detect"] += 1
+        net.mib[f"TcpExtTCPHystart{how}Cwnd"] += tp.snd_cwnd
+
+
+def _ack_delay(tp: TcpSock) -> int:
+    """`hystart_ack_delay`: what the peer's and our aggregation may add, us."""
+    rate = tp.pacing_rate
+    return min(1000, (tp.gso_max_size or 65536) * 4_000_000 // rate) if rate else 0
