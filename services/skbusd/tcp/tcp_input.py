@@ -6,10 +6,9 @@ Called by tcp_ipv4 with a segment whose checksum is right. An ordinary segment t
 function here takes the skb over: it is consumed, dropped, queued or handed up; where it returns a
 drop reason instead, the caller answers with RST and drops.
 
-RFC 9293 3.10.7, RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
+RFC 9293 3.10.7; what makes a segment acceptable is in tcp_validate.
 """
 
-import errno
 from typing import Final
 
 from skbus.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse_options
@@ -40,7 +39,6 @@ from skbusd.tcp.const import (
     TCP_FIN_WAIT2,
     TCP_LAST_ACK,
     TCP_MIN_MSS,
-    TCP_PAWS_24DAYS,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
     TCP_TIME_WAIT,
@@ -52,7 +50,6 @@ from skbusd.tcp.inet_connection_sock import (
     inet_csk_reset_delack_timer,
     inet_csk_reset_keepalive_timer,
     inet_csk_reset_xmit_timer,
-    sk_error_report,
     sk_state_change,
     tcp_done,
     tcp_set_state,
@@ -70,7 +67,6 @@ from skbusd.tcp.tcp_ack import (
     ACK_OLD,
     ACK_UNSENT,
     tcp_ack,
-    tcp_oow_rate_limited,
     tcp_send_challenge_ack,
     tcp_store_ts_recent,
 )
@@ -86,7 +82,6 @@ from skbusd.tcp.tcp_data import (
     tcp_init_buffer_space,
     tcp_queue_rcv,
     tcp_rcv_rtt_measure_ts,
-    tcp_send_dupack,
     tcp_sndbuf_expand,
 )
 from skbusd.tcp.tcp_ecn import tcp_ecn_rcv_syn, tcp_ecn_rcv_synack
@@ -110,7 +105,8 @@ from skbusd.tcp.tcp_output import (
 )
 from skbusd.tcp.tcp_recovery import TCP_TIMEOUT_MIN_US
 from skbusd.tcp.tcp_timewait import tcp_time_wait
-from skbusd.tcp.tcp_window import tcp_receive_window, tcp_sync_mss
+from skbusd.tcp.tcp_validate import tcp_reset, tcp_validate_incoming
+from skbusd.tcp.tcp_window import tcp_sync_mss
 
 NO_OPTIONS: Final[tuple[tuple[int, int], ...]] = ()
 
@@ -158,116 +154,6 @@ def tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
     """Acknowledge what came, if that is scheduled and no data did it."""
     if tp.ack_pending & ICSK_ACK_SCHED:
         __tcp_ack_snd_check(net, tp)
-
-
-def tcp_reset(net: TcpNet, tp: TcpSock) -> None:
-    """A valid RST came (RFC 9293 3.10.7.4, second)."""
-    if net.tracing:
-        net.trace("tcp_reset", sk=tp.sk)
-    if tp.state == TCP_SYN_SENT:
-        err = errno.ECONNREFUSED
-    elif tp.state == TCP_CLOSE_WAIT:
-        err = errno.EPIPE
-    elif tp.state == TCP_CLOSE:
-        return
-    else:
-        err = errno.ECONNRESET
-    sk_error_report(net, tp, err, True)
-    tcp_done(net, tp)
-
-
-# ---- is the segment acceptable? --------------------------------------------------------------
-
-
-def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> bool:
-    """RFC 7323 5.3: an old duplicate by its timestamp; but a reordered pure ACK is none."""
-    behind = (tp.ts_recent - tp.rcv_tsval) & MASK
-    if behind <= 1 or behind >= HALF or not tp.ts_recent_stamp:
-        return False
-    if net.now // 1_000_000_000 >= tp.ts_recent_stamp + TCP_PAWS_24DAYS:
-        return False
-    # tcp_disordered_ack
-    return not (
-        th.flags & ACK
-        and th.seq == end_seq == tp.rcv_nxt
-        and th.ack_seq == tp.snd_una
-        and th.window << tp.snd_wscale == tp.snd_wnd
-        and behind <= tp.icsk_rto * 1200 // 1_000_000
-    )
-
-
-def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
-    """RFC 5961 4.2: a SYN on a connection is answered with a challenge ACK only."""
-    net.mib["TcpInErrs"] += 1
-    net.mib["TcpExtTCPSYNChallenge"] += 1
-    acc = tp.accecn  # a SYN-ACK once more: our ACK of it, with its feedback, was lost
-    reflect = 0 if acc is None else tcp_accecn_reflector_flags(acc.syn_ect_rcv)
-    tcp_send_challenge_ack(net, tp, reflect)
-    net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.sk)
-    return False
-
-
-def _reset_check(tp: TcpSock, seq: int) -> bool:
-    """A RST for the number before rcv_nxt, after we took a FIN: some stacks send that."""
-    return seq == (tp.rcv_nxt - 1) & MASK and tp.state in (
-        TCP_CLOSE_WAIT,
-        TCP_LAST_ACK,
-        TCP_CLOSING,
-    )
-
-
-def tcp_validate_incoming(
-    net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
-) -> bool:
-    """RFC 9293 3.10.7.4, first to fourth, with RFC 5961; False: the skb is dropped."""
-    flags, seq = th.flags, th.seq
-    paws = tp.rx_saw_tstamp and tp.tstamp_ok and not flags & RST
-    if paws and _paws_discard(net, tp, th, end_seq):
-        if flags & SYN:
-            return _syn_challenge(net, tp, skb)
-        net.mib["TcpExtPAWSEstab"] += 1
-        if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
-            tcp_send_dupack(net, tp, seq, end_seq)
-        net.kfree_skb(skb, "TCP_RFC7323_PAWS", sk=tp.sk)
-        return False
-    old = ((end_seq - tp.rcv_wup) & MASK) >= HALF
-    if old or 0 < ((seq - tp.rcv_nxt - tcp_receive_window(tp)) & MASK) < HALF:
-        if not flags & RST:
-            if flags & SYN:
-                return _syn_challenge(net, tp, skb)
-            if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
-                tcp_send_dupack(net, tp, seq, end_seq)
-        elif _reset_check(tp, seq):
-            tcp_reset(net, tp)
-            net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
-            return False
-        net.kfree_skb(skb, "TCP_OLD_SEQUENCE" if old else "TCP_INVALID_SEQUENCE", sk=tp.sk)
-        return False
-    if flags & RST:
-        # RFC 5961 3.2: exactly the next number, or the end of what is SACKed, which the peer
-        # may take for it; else a challenge ACK asks whether it is meant.
-        top = seq
-        if seq != tp.rcv_nxt and not _reset_check(tp, seq):
-            top = tp.rcv_nxt
-            for _, end in tp.selective_acks:
-                if 0 < ((end - top) & MASK) < HALF:
-                    top = end
-        if top == seq:
-            tcp_reset(net, tp)
-        else:
-            tcp_send_challenge_ack(net, tp)
-        net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
-        return False
-    if flags & SYN:
-        if (
-            tp.state == TCP_SYN_RECV
-            and flags & ACK
-            and (seq + 1) & MASK == end_seq == tp.rcv_nxt
-            and th.ack_seq == tp.snd_nxt
-        ):
-            return True  # the SYN-ACK of a simultaneous open
-        return _syn_challenge(net, tp, skb)
-    return True
 
 
 # ---- ESTABLISHED -----------------------------------------------------------------------------

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""Is a segment acceptable (`net/ipv4/tcp_input.c`: tcp_validate_incoming)? Its timestamp, its
+number, RST and SYN; what a RST does.
+
+Called by tcp_input for every segment that does not take the fast path.
+RFC 9293 3.10.7.4, first to fourth; RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
+"""
+
+import errno
+
+from skbus.headers.tcp import TcpHdr, TcpOptions
+from skbus.skbuff import SkBuff
+from skbusd.tcp.const import (
+    ACK,
+    HALF,
+    MASK,
+    RST,
+    SYN,
+    TCP_CLOSE,
+    TCP_CLOSE_WAIT,
+    TCP_CLOSING,
+    TCP_LAST_ACK,
+    TCP_PAWS_24DAYS,
+    TCP_SYN_RECV,
+    TCP_SYN_SENT,
+)
+from skbusd.tcp.inet_connection_sock import (
+    sk_error_report,
+    tcp_done,
+)
+from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_accecn import (
+    tcp_accecn_reflector_flags,
+)
+from skbusd.tcp.tcp_ack import (
+    tcp_oow_rate_limited,
+    tcp_send_challenge_ack,
+)
+from skbusd.tcp.tcp_data import (
+    tcp_send_dupack,
+)
+from skbusd.tcp.tcp_window import tcp_receive_window
+
+
+def tcp_reset(net: TcpNet, tp: TcpSock) -> None:
+    """A valid RST came (RFC 9293 3.10.7.4, second)."""
+    if net.tracing:
+        net.trace("tcp_reset", sk=tp.sk)
+    if tp.state == TCP_SYN_SENT:
+        err = errno.ECONNREFUSED
+    elif tp.state == TCP_CLOSE_WAIT:
+        err = errno.EPIPE
+    elif tp.state == TCP_CLOSE:
+        return
+    else:
+        err = errno.ECONNRESET
+    sk_error_report(net, tp, err, True)
+    tcp_done(net, tp)
+
+
+def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> bool:
+    """RFC 7323 5.3: an old duplicate by its timestamp; but a reordered pure ACK is none."""
+    behind = (tp.ts_recent - tp.rcv_tsval) & MASK
+    if behind <= 1 or behind >= HALF or not tp.ts_recent_stamp:
+        return False
+    if net.now // 1_000_000_000 >= tp.ts_recent_stamp + TCP_PAWS_24DAYS:
+        return False
+    # tcp_disordered_ack
+    return not (
+        th.flags & ACK
+        and th.seq == end_seq == tp.rcv_nxt
+        and th.ack_seq == tp.snd_una
+        and th.window << tp.snd_wscale == tp.snd_wnd
+        and behind <= tp.icsk_rto * 1200 // 1_000_000
+    )
+
+
+def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
+    """RFC 5961 4.2: a SYN on a connection is answered with a challenge ACK only."""
+    net.mib["TcpInErrs"] += 1
+    net.mib["TcpExtTCPSYNChallenge"] += 1
+    acc = tp.accecn  # a SYN-ACK once more: our ACK of it, with its feedback, was lost
+    reflect = 0 if acc is None else tcp_accecn_reflector_flags(acc.syn_ect_rcv)
+    tcp_send_challenge_ack(net, tp, reflect)
+    net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.sk)
+    return False
+
+
+def _reset_check(tp: TcpSock, seq: int) -> bool:
+    """A RST for the number before rcv_nxt, after we took a FIN: some stacks send that."""
+    return seq == (tp.rcv_nxt - 1) & MASK and tp.state in (
+        TCP_CLOSE_WAIT,
+        TCP_LAST_ACK,
+        TCP_CLOSING,
+    )
+
+
+def tcp_validate_incoming(
+    net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
+) -> bool:
+    """RFC 9293 3.10.7.4, first to fourth, with RFC 5961; False: the skb is dropped."""
+    flags, seq = th.flags, th.seq
+    paws = tp.rx_saw_tstamp and tp.tstamp_ok and not flags & RST
+    if paws and _paws_discard(net, tp, th, end_seq):
+        if flags & SYN:
+            return _syn_challenge(net, tp, skb)
+        net.mib["TcpExtPAWSEstab"] += 1
+        if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
+            tcp_send_dupack(net, tp, seq, end_seq)
+        net.kfree_skb(skb, "TCP_RFC7323_PAWS", sk=tp.sk)
+        return False
+    old = ((end_seq - tp.rcv_wup) & MASK) >= HALF
+    if old or 0 < ((seq - tp.rcv_nxt - tcp_receive_window(tp)) & MASK) < HALF:
+        if not flags & RST:
+            if flags & SYN:
+                return _syn_challenge(net, tp, skb)
+            if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
+                tcp_send_dupack(net, tp, seq, end_seq)
+        elif _reset_check(tp, seq):
+            tcp_reset(net, tp)
+            net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+            return False
+        net.kfree_skb(skb, "TCP_OLD_SEQUENCE" if old else "TCP_INVALID_SEQUENCE", sk=tp.sk)
+        return False
+    if flags & RST:
+        # RFC 5961 3.2: exactly the next number, or the end of what is SACKed, which the peer
+        # may take for it; else a challenge ACK asks whether it is meant.
+        top = seq
+        if seq != tp.rcv_nxt and not _reset_check(tp, seq):
+            top = tp.rcv_nxt
+            for _, end in tp.selective_acks:
+                if 0 < ((end - top) & MASK) < HALF:
+                    top = end
+        if top == seq:
+            tcp_reset(net, tp)
+        else:
+            tcp_send_challenge_ack(net, tp)
+        net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+        return False
+    if flags & SYN:
+        if (
+            tp.state == TCP_SYN_RECV
+            and flags & ACK
+            and (seq + 1) & MASK == end_seq == tp.rcv_nxt
+            and th.ack_seq == tp.snd_nxt
+        ):
+            return True  # the SYN-ACK of a simultaneous open
+        return _syn_challenge(net, tp, skb)
+    return True
