@@ -9,6 +9,11 @@ A blocking call takes a `Channel` (a DEALER of its own) from a free list, asks, 
 no background thread, and any number of threads may call at once. A `Mux` sends many calls through
 one DEALER, and hands out the replies: for event loops.
 
+A datagram may be *posted*: sent without waiting for a reply, at most `POSTS_MAX` in a row on one
+channel. ZeroMQ keeps the order within a channel only, so a thread's next call goes through the
+channel of its posts; that call's reply says that they have all been seen. Before the life
+connection is closed such channels are flushed.
+
 A call that is interrupted (Ctrl-C, a cancelled task) is cancelled in the socket layer, and its
 reply awaited: either it was in time, and nothing happened; or the result has come after all, and
 is handed over, so that no byte and no connection is ever lost.
@@ -52,6 +57,9 @@ INLINE_MAX: Final = 4096
 """Bytes up to which payload travels in the request."""
 CHUNK: Final = 65536
 """Bytes in one slot."""
+POSTS_MAX: Final = 31
+"""Calls without a reply in a row."""
+_FLUSH_MS: Final = 10_000
 MAX_CHUNKS: Final = 16
 """Slots that one request names: 1 MB."""
 
@@ -82,6 +90,8 @@ class Client:
         self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
         self.forked = False
         self._channels: list[Channel] = []
+        self._posting: dict[int, Channel] = {}
+        """thread -> the channel that its unanswered posts went through"""
         self._next_channel = 0
         self._lock = threading.RLock()
         self._region: Allocator | None = None
@@ -135,10 +145,9 @@ class Client:
         """One system call: (result, data). OSError as the call gives it."""
         if self.forked:
             raise OSError(errno.EBADF, "this socket was made before fork(), by the parent")
-        try:
-            channel = self._channels.pop()
-        except IndexError:
-            channel = Channel(self)
+        channel = self._posting.pop(threading.get_ident(), None) if self._posting else None
+        if channel is None:
+            channel = self._take_channel()
         try:
             err, result, reply = channel.call(name, args, data, rescue)
         finally:
@@ -149,6 +158,46 @@ class Client:
         if err:
             raise os_error(err, result)
         return result, reply
+
+    def _take_channel(self) -> "Channel":
+        try:
+            return self._channels.pop()
+        except IndexError:
+            return Channel(self)
+
+    def post(self, name: str, *args: object, data: bytes) -> bool:
+        """A system call without a reply. False where this thread has posted as many as it may: it
+        shall make an ordinary call."""
+        if self.forked:
+            return False
+        thread = threading.get_ident()
+        channel = self._posting.pop(thread, None)
+        if channel is None:
+            channel = self._take_channel()
+        try:
+            if channel.posts >= POSTS_MAX:
+                return False
+            channel.post(name, args, data)
+            return True
+        finally:
+            self._posting[thread] = channel
+
+    def flush(self, thread: int) -> None:
+        """Return when the socket layer has seen what that thread has posted. OSError if it is
+        gone."""
+        channel = self._posting.pop(thread, None)
+        if channel is None or self.forked:
+            return
+        if channel.flush():
+            self._channels.append(channel)
+        else:
+            channel.close()
+
+    def flush_all(self) -> None:
+        """The same for all threads; nothing is said of a socket layer that is gone."""
+        for thread in tuple(self._posting):
+            with contextlib.suppress(OSError):
+                self.flush(thread)
 
     def alive(self) -> bool:
         """Is the socket layer that knows us still there?"""
@@ -283,7 +332,8 @@ class Client:
     # ---- the end -------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End it all, as if the process had ended."""
+        """End it all, as if the process had ended; what was posted is sent before."""
+        self.flush_all()
         self.life.close()
         for channel in self._channels:
             channel.close()
@@ -295,12 +345,13 @@ class Client:
         self.forked = True
         self.life.close()
         self._channels.clear()
+        self._posting.clear()
 
 
 class Channel:
     """A DEALER for one call at a time."""
 
-    __slots__ = ("_items", "_life", "_req", "_run", "_sock", "usable")
+    __slots__ = ("_items", "_life", "_req", "_run", "_sock", "posts", "usable")
 
     def __init__(self, client: Client) -> None:
         self._sock = client.dealer()
@@ -310,6 +361,8 @@ class Channel:
         self._run = client.run.path
         self._req = 0
         self.usable = True
+        self.posts = 0
+        """Calls of which it is not known that the socket layer has seen them."""
 
     def call(
         self, name: str, args: tuple[object, ...], data: bytes, rescue: Rescue | None
@@ -321,19 +374,38 @@ class Channel:
         sent = False
         try:
             meta = encode_request(req, name, *args)
+            # A signal may come as soon as it is sent, and before we know.
+            sent = True
             if data:
                 send2(self._sock, meta, data, 0)
             else:
                 send1(self._sock, meta, 0)
-            sent = True
             reply = self._wait(req, -1)
         except BaseException as e:
             if sent and not isinstance(e, OSError):
                 self._cancel(req, rescue)
             raise
         self.usable = True
+        self.posts = 0
         assert reply is not None
         return reply
+
+    def post(self, name: str, args: tuple[object, ...], data: bytes) -> None:
+        """Send a call that has no reply."""
+        self._req += 1
+        self.posts += 1
+        meta = encode_request(self._req, name, *args)
+        if data:
+            send2(self._sock, meta, data, 0)
+        else:
+            send1(self._sock, meta, 0)
+
+    def flush(self) -> bool:
+        """Let a call that does nothing go behind the posts; False where it is not answered."""
+        self._req += 1
+        send1(self._sock, encode_request(self._req, "poll", (), 0), 0)
+        self.posts = 0
+        return self._wait(self._req, _FLUSH_MS) is not None
 
     def _wait(self, req: int, milliseconds: int) -> tuple[int, Any, bytes] | None:
         while True:
@@ -361,6 +433,7 @@ class Channel:
         if reply is None:
             return
         self.usable = True
+        self.posts = 0
         if not reply[0] and rescue is not None:
             rescue(reply[1], reply[2])
 
@@ -486,6 +559,11 @@ def get_client(run: RunDir | None = None) -> Client:
         return client
 
 
+def known_clients() -> list[Client]:
+    """This process's clients, for all run directories."""
+    return list(_clients.values())
+
+
 def _after_fork_in_child() -> None:
     global _clients_lock
     _clients_lock = threading.Lock()
@@ -498,6 +576,7 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     for client in _clients.values():
+        client.flush_all()
         client.life.close()
 
 

@@ -24,11 +24,10 @@ import struct as _struct
 import sys as _sys
 import time as _time
 import warnings as _warnings
-from collections import deque as _deque
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from skbus.client import Client, get_client, os_error
+from skbus.client import Client, get_client, known_clients, os_error
 from skbus.rundir import RunDir
 from skbus.sockargs import c_int as _c_int
 from skbus.sockargs import check_timeout as _check_timeout
@@ -37,15 +36,21 @@ from skbus.sockargs import pack_address as _pack
 from skbus.sockargs import timeout_ns as _ns
 from skbus.sockargs import unpack_address as _unpack
 from skbus.sockargs import view as _view
+from skbus.sockfuncs import barrier as barrier
+from skbus.sockfuncs import close as close
+from skbus.sockfuncs import create_connection as create_connection
+from skbus.sockfuncs import create_server as create_server
+from skbus.sockfuncs import fromfd as fromfd
+from skbus.sockfuncs import getaddrinfo as getaddrinfo
+from skbus.sockfuncs import has_dualstack_ipv6 as has_dualstack_ipv6
+from skbus.sockmsg import Messages as _Messages
 
 _real_socket: Final = _std.socket
-_real_close: Final = _std.close
-_real_getaddrinfo: Final = _std.getaddrinfo
 _FAMILIES: Final = frozenset({int(_std.AF_INET)})
 _FAMILY_NAMES: Final = {int(family): family for family in _std.AddressFamily}
 _TYPE_NAMES: Final = {int(kind): kind for kind in _std.SocketKind}
 _TYPE_MASK: Final = 0xF
-_GLOBAL_DEFAULT: Final = object()
+_FIONREAD: Final = 0x541B
 
 Address = Any
 
@@ -75,14 +80,15 @@ def setdefaulttimeout(timeout: float | None) -> None:
     _default_timeout = _check_timeout(timeout)
 
 
-class socket:
+class socket(_Messages):
     """A socket on the skbus stack; see `socket.socket` of the standard library.
 
     fileno: a descriptor that `fileno()` or `detach()` of such a socket gave.
     """
 
     __slots__ = (
-        "__weakref__", "_client", "_closed", "_family", "_fd", "_io_refs", "_poll_fd", "_proto",
+        "__weakref__", "_ahead", "_client", "_closed", "_family", "_fd", "_io_refs", "_lock",
+        "_poll_fd", "_post_max", "_post_time", "_post_to", "_poster", "_proto", "_readers",
         "_stash", "_timeout", "_type",
     )  # fmt: skip
 
@@ -90,7 +96,7 @@ class socket:
         cls, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
     ) -> Any:
         if fileno is not None:
-            ours = any(fileno in c.poll_fds for c in _known_clients())
+            ours = any(fileno in c.poll_fds for c in known_clients())
         else:
             ours = family in _FAMILIES or family in (-1, _std.AF_INET6)
         if not ours:
@@ -104,8 +110,6 @@ class socket:
         self._fd = -1
         self._io_refs = 0
         self._poll_fd = -1
-        self._stash: _deque[tuple[Any, bytes]] = _deque()
-        """Results of interrupted calls, for the next one."""
         self._timeout = _default_timeout
         if fileno is not None:
             self._adopt(fileno, family, type, proto)
@@ -121,6 +125,7 @@ class socket:
         plain = type & ~(_std.SOCK_NONBLOCK | _std.SOCK_CLOEXEC)
         self._fd, _ = self._client.call("socket", int(family), int(plain), int(proto))
         self._family, self._type, self._proto = int(family), int(plain) & _TYPE_MASK, int(proto)
+        self._init_messages(True)
         if nonblock:
             self._timeout = 0.0
 
@@ -133,15 +138,17 @@ class socket:
         self._timeout = _default_timeout
         self._io_refs = 0
         self._poll_fd = -1
-        self._stash = _deque()
+        self._init_messages(False)
         self._closed = False
         return self
 
     def _adopt(self, fileno: int, family: int, type: int, proto: int) -> None:
-        self._client = next(c for c in _known_clients() if fileno in c.poll_fds)
+        self._client = next(c for c in known_clients() if fileno in c.poll_fds)
         self._fd = self._client.poll_fds[fileno]
         self._poll_fd = fileno
         sol = _std.SOL_SOCKET
+        self._type = self._proto = 0
+        self._init_messages(False)
         self._family = family if family >= 0 else self.getsockopt(sol, _std.SO_DOMAIN)
         self._type = type if type >= 0 else self.getsockopt(sol, _std.SO_TYPE)
         self._proto = proto if proto >= 0 else self.getsockopt(sol, _std.SO_PROTOCOL)
@@ -188,13 +195,9 @@ class socket:
     def _call(self, name: str, *args: object, data: bytes = b"") -> tuple[Any, bytes]:
         if self._fd < 0:
             raise os_error(_errno.EBADF)
+        if self._poster:
+            self._see_posts()
         return self._client.call(name, self._fd, *args, data=data)
-
-    def _again(self, e: OSError) -> OSError:
-        """EAGAIN at the end of a timeout is a TimeoutError."""
-        if self._timeout and e.errno in (_errno.EAGAIN, _errno.EINPROGRESS, _errno.EALREADY):
-            return TimeoutError("timed out")
-        return e
 
     # ---- timeouts ------------------------------------------------------------------------
 
@@ -253,11 +256,9 @@ class socket:
         new, address = self.accept()
         return new.detach(), address
 
-    def _keep(self, result: Any, data: bytes) -> None:
-        self._stash.append((result, data))
-
     def connect(self, address: Address, /) -> None:
         """Connect to (host, port)."""
+        self._post_max = -1
         packed = (0, 0, b"") if address is None else _pack(address)
         try:
             self._call("connect", packed, _ns(self._timeout))
@@ -267,6 +268,7 @@ class socket:
     def connect_ex(self, address: Address, /) -> int:
         """The same; the errno is returned, not raised."""
         packed = _pack(address)
+        self._post_max = -1
         try:
             self._call("connect", packed, _ns(self._timeout))
         except OSError as e:
@@ -284,26 +286,6 @@ class socket:
         return _unpack(self._call("getpeername")[0])
 
     # ---- sending -------------------------------------------------------------------------
-
-    def _send(
-        self,
-        view: memoryview,
-        flags: int,
-        address: Any,
-        timeout: float | None,
-        control: tuple[tuple[int, int, bytes], ...] = (),
-    ) -> int:
-        if self._fd < 0:
-            raise os_error(_errno.EBADF)
-        client = self._client
-        data, places = client.put(view)
-        if self._type != _std.SOCK_STREAM and len(data) + sum(p[4] for p in places) < len(view):
-            client.forget(places)
-            raise os_error(_errno.EMSGSIZE)
-        result, _ = client.call(
-            "sendmsg", self._fd, int(flags), address, places, control, _ns(timeout), data=data
-        )
-        return int(result)
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
         """Send; returns how many bytes were taken, which may be fewer."""
@@ -399,62 +381,20 @@ class socket:
 
     # ---- receiving -----------------------------------------------------------------------
 
-    def _recvmsg(self, size: int, flags: int, room: int = 0) -> tuple[Any, bytes]:
-        if self._fd < 0:
-            raise os_error(_errno.EBADF)
-        if self._stash:
-            return self._stash.popleft()
-        try:
-            return self._client.call(
-                "recvmsg", self._fd, size, room, int(flags), _ns(self._timeout), rescue=self._keep
-            )
-        except OSError as e:
-            raise self._again(e) from None
-
-    def _receive(
-        self, size: int, flags: int, room: int = 0
-    ) -> tuple[bytes, Any, int, list[tuple[int, int, bytes]]]:
-        if size < 0:
-            raise ValueError("negative buffersize in recv")
-        (parts, address, msg_flags, control), data = self._recvmsg(size, flags, room)
-        payload = self._client.collect(parts, data)
-        if len(payload) > size:
-            # It was asked for by an earlier call, which was interrupted.
-            self._stash.appendleft((((len(payload) - size,), None, 0, ()), payload[size:]))
-            payload = payload[:size]
-        elif flags & _std.MSG_WAITALL and not flags & _std.MSG_PEEK and payload:
-            payload = self._wait_all(payload, size, flags)
-        if msg_flags >> 32 and flags & _std.MSG_TRUNC:
-            # The real length counts; what is beyond the buffer nobody has written.
-            payload += bytes((msg_flags >> 32) - len(payload))
-        return payload, address, msg_flags & 0xFFFFFFFF, list(control)
-
-    def _wait_all(self, payload: bytes, size: int, flags: int) -> bytes:
-        if self._type != _std.SOCK_STREAM:
-            return payload
-        chunks = [payload]
-        have = len(payload)
-        while have < size:
-            try:
-                (parts, _, _, _), data = self._recvmsg(size - have, flags)
-            except OSError:
-                break
-            piece = self._client.collect(parts, data)
-            if not piece:
-                break
-            chunks.append(piece)
-            have += len(piece)
-        return b"".join(chunks)
-
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Up to bufsize bytes; b"" when the peer has sent all."""
         if not bufsize and self._type == _std.SOCK_STREAM:
             return b""
+        if self._ahead and not flags and bufsize >= 0:
+            return self._datagram(bufsize)[0]
         return self._receive(bufsize, flags)[0]
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Address]:
         """(bytes, sender's address)"""
-        payload, address, _, _ = self._receive(bufsize, flags)
+        if self._ahead and not flags and bufsize >= 0:
+            payload, address = self._datagram(bufsize)
+        else:
+            payload, address, _, _ = self._receive(bufsize, flags)
         return payload, _unpack(address)
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
@@ -471,6 +411,10 @@ class socket:
             size = nbytes or len(raw)
             if not size and self._type == _std.SOCK_STREAM:
                 return 0, None
+            if self._ahead and not flags:
+                payload, address = self._datagram(size)
+                raw[: len(payload)] = payload
+                return len(payload), _unpack(address)
             if self._stash or flags & (_std.MSG_WAITALL | _std.MSG_TRUNC):
                 payload, address, _, _ = self._receive(size, flags)
                 raw[: min(size, len(payload))] = payload[:size]
@@ -519,6 +463,10 @@ class socket:
                 raise OverflowError("Python int too large to convert to C int") from None
         else:
             raw = bytes(memoryview(value))
+        if self._ahead:
+            # The option may concern what they are received with.
+            self._give_back()
+        self._post_max = -1
         self._call("setsockopt", int(level), int(optname), raw)
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
@@ -533,6 +481,9 @@ class socket:
     def ioctl(self, request: int) -> int:
         """`fcntl.ioctl` of a socket cannot reach the stack; SIOCINQ (FIONREAD), SIOCOUTQ (TIOCOUTQ)
         and SIOCATMARK can be asked here."""
+        if self._ahead and request == _FIONREAD:
+            with contextlib.suppress(IndexError):
+                return len(self._stash[0][1])
         return int(self._call("ioctl", request)[0])
 
     # ---- descriptors ---------------------------------------------------------------------
@@ -542,12 +493,14 @@ class socket:
         if self._fd < 0:
             return -1
         if self._poll_fd < 0:
+            self._share()
             self._poll_fd = self._client.poll_open(self._fd)
             self._show_blocking()
         return self._poll_fd
 
     def dup(self) -> "socket":
         """Another descriptor for the same socket."""
+        self._share()
         fd, _ = self._call("dup")
         new = self._make(self._client, fd, self._family, self._type, self._proto)
         new._timeout = self._timeout
@@ -592,6 +545,7 @@ class socket:
 
     def shutdown(self, how: int, /) -> None:
         """SHUT_RD, SHUT_WR or SHUT_RDWR"""
+        self._post_max = -1
         self._call("shutdown", _c_int(how))
 
     def close(self) -> None:
@@ -613,6 +567,8 @@ class socket:
         if client.forked:
             return
         try:
+            if self._poster:
+                self._see_posts()
             for result, _ in self._stash:
                 self._close_stashed(result)
             client.call("close", fd)
@@ -645,119 +601,6 @@ class socket:
 
 
 SocketType = socket
-
-
-def _known_clients() -> list[Client]:
-    from skbus.client import _clients
-
-    return list(_clients.values())
-
-
-# ---- functions ----------------------------------------------------------------------------
-
-
-def close(fd: int) -> None:
-    """Close a descriptor that `fileno()` gave, without its socket object."""
-    for client in _known_clients():
-        if fd in client.poll_fds:
-            number = client.poll_fds.pop(fd)
-            _os.close(fd)
-            client.call("close", number)
-            return
-    _real_close(fd)
-
-
-def fromfd(fd: int, family: int, type: int, proto: int = 0) -> Any:
-    """A socket of a descriptor, which is duplicated."""
-    for client in _known_clients():
-        if fd in client.poll_fds:
-            number, _ = client.call("dup", client.poll_fds[fd])
-            return socket._make(client, number, family, type, proto)
-    return _real_socket(family, type, proto, fileno=_os.dup(fd))
-
-
-def has_dualstack_ipv6() -> bool:
-    """IPv6 does not go over the stack."""
-    return False
-
-
-def getaddrinfo(
-    host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
-) -> list[Any]:
-    """The system's answer, but for IPv4 alone where no family is named."""
-    if family == 0:
-        family = _std.AF_INET
-    return _real_getaddrinfo(host, port, family, type, proto, flags)
-
-
-def create_connection(
-    address: tuple[str | None, int],
-    timeout: Any = _GLOBAL_DEFAULT,
-    source_address: tuple[str, int] | None = None,
-    *,
-    all_errors: bool = False,
-) -> socket:
-    """Connect to (host, port), trying all its addresses."""
-    host, port = address
-    failures: list[OSError] = []
-    for family, type, proto, _, where in getaddrinfo(host, port, 0, _std.SOCK_STREAM):
-        sock = None
-        try:
-            sock = socket(family, type, proto)
-            if timeout is not _GLOBAL_DEFAULT and timeout is not _std._GLOBAL_DEFAULT_TIMEOUT:  # type: ignore[attr-defined]
-                sock.settimeout(timeout)
-            if source_address:
-                sock.bind(source_address)
-            sock.connect(where)
-            return sock
-        except OSError as e:
-            failures.append(e)
-            if sock is not None:
-                sock.close()
-    try:
-        if not failures:
-            raise OSError("getaddrinfo returns an empty list")
-        if all_errors:
-            raise ExceptionGroup("create_connection failed", failures)
-        raise failures[0]
-    finally:
-        failures.clear()
-
-
-def create_server(
-    address: tuple[str, int],
-    *,
-    family: int = _std.AF_INET,
-    backlog: int | None = None,
-    reuse_port: bool = False,
-    dualstack_ipv6: bool = False,
-) -> socket:
-    """A listener on (host, port)."""
-    if dualstack_ipv6:
-        raise ValueError("dualstack_ipv6 not supported on this platform")
-    sock = socket(family, _std.SOCK_STREAM)
-    try:
-        sock.setsockopt(_std.SOL_SOCKET, _std.SO_REUSEADDR, 1)
-        if reuse_port:
-            sock.setsockopt(_std.SOL_SOCKET, _std.SO_REUSEPORT, 1)
-        try:
-            sock.bind(address)
-        except OSError as e:
-            text = f"{_os.strerror(e.errno or 0)} (while attempting to bind on address {address!r})"
-            raise OSError(e.errno, text) from None
-        if backlog is None:
-            sock.listen()
-        else:
-            sock.listen(backlog)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def barrier(timeout: float | None = None) -> None:
-    """Return when all that was sent or received until now has been processed in all layers."""
-    get_client().call("barrier", _ns(timeout))
 
 
 # ---- for unmodified programs --------------------------------------------------------------

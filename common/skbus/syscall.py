@@ -45,6 +45,8 @@ MAX_CMSGS: Final = 64
 UIO_MAXIOV: Final = 1024
 MAX_OPTLEN: Final = 65536
 MAX_POLL: Final = 65536
+MAX_VLEN: Final = 64
+"""Datagrams in the reply of one recvmmsg."""
 MAX_TIMEOUT: Final = 1 << 62
 
 _INT: Final = 0
@@ -90,6 +92,19 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
         _FLAGS,
         _TIMEOUT,
     ),
+    # As many datagrams as are queued, at most vlen -> [[parts, addr, msg_flags, control], ...];
+    # their inline bytes are one data frame. One with places comes alone.
+    "recvmmsg": (
+        _FD,
+        Arg("len", _INT, 0, 2**31 - 1),
+        Arg("vlen", _INT, 1, MAX_VLEN),
+        _FLAGS,
+        _TIMEOUT,
+    ),
+    # The last `count` datagrams that recvmmsg gave were not read: they are put back.
+    "unread": (_FD, Arg("count", _INT, 1, MAX_VLEN)),
+    # As sendmsg, of a datagram, but there is no reply: an error is the socket's pending one.
+    "post": (_FD, _FLAGS, _ADDR, Arg("places", _PLACES), Arg("control", _CMSGS), _TIMEOUT),
     "shutdown": (_FD, Arg("how")),
     # -> addr
     "getsockname": (_FD,),

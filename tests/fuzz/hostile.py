@@ -47,6 +47,7 @@ EDGES: Final = (
 )  # fmt: skip
 NEVER: Final = frozenset({"barrier"})
 """Calls that go through all layers: seldom."""
+SENDING: Final = frozenset({"sendmsg", "post"})
 
 
 class Hostile:
@@ -99,6 +100,10 @@ class Hostile:
                 return r.choice((1, 2, 2, 3, 4, 5, 10, 0x801, r.choice(EDGES)))
             if name in ("protocol", "level"):
                 return r.choice((0, 0, 1, 2, 6, 17, 136, 255, r.choice(EDGES)))
+            if name in ("vlen", "count"):
+                return r.choice((1, 2, 8, 64, low - 1, high + 1, r.choice(EDGES)))
+            if name == "flags" and r.random() < 0.3:
+                return 0
             if name in ("len", "optlen", "controllen"):
                 return r.choice((0, 1, 4, 100, 65536, 2**31 - 1, r.choice(EDGES)))
             return r.choice((low, high, low - 1, high + 1, r.randrange(70), r.choice(EDGES)))
@@ -134,7 +139,7 @@ class Hostile:
         kind = r.random()
         if kind < 0.62:
             name, args = self.call()
-            data = r.randbytes(r.choice((0, 0, 0, 10, 2000))) if name == "sendmsg" else b""
+            data = r.randbytes(r.choice((0, 0, 0, 10, 2000))) if name in SENDING else b""
             return "call", [encode_request(req, name, *args), *([data] if data else [])]
         if kind < 0.72:
             return "msgpack", [msgpack.packb(self.value(), strict_types=False)]

@@ -36,10 +36,19 @@ from skbus.syscall import (
 from skbus.timer import Timer
 from skbusd.socket import ip_sockglue, tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
+from skbusd.socket.datagram import recvmmsg_ready
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
 from skbusd.socket.proc import proc_net
-from skbusd.socket.sock import Call, SocketNet, TcpSock, sys_return
+from skbusd.socket.sock import (
+    Call,
+    SocketNet,
+    TcpSock,
+    UdpSock,
+    sk_push_posts,
+    sk_wake,
+    sys_return,
+)
 from skbusd.socket.sock_init import REGION_GRACE, SOCK_INIT, sock_init
 from skbusd.socket.socket import (
     Socket,
@@ -174,6 +183,15 @@ def reply(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> 
         net.replies.append((call.identity, encode_reply(call.req, err, result), data))
 
 
+def post_done(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> None:
+    """How a `post` ends: nobody is answered. An error is told by the socket's next call, as one
+    that ICMP brings."""
+    sk = call.sock.sk if call.sock is not None else None
+    if err and err != errno.EINTR and isinstance(sk, UdpSock):
+        sk.sk_err = err
+        sk_wake(net, sk)
+
+
 class SocketCore:
     """The socket layer (`skbus.net.Core`), and the side that applications see."""
 
@@ -209,6 +227,8 @@ class SocketCore:
         net = self.net
         if net.kthreads is not None and net.kthreads.runqueue:
             run_kthreads(net)
+        if net.recvmmsg_pending:
+            recvmmsg_ready(net)
         if net.rcv_pending:
             for sk in net.rcv_pending:
                 item = Recvmsg(sk.number, sk.rcv_told, isinstance(sk, TcpSock) and sk.told_waiting)
@@ -272,6 +292,8 @@ class SocketCore:
             return
         client.gone = True
         for call in tuple(client.calls.values()):
+            if call.name == "post" and call.waits:
+                sk_push_posts(net, call.waits[0])
             sys_return(net, call, errno.EINTR)
         files = len(client.fdt)
         for sock in tuple(client.fdt.values()):
@@ -310,7 +332,8 @@ class SocketCore:
         if err:
             net.replies.append((identity, encode_reply(req, err, text), b""))
             return
-        do_syscall(net, Call(reply, client=client, identity=identity, req=req, name=name),
+        end = post_done if name == "post" else reply
+        do_syscall(net, Call(end, client=client, identity=identity, req=req, name=name),
                    args, data)  # fmt: skip
 
     def poll_open(self, id: bytes, fd: int) -> Socket:

@@ -60,7 +60,7 @@ class Call:
     __slots__ = (
         "addr", "chunks", "client", "complete", "control", "controllen", "done", "flags",
         "identity", "name", "on_timeout", "progress", "req", "retry", "size", "sock", "timeout",
-        "timer", "waits",
+        "timer", "vlen", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +93,8 @@ class Call:
         self.control: tuple[Cmsg, ...] = ()
         self.controllen = 0
         """Bytes of control messages that the application has room for."""
+        self.vlen = 1
+        """Datagrams that a recvmmsg takes."""
 
 
 class Sock:
@@ -238,7 +240,10 @@ class PendingFrames:
 class UdpSock(InetSock):
     """`struct udp_sock`, the part that applications see."""
 
-    __slots__ = ("corkflag", "mc_list", "options", "pending", "sk_drops")
+    __slots__ = (
+        "ahead", "closing", "corkflag", "mc_list", "options", "pending", "posted", "sk_drops",
+        "unread",
+    )  # fmt: skip
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
         super().__init__(number, family, type, protocol, prot)
@@ -250,6 +255,14 @@ class UdpSock(InetSock):
         self.options: dict[tuple[int, int], bytes] = {}
         self.mc_list: McList = ()
         """The groups that it is in, as its transport said."""
+        self.ahead: list[SkBuff] = []
+        """What the last recvmmsg took, for `unread`."""
+        self.unread = 0
+        """Datagrams at the queue's head that were put back: the transport was told of them."""
+        self.posted = 0
+        """Posted datagrams that the transport has not answered."""
+        self.closing: Callable[[], None] | None = None
+        """What close does when they are answered."""
 
 
 class RawSock(UdpSock):
@@ -306,6 +319,8 @@ class SocketNet(Net):
         """region -> (until when it holds, are its slots getting short)"""
         self.rcv_pending: dict[Sock, None] = {}
         """Socks whose transport is to hear at the batch's end how much was taken."""
+        self.recvmmsg_pending: dict[Call, None] = {}
+        """Calls of recvmmsg that wait for the batch's end, to take all that it brings."""
         self.sweep_timer: Timer[SocketNet] | None = None
         self.nr_files = 0
         self.next_req = 0
@@ -398,6 +413,13 @@ def sk_wake(net: SocketNet, sk: Sock) -> None:
     socket = sk.sk_socket
     if socket is not None and socket.polled:
         net.poll_dirty[socket] = None
+
+
+def sk_push_posts(net: SocketNet, sk: Sock) -> None:
+    """Before the sock closes: posted datagrams that wait for room go, whatever the room is."""
+    if any(call.name == "post" for call in sk.sk_wq):
+        sk.sk_sndbuf = 1 << 62
+        sk_wake(net, sk)
 
 
 def call_timeout(net: SocketNet, call: Call) -> None:

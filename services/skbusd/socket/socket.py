@@ -20,6 +20,7 @@ from skbus.pool import PoolError
 from skbus.skbuff import Place
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.datagram import udp_recvmmsg, udp_unread
 from skbusd.socket.files import (
     MAX_REGIONS,
     Client,
@@ -38,9 +39,11 @@ from skbusd.socket.sock import (
     Parts,
     Sock,
     SocketNet,
+    UdpSock,
     attempt,
     hold,
     interrupt,
+    sk_push_posts,
     sk_wait_event,
     sys_return,
 )
@@ -252,6 +255,7 @@ def sock_close(net: SocketNet, sock: Socket, call: Call) -> None:
     if net.tracing:
         net.trace("sock_close", state=uapi.SS_NAMES[sock.state])
     if sock.sk is not None:
+        sk_push_posts(net, sock.sk)
         for waiting in tuple(sock.sk.sk_wq):
             sys_return(net, waiting, errno.EBADF)
     sock_release(net, sock, call)
@@ -388,6 +392,10 @@ def sys_sendmsg(
     call.control = control
     _set_timeout(call, sock, 0 if flags & uapi.MSG_DONTWAIT else timeout,
                  sock.sk.sk_sndtimeo if sock.sk else 0)  # fmt: skip
+    if call.name == "post":
+        if sock.type != uapi.SOCK_DGRAM:
+            raise SysCallError(errno.EOPNOTSUPP)
+        call.timeout = -1
     sock_write(net, call, sock)
 
 
@@ -416,6 +424,41 @@ def sys_recvmsg(
     _set_timeout(call, sock, 0 if flags & uapi.MSG_DONTWAIT else timeout,
                  sock.sk.sk_rcvtimeo if sock.sk else 0)  # fmt: skip
     sock_read(net, call, sock)
+
+
+def sys_recvmmsg(
+    net: SocketNet, call: Call, fd: int, size: int, vlen: int, flags: int, timeout: int
+) -> None:
+    """recvmmsg(2), of datagrams: -> [[parts, addr, msg_flags, control], ...]
+
+    Differs from Linux: it waits for the first datagram alone, as with MSG_WAITFORONE; it takes
+    just one where others wait too, poll, or hold the socket by another descriptor.
+    """
+    sock, sk = _datagram_lookup(call, fd)
+    if net.tracing:
+        net.trace("sys_recvmmsg", sk=sk.number, vlen=vlen)
+    if flags & ~uapi.MSG_DONTWAIT:
+        raise SysCallError(errno.EINVAL)
+    call.size = size
+    call.vlen = 1 if sock.polled or sock.f_count > 1 else vlen
+    _set_timeout(call, sock, 0 if flags else timeout, sk.sk_rcvtimeo)
+    udp_recvmmsg(net, call, sk)
+
+
+def sys_unread(net: SocketNet, call: Call, fd: int, count: int) -> None:
+    """The last `count` datagrams of the last recvmmsg go back to the head of the queue. EINVAL
+    where it did not bring so many. There is no such call in Linux."""
+    _, sk = _datagram_lookup(call, fd)
+    udp_unread(net, sk, count)
+    sys_return(net, call, 0)
+
+
+def _datagram_lookup(call: Call, fd: int) -> tuple[Socket, UdpSock]:
+    sock = _lookup(call, fd)
+    sk = sock.sk
+    if sock.type != uapi.SOCK_DGRAM or not isinstance(sk, UdpSock):
+        raise SysCallError(errno.EOPNOTSUPP)
+    return sock, sk
 
 
 def recv_return(
@@ -583,6 +626,9 @@ SYS_CALL_TABLE: Final[dict[str, Callable[..., None]]] = {
     "connect": sys_connect,
     "sendmsg": sys_sendmsg,
     "recvmsg": sys_recvmsg,
+    "recvmmsg": sys_recvmmsg,
+    "unread": sys_unread,
+    "post": sys_sendmsg,
     "shutdown": sys_shutdown,
     "getsockname": sys_getsockname,
     "getpeername": sys_getpeername,
@@ -603,7 +649,7 @@ def do_syscall(net: SocketNet, call: Call, args: tuple[Any, ...], data: bytes) -
     """Carry out one checked request."""
     function = SYS_CALL_TABLE[call.name]
     net.current = call.client
-    if call.name == "sendmsg":
+    if call.name == "sendmsg" or call.name == "post":
         attempt(net, call, lambda net, call: function(net, call, data, *args))
     else:
         attempt(net, call, lambda net, call: function(net, call, *args))

@@ -33,6 +33,7 @@ from skbus.pool import PoolError
 from skbus.skbuff import Frag, SkBuff
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.datagram import SKB_TRUESIZE, udp_dequeue
 from skbusd.socket.ip_sockglue import (
     NO_COOKIE,
     UDP_CMSG_GRO,
@@ -72,8 +73,8 @@ UDP_MAX: Final = 65507
 """Bytes of payload in the biggest datagram over IPv4."""
 HEAD_MAX: Final = 2048
 """Payload up to this travels in the skb's head."""
-SKB_TRUESIZE: Final = 256
-"""Charged to the receive buffer with each datagram, so that empty ones are bounded too."""
+POST_ROOM: Final = 32 * (4096 + SKB_TRUESIZE)
+"""What posted datagrams may take beyond the send buffer: as many as one thread posts in a row."""
 _MIB: Final = {"UDP": "Udp", "UDP-Lite": "UdpLite"}
 """How the counters of a protocol begin."""
 
@@ -152,7 +153,7 @@ def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     """`udp_sendmsg`, the application's side: one datagram; udp answers whether it went out."""
     if call.flags & uapi.MSG_OOB:
         raise SysCallError(errno.EOPNOTSUPP)
-    if sk.sk_err:
+    if sk.sk_err and call.name != "post":
         raise SysCallError(sock_error(sk))
     if sk.sk_shutdown & uapi.SEND_SHUTDOWN:
         raise SysCallError(errno.EPIPE)
@@ -183,19 +184,39 @@ def sock_alloc_send(
     net: SocketNet, call: Call, sk: InetSock, retry: Callable[[SocketNet, Call], None]
 ) -> bool:
     """`sock_alloc_send_skb`: is there room in the send buffer, and a port to send from? False: the
-    call waits for it."""
-    size = call.size + SKB_TRUESIZE
-    if sk.sk_wmem_queued and sk.sk_wmem_queued + size > sk.sk_sndbuf:
-        sk_wait_event(net, call, sk, retry)
-        return False
+    call waits for it, behind those that wait already."""
+    queued = sk.sk_wmem_queued
+    if queued:
+        room = sk.sk_sndbuf + POST_ROOM if call.name == "post" else sk.sk_sndbuf
+        if queued + call.size + SKB_TRUESIZE > room or (
+            sk.sk_wq and _sends_before(sk, call, retry)
+        ):
+            sk_wait_event(net, call, sk, retry)
+            return False
+    if call.waits:
+        # From here on it waits for its answer, and is not to be tried once more.
+        sk.sk_wq.remove(call)
+        call.waits.clear()
+        call.retry = None
     if not sk.inet_num:
         inet_autobind(net, sk)
     return True
 
 
+def _sends_before(sk: InetSock, call: Call, retry: Callable[[SocketNet, Call], None]) -> bool:
+    """Does a datagram wait for room that was there before?"""
+    for other in sk.sk_wq:
+        if other is call:
+            return False
+        if other.retry is retry:
+            return True
+    return False
+
+
 def ip_make_skb(net: SocketNet, call: Call | None, sk: InetSock, frames: PendingFrames) -> None:
     """`ip_make_skb`: the bytes of one datagram go to the transport. call: who wants to hear what
     became of it."""
+    assert isinstance(sk, UdpSock)
     head = b""
     frags: list[Frag] = []
     chunks = frames.chunks
@@ -215,8 +236,15 @@ def ip_make_skb(net: SocketNet, call: Call | None, sk: InetSock, frames: Pending
         if call is not None:
             sys_return(net, call, err, call.size)
         sk_wake(net, sk)
+        if posted:
+            sk.posted -= 1
+            if sk.closing is not None and not sk.posted:
+                sk.closing()
 
-    if call is not None:
+    posted = call is not None and call.name == "post"
+    if posted:
+        sk.posted += 1
+    elif call is not None:
         hold(net, call)
     cookie = frames.cookie
     flags = 0 if call is None else call.flags
@@ -347,9 +375,9 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     parts = Parts()
     peek = flags & uapi.MSG_PEEK
     if not peek:
-        queue.popleft()
-        sk.sk_rmem_alloc -= length + SKB_TRUESIZE
-        net.call(sk.sk_prot.process, sk.sk_prot.recvmsg_entry, Recvmsg(sk.number, length))
+        assert isinstance(sk, UdpSock)
+        sk.ahead.clear()
+        udp_dequeue(net, sk, length)
     try:
         if peek or msg_flags:
             skb_copy_datagram(net, skb, parts, 0, min(length, call.size))
@@ -393,7 +421,11 @@ def udp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
 
 
 def udp_lib_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
-    """`udp_lib_close`: at once, whatever is unread."""
+    """`udp_lib_close`: at once, whatever is unread; but posted datagrams go out before."""
+    assert isinstance(sk, UdpSock)
+    if sk.posted:
+        sk.closing = lambda: udp_lib_close(net, sk, call)
+        return
     unread = sk.sk_rmem_alloc
     udp_flush_pending_frames(net, sk)
     purge_receive_queue(net, sk)
