@@ -15,6 +15,7 @@ import importlib
 import json
 import resource
 import sys
+import threading
 import time
 from typing import Any, Final
 
@@ -120,26 +121,33 @@ class Agent:
     # ---- request-response ------------------------------------------------------------------
 
     def serve_echo(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Send each byte back."""
+        """Send back all that comes."""
+        size = order.get("size", 1)
         n = 0
         with self._listen(order) as listener:
             sock, _ = listener.accept()
             with self._tuned(sock, order, nodelay=True):
-                while data := sock.recv(1):
-                    sock.send(data)
-                    n += 1
-        return {"bytes": n}
+                while data := sock.recv(size):
+                    sock.sendall(data) if size > 1 else sock.send(data)
+                    n += len(data)
+        return {"bytes": n // size}
 
     def ping(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One byte there and back, one at a time, for `seconds`."""
+        """One message, usually a byte, there and back, one at a time, for `seconds`."""
+        size = order.get("size", 1)
+        message = bytes(size)
         times: list[float] = []
         clock = time.perf_counter
         with self._connect(order, nodelay=True) as sock:
             start = before = clock()
             end = start + order["seconds"]
             while before < end:
-                sock.send(b"x")
-                if not sock.recv(1):
+                if size == 1:
+                    sock.send(b"x")
+                    left = 1 - len(sock.recv(1))
+                else:
+                    left = self._exchange(sock, message)
+                if left:
                     raise RuntimeError("the echo closed the connection")
                 after = clock()
                 times.append(after - before)
@@ -151,6 +159,20 @@ class Agent:
             "p50_us": times[len(times) // 2] * 1e6,
             "p99_us": times[len(times) * 99 // 100] * 1e6,
         }
+
+    def _exchange(self, sock: Any, message: bytes) -> int:
+        """A message there and back at the same time; how much of the answer is missing."""
+        sender = threading.Thread(target=sock.sendall, args=(message,))
+        if len(message) > CHUNK // 2:
+            sender.start()  # the echo stops reading when nobody reads what it sends
+        else:
+            sock.sendall(message)
+        left = len(message)
+        while left and (got := len(sock.recv(left))):
+            left -= got
+        if len(message) > CHUNK // 2:
+            sender.join()
+        return left
 
     def serve_connections(self, order: dict[str, Any]) -> dict[str, Any]:
         """Accept, read a request, answer it, wait for the close; until the last request."""

@@ -202,8 +202,11 @@ class Subject:
     def facts(self) -> dict[str, Any]:
         return {}
 
-    def round(self, workload: Workload, seconds: float) -> Round:
-        """One round; BenchError where an end fails, hangs, or the ends count differently."""
+    def round(self, workload: Workload, seconds: float, **order: Any) -> Round:
+        """One round; BenchError where an end fails, hangs, or the ends count differently.
+
+        order: what else both ends are told.
+        """
         if self.server is None:
             self.up()
         server, client = self.server, self.client
@@ -211,7 +214,7 @@ class Subject:
         assert client is not None
         self._port = 20000 + (self._port - 19999) % 20000
         limit = 3 * seconds + 15
-        common = {"port": self._port, "seconds": seconds, "congestion": CONGESTION}
+        common = {"port": self._port, "seconds": seconds, "congestion": CONGESTION, **order}
         before = cpu_seconds(self.pids)
         start = time.monotonic()
         server.say(op=workload.serve, **common)
@@ -273,7 +276,7 @@ class Iperf3(Subject):
     def missing(self) -> str:
         return "" if _which("iperf3") else "iperf3 is not installed (apt install iperf3)"
 
-    def round(self, workload: Workload, seconds: float) -> Round:
+    def round(self, workload: Workload, seconds: float, **order: Any) -> Round:
         kernel = self.kernel
         if kernel.server is None:
             kernel.up()
@@ -338,15 +341,16 @@ class Skbus(Subject):
         self.client = self._agent(peer, "socket")
         layers = {k: v for k, v in status["pids"].items() if k not in ("holder", "peer")}
         self.layers = layers
+        self.run_dir = status["run_dir"]
         self.pids = [self.server.pid, *(pid for pid in layers.values() if pid)]
 
-    def round(self, workload: Workload, seconds: float) -> Round:
+    def round(self, workload: Workload, seconds: float, **order: Any) -> Round:
         if self.server is None:
             self.up()
         assert self.server is not None
         parts = {**self.layers, "application": self.server.pid}
         before = {name: cpu_seconds([pid]) for name, pid in parts.items()}
-        result = super().round(workload, seconds)
+        result = super().round(workload, seconds, **order)
         result.detail["cpu_seconds"] = {
             name: round(cpu_seconds([pid]) - before[name], 2) for name, pid in parts.items()
         }

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: MIT
+"""Where the time goes, and how the rate grows: the tables of docs/performance.md.
+
+    performance.py [--seconds 2] [--reps 3] [--only layers,growth] [--into docs/performance.md]
+
+layers: processor time of each process for one unit of work (a megabyte, a round trip, a connection,
+a datagram), how often it was woken up, and what the slowest process alone would allow on a machine
+with a processor for each. growth: bulk and round trips against size, loss and MTU.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+import report
+from skbus.ctl import ctl_call
+from skbus.rundir import RunDir
+from subjects import WORKLOADS, BenchError, Skbus, Workload
+
+BEGIN: Final = "<!-- tests/bench/performance.py writes what follows -->"
+END: Final = "<!-- until here -->"
+UNITS: Final = {
+    "bulk_in": ("MB", 1e-6),
+    "bulk_out": ("MB", 1e-6),
+    "rr": ("round trip", 1.0),
+    "crr": ("connection", 1.0),
+    "udp_in": ("datagram", 1.0),
+    "udp_out": ("datagram", 1.0),
+}
+SIZES: Final = (1, 256, 4096, 65536, 1 << 20)
+LOSSES: Final = ("0%", "0.01%", "0.1%", "1%")
+MTUS: Final = (576, 1500, 9000)
+
+
+def wakeups(subject: Skbus) -> dict[str, int]:
+    """How often each layer has slept."""
+    run = RunDir(subject.run_dir)
+    return {name: ctl_call(run, name, "status")["wakeups"] for name in subject.layers}
+
+
+def layers(seconds: float, reps: int, console: Console) -> list[str]:
+    """The table of processor time, and what follows from it."""
+    subject = Skbus([])
+    lines: list[str] = []
+    bounds: list[str] = []
+    try:
+        for name, (unit, scale) in UNITS.items():
+            console.print(f"layers: {WORKLOADS[name].title}", style="dim")
+            spent: dict[str, list[float]] = {}
+            woken: dict[str, list[float]] = {}
+            for _ in range(reps):
+                if subject.server is None:
+                    subject.up()
+                before = wakeups(subject)
+                found = subject.round(WORKLOADS[name], seconds)
+                after = wakeups(subject)
+                done = found.detail["linux" if name != "udp_in" else "subject"]["bytes"] * scale
+                for process, cpu in found.detail["cpu_seconds"].items():
+                    spent.setdefault(process, []).append(cpu / done * 1e6)
+                for process in before:
+                    woken.setdefault(process, []).append((after[process] - before[process]) / done)
+            cost = {process: statistics.median(values) for process, values in spent.items()}
+            if not lines:
+                lines += [
+                    f"| us of processor time | {' | '.join(cost)} | all |",
+                    f"|---|{'--:|' * (len(cost) + 1)}",
+                ]
+            cells = [
+                f"{us:.0f} ({statistics.median(woken[p]):.1f})" if p in woken else f"{us:.0f}"
+                for p, us in cost.items()
+            ]
+            title = f"{WORKLOADS[name].title}, a {unit}"
+            lines.append(f"| {title} | {' | '.join(cells)} | {sum(cost.values()):.0f} |")
+            slowest = max(cost, key=lambda p: cost[p])
+            rate = 1e6 / cost[slowest]
+            told = f"{rate * 8 / 1000:.1f} Gbit/s" if scale != 1.0 else f"{rate:,.0f} a second"
+            if name != "rr" and name != "crr":
+                bounds.append(f"| {WORKLOADS[name].title} | {slowest} | {told} |")
+    finally:
+        subject.down()
+    return [
+        "### Where the time goes",
+        "",
+        "In brackets: how often the process was woken up for it. System calls and ZeroMQ's threads "
+        "are included; what the kernel does at the other end is not.",
+        "",
+        *lines,
+        "",
+        "### What a bigger machine would give",
+        "",
+        "With a processor for each process and one for the other end, the slowest process is the "
+        "limit (computed from the table above; round trips do not gain, as nothing in them is "
+        "done at the same time):",
+        "",
+        "| | slowest | at most |",
+        "|---|---|--:|",
+        *bounds,
+        "",
+    ]
+
+
+def rates(subject: Skbus, workload: Workload, seconds: float, reps: int, **order: Any) -> str:
+    """Median rate, or why there is none."""
+    try:
+        found = [subject.round(workload, seconds, **order).rate for _ in range(reps)]
+    except (BenchError, OSError, RuntimeError) as e:
+        subject.down()
+        return f"failed: {e}"
+    return f"{statistics.median(found):,.0f}"
+
+
+def growth(seconds: float, reps: int, console: Console) -> list[str]:
+    """Rates against message size, loss and MTU."""
+    lines = ["### How the rate grows", "", "| bytes there and back | round trips a second |",
+             "|--:|--:|"]  # fmt: skip
+    subject = Skbus([])
+    try:
+        for size in SIZES:
+            console.print(f"growth: {size} bytes", style="dim")
+            rate = rates(subject, WORKLOADS["rr"], seconds, reps, size=size)
+            lines.append(f"| {size:,} | {rate} |")
+    finally:
+        subject.down()
+    for title, option, values in (
+        ("loss each way", "--loss", LOSSES),
+        ("MTU", "--mtu", MTUS),
+    ):
+        lines += ["", f"| {title} | bulk in, Mbit/s | bulk out, Mbit/s |", "|--:|--:|--:|"]
+        for value in values:
+            console.print(f"growth: {title} {value}", style="dim")
+            given = [] if value == "0%" else [option, str(value)]
+            subject = Skbus(given)
+            try:
+                cells = [
+                    rates(subject, WORKLOADS[name], seconds, reps)
+                    for name in ("bulk_in", "bulk_out")
+                ]
+            finally:
+                subject.down()
+            lines.append(f"| {value} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
+    parser.add_argument("--reps", type=int, default=3, help="rounds, of which the median (3)")
+    parser.add_argument("--only", default="layers,growth", help="layers, growth, or both")
+    parser.add_argument("--into", type=Path, help="page whose marked part is to be replaced")
+    chosen = parser.parse_args()
+    console = Console(stderr=True)
+    machine = report.machine()
+    text = [
+        f"{machine['cpu']}, {machine['cpus']} processors, Linux {machine['kernel']}, Python "
+        f"{machine['python']}, {machine['date'][:10]}; medians of {chosen.reps} rounds of "
+        f"{chosen.seconds:g} s.",
+        "",
+    ]
+    for name, make in (("layers", layers), ("growth", growth)):
+        if name in chosen.only.split(","):
+            text += make(chosen.seconds, chosen.reps, console)
+    page = "\n".join(text)
+    Console().print(Markdown(page))
+    if chosen.into is not None:
+        before, _, rest = chosen.into.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        chosen.into.write_text(f"{before}{BEGIN}\n\n{page}\n{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
