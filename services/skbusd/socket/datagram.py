@@ -99,6 +99,8 @@ def _take(
     assert isinstance(cb, DataReadyCb)
     length = skb.len
     udp_dequeue(net, sk, length)
+    if net.tracing:
+        net.trace("udp_recvmsg", skb, sk=sk.number, copied=min(length, call.size))
     addr = (sk.sk_family, cb.sport, cb.saddr)
     msg_flags = 0
     control: tuple[Cmsg, ...] = ()

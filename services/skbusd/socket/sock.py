@@ -93,8 +93,8 @@ class Call:
         self.control: tuple[Cmsg, ...] = ()
         self.controllen = 0
         """Bytes of control messages that the application has room for."""
-        self.vlen = 1
-        """Datagrams that a recvmmsg takes."""
+        self.vlen = 0
+        """Datagrams that a recvmmsg takes; 0: the call is recvmsg."""
 
 
 class Sock:

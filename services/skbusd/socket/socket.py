@@ -20,7 +20,7 @@ from skbus.pool import PoolError
 from skbus.skbuff import Place
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.datagram import udp_recvmmsg, udp_unread
+from skbusd.socket.datagram import udp_unread
 from skbusd.socket.files import (
     MAX_REGIONS,
     Client,
@@ -442,7 +442,7 @@ def sys_recvmmsg(
     call.size = size
     call.vlen = 1 if sock.polled or sock.f_count > 1 else vlen
     _set_timeout(call, sock, 0 if flags else timeout, sk.sk_rcvtimeo)
-    udp_recvmmsg(net, call, sk)
+    sock_read(net, call, sock)
 
 
 def sys_unread(net: SocketNet, call: Call, fd: int, count: int) -> None:

@@ -33,7 +33,7 @@ from skbus.pool import PoolError
 from skbus.skbuff import Frag, SkBuff
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.datagram import SKB_TRUESIZE, udp_dequeue
+from skbusd.socket.datagram import SKB_TRUESIZE, udp_dequeue, udp_recvmmsg
 from skbusd.socket.ip_sockglue import (
     NO_COOKIE,
     UDP_CMSG_GRO,
@@ -345,6 +345,10 @@ def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
 
 def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     """`udp_recvmsg`: one datagram; what does not fit is lost, and MSG_TRUNC says so."""
+    if call.vlen:
+        assert isinstance(sk, UdpSock)
+        udp_recvmmsg(net, call, sk)
+        return
     flags = call.flags
     if flags & uapi.MSG_ERRQUEUE:
         ip_recv_error(net, call, sk)
