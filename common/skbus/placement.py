@@ -23,13 +23,15 @@ Mode = Literal["auto", "one", "spread"]
 TICK: Final = 0.1
 """Seconds between two looks while there is something to do."""
 IDLE_TICK: Final = 1.0
-_WAITED: Final = 0.9
+_WAITED: Final = 0.3
 """Processors' worth of waiting for a processor, from which on the layers are spread."""
 _ENOUGH: Final = 0.85
 """Processors' worth of work that one processor can be expected to do."""
 _CALM: Final = 1.0
 _CALM_MAX: Final = 60.0
 """Seconds that it must have been so little: at first, and at most."""
+_WRONG: Final = 3.0
+"""Seconds within which it shows that it was wrong to bring them together."""
 _IDLE: Final = 0.02
 
 
@@ -80,6 +82,8 @@ class Placement:
         self._at = -1.0
         self._calm_since = -1.0
         self._calm_needed = _CALM
+        self._one_since = 0.0
+        """when they were last brought together (or spread)"""
 
     def processors(self) -> list[int]:
         """Where the layers run now."""
@@ -110,8 +114,9 @@ class Placement:
             self._calm_since = now if ran < _IDLE else -1.0
             if waited < _WAITED:
                 return False
-            self._calm_needed = min(self._calm_needed * 2, _CALM_MAX)
-            return self._switch()
+            wrong = now - self._one_since < _WRONG
+            self._calm_needed = min(self._calm_needed * 2, _CALM_MAX) if wrong else _CALM
+            return self._switch(now)
         if ran > _ENOUGH:
             self._calm_since = -1.0
         elif self._calm_since < 0:
@@ -119,10 +124,11 @@ class Placement:
         elif now - self._calm_since >= self._calm_needed:
             if ran < _IDLE:
                 self._calm_needed = _CALM
-            return self._switch()
+            return self._switch(now)
         return False
 
-    def _switch(self) -> bool:
+    def _switch(self, now: float) -> bool:
+        self._one_since = now
         self.spread = not self.spread
         self.switches += 1
         self._calm_since = -1.0
