@@ -44,7 +44,7 @@ def test_a_syn_flood(clean_lab: Lab, port: int, need: Callable[..., None], tmp_p
         del lab.script
     user.heard("ready")
     before, memory = lab.counters("tcp"), [lab.memory()]
-    words = f"hping3 -q -n --syn --rand-source -i u100 -p {port} {lab.address}".split()
+    words = f"hping3 -q -n --syn --rand-source -i u75 -p {port} {lab.address}".split()
     with (tmp_path / "hping3").open("w+") as told:
         flood = subprocess.Popen([*lab.peer, *words], stdout=told, stderr=told)
         try:
