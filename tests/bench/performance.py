@@ -156,7 +156,7 @@ def main() -> int:
     console = Console(stderr=True)
     machine = report.machine()
     text = [
-        f"{machine['cpu']}, {machine['cpus']} processors, Linux {machine['kernel']}, Python "
+        f"{machine['cpu']}, {machine['cpus']} processors, Linux {machine['kernel'].partition('-')[0]}, Python "
         f"{machine['python']}, {machine['date'][:10]}; medians of {chosen.reps} rounds of "
         f"{chosen.seconds:g} s.",
         "",
