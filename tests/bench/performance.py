@@ -155,8 +155,9 @@ def main() -> int:
     chosen = parser.parse_args()
     console = Console(stderr=True)
     machine = report.machine()
+    kernel = machine["kernel"].partition("-")[0]
     text = [
-        f"{machine['cpu']}, {machine['cpus']} processors, Linux {machine['kernel'].partition('-')[0]}, Python "
+        f"{machine['cpu']}, {machine['cpus']} processors, Linux {kernel}, Python "
         f"{machine['python']}, {machine['date'][:10]}; medians of {chosen.reps} rounds of "
         f"{chosen.seconds:g} s.",
         "",
