@@ -82,8 +82,8 @@ class Placement:
         self._at = -1.0
         self._calm_since = -1.0
         self._calm_needed = _CALM
-        self._one_since = 0.0
-        """when they were last brought together (or spread)"""
+        self._switched_at = 0.0
+        """when they were last put elsewhere"""
 
     def processors(self) -> list[int]:
         """Where the layers run now."""
@@ -114,7 +114,7 @@ class Placement:
             self._calm_since = now if ran < _IDLE else -1.0
             if waited < _WAITED:
                 return False
-            wrong = now - self._one_since < _WRONG
+            wrong = now - self._switched_at < _WRONG
             self._calm_needed = min(self._calm_needed * 2, _CALM_MAX) if wrong else _CALM
             return self._switch(now)
         if ran > _ENOUGH:
@@ -128,7 +128,7 @@ class Placement:
         return False
 
     def _switch(self, now: float) -> bool:
-        self._one_since = now
+        self._switched_at = now
         self.spread = not self.spread
         self.switches += 1
         self._calm_since = -1.0
