@@ -49,8 +49,8 @@ STACK_METRICS: Final[dict[str, Unit]] = {
 }
 """Of the run as a whole: how late the generator was (p99); ours and Linux's retransmitted
 segments; skbs dropped (drops.REASON); layers that came back with a new pid; skbs of which the
-books say nothing; growth in a minute of the process that grew most (memory.tcp); memory at the
-end (rss.tcp); the share of one processor (cpu.tcp)."""
+books say nothing; growth in a minute, in the longest phase or in @PHASE, of the process that grew
+most (memory.tcp); memory at the end (rss.tcp); the share of one processor (cpu.tcp)."""
 
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,
@@ -99,7 +99,7 @@ class Assertion:
         if unit is None:
             known = "p99 (any percentile), " + ", ".join([*METRICS, *STACK_METRICS])
             raise ValueError(f"no metric {metric!r}: there are {known}")
-        if metric in STACK_METRICS and (flow or found["phase"]):
+        if metric in STACK_METRICS and (flow or (found["phase"] and metric != "memory")):
             raise ValueError(f"{metric} is measured over the whole run, not for a flow or phase")
         bound = _value(found["value"], unit)
         return cls(text, flow, found["phase"], metric, detail, found["op"], bound, unit)

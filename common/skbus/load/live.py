@@ -95,6 +95,7 @@ def line(result: Result, t: float) -> str:
         f"retransmits {result.monitor.retransmits()}",
     ]
     if result.monitor.run is not None:
+        parts.append(f"drops {result.monitor.drops()}")
         held = [f"{p} {v[-1].held}" for p, v in result.monitor.samples.items() if v]
         parts.append("held " + ", ".join(held))
     return "  ".join(parts)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,18 +178,16 @@ class Monitor:
             )
         return out
 
-    def growth(self, process: str, warm: float = 0.0) -> float:
+    def growth(self, process: str, begin: float = 0.0, end: float = inf) -> float:
         """Bytes in a minute, by least squares, of the anonymous memory of the process's last
-        life. warm: what came in the first so many seconds is left out, where that leaves half
-        of the samples: a process that starts to work takes memory that is no leak."""
+        life, in that part of the run; over all of that life where it has fewer than two samples
+        in that part."""
         samples = self.samples.get(process, [])
         if not samples:
             return 0.0
         mine = [s for s in samples if s.pid == samples[-1].pid]
-        late = [s for s in mine if s.t >= warm]
-        if 2 * len(late) >= len(mine):
-            mine = late
-        return slope([(s.t, float(s.anon)) for s in mine]) * 60
+        part = [s for s in mine if begin <= s.t <= end]
+        return slope([(s.t, float(s.anon)) for s in (part if len(part) > 1 else mine)]) * 60
 
     def cpu(self, process: str) -> float:
         """The share of one processor over the run."""
@@ -201,9 +200,17 @@ class Monitor:
 
     def retransmits(self) -> int:
         """Segments retransmitted since the first sample, by us and by Linux."""
-        ours = sum(_increase([s.retransmits for s in v if s.held is not None])
-                   for v in self.samples.values())  # fmt: skip
-        return ours + (self.linux[-1][1] if self.linux else 0)
+        return self._counted("retransmits") + (self.linux[-1][1] if self.linux else 0)
+
+    def drops(self) -> int:
+        """skbs dropped since the first sample."""
+        return self._counted("dropped")
+
+    def _counted(self, counter: str) -> int:
+        return sum(
+            _increase([getattr(s, counter) for s in samples if s.held is not None])
+            for samples in self.samples.values()
+        )
 
     def restarts(self) -> int:
         """How often a process came back with another pid."""

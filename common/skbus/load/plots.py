@@ -88,8 +88,13 @@ def _line(axes: "Axes", points: Points, label: str | None = None, **style: objec
 
 def _timeline(axes: "Axes", result: Result) -> None:
     """Phases as bands, events as lines."""
+    end = result.elapsed
+    if not result.interrupted:
+        end = max(end, result.scenario.duration)
     at = 0.0
     for i, phase in enumerate(result.scenario.phases):
+        if at > end:
+            break  # never begun: its name would be outside the plot, and take its room
         if i % 2:
             axes.axvspan(at, at + phase.duration, color="0.5", alpha=0.08, linewidth=0)
         axes.annotate(
@@ -98,7 +103,7 @@ def _timeline(axes: "Axes", result: Result) -> None:
         at += phase.duration
     for t, _ in result.happened:
         axes.axvline(t, color="tab:red", linewidth=0.7, linestyle=":")
-    axes.set_xlim(0, max(result.elapsed, at if not result.interrupted else result.elapsed, 0.1))
+    axes.set_xlim(0, max(end, 0.1))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("seconds")
 

@@ -252,8 +252,8 @@ def _processes(result: Result) -> str:
     return (
         "<h2>Processes of the stack</h2>"
         + _table(head, rows)
-        + "<p class='sub'>Growth is the slope, by least squares, of anonymous memory, without the "
-        "first tenth of the run.</p>"
+        + "<p class='sub'>Growth is the slope, by least squares, of anonymous memory in the "
+        "longest phase, without the first tenth of that.</p>"
     )
 
 

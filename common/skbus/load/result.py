@@ -187,16 +187,16 @@ class Result:
         if name == "unaccounted":
             return self.unaccounted()
         if name in ("memory", "rss", "cpu"):
-            return self._of_process(name, detail)
+            return self._of_process(name, detail, assertion.phase)
         return self.total(assertion.flow, assertion.phase).metric(name, detail)
 
-    def _of_process(self, name: str, process: str | None) -> float | None:
+    def _of_process(self, name: str, process: str | None, phase: str | None) -> float | None:
         monitor = self.monitor
         values: list[float] = []
         for one, samples in monitor.samples.items():
             if process in (None, one, one.split(".")[0]) and samples[-1].rss:
                 if name == "memory":
-                    values.append(self.growth(one))
+                    values.append(self.growth(one, phase))
                 elif name == "rss":
                     values.append(float(samples[-1].rss))
                 else:
@@ -205,9 +205,20 @@ class Result:
             return None
         return max(values) if name == "memory" else sum(values)
 
-    def growth(self, process: str) -> float:
-        """Bytes in a minute; the first tenth of the run, while caches fill, does not count."""
-        return self.monitor.growth(process, self.elapsed / 10)
+    def growth(self, process: str, phase: str | None = None) -> float:
+        """Bytes in a minute in a phase, or in the longest one. Its first tenth does not count: a
+        process that starts to work takes memory that is no leak."""
+        begin, end = self._span(phase)
+        return self.monitor.growth(process, begin + (end - begin) / 10, end)
+
+    def _span(self, phase: str | None) -> tuple[float, float]:
+        """When a phase begins and ends; without a name, the longest, and the last of equals."""
+        at = 0.0
+        spans: dict[str, tuple[float, float]] = {}
+        for p in self.scenario.phases:
+            spans[p.name] = (at, at + p.duration)
+            at += p.duration
+        return spans[phase] if phase else max(spans.values(), key=lambda s: (s[1] - s[0], s[0]))
 
     def drops(self) -> dict[str, int]:
         """skbs dropped in all processes, by reason."""

@@ -22,6 +22,7 @@ FLOWS = frozenset({"web", "bulk"})
         ("bulk.goodput > 100 mbit/s", ("bulk", None, "goodput", None, ">", 1e8, "bits")),
         ("bytes_in > 1MiB", (None, None, "bytes_in", None, ">", 1 << 20, "size")),
         ("memory.tcp < 1 MB/min", (None, None, "memory", "tcp", "<", 1e6, "slope")),
+        ("@hold.memory.tcp < 1 MB/min", (None, "hold", "memory", "tcp", "<", 1e6, "slope")),
         ("memory < -0.5KiB/min", (None, None, "memory", None, "<", -512, "slope")),
         ("drops.NO_SOCKET == 0", (None, None, "drops", "NO_SOCKET", "==", 0, "count")),
         ("cpu.nic.eth0 < 50%", (None, None, "cpu", "nic.eth0", "<", 0.5, "share")),

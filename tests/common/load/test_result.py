@@ -12,8 +12,10 @@ import pytest
 from skbus.load import live, report
 from skbus.load.histogram import Histogram
 from skbus.load.monitor import Books, Monitor, Sample
+from skbus.load.plots import all_plots
 from skbus.load.result import Result
 from skbus.load.scenario import validate
+from skbus.rundir import RunDir
 
 SCENARIO: dict[str, Any] = {
     "name": "made-up",
@@ -216,11 +218,12 @@ def test_a_process_that_does_not_answer_is_not_accounted_for() -> None:
 def test_counters_and_cpu_of_a_process_that_was_started_again() -> None:
     monitor = Monitor(None)
     monitor.samples["ip"] = [
-        sample(0, cpu=100, retransmits=5),
-        sample(1, cpu=1_000_000_100, retransmits=9),
+        sample(0, cpu=100, retransmits=5, dropped=7),
+        sample(1, cpu=1_000_000_100, retransmits=9, dropped=8),
         sample(2, pid=8, cpu=500_000_000, retransmits=2, anon=30_000_000),
-        sample(3, pid=8, cpu=700_000_000, retransmits=3, anon=30_000_000),
+        sample(3, pid=8, cpu=700_000_000, retransmits=3, dropped=5, anon=30_000_000),
     ]
+    assert monitor.drops() == 1 + 5
     assert monitor.retransmits() == 4 + 2 + 1
     assert monitor.cpu("ip") == pytest.approx(1.7 / 3)
     assert monitor.growth("ip") == 0  # the second life alone
@@ -231,8 +234,19 @@ def test_warming_up_is_no_leak() -> None:
     anon = [10, 20, 30, 40, 40, 40, 40, 40, 40, 40]
     monitor.samples["ip"] = [sample(t, anon=a * 1_000_000) for t, a in enumerate(anon)]
     assert monitor.growth("ip") > 60_000_000
-    assert monitor.growth("ip", warm=3) == pytest.approx(0, abs=1e-3)
-    assert monitor.growth("ip", warm=9) == monitor.growth("ip")  # too little would be left
+    assert monitor.growth("ip", 3) == pytest.approx(0, abs=1e-3)
+    assert monitor.growth("ip", 0, 3) == pytest.approx(600_000_000)
+    assert monitor.growth("ip", 9) == monitor.growth("ip")  # too little would be left
+
+
+def test_memory_grows_in_a_phase() -> None:
+    """The first tenth of each counts as warming up."""
+    result = a_result(**{"assert": ["@ramp.memory < 1 MB/min", "@hold.memory < 1 MB/min"]})
+    for t, anon in enumerate((10, 30, 50, 51, 52, 53)):
+        samples = result.monitor.samples.setdefault("tcp", [])
+        samples.append(sample(t, anon=anon * 1_000_000))
+    assert list(values(result).values()) == [pytest.approx(1200e6), pytest.approx(60e6)]
+    assert result.growth("tcp") == pytest.approx(60e6)  # the last of the longest phases
 
 
 # ---- what is written ---------------------------------------------------------------------------
@@ -269,6 +283,16 @@ def test_a_run_that_ended_before_it_began_has_a_report_too(tmp_path: Path) -> No
     assert report.summary(result)[0].startswith("web:         0 answered (none)")
 
 
+def test_a_phase_that_never_began_has_no_place_in_the_plots() -> None:
+    phases = [*SCENARIO["phase"], {"name": "quiet", "duration": "50s"}]
+    phases.append({"name": "late", "duration": "50s"})
+    result = a_result(phase=phases)
+    result.interrupted = True
+    drawn = "".join(svg for _, svg in all_plots(result))
+    assert ">hold<" in drawn
+    assert ">late<" not in drawn
+
+
 def test_summary() -> None:
     lines = report.summary(with_stack("errors == 0", "unaccounted == 0"))
     assert lines[0].startswith("web:         16 answered (4/s), p50 20 ms, p99 40 ms")
@@ -287,6 +311,9 @@ def test_the_line_and_the_screen_while_it_runs() -> None:
     text = live.line(result, 3.5)
     assert "hold" in text
     assert "errors 0" in text
+    assert "held" not in text
+    result.monitor.run = RunDir(Path("nowhere"))
+    assert live.line(result, 3.5).endswith("retransmits 24  drops 0  held nic.eth0 0, tcp 0")
     assert live.phase_at(result, 0.5) == "ramp"
     assert live.phase_at(result, 4.0) == "settling"
     console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
