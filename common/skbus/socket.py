@@ -87,9 +87,7 @@ class socket(_Messages):
     """
 
     __slots__ = (
-        "__weakref__", "_ahead", "_client", "_closed", "_family", "_fd", "_io_refs", "_lock",
-        "_poll_fd", "_post_max", "_post_time", "_post_to", "_poster", "_proto", "_readers",
-        "_stash", "_timeout", "_type",
+        "__weakref__", "_closed", "_family", "_io_refs", "_poll_fd",
     )  # fmt: skip
 
     def __new__(
@@ -239,7 +237,7 @@ class socket(_Messages):
         if self._fd < 0:
             raise os_error(_errno.EBADF)
         if self._stash:
-            result, _ = self._stash.popleft()
+            result, _ = self._stash.pop(0)
         else:
             try:
                 result, _ = self._client.call(

@@ -21,7 +21,6 @@ import errno
 import socket as std
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from typing import Any, Final
 
@@ -37,6 +36,8 @@ _FITS: Final = 508
 """Bytes of a datagram that no link is too narrow for (RFC 791: 576 with the longest headers)."""
 _PAST_STASH: Final = std.MSG_ERRQUEUE | std.MSG_OOB
 _NO_SUCH_THREAD: Final = 0
+_NO_RIVALS: Final = threading.Lock()
+"""Of sockets that read nothing ahead, and so need none of their own."""
 
 Stashed = tuple[Any, bytes]
 """A call's result and its data."""
@@ -55,7 +56,7 @@ class Messages:
     _type: int
     _proto: int
     _timeout: float | None
-    _stash: deque[Stashed]
+    _stash: list[Stashed]
     _ahead: int
     _readers: int
     _lock: threading.Lock
@@ -67,13 +68,13 @@ class Messages:
     def _init_messages(self, ahead: bool) -> None:
         """ahead: nobody else has this socket, so datagrams may be read ahead."""
         udp = self._type == std.SOCK_DGRAM and self._proto in (0, std.IPPROTO_UDP)
-        self._stash = deque()
+        self._stash = []
         """Results of interrupted calls, and datagrams read ahead, for the next call."""
         self._ahead = 1 if ahead and udp else 0
         """Datagrams to ask for; 0: none are read ahead."""
         self._readers = 0
         """Threads that wait for a datagram."""
-        self._lock = threading.Lock()
+        self._lock = threading.Lock() if self._ahead else _NO_RIVALS
         self._post_to = None
         self._post_max = -1
         """Bytes up to which a datagram to _post_to may be posted."""
@@ -167,7 +168,7 @@ class Messages:
     def _datagram(self, size: int) -> tuple[bytes, Any]:
         """A plain recv of a UDP socket: (bytes, sender's packed address)."""
         try:
-            (_, address, _, _), payload = self._stash.popleft()
+            (_, address, _, _), payload = self._stash.pop(0)
         except IndexError:
             (_, address, _, _), payload = self._read_ahead()
         return payload if len(payload) <= size else payload[:size], address
@@ -178,7 +179,7 @@ class Messages:
             raise os_error(errno.EBADF)
         while not (vlen := self._enter()):
             with suppress(IndexError):  # another thread was quicker
-                return self._stash.popleft()
+                return self._stash.pop(0)
         try:
             result, data = self._client.call(
                 "recvmmsg", self._fd, DATAGRAM_MAX, vlen, 0, timeout_ns(self._timeout),
@@ -251,7 +252,7 @@ class Messages:
             self._client.call("unread", self._fd, len(unread))
         except OSError:
             # It is not what the socket layer gave last; then it stays ours.
-            self._stash.extendleft(reversed(unread))
+            self._stash[:0] = unread
 
     def _recvmsg(self, size: int, flags: int, room: int = 0) -> Stashed:
         if self._fd < 0:
@@ -263,9 +264,9 @@ class Messages:
             while not self._enter():
                 stash = self._stash
                 with suppress(IndexError):
-                    return stash[0] if flags & std.MSG_PEEK else stash.popleft()
+                    return stash[0] if flags & std.MSG_PEEK else stash.pop(0)
         elif self._stash:
-            return self._stash.popleft()
+            return self._stash.pop(0)
         try:
             return self._client.call(
                 "recvmsg", self._fd, size, room, int(flags), timeout_ns(self._timeout),
@@ -287,7 +288,7 @@ class Messages:
         if len(payload) > size:
             # It was asked for by an earlier call, which was interrupted or read ahead.
             if self._type == std.SOCK_STREAM:
-                self._stash.appendleft((((len(payload) - size,), None, 0, ()), payload[size:]))
+                self._stash.insert(0, (((len(payload) - size,), None, 0, ()), payload[size:]))
             else:
                 msg_flags |= std.MSG_TRUNC | len(payload) << 32
             payload = payload[:size]

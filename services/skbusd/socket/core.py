@@ -241,7 +241,7 @@ class SocketCore:
     def held(self) -> int:
         """skbs in receive queues and error queues"""
         socks = self.net.socks.values()
-        return sum(len(sk.sk_receive_queue) + len(sk.sk_error_queue) for sk in socks)
+        return sum(len(sk.sk_receive_queue) + len(sk.sk_error_queue or ()) for sk in socks)
 
     def barrier_edges(self) -> tuple[list[str], list[str]]:
         """Nothing is above; the transports that have said hello are below."""

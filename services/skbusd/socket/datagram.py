@@ -44,7 +44,7 @@ AHEAD_MAX: Final = 65536
 def udp_dequeue(net: SocketNet, sk: InetSock, length: int) -> None:
     """The first datagram leaves the receive queue, and the transport is told."""
     assert isinstance(sk, UdpSock)
-    sk.sk_receive_queue.popleft()
+    del sk.sk_receive_queue[0]
     sk.sk_rmem_alloc -= length + SKB_TRUESIZE
     if sk.unread:
         sk.unread -= 1
@@ -153,7 +153,7 @@ def udp_unread(net: SocketNet, sk: UdpSock, count: int) -> None:
         net.trace("udp_unread", sk=sk.number, count=count)
     for _ in range(count):
         skb = ahead.pop()
-        sk.sk_receive_queue.appendleft(skb)
+        sk.sk_receive_queue.insert(0, skb)
         sk.sk_rmem_alloc += skb.len + SKB_TRUESIZE
     net.skb_born += count
     sk.unread += count

@@ -272,6 +272,8 @@ def sock_queue_err_skb(net: SocketNet, sk: Sock, skb: SkBuff) -> None:
     if sk.sk_rmem_alloc + sk.sk_err_mem + size > max(sk.sk_rcvbuf, uapi.SOCK_MIN_RCVBUF):
         net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.number)
         return
+    if sk.sk_error_queue is None:
+        sk.sk_error_queue = []
     sk.sk_error_queue.append(skb)
     sk.sk_err_mem += size
     sk_wake(net, sk)

@@ -87,16 +87,18 @@ def sk_wmem_queue(
 def sk_wmem_acked(net: "SocketNet", sk: "Sock", acked: int) -> None:
     """The first `acked` bytes of the write queue are done with: slots go back."""
     queue = sk.sk_write_queue
-    while acked > 0 and queue:
-        item = queue[0]
+    done = 0
+    while acked > 0 and done < len(queue):
+        item = queue[done]
         if item.length > acked:
             item.length -= acked
             sk.sk_wmem_queued -= acked
             break
         acked -= item.length
         sk.sk_wmem_queued -= item.length
-        queue.popleft()
+        done += 1
         _put_owner(net, item.owner)
+    del queue[:done]
     if not queue and sk.sk_frag is not None:
         frag, sk.sk_frag = sk.sk_frag, None
         page_frag_put(net, frag)
@@ -104,8 +106,9 @@ def sk_wmem_acked(net: "SocketNet", sk: "Sock", acked: int) -> None:
 
 def purge_write_queue(net: "SocketNet", sk: "Sock") -> None:
     """`tcp_write_queue_purge`: nothing of it will be sent or needed again."""
-    while sk.sk_write_queue:
-        _put_owner(net, sk.sk_write_queue.popleft().owner)
+    for item in sk.sk_write_queue:
+        _put_owner(net, item.owner)
+    sk.sk_write_queue.clear()
     sk.sk_wmem_queued = 0
     if sk.sk_frag is not None:
         frag, sk.sk_frag = sk.sk_frag, None

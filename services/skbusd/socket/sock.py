@@ -16,7 +16,8 @@ few hundred bytes.
 
 import errno
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableSequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from skbus.mcast import McList
@@ -42,6 +43,9 @@ LEND_MIN: Final = 4096
 """Payload above this is lent to the application in the pool; below, copying it is cheaper."""
 
 _PRESSURE_INTERVAL: Final = 5_000_000
+
+_NO_FLAGS: Final[Mapping[int, int]] = MappingProxyType({})
+_NO_OPTIONS: Final[Mapping[tuple[int, int], bytes]] = MappingProxyType({})
 
 Cmsg = tuple[int, int, bytes]
 """A control message: (level, type, data)."""
@@ -121,12 +125,12 @@ class Sock:
         self.sk_err = 0
         self.sk_err_soft = 0
         self.sk_shutdown = 0
-        self.sk_receive_queue: deque[SkBuff] = deque()
+        self.sk_receive_queue: MutableSequence[SkBuff] = []
         self.sk_rmem_alloc = 0
-        self.sk_error_queue: list[SkBuff] = []
+        self.sk_error_queue: list[SkBuff] | None = None
         self.sk_err_mem = 0
         """Bytes in sk_error_queue."""
-        self.sk_write_queue: deque[SendItem] = deque()
+        self.sk_write_queue: list[SendItem] = []
         self.sk_wmem_queued = 0
         self.sk_rcvbuf = 0
         self.sk_sndbuf = 0
@@ -144,7 +148,7 @@ class Sock:
         self.sk_priority = 0
         self.sk_mark = 0
         self.sk_max_pacing_rate = 2**64 - 1
-        self.sk_flags: dict[int, int] = {}
+        self.sk_flags: Mapping[int, int] = _NO_FLAGS
         """SO_... of SOL_SOCKET that are just remembered (SOCK_KEEPOPEN, SOCK_BROADCAST, ...)"""
         self.sk_wq: list[Call] = []
         self.sk_frag: PageFrag | None = None
@@ -185,7 +189,7 @@ class InetConnectionSock(InetSock):
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
         super().__init__(number, family, type, protocol, prot)
-        self.icsk_accept_queue: deque[InetConnectionSock] = deque()
+        self.icsk_accept_queue: deque[InetConnectionSock] | None = None
         self.sk_max_ack_backlog = 0
 
 
@@ -219,8 +223,14 @@ class TcpSock(InetConnectionSock):
         """tcp knows that a reader waits."""
         self.parent: TcpSock | None = None
         """The listener in whose accept queue it waits."""
-        self.options: dict[tuple[int, int], bytes] = {}
-        """What setsockopt gave the transport, to be told to one that starts anew."""
+        self.options: Mapping[tuple[int, int], bytes] = _NO_OPTIONS
+        """What setsockopt gave the transport, to be told to one that starts anew. A child shares
+        its listener's, as sk_flags: `sk_set_flag` and `sk_set_option` make new ones."""
+
+
+def sk_set_flag(sk: Sock, optname: int, value: int) -> None:
+    """Remember an option of SOL_SOCKET."""
+    sk.sk_flags = {**sk.sk_flags, optname: value}
 
 
 class PendingFrames:
@@ -247,12 +257,13 @@ class UdpSock(InetSock):
 
     def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
         super().__init__(number, family, type, protocol, prot)
+        self.sk_receive_queue = deque()  # of many small ones, where a list's front is far away
         self.sk_drops = 0
         self.corkflag = False
         """UDP_CORK"""
         self.pending: PendingFrames | None = None
         """What of a corked datagram has come so far."""
-        self.options: dict[tuple[int, int], bytes] = {}
+        self.options: Mapping[tuple[int, int], bytes] = _NO_OPTIONS
         self.mc_list: McList = ()
         """The groups that it is in, as its transport said."""
         self.ahead: list[SkBuff] = []
@@ -270,6 +281,41 @@ class RawSock(UdpSock):
     an inet_sock directly; what they have here beyond that is what UDP's have."""
 
     __slots__ = ()
+
+
+def inet_csk_clone_lock(sk: TcpSock, number: int) -> TcpSock:
+    """`inet_csk_clone_lock`: a child of a listener, with its options."""
+    child = TcpSock(number, sk.sk_family, sk.sk_type, sk.sk_protocol, sk.sk_prot)
+    child.sk_rcvbuf = sk.sk_rcvbuf
+    child.sk_sndbuf = sk.sk_sndbuf
+    child.sk_sndbuf_lock = sk.sk_sndbuf_lock
+    child.sk_rcvlowat = sk.sk_rcvlowat
+    child.sk_rcvtimeo = sk.sk_rcvtimeo
+    child.sk_sndtimeo = sk.sk_sndtimeo
+    child.sk_lingertime = sk.sk_lingertime
+    child.sk_reuse = sk.sk_reuse
+    child.sk_reuseport = sk.sk_reuseport
+    child.sk_bound_dev_if = sk.sk_bound_dev_if
+    child.sk_priority = sk.sk_priority
+    child.sk_mark = sk.sk_mark
+    child.sk_max_pacing_rate = sk.sk_max_pacing_rate
+    child.sk_rcvbuf_lock = sk.sk_rcvbuf_lock
+    child.sk_bound_dev = sk.sk_bound_dev
+    child.cmsg_flags = sk.cmsg_flags
+    child.recvmsg_inq = sk.recvmsg_inq
+    child.tos = sk.tos
+    child.uc_ttl = sk.uc_ttl
+    child.nonagle = sk.nonagle
+    child.notsent_lowat = sk.notsent_lowat
+    child.sk_flags = sk.sk_flags
+    child.options = sk.options
+    return child
+
+
+def sk_set_option(sk: "TcpSock | UdpSock", level: int, optname: int, optval: bytes) -> None:
+    """Remember what the transport was told."""
+    if sk.options.get((level, optname)) != optval:
+        sk.options = {**sk.options, (level, optname): optval}
 
 
 class TransportRequest:
@@ -497,15 +543,18 @@ def sk_free(net: SocketNet, sk: Sock) -> None:
     net.rcv_pending.pop(sk, None)
     purge_receive_queue(net, sk)
     purge_write_queue(net, sk)
-    while sk.sk_error_queue:
-        net.consume_skb(sk.sk_error_queue.pop())
+    for skb in sk.sk_error_queue or ():
+        net.consume_skb(skb)
+    sk.sk_error_queue = None
 
 
 def purge_receive_queue(net: SocketNet, sk: Sock) -> None:
     """`__skb_queue_purge(&sk->sk_receive_queue)`"""
     queue = sk.sk_receive_queue
-    while queue:
-        net.consume_skb(queue.popleft())
+    if queue:
+        for skb in queue:
+            net.consume_skb(skb)
+        queue.clear()
     sk.sk_rmem_alloc = 0
 
 

@@ -23,6 +23,8 @@ from skbusd.socket.sock import (
     TcpSock,
     UdpSock,
     hold,
+    sk_set_flag,
+    sk_set_option,
     sk_wake,
     sock_error,
     sys_return,
@@ -72,7 +74,7 @@ def sock_setsockopt(net: SocketNet, sock: "Socket", optname: int, optval: bytes)
     elif optname in FLAGS:
         if optname == uapi.SO_DEBUG and _int(optval) and not net.capable("net_admin"):
             raise SysCallError(errno.EACCES)
-        sk.sk_flags[optname] = int(_int(optval) != 0)
+        sk_set_flag(sk, optname, int(_int(optval) != 0))
     else:
         raise SysCallError(errno.ENOPROTOOPT)
     if optname in PASSED_ON:
@@ -82,7 +84,7 @@ def sock_setsockopt(net: SocketNet, sock: "Socket", optname: int, optval: bytes)
 def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> None:
     """Tell the transport of an option of SOL_SOCKET; and it again, when it has been restarted."""
     if isinstance(sk, (TcpSock, UdpSock)):
-        sk.options[uapi.SOL_SOCKET, optname] = optval
+        sk_set_option(sk, uapi.SOL_SOCKET, optname, optval)
     item = Setsockopt(sk.number, req, uapi.SOL_SOCKET, optname, optval)
     net.call(sk.sk_prot.process, sk.sk_prot.setsockopt_entry, item)
 
@@ -101,7 +103,7 @@ def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: byt
         if not err:
             sk.sk_bound_dev = name
             if isinstance(sk, (TcpSock, UdpSock)):
-                sk.options[uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE] = name + b"\0"
+                sk_set_option(sk, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0")
         sys_return(net, call, err)
 
     hold(net, call)
@@ -204,7 +206,7 @@ def _set_nothing(net: SocketNet, sk: Sock, value: bytes) -> None:
 
 
 def _set_incoming_cpu(net: SocketNet, sk: Sock, value: bytes) -> None:
-    sk.sk_flags[uapi.SO_INCOMING_CPU] = _int(value)
+    sk_set_flag(sk, uapi.SO_INCOMING_CPU, _int(value))
 
 
 def _set_peek_off(net: SocketNet, sk: Sock, value: bytes) -> None:
@@ -217,7 +219,8 @@ def _set_linger(net: SocketNet, sk: Sock, value: bytes) -> None:
         raise SysCallError(errno.EINVAL)
     on, seconds = _LINGER.unpack_from(value)
     if on:
-        sk.sk_lingertime = sk.sk_flags[uapi.SO_LINGER] = min(seconds & 0xFFFFFFFF, _INT_MAX)
+        sk.sk_lingertime = min(seconds & 0xFFFFFFFF, _INT_MAX)
+        sk_set_flag(sk, uapi.SO_LINGER, sk.sk_lingertime)
     else:
         sk.sk_lingertime = -1
 

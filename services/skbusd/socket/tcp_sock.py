@@ -9,6 +9,7 @@ handed up before it was acknowledged. RFC 9293 3.9.1 (the user's calls).
 """
 
 import errno
+from collections import deque
 from typing import Any, Final
 
 from skbus.abi import (
@@ -51,8 +52,10 @@ from skbusd.socket.sock import (
     Parts,
     SocketNet,
     TcpSock,
+    inet_csk_clone_lock,
     purge_receive_queue,
     sk_free,
+    sk_set_option,
     sk_wait_event,
     sk_wake,
     skb_copy_datagram,
@@ -184,17 +187,13 @@ def _set_local(sk: InetSock, value: Any) -> None:
 def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     """tcp has finished a handshake: the child waits in the listener's accept queue.
 
-    It has the listener's options, as `inet_csk_clone_lock` makes it in the kernel.
+    It has the listener's options.
     """
     parent = net.socks.get(item.sk)
     if not isinstance(parent, TcpSock) or parent.sk_state != uapi.TCP_LISTEN:
         # The listener has been closed meanwhile; tcp closes what was not accepted.
         return
-    sk = TcpSock(item.child, parent.sk_family, parent.sk_type, parent.sk_protocol, TCP_PROT)
-    for name in _INHERITED:
-        setattr(sk, name, getattr(parent, name))
-    sk.sk_flags = dict(parent.sk_flags)
-    sk.options = dict(parent.options)
+    sk = inet_csk_clone_lock(parent, item.child)
     if not sk.sk_sndbuf_lock:
         sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
     sk.sk_state = uapi.TCP_ESTABLISHED
@@ -204,18 +203,12 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     sk.inet_dport = item.dport
     sk.parent = parent
     net.socks[item.child] = sk
+    if parent.icsk_accept_queue is None:
+        parent.icsk_accept_queue = deque()
     parent.icsk_accept_queue.append(sk)
     if net.tracing:
         net.trace("inet_csk_reqsk_queue_add", sk=item.sk, child=item.child)
     sk_wake(net, parent)
-
-
-_INHERITED: Final = (
-    "sk_rcvbuf", "sk_sndbuf", "sk_sndbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_sndtimeo",
-    "sk_lingertime", "sk_reuse", "sk_reuseport", "sk_bound_dev_if", "sk_priority", "sk_mark",
-    "sk_max_pacing_rate", "sk_rcvbuf_lock", "sk_bound_dev", "cmsg_flags", "recvmsg_inq",
-    "tos", "uc_ttl", "nonagle", "notsent_lowat",
-)  # fmt: skip
 
 
 def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
@@ -378,7 +371,7 @@ def _take(net: SocketNet, sk: InetSock, parts: Parts, size: int, may_stop: bool)
         if inline > MAX_DATA // 2 or len(parts.places) >= 48:
             break
         if length <= room:
-            queue.popleft()
+            del queue[0]
             skb_hand_over(net, skb, parts)
             sk.sk_rmem_alloc -= length
             continue
@@ -565,7 +558,7 @@ def tcp_setsockopt(
         return
     if level == uapi.SOL_TCP and optname == uapi.TCP_NODELAY and len(optval) >= 4:
         sk.nonagle = int(any(optval[:4]))
-        sk.options[level, optname] = optval
+        sk_set_option(sk, level, optname, optval)
         net.call("tcp", "tcp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
         sys_return(net, call, 0)
         return
@@ -575,7 +568,7 @@ def tcp_setsockopt(
 
     def answered(net: SocketNet, err: int, _: Any) -> None:
         if not err:
-            sk.options[level, optname] = optval
+            sk_set_option(sk, level, optname, optval)
             if level == uapi.SOL_TCP and optname == uapi.TCP_NOTSENT_LOWAT:
                 value = int.from_bytes(optval[:4], "little")
                 sk.notsent_lowat = value or net.sysctl["net.ipv4.tcp_notsent_lowat"]
@@ -651,7 +644,7 @@ def tcp_restart(net: SocketNet, sk: InetSock) -> None:
     """
     assert isinstance(sk, TcpSock)
     if sk.parent is not None:
-        if sk in sk.parent.icsk_accept_queue:
+        if sk.parent.icsk_accept_queue and sk in sk.parent.icsk_accept_queue:
             sk.parent.icsk_accept_queue.remove(sk)
         sk_free(net, sk)
         return

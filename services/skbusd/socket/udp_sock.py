@@ -58,6 +58,7 @@ from skbusd.socket.sock import (
     hold,
     purge_receive_queue,
     sk_free,
+    sk_set_option,
     sk_wait_event,
     sk_wake,
     skb_copy_datagram,
@@ -391,7 +392,7 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
             skb_hand_over(net, skb, parts)
     except PoolError as e:
         if peek:
-            queue.popleft()
+            del sk.sk_receive_queue[0]
         net.kfree_skb(skb, "SKBUS_STALE_PLACE", sk=sk.number)
         raise SysCallError(errno.EIO, str(e)) from e
     if net.tracing:
@@ -454,7 +455,7 @@ def udp_setsockopt(
         if level == uapi.SOL_IP and optname in MEMBERSHIP:
             sk.mc_list = decode_mc_list(value)
         elif not err:
-            sk.options[level, optname] = optval
+            sk_set_option(sk, level, optname, optval)
             if level == uapi.SOL_UDP:
                 udp_lib_setsockopt(net, sk, optname, optval)
         sys_return(net, call, err)
