@@ -113,10 +113,11 @@ def test_check_only_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_still_writes_the_report(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "skbus.load", SMOKE, "--on", "loopback", "--time", "100"]
+def interrupt(out: Path, *options: str) -> dict[str, Any]:
+    """Ctrl-C a second after the start; what the report says."""
+    argv = [sys.executable, "-m", "skbus.load", SMOKE, "--time", "100", *options]
     with subprocess.Popen(
-        [*argv, "--out", str(tmp_path)],
+        [*argv, "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -127,14 +128,19 @@ def test_ctrl_c_still_writes_the_report(tmp_path: Path) -> None:
             if float(line.split()[0]) >= 1:
                 break
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        out, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    data = outcome(tmp_path)
+    assert str(out / "smoke.html") in said
+    data = outcome(out)
     assert data["interrupted"]
     assert data["trouble"] == []
     assert 0.5 < data["elapsed"] < 100
     assert data["total"]["completed"] > 0
-    assert str(tmp_path / "smoke.html") in out
+    return data
+
+
+def test_ctrl_c_still_writes_the_report(tmp_path: Path) -> None:
+    interrupt(tmp_path, "--on", "loopback")
 
 
 def test_a_command_runs_beside_the_load_and_ends_with_it(tmp_path: Path) -> None:
@@ -187,6 +193,17 @@ def test_every_protocol_with_our_stack(
     assert set(data["processes"]) == {"nic.eth0", "ip", "tcp", "udp", "socket"}
     for process in data["processes"].values():
         assert process["series"][0]["held"] is not None
+
+
+@pytest.mark.lab
+def test_ctrl_c_leaves_the_stack_at_rest_and_accounted_for(
+    stack: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKBUS_DIR", str(stack.path))
+    data = interrupt(tmp_path)
+    assert data["unaccounted"] == 0
+    assert data["restarts"] == 0
+    assert {b["process"] for b in data["books"]} == set(data["processes"])
 
 
 @pytest.mark.lab

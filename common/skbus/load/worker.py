@@ -178,8 +178,14 @@ class FlowRunner:
                 await client.close()
 
     async def _paced(self, client: Client, number: int, begin: float, end: float) -> None:
-        """A request at each beat. Beats that were missed are made up for, and count as late."""
-        due = begin + self.flow.pace * (number % self.flow.clients) / self.flow.clients
+        """A request at each beat. Beats that were missed are made up for, and count as late.
+
+        Which part of a beat is a client's follows from its number, not from when it woke: those
+        whom a ramp wakes one after the other would come in bursts else."""
+        place = self.flow.pace * (number % self.flow.clients) / self.flow.clients
+        due = begin + (place - begin) % self.flow.pace
+        if due >= end:
+            due = begin + place  # awake for less than a beat
         while due < end:
             if trio.current_time() - self._start > end:
                 return

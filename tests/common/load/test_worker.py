@@ -114,6 +114,13 @@ def test_beats_of_many_clients_are_spread() -> None:
     assert begun == pytest.approx([i / 4 for i in range(8)], abs=0.0011)
 
 
+def test_beats_are_spread_however_the_clients_woke() -> None:
+    """A ramp of 3 beats wakes 12 clients, 4 in a beat: not in bursts of 3 from then on."""
+    _, begun = run({"pace": "1s", "clients": 12}, [(3, 0, 1), (3, 1, 1)], takes(0.01))
+    hold = sorted(t for t in begun if t >= 3.999)
+    assert hold == pytest.approx([4 + i / 12 for i in range(24)], abs=0.0011)
+
+
 def test_a_closed_loop_waits_for_its_answer_and_thinks() -> None:
     runner, begun = run({"think": "100ms"}, [(2, 1, 1)], takes(0.3))
     gaps = [b - a for a, b in pairwise(begun)]
