@@ -18,7 +18,8 @@ from skbusd.tcp.const import (
     TCP_SYN_SENT,
 )
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
+from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
+from skbusd.tcp.sock import TcpSock
 
 MASK = 0xFFFFFFFF
 HALF = 1 << 31

@@ -21,6 +21,7 @@ from skbusd.tcp.const import (
     TCP_LISTEN,
     TCP_SYN_SENT,
 )
+from skbusd.tcp.dump import tcp_sock_load
 from skbusd.tcp.inet_connection_sock import inet_csk_listen_stop, sock_orphan, tcp_done
 from skbusd.tcp.inet_hashtables import inet_bind_hash, inet_ehash_insert, inet_hash_listener
 from skbusd.tcp.netns import TcpNet
@@ -32,7 +33,7 @@ from skbusd.tcp.sk_lock import (
     tcp_release_all,
     tcp_release_slices,
 )
-from skbusd.tcp.sock import TcpSock, tcp_sock_load
+from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_bbr import TcpBbr
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
 from skbusd.tcp.tcp_cubic import TcpCubic

@@ -12,7 +12,8 @@ from typing import Final
 
 from skbusd.tcp.const import TCP_LISTEN
 from skbusd.tcp.netns import ANY, Established, TcpNet
-from skbusd.tcp.sock import TcpSock, TcpTimewaitSock
+from skbusd.tcp.request_sock import TcpTimewaitSock
+from skbusd.tcp.sock import TcpSock
 
 KIND_REUSE: Final = 1
 KIND_REUSEPORT: Final = 2

@@ -16,7 +16,8 @@ from skbus.net import Net
 from skbus.pool import Allocator, Pool
 from skbus.sysctl import Sysctl
 from skbus.timer import Timer
-from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
+from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
+from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_metrics import TcpMetrics
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from skbusd.tcp.const import (
     TCP_SYN_RECV,
 )
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
+from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
+from skbusd.tcp.sock import TcpSock
 
 _ANY = bytes(4)
 

@@ -10,7 +10,6 @@ RFC 9293 3.3.1 (the variables of a connection).
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from skbus.skbuff import Frag, SkBuff
@@ -22,11 +21,10 @@ from skbusd.tcp.const import (
     TCP_INFINITE_SSTHRESH,
     TCP_INIT_CWND,
     TCP_MSS_DEFAULT,
-    TCP_NEW_SYN_RECV,
-    TCP_TIME_WAIT,
 )
 
 if TYPE_CHECKING:
+    from skbusd.tcp.request_sock import TcpRequestSock
     from skbusd.tcp.tcp_fastopen import TcpFastopenRequest
 
 
@@ -94,36 +92,49 @@ class OfoSkb:
         self.skb = skb
 
 
-@dataclass(slots=True, eq=False)
 class TcpSock:
     """One socket. Field names are Linux's; `icsk_` is inet_connection_sock, `rx_` and `ack_` its
-    and tcp_sock's inner structures."""
+    and tcp_sock's inner structures.
 
-    # ---- struct sock, inet_sock
-    sk: int
-    state: int = TCP_CLOSE
-    saddr: bytes = b""
-    sport: int = 0
-    daddr: bytes = b""
-    dport: int = 0
-    key: bytes = b""
-    """Where the socket stands in ehash; b'' when it does not."""
-    bound_addr: bytes = b""
-    """What bind(2) asked for: the connection's saddr goes back to it."""
-    bound_port: int = 0
-    """Port of the bind bucket that this socket is in; 0: none."""
-    bind_kind: int = 0
-    """How the bind bucket counts it (`InetBindBucket`)."""
+    What stands in the class (options, a listener's part, recovery) has its default there: a
+    socket has one of its own when it is first set, so an idle connection does not pay for it.
+    """
+
+    __slots__ = (
+        "__dict__", "accecn", "ack_ato", "ack_last_seg_size", "ack_lrcvtime", "ack_pending",
+        "ack_pingpong", "ack_quick", "ack_rcv_mss", "ack_timeout", "advmss", "app_limited",
+        "bind_kind", "bound_addr", "bound_port", "bytes_acked", "bytes_received", "bytes_sent",
+        "ca_name", "ca_priv", "ca_state", "chrono_busy", "chrono_rwnd", "chrono_start",
+        "chrono_type", "compressed_ack", "connect_req", "copied_seq", "cwnd_usage_seq", "daddr",
+        "data_segs_in", "data_segs_out", "dead", "delack_timer", "delivered", "delivered_mstamp",
+        "done_sent", "dport", "duplicate_sack", "ecn_flags", "fastopen_rsk", "first_tx_mstamp",
+        "gso_max_size", "high_seq", "icsk_backoff", "icsk_pending", "icsk_probes_out",
+        "icsk_retransmits", "icsk_rto", "icsk_timeout", "is_cwnd_limited", "is_sack_reneg", "key",
+        "lost", "lost_out", "lsndtime", "mark", "max_packets_out", "max_window", "mdev_max_us",
+        "mdev_us", "min_ttl", "mss_cache", "mss_clamp", "mtup_enabled", "mtup_probe_size",
+        "mtup_search_high", "mtup_search_low", "nonagle", "ofo", "ofo_bytes", "pacing_rate",
+        "pacing_status", "packets_out", "parent", "pmtu", "pred_ack", "pred_flags", "priority",
+        "pseudo", "pushed_seq", "rack_advanced", "rack_dsack_seen", "rack_end_seq", "rack_mstamp",
+        "rack_reo_wnd_steps", "rack_rtt_us", "rate_app_limited", "rate_delivered",
+        "rate_interval_us", "rcv_nxt", "rcv_rtt_last_tsecr", "rcv_rtt_seq", "rcv_rtt_time",
+        "rcv_rtt_us", "rcv_ssthresh", "rcv_tsecr", "rcv_tstamp", "rcv_tsval", "rcv_up", "rcv_wnd",
+        "rcv_wscale", "rcv_wup", "rcvbuf", "rcvq_space_seq", "rcvq_space_space", "rcvq_space_time",
+        "reordering", "report", "retrans_out", "retrans_stamp", "retransmit_high", "reuse",
+        "rmem_alloc", "rmem_charged", "route_req", "rtt_min", "rtt_seq", "rttvar_us", "rtx_queue",
+        "rx_saw_tstamp", "sack_ok", "sacked_out", "saddr", "segs_in", "segs_out", "selective_acks",
+        "shutdown", "sk", "sk_lock", "slice_bytes", "slice_time", "snd_cwnd", "snd_cwnd_stamp",
+        "snd_cwnd_used", "snd_nxt", "snd_sml", "snd_ssthresh", "snd_una", "snd_up", "snd_wl1",
+        "snd_wnd", "snd_wscale", "sndbuf", "sport", "srtt_us", "state", "tcp_header_len",
+        "tcp_mstamp", "tcp_wstamp", "tlp_high_seq", "tlp_retrans", "tos", "ts_recent",
+        "ts_recent_stamp", "tsoffset", "tsorted", "tsq_bytes", "tstamp_ok", "urg_mode",
+        "urg_notyet", "window_clamp", "wmem_charged", "write_queue", "write_seq", "write_timer",
+        "wscale_ok", "wspace", "xmit_cb",
+    )  # fmt: skip
+
     userlocks: int = 0
     """SOCK_SNDBUF_LOCK 1, SOCK_RCVBUF_LOCK 2, SOCK_BINDADDR_LOCK 4, SOCK_BINDPORT_LOCK 8"""
-    reuse: int = 0
     ifindex: int = 0
-    shutdown: int = 0
-    dead: bool = False
-    """SOCK_DEAD: the application has closed it; an orphan."""
-    done_sent: bool = False
     err_soft: int = 0
-    tos: int = 0
     ttl: int = 0
     pmtudisc: int = 1
     inet_opt: bytes = b""
@@ -131,22 +142,12 @@ class TcpSock:
     recverr: bool = False
     freebind: bool = False
     transparent: bool = False
-    min_ttl: int = 0
     ip_kept: tuple[tuple[str, int], ...] = ()
     """Options of level IP that are only remembered."""
-    mark: int = 0
-    priority: int = 0
     oif: int = 0
-    rcvbuf: int = 0
-    sndbuf: int = 0
     rcvlowat: int = 1
     keepopen: bool = False
     linger: int = -1
-    parent: int = 0
-    """The listener in whose accept queue this child waits; 0 once it is accepted."""
-    route_req: int = 0
-    """The pending IpRouteOutputKey of tcp_v4_connect."""
-    connect_req: int = 0
 
     # ---- listener
     max_ack_backlog: int = 0
@@ -178,86 +179,30 @@ class TcpSock:
     """A call waits for the connection with more bytes: they will carry the ACK."""
 
     # ---- sending
-    snd_una: int = 0
-    snd_nxt: int = 0
-    snd_wnd: int = 0
-    snd_wl1: int = 0
-    snd_sml: int = 0
-    snd_up: int = 0
-    urg_mode: bool = False
-    write_seq: int = 0
-    pushed_seq: int = 0
-    max_window: int = 0
-    snd_wscale: int = 0
-    write_queue: list[TcpSeg] = field(default_factory=list)
-    rtx_queue: list[TcpSeg] = field(default_factory=list)
-    nonagle: int = 0
-    mss_cache: int = TCP_MSS_DEFAULT
-    mss_clamp: int = TCP_MSS_DEFAULT
     user_mss: int = 0
-    advmss: int = 0
-    pmtu: int = 0
-    gso_max_size: int = 0
-    tcp_header_len: int = 20
+
     # Path MTU probing (icsk_mtup, tcp_sock.mtu_probe; RFC 4821): sizes are MTUs
-    mtup_enabled: bool = False
-    mtup_search_high: int = 0xFFFF
-    mtup_search_low: int = 0
-    mtup_probe_size: int = 0
-    """Of the probe that is out; 0: none."""
     mtup_probe_stamp: int = 0
     mtu_probe_seq_start: int = 0
     mtu_probe_seq_end: int = 0
-    wspace: int = 0
-    """Acknowledged bytes that SkWriteSpace has not told yet."""
     notsent_lowat: int = 0
-    report: bool = False
-    """The socket layer wants to know what the write queue looks like (`tcp_write_report`)."""
-    bytes_sent: int = 0
-    bytes_acked: int = 0
     bytes_retrans: int = 0
-    data_segs_out: int = 0
-    segs_out: int = 0
-    lsndtime: int = 0
-    tcp_mstamp: int = 0
-    tcp_wstamp: int = 0
 
     # ---- retransmission and loss
-    packets_out: int = 0
-    retrans_out: int = 0
-    lost_out: int = 0
-    sacked_out: int = 0
-    lost: int = 0
     total_retrans: int = 0
     total_rto: int = 0
     total_rto_recoveries: int = 0
     total_rto_time: int = 0
     """ms, of recoveries that are over; the one that is not began at rto_stamp."""
     rto_stamp: int = 0
-    retrans_stamp: int = 0
-    retransmit_high: int = 0
-    """Segments from here on may be lost and not yet sent again (retransmit_skb_hint)."""
     undo_marker: int = 0
     undo_retrans: int = -1
-    high_seq: int = 0
     frto: int = 0
-    frto_snd_nxt: int = 0
-    is_sack_reneg: bool = False
-    reordering: int = 3
     reord_seen: int = 0
     dsack_dups: int = 0
     recv_sack_cache: tuple[tuple[int, int], ...] = ()
     highest_sack: int = 0
-    tlp_high_seq: int = 0
-    tlp_retrans: int = 0
-    tlp_orig_data_sent: bool = False
-    rack_mstamp: int = 0
-    rack_end_seq: int = 0
-    rack_rtt_us: int = 0
-    rack_advanced: bool = False
-    rack_reo_wnd_steps: int = 1
     rack_reo_wnd_persist: int = 0
-    rack_dsack_seen: bool = False
     rack_last_delivered: int = 0
     prr_delivered: int = 0
     prr_out: int = 0
@@ -265,132 +210,28 @@ class TcpSock:
     prior_ssthresh: int = 0
 
     # ---- round-trip time (RFC 6298), us; srtt is times 8, mdev times 4
-    srtt_us: int = 0
-    mdev_us: int = 0
-    mdev_max_us: int = 0
-    rttvar_us: int = 0
-    rtt_seq: int = 0
-    rtt_min: tuple[tuple[int, int], ...] = ()
-    """Windowed minimum (`struct minmax`): up to three (time in ms, rtt in us)."""
-    icsk_rto: int = 0
-    icsk_backoff: int = 0
-    icsk_retransmits: int = 0
-    icsk_probes_out: int = 0
     icsk_probes_tstamp: int = 0
     icsk_syn_retries: int = 0
     icsk_user_timeout: int = 0
-    icsk_pending: int = 0
-    icsk_timeout: int = 0
 
     # ---- congestion control
-    ca_name: str = "cubic"
     ca_setsockopt: bool = False
-    ca_state: int = 0
-    ca_priv: list[int] = field(default_factory=list)
-    snd_cwnd: int = TCP_INIT_CWND
     snd_cwnd_cnt: int = 0
     snd_cwnd_clamp: int = 0x7FFFFFFF
-    snd_cwnd_used: int = 0
-    snd_cwnd_stamp: int = 0
-    snd_ssthresh: int = TCP_INFINITE_SSTHRESH
-    is_cwnd_limited: bool = False
-    max_packets_out: int = 0
-    cwnd_usage_seq: int = 0
-
-    # ---- what the connection waited for (tcp_chrono_start), us
-    chrono_type: int = 0
-    """TCP_CHRONO_UNSPEC 0, BUSY 1, RWND_LIMITED 2"""
-    chrono_start: int = 0
-    chrono_busy: int = 0
-    chrono_rwnd: int = 0
 
     # ---- rate samples (tcp_rate.c)
-    delivered: int = 0
-    delivered_mstamp: int = 0
-    first_tx_mstamp: int = 0
-    app_limited: int = 0
-    rate_delivered: int = 0
-    rate_interval_us: int = 0
-    rate_app_limited: bool = False
-    pacing_rate: int = 0
-    """B/s; it sizes super-segments, and holds back where pacing_status says so."""
     max_pacing_rate: int = 2**64 - 1
-    pacing_status: int = 0
-    """SK_PACING_NONE 0, NEEDED 1"""
     pacing_wstamp: int = 0
     """ns: before it nothing more may go (`tcp_wstamp_ns`)."""
-    tsq_bytes: int = 0
-    """Bytes that may still be on their way to the wire, as of tsq_stamp (tcp_small_queue_check)."""
     tsq_stamp: int = 0
     delivered_ce: int = 0
 
-    ecn_flags: int = 0
-    """TCP_ECN_MODE_RFC3168 1, QUEUE_CWR 2, DEMAND_CWR 4, SEEN 8, MODE_ACCECN 16"""
-    accecn: "TcpAccEcn | None" = None
-    """Both ends agreed on Accurate ECN."""
-
     # ---- receiving
-    rcv_nxt: int = 0
-    rcv_wup: int = 0
-    rcv_wnd: int = 0
-    rcv_up: int = 0
-    urg_notyet: bool = False
-    """TCP_URG_NOTYET: the byte at rcv_up has not come."""
-    copied_seq: int = 0
-    rmem_alloc: int = 0
-    """Bytes handed up that the application has not taken yet."""
-    rcv_wscale: int = 0
-    window_clamp: int = 0
-    rcv_ssthresh: int = 0
-    pred_flags: bool = False
-    """Header prediction is on (`tcp_fast_path_on`)."""
-    pred_ack: int = 0x10
-    """The header flags that it expects: ACK, and with Accurate ECN the counter."""
-    ofo: list[OfoSkb] = field(default_factory=list)
-    ofo_bytes: int = 0
-    rmem_charged: int = 0
-    """Bytes, in whole pages, that it may hold to be read (tcp_memory.py)."""
-    wmem_charged: int = 0
-    """The same for what it sends."""
-    selective_acks: tuple[tuple[int, int], ...] = ()
-    duplicate_sack: tuple[int, int] | None = None
     fin_received: bool = False
-    bytes_received: int = 0
-    segs_in: int = 0
-    data_segs_in: int = 0
     rcv_ooopack: int = 0
-    rcvq_space_seq: int = 0
-    rcvq_space_time: int = 0
-    rcvq_space_space: int = 0
-    rcv_rtt_us: int = 0
-    rcv_rtt_seq: int = 0
-    rcv_rtt_time: int = 0
-    rcv_rtt_last_tsecr: int = 0
-    rcv_tstamp: int = 0
-
-    # ---- options (struct tcp_options_received)
-    tstamp_ok: bool = False
-    sack_ok: bool = False
-    wscale_ok: bool = False
-    rx_saw_tstamp: bool = False
-    rcv_tsval: int = 0
-    rcv_tsecr: int = 0
-    ts_recent: int = 0
-    ts_recent_stamp: int = 0
-    tsoffset: int = 0
 
     # ---- icsk_ack
-    ack_pending: int = 0
-    ack_quick: int = 0
-    ack_pingpong: int = 0
-    ack_ato: int = 0
-    ack_timeout: int = 0
-    ack_lrcvtime: int = 0
-    ack_rcv_mss: int = TCP_MSS_DEFAULT
-    ack_last_seg_size: int = 0
     last_oow_ack_time: int = 0
-    compressed_ack: int = 0
-    """ACKs with news of holes that were not sent (`net.ipv4.tcp_comp_sack_nr`)."""
     compressed_ack_rcv_nxt: int = 0
     dup_ack_counter: int = 0
 
@@ -399,28 +240,244 @@ class TcpSock:
     keepalive_intvl: int = 0
     keepalive_probes: int = 0
     linger2: int = 0
-    sk_timer_expires: int = -1
 
     # ---- derived: not written down
-    sk_lock: int = 0
-    """SK_OWNED 1, SK_READER 2 (sk_lock.py)"""
-    slice_time: int = -1
-    slice_bytes: int = 0
-    """What sends of several chunks took in the batch of that time."""
-    fastopen_rsk: "TcpRequestSock | None" = None
-    """The request sock of a child that Fast Open made before the handshake was complete."""
     fastopen_req: "TcpFastopenRequest | None" = None
     """What the SYN shall carry, until it has gone."""
-    tsorted: OrderedDict[TcpSeg, None] = field(default_factory=OrderedDict)
-    """Sent segments, by time of last transmission, without what is SACKed or marked lost."""
-    write_timer: Timer[Any] | None = None
-    delack_timer: Timer[Any] | None = None
     sk_timer: Timer[Any] | None = None
     pacing_timer: Timer[Any] | None = None
     compressed_ack_timer: Timer[Any] | None = None
-    pseudo: int = 0
-    """Sum of the pseudo-header without the length."""
-    xmit_cb: tuple[object, ...] = ()
+
+    def __init__(self, sk: int) -> None:
+        self.sk = sk
+        self.saddr = b""
+        self.sport = 0
+        self.bound_addr = b""
+        """What bind(2) asked for: the connection's saddr goes back to it."""
+        self.bound_port = 0
+        """Port of the bind bucket that this socket is in; 0: none."""
+        self.bind_kind = 0
+        """How the bind bucket counts it (`InetBindBucket`)."""
+        self.reuse = 0
+        self.dead = False
+        """SOCK_DEAD: the application has closed it; an orphan."""
+        self.tos = 0
+        self.min_ttl = 0
+        self.mark = 0
+        self.priority = 0
+        self.rcvbuf = 0
+        self.sndbuf = 0
+        self.parent = 0
+        """The listener in whose accept queue this child waits; 0 once it is accepted."""
+        self.nonagle = 0
+        self.ca_name = "cubic"
+        self.pacing_status = 0
+        """SK_PACING_NONE 0, NEEDED 1"""
+        self.window_clamp = 0
+        self.write_timer: Timer[Any] | None = None
+        self.delack_timer: Timer[Any] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """What every attempt to connect begins with anew (`tcp_reinit`)."""
+        self.state = TCP_CLOSE
+        self.daddr = b""
+        self.dport = 0
+        self.key = b""
+        """Where the socket stands in ehash; b'' when it does not."""
+        self.shutdown = 0
+        self.done_sent = False
+        self.route_req = 0
+        """The pending IpRouteOutputKey of tcp_v4_connect."""
+        self.connect_req = 0
+
+        # ---- sending
+        self.snd_una = 0
+        self.snd_nxt = 0
+        self.snd_wnd = 0
+        self.snd_wl1 = 0
+        self.snd_sml = 0
+        self.snd_up = 0
+        self.urg_mode = False
+        self.write_seq = 0
+        self.pushed_seq = 0
+        self.max_window = 0
+        self.snd_wscale = 0
+        self.write_queue: list[TcpSeg] = []
+        self.rtx_queue: list[TcpSeg] = []
+        self.mss_cache = TCP_MSS_DEFAULT
+        self.mss_clamp = TCP_MSS_DEFAULT
+        self.advmss = 0
+        self.pmtu = 0
+        self.gso_max_size = 0
+        self.tcp_header_len = 20
+
+        # Path MTU probing (icsk_mtup, tcp_sock.mtu_probe; RFC 4821): sizes are MTUs
+        self.mtup_enabled = False
+        self.mtup_search_high = 0xFFFF
+        self.mtup_search_low = 0
+        self.mtup_probe_size = 0
+        """Of the probe that is out; 0: none."""
+        self.wspace = 0
+        """Acknowledged bytes that SkWriteSpace has not told yet."""
+        self.report = False
+        """The socket layer wants to know what the write queue looks like (`tcp_write_report`)."""
+        self.bytes_sent = 0
+        self.bytes_acked = 0
+        self.data_segs_out = 0
+        self.segs_out = 0
+        self.lsndtime = 0
+        self.tcp_mstamp = 0
+        self.tcp_wstamp = 0
+
+        # ---- retransmission and loss
+        self.packets_out = 0
+        self.retrans_out = 0
+        self.lost_out = 0
+        self.sacked_out = 0
+        self.lost = 0
+        self.retrans_stamp = 0
+        self.retransmit_high = 0
+        """Segments from here on may be lost and not yet sent again (retransmit_skb_hint)."""
+        self.high_seq = 0
+        self.is_sack_reneg = False
+        self.reordering = 3
+        self.tlp_high_seq = 0
+        self.tlp_retrans = 0
+        self.rack_mstamp = 0
+        self.rack_end_seq = 0
+        self.rack_rtt_us = 0
+        self.rack_advanced = False
+        self.rack_reo_wnd_steps = 1
+        self.rack_dsack_seen = False
+
+        # ---- round-trip time (RFC 6298), us; srtt is times 8, mdev times 4
+        self.srtt_us = 0
+        self.mdev_us = 0
+        self.mdev_max_us = 0
+        self.rttvar_us = 0
+        self.rtt_seq = 0
+        self.rtt_min: tuple[tuple[int, int], ...] = ()
+        """Windowed minimum (`struct minmax`): up to three (time in ms, rtt in us)."""
+        self.icsk_rto = 0
+        self.icsk_backoff = 0
+        self.icsk_retransmits = 0
+        self.icsk_probes_out = 0
+        self.icsk_pending = 0
+        self.icsk_timeout = 0
+
+        # ---- congestion control
+        self.ca_state = 0
+        self.ca_priv: list[int] = []
+        self.snd_cwnd = TCP_INIT_CWND
+        self.snd_cwnd_used = 0
+        self.snd_cwnd_stamp = 0
+        self.snd_ssthresh = TCP_INFINITE_SSTHRESH
+        self.is_cwnd_limited = False
+        self.max_packets_out = 0
+        self.cwnd_usage_seq = 0
+
+        # ---- what the connection waited for (tcp_chrono_start), us
+        self.chrono_type = 0
+        """TCP_CHRONO_UNSPEC 0, BUSY 1, RWND_LIMITED 2"""
+        self.chrono_start = 0
+        self.chrono_busy = 0
+        self.chrono_rwnd = 0
+
+        # ---- rate samples (tcp_rate.c)
+        self.delivered = 0
+        self.delivered_mstamp = 0
+        self.first_tx_mstamp = 0
+        self.app_limited = 0
+        self.rate_delivered = 0
+        self.rate_interval_us = 0
+        self.rate_app_limited = False
+        self.pacing_rate = 0
+        """B/s; it sizes super-segments, and holds back where pacing_status says so."""
+        self.tsq_bytes = 0
+        """Bytes that may still be on their way to the wire, as of tsq_stamp
+        (tcp_small_queue_check)."""
+        self.ecn_flags = 0
+        """TCP_ECN_MODE_RFC3168 1, QUEUE_CWR 2, DEMAND_CWR 4, SEEN 8, MODE_ACCECN 16"""
+        self.accecn: TcpAccEcn | None = None
+        """Both ends agreed on Accurate ECN."""
+
+        # ---- receiving
+        self.rcv_nxt = 0
+        self.rcv_wup = 0
+        self.rcv_wnd = 0
+        self.rcv_up = 0
+        self.urg_notyet = False
+        """TCP_URG_NOTYET: the byte at rcv_up has not come."""
+        self.copied_seq = 0
+        self.rmem_alloc = 0
+        """Bytes handed up that the application has not taken yet."""
+        self.rcv_wscale = 0
+        self.rcv_ssthresh = 0
+        self.pred_flags = False
+        """Header prediction is on (`tcp_fast_path_on`)."""
+        self.pred_ack = 0x10
+        """The header flags that it expects: ACK, and with Accurate ECN the counter."""
+        self.ofo: list[OfoSkb] = []
+        self.ofo_bytes = 0
+        self.rmem_charged = 0
+        """Bytes, in whole pages, that it may hold to be read (tcp_memory.py)."""
+        self.wmem_charged = 0
+        """The same for what it sends."""
+        self.selective_acks: tuple[tuple[int, int], ...] = ()
+        self.duplicate_sack: tuple[int, int] | None = None
+        self.bytes_received = 0
+        self.segs_in = 0
+        self.data_segs_in = 0
+        self.rcvq_space_seq = 0
+        self.rcvq_space_time = 0
+        self.rcvq_space_space = 0
+        self.rcv_rtt_us = 0
+        self.rcv_rtt_seq = 0
+        self.rcv_rtt_time = 0
+        self.rcv_rtt_last_tsecr = 0
+        self.rcv_tstamp = 0
+
+        # ---- options (struct tcp_options_received)
+        self.tstamp_ok = False
+        self.sack_ok = False
+        self.wscale_ok = False
+        self.rx_saw_tstamp = False
+        self.rcv_tsval = 0
+        self.rcv_tsecr = 0
+        self.ts_recent = 0
+        self.ts_recent_stamp = 0
+        self.tsoffset = 0
+
+        # ---- icsk_ack
+        self.ack_pending = 0
+        self.ack_quick = 0
+        self.ack_pingpong = 0
+        self.ack_ato = 0
+        self.ack_timeout = 0
+        self.ack_lrcvtime = 0
+        self.ack_rcv_mss = TCP_MSS_DEFAULT
+        self.ack_last_seg_size = 0
+        self.compressed_ack = 0
+        """ACKs with news of holes that were not sent (`net.ipv4.tcp_comp_sack_nr`)."""
+
+        # ---- derived: not written down
+        self.sk_lock = 0
+        """SK_OWNED 1, SK_READER 2 (sk_lock.py)"""
+        self.slice_time = -1
+        self.slice_bytes = 0
+        """What sends of several chunks took in the batch of that time."""
+        self.fastopen_rsk: TcpRequestSock | None = None
+        """The request sock of a child that Fast Open made before the handshake was complete."""
+        self.tsorted: OrderedDict[TcpSeg, None] = OrderedDict()
+        """Sent segments, by time of last transmission, without what is SACKed or marked lost."""
+        self.pseudo = 0
+        """Sum of the pseudo-header without the length."""
+        self.xmit_cb: tuple[object, ...] = ()
+
+
+RARE_FIELDS: Final = tuple(TcpSock.__annotations__)
+"""What stands in the class."""
 
 
 class TcpAccEcn:
@@ -455,219 +512,3 @@ class TcpAccEcn:
         """The peer's first counter has been seen."""
         self.pkts_acked_ewma = 0
         """How many segments an ACK acknowledges, smoothed; of 64."""
-
-
-class TcpRequestSock:
-    """A connection in SYN_RECV that has no socket yet (`struct tcp_request_sock`)."""
-
-    __slots__ = (
-        "accecn_ok",
-        "acked",
-        "daddr",
-        "dport",
-        "ecn_ok",
-        "key",
-        "last_oow_ack_time",
-        "listener",
-        "mss",
-        "mtu",
-        "num_retrans",
-        "num_timeout",
-        "rcv_isn",
-        "rcv_nxt",
-        "rcv_wnd",
-        "rcv_wscale",
-        "sack_ok",
-        "saddr",
-        "snd_wscale",
-        "snt_isn",
-        "snt_synack",
-        "sport",
-        "syn_ect_rcv",
-        "timer",
-        "tos",
-        "ts_off",
-        "ts_recent",
-        "tstamp_ok",
-        "wscale_ok",
-    )
-    state: Final = TCP_NEW_SYN_RECV
-
-    def __init__(self, listener: int, key: bytes) -> None:
-        self.listener = listener
-        self.key = key
-        self.saddr = b""
-        self.daddr = b""
-        self.sport = 0
-        self.dport = 0
-        self.rcv_isn = 0
-        self.rcv_nxt = 0
-        self.snt_isn = 0
-        self.snt_synack = 0
-        """When the first SYN-ACK was sent, us."""
-        self.mss = 0
-        self.mtu = 0
-        self.rcv_wnd = 0
-        self.rcv_wscale = 0
-        self.snd_wscale = 0
-        self.tstamp_ok = False
-        self.sack_ok = False
-        self.wscale_ok = False
-        self.ecn_ok = False
-        self.accecn_ok = False
-        self.syn_ect_rcv = 0
-        """The ECN field that the SYN came with."""
-        self.ts_recent = 0
-        self.ts_off = 0
-        self.tos = 0
-        self.num_retrans = 0
-        self.num_timeout = 0
-        self.acked = False
-        """The handshake's ACK came while the accept queue was full, or DEFER_ACCEPT waits."""
-        self.last_oow_ack_time = 0
-        self.timer: Timer[Any] | None = None
-
-
-class TcpTimewaitSock:
-    """What is left of a connection in TIME_WAIT or, orphaned, in FIN_WAIT2
-    (`struct tcp_timewait_sock`). RFC 9293 3.6.1, RFC 1337."""
-
-    __slots__ = (
-        "bind_kind",
-        "bound_addr",
-        "daddr",
-        "dport",
-        "key",
-        "last_oow_ack_time",
-        "rcv_nxt",
-        "rcv_wnd",
-        "rcv_wscale",
-        "saddr",
-        "snd_nxt",
-        "sport",
-        "substate",
-        "timer",
-        "tos",
-        "ts_offset",
-        "ts_recent",
-        "ts_recent_stamp",
-    )
-    state: Final = TCP_TIME_WAIT
-
-    def __init__(self, tp: TcpSock, substate: int) -> None:
-        self.key = tp.key
-        self.saddr = tp.saddr
-        self.daddr = tp.daddr
-        self.sport = tp.sport
-        self.dport = tp.dport
-        self.bound_addr = tp.bound_addr
-        self.bind_kind = tp.bind_kind
-        self.substate = substate
-        self.rcv_nxt = tp.rcv_nxt
-        self.snd_nxt = tp.snd_nxt
-        self.rcv_wnd = tp.rcv_wnd
-        self.rcv_wscale = tp.rcv_wscale
-        self.ts_recent = tp.ts_recent
-        self.ts_recent_stamp = tp.ts_recent_stamp
-        self.ts_offset = tp.tsoffset
-        self.tos = tp.tos
-        self.last_oow_ack_time = 0
-        self.timer: Timer[Any] | None = None
-
-
-_DERIVED: Final = frozenset(
-    {
-        "tsorted",
-        "write_timer",
-        "delack_timer",
-        "sk_timer",
-        "pacing_timer",
-        "compressed_ack_timer",
-        "pseudo",
-        "xmit_cb",
-        "fastopen_rsk",
-        "fastopen_req",
-        "sk_lock",
-        "slice_time",
-        "slice_bytes",
-    }
-)
-_FIELDS: Final = tuple(f.name for f in fields(TcpSock) if f.name not in _DERIVED)
-_SEG_FIELDS: Final = tuple(TcpSeg.__slots__)
-_OFO_SKB: Final = ("id", "head", "data", "frags", "lent", "skb_iif", "gso_size", "gso_segs")
-
-DUMP_VERSION: Final = 1
-
-
-class BadDumpError(ValueError):
-    """A dump that is not one of this version; the text says why."""
-
-
-def tcp_sock_dump(tp: TcpSock) -> tuple[object, ...]:
-    """Write a socket down: nested tuples of ints, bytes, strings and None, for msgpack."""
-    order = {id(seg): i for i, seg in enumerate(tp.tsorted)}
-    out: list[object] = [DUMP_VERSION]
-    for name in _FIELDS:
-        value = getattr(tp, name)
-        if name == "write_queue" or name == "rtx_queue":
-            value = tuple(
-                (*(getattr(seg, f) for f in _SEG_FIELDS), order.get(id(seg), -1)) for seg in value
-            )
-        elif name == "ofo":
-            value = tuple(
-                (o.seq, o.end_seq, o.fin, *(getattr(o.skb, f) for f in _OFO_SKB)) for o in value
-            )
-        elif (name == "accept_queue" and value is not None) or name == "ca_priv":
-            value = tuple(value)
-        out.append(value)
-    timers = (tp.write_timer, tp.delack_timer, tp.sk_timer)
-    out += [timer.expires if timer is not None else -1 for timer in timers]
-    return tuple(out)
-
-
-def _tuples(value: Any) -> Any:
-    """msgpack gives lists back: make them tuples, which is what the fields hold."""
-    return tuple(_tuples(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def tcp_sock_load(dump: tuple[object, ...]) -> tuple[TcpSock, tuple[int, int, int]]:
-    """The socket of a dump, and the deadlines of its write, delayed-ACK and keepalive timers.
-
-    `TcpNet.adopt` arms them. BadDumpError where the dump is not ours.
-    """
-    if len(dump) != len(_FIELDS) + 4 or dump[0] != DUMP_VERSION:
-        raise BadDumpError(
-            f"a dump of {len(dump)} fields, version {dump[0] if dump else None}; "
-            f"wanted {len(_FIELDS) + 4} fields, version {DUMP_VERSION}"
-        )
-    tp = TcpSock(0)
-    ordered: list[tuple[int, TcpSeg]] = []
-    for name, raw in zip(_FIELDS, dump[1:], strict=False):
-        value: Any = _tuples(raw)
-        if name == "write_queue" or name == "rtx_queue":
-            segs = []
-            for item in value:
-                seg = TcpSeg(0, 0, 0, ())
-                for f, v in zip(_SEG_FIELDS, item, strict=False):
-                    setattr(seg, f, v)
-                segs.append(seg)
-                if item[-1] >= 0:
-                    ordered.append((item[-1], seg))
-            value = segs
-        elif name == "ofo":
-            queue = []
-            for seq, end_seq, fin, *skb_fields in value:
-                skb = SkBuff(skb_fields[1], skb_fields[3])
-                for f, v in zip(_OFO_SKB, skb_fields, strict=True):
-                    setattr(skb, f, v)
-                queue.append(OfoSkb(seq, end_seq, fin, skb))
-            value = queue
-        elif name == "accept_queue" and value is not None:
-            value = dict.fromkeys(value)
-        elif name == "ca_priv":
-            value = list(value)
-        setattr(tp, name, value)
-    for _, seg in sorted(ordered, key=lambda pair: pair[0]):
-        tp.tsorted[seg] = None
-    write, delack, sk_timer = (int(v) for v in dump[-3:] if isinstance(v, int))
-    return tp, (write, delack, sk_timer)

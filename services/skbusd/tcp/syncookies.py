@@ -13,7 +13,7 @@ from typing import Final
 from skbus.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import MASK
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpRequestSock
+from skbusd.tcp.request_sock import TcpRequestSock
 
 MSSTAB: Final = (536, 1300, 1440, 1460)
 COOKIE_PERIOD: Final = 60 * 1_000_000_000

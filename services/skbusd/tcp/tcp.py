@@ -10,7 +10,6 @@ Calls tcp_output to send, and ip (`ip_route_output_key`) before a connection. RF
 """
 
 import errno
-from dataclasses import MISSING, fields
 from typing import Final
 
 from skbus.abi import (
@@ -64,7 +63,7 @@ from skbusd.tcp.sk_lock import (
     sk_wait_lock,
     tcp_prequeue_process,
 )
-from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.sock import RARE_FIELDS, TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_assign_congestion_control
 from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
 from skbusd.tcp.tcp_fastopen import (
@@ -120,7 +119,8 @@ def tcp_v4_init_sock(net: TcpNet, item: InitSock) -> None:
     tp.sndbuf = net.sysctl["net.ipv4.tcp_wmem"][1]
     tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
     tp.icsk_rto = tp.mdev_us = 1_000_000
-    tp.pmtudisc = 0 if net.sysctl["net.ipv4.ip_no_pmtu_disc"] else 1
+    if net.sysctl["net.ipv4.ip_no_pmtu_disc"]:
+        tp.pmtudisc = 0
     tcp_assign_congestion_control(net, tp)
 
 
@@ -199,26 +199,23 @@ def tcp_accept(net: TcpNet, item: Accept) -> None:
 # ---- connect ---------------------------------------------------------------------------------
 
 _KEPT: Final = frozenset(
-    "sk saddr sport bound_addr bound_port bind_kind userlocks reuse ifindex tos ttl pmtudisc"
-    " inet_opt recverr freebind transparent min_ttl ip_kept mark"
-    " priority oif rcvbuf sndbuf rcvlowat keepopen linger nonagle user_mss notsent_lowat"
-    " window_clamp defer_accept keepalive_time keepalive_intvl keepalive_probes linger2"
-    " fastopenq_max_qlen fastopen_key fastopen_connect fastopen_no_cookie"
-    " icsk_user_timeout icsk_syn_retries ca_name ca_setsockopt write_timer delack_timer sk_timer"
-    " pacing_timer compressed_ack_timer max_pacing_rate pacing_status"
-    " dead parent".split()
+    "userlocks ifindex ttl pmtudisc inet_opt recverr freebind transparent ip_kept oif rcvlowat"
+    " keepopen linger user_mss notsent_lowat defer_accept keepalive_time keepalive_intvl"
+    " keepalive_probes linger2 fastopenq_max_qlen fastopen_key fastopen_connect"
+    " fastopen_no_cookie icsk_user_timeout icsk_syn_retries ca_setsockopt sk_timer pacing_timer"
+    " compressed_ack_timer max_pacing_rate".split()
 )
-_DEFAULTS: Final = tuple(
-    (f.name, f.default, f.default_factory) for f in fields(TcpSock) if f.name not in _KEPT
-)
+_REINIT: Final = tuple((name, getattr(TcpSock, name)) for name in RARE_FIELDS if name not in _KEPT)
 
 
 def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
     """A closed socket as new, but for its options and its port."""
     clamp = tp.window_clamp if tp.state == TCP_LISTEN else 0
     sk_mem_free(net, tp)
-    for name, default, factory in _DEFAULTS:
-        setattr(tp, name, factory() if factory is not MISSING else default)
+    tp.reset()
+    for name, default in _REINIT:
+        if getattr(tp, name) != default:
+            setattr(tp, name, default)
     tp.window_clamp = clamp
     tp.sport = tp.bound_port
     tp.saddr = b"" if tp.bound_addr == ANY or not tp.bound_port else tp.bound_addr
@@ -316,7 +313,8 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
     else:
         sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport])
         tcp_connect(net, tp, ret.mtu)
-        tp.fastopen_req = None
+        if tp.fastopen_req is not None:
+            tp.fastopen_req = None
 
 
 def _connect_fastopen(net: TcpNet, tp: TcpSock, mtu: int) -> None:

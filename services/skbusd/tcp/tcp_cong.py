@@ -226,7 +226,8 @@ def tcp_assign_congestion_control(net: TcpNet, tp: TcpSock) -> None:
 
 def tcp_init_congestion_control(net: TcpNet, tp: TcpSock) -> None:
     """The connection is established: the control begins."""
-    tp.prior_ssthresh = 0
+    if tp.prior_ssthresh:
+        tp.prior_ssthresh = 0
     tp.ca_priv = []
     net.cong[tp.ca_name].init(net, tp)
 

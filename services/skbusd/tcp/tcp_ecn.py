@@ -27,7 +27,8 @@ from skbusd.tcp.const import (
     SYN,
 )
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock
+from skbusd.tcp.request_sock import TcpRequestSock
+from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_accecn import (
     TCPHDR_ACE,
     tcp_accecn_ace,

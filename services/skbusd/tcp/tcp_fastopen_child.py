@@ -13,7 +13,8 @@ from skbus.skbuff import SkBuff
 from skbusd.tcp.const import ICSK_TIME_RETRANS, MASK, PSH
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpRequestSock, TcpSock
+from skbusd.tcp.request_sock import TcpRequestSock
+from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_data import tcp_queue_rcv
 from skbusd.tcp.tcp_fastopen import (
     TFO_SERVER_COOKIE_NOT_REQD,

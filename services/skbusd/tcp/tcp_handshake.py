@@ -28,7 +28,8 @@ from skbusd.tcp.const import (
 )
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpRequestSock, TcpSeg, TcpSock, TcpTimewaitSock
+from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
+from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_ca_needs_ecn
 from skbusd.tcp.tcp_ecn import (
     tcp_ecn_make_synack,
@@ -113,7 +114,9 @@ def tcp_connect_init(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     tp.rcv_tstamp = net.now
     tp.icsk_rto = 1_000_000
     tp.icsk_retransmits = 0
-    tp.retrans_out = tp.lost_out = tp.total_retrans = 0
+    tp.retrans_out = tp.lost_out = 0
+    if tp.total_retrans:
+        tp.total_retrans = 0
     tp.retrans_stamp = 0
     tcp_build_xmit_cb(tp)
 

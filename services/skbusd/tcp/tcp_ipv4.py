@@ -51,8 +51,9 @@ from skbusd.tcp.inet_hashtables import (
     inet_twsk_deschedule_put,
 )
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
 from skbusd.tcp.sk_lock import SK_OWNED, sk_add_backlog, tcp_prequeue
-from skbusd.tcp.sock import TcpRequestSock, TcpSock, TcpTimewaitSock
+from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.syncookies import (
     COOKIE_PERIOD,
     MAX_SYNCOOKIE_AGE,

@@ -6,6 +6,8 @@ Called by tcp_ipv4. Calls the socket layer: `inet_csk_reqsk_queue_add`. RFC 9293
 (SYN-RECEIVED), RFC 7323, RFC 5961.
 """
 
+from typing import Final
+
 from skbus.abi import ReqskQueueAdd
 from skbus.headers.tcp import TcpHdr, TcpOptions
 from skbus.timer import Timer
@@ -26,7 +28,8 @@ from skbusd.tcp.inet_connection_sock import (
 )
 from skbusd.tcp.inet_hashtables import inet_bind_hash
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpRequestSock, TcpSock
+from skbusd.tcp.request_sock import TcpRequestSock
+from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_ack import tcp_rtt_estimator, tcp_set_rto, tcp_update_rtt_min
 from skbusd.tcp.tcp_ecn import tcp_ecn_openreq_child
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_time_stamp, tcp_v4_send_ack
@@ -202,12 +205,36 @@ def _oow_limited(net: TcpNet, req: TcpRequestSock, name: str) -> bool:
 
 # ---- the child -------------------------------------------------------------------------------
 
-_INHERITED = (
-    "tos ttl pmtudisc mark priority rcvbuf sndbuf userlocks keepopen linger reuse nonagle"
-    " user_mss keepalive_time keepalive_intvl keepalive_probes linger2 icsk_user_timeout"
-    " icsk_syn_retries ca_name notsent_lowat rcvlowat oif"
-    " max_pacing_rate pacing_status recverr min_ttl freebind transparent ip_kept"
-).split()
+_INHERITED: Final = tuple(
+    (name, getattr(TcpSock, name))
+    for name in (
+        "ttl pmtudisc keepopen linger user_mss keepalive_time keepalive_intvl keepalive_probes"
+        " linger2 icsk_user_timeout icsk_syn_retries notsent_lowat rcvlowat oif max_pacing_rate"
+        " recverr freebind transparent ip_kept"
+    ).split()
+)
+"""Options that few listeners have, and what they are where they are not set."""
+
+
+def _inherit(tp: TcpSock, listener: TcpSock) -> None:
+    """`inet_csk_clone_lock`: a child has its listener's options."""
+    tp.tos = listener.tos
+    tp.mark = listener.mark
+    tp.priority = listener.priority
+    tp.rcvbuf = listener.rcvbuf
+    tp.sndbuf = listener.sndbuf
+    tp.reuse = listener.reuse
+    tp.nonagle = listener.nonagle
+    tp.ca_name = listener.ca_name
+    tp.pacing_status = listener.pacing_status
+    tp.min_ttl = listener.min_ttl
+    userlocks = listener.userlocks & ~(SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK)
+    if userlocks:
+        tp.userlocks = userlocks
+    for name, default in _INHERITED:
+        value = getattr(listener, name)
+        if value != default:
+            setattr(tp, name, value)
 
 
 def tcp_synack_rtt_meas(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:
@@ -228,9 +255,7 @@ def tcp_create_openreq_child(
     fastopen: by the SYN already, so that there is no round trip to be measured yet.
     """
     tp = TcpSock(net.child_number())
-    for name in _INHERITED:
-        setattr(tp, name, getattr(listener, name))
-    tp.userlocks &= ~(SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK)
+    _inherit(tp, listener)
     tp.state = TCP_SYN_RECV
     tp.parent = listener.sk
     tp.saddr, tp.sport = req.saddr, req.sport

@@ -42,8 +42,9 @@ from skbusd.tcp.inet_connection_sock import (
     tcp_done,
 )
 from skbusd.tcp.netns import TcpNet
+from skbusd.tcp.request_sock import TcpRequestSock
 from skbusd.tcp.sk_lock import SK_OWNED
-from skbusd.tcp.sock import TcpRequestSock, TcpSock
+from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_fastopen import tcp_fastopen_active_detect_blackhole
 from skbusd.tcp.tcp_fastretrans import (
     tcp_cwnd_reduction,

@@ -25,7 +25,8 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import tcp_done
 from skbusd.tcp.inet_hashtables import inet_twsk_deschedule_put, inet_unhash
 from skbusd.tcp.netns import TcpNet
-from skbusd.tcp.sock import TcpSock, TcpTimewaitSock
+from skbusd.tcp.request_sock import TcpTimewaitSock
+from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_handshake import tcp_time_stamp, tcp_v4_send_ack
 
 TCP_TW_SUCCESS: Final = 0

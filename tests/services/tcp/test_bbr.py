@@ -7,7 +7,7 @@ from skbus.testing.tcphost import ACK, Conn, TcpHost
 from skbusd.tcp import const as c
 from skbusd.tcp import tcp_bbr as bbr
 from skbusd.tcp import tcp_cubic
-from skbusd.tcp.sock import tcp_sock_dump, tcp_sock_load
+from skbusd.tcp.dump import tcp_sock_dump, tcp_sock_load
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_pacing import NO_LIMIT
 

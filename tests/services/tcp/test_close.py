@@ -31,7 +31,7 @@ from skbusd.tcp.const import (
     TCP_LINGER2,
     TCP_TIME_WAIT,
 )
-from skbusd.tcp.sock import TcpTimewaitSock
+from skbusd.tcp.request_sock import TcpTimewaitSock
 
 MASK = 0xFFFFFFFF
 

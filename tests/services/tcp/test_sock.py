@@ -5,7 +5,7 @@ import msgpack
 import pytest
 
 from skbus.testing.tcphost import ACK, Conn, SimApp, TcpHost, TcpPair, digest, payload
-from skbusd.tcp.sock import BadDumpError, tcp_sock_dump, tcp_sock_load
+from skbusd.tcp.dump import BadDumpError, tcp_sock_dump, tcp_sock_load
 
 
 def through_msgpack(dump: tuple[object, ...]) -> tuple[object, ...]:
