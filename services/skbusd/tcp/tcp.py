@@ -313,7 +313,7 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
     else:
         sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport])
         tcp_connect(net, tp, ret.mtu)
-        if tp.fastopen_req is not None:
+        if tp.fastopen_connect:
             tp.fastopen_req = None
 
 
