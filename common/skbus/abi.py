@@ -287,6 +287,8 @@ class Recvmsg(NamedTuple):
     sk: int
     copied: int
     waiting: bool = False
+    datagrams: int = 1
+    """UDP: how many these bytes are."""
 
 
 class Accept(NamedTuple):
@@ -362,8 +364,11 @@ class TcpSendmsgFastopenCb(NamedTuple):
 class UdpSendmsgCb(NamedTuple):
     """cb of `udp_sendmsg`, `raw_sendmsg`, `ping_v4_sendmsg`: the payload is the skb's head and
     frags, which go with it.
-    addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...). From
-    tos on, what control messages say (`struct ipcm_cookie`)."""
+    addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...); 0:
+    nobody waits, an error is the sock's pending one, and SkWriteSpace tells when the datagram has
+    gone. From tos on, what control messages say (`struct ipcm_cookie`).
+
+    To udp, with SKB_GSO_BATCH: many datagrams of one size, the last may be shorter. req is 0."""
 
     sk: int
     req: int
@@ -419,8 +424,9 @@ class ReqskQueueAdd(NamedTuple):
 
 class SkWriteSpace(NamedTuple):
     """`sk.sk_write_space`: `acked` more bytes of the send queue are done with (TCP: acknowledged,
-    UDP: sent). sndbuf: what the transport now thinks a good send buffer, 0 for no opinion;
-    negative: memory is short, and it shall be no more than that.
+    UDP: sent or refused, with what the queue counts for each datagram). sndbuf: what the transport
+    now thinks a good send buffer, 0 for no opinion; negative: memory is short, and it shall be no
+    more than that.
 
     The rest is told where a `tcp_sendmsg` asked for it: the write queue as it is now."""
 
@@ -606,5 +612,7 @@ SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
 }
 """Entries whose items are skbs; the value is the type of `cb`."""
 
-LOSSLESS_SKB_ENTRIES: Final = frozenset({"tcp_sendmsg", "tcp_sendmsg_fastopen", "sk_data_ready"})
+LOSSLESS_SKB_ENTRIES: Final = frozenset(
+    {"tcp_sendmsg", "tcp_sendmsg_fastopen", "udp_sendmsg", "sk_data_ready"}
+)
 """Bounded by windows and buffers, so a full pipe holds them back instead of dropping them."""

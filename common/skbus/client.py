@@ -9,10 +9,10 @@ A blocking call takes a `Channel` (a DEALER of its own) from a free list, asks, 
 no background thread, and any number of threads may call at once. A `Mux` sends many calls through
 one DEALER, and hands out the replies: for event loops.
 
-A datagram may be *posted*: sent without waiting for a reply, at most `POSTS_MAX` in a row on one
-channel. ZeroMQ keeps the order within a channel only, so a thread's next call goes through the
-channel of its posts; that call's reply says that they have all been seen. Before the life
-connection is closed such channels are flushed.
+A datagram may be *posted*: written to the post pipe, without waiting for a reply. The socket layer
+makes that pipe when it is asked on the life connection, and reads it before it looks at any call of
+ours, and before it notes our end: so a post comes before all that is done after it, by whatever
+thread, and the kernel keeps it for a process that is killed. Many posts are read at once.
 
 A call that is interrupted (Ctrl-C, a cancelled task) is cancelled in the socket layer, and its
 reply awaited: either it was in time, and nothing happened; or the result has come after all, and
@@ -50,6 +50,8 @@ _real_socket: Final = socket.socket
 
 _WELCOME: Final = struct.Struct("=II")
 _POLL_OPEN: Final = struct.Struct("=iI")
+_POST_OPEN: Final = -1
+"""Instead of a descriptor: the post pipe is asked for."""
 
 REGION_CLASSES: Final = ((2048, 256), (16384, 128), (66560, 256))
 """A client's region: 19 MB of address space, touched as it is used."""
@@ -57,9 +59,6 @@ INLINE_MAX: Final = 4096
 """Bytes up to which payload travels in the request."""
 CHUNK: Final = 65536
 """Bytes in one slot."""
-POSTS_MAX: Final = 31
-"""Calls without a reply in a row."""
-_FLUSH_MS: Final = 10_000
 MAX_CHUNKS: Final = 16
 """Slots that one request names: 1 MB."""
 
@@ -90,13 +89,16 @@ class Client:
         self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
         self.forked = False
         self._channels: list[Channel] = []
-        self._posting: dict[int, Channel] = {}
-        """thread -> the channel that its unanswered posts went through"""
         self._next_channel = 0
         self._lock = threading.RLock()
         self._region: Allocator | None = None
         self._region_failed = False
         self._token = 0
+        self.post_fd = -1
+        """The post pipe; -1 where there is none (yet)."""
+        self._post_fds: list[int] = []
+        """That, and its other end: so it breaks for nobody, and there is no SIGPIPE."""
+        self._post_failed = False
         self.poll_fds: dict[int, int] = {}
         """descriptor of the system -> descriptor of ours, for `socket(fileno=...)`"""
 
@@ -145,9 +147,10 @@ class Client:
         """One system call: (result, data). OSError as the call gives it."""
         if self.forked:
             raise OSError(errno.EBADF, "this socket was made before fork(), by the parent")
-        channel = self._posting.pop(threading.get_ident(), None) if self._posting else None
-        if channel is None:
-            channel = self._take_channel()
+        try:
+            channel = self._channels.pop()
+        except IndexError:
+            channel = Channel(self)
         try:
             err, result, reply = channel.call(name, args, data, rescue)
         finally:
@@ -158,46 +161,6 @@ class Client:
         if err:
             raise os_error(err, result)
         return result, reply
-
-    def _take_channel(self) -> "Channel":
-        try:
-            return self._channels.pop()
-        except IndexError:
-            return Channel(self)
-
-    def post(self, name: str, *args: object, data: bytes) -> bool:
-        """A system call without a reply. False where this thread has posted as many as it may: it
-        shall make an ordinary call."""
-        if self.forked:
-            return False
-        thread = threading.get_ident()
-        channel = self._posting.pop(thread, None)
-        if channel is None:
-            channel = self._take_channel()
-        try:
-            if channel.posts >= POSTS_MAX:
-                return False
-            channel.post(name, args, data)
-            return True
-        finally:
-            self._posting[thread] = channel
-
-    def flush(self, thread: int) -> None:
-        """Return when the socket layer has seen what that thread has posted. OSError if it is
-        gone."""
-        channel = self._posting.pop(thread, None)
-        if channel is None or self.forked:
-            return
-        if channel.flush():
-            self._channels.append(channel)
-        else:
-            channel.close()
-
-    def flush_all(self) -> None:
-        """The same for all threads; nothing is said of a socket layer that is gone."""
-        for thread in tuple(self._posting):
-            with contextlib.suppress(OSError):
-                self.flush(thread)
 
     def alive(self) -> bool:
         """Is the socket layer that knows us still there?"""
@@ -329,12 +292,40 @@ class Client:
             self.poll_fds[number] = fd
             return number
 
+    # ---- the post pipe -------------------------------------------------------------------
+
+    def post_open(self) -> bool:
+        """Ask for the post pipe, unless it is there; False where there is none to be had."""
+        if self.post_fd >= 0 or self._post_failed or self.forked:
+            return self.post_fd >= 0
+        with self._lock:
+            if self.post_fd >= 0:
+                return True
+            self._token = self._token + 1 & 0xFFFFFFFF
+            try:
+                self.life.sendall(_POLL_OPEN.pack(_POST_OPEN, self._token))
+                answer, fds, _, _ = socket.recv_fds(self.life, _WELCOME.size, 2)
+                answer += _recv_exactly(self.life, _WELCOME.size - len(answer))
+            except OSError as e:
+                raise _gone(self.run.path) from e
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            self._post_fds = fds
+            self._post_failed = not fds
+            self.post_fd = fds[0] if fds else -1
+            return self.post_fd >= 0
+
+    def _close_post(self) -> None:
+        self.post_fd = -1
+        while self._post_fds:
+            os.close(self._post_fds.pop())
+
     # ---- the end -------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End it all, as if the process had ended; what was posted is sent before."""
-        self.flush_all()
+        """End it all, as if the process had ended; what was posted is sent all the same."""
         self.life.close()
+        self._close_post()
         for channel in self._channels:
             channel.close()
         self._channels.clear()
@@ -344,14 +335,14 @@ class Client:
         """In a child of fork: the life connection is the parent's, and must end with it."""
         self.forked = True
         self.life.close()
+        self._close_post()
         self._channels.clear()
-        self._posting.clear()
 
 
 class Channel:
     """A DEALER for one call at a time."""
 
-    __slots__ = ("_items", "_life", "_req", "_run", "_sock", "posts", "usable")
+    __slots__ = ("_items", "_life", "_req", "_run", "_sock", "usable")
 
     def __init__(self, client: Client) -> None:
         self._sock = client.dealer()
@@ -361,8 +352,6 @@ class Channel:
         self._run = client.run.path
         self._req = 0
         self.usable = True
-        self.posts = 0
-        """Calls of which it is not known that the socket layer has seen them."""
 
     def call(
         self, name: str, args: tuple[object, ...], data: bytes, rescue: Rescue | None
@@ -386,26 +375,8 @@ class Channel:
                 self._cancel(req, rescue)
             raise
         self.usable = True
-        self.posts = 0
         assert reply is not None
         return reply
-
-    def post(self, name: str, args: tuple[object, ...], data: bytes) -> None:
-        """Send a call that has no reply."""
-        self._req += 1
-        self.posts += 1
-        meta = encode_request(self._req, name, *args)
-        if data:
-            send2(self._sock, meta, data, 0)
-        else:
-            send1(self._sock, meta, 0)
-
-    def flush(self) -> bool:
-        """Let a call that does nothing go behind the posts; False where it is not answered."""
-        self._req += 1
-        send1(self._sock, encode_request(self._req, "poll", (), 0), 0)
-        self.posts = 0
-        return self._wait(self._req, _FLUSH_MS) is not None
 
     def _wait(self, req: int, milliseconds: int) -> tuple[int, Any, bytes] | None:
         while True:
@@ -433,7 +404,6 @@ class Channel:
         if reply is None:
             return
         self.usable = True
-        self.posts = 0
         if not reply[0] and rescue is not None:
             rescue(reply[1], reply[2])
 
@@ -576,7 +546,6 @@ def _after_fork_in_child() -> None:
 
 def _at_exit() -> None:
     for client in _clients.values():
-        client.flush_all()
         client.life.close()
 
 

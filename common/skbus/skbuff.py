@@ -45,7 +45,13 @@ CHECKSUM_PARTIAL: Final = 3
 SKB_GSO_TCPV4: Final = 1 << 0
 SKB_GSO_DODGY: Final = 1 << 1
 SKB_GSO_TCP_ECN: Final = 1 << 2
+SKB_GSO_TCP_FIXEDID: Final = 1 << 3
+"""All segments have the same identification; here, datagrams' too."""
 SKB_GSO_UDP_L4: Final = 1 << 17
+SKB_GSO_BATCH: Final = 1 << 28
+"""With SKB_GSO_UDP_L4: datagrams that were put together by us or on their way to us, which nobody
+must notice: whoever counts, counts each, and whoever cannot treat them as one takes them apart.
+There is no such flag in Linux, whose `skb->fraglist` of UDP GRO is the nearest to it."""
 
 MAX_SKB_FRAGS: Final = 17
 GSO_LEGACY_MAX_SIZE: Final = 65536

@@ -193,8 +193,6 @@ class socket(_Messages):
     def _call(self, name: str, *args: object, data: bytes = b"") -> tuple[Any, bytes]:
         if self._fd < 0:
             raise os_error(_errno.EBADF)
-        if self._poster:
-            self._see_posts()
         return self._client.call(name, self._fd, *args, data=data)
 
     # ---- timeouts ------------------------------------------------------------------------
@@ -287,6 +285,16 @@ class socket(_Messages):
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
         """Send; returns how many bytes were taken, which may be fewer."""
+        if (
+            type(data) is bytes
+            and len(data) <= self._post_max
+            and self._post_to is None
+            and self._timeout is None
+            and not flags
+            and self._fd >= 0
+            and self._post(data, len(data))
+        ):
+            return len(data)
         with memoryview(data) as view, view.cast("B") as raw:
             try:
                 return self._send(raw, flags, None, self._timeout)
@@ -565,8 +573,6 @@ class socket(_Messages):
         if client.forked:
             return
         try:
-            if self._poster:
-                self._see_posts()
             for result, _ in self._stash:
                 self._close_stashed(result)
             client.call("close", fd)

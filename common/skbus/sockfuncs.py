@@ -25,7 +25,6 @@ def close(fd: int) -> None:
         if fd in client.poll_fds:
             number = client.poll_fds.pop(fd)
             os.close(fd)
-            client.flush_all()
             client.call("close", number)
             return
     _real_close(fd)

@@ -10,35 +10,41 @@ may want it: another thread that waits, a poll descriptor, a duplicate.
 Sending: where a datagram went out to an address a moment ago, the next one there is posted.
 
     Differs from Linux: an error of a posted datagram is told by the socket's next call that waits
-    for an answer (of sends, every 32nd, or the first after a pause), as an ICMP error is. A pending
-    error is told after the datagrams that were read ahead. UdpInDatagrams counts when a datagram
-    is read ahead. A process that is killed, or ends by os._exit, may lose what it posted last.
+    for an answer (of sends, every 256th, or the first after a pause), as an ICMP error is. A
+    pending error is told after the datagrams that were read ahead. UdpInDatagrams counts when a
+    datagram is read ahead.
 
 Part of `skbus.socket.socket`; calls `skbus.client`.
 """
 
 import errno
+import os
 import socket as std
+import struct
 import threading
 import time
 from contextlib import suppress
 from typing import Any, Final
 
-from skbus.client import INLINE_MAX, Client, os_error
+from skbus.client import Client, os_error
 from skbus.sockargs import timeout_ns
+from skbus.syscall import MAX_VLEN, POST, POST_MAX
 
-AHEAD: Final = 32
+AHEAD: Final = MAX_VLEN
 """Datagrams that one call asks for at most."""
 DATAGRAM_MAX: Final = 65535
+POSTS_MAX: Final = 255
+"""Datagrams of a socket that are posted in a row."""
 _POST_PAUSE: Final = 0.005
 """Seconds after which a datagram is not posted, so that who sends seldom hears at once."""
 _FITS: Final = 508
 """Bytes of a datagram that no link is too narrow for (RFC 791: 576 with the longest headers)."""
 _PAST_STASH: Final = std.MSG_ERRQUEUE | std.MSG_OOB
-_NO_SUCH_THREAD: Final = 0
 _NO_RIVALS: Final = threading.Lock()
 """Of sockets that read nothing ahead, and so need none of their own."""
+_LENGTH: Final = struct.Struct("=H").pack
 
+Buffer = bytes | memoryview
 Stashed = tuple[Any, bytes]
 """A call's result and its data."""
 
@@ -47,8 +53,8 @@ class Messages:
     """What `skbus.socket.socket` does with messages."""
 
     __slots__ = (
-        "_ahead", "_client", "_fd", "_lock", "_post_max", "_post_time", "_post_to", "_poster",
-        "_proto", "_readers", "_stash", "_timeout", "_type",
+        "_ahead", "_client", "_fd", "_lock", "_post_head", "_post_max", "_post_time", "_post_to",
+        "_posts", "_proto", "_readers", "_stash", "_timeout", "_type",
     )  # fmt: skip
 
     _client: Client
@@ -63,7 +69,8 @@ class Messages:
     _post_to: Any
     _post_max: int
     _post_time: float
-    _poster: int
+    _post_head: bytes
+    _posts: int
 
     def _init_messages(self, ahead: bool) -> None:
         """ahead: nobody else has this socket, so datagrams may be read ahead."""
@@ -79,8 +86,10 @@ class Messages:
         self._post_max = -1
         """Bytes up to which a datagram to _post_to may be posted."""
         self._post_time = 0.0
-        self._poster = _NO_SUCH_THREAD
-        """The thread whose posts the socket layer may not have seen."""
+        self._post_head = b""
+        """`POST` of them, without the length."""
+        self._posts = 0
+        """How many have been posted since the last call."""
 
     def _again(self, e: OSError) -> OSError:
         """EAGAIN at the end of a timeout is a TimeoutError."""
@@ -109,18 +118,24 @@ class Messages:
                 data=data,
             )  # fmt: skip
             return int(result)
-        if self._poster:
-            self._see_posts()
         plain = timeout is None and not flags and not control
-        if plain and size <= self._post_max and address == self._post_to:
-            now = time.monotonic()
-            if now - self._post_time < _POST_PAUSE and client.post(
-                "post", self._fd, 0, address, (), (), -1, data=bytes(view)
-            ):
-                self._post_time = now
-                self._poster = threading.get_ident()
-                return size
+        if plain and size <= self._post_max and address == self._post_to and self._post(view, size):
+            return size
         return self._send_datagram(view, flags, address, timeout, control, plain)
+
+    def _post(self, data: Buffer, size: int) -> bool:
+        """Post a datagram to where the last one went; False where an ordinary call must send it:
+        after a pause, now and then, and where the pipe is full."""
+        now = time.monotonic()
+        if now - self._post_time >= _POST_PAUSE or self._posts >= POSTS_MAX:
+            return False
+        try:
+            os.write(self._client.post_fd, b"".join((_LENGTH(size), self._post_head, data)))
+        except OSError:
+            return False
+        self._posts += 1
+        self._post_time = now
+        return True
 
     def _send_datagram(
         self,
@@ -145,23 +160,20 @@ class Messages:
         )  # fmt: skip
         if (
             plain
-            and size <= INLINE_MAX
+            and size <= POST_MAX
             and self._type == std.SOCK_DGRAM
             and self._proto in (0, std.IPPROTO_UDP)
+            and client.post_open()
         ):
-            if address != self._post_to:
+            if address != self._post_to or most < 0:
+                _, port, addr = address or (0, 0, b"")
+                self._post_head = POST.pack(0, port, self._fd, addr)[2:]
                 most = _FITS
-            self._post_max = max(size, most, _FITS)
+            self._post_max = max(size, most)
             self._post_to = address
+            self._posts = 0
             self._post_time = time.monotonic()
         return int(result)
-
-    def _see_posts(self) -> None:
-        """Before a call of ours, let the socket layer see what another thread has posted."""
-        poster = self._poster
-        if poster != threading.get_ident():
-            self._poster = _NO_SUCH_THREAD
-            self._client.flush(poster)
 
     # ---- receiving -----------------------------------------------------------------------
 

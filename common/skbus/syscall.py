@@ -25,6 +25,7 @@ is), values out of bounds EINVAL, too much EMSGSIZE.
 """
 
 import errno
+import struct
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -48,6 +49,14 @@ MAX_POLL: Final = 65536
 MAX_VLEN: Final = 64
 """Datagrams in the reply of one recvmmsg."""
 MAX_TIMEOUT: Final = 1 << 62
+
+POST: Final = struct.Struct("=HHi4s")
+"""What a client writes to its post pipe in front of a datagram: length, port, fd, addr. Port 0: to
+the connected peer. It is sendmsg without a reply: an error is the socket's pending one."""
+POST_MAX: Final = 4096 - POST.size
+"""Bytes of such a datagram: a pipe takes PIPE_BUF bytes whole or not at all."""
+POST_PIPE: Final = 65536
+"""Bytes that the pipe holds."""
 
 _INT: Final = 0
 _BYTES: Final = 1
@@ -103,8 +112,6 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
     ),
     # The last `count` datagrams that recvmmsg gave were not read: they are put back.
     "unread": (_FD, Arg("count", _INT, 1, MAX_VLEN)),
-    # As sendmsg, of a datagram, but there is no reply: an error is the socket's pending one.
-    "post": (_FD, _FLAGS, _ADDR, Arg("places", _PLACES), Arg("control", _CMSGS), _TIMEOUT),
     "shutdown": (_FD, Arg("how")),
     # -> addr
     "getsockname": (_FD,),

@@ -47,7 +47,7 @@ EDGES: Final = (
 )  # fmt: skip
 NEVER: Final = frozenset({"barrier"})
 """Calls that go through all layers: seldom."""
-SENDING: Final = frozenset({"sendmsg", "post"})
+SENDING: Final = frozenset({"sendmsg"})
 
 
 class Hostile:

@@ -347,10 +347,21 @@ class Loopback:
         conn = self._conns[cb.sk]
         payload = skb.head[skb.data :] + self.net.pool.gather(skb.frags)
         self.net.pool.free_frags(skb.frags)
-        if cb.addr not in (b"", LOCALHOST):
-            self._ret(cb, errno.ENETUNREACH)
+        err = 0 if cb.addr in (b"", LOCALHOST) else errno.ENETUNREACH
+        if cb.req:
+            self._ret(cb, err)
+        else:
+            size = len(payload) + 256 * (skb.gso_segs or 1)
+            self._up("sk_write_space", SkWriteSpace(cb.sk, size, 0))
+            if err:
+                self._up("sk_error_report", SkErrorReport(cb.sk, err, False))
+        if err:
             return
-        self._ret(cb)
+        size = skb.gso_size or max(len(payload), 1)
+        for at in range(0, max(len(payload), 1), size):
+            self._udp_deliver(conn, cb, payload[at : at + size])
+
+    def _udp_deliver(self, conn: _Conn, cb: Any, payload: bytes) -> None:
         others = self._ports.get(("udp", cb.port or conn.dport))
         if not others:
             if conn.dport:

@@ -22,15 +22,18 @@ from skbus.skbuff import (
     PACKET_LOOPBACK,
     PACKET_MULTICAST,
     PACKET_OTHERHOST,
+    SKB_GSO_BATCH,
     SkBuff,
 )
 from skbusd.ip import icmp, ip_fragment, raw, route
 from skbusd.ip.netns import (
     RTN_BROADCAST,
+    RTN_LOCAL,
     RTN_MULTICAST,
     IpNet,
     Rtable,
 )
+from skbusd.ip.udp_offload import batch_count, udp_gso_segment
 
 _ECN: Final = ("IpExtInNoECTPkts", "IpExtInECT1Pkts", "IpExtInECT0Pkts", "IpExtInCEPkts")
 
@@ -41,8 +44,13 @@ def ip_rcv(net: IpNet, skb: SkBuff) -> None:
         net.trace("ip_rcv", skb, len=skb.len, dev=skb.dev)
     mib = net.mib
     size = len(skb.head) - skb.data + skb.data_len
-    mib["IpInReceives"] += 1
-    mib["IpExtInOctets"] += size
+    if skb.gso_type & SKB_GSO_BATCH:
+        segs, octets = batch_count(skb)
+        mib["IpInReceives"] += segs
+        mib["IpExtInOctets"] += size + octets
+    else:
+        mib["IpInReceives"] += 1
+        mib["IpExtInOctets"] += size
     if skb.pkt_type == PACKET_OTHERHOST:
         net.kfree_skb(skb, "OTHERHOST")
         return
@@ -103,6 +111,10 @@ def ip_rcv_finish(net: IpNet, skb: SkBuff, iph: IpHdr) -> None:
             rt = found
     elif net.tracing:
         net.trace("ip_route_input", skb, saddr=iph.saddr, daddr=iph.daddr, type=rt.rt_type)
+    if skb.gso_type & SKB_GSO_BATCH and (rt.rt_type != RTN_LOCAL or net.raw_hash or iph.options):
+        for single in udp_gso_segment(net, skb):
+            ip_rcv_finish(net, single, parse(single.head, single.network_header))
+        return
     if iph.options and not ip_rcv_options(net, skb, iph):
         return
     kind = rt.rt_type
@@ -161,7 +173,7 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
     taken = bool(net.raw_hash) and raw.raw_local_deliver(net, skb, iph)
     proto = net.inet_protos.get(protocol)
     if proto is not None:
-        net.mib["IpInDelivers"] += 1
+        net.mib["IpInDelivers"] += skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
         skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
         net.call_skb(proto.process, proto.handler, skb)
         return

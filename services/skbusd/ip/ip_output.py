@@ -26,6 +26,7 @@ from skbus.skbuff import (
     GSO_MAX_SIZE,
     PACKET_HOST,
     PACKET_LOOPBACK,
+    SKB_GSO_BATCH,
     SKB_GSO_TCPV4,
     Frag,
     SkBuff,
@@ -33,6 +34,7 @@ from skbus.skbuff import (
 )
 from skbusd.ip import icmp, igmp, ip_fragment, ip_input, ip_options, neighbour, route
 from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
+from skbusd.ip.udp_offload import batch_count, udp_gso_segment
 
 _IP_IDENTS: Final = 2048
 """Buckets of identification counters (`ip_idents`)."""
@@ -175,8 +177,9 @@ def ip_local_out(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     """A packet of our own is complete: count it, send it by its route."""
     if net.tracing:
         net.trace("ip_local_out", skb, dev=rt.dev.name)
-    net.mib["IpOutRequests"] += 1
-    net.mib["IpExtOutOctets"] += skb.len
+    segs, octets = batch_count(skb) if skb.gso_type else (1, 0)
+    net.mib["IpOutRequests"] += segs
+    net.mib["IpExtOutOctets"] += skb.len + octets
     assert rt.output is not None
     rt.output(net, skb, rt)
 
@@ -259,6 +262,10 @@ def ip_finish_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     if len(skb.head) - skb.data + skb.data_len <= rt.mtu or not ip_exceeds_mtu(skb, rt.mtu):
         ip_finish_output2(net, skb, rt)
         return
+    if skb.gso_type & SKB_GSO_BATCH:
+        for single in udp_gso_segment(net, skb):
+            ip_finish_output(net, single, rt)
+        return
     df = skb.head[skb.network_header + 6] & 0x40
     if not df and ip_resegment(skb, rt.mtu):
         ip_finish_output2(net, skb, rt)
@@ -325,10 +332,11 @@ def loopback_xmit(net: IpNet, skb: SkBuff) -> None:
         return
     lo = net.loopback_dev
     mib = net.mib
-    size = skb.len + 14
-    mib["DevTxPackets"] += 1
+    segs, octets = batch_count(skb) if skb.gso_type else (1, 0)
+    size = skb.len + octets + 14 * segs
+    mib["DevTxPackets"] += segs
     mib["DevTxBytes"] += size
-    mib["DevRxPackets"] += 1
+    mib["DevRxPackets"] += segs
     mib["DevRxBytes"] += size
     skb.dev = skb.skb_iif = lo.ifindex
     skb.pkt_type = PACKET_HOST

@@ -11,7 +11,13 @@ import struct
 from typing import Final
 
 from skbus.checksum import csum_blocks, csum_fold, csum_partial, csum_tcpudp_nofold
-from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4, SkBuff
+from skbus.skbuff import (
+    CHECKSUM_NONE,
+    CHECKSUM_PARTIAL,
+    SKB_GSO_TCP_FIXEDID,
+    SKB_GSO_UDP_L4,
+    SkBuff,
+)
 from skbusd.nic.netdev import NicNet
 
 _U16: Final = struct.Struct("!H")
@@ -51,7 +57,7 @@ def skb_gso_segment(net: NicNet, skb: SkBuff) -> list[SkBuff]:
         raise GsoError("only IPv4 is segmented")
     l4 = 14 + ((frame[14] & 0xF) << 2)
     if skb.gso_type & SKB_GSO_UDP_L4:
-        frames = _udp_gso_segment(frame, l4, skb.gso_size)
+        frames = _udp_gso_segment(frame, l4, skb.gso_size, bool(skb.gso_type & SKB_GSO_TCP_FIXEDID))
     else:
         frames = _tcp_gso_segment(frame, l4, skb.gso_size)
     net.mib["DevGsoPackets"] += 1
@@ -76,7 +82,9 @@ def _segment(net: NicNet, skb: SkBuff, frame: bytes) -> SkBuff:
     return seg
 
 
-def _ip_headers(frame: bytes, l4: int, l4_len: int, sizes: list[int]) -> list[bytes]:
+def _ip_headers(
+    frame: bytes, l4: int, l4_len: int, sizes: list[int], fixed_id: bool = False
+) -> list[bytes]:
     """Ethernet and IP header for each segment: tot_len, id and checksum anew. l4_len: of the
     transport header; sizes: of each segment's payload."""
     ihl = l4 - 14
@@ -88,7 +96,7 @@ def _ip_headers(frame: bytes, l4: int, l4_len: int, sizes: list[int]) -> list[by
     out = []
     for i, size in enumerate(sizes):
         tot_len = ihl + l4_len + size
-        id_ = (first_id + i) & 0xFFFF
+        id_ = first_id if fixed_id else (first_id + i) & 0xFFFF
         check = csum_fold(constant + tot_len + id_)
         out.append(
             b"".join(
@@ -155,7 +163,7 @@ def _tcp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
     return out
 
 
-def _udp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
+def _udp_gso_segment(frame: bytes, l4: int, mss: int, fixed_id: bool) -> list[bytes]:
     """`__udp_gso_segment`: a datagram for each `mss` bytes of payload."""
     hlen = l4 + 8
     if len(frame) < hlen or frame[23] != 17:
@@ -163,7 +171,7 @@ def _udp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
     payload = memoryview(frame)[hlen:]
     sizes = _sizes(len(payload), mss) or [0]
     sums = csum_blocks(payload, mss) if len(payload) else [0]
-    ip_headers = _ip_headers(frame, l4, 8, sizes)
+    ip_headers = _ip_headers(frame, l4, 8, sizes, fixed_id)
     ports = frame[l4 : l4 + 4]
     constant = csum_tcpudp_nofold(frame[26:30], frame[30:34], 8, 17) + csum_partial(ports) + 8
     out = []

@@ -39,14 +39,12 @@ from skbusd.socket.af_inet import inet_init
 from skbusd.socket.datagram import recvmmsg_ready
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
+from skbusd.socket.post import posts_again, sock_posts
 from skbusd.socket.proc import proc_net
 from skbusd.socket.sock import (
     Call,
     SocketNet,
     TcpSock,
-    UdpSock,
-    sk_push_posts,
-    sk_wake,
     sys_return,
 )
 from skbusd.socket.sock_init import REGION_GRACE, SOCK_INIT, sock_init
@@ -183,15 +181,6 @@ def reply(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> 
         net.replies.append((call.identity, encode_reply(call.req, err, result), data))
 
 
-def post_done(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> None:
-    """How a `post` ends: nobody is answered. An error is told by the socket's next call, as one
-    that ICMP brings."""
-    sk = call.sock.sk if call.sock is not None else None
-    if err and err != errno.EINTR and isinstance(sk, UdpSock):
-        sk.sk_err = err
-        sk_wake(net, sk)
-
-
 class SocketCore:
     """The socket layer (`skbus.net.Core`), and the side that applications see."""
 
@@ -229,6 +218,8 @@ class SocketCore:
             run_kthreads(net)
         if net.recvmmsg_pending:
             recvmmsg_ready(net)
+        if net.post_stalled:
+            posts_again(net)
         if net.rcv_pending:
             for sk in net.rcv_pending:
                 item = Recvmsg(sk.number, sk.rcv_told, isinstance(sk, TcpSock) and sk.told_waiting)
@@ -290,10 +281,10 @@ class SocketCore:
         client = net.clients.pop(id, None)
         if client is None:
             return
+        if client.post_data:
+            sock_posts(net, client, True)
         client.gone = True
         for call in tuple(client.calls.values()):
-            if call.name == "post" and call.waits:
-                sk_push_posts(net, call.waits[0])
             sys_return(net, call, errno.EINTR)
         files = len(client.fdt)
         for sock in tuple(client.fdt.values()):
@@ -332,9 +323,17 @@ class SocketCore:
         if err:
             net.replies.append((identity, encode_reply(req, err, text), b""))
             return
-        end = post_done if name == "post" else reply
-        do_syscall(net, Call(end, client=client, identity=identity, req=req, name=name),
+        do_syscall(net, Call(reply, client=client, identity=identity, req=req, name=name),
                    args, data)  # fmt: skip
+
+    def posts(self, id: bytes, data: bytes, force: bool) -> bool:
+        """A client has posted these datagrams (`skbus.syscall.POST`). force: take them whatever
+        room there is. True where more shall not be brought before net.post_resumed says so."""
+        client = self.net.clients.get(id)
+        if client is None:
+            return False
+        client.post_data += data
+        return sock_posts(self.net, client, force)
 
     def poll_open(self, id: bytes, fd: int) -> Socket:
         """The client wants a real descriptor that shows fd's state. EBADF, ENOTCONN."""

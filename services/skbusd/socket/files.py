@@ -64,7 +64,7 @@ class Client:
 
     __slots__ = (
         "calls", "close_on_exec", "cred", "fdt", "free", "gone", "id", "lent", "lent_limit",
-        "next_fd", "regions",
+        "next_fd", "post_data", "post_stalled", "regions",
     )  # fmt: skip
 
     def __init__(self, id: bytes, cred: Cred = NOBODY) -> None:
@@ -82,6 +82,10 @@ class Client:
         """Slots that were lent to it; those it gave back already are forgotten now and then."""
         self.lent_limit = 64
         self.gone = False
+        self.post_data = b""
+        """What it has posted and what was not sent yet."""
+        self.post_stalled = False
+        """That waits for room in a send buffer."""
 
 
 def fd_install(net: "SocketNet", client: Client, sock: "Socket", cloexec: bool = False) -> int:

@@ -7,8 +7,11 @@ for its life:
 
     client -> 16 bytes: its id                      <- SYS_ABI, errno             (=II)
     client -> fd, token (=iI), with two descriptors <- errno, token               (=II)
+    client -> -1, token (=iI)                       <- errno, token, with the post pipe
 
-The kernel closes that connection when the process ends, however it ends. The two descriptors are
+The kernel closes that connection when the process ends, however it ends. What the client writes to
+the post pipe (`skbus.syscall.POST`) is read before any later call of its is looked at, and before
+its end is noted. The two descriptors are
 the ends A and B of a socketpair: A is what the application polls, and we, who hold both, make it
 readable or writable as our socket is, before we answer any call. So it shows the true state when
 a call returns.
@@ -28,7 +31,7 @@ import zmq
 from skbus.frames import readable, recv_routed, send2, send3
 from skbus.pool import PoolDir
 from skbus.rundir import RunDir
-from skbus.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, SYS_ABI, SysCallError
+from skbus.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, POST_PIPE, SYS_ABI, SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import NOBODY, Cred
@@ -37,6 +40,7 @@ from skbusd.socket.socket import Socket
 
 _WELCOME: Final = struct.Struct("=II")
 _POLL_OPEN: Final = struct.Struct("=iI")
+_POST_OPEN: Final = -1
 _UCRED: Final = struct.Struct("=iII")
 _SO_PEERGROUPS: Final = 59
 _MAX_GROUPS: Final = 256
@@ -166,6 +170,11 @@ class SyscallSource:
         self._lives: dict[int, LifeConnection] = {}
         self._by_id: dict[bytes, LifeConnection] = {}
         self._polls: dict[Socket, list[PollDescriptor]] = {}
+        self._post_ids: dict[int, bytes] = {}
+        self._post_fds: dict[bytes, int] = {}
+        """Post pipes, and whose they are."""
+        self._post_paused: set[int] = set()
+        """Those of clients whose posts wait for room."""
 
     # ---- skbus.service.Source ------------------------------------------------------------
 
@@ -179,10 +188,13 @@ class SyscallSource:
             n += 1
             if fd == self._listener.fileno():
                 self._accept()
+            elif fd in self._post_ids:
+                self._read_posts(fd, self._post_ids[fd], False)
             else:
                 self._life_readable(fd)
         router = self._router
         request = self.core.request
+        pipes = self._post_fds
         for i in range(budget):
             # An exception for EAGAIN costs as much as three looks at the events.
             if i < 3 and not readable(router):
@@ -192,6 +204,8 @@ class SyscallSource:
             except zmq.Again:
                 break
             n += 1
+            if pipes and (pipe := pipes.get(identity[:CLIENT_ID_LEN])) is not None:
+                self._read_posts(pipe, identity[:CLIENT_ID_LEN], True)
             if len(frames) == 1:
                 request(identity, frames[0], b"")
             elif len(frames) == 2:
@@ -218,6 +232,8 @@ class SyscallSource:
                     if e.errno == zmq.EAGAIN:
                         self._end_client(identity[:CLIENT_ID_LEN])
                     # else EHOSTUNREACH: it has gone, as its life connection tells
+        if net.post_resumed:
+            self._resume_posts()
         if net.regions_gone:
             numbers, net.regions_gone = net.regions_gone, []
             for number in numbers:
@@ -229,6 +245,8 @@ class SyscallSource:
     def close(self) -> None:
         for life in self._lives.values():
             life.close()
+        for fd in self._post_ids:
+            os.close(fd)
         for descriptors in self._polls.values():
             for descriptor in descriptors:
                 descriptor.close()
@@ -283,6 +301,9 @@ class SyscallSource:
         while life.id and len(life.buffer) >= _POLL_OPEN.size:
             number, token = _POLL_OPEN.unpack_from(life.buffer)
             life.buffer = life.buffer[_POLL_OPEN.size :]
+            if number == _POST_OPEN and not life.fds:
+                self._post_open(fd, life, token)
+                continue
             err = self._poll_open(life, number)
             self._answer(fd, life, _WELCOME.pack(err, token))
 
@@ -299,6 +320,7 @@ class SyscallSource:
         life.close()
         if life.id:
             self._by_id.pop(life.id, None)
+            self._post_close(life.id)
             self.core.client_gone(life.id)
         if not self._listening:
             self._epoll.register(self._listener.fileno(), select.EPOLLIN)
@@ -309,6 +331,75 @@ class SyscallSource:
         if life is not None:
             self.net.warning("reply", text="a client does not read its replies: it is cut off")
             self._end_life(life.sock.fileno(), life)
+
+    # ---- post pipes ----------------------------------------------------------------------
+
+    def _post_open(self, fd: int, life: LifeConnection, token: int) -> None:
+        """Make a client's post pipe, and give it the end to write to, and one to read from, so that
+        its pipe never breaks. That is not ours: O_NONBLOCK would be the client's to clear."""
+        made: list[int] = []
+        err = 0
+        try:
+            if life.id in self._post_fds:
+                raise OSError(errno.EEXIST, "one is enough")
+            made += os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            made.append(os.open(f"/proc/self/fd/{made[0]}", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as e:
+            err = e.errno or errno.EIO
+        try:
+            answer = _WELCOME.pack(err, token)
+            if err:
+                life.sock.send(answer)
+            else:
+                socket.send_fds(life.sock, [answer], made[1:])
+                self._post_fds[life.id] = made[0]
+                self._post_ids[made[0]] = life.id
+                self._epoll.register(made.pop(0), select.EPOLLIN)
+        except OSError:
+            self._end_life(fd, life)
+        finally:
+            for one in made:
+                os.close(one)
+
+    def _read_posts(self, fd: int, id: bytes, force: bool) -> None:
+        """Take what is in a post pipe. force: also where the client is stalled."""
+        try:
+            data = os.read(fd, POST_PIPE)
+        except BlockingIOError:
+            if not force:
+                return
+            data = b""
+        if data or fd in self._post_paused:
+            self._pause_posts(fd, self.core.posts(id, data, force))
+        elif not force:  # the end of the file: the client has closed its pipe
+            self._post_close(id)
+
+    def _pause_posts(self, fd: int, paused: bool) -> None:
+        if paused and fd not in self._post_paused:
+            self._post_paused.add(fd)
+            self._epoll.unregister(fd)
+        elif not paused and fd in self._post_paused:
+            self._post_paused.discard(fd)
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def _resume_posts(self) -> None:
+        """There is room again."""
+        ids, self.net.post_resumed = self.net.post_resumed, []
+        for id in ids:
+            fd = self._post_fds.get(id)
+            if fd is not None:
+                self._pause_posts(fd, False)
+
+    def _post_close(self, id: bytes) -> None:
+        """The client has gone: what it has posted is sent."""
+        fd = self._post_fds.get(id)
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                while data := os.read(fd, POST_PIPE):
+                    self.core.posts(id, data, True)
+            del self._post_fds[id], self._post_ids[fd]
+            self._post_paused.discard(fd)
+            os.close(fd)
 
     # ---- poll descriptors ----------------------------------------------------------------
 

@@ -271,9 +271,9 @@ class UdpSock(InetSock):
         self.unread = 0
         """Datagrams at the queue's head that were put back: the transport was told of them."""
         self.posted = 0
-        """Posted datagrams that the transport has not answered."""
+        """What of sk_wmem_queued are posted datagrams."""
         self.closing: Callable[[], None] | None = None
-        """What close does when they are answered."""
+        """What close does when they have gone."""
 
 
 class RawSock(UdpSock):
@@ -367,6 +367,10 @@ class SocketNet(Net):
         """Socks whose transport is to hear at the batch's end how much was taken."""
         self.recvmmsg_pending: dict[Call, None] = {}
         """Calls of recvmmsg that wait for the batch's end, to take all that it brings."""
+        self.post_stalled: dict[Client, None] = {}
+        """Clients whose posts wait for room."""
+        self.post_resumed: list[bytes] = []
+        """Those of them whose pipe the shell may read again."""
         self.sweep_timer: Timer[SocketNet] | None = None
         self.nr_files = 0
         self.next_req = 0
@@ -459,13 +463,6 @@ def sk_wake(net: SocketNet, sk: Sock) -> None:
     socket = sk.sk_socket
     if socket is not None and socket.polled:
         net.poll_dirty[socket] = None
-
-
-def sk_push_posts(net: SocketNet, sk: Sock) -> None:
-    """Before the sock closes: posted datagrams that wait for room go, whatever the room is."""
-    if any(call.name == "post" for call in sk.sk_wq):
-        sk.sk_sndbuf = 1 << 62
-        sk_wake(net, sk)
 
 
 def call_timeout(net: SocketNet, call: Call) -> None:

@@ -43,7 +43,6 @@ from skbusd.socket.sock import (
     attempt,
     hold,
     interrupt,
-    sk_push_posts,
     sk_wait_event,
     sys_return,
 )
@@ -255,7 +254,6 @@ def sock_close(net: SocketNet, sock: Socket, call: Call) -> None:
     if net.tracing:
         net.trace("sock_close", state=uapi.SS_NAMES[sock.state])
     if sock.sk is not None:
-        sk_push_posts(net, sock.sk)
         for waiting in tuple(sock.sk.sk_wq):
             sys_return(net, waiting, errno.EBADF)
     sock_release(net, sock, call)
@@ -392,10 +390,6 @@ def sys_sendmsg(
     call.control = control
     _set_timeout(call, sock, 0 if flags & uapi.MSG_DONTWAIT else timeout,
                  sock.sk.sk_sndtimeo if sock.sk else 0)  # fmt: skip
-    if call.name == "post":
-        if sock.type != uapi.SOCK_DGRAM:
-            raise SysCallError(errno.EOPNOTSUPP)
-        call.timeout = -1
     sock_write(net, call, sock)
 
 
@@ -628,7 +622,6 @@ SYS_CALL_TABLE: Final[dict[str, Callable[..., None]]] = {
     "recvmsg": sys_recvmsg,
     "recvmmsg": sys_recvmmsg,
     "unread": sys_unread,
-    "post": sys_sendmsg,
     "shutdown": sys_shutdown,
     "getsockname": sys_getsockname,
     "getpeername": sys_getpeername,
@@ -649,7 +642,7 @@ def do_syscall(net: SocketNet, call: Call, args: tuple[Any, ...], data: bytes) -
     """Carry out one checked request."""
     function = SYS_CALL_TABLE[call.name]
     net.current = call.client
-    if call.name == "sendmsg" or call.name == "post":
+    if call.name == "sendmsg":
         attempt(net, call, lambda net, call: function(net, call, data, *args))
     else:
         attempt(net, call, lambda net, call: function(net, call, *args))

@@ -45,6 +45,7 @@ from skbusd.socket.ip_sockglue import (
     ip_recv_error,
     sock_recv_cmsgs,
 )
+from skbusd.socket.post import udp_posted
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.sock import (
     Call,
@@ -74,8 +75,6 @@ UDP_MAX: Final = 65507
 """Bytes of payload in the biggest datagram over IPv4."""
 HEAD_MAX: Final = 2048
 """Payload up to this travels in the skb's head."""
-POST_ROOM: Final = 32 * (4096 + SKB_TRUESIZE)
-"""What posted datagrams may take beyond the send buffer: as many as one thread posts in a row."""
 _MIB: Final = {"UDP": "Udp", "UDP-Lite": "UdpLite"}
 """How the counters of a protocol begin."""
 
@@ -187,13 +186,16 @@ def sock_alloc_send(
     """`sock_alloc_send_skb`: is there room in the send buffer, and a port to send from? False: the
     call waits for it, behind those that wait already."""
     queued = sk.sk_wmem_queued
-    if queued:
-        room = sk.sk_sndbuf + POST_ROOM if call.name == "post" else sk.sk_sndbuf
-        if queued + call.size + SKB_TRUESIZE > room or (
-            sk.sk_wq and _sends_before(sk, call, retry)
-        ):
-            sk_wait_event(net, call, sk, retry)
-            return False
+    if (
+        queued
+        and call.name != "post"
+        and (
+            queued + call.size + SKB_TRUESIZE > sk.sk_sndbuf
+            or (sk.sk_wq and _sends_before(sk, call, retry))
+        )
+    ):
+        sk_wait_event(net, call, sk, retry)
+        return False
     if call.waits:
         # From here on it waits for its answer, and is not to be tried once more.
         sk.sk_wq.remove(call)
@@ -237,15 +239,8 @@ def ip_make_skb(net: SocketNet, call: Call | None, sk: InetSock, frames: Pending
         if call is not None:
             sys_return(net, call, err, call.size)
         sk_wake(net, sk)
-        if posted:
-            sk.posted -= 1
-            if sk.closing is not None and not sk.posted:
-                sk.closing()
 
-    posted = call is not None and call.name == "post"
-    if posted:
-        sk.posted += 1
-    elif call is not None:
+    if call is not None and call.name != "post":
         hold(net, call)
     cookie = frames.cookie
     flags = 0 if call is None else call.flags
@@ -417,7 +412,9 @@ def udp_state_change(net: SocketNet, sk: InetSock, item: SkStateChange) -> None:
 
 
 def udp_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
-    """Room is made by udp's answer to each datagram already."""
+    """What was posted has gone. For others, room is made by udp's answer to each."""
+    assert isinstance(sk, UdpSock)
+    udp_posted(net, sk, item.acked)
 
 
 def udp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
@@ -522,7 +519,10 @@ def datagram_poll(net: SocketNet, sk: InetSock) -> int:
 def udp_restart(net: SocketNet, sk: InetSock) -> None:
     """udp has been restarted: it is told of the socket, its port and its peer anew."""
     assert isinstance(sk, UdpSock)
-    sk.sk_wmem_queued = 0
+    sk.sk_wmem_queued = sk.posted = 0
+    if sk.closing is not None:
+        sk.closing()
+        return
     net.call("udp", "udp_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
     for (level, optname), optval in sk.options.items():
         net.call("udp", "udp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))

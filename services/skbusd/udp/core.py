@@ -65,10 +65,13 @@ class UdpCore:
                 table.udp_lib_unhash(net, sk)
                 mcast.ip_mc_drop_socket(net, sk)
             net.socks.clear()
+            net.wspace.clear()
             net.udp_memory_allocated = 0
 
     def idle(self) -> None:
-        """Nothing is put off to the end of a batch."""
+        """The batch ends: sockets hear how much of what was posted has gone."""
+        if self.udpnet.wspace:
+            udp_output.udp_write_space(self.udpnet)
 
     def held(self) -> int:
         """Datagrams that wait for a route."""

@@ -174,6 +174,8 @@ class UdpNet(Net):
         self.next_req = 0
         self.pending = 0
         """Waiters of all requests together."""
+        self.wspace: dict[int, int] = {}
+        """socket -> room in its send buffer that it is told of at the end of the batch"""
         # multicast
         self.mc_requests: dict[int, tuple[int, int]] = {}
         """What ip was asked -> (socket, request of the socket layer)."""

@@ -21,11 +21,19 @@ from errno import (
 )
 from typing import Final
 
-from skbus.abi import SkWriteSpace, UdpSendmsgCb, XmitCb
+from skbus.abi import SkErrorReport, SkWriteSpace, UdpSendmsgCb, XmitCb
 from skbus.checksum import csum_tcpudp_nofold
 from skbus.headers.udp import CSUM_OFFSET, UDP_HLEN
 from skbus.ip_sockglue import ip_local_error, ip_options_route
-from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4, SkBuff
+from skbus.pool import PoolError
+from skbus.skbuff import (
+    CHECKSUM_NONE,
+    CHECKSUM_PARTIAL,
+    SKB_GSO_BATCH,
+    SKB_GSO_TCP_FIXEDID,
+    SKB_GSO_UDP_L4,
+    SkBuff,
+)
 from skbus.uapi import (
     IP_PMTUDISC_DO,
     IP_PMTUDISC_DONT,
@@ -50,6 +58,8 @@ from skbusd.udp.netns import (
 
 UDP_MAX: Final = 65535 - IP_HLEN - UDP_HLEN
 UDP_MAX_SEGMENTS: Final = 128
+SKB_TRUESIZE: Final = 256
+"""Charged to the send buffer with each datagram, by the socket layer."""
 _UDP: Final = struct.Struct("!HHHH")
 _NEVER_FRAGMENT: Final = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
 """Not `ip_sk_ignore_df`: what is longer than the MTU is refused."""
@@ -62,6 +72,10 @@ def udp_sendmsg(net: UdpNet, skb: SkBuff) -> None:
     if net.tracing:
         net.trace("udp_sendmsg", skb, sk=cb.sk, len=skb.len)
     sk = net.socks.get(cb.sk)
+    if skb.gso_type & SKB_GSO_BATCH and (sk is None or not udp_batch_fits(net, sk, skb, cb)):
+        for single in udp_split(net, skb):
+            udp_sendmsg(net, single)
+        return
     if sk is None:
         _refuse(net, skb, cb, EBADF)
         return
@@ -121,7 +135,76 @@ def _refuse(
     if net.tracing:
         net.trace("udp_sendmsg", skb, sk=cb.sk, err=err)
     net.kfree_skb(skb, reason, err=err)
-    datagram.sk_ret(net, cb.sk, cb.req, err)
+    if cb.req:
+        datagram.sk_ret(net, cb.sk, cb.req, err)
+    else:
+        net.call("socket", "sk_error_report", SkErrorReport(cb.sk, err, False))
+        sock_wfree(net, cb.sk, skb.len + SKB_TRUESIZE)
+
+
+def sock_wfree(net: UdpNet, sk: int, size: int) -> None:
+    """`sock_wfree`: what was posted has gone, and the socket layer hears of it with the rest of
+    this batch."""
+    net.wspace[sk] = net.wspace.get(sk, 0) + size
+
+
+def udp_write_space(net: UdpNet) -> None:
+    """`sock_def_write_space`, once a batch and socket."""
+    wspace, net.wspace = net.wspace, {}
+    for sk, size in wspace.items():
+        net.call("socket", "sk_write_space", SkWriteSpace(sk, size, 0))
+
+
+# ---- many datagrams as one ---------------------------------------------------------------
+
+
+def udp_batch_fits(net: UdpNet, sk: UdpSock, skb: SkBuff, cb: UdpSendmsgCb) -> bool:
+    """Can all datagrams of a batch go as one skb? Only where each would go the plain way: by a
+    known route that is neither a broadcast's nor a multicast's, whole, with a checksum. What is
+    special, or wrong, is so for each."""
+    daddr = cb.addr or sk.inet_daddr
+    if (
+        sk.protocol != IPPROTO_UDP
+        or sk.no_check
+        or sk.gso_size
+        or sk.inet_opt
+        or not sk.inet_num
+        or sk.sk_shutdown & SEND_SHUTDOWN
+        or daddr[0] & 0xF0 == 0xE0
+    ):
+        return False
+    dst = net.dst_cache.get(datagram.route_key(sk, daddr))
+    return (
+        dst is not None
+        and dst.expires > net.now
+        and dst.rt_type != RTN_BROADCAST
+        and skb.gso_size + UDP_HLEN + IP_HLEN <= dst.mtu
+    )
+
+
+def udp_split(net: UdpNet, skb: SkBuff) -> list[SkBuff]:
+    """The datagrams of a batch, one by one; they share no slot, as each may end at another time."""
+    try:
+        data = net.skb_bytes(skb)
+    except PoolError:
+        cb = skb.cb
+        assert isinstance(cb, UdpSendmsgCb)
+        sock_wfree(net, cb.sk, skb.len + skb.gso_segs * SKB_TRUESIZE)
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+        return []
+    out = []
+    for at in range(0, len(data), skb.gso_size):
+        single = net.skb_clone(skb)
+        single.head = data[at : at + skb.gso_size]
+        single.frags = ()
+        single.data = single.data_len = single.gso_size = single.gso_segs = single.gso_type = 0
+        single.lent = False
+        out.append(single)
+    net.consume_skb(skb)
+    return out
+
+
+# ---- to ip -------------------------------------------------------------------------------
 
 
 def _dont_fragment(sk: UdpSock, length: int, mtu: int) -> bool:
@@ -161,6 +244,8 @@ def udp_send_skb(
     err = 0
     if dst.rt_type == RTN_BROADCAST and not sk.broadcast:
         err = EACCES
+    elif skb.gso_type & SKB_GSO_BATCH:
+        pass  # udp_batch_fits has looked
     elif 0 < gso_size < size:
         err = _udp_gso(sk, skb, gso_size, size, mtu)
     elif length + IP_HLEN + len(cb.options) > mtu and sk.pmtudisc in _NEVER_FRAGMENT:
@@ -228,14 +313,21 @@ def _ip_send_skb(
         oif = oif or sk.uc_index
         ttl = cb.ttl or (sk.uc_ttl if sk.uc_ttl > 0 else 0)
     options = cb.options
-    df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN + len(options), dst.mtu)
+    if skb.gso_type & SKB_GSO_BATCH:
+        df = _dont_fragment(sk, skb.gso_size + UDP_HLEN + IP_HLEN, dst.mtu)
+        if df:  # ip gives each the identification 0
+            skb.gso_type |= SKB_GSO_TCP_FIXEDID
+    else:
+        df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN + len(options), dst.mtu)
     tos = cb.tos if cb.tos >= 0 else sk.tos
     skb.cb = XmitCb(saddr, dst.daddr, sk.protocol, tos, ttl, df, oif, options, sk.mc_loop)
     if net.tracing:
         net.trace("udp_send_skb", skb, saddr=saddr, daddr=dst.daddr, dport=dport, len=length)
-    net.mib[table.udp_table(net, sk).mib + "OutDatagrams"] += skb.gso_segs or 1
+    segs = skb.gso_segs
+    net.mib[table.udp_table(net, sk).mib + "OutDatagrams"] += segs or 1
     net.call_skb("ip", "ip_send_skb", skb)
     if cb.req:
         datagram.sk_ret(net, cb.sk, cb.req, 0)
     else:
-        net.call("socket", "sk_write_space", SkWriteSpace(cb.sk, length - UDP_HLEN, 0))
+        count = segs if skb.gso_type & SKB_GSO_BATCH else 1
+        sock_wfree(net, cb.sk, length - UDP_HLEN + SKB_TRUESIZE * count)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skbus.abi import Recvmsg
+from skbus.abi import Recvmsg, SkWriteSpace
+from skbus.syscall import POST
 from skbusd.socket import uapi
 from skbusd.socket.datagram import SKB_TRUESIZE
 
@@ -28,8 +29,28 @@ def plain(*lengths: int) -> tuple[Any, ...]:
     return tuple((((n,) if n else ()), FROM, 0, ()) for n in lengths)
 
 
-def posted(stack: "Stack", fd: int, *, data: bytes = b"x", addr: Any = PEER) -> int:
-    return stack.begin("post", fd, 0, addr, (), (), 0, data=data)
+def record(fd: int, data: bytes = b"x", addr: Any = PEER) -> bytes:
+    """What a client writes to its post pipe."""
+    _, port, host = addr or (0, 0, b"")
+    return POST.pack(len(data), port, fd, host) + data
+
+
+def post(stack: "Stack", *records: bytes, force: bool = False) -> bool:
+    """All that one read of the pipe brings, and the end of the batch."""
+    stalled = stack.core.posts(stack.client, b"".join(records), force)
+    stack.core.idle()
+    return stalled
+
+
+def posted(stack: "Stack", fd: int, *, data: bytes = b"x", addr: Any = PEER) -> None:
+    post(stack, record(fd, data, addr), force=True)
+
+
+def space(stack: "Stack", skb: Any) -> None:
+    """udp has sent the skb."""
+    size = skb.len + max(skb.gso_segs, 1) * SKB_TRUESIZE
+    stack.pool.free_frags(skb.frags)
+    stack.deliver("sk_write_space", SkWriteSpace(skb.cb.sk, size, 0))
 
 
 def sends(stack: "Stack") -> list[Any]:
@@ -179,8 +200,9 @@ def test_post_has_no_reply(stack: "Stack") -> None:
         posted(stack, fd, data=text)
     skbs = sends(stack)
     assert [stack.net.skb_bytes(skb) for skb in skbs] == [b"one", b"two"]
+    assert [skb.cb.req for skb in skbs] == [0, 0]
     for skb in skbs:
-        stack.ret(sk, skb.cb.req)
+        space(stack, skb)
     assert not stack.replies()
     assert stack.net.socks[sk].sk_wmem_queued == 0
     assert not stack.net.clients[stack.client].calls
@@ -191,14 +213,15 @@ def test_an_error_of_a_post_is_told_by_the_next_call(stack: "Stack") -> None:
     fd, sk = bound(stack)
     posted(stack, fd)
     (skb,) = sends(stack)
-    stack.ret(sk, skb.cb.req, errno.ENETUNREACH)
+    stack.error(sk, errno.ENETUNREACH, hard=False)
+    space(stack, skb)
     assert not stack.replies()
     posted(stack, fd)
     assert len(sends(stack)) == 1, "a pending error does not keep posts back"
     assert stack.call("sendmsg", fd, 0, PEER, (), (), -1, data=b"x")[0] == errno.ENETUNREACH
     assert stack.recv(fd, 10)[0] == errno.EAGAIN
-    posted(stack, fd, addr=(2, 0, PEER[2]))
-    assert stack.recv(fd, 10)[0] == errno.EINVAL
+    posted(stack, fd, addr=None)
+    assert stack.recv(fd, 10)[0] == errno.EDESTADDRREQ
     stream, other = stack.connected()
     posted(stack, stream)
     posted(stack, 99)
@@ -209,34 +232,119 @@ def test_an_error_of_a_post_is_told_by_the_next_call(stack: "Stack") -> None:
 def test_posts_wait_for_room_in_order(stack: "Stack") -> None:
     fd, sk = bound(stack)
     sock: Any = stack.net.socks[sk]
-    sock.sk_sndbuf = 5000
-    big = [bytes([i]) * 4096 for i in range(40)]
-    for text in big:
-        posted(stack, fd, data=text)
-    posted(stack, fd, data=b"small, and last")
-    req = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=b"behind them")
+    sock.sk_sndbuf = 20000
+    big = [bytes([i]) * (4000 + i) for i in range(20)]
+    assert post(stack, *[record(fd, text) for text in big], record(fd, b"last"))
+    assert not stack.net.post_resumed
     seen = []
     while skbs := sends(stack):
         for skb in skbs:
             seen.append(stack.net.skb_bytes(skb))
-            stack.pool.free_frags(skb.frags)
-        assert sock.sk_wmem_queued <= 5000 + 33 * (4096 + SKB_TRUESIZE)
-        for skb in skbs:
-            stack.ret(sk, skb.cb.req)
-    assert seen == [*big, b"small, and last", b"behind them"]
-    assert stack.replies() == {req: (0, 11, b"")}
-    assert (sock.sk_wmem_queued, sock.sk_wq) == (0, [])
+            assert 0 < sock.sk_wmem_queued <= 20000
+            space(stack, skb)
+    assert seen == [*big, b"last"]
+    assert stack.net.post_resumed == [stack.client]
+    assert (sock.sk_wmem_queued, sock.posted) == (0, 0)
+    assert not stack.net.clients[stack.client].post_data
     stack.check_conserved()
+
+
+def test_a_call_that_waits_for_room_goes_before_later_posts(stack: "Stack") -> None:
+    fd, sk = bound(stack)
+    stack.net.socks[sk].sk_sndbuf = 1000
+    posted(stack, fd, data=bytes(700))
+    req = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=bytes(701))
+    assert post(stack, record(fd, b"later"))
+    (first,) = sends(stack)
+    space(stack, first)
+    (second,) = sends(stack)
+    assert second.len == 701
+    stack.ret(sk, second.cb.req)
+    (third,) = sends(stack)
+    assert (third.len, stack.replies()[req][1]) == (5, 701)
+
+
+def test_equal_posts_go_as_one(stack: "Stack") -> None:
+    fd, sk = bound(stack)
+    other, _ = bound(stack)
+    posts = [record(fd, b"%02d" % i) for i in range(5)]
+    more = [record(fd, b""), record(fd, b""), record(fd, b"ab", (2, 54, PEER[2])),
+            record(other, b"cd"), record(other, b"ef"), record(other, b"longer")]  # fmt: skip
+    assert not post(stack, *posts, *more)
+    skbs = sends(stack)
+    found = [(stack.net.skb_bytes(s), s.gso_size, s.gso_segs, s.cb.port) for s in skbs]
+    assert found == [
+        (b"0001020304", 2, 5, 53),
+        (b"", 0, 0, 53),
+        (b"", 0, 0, 53),
+        (b"ab", 0, 0, 54),
+        (b"cdef", 2, 2, 53),
+        (b"longer", 0, 0, 53),
+    ]
+    assert stack.net.socks[sk].sk_wmem_queued == 12 + 8 * SKB_TRUESIZE
+    for skb in skbs:
+        space(stack, skb)
+    assert stack.net.socks[sk].sk_wmem_queued == 0
+    stack.check_conserved()
+
+
+def test_a_batch_is_bounded(stack: "Stack") -> None:
+    """By datagrams, by what an IPv4 packet holds, and by the send buffer."""
+    fd, sk = bound(stack)
+    sock: Any = stack.net.socks[sk]
+    posted = b"".join([record(fd, b"x")] * 130)
+    post(stack, posted)
+    assert [s.gso_segs for s in sends(stack)] == [128, 2]
+    sock.sk_wmem_queued = sock.posted = 0
+    texts = [bytes([i]) * 4000 for i in range(17)]
+    post(stack, *[record(fd, text) for text in texts])
+    big, last = sends(stack)
+    assert (big.gso_segs, big.len, len(big.frags), last.len) == (16, 64000, 1, 4000)
+    assert stack.net.skb_bytes(big) == b"".join(texts[:16])
+    sock.sk_wmem_queued = sock.posted = 0
+    sock.sk_sndbuf = 10 * (4000 + SKB_TRUESIZE)
+    assert post(stack, *[record(fd, text) for text in texts])
+    (some,) = sends(stack)
+    assert some.gso_segs == 10
+    assert not post(stack, force=True)
+    assert [s.gso_segs for s in sends(stack)] == [7]
+
+
+def test_a_post_that_is_cut_in_two(stack: "Stack") -> None:
+    """By the end of one read of the pipe."""
+    fd, _ = bound(stack)
+    text = record(fd, b"0123456789") * 2
+    for cut in range(len(text)):
+        post(stack, text[:cut])
+        post(stack, text[cut:])
+        data = b"".join(stack.net.skb_bytes(skb) for skb in sends(stack))
+        assert data == b"01234567890123456789", cut
+    assert not stack.net.clients[stack.client].post_data
+
+
+def test_posts_of_a_corked_socket(stack: "Stack") -> None:
+    fd, sk = bound(stack)
+    assert stack.call("setsockopt", fd, 17, 1, b"\1\0\0\0")[0] == 0
+    post(stack, record(fd, b"one"), record(fd, b"two"))
+    assert not sends(stack)
+    stack.begin("setsockopt", fd, 17, 1, bytes(4))
+    for entry, item in stack.outbox("udp"):
+        if entry == "udp_setsockopt":
+            stack.ret(sk, item.req)
+    (skb,) = sends(stack)
+    assert (stack.net.skb_bytes(skb), skb.gso_size) == (b"onetwo", 0)
+    stack.ret(sk, skb.cb.req)
+    assert stack.net.socks[sk].sk_wmem_queued == 0
 
 
 @pytest.mark.parametrize("how", ["close", "exit"])
 def test_what_is_posted_goes_out_before_the_end(stack: "Stack", how: str) -> None:
     fd, sk = bound(stack)
     stack.net.socks[sk].sk_sndbuf = 5000
-    texts = [bytes([i]) * 4000 for i in range(40)]
-    for text in texts:
-        posted(stack, fd, data=text)
+    texts = [bytes([i]) * (4000 - i) for i in range(40)]
+    assert post(stack, *[record(fd, text) for text in texts])
     if how == "close":
+        assert not post(stack, force=True), "as the shell does before a call"
         req = stack.begin("close", fd)
     else:
         stack.core.client_gone(stack.client)
@@ -246,8 +354,7 @@ def test_what_is_posted_goes_out_before_the_end(stack: "Stack", how: str) -> Non
     stack.data(sk, b"too late")
     for skb in skbs:
         assert not stack.outbox("udp")
-        stack.pool.free_frags(skb.frags)
-        stack.ret(sk, skb.cb.req)
+        space(stack, skb)
     assert [entry for entry, _ in stack.outbox("udp")] == ["udp_lib_close"]
     assert sk not in stack.net.socks
     assert stack.replies() == ({req: (0, None, b"")} if how == "close" else {})

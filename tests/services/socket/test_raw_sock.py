@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
 
-from skbus.abi import DataReadyCb, SkErrorReport
+from skbus.abi import DataReadyCb, Recvmsg, SkErrorReport
 from skbus.skbuff import SkBuff
 from skbusd.socket.files import Cred
 
@@ -84,7 +84,7 @@ def test_packets_pass_whole_in_both_directions(root: Stack) -> None:
     req = root.begin("recvmsg", fd, 100, 0, 0, 0)
     _, (_, address, flags, _), data = root.replies()[req]
     assert (data, address, flags) == (b"E" * 20 + b"in", (INET, 0, PEER), 0)
-    assert root.outbox("ip") == [("raw_recvmsg", (sk, 22, False))]
+    assert root.outbox("ip") == [("raw_recvmsg", Recvmsg(sk, 22))]
     root.deliver("sk_error_report", SkErrorReport(sk, ENOPROTOOPT, False))
     assert root.recv(fd, 100)[0] == ENOPROTOOPT
     root.check_conserved()

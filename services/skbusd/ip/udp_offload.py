@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""Datagrams that travel as one skb (`SKB_GSO_BATCH`): how ip counts them, and takes them apart
+where each must go its own way (`net/ipv4/udp_offload.c`, `__udp_gso_segment`).
+
+udp and the kernel's sender make them on the way out, nic's GRO on the way in. Called by ip_input
+and ip_output.
+"""
+
+import struct
+from typing import Final
+
+from skbus.checksum import csum_from32to16, csum_tcpudp_nofold, ip_fast_csum
+from skbus.pool import PoolError
+from skbus.skbuff import (
+    CHECKSUM_PARTIAL,
+    SKB_GSO_BATCH,
+    SKB_GSO_TCP_FIXEDID,
+    SkBuff,
+)
+from skbusd.ip.netns import IpNet
+
+_UDP_HLEN: Final = 8
+_CSUM_OFFSET: Final = 6
+_IPPROTO_UDP: Final = 17
+_U16: Final = struct.Struct("!H")
+
+
+def batch_count(skb: SkBuff) -> tuple[int, int]:
+    """(datagrams, octets of headers that they have beyond the skb's own) of an skb whose `data` or
+    network_header is at the IP header."""
+    segs = skb.gso_segs
+    if not skb.gso_type & SKB_GSO_BATCH or segs < 2:
+        return 1, 0
+    at = skb.network_header if skb.network_header >= 0 else skb.data
+    return segs, (segs - 1) * (((skb.head[at] & 0xF) << 2) + _UDP_HLEN)
+
+
+def udp_gso_segment(net: IpNet, skb: SkBuff) -> list[SkBuff]:
+    """The datagrams of a batch as packets of their own, whose checksum is left to the device; they
+    own no slot. network_header and transport_header are set."""
+    head = skb.head
+    nh, th = skb.network_header, skb.transport_header
+    try:
+        data = head[th + _UDP_HLEN :] + net.pool.gather(skb.frags)
+    except PoolError:
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
+        return []
+    id_ = _U16.unpack_from(head, nh + 4)[0]
+    step = 0 if skb.gso_type & SKB_GSO_TCP_FIXEDID else 1
+    before, middle, after = head[: nh + 2], head[nh + 6 : nh + 10], head[nh + 12 : th]
+    saddr, daddr = head[nh + 12 : nh + 16], head[nh + 16 : nh + 20]
+    out = []
+    for at in range(0, len(data), skb.gso_size):
+        payload = data[at : at + skb.gso_size]
+        ulen = _UDP_HLEN + len(payload)
+        part = b"".join((before, _U16.pack(th - nh + ulen), _U16.pack(id_), middle, b"\0\0", after))
+        check = ip_fast_csum(part[nh:])
+        seed = csum_from32to16(csum_tcpudp_nofold(saddr, daddr, ulen, _IPPROTO_UDP))
+        single = net.skb_clone(skb)
+        single.head = b"".join(
+            (
+                part[: nh + 10],
+                _U16.pack(check),
+                after,
+                head[th : th + 4],
+                _U16.pack(ulen),
+                _U16.pack(seed),
+                payload,
+            )
+        )
+        single.frags = ()
+        single.data_len = single.gso_size = single.gso_segs = single.gso_type = 0
+        single.lent = False
+        single.ip_summed = CHECKSUM_PARTIAL
+        single.csum_start = th
+        single.csum_offset = _CSUM_OFFSET
+        out.append(single)
+        id_ = (id_ + step) & 0xFFFF
+    net.consume_skb(skb)
+    return out
