@@ -72,13 +72,22 @@ class TcpCubic(TcpCongestionOps):
     name = "cubic"
 
     def init(self, net: TcpNet, tp: TcpSock) -> None:
-        tp.ca_priv = [0] * SIZE
-        self._round(tp)
-        tp.ca_priv[LAST_ROUND_RTT] = _INFINITE
+        """Until something is acknowledged or lost there is nothing to be kept but where the first
+        round ends: many connections carry nothing for long."""
+        tp.ca_priv = [tp.snd_nxt]
+
+    def _begin(self, tp: TcpSock) -> list[int]:
+        end_seq = tp.ca_priv[0] if tp.ca_priv else tp.snd_nxt
+        ca = tp.ca_priv = [0] * SIZE
+        ca[END_SEQ] = end_seq
+        ca[CURR_RTT] = ca[LAST_ROUND_RTT] = _INFINITE
+        return ca
 
     def ssthresh(self, net: TcpNet, tp: TcpSock) -> int:
         """RFC 9438 4.6, with fast convergence (4.7)."""
         ca = tp.ca_priv
+        if len(ca) != SIZE:
+            ca = self._begin(tp)
         ca[EPOCH_START] = 0
         cwnd = tp.snd_cwnd
         if cwnd < ca[LAST_MAX_CWND]:
@@ -91,6 +100,8 @@ class TcpCubic(TcpCongestionOps):
         if not tcp_is_cwnd_limited(tp):
             return
         ca = tp.ca_priv
+        if len(ca) != SIZE:
+            ca = self._begin(tp)
         if tp.snd_cwnd < tp.snd_ssthresh:
             if ca[CSS_ROUND]:
                 ca[CSS_ACKED] += acked
@@ -148,13 +159,15 @@ class TcpCubic(TcpCongestionOps):
             ca = tp.ca_priv
             now = net.now // 1000
             idle = now - tp.lsndtime
-            if ca and ca[EPOCH_START] and idle > 0:
+            if len(ca) == SIZE and ca[EPOCH_START] and idle > 0:
                 ca[EPOCH_START] = min(ca[EPOCH_START] + idle, now)
 
     def pkts_acked(self, net: TcpNet, tp: TcpSock, pkts_acked: int, rtt_us: int) -> None:
         ca = tp.ca_priv
         if rtt_us < 0 or not ca:  # nothing was measured, or it is the SYN: not begun yet
             return
+        if len(ca) != SIZE:
+            ca = self._begin(tp)
         if ca[EPOCH_START] and net.now // 1000 - ca[EPOCH_START] < 1_000_000:
             return  # the queue that the loss left is still draining
         rtt_us = max(rtt_us, 1)

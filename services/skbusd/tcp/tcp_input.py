@@ -11,6 +11,7 @@ RFC 9293 3.10.7; what makes a segment acceptable is in tcp_validate.
 
 from typing import Final
 
+from skbus.abi import XmitCb
 from skbus.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse_options
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
@@ -127,6 +128,43 @@ def tcp_init_transfer(net: TcpNet, tp: TcpSock) -> None:
     tcp_mtup_init(net, tp)
     tcp_init_congestion_control(net, tp)
     tcp_init_buffer_space(net, tp)
+    _share(net, tp)
+
+
+def _share(net: TcpNet, tp: TcpSock) -> None:
+    """An idle connection keeps no numbers of its own that others have as well."""
+    share = net.share
+    tp.mss_cache = share(tp.mss_cache)
+    tp.mss_clamp = share(tp.mss_clamp)
+    tp.advmss = share(tp.advmss)
+    tp.pmtu = share(tp.pmtu)
+    tp.mtup_search_high = share(tp.mtup_search_high)
+    tp.mtup_search_low = share(tp.mtup_search_low)
+    tp.ack_rcv_mss = share(tp.ack_rcv_mss)
+    tp.rcv_wnd = share(tp.rcv_wnd)
+    tp.rcv_ssthresh = share(tp.rcv_ssthresh)
+    tp.rcvq_space_space = share(tp.rcvq_space_space)
+    tp.window_clamp = share(tp.window_clamp)
+    tp.snd_wnd = share(tp.snd_wnd)
+    tp.max_window = share(tp.max_window)
+    tp.sndbuf = share(tp.sndbuf)
+    tp.sport = share(tp.sport)
+    tp.rttvar_us = share(tp.rttvar_us)
+    tp.mdev_max_us = share(tp.mdev_max_us)
+    now = tp.tcp_mstamp
+    if tp.lsndtime == now:
+        tp.lsndtime = now
+    if tp.rcvq_space_time == now:
+        tp.rcvq_space_time = now
+    if tp.rcvq_space_seq == tp.rcv_nxt:
+        tp.rcvq_space_seq = tp.copied_seq = tp.rcv_nxt
+    xmit_cb = share(tp.xmit_cb)
+    tp.xmit_cb = xmit_cb
+    if isinstance(xmit_cb, XmitCb):
+        tp.saddr = xmit_cb.saddr
+        if tp.daddr == xmit_cb.daddr:
+            tp.daddr = xmit_cb.daddr
+    tp.pseudo = share(tp.pseudo)
 
 
 def keepalive_time_when(net: TcpNet, tp: TcpSock) -> int:
