@@ -31,15 +31,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import zmq
-
-from skbus.frames import readable, recv_frames, send1, send2
+from skbus.pipe import Dealer
 from skbus.pool import Allocator, Pool, PoolDir, PoolError
 from skbus.rundir import RunDir, RunDirError
 from skbus.skbuff import Place
 from skbus.syscall import (
     CLIENT_ID_LEN,
     MAX_DATA,
+    MAX_META,
     SYS_ABI,
     decode_reply,
     encode_request,
@@ -61,6 +60,9 @@ CHUNK: Final = 65536
 """Bytes in one slot."""
 MAX_CHUNKS: Final = 16
 """Slots that one request names: 1 MB."""
+
+_REPLY_MAX: Final = MAX_DATA + MAX_META
+"""Bytes in a reply."""
 
 Rescue = Callable[[Any, bytes], None]
 """Takes the result of a call that was interrupted when it had come already."""
@@ -85,8 +87,6 @@ class Client:
         self.id = b"C" + os.urandom(CLIENT_ID_LEN - 1)
         self.pool: Pool = PoolDir(run.pool_dir).pool()
         self.life = self._connect_life()
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
         self.forked = False
         self._channels: list[Channel] = []
         self._next_channel = 0
@@ -129,15 +129,14 @@ class Client:
             self._next_channel += 1
             return self.id + self._next_channel.to_bytes(4, "big")
 
-    def dealer(self) -> "zmq.Socket[bytes]":
-        """A new DEALER, connected."""
-        sock = self.context.socket(zmq.DEALER)
-        sock.setsockopt(zmq.IDENTITY, self.identity())
-        sock.setsockopt(zmq.LINGER, 0)
-        sock.setsockopt(zmq.SNDHWM, 0)
-        sock.setsockopt(zmq.RCVHWM, 0)
-        sock.connect(self.run.syscall_endpoint)
-        return sock
+    def dealer(self) -> Dealer:
+        """A new DEALER, connected. OSError if the socket layer is gone."""
+        try:
+            return Dealer(self.run.syscall_endpoint, self.identity(), _REPLY_MAX)
+        except OSError as e:
+            if e.errno in (errno.EMFILE, errno.ENFILE):
+                raise
+            raise _gone(self.run.path) from e
 
     # ---- calls ---------------------------------------------------------------------------
 
@@ -329,7 +328,6 @@ class Client:
         for channel in self._channels:
             channel.close()
         self._channels.clear()
-        self.context.destroy(linger=0)
 
     def abandon(self) -> None:
         """In a child of fork: the life connection is the parent's, and must end with it."""
@@ -342,13 +340,10 @@ class Client:
 class Channel:
     """A DEALER for one call at a time."""
 
-    __slots__ = ("_items", "_life", "_req", "_run", "_sock", "usable")
+    __slots__ = ("_req", "_run", "_sock", "usable")
 
     def __init__(self, client: Client) -> None:
         self._sock = client.dealer()
-        self._life = client.life.fileno()
-        # pyzmq takes descriptors too, its types do not say so
-        self._items: Any = [(self._sock, zmq.POLLIN), (self._life, zmq.POLLERR)]
         self._run = client.run.path
         self._req = 0
         self.usable = True
@@ -365,11 +360,14 @@ class Channel:
             meta = encode_request(req, name, *args)
             # A signal may come as soon as it is sent, and before we know.
             sent = True
-            if data:
-                send2(self._sock, meta, data, 0)
-            else:
-                send1(self._sock, meta, 0)
-            reply = self._wait(req, -1)
+            try:
+                if data:
+                    self._sock.send(meta, data)
+                else:
+                    self._sock.send(meta)
+            except ConnectionError as e:
+                raise _gone(self._run) from e
+            reply = self._wait(req, None)
         except BaseException as e:
             if sent and not isinstance(e, OSError):
                 self._cancel(req, rescue)
@@ -378,17 +376,15 @@ class Channel:
         assert reply is not None
         return reply
 
-    def _wait(self, req: int, milliseconds: int) -> tuple[int, Any, bytes] | None:
+    def _wait(self, req: int, milliseconds: int | None) -> tuple[int, Any, bytes] | None:
+        sock = self._sock
         while True:
-            ready: Any = zmq.zmq_poll(self._items, milliseconds)
-            if not ready:
+            if milliseconds is not None and not sock.poll(milliseconds):
                 return None
             try:
-                frames = recv_frames(self._sock)
-            except zmq.Again:
-                if ready[0][0] == self._life:
-                    raise _gone(self._run) from None
-                continue
+                frames = sock.recv()
+            except ConnectionError as e:
+                raise _gone(self._run) from e
             found, err, result = decode_reply(frames[0])
             if found == req:
                 return err, result, frames[1] if len(frames) > 1 else b""
@@ -396,7 +392,7 @@ class Channel:
     def _cancel(self, req: int, rescue: Rescue | None) -> None:
         """The caller will not wait for the reply; see the module's text."""
         try:
-            send1(self._sock, encode_request(req + 1, "cancel", req), 0)
+            self._sock.send(encode_request(req + 1, "cancel", req))
             self._req += 1
             reply = self._wait(req, 2000)
         except OSError:
@@ -415,8 +411,7 @@ class Channel:
 class Mux:
     """Many calls at once through one DEALER, for an event loop; used by one thread.
 
-    The ZeroMQ descriptor is edge-like: after `drain` returns, and after every `submit`, it may
-    be slept on.
+    Its descriptor is readable as long as there are replies.
     """
 
     def __init__(self, client: Client) -> None:
@@ -425,10 +420,12 @@ class Mux:
         self._req = 0
         self._waiting: dict[int, Callable[[int, Any, bytes], None]] = {}
         self._draining = False
+        self.gone = False
+        """Is the other side gone?"""
 
     def fileno(self) -> int:
         """The descriptor to sleep on."""
-        return int(self._sock.getsockopt(zmq.FD))
+        return self._sock.fileno()
 
     def submit(
         self,
@@ -442,17 +439,21 @@ class Mux:
         req = self._req
         self._waiting[req] = callback
         meta = encode_request(req, name, *args)
-        if data:
-            send2(self._sock, meta, data, 0)
-        else:
-            send1(self._sock, meta, 0)
+        try:
+            if data:
+                self._sock.send(meta, data)
+            else:
+                self._sock.send(meta)
+        except ConnectionError:
+            pass  # it has gone; its end is told by `Client.life`
         return req
 
     def cancel(self, req: int) -> None:
         """Ask for a call to end now; its callback is still called, with EINTR or the result."""
         if req in self._waiting:
             self._req += 1
-            send1(self._sock, encode_request(self._req, "cancel", req), 0)
+            with contextlib.suppress(ConnectionError):
+                self._sock.send(encode_request(self._req, "cancel", req))
 
     def drain(self) -> int:
         """Hand out all replies that are there; returns how many."""
@@ -463,12 +464,13 @@ class Mux:
         sock = self._sock
         try:
             while True:
-                # An exception for EAGAIN costs as much as three looks at the events.
-                if n < 3 and not readable(sock):
-                    return n
                 try:
-                    frames = recv_frames(sock)
-                except zmq.Again:
+                    frames = sock.recv_nowait()
+                except ConnectionError:
+                    self.gone = True
+                    self.fail_all()
+                    return n
+                if frames is None:
                     return n
                 req, err, result = decode_reply(frames[0])
                 callback = self._waiting.pop(req, None)
@@ -510,7 +512,7 @@ def _recv_exactly(sock: socket.socket, size: int) -> bytes:
 _clients: Final[dict[Path, Client]] = {}
 _clients_lock = threading.Lock()
 _abandoned: Final[list[Client]] = []
-"""A forked child keeps its parent's clients: to destroy a ZeroMQ context there would hang."""
+"""A forked child keeps its parent's clients, whose threads may have held a lock."""
 
 
 def get_client(run: RunDir | None = None) -> Client:

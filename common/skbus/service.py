@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import inf
 from pathlib import Path
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from typing import Any, Final, Protocol
 
 import structlog
@@ -66,7 +66,8 @@ class Source(Protocol):
     def pending(self) -> bool:
         """After `flush`: is there something to take of which the descriptors may not tell?
 
-        A ZeroMQ socket's descriptor is silent about what came while something was sent on it.
+        libzmq's descriptor (the control socket's) is silent about what came while something was
+        sent on it.
         """
         ...
 
@@ -99,7 +100,7 @@ class Service:
         self.clock = clock or StackClock()
         self.context = context or zmq.Context(io_threads=1)
         self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
-        self.inbox = Inbox(self.context, rundir.endpoint(self.net.name))
+        self.inbox = Inbox(rundir.endpoint(self.net.name))
         self.dispatcher = Dispatcher(core, neighbours, drain_device)
         self.control = ControlSource(self, self.context, rundir.ctl(self.net.name))
         self.sources: tuple[Source, ...] = (*sources, self.control)
@@ -107,11 +108,12 @@ class Service:
         self.logger: Any = structlog.get_logger(self.net.name)
         self.wakeups = 0
         self._outlets: dict[str, Outlet] = {}
+        self._unconnected: set[Outlet] = set()
         self._pending: dict[str, Batch] = {}
         self._refused = 0
         self._stop = False
         self._epoll = select.epoll()
-        self._by_fd: dict[int, Source | Inbox] = {}
+        self._by_fd: dict[int, Source | Inbox | Outlet] = {}
         self._hot: set[Source | Inbox] = set()
         """Sources to be drained at once, whatever their descriptors say."""
 
@@ -155,7 +157,11 @@ class Service:
         if self._pending:
             retry = self.net.now + _RETRY
             deadline = retry if deadline is None else min(deadline, retry)
-        return inf if deadline is None else self.clock.real_seconds_until(deadline)
+        seconds = inf if deadline is None else self.clock.real_seconds_until(deadline)
+        if self._unconnected:
+            retry_at = min(outlet.retry_at for outlet in self._unconnected)
+            seconds = min(seconds, max(retry_at - monotonic(), 0.0))
+        return seconds
 
     def _nap(self) -> Events:
         """Wait for a source without trio, for a few milliseconds.
@@ -198,8 +204,16 @@ class Service:
         inbox = self.inbox
         if events:
             by_fd = self._by_fd
-            for fd, _ in events:
-                hot.add(by_fd[fd])
+            for fd, mask in events:
+                source = by_fd.get(fd)
+                if isinstance(source, Outlet):
+                    source.event(mask)
+                    if source.retry_at:
+                        self._unconnected.add(source)
+                elif source is not None:
+                    hot.add(source)
+        if self._unconnected:
+            self._reconnect()
         if hot:
             self._hot = set()
             if inbox in hot and inbox.drain(BUDGET, self.dispatcher.deliver) >= BUDGET:
@@ -231,15 +245,37 @@ class Service:
         for process, batch in outbox.items():
             outlet = self._outlets.get(process)
             if outlet is None:
-                outlet = self._outlets[process] = Outlet(
-                    self.context, self.rundir.endpoint(process)
-                )
+                outlet = self._outlets[process] = Outlet(self.rundir.endpoint(process), self)
             for at in range(0, len(batch), MAX_BATCH):
                 part = batch[at : at + MAX_BATCH] if len(batch) > MAX_BATCH else batch
                 meta, data = encode(net.name, net.epoch, part, self.inline)
                 if not outlet.send(meta, data):
                     self._pipe_full(process, batch[at:])
                     break
+            if outlet.retry_at:
+                self._unconnected.add(outlet)
+
+    def watch(self, fd: int, mask: int, outlet: Outlet) -> None:
+        """As `skbus.pipe.Watcher`."""
+        if fd in self._by_fd:
+            self._epoll.modify(fd, mask)
+        else:
+            self._by_fd[fd] = outlet
+            self._epoll.register(fd, mask)
+
+    def unwatch(self, fd: int) -> None:
+        """As `skbus.pipe.Watcher`."""
+        del self._by_fd[fd]
+        self._epoll.unregister(fd)
+
+    def _reconnect(self) -> None:
+        """Try again those whose time has come."""
+        now = monotonic()
+        for outlet in tuple(self._unconnected):
+            if outlet.retry_at and outlet.retry_at <= now:
+                outlet.connect()
+            if not outlet.retry_at:
+                self._unconnected.discard(outlet)
 
     def _pipe_full(self, process: str, batch: Batch) -> None:
         """Packets are dropped, as from a full ring; what is bounded otherwise waits."""

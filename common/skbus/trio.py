@@ -51,9 +51,9 @@ class Loop:
     async def _read(self) -> None:
         fd = self._mux.fileno()
         try:
-            while not self._over:
-                self._mux.drain()
+            while not self._over and not self._mux.gone:
                 await trio.lowlevel.wait_readable(fd)
+                self._mux.drain()
         finally:
             self.close()
 
@@ -86,30 +86,21 @@ class Loop:
         task = trio.lowlevel.current_task()
         raise_cancel: RaiseCancelT | None = None
         outcome: tuple[int, Any, bytes] | None = None
-        parked = False
 
         def answered(err: int, result: Any, reply: bytes) -> None:
             nonlocal outcome
             outcome = (err, result, reply)
-            if parked:
-                trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task)
 
         req = self._mux.submit(answered, name, *args, data=data)
-        # Any call on a ZeroMQ socket may swallow its signal: look at once.
-        self._mux.drain()
-        if outcome is None:
 
-            def abort(raise_it: RaiseCancelT) -> Abort:
-                nonlocal raise_cancel
-                raise_cancel = raise_it
-                self._mux.cancel(req)
-                self._drain_soon()
-                return Abort.FAILED
+        def abort(raise_it: RaiseCancelT) -> Abort:
+            nonlocal raise_cancel
+            raise_cancel = raise_it
+            self._mux.cancel(req)
+            return Abort.FAILED
 
-            parked = True
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        else:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        await trio.lowlevel.wait_task_rescheduled(abort)
         assert outcome is not None
         err, result, reply = outcome
         if err == errno.EINTR and raise_cancel is not None:
@@ -117,13 +108,6 @@ class Loop:
         if err:
             raise os_error(err, result)
         return result, reply
-
-    def _drain_soon(self) -> None:
-        trio.lowlevel.current_trio_token().run_sync_soon(self._mux_drain, idempotent=True)
-
-    def _mux_drain(self) -> None:
-        if not self._over:
-            self._mux.drain()
 
 
 _loop: Final[trio.lowlevel.RunVar[Loop]] = trio.lowlevel.RunVar("skbus_loop")

@@ -3,9 +3,11 @@
 
     python tests/bench/crossings.py [--hops 8] [--rounds 3000]
 
-A ring of processes passes one small message round. Three ways to wait are compared: plain (block
-in select, no trio), trio (`wait_readable` each time), and nap (block for up to 5 ms, then trio:
-what `skbus.service` does). Each is run with the processes spread and on one core.
+A ring of processes passes one small message round, by the pipes of `skbus.pipe` or by libzmq's
+sockets. Three ways to wait are compared: plain (block in select, no trio), trio (`wait_readable`
+each time), and nap (block for up to 5 ms, then trio: what `skbus.service` does). Each is run with
+the processes spread and on one core. Processor time is that of all processes, libzmq's threads
+included, divided by the crossings.
 """
 
 import argparse
@@ -22,16 +24,61 @@ from rich.console import Console
 from rich.table import Table
 
 from skbus.abi import Barrier
-from skbus.codec import Message, encode
+from skbus.codec import Message, decode, encode
+from skbus.frames import readable
 from skbus.pipe import Inbox, Outlet
 
 NAP = 0.005
 
 
+class LibzmqInbox:
+    """An inbox by libzmq's PULL."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self.context.socket(zmq.PULL)
+        self._socket.bind(endpoint)
+
+    def filenos(self) -> list[int]:
+        return [int(self._socket.getsockopt(zmq.FD))]
+
+    def drain(self, budget: int, deliver: Callable[[Message], None]) -> int:
+        for n in range(budget):
+            if not readable(self._socket):
+                return n
+            deliver(decode(self._socket.recv()))
+        return budget
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class LibzmqOutlet:
+    """An outlet by libzmq's PUSH."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", endpoint: str) -> None:
+        self._socket = context.socket(zmq.PUSH)
+        self._socket.connect(endpoint)
+
+    def send(self, meta: bytes, data: bytes) -> bool:
+        self._socket.send(meta)
+        return True
+
+
+class Watcher:
+    """Connects an outlet; the ring never fills it."""
+
+    def watch(self, fd: int, mask: int, outlet: Outlet) -> None:
+        pass
+
+    def unwatch(self, fd: int) -> None:
+        pass
+
+
 class Relay:
     """Passes the message on; the first of the ring notes the time of each round."""
 
-    def __init__(self, outlet: Outlet, rounds: int, first: bool) -> None:
+    def __init__(self, outlet: Outlet | LibzmqOutlet, rounds: int, first: bool) -> None:
         self.outlet, self.rounds, self.first = outlet, rounds, first
         self.times: list[float] = []
         self.done = False
@@ -77,7 +124,7 @@ WAYS: dict[str, Callable[[select.epoll], Awaitable[None]]] = {
 
 
 async def loop(
-    inbox: Inbox, relay: Relay, sleep: Callable[[select.epoll], Awaitable[None]]
+    inbox: Inbox | LibzmqInbox, relay: Relay, sleep: Callable[[select.epoll], Awaitable[None]]
 ) -> None:
     epoll = select.epoll()
     epoll.register(inbox.filenos()[0], select.EPOLLIN)
@@ -86,21 +133,42 @@ async def loop(
             await sleep(epoll)
 
 
-def run_process(directory: str, index: int, way: str, options: argparse.Namespace) -> list[float]:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    inbox = Inbox(context, f"ipc://{directory}/{index}.in")
-    outlet = Outlet(context, f"ipc://{directory}/{(index + 1) % options.hops}.in")
+def run_process(
+    directory: str, index: int, libzmq: bool, way: str, options: argparse.Namespace
+) -> list[float]:
+    here = f"ipc://{directory}/{index}.in"
+    there = f"ipc://{directory}/{(index + 1) % options.hops}.in"
+    inbox: Inbox | LibzmqInbox
+    outlet: Outlet | LibzmqOutlet
+    if libzmq:
+        inbox = LibzmqInbox(here)
+        outlet = LibzmqOutlet(inbox.context, there)
+    else:
+        inbox = Inbox(here)
+        outlet = Outlet(there, Watcher())
+        while not outlet.connected:
+            time.sleep(0.01)
+            if outlet.retry_at:
+                outlet.connect()
+            else:
+                inbox.drain(64, lambda message: None)
+                outlet.event(select.EPOLLIN)
     relay = Relay(outlet, options.rounds, index == 0)
     if index == 0:
         relay.pass_on(False)
     trio.run(loop, inbox, relay, WAYS[way])
-    time.sleep(0.05)  # the last message leaves with the I/O thread
-    context.destroy(linger=100)
+    time.sleep(0.05)  # the last message leaves with libzmq's thread
+    inbox.close()
+    if isinstance(inbox, LibzmqInbox):
+        inbox.context.destroy(linger=100)
     return relay.times
 
 
-def measure(way: str, one_core: bool, options: argparse.Namespace) -> list[float]:
-    """Round-trip times in us of a ring."""
+def measure(
+    libzmq: bool, way: str, one_core: bool, options: argparse.Namespace
+) -> tuple[list[float], float]:
+    """Round-trip times of a ring, and processor time of a crossing, both in us."""
+    before = os.times()
     with tempfile.TemporaryDirectory() as directory:
         children = []
         if one_core:
@@ -108,16 +176,18 @@ def measure(way: str, one_core: bool, options: argparse.Namespace) -> list[float
         for index in range(1, options.hops):
             pid = os.fork()
             if not pid:
-                run_process(directory, index, way, options)
+                run_process(directory, index, libzmq, way, options)
                 os._exit(0)
             children.append(pid)
-        times = run_process(directory, 0, way, options)
+        times = run_process(directory, 0, libzmq, way, options)
         for pid in children:
             os.waitpid(pid, 0)
     if one_core:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    spent = sum(os.times()[:4]) - sum(before[:4])
     skip = len(times) // 10
-    return sorted((b - a) * 1e6 for a, b in zip(times[skip:], times[skip + 1 :], strict=False))
+    found = sorted((b - a) * 1e6 for a, b in zip(times[skip:], times[skip + 1 :], strict=False))
+    return found, spent / (options.rounds * options.hops) * 1e6
 
 
 def main() -> None:
@@ -126,19 +196,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2000)
     options = parser.parse_args()
     table = Table(title=f"round trip through {options.hops} processes, us")
-    for column in ("way of waiting", "cores", "median", "p99", "median per crossing"):
+    for column in ("pipes", "way of waiting", "cores", "median", "p99", "processor, a crossing"):
         table.add_column(column, justify="right")
-    for one_core in (False, True):
-        for way in WAYS:
-            times = measure(way, one_core, options)
-            median = statistics.median(times)
-            table.add_row(
-                way,
-                "one" if one_core else "all",
-                f"{median:.0f}",
-                f"{times[int(len(times) * 0.99)]:.0f}",
-                f"{median / options.hops:.0f}",
-            )
+    for libzmq in (True, False):
+        for one_core in (False, True):
+            for way in WAYS:
+                times, spent = measure(libzmq, way, one_core, options)
+                table.add_row(
+                    "libzmq" if libzmq else "ours",
+                    way,
+                    "one" if one_core else "all",
+                    f"{statistics.median(times):.0f}",
+                    f"{times[int(len(times) * 0.99)]:.0f}",
+                    f"{spent:.0f}",
+                )
     Console().print(table)
 
 

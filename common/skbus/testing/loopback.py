@@ -13,8 +13,6 @@ from collections import deque
 from random import Random
 from typing import Any, Final
 
-import zmq
-
 from skbus.abi import (
     DataReadyCb,
     ReqskQueueAdd,
@@ -69,8 +67,7 @@ class Loopback:
         pool.regions.update({1: own, 2: self.nic})
         self.net = SocketNet(rand=Random(7), pool=pool, alloc=own)
         self.core = SocketCore(self.net)
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        self.source = SyscallSource(self.core, run, self.context)
+        self.source = SyscallSource(self.core, run)
         self.clock = StackClock()
         self._conns: dict[int, _Conn] = {}
         self._ports: dict[tuple[str, int], list[_Conn]] = {}
@@ -120,7 +117,6 @@ class Loopback:
             self.failure = e
         finally:
             self.source.close()
-            self.context.destroy(linger=0)
             self._wake.close()
 
     def _pass(self) -> int:

@@ -3,8 +3,6 @@
 
 import time
 
-import zmq
-
 from skbus.config import Config
 from skbus.rundir import RunDir
 from skbus.service import Service
@@ -27,8 +25,6 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     stack_clock = clock(config)
     net.tk_real_offset = time.time_ns() - stack_clock.now()
     core = SocketCore(net)
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-    context.setsockopt(zmq.MAX_SOCKETS, 65536)
     core.net.modprobe = ModAlias(core.net, config.module_alias)
     modules = ModuleSource(core, config.modules)
     service = Service(
@@ -38,9 +34,8 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
             *(layer for layer in ("ip", "tcp", "udp") if layer in config.layers),
             *plug_ins(run, config),
         ),
-        sources=(modules, SyscallSource(core, run, context)),
+        sources=(modules, SyscallSource(core, run)),
         clock=stack_clock,
-        context=context,
     )
     modules.service = service
     service.control.methods.update(modules.methods())

@@ -26,9 +26,7 @@ import socket
 import struct
 from typing import Final
 
-import zmq
-
-from skbus.frames import readable, recv_routed, send2, send3
+from skbus.pipe import Listener
 from skbus.pool import PoolDir
 from skbus.rundir import RunDir
 from skbus.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, POST_PIPE, SYS_ABI, SysCallError
@@ -143,19 +141,11 @@ class LifeConnection:
 class SyscallSource:
     """What applications ask, for the loop of `skbus.service.Service`."""
 
-    def __init__(
-        self, core: SocketCore, rundir: RunDir, context: "zmq.Context[zmq.Socket[bytes]]"
-    ) -> None:
+    def __init__(self, core: SocketCore, rundir: RunDir) -> None:
         self.core = core
         self.net = core.net
         self._pool_dir = PoolDir(rundir.pool_dir)
         _raise_nofile()
-        self._router = context.socket(zmq.ROUTER)
-        self._router.setsockopt(zmq.LINGER, 0)
-        self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        self._router.setsockopt(zmq.SNDHWM, _REPLY_HWM)
-        self._router.setsockopt(zmq.MAXMSGSIZE, MAX_DATA + MAX_META)
-        self._router.bind(rundir.syscall_endpoint)
         self._listener = socket.socket(
             socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
@@ -166,7 +156,9 @@ class SyscallSource:
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._listening = True
-        self._sent = False
+        self._router = Listener(
+            rundir.syscall_endpoint, b"ROUTER", self._epoll, MAX_DATA + MAX_META, named=True
+        )
         self._lives: dict[int, LifeConnection] = {}
         self._by_id: dict[bytes, LifeConnection] = {}
         self._polls: dict[Socket, list[PollDescriptor]] = {}
@@ -179,59 +171,51 @@ class SyscallSource:
     # ---- skbus.service.Source ------------------------------------------------------------
 
     def filenos(self) -> list[int]:
-        return [int(self._router.getsockopt(zmq.FD)), self._epoll.fileno()]
+        return [self._epoll.fileno()]
 
     def drain(self, budget: int) -> int:
         n = 0
-        events = self._epoll.poll(0)
-        for fd, _ in events:
-            n += 1
-            if fd == self._listener.fileno():
-                self._accept()
-            elif fd in self._post_ids:
-                self._read_posts(fd, self._post_ids[fd], False)
-            else:
-                self._life_readable(fd)
+        more = False
         router = self._router
         request = self.core.request
         pipes = self._post_fds
-        for i in range(budget):
-            # An exception for EAGAIN costs as much as three looks at the events.
-            if i < 3 and not readable(router):
-                break
-            try:
-                identity, frames = recv_routed(router)
-            except zmq.Again:
-                break
-            n += 1
+        for fd, mask in self._epoll.poll(0, budget):
+            if not router.handles(fd):
+                n += 1
+                if fd == self._listener.fileno():
+                    self._accept()
+                elif fd in self._post_ids:
+                    self._read_posts(fd, self._post_ids[fd], False)
+                else:
+                    self._life_readable(fd)
+                continue
+            peer, messages, rest = router.event(fd, mask)
+            more |= rest
+            if peer is None or not messages:
+                continue
+            identity = peer.identity
             if pipes and (pipe := pipes.get(identity[:CLIENT_ID_LEN])) is not None:
                 self._read_posts(pipe, identity[:CLIENT_ID_LEN], True)
-            if len(frames) == 1:
-                request(identity, frames[0], b"")
-            elif len(frames) == 2:
-                request(identity, frames[0], frames[1])
-            else:
-                request(identity, b"", b"")
-        return n
+            for frames in messages:
+                n += 1
+                if len(frames) == 1:
+                    request(identity, frames[0], b"")
+                elif len(frames) == 2:
+                    request(identity, frames[0], frames[1])
+                else:
+                    request(identity, b"", b"")
+        return max(n, budget) if more else min(n, budget - 1)
 
     def flush(self) -> None:
         net = self.net
         if net.poll_dirty or net.poll_closed:
             self._show_polls()
-        self._sent = bool(net.replies)
         if net.replies:
             replies, net.replies = net.replies, []
-            router = self._router
+            send = self._router.send
             for identity, meta, data in replies:
-                try:
-                    if data:
-                        send3(router, identity, meta, data)
-                    else:
-                        send2(router, identity, meta)
-                except zmq.ZMQError as e:
-                    if e.errno == zmq.EAGAIN:
-                        self._end_client(identity[:CLIENT_ID_LEN])
-                    # else EHOSTUNREACH: it has gone, as its life connection tells
+                if not send(identity, (meta, data) if data else (meta,), _REPLY_HWM):
+                    self._end_client(identity[:CLIENT_ID_LEN])
         if net.post_resumed:
             self._resume_posts()
         if net.regions_gone:
@@ -240,7 +224,7 @@ class SyscallSource:
                 remove_region(self._pool_dir, self.net, number)
 
     def pending(self) -> bool:
-        return self._sent and readable(self._router)
+        return False
 
     def close(self) -> None:
         for life in self._lives.values():
@@ -251,8 +235,8 @@ class SyscallSource:
             for descriptor in descriptors:
                 descriptor.close()
         self._listener.close()
-        self._epoll.close()
         self._router.close()
+        self._epoll.close()
 
     # ---- life connections ----------------------------------------------------------------
 
