@@ -270,6 +270,7 @@ class UdpStream(Stream):
         self.port = port
         self.peer = peer
         self._transit: float | None = None
+        self._counting = threading.Lock()
         port.streams[peer] = self
 
     def start(self, omit: float) -> None:
@@ -278,17 +279,25 @@ class UdpStream(Stream):
         elif omit:
             self._omit_until = time.monotonic() + omit
 
+    def stop(self) -> None:
+        """The test has ended: bytes and packets as of one moment."""
+        with self._counting:
+            super().stop()
+
     def arrived(self, got: int, sec: int, usec: int, number: int) -> None:
         """A datagram with its sender's clock and number (counted from 1)."""
-        if self._stopping:
-            return
+        with self._counting:
+            if not self._stopping:
+                self._count(got, sec + usec / 1e6, number)
+
+    def _count(self, got: int, sent_at: float, number: int) -> None:
         self.total += got
         if number > self.packets:
             self.lost += number - self.packets - 1
             self.packets = number
         elif self.lost:
             self.lost -= 1  # it was late, not lost
-        transit = time.time() - (sec + usec / 1e6)
+        transit = time.time() - sent_at
         if self._transit is not None:
             self.jitter += (abs(transit - self._transit) - self.jitter) / 16
         self._transit = transit
@@ -312,8 +321,11 @@ class UdpStream(Stream):
                 sent = sendto(block, self.peer)
             except (TimeoutError, ConnectionError):
                 continue
-            self.packets += 1
-            self.total += sent
+            with self._counting:
+                if self._stopping:
+                    break
+                self.packets += 1
+                self.total += sent
             if self._omit_until:
                 self._omit()
             if self.bandwidth:
