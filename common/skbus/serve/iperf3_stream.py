@@ -290,6 +290,12 @@ class UdpStream(Stream):
             if not self._stopping:
                 self._count(got, sec + usec / 1e6, number)
 
+    def _sent(self, sent: int) -> None:
+        with self._counting:
+            if not self._stopping:
+                self.packets += 1
+                self.total += sent
+
     def _count(self, got: int, sent_at: float, number: int) -> None:
         self.total += got
         if number > self.packets:
@@ -321,11 +327,7 @@ class UdpStream(Stream):
                 sent = sendto(block, self.peer)
             except (TimeoutError, ConnectionError):
                 continue
-            with self._counting:
-                if self._stopping:
-                    break
-                self.packets += 1
-                self.total += sent
+            self._sent(sent)
             if self._omit_until:
                 self._omit()
             if self.bandwidth:
