@@ -95,7 +95,7 @@ def test_batches_arrive_in_order_and_neighbours_say_hello(tmp_path: Path) -> Non
         ids = got[:600] + got[601:]
         assert ids == sorted(ids)
         assert right.core.up == ["left"]  # type: ignore[attr-defined]
-        assert left.core.up == ["right"]  # type: ignore[attr-defined]
+        await until(lambda: left.core.up == ["right"])  # type: ignore[attr-defined]
         assert left.net.skb_sent == right.net.skb_received == right.net.skb_consumed == 605
 
     run_with(tmp_path, body)
