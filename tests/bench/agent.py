@@ -44,7 +44,7 @@ class Agent:
     def __init__(self, module: str) -> None:
         self.socket = importlib.import_module(module)
         self.is_kernel = module == "socket"
-        self.holder: Any = None
+        self.holders: dict[int, Any] = {}
         self.held: list[Any] = []
 
     def _tuned(self, sock: Any, order: dict[str, Any], nodelay: bool) -> Any:
@@ -303,12 +303,13 @@ class Agent:
 
     def hold_accept(self, order: dict[str, Any]) -> dict[str, Any]:
         """Accept `count` connections and keep them."""
-        if self.holder is None:
-            self.holder = self._listen(order)
+        holder = self.holders.get(order["port"])
+        if holder is None:
+            holder = self.holders[order["port"]] = self._listen(order)
         else:
             say({"ready": True})
         for _ in range(order["count"]):
-            self.held.append(self.holder.accept()[0])
+            self.held.append(holder.accept()[0])
         return {"held": len(self.held)}
 
     def hold_connect(self, order: dict[str, Any]) -> dict[str, Any]:
@@ -329,9 +330,9 @@ class Agent:
         held, self.held = self.held, []
         for sock in held:
             sock.close()
-        if self.holder is not None:
-            self.holder.close()
-            self.holder = None
+        for holder in self.holders.values():
+            holder.close()
+        self.holders.clear()
         return {"held": len(held)}
 
 

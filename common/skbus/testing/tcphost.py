@@ -418,7 +418,7 @@ class SimApp:
         self.received = 0
         self.hash = hashlib.sha256()
         self.fin = False
-        self.done = False
+        self.told_done = False
         self.errors: list[int] = []
         self.children: list[SimApp] = []
         self.sndbuf = 87040
@@ -428,6 +428,11 @@ class SimApp:
         self.reading = True
         self.unread = 0
         self.addresses: tuple[object, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        """tcp has nothing more to do with it, and has said so if there was somebody to hear it."""
+        return self.told_done or self.sk not in self.host.tcp.net.socks
 
     def send(self, data: bytes, *, then_close: bool = False) -> None:
         """Write all of it, as the buffer allows; then close the socket, if wanted."""
@@ -532,7 +537,7 @@ class SimHost:
             app.fin = True
             self.on_fin(app)
         elif isinstance(item, TcpDone):
-            app.done = True
+            app.told_done = True
 
 
 class TcpPair:

@@ -220,6 +220,9 @@ class SocketCore:
             recvmmsg_ready(net)
         if net.post_stalled:
             posts_again(net)
+        if net.reader_pending and (net.rcv_pending or "tcp" in net.outbox):
+            net.rcv_pending.update(net.reader_pending)
+            net.reader_pending.clear()
         if net.rcv_pending:
             for sk in net.rcv_pending:
                 item = Recvmsg(sk.number, sk.rcv_told, isinstance(sk, TcpSock) and sk.told_waiting)

@@ -363,6 +363,8 @@ class SocketNet(Net):
         self.region_refs: dict[int, int] = {}
         self.region_pressure: dict[int, tuple[int, bool]] = {}
         """region -> (until when it holds, are its slots getting short)"""
+        self.reader_pending: dict[Sock, None] = {}
+        """Socks with a reader that waits: the transport hears it with what it is told next."""
         self.rcv_pending: dict[Sock, None] = {}
         """Socks whose transport is to hear at the batch's end how much was taken."""
         self.recvmmsg_pending: dict[Call, None] = {}
@@ -538,6 +540,7 @@ def sk_free(net: SocketNet, sk: Sock) -> None:
     """Nobody knows the sock any more: what it held goes back."""
     net.socks.pop(sk.number, None)
     net.rcv_pending.pop(sk, None)
+    net.reader_pending.pop(sk, None)
     purge_receive_queue(net, sk)
     purge_write_queue(net, sk)
     for skb in sk.sk_error_queue or ():

@@ -347,12 +347,13 @@ def _receive_end(sk: InetSock) -> tuple[int, bool]:
 
 
 def _reader_waits(net: SocketNet, call: Call, sk: InetSock) -> None:
-    """The call is going to wait for data. tcp is told so once, and from then on with what was read:
-    what comes for this socket may go through the prequeue."""
+    """The call is going to wait for data. tcp is told so once, with the next message that goes
+    there, and from then on with what was read: what comes for this socket may go through the
+    prequeue."""
     if isinstance(sk, TcpSock) and sk.told_waiting != bool(call.timeout):
         sk.told_waiting = bool(call.timeout)
         if sk.told_waiting:
-            net.rcv_pending[sk] = None
+            net.reader_pending[sk] = None
 
 
 def _recvmsg_again(net: SocketNet, call: Call) -> None:

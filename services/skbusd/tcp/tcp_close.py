@@ -56,16 +56,17 @@ from skbusd.tcp.tcp_output import (
 from skbusd.tcp.tcp_timewait import tcp_time_wait
 
 
-def tcp_close_state(net: TcpNet, tp: TcpSock) -> bool:
-    """The state after close or shutdown (RFC 9293 3.10.4); True: a FIN must go."""
+def tcp_close_state(net: TcpNet, tp: TcpSock, tell: bool = True) -> bool:
+    """The state after close or shutdown (RFC 9293 3.10.4); True: a FIN must go. tell: there is a
+    user who wants to hear of it."""
     state = tp.state
     if state in (TCP_ESTABLISHED, TCP_SYN_RECV):
         if state == TCP_SYN_RECV and tp.fastopen_rsk is None:
             tcp_init_congestion_control(net, tp)  # it will not become established first
-        tcp_set_state(net, tp, TCP_FIN_WAIT1)
+        tcp_set_state(net, tp, TCP_FIN_WAIT1, tell)
         return True
     if state == TCP_CLOSE_WAIT:
-        tcp_set_state(net, tp, TCP_LAST_ACK)
+        tcp_set_state(net, tp, TCP_LAST_ACK, tell)
         return True
     return False
 
@@ -143,8 +144,12 @@ def tcp_close(net: TcpNet, item: Close) -> None:
         tcp_set_state(net, tp, TCP_CLOSE)
     elif state == TCP_SYN_SENT:
         tcp_done(net, tp)
-    elif tcp_close_state(net, tp):
-        tcp_send_fin(net, tp)
+    else:
+        if not (tp.parent or tp.write_queue or tp.rtx_queue):
+            # All is acknowledged, so the socket layer keeps nothing until it hears of the end.
+            tp.done_sent = True
+        if tcp_close_state(net, tp, False):
+            tcp_send_fin(net, tp)
     sock_orphan(net, tp)
     if tp.state == TCP_FIN_WAIT2:
         if tp.linger2 < 0:

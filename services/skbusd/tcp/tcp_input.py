@@ -600,7 +600,8 @@ def _established_passive(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
     tp.lsndtime = net.now // 1000
     tcp_initialize_rcv_mss(tp)
     tp.pred_flags = tp.rcv_wnd > 0
-    tcp_set_state(net, tp, TCP_ESTABLISHED)
+    # Of a child in an accept queue the socket layer knows nothing else.
+    tcp_set_state(net, tp, TCP_ESTABLISHED, tell=not tp.parent)
     if tp.keepopen:
         inet_csk_reset_keepalive_timer(net, tp, keepalive_time_when(net, tp))
     if tp.shutdown & SEND_SHUTDOWN and not tp.dead:
