@@ -242,9 +242,15 @@ class InitSock(NamedTuple):
     protocol: int
 
 
+GET_PORT_AUTO: Final = 4
+
+
 class GetPort(NamedTuple):
     """`inet_csk_get_port`, `udp_v4_get_port` (bind). reuse: bit 0 SO_REUSEADDR, 1 SO_REUSEPORT.
-    addr of zeros is the wildcard; port 0 asks for an automatic one. SkRet.val: [addr, port]"""
+    addr of zeros is the wildcard; port 0 asks for an automatic one. SkRet.val: [addr, port]
+
+    Where tcp has several shards: bit 2 of reuse, GET_PORT_AUTO, with a port that another shard
+    found for port 0; port -1 gives back what one shard gave and another refused."""
 
     sk: int
     req: int
@@ -265,7 +271,8 @@ class ListenStart(NamedTuple):
 class Connect(NamedTuple):
     """`tcp_v4_connect`, `ip4_datagram_connect`. SkRet answers once route and ports are settled
     (val: [laddr, lport]); for TCP, SkStateChange or SkErrorReport then tells the outcome. A third
-    item in val, True: TCP_FASTOPEN_CONNECT, the SYN waits for `tcp_sendmsg_fastopen`."""
+    item in val, True: TCP_FASTOPEN_CONNECT, the SYN waits for `tcp_sendmsg_fastopen`. err EREMCHG:
+    the port is bound, and with it the connection belongs to the shard of tcp that val names."""
 
     sk: int
     req: int

@@ -40,6 +40,7 @@ from pydantic import (
     model_validator,
 )
 
+from skbus.rps import MAX_SHARDS, RSS_KEY_LEN, tcp_processes
 from skbus.rundir import RunDir
 from skbus.sysctl import Sysctl, SysctlError
 
@@ -266,6 +267,10 @@ class Config(_Model):
     clock: Clock = Clock()
     layers: list[Literal["ip", "tcp", "udp", "socket"]] = list(LAYERS)
     """layers to run; leave one out to run it elsewhere, or not at all"""
+    tcp_shards: int = Field(default=1, ge=1, le=MAX_SHARDS)
+    """tcp processes, among which connections are spread (`skbus.rps`)"""
+    rss_key: str = ""
+    """by which they are spread: 32 hex digits, chosen at start where it is not set"""
     module_alias: dict[str, str] = {}
     """what the socket layer loads when it lacks a family or protocol: "net-pf-2-proto-253-type-4"
     -> a file, an entry point or a dotted module"""
@@ -286,6 +291,13 @@ class Config(_Model):
                 table.set(name, given)
             except SysctlError as e:
                 raise ValueError(str(e)) from None
+        return value
+
+    @field_validator("rss_key")
+    @classmethod
+    def _key(cls, value: str) -> str:
+        if value and not re.fullmatch(rf"[0-9a-fA-F]{{{2 * RSS_KEY_LEN}}}", value):
+            raise ValueError(f"takes {2 * RSS_KEY_LEN} hex digits")
         return value
 
     @model_validator(mode="after")
@@ -345,7 +357,9 @@ class Config(_Model):
         return cls.from_json(text)
 
     def write(self, run: RunDir) -> None:
-        """Write RUN/config.json, whole or not at all."""
+        """Write RUN/config.json, whole or not at all; with a key for its shards, if it has any."""
+        if self.tcp_shards > 1 and not self.rss_key:
+            self.rss_key = os.urandom(RSS_KEY_LEN).hex()
         new = run.config_file.with_suffix(".new")
         new.write_text(self.to_json())
         new.replace(run.config_file)
@@ -360,7 +374,19 @@ class Config(_Model):
 
     def processes(self) -> list[str]:
         """The processes of this stack, lowest layer first."""
-        return [d.process for d in self.devices] + [x for x in LAYERS if x in self.layers]
+        out = [d.process for d in self.devices]
+        for layer in LAYERS:
+            if layer in self.layers:
+                out += self.layer_processes(layer)
+        return out
+
+    def layer_processes(self, layer: str) -> tuple[str, ...]:
+        """The processes of one layer besides nic: several where tcp has shards."""
+        return tcp_processes(self.tcp_shards) if layer == "tcp" else (layer,)
+
+    def neighbours(self, *layers: str) -> tuple[str, ...]:
+        """The processes of those of the layers that this stack runs."""
+        return tuple(p for x in layers if x in self.layers for p in self.layer_processes(x))
 
 
 # ---- environment, files, merging -----------------------------------------------------------
@@ -370,6 +396,7 @@ _ENV: Final[dict[str, tuple[str, ...]]] = {
     "SKBUS_LOG_LEVEL": ("log", "level"),
     "SKBUS_LOG_FORMAT": ("log", "format"),
     "SKBUS_TIME_SCALE": ("clock", "time_scale"),
+    "SKBUS_TCP_SHARDS": ("tcp_shards",),
 }
 _ENV_DEVICE: Final = {
     "SKBUS_ADDR": "addr",
@@ -384,9 +411,9 @@ _ENV_DEVICE: Final = {
 def from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     """What SKBUS_... variables say, nested like the file.
 
-    SKBUS_DIR, SKBUS_LOG_LEVEL, SKBUS_LOG_FORMAT, SKBUS_TIME_SCALE; SKBUS_DEV names a device,
-    to which SKBUS_ADDR, _GATEWAY, _MODE, _MAC, _MTU and _BACKEND belong; SKBUS_SYSCTL is
-    `name=value; name=value`. An empty variable counts as unset.
+    SKBUS_DIR, SKBUS_LOG_LEVEL, SKBUS_LOG_FORMAT, SKBUS_TIME_SCALE, SKBUS_TCP_SHARDS; SKBUS_DEV
+    names a device, to which SKBUS_ADDR, _GATEWAY, _MODE, _MAC, _MTU and _BACKEND belong;
+    SKBUS_SYSCTL is `name=value; name=value`. An empty variable counts as unset.
     """
     data: dict[str, Any] = {}
     for variable, path in _ENV.items():

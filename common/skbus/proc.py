@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 TCP_ESTABLISHED: Final = 1
 TCP_CLOSE: Final = 7
+TCP_LISTEN: Final = 10
 USER_HZ_NS: Final = 10_000_000
 """ns in one unit of the times that these files show (USER_HZ is 100)."""
 
@@ -23,7 +24,8 @@ Address = tuple[bytes, int]
 
 Ask = Callable[[str, str], Any]
 """(process, file) -> its part. A "nic" that is asked answers for all devices, in one list;
-("", "counters") is the sum of all processes' counters."""
+("", "counters") is the sum of all processes' counters; "tcp" answers for all its shards
+(`merge_tcp`)."""
 
 DIFFERENT: Final = {
     "inode": "the number of the socket in our stack; there is no inode",
@@ -329,14 +331,43 @@ def sockstat_seq_show(
 ) -> Iterator[str]:
     """/proc/net/sockstat (`proc.c`)"""
     yield f"sockets: used {sock['used']}"
+    copies = sock.get("tcp_replicas", 0)
     yield (
-        f"TCP: inuse {tcp['inuse']} orphan {tcp['orphan']} tw {tcp['tw']} alloc {tcp['alloc']} "
+        f"TCP: inuse {max(tcp['inuse'] - copies, 0)} orphan {tcp['orphan']} tw {tcp['tw']} "
+        f"alloc {tcp['alloc'] - copies} "
         f"mem {tcp['mem']}"
     )
     yield f"UDP: inuse {udp['udp']} mem {udp['mem']}"
     yield f"UDPLITE: inuse {udp['udplite']}"
     yield f"RAW: inuse {ip['raw']}"
     yield f"FRAG: inuse {ip['frag']} memory {ip['frag_mem']}"
+
+
+def merge_tcp(parts: list[Any]) -> Any:
+    """One answer of all tcp processes, from theirs: the sums, and a listener, which each of them
+    has under the same number, once."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, Mapping) for part in parts):
+        return {name: _sum([part[name] for part in parts]) for name in parts[0]}
+    lines: dict[int, TcpLine] = {}
+    others: list[TcpLine] = []
+    for line in (TcpLine(*told) for part in parts for told in part):
+        if line.state != TCP_LISTEN:
+            others.append(line)
+        elif line.sk in lines:
+            waiting = lines[line.sk].rx_queue + line.rx_queue
+            lines[line.sk] = lines[line.sk]._replace(rx_queue=waiting)
+        else:
+            lines[line.sk] = line
+    return [*lines.values(), *others]
+
+
+def _sum(values: list[Any]) -> Any:
+    """Counts added; of (pages, pressure?) the pages, and whether one is under pressure."""
+    if isinstance(values[0], (tuple, list)):
+        return sum(pages for pages, _ in values), any(pressed for _, pressed in values)
+    return sum(values)
 
 
 # ---- files --------------------------------------------------------------------------------

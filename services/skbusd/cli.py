@@ -30,8 +30,8 @@ CONFIG_TIME: Final = 30.0
 def run_process(run: RunDir, config: Config, process: str, fd: int | None = None) -> None:
     """Run one layer until SIGTERM or SIGINT. The caller has set the logs up.
 
-    process: "nic.eth0", "ip", "tcp", "udp" or "socket". fd: nic's open device, if the
-    supervisor holds it.
+    process: "nic.eth0", "ip", "tcp" (of several: "tcp.0", ...), "udp" or "socket". fd: nic's open
+    device, if the supervisor holds it.
     """
     layer = process.split(".")[0]
     service = importlib.import_module(f"skbusd.{layer}.main").make_service(run, config, process, fd)
@@ -112,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         "layer", choices=("nic", *LAYERS), metavar="LAYER", help="nic, ip, tcp, udp or socket"
     )
     parser.add_argument("--dev", help="nic: the interface to drive (or SKBUS_DEV)")
+    parser.add_argument(
+        "--shard", type=int, default=0, help="tcp: which of the configuration's tcp_shards to run"
+    )
     parser.add_argument("--fd", type=int, help="nic: the device's open descriptor")
     parser.add_argument(
         "--config",
@@ -136,7 +139,11 @@ def _main(options: argparse.Namespace) -> int:
     if options.layer == "nic":
         config, process = _nic_config(run, options)
     else:
-        config, process = _wait_for_config(run, options), options.layer
+        config = _wait_for_config(run, options)
+        processes = config.layer_processes(options.layer)
+        if not 0 <= options.shard < len(processes):
+            raise ConfigError(f"--shard {options.shard}: there are {len(processes)}")
+        process = processes[options.shard]
     if options.module:
         config.modules = [*config.modules, *options.module]
     config.log.level = options.log_level or config.log.level

@@ -33,6 +33,7 @@ def up(
     sysctl: options.Sysctls = None,
     module: options.Modules = None,
     affinity: options.Affinity = None,
+    tcp_shards: options.TcpShards = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -65,6 +66,7 @@ def up(
         sysctls=sysctl,
         modules=module,
         affinity=affinity,
+        tcp_shards=tcp_shards,
     )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
     print(json.dumps(lab.up(run, effective.to_json(), mtu)))

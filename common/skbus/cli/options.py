@@ -21,6 +21,12 @@ Affinity = Annotated[
         "(best where there is much), or by what there is to do.",
     ),
 ]
+TcpShards = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Spread TCP's connections over N processes, by the hash of the flow."
+    ),
+]
 LogLevel = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
 ]
@@ -61,6 +67,7 @@ def overrides(
     sysctls: list[str] | None,
     modules: list[str] | None = None,
     affinity: str | None = None,
+    tcp_shards: int | None = None,
 ) -> dict[str, Any]:
     """The rest of the common options, nested like the configuration."""
     table: dict[str, str] = {}
@@ -73,6 +80,7 @@ def overrides(
         "clock": {"time_scale": time_scale},
         "log": {"level": log_level},
         "placement": affinity,
+        "tcp_shards": tcp_shards,
         "sysctl": table or None,
         "modules": [module(spec) for spec in modules] if modules else None,
     }

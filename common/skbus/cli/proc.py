@@ -40,6 +40,7 @@ def proc(
 
 def asker(run: RunDir) -> Any:
     """How `skbus.proc.read` asks a running stack."""
+    from skbus import proc as files
     from skbus.ctl import ctl_call
     from skbus.health import processes
 
@@ -55,6 +56,9 @@ def asker(run: RunDir) -> Any:
         if process == "nic":
             nics = [p for p in everyone if p.startswith("nic.")]
             return [line for p in nics for line in ctl_call(run, p, "proc", name) or ()]
+        if process == "tcp":
+            tcps = [p for p in everyone if p.split(".")[0] == "tcp"]
+            return files.merge_tcp([ctl_call(run, p, "proc", name) for p in tcps or ["tcp"]])
         return ctl_call(run, process, "proc", name)
 
     return ask

@@ -35,7 +35,7 @@ class _Command:
 
         self.run = RunDir().require()
         # tcp last, which is asked: it alone knows which congestion controls there are
-        self.processes = sorted(processes(self.run), key=lambda p: p == "tcp")
+        self.processes = sorted(processes(self.run), key=_is_tcp)
         self.values = values
         self.names = names
         self.quiet = quiet
@@ -108,11 +108,15 @@ class _Command:
             Sysctl().set(name, given)
         except SysctlError as e:
             raise _Failure(EINVAL, str(e)) from None
-        if name == _CONGESTION and "tcp" in self.processes:
-            status: dict[str, Any] = ctl_call(self.run, "tcp", "status")
+        if name == _CONGESTION and _is_tcp(self.processes[-1]):
+            status: dict[str, Any] = ctl_call(self.run, self.processes[-1], "status")
             have = status["core"]["congestion_controls"]
             if given not in have:
                 raise _Failure(ENOENT, f"no congestion control {given}; there are: {have}")
+
+
+def _is_tcp(process: str) -> bool:
+    return process.split(".")[0] == "tcp"
 
 
 def _dots(name: str) -> str:

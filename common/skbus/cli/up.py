@@ -47,6 +47,7 @@ def up(
     sysctl: options.Sysctls = None,
     module: options.Modules = None,
     affinity: options.Affinity = None,
+    tcp_shards: options.TcpShards = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -64,7 +65,7 @@ def up(
               "corrupt": corrupt, "rate": rate, "seed": seed}  # fmt: skip
     flags = options.overrides(
         time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module,
-        affinity=affinity,
+        affinity=affinity, tcp_shards=tcp_shards,
     )  # fmt: skip
     name = dev or os.environ.get("SKBUS_DEV")
     if name is not None:

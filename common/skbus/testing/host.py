@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from skbus.net import Core, TraceEvent
 from skbus.pool import Allocator, Pool
+from skbus.rps import RSS_KEY_LEN, tcp_processes
 from skbus.syscall import decode_reply, encode_request
 from skbus.sysctl import Sysctl
 from skbus.testing.link import Port
@@ -49,7 +50,7 @@ class Host:
 
     addresses: "10.0.0.1/24", ... of its first interface. gateway: its default route. sysctl: by
     Linux's name. mtu: of its interfaces, bytes. interfaces: more of them, name -> addresses.
-    congestion_control: controls besides those that there are.
+    congestion_control: controls besides those that there are. tcp_shards: tcp processes.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Host:
         interfaces: dict[str, tuple[str, ...]] | None = None,
         routes: tuple[RouteConfig, ...] = (),
         congestion_control: tuple[TcpCongestionOps, ...] = (),
+        tcp_shards: int = 1,
     ) -> None:
         self.world = world
         self.name = name
@@ -72,6 +74,9 @@ class Host:
         self.gateway = gateway
         self.routes = routes
         self.congestion_control = congestion_control
+        self.tcp_shards = tcp_shards
+        self.tcp_processes = tcp_processes(tcp_shards)
+        self.rss_key = b""
         self.sysctl = Sysctl(sysctl)
         self.pool = Pool()
         self.processes: dict[str, Process] = {}
@@ -87,6 +92,8 @@ class Host:
 
     def boot(self) -> None:
         """Start all processes."""
+        if self.tcp_shards > 1:
+            self.rss_key = Random(f"{self.world.seed} {self.name} rss").randbytes(RSS_KEY_LEN)
         for i, dev in enumerate(self.interfaces, 1):
             mac = bytes((2, 0, 0)) + self.world.rand.randbytes(2) + bytes((i,))
             port = self.ports[dev] = Port(self.world, f"{self.name}.{dev}")
@@ -94,7 +101,8 @@ class Host:
                 dev, mac, mtu=self.mtu, ifindex=i + 1, transmit=port.send
             )
             port.receive = partial(self._receive, dev, device)
-        for process in (*(f"nic.{dev}" for dev in self.interfaces), "ip", "tcp", "udp", "socket"):
+        nics = tuple(f"nic.{dev}" for dev in self.interfaces)
+        for process in (*nics, "ip", *self.tcp_processes, "udp", "socket"):
             self.start(process)
 
     def start(self, process: str) -> Process:
@@ -160,10 +168,16 @@ class Host:
                 DeviceConfig(dev, tuple(addresses), self.gateway if i == 0 else "")
                 for i, (dev, addresses) in enumerate(self.interfaces.items())
             )
-            config = IpConfig(devices=devices, routes=self.routes)
-            return IpCore(IpNet(**arguments, config=config)), (*nics, "tcp", "udp", "socket")
+            config = IpConfig(
+                devices=devices,
+                routes=self.routes,
+                tcp_shards=self.tcp_shards,
+                rss_key=self.rss_key,
+            )
+            neighbours = (*nics, *self.tcp_processes, "udp", "socket")
+            return IpCore(IpNet(**arguments, config=config)), neighbours
         if layer == "tcp":
-            tcp = TcpCore(TcpNet(**arguments))
+            tcp = TcpCore(TcpNet(**arguments, shards=self.tcp_shards, rss_key=self.rss_key))
             for ca in self.congestion_control:
                 if err := tcp_register_congestion_control(tcp.net, ca):
                     raise self.world.error(f"{self.name}: {ca.name!r}: {os.strerror(err)}")
@@ -171,7 +185,8 @@ class Host:
         if layer == "udp":
             return UdpCore(UdpNet(**arguments)), ("ip", "socket")
         arguments["alloc"] = self._region(process)
-        return SocketCore(SocketNet(**arguments)), ("ip", "tcp", "udp")
+        sockets = SocketNet(**arguments, tcp_shards=self.tcp_shards)
+        return SocketCore(sockets), ("ip", *self.tcp_processes, "udp")
 
     def _region(self, process: str) -> Allocator:
         region = self._regions.get(process)

@@ -128,7 +128,9 @@ class IpCore:
             "addresses": self.addresses(),
             "routes": self.routes(),
             "neighbours": neighbour.neigh_dump(net),
-            "protocols": {p: proto.process for p, proto in net.inet_protos.items()},
+            "protocols": {
+                p: " ".join(proto.shards) or proto.process for p, proto in net.inet_protos.items()
+            },
             "fragments": {"queues": len(net.ip4_frags), "bytes": net.frag_mem},
             "route_cache": len(net.rt_out) + len(net.rt_in),
             "genid": net.rt_genid,

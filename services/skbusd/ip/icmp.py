@@ -42,7 +42,7 @@ from skbus.skbuff import (
     PACKET_HOST,
     SkBuff,
 )
-from skbusd.ip import ip_options, ip_output, ping, raw, route
+from skbusd.ip import ip_options, ip_output, ping, raw, route, rps
 from skbusd.ip.netns import (
     IPPROTO_ICMP,
     RTN_BROADCAST,
@@ -368,11 +368,14 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
     if net.raw_hash:
         raw.raw_icmp_error(net, inner, quoted, hdr, info, iph.saddr, skb.skb_iif)
     if proto is not None and proto.err_handler:
-        net.call(
-            proto.process,
-            proto.err_handler,
-            ErrHandler(hdr.type, hdr.code, info, iph.saddr, inner.saddr, inner.daddr, payload),
-        )
+        process = proto.process
+        if proto.shards:
+            process = rps.get_rps_cpu_err(net, inner, payload, proto)
+        if process:
+            item = ErrHandler(
+                hdr.type, hdr.code, info, iph.saddr, inner.saddr, inner.daddr, payload
+            )
+            net.call(process, proto.err_handler, item)
     elif inner.protocol == IPPROTO_ICMP:
         ping.ping_err(net, inner, payload, hdr, info, iph.saddr)
     net.consume_skb(skb)

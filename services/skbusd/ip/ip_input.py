@@ -25,7 +25,7 @@ from skbus.skbuff import (
     SKB_GSO_BATCH,
     SkBuff,
 )
-from skbusd.ip import icmp, ip_fragment, raw, route
+from skbusd.ip import icmp, ip_fragment, raw, route, rps
 from skbusd.ip.netns import (
     RTN_BROADCAST,
     RTN_LOCAL,
@@ -173,6 +173,9 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
     taken = bool(net.raw_hash) and raw.raw_local_deliver(net, skb, iph)
     proto = net.inet_protos.get(protocol)
     if proto is not None:
+        if proto.shards:
+            rps.enqueue_to_backlog(net, skb, iph, rt, proto)
+            return
         net.mib["IpInDelivers"] += skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
         skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
         net.call_skb(proto.process, proto.handler, skb)

@@ -27,6 +27,8 @@ def ip_config(config: Config) -> IpConfig:
             )
             for r in config.routes
         ),
+        tcp_shards=config.tcp_shards,
+        rss_key=bytes.fromhex(config.rss_key),
     )
 
 
@@ -36,6 +38,6 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     # Reassembled datagrams, and copies for the loopback, lie in a region of ip's own.
     allocator(run, arguments, ((2048, 1024), (16384, 128), (66560, 256)))
     net = IpNet(**arguments, config=ip_config(config))
-    transports = tuple(layer for layer in ("tcp", "udp", "socket") if layer in config.layers)
+    transports = config.neighbours("tcp", "udp", "socket")
     neighbours = (*nics(config), *transports, *plug_ins(run, config))
     return Service(IpCore(net), run, neighbours=neighbours, clock=clock(config))

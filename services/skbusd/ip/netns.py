@@ -103,6 +103,7 @@ class IpConfig:
 
     protocols: the transports that this stack has, by IP protocol number. While one of them has
     not registered, nobody answers protocol unreachable for it (DESIGN section 7).
+    tcp_shards, rss_key: how many tcp processes there are, and how flows are spread (`skbus.rps`).
     """
 
     devices: tuple[DeviceConfig, ...] = ()
@@ -113,6 +114,8 @@ class IpConfig:
         (IPPROTO_UDP, "udp"),
         (IPPROTO_UDPLITE, "udp"),
     )
+    tcp_shards: int = 1
+    rss_key: bytes = b""
 
 
 # ---- state -------------------------------------------------------------------------------
@@ -375,6 +378,8 @@ class InetProtocol(NamedTuple):
     process: str
     handler: str
     err_handler: str
+    shards: tuple[str, ...] = ()
+    """The processes that share it by `get_rps_cpu`; "" for one that has not registered yet."""
 
 
 class Ipq:
@@ -502,4 +507,7 @@ class IpNet(Net):
 
     def transports(self) -> Sequence[str]:
         """The processes that have registered a protocol."""
-        return sorted({proto.process for proto in self.inet_protos.values()})
+        processes = {proto.process for proto in self.inet_protos.values() if not proto.shards}
+        for proto in self.inet_protos.values():
+            processes.update(filter(None, proto.shards))
+        return sorted(processes)

@@ -14,7 +14,7 @@ from skbus.abi import (
     InetProtocolRet,
 )
 from skbus.syscall import SysCallError
-from skbusd.ip import devinet
+from skbusd.ip import devinet, rps
 from skbusd.ip.netns import InetProtocol, IpNet, LocalHandler
 
 
@@ -43,8 +43,8 @@ def inet_add_protocol(net: IpNet, item: InetAddProtocol) -> None:
     err = errno.EEXIST
     if item.protocol in net.inet_local:
         error = f"taken by {net.name}"
-    elif have is not None and have.process != item.process:
-        error = f"taken by {have.process}"
+    elif have is not None and not rps.rps_owner(net, have, item.process):
+        error = f"taken by {' '.join(have.shards) or have.process}"
     elif not 0 <= item.protocol <= 255:
         error = "no IP protocol"
         err = errno.EINVAL
@@ -55,7 +55,8 @@ def inet_add_protocol(net: IpNet, item: InetAddProtocol) -> None:
         net.call(item.process, "inet_add_protocol_ret", InetProtocolRet(item.protocol, err))
         net.warning("inet_add_protocol", protocol=item.protocol, process=item.process, error=error)
         return
-    net.inet_protos[item.protocol] = InetProtocol(item.process, item.handler, item.err_handler)
+    proto = InetProtocol(item.process, item.handler, item.err_handler)
+    net.inet_protos[item.protocol] = rps.rps_add(net, item.protocol, proto, have)
     net.inet_known[item.protocol] = item.process
     if have is None:
         net.info("inet_add_protocol", protocol=item.protocol, process=item.process)
@@ -67,7 +68,11 @@ def inet_del_protocol(net: IpNet, item: InetDelProtocol) -> None:
     if net.tracing:
         net.trace("inet_del_protocol", protocol=item.protocol, process=item.process)
     have = net.inet_protos.get(item.protocol)
-    if have is None or have.process != item.process:
+    if have is None or not rps.rps_owner(net, have, item.process):
+        return
+    left = rps.rps_del(have, item.process)
+    if left is not None:
+        net.inet_protos[item.protocol] = left
         return
     del net.inet_protos[item.protocol]
     net.inet_known.pop(item.protocol, None)

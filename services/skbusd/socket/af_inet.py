@@ -13,7 +13,15 @@ from typing import Any, Final
 from skbus.abi import ListenStart
 from skbus.initcall import InitStep, do_initcalls
 from skbus.syscall import SysCallError
-from skbusd.socket import ping_sock, raw_sock, tcp_sock, uapi, udp_sock
+from skbusd.socket import (
+    inet_connection_sock,
+    ping_sock,
+    raw_sock,
+    tcp_shards,
+    tcp_sock,
+    uapi,
+    udp_sock,
+)
 from skbusd.socket.modprobe import request_module
 from skbusd.socket.proto import Proto, proto_register, proto_unregister
 from skbusd.socket.protosw import (
@@ -251,6 +259,9 @@ def inet_listen(net: SocketNet, call: Call, sock: Socket, backlog: int) -> None:
         sk_wake(net, sk)
 
     hold(net, call)
+    if net.tcp_prots and isinstance(sk, TcpSock):
+        tcp_shards.listen_start(net, sk, backlog, started)
+        return
     transport_call(
         net, sk, "inet_csk_listen_start", lambda req: ListenStart(sk.number, req, backlog), started
     )
@@ -265,7 +276,7 @@ def inet_accept(
         net.trace("inet_accept", sk=sk.number)
     if not isinstance(sk, TcpSock) or sk.sk_state != uapi.TCP_LISTEN:
         raise SysCallError(errno.EINVAL)
-    child = tcp_sock.inet_csk_accept(net, sk)
+    child = inet_connection_sock.inet_csk_accept(net, sk)
     if child is None:
         sk_wait_event(net, call, sk, lambda net, call: inet_accept(net, call, sock, accepted))
         return

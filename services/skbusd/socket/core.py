@@ -34,7 +34,7 @@ from skbus.syscall import (
     encode_reply,
 )
 from skbus.timer import Timer
-from skbusd.socket import ip_sockglue, tcp_sock, uapi
+from skbusd.socket import inet_connection_sock, ip_sockglue, tcp_shards, tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
 from skbusd.socket.datagram import recvmmsg_ready
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
@@ -77,7 +77,7 @@ def sk_state_change(net: SocketNet, item: SkStateChange) -> None:
 
 def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     """A connection waits to be accepted."""
-    tcp_sock.inet_csk_reqsk_queue_add(net, item)
+    inet_connection_sock.inet_csk_reqsk_queue_add(net, item)
 
 
 def sk_write_space(net: SocketNet, item: SkWriteSpace) -> None:
@@ -154,6 +154,8 @@ def transport_reset(net: SocketNet, process: str) -> None:
     for sk in tuple(net.socks.values()):
         if sk.sk_prot.process == process and sk.number in net.socks:
             sk.sk_prot.restart(net, sk)
+    if net.tcp_replicas:
+        tcp_shards.shard_restarted(net, process)
 
 
 ENTRIES: Final[dict[str, Handler]] = {
@@ -195,6 +197,7 @@ class SocketCore:
     def start(self) -> None:
         """`sock_init`, then `inet_init`: families and protocols register themselves. InitError
         names the step that failed; those before it are taken back."""
+        tcp_shards.tcp_shards_init(self.net, tcp_sock.TCP_PROT)
         sock_init(self.net)
         try:
             inet_init(self.net)

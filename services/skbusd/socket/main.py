@@ -21,7 +21,7 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     """The socket layer, ready to run."""
     arguments = net_arguments(run, config, process)
     allocator(run, arguments, POOL_CLASSES)
-    net = SocketNet(**arguments)
+    net = SocketNet(**arguments, tcp_shards=config.tcp_shards)
     stack_clock = clock(config)
     net.tk_real_offset = time.time_ns() - stack_clock.now()
     core = SocketCore(net)
@@ -31,7 +31,7 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
         core,
         run,
         neighbours=(
-            *(layer for layer in ("ip", "tcp", "udp") if layer in config.layers),
+            *config.neighbours("ip", "tcp", "udp"),
             *plug_ins(run, config),
         ),
         sources=(modules, SyscallSource(core, run)),

@@ -7,6 +7,7 @@ from typing import Any
 from skbus.proc import TRANSPORTS, Owner, ProtoLine
 from skbusd.socket.proto import Proto
 from skbusd.socket.sock import SocketNet
+from skbusd.socket.tcp_shards import sk_ino
 
 _PAGE = 4096
 _METHODS = (
@@ -24,7 +25,10 @@ def proc_net(net: SocketNet, name: str) -> Any:
     if name == "protocols":
         return protocols(net)
     if name == "sockstat":
-        return {"used": sum(len(client.fdt) for client in net.clients.values())}
+        return {
+            "used": sum(len(client.fdt) for client in net.clients.values()),
+            "tcp_replicas": (net.tcp_shards - 1) * len(net.tcp_replicas),
+        }
     return None
 
 
@@ -35,6 +39,7 @@ def owners(net: SocketNet) -> dict[int, Owner]:
         sock = sk.sk_socket
         client = sock.client if sock is not None else None
         uid = client.cred.uid if client is not None else 0
+        number = sk_ino(net, number)
         found[number] = Owner(uid, number if sock is not None else 0, sk.sk_wmem_queued)
     return found
 
@@ -70,7 +75,7 @@ def protocols(net: SocketNet) -> list[ProtoLine]:
             ProtoLine(
                 prot.name,
                 prot.obj.__basicsize__ if isinstance(prot.obj, type) else 0,
-                sum(sk.sk_prot is prot for sk in net.socks.values()),
+                sum(sk.sk_prot.name == prot.name for sk in net.socks.values()),
                 memory(net, prot),
                 methods,
             )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from skbusd.socket.proto import Proto
     from skbusd.socket.protosw import InetProtosw
     from skbusd.socket.socket import NetProtoFamily, Socket
+    from skbusd.socket.tcp_shards import Bound
 
 SNDBUF_START: Final = 87040
 """A stream's send buffer before autotuning: `tcp_sndbuf_expand` for an initial window of ten."""
@@ -336,8 +337,14 @@ class SocketNet(Net):
     inetsw: "list[list[InetProtosw]]"
     proto_list: "dict[str, Proto]"
 
-    def __init__(self, name: str = "socket", **kwargs: Any) -> None:
+    def __init__(self, name: str = "socket", *, tcp_shards: int = 1, **kwargs: Any) -> None:
         super().__init__(name, **kwargs)
+        self.tcp_shards = tcp_shards
+        self.tcp_prots: tuple[Proto, ...] = ()
+        """TCP by shard, where there are several (tcp_shards.py)."""
+        self.tcp_next_shard = 0
+        self.tcp_replicas: dict[InetSock, Bound] = {}
+        """Sockets that all shards know."""
         self.net_families = [None] * uapi.NPROTO
         self.inetsw = [[] for _ in range(uapi.SOCK_MAX)]
         self.proto_list = {}
@@ -376,7 +383,8 @@ class SocketNet(Net):
         self.sweep_timer: Timer[SocketNet] | None = None
         self.nr_files = 0
         self.next_req = 0
-        self.next_sk = 2
+        self.sk_step = 2 * tcp_shards
+        self.next_sk = self.sk_step
         self.peers: set[str] = set()
         self.calls = 0
         self.tk_real_offset = 0
@@ -509,14 +517,21 @@ def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto
     if len(net.socks) >= net.max_socks:
         raise SysCallError(errno.ENOBUFS)
     number = net.next_sk
-    while number in net.socks:
-        number = number + 2 if number < 0xFFFFFFFC else 2
-    net.next_sk = number + 2 if number < 0xFFFFFFFC else 2
+    step = net.sk_step
+    last = 0x100000000 - 2 * step
+    while number in net.socks or (step > 2 and _block_taken(net, number)):
+        number = number + step if number <= last else step
+    net.next_sk = number + step if number <= last else step
     sk = prot.obj(number, family, type, protocol, prot)
     net.socks[number] = sk
     if net.tracing:
         net.trace("sk_alloc", sk=number, obj=prot.obj.__name__)
     return sk
+
+
+def _block_taken(net: SocketNet, number: int) -> bool:
+    """A sock has one number for each shard of its transport."""
+    return any(n in net.socks for n in range(number, number + net.sk_step, 2))
 
 
 def sock_init_data(net: SocketNet, sock: "Socket | None", sk: Sock) -> None:

@@ -27,6 +27,7 @@ def sk_init(net: SocketNet) -> None:
     """`sk_init`: socks may be made from now on, up to MAX_SOCKS. Their numbers begin elsewhere in
     each life of the process, so that what transports still say of an earlier life means nobody."""
     net.next_sk = ((net.epoch & 0xFFF) << 20) + 2
+    net.next_sk += -net.next_sk % net.sk_step
     net.max_socks = MAX_SOCKS
 
 

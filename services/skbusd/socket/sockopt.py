@@ -30,6 +30,7 @@ from skbusd.socket.sock import (
     sys_return,
     transport_call,
 )
+from skbusd.socket.tcp_shards import tell_others
 from skbusd.socket.uapi import SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> 
         sk_set_option(sk, uapi.SOL_SOCKET, optname, optval)
     item = Setsockopt(sk.number, req, uapi.SOL_SOCKET, optname, optval)
     net.call(sk.sk_prot.process, sk.sk_prot.setsockopt_entry, item)
+    if net.tcp_replicas and isinstance(sk, TcpSock):
+        tell_others(net, sk, "tcp_setsockopt", item._replace(req=0))
 
 
 def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: bytes) -> None:
@@ -104,6 +107,8 @@ def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: byt
             sk.sk_bound_dev = name
             if isinstance(sk, (TcpSock, UdpSock)):
                 sk_set_option(sk, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0")
+                option = Setsockopt(0, 0, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0")
+                tell_others(net, sk, "tcp_setsockopt", option)
         sys_return(net, call, err)
 
     hold(net, call)

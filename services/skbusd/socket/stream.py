@@ -71,7 +71,7 @@ def sk_stream_ask(net: SocketNet, sk: TcpSock, flags: int) -> None:
     what is queued (`tcp_push`, as before waiting for memory)."""
     sk.asked = True
     skb = net.alloc_skb(b"", (), cb=TcpSendmsgCb(sk.number, flags, True), lent=True)
-    net.call_skb("tcp", "tcp_sendmsg", skb)
+    net.call_skb(sk.sk_prot.process, "tcp_sendmsg", skb)
 
 
 def sk_stream_wait_report(net: SocketNet, call: Call, sk: TcpSock, retry: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from skbus.abi import Disconnect, TcpSendmsgFastopenCb
 from skbus.skbuff import Frag
 from skbus.syscall import SysCallError
-from skbusd.socket import uapi
+from skbusd.socket import tcp_shards, uapi
 from skbusd.socket.page_frag import (
     PageFrag,
     page_frag_put,
@@ -75,7 +75,9 @@ def tcp_sendmsg_fastopen(net: SocketNet, call: Call, sk: TcpSock, then: Retry) -
     _begin(net, call, sk, b"" if deferred else sk.inet_daddr, then)
 
 
-def _begin(net: SocketNet, call: Call, sk: TcpSock, addr: bytes, then: Retry) -> None:
+def _begin(
+    net: SocketNet, call: Call, sk: TcpSock, addr: bytes, then: Retry, tries: int = 0
+) -> None:
     """Ask tcp for the SYN, with the first bytes."""
     data = _first_bytes(net, call)
     frags: tuple[Frag, ...] = ()
@@ -93,6 +95,10 @@ def _begin(net: SocketNet, call: Call, sk: TcpSock, addr: bytes, then: Retry) ->
             sk_wmem_queue(net, sk, copied, owner)
         elif owner is not None:
             page_frag_put(net, owner)
+        again = bool(err) and bool(net.tcp_prots) and not call.done
+        if again and tcp_shards.next_shard(net, sk, err, value, tries):
+            _begin(net, call, sk, addr, then, tries + 1)
+            return
         if err:
             sk.sk_state = uapi.TCP_CLOSE
             sk.inet_dport = 0
@@ -106,14 +112,14 @@ def _begin(net: SocketNet, call: Call, sk: TcpSock, addr: bytes, then: Retry) ->
             attempt(net, call, lambda net, call: _wait_for_connect(net, call, sk, then))
 
     net.next_req += 1
-    net.requests[net.next_req] = TransportRequest("tcp", sk, begun)
+    net.requests[net.next_req] = TransportRequest(sk.sk_prot.process, sk, begun)
     cb = TcpSendmsgFastopenCb(
         sk.number, net.next_req, addr, sk.inet_dport, call.size, call.timeout != 0
     )
     skb = net.alloc_skb(b"", frags, data_len=len(data), cb=cb, lent=True)
     if net.tracing:
         net.trace("tcp_sendmsg_fastopen", skb, sk=sk.number, len=len(data))
-    net.call_skb("tcp", "tcp_sendmsg_fastopen", skb)
+    net.call_skb(sk.sk_prot.process, "tcp_sendmsg_fastopen", skb)
 
 
 def _wait_for_connect(net: SocketNet, call: Call, sk: TcpSock, then: Retry) -> None:
@@ -134,7 +140,9 @@ def _wait_for_connect(net: SocketNet, call: Call, sk: TcpSock, then: Retry) -> N
             sk.inet_daddr = uapi.INADDR_ANY
             purge_receive_queue(net, sk)
             purge_write_queue(net, sk)
-            net.call("tcp", "tcp_disconnect", Disconnect(sk.number, 0))
+            if net.tcp_prots:
+                tcp_shards.tcp_disconnect(net, sk, False)
+            net.call(sk.sk_prot.process, "tcp_disconnect", Disconnect(sk.number, 0))
         raise SysCallError(err)
     sock.state = uapi.SS_CONNECTED
     call.on_timeout = errno.EAGAIN

@@ -154,7 +154,7 @@ def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
     skb.mark = sk.sk_mark
     if net.tracing:
         net.trace("tcp_sendmsg", skb, sk=sk.number, len=size)
-    net.call_skb("tcp", "tcp_sendmsg", skb)
+    net.call_skb(sk.sk_prot.process, "tcp_sendmsg", skb)
 
 
 def _place_bytes(net: SocketNet, place: Place) -> bytes:

@@ -9,11 +9,9 @@ handed up before it was acknowledged. RFC 9293 3.9.1 (the user's calls).
 """
 
 import errno
-from collections import deque
 from typing import Any, Final
 
 from skbus.abi import (
-    Accept,
     Close,
     Connect,
     DataReadyCb,
@@ -22,7 +20,6 @@ from skbus.abi import (
     Getsockopt,
     InitSock,
     ListenStart,
-    ReqskQueueAdd,
     Setsockopt,
     Shutdown,
     SkErrorReport,
@@ -33,7 +30,9 @@ from skbus.pool import PoolError
 from skbus.skbuff import SkBuff
 from skbus.syscall import MAX_DATA, SysCallError
 from skbus.timer import Timer
-from skbusd.socket import uapi
+from skbus.uapi import TCP_INFO
+from skbusd.socket import tcp_shards, uapi
+from skbusd.socket.inet_connection_sock import inet_csk_listen_stop
 from skbusd.socket.ip_sockglue import (
     TCP_CMSG_INQ,
     answer_cmsg_getsockopt,
@@ -52,7 +51,6 @@ from skbusd.socket.sock import (
     Parts,
     SocketNet,
     TcpSock,
-    inet_csk_clone_lock,
     purge_receive_queue,
     sk_free,
     sk_set_option,
@@ -107,7 +105,11 @@ def tcp_v4_init_sock(net: SocketNet, sk: InetSock) -> None:
     sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
     if isinstance(sk, TcpSock):
         sk.notsent_lowat = net.sysctl["net.ipv4.tcp_notsent_lowat"]
-    net.call("tcp", "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    if net.tcp_prots:
+        tcp_shards.tcp_assign_shard(net, sk)
+    net.call(
+        sk.sk_prot.process, "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol)
+    )
 
 
 def tcp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
@@ -119,6 +121,9 @@ def tcp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Res
             _set_local(sk, value)
         then(net, err, value)
 
+    if net.tcp_prots:
+        tcp_shards.tcp_get_port(net, sk, addr, port, reuse, bound)
+        return
     transport_call(
         net,
         sk,
@@ -147,6 +152,9 @@ def tcp_v4_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: R
             sk.inet_dport = 0
         then(net, err, value)
 
+    if net.tcp_prots:
+        tcp_shards.tcp_v4_connect(net, sk, addr, port, begun)
+        return
     transport_call(
         net, sk, "tcp_v4_connect", lambda req: Connect(sk.number, req, addr, port), begun
     )
@@ -167,8 +175,10 @@ def tcp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
             inet_csk_listen_stop(net, sk)
     purge_receive_queue(net, sk)
     purge_write_queue(net, sk)
+    if net.tcp_prots:
+        tcp_shards.tcp_disconnect(net, sk, was_listening)
     if then is None:
-        net.call("tcp", "tcp_disconnect", Disconnect(sk.number, 0))
+        net.call(sk.sk_prot.process, "tcp_disconnect", Disconnect(sk.number, 0))
     else:
         transport_call(net, sk, "tcp_disconnect", lambda req: Disconnect(sk.number, req), then)
 
@@ -179,56 +189,6 @@ def _set_local(sk: InetSock, value: Any) -> None:
         if isinstance(addr, bytes) and isinstance(port, int):
             sk.inet_saddr = sk.inet_rcv_saddr = addr
             sk.inet_sport = sk.inet_num = port
-
-
-# ---- listening ----------------------------------------------------------------------------
-
-
-def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
-    """tcp has finished a handshake: the child waits in the listener's accept queue.
-
-    It has the listener's options.
-    """
-    parent = net.socks.get(item.sk)
-    if not isinstance(parent, TcpSock) or parent.sk_state != uapi.TCP_LISTEN:
-        # The listener has been closed meanwhile; tcp closes what was not accepted.
-        return
-    sk = inet_csk_clone_lock(parent, item.child)
-    if not sk.sk_sndbuf_lock:
-        sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
-    sk.sk_state = uapi.TCP_ESTABLISHED
-    sk.inet_saddr = sk.inet_rcv_saddr = item.saddr
-    sk.inet_sport = sk.inet_num = item.sport
-    sk.inet_daddr = item.daddr
-    sk.inet_dport = item.dport
-    sk.parent = parent
-    net.socks[item.child] = sk
-    if parent.icsk_accept_queue is None:
-        parent.icsk_accept_queue = deque()
-    parent.icsk_accept_queue.append(sk)
-    if net.tracing:
-        net.trace("inet_csk_reqsk_queue_add", sk=item.sk, child=item.child)
-    sk_wake(net, parent)
-
-
-def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
-    """`inet_csk_accept`: the oldest child that waits, if one does."""
-    queue = sk.icsk_accept_queue
-    if not queue:
-        return None
-    child = queue.popleft()
-    if isinstance(child, TcpSock):
-        child.parent = None
-    net.call("tcp", "inet_csk_accept", Accept(sk.number, child.number))
-    if net.tracing:
-        net.trace("inet_csk_accept", sk=sk.number, child=child.number)
-    return child
-
-
-def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:
-    """`inet_csk_listen_stop`: nobody will accept those who wait. tcp resets them."""
-    while sk.icsk_accept_queue:
-        sk_free(net, sk.icsk_accept_queue.popleft())
 
 
 # ---- sending: tcp_sendmsg.py ---------------------------------------------------------------
@@ -426,7 +386,8 @@ def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
 def _stream_broken(net: SocketNet, sk: InetSock) -> None:
     purge_receive_queue(net, sk)
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
-    net.call("tcp", "tcp_close", Close(sk.number, 1, 0))
+    tcp_shards.forget_others(net, sk)
+    net.call(sk.sk_prot.process, "tcp_close", Close(sk.number, 1, 0))
     sk.sk_state = uapi.TCP_CLOSE
     purge_write_queue(net, sk)
 
@@ -490,7 +451,7 @@ def tcp_done(net: SocketNet, sk: InetSock) -> None:
 
 def tcp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
     """`tcp_shutdown`: sending ends with a FIN after what is queued."""
-    net.call("tcp", "tcp_shutdown", Shutdown(sk.number, how))
+    net.call(sk.sk_prot.process, "tcp_shutdown", Shutdown(sk.number, how))
 
 
 def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
@@ -505,7 +466,9 @@ def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
     if isinstance(sk, TcpSock) and sk.sk_state == uapi.TCP_LISTEN:
         inet_csk_listen_stop(net, sk)
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
-    net.call("tcp", "tcp_close", Close(sk.number, unread, sk.sk_lingertime))
+    if net.tcp_replicas:
+        tcp_shards.forget_others(net, sk)
+    net.call(sk.sk_prot.process, "tcp_close", Close(sk.number, unread, sk.sk_lingertime))
     if unread or sk.sk_lingertime == 0:
         purge_write_queue(net, sk)
     if call is None or sk.sk_lingertime <= 0 or not sk.sk_write_queue:
@@ -560,7 +523,10 @@ def tcp_setsockopt(
     if level == uapi.SOL_TCP and optname == uapi.TCP_NODELAY and len(optval) >= 4:
         sk.nonagle = int(any(optval[:4]))
         sk_set_option(sk, level, optname, optval)
-        net.call("tcp", "tcp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
+        item = Setsockopt(sk.number, 0, level, optname, optval)
+        net.call(sk.sk_prot.process, "tcp_setsockopt", item)
+        if net.tcp_replicas:
+            tcp_shards.tell_others(net, sk, "tcp_setsockopt", item)
         sys_return(net, call, 0)
         return
 
@@ -570,6 +536,9 @@ def tcp_setsockopt(
     def answered(net: SocketNet, err: int, _: Any) -> None:
         if not err:
             sk_set_option(sk, level, optname, optval)
+            if net.tcp_replicas:
+                item = Setsockopt(0, 0, level, optname, optval, privileged)
+                tcp_shards.tell_others(net, sk, "tcp_setsockopt", item)
             if level == uapi.SOL_TCP and optname == uapi.TCP_NOTSENT_LOWAT:
                 value = int.from_bytes(optval[:4], "little")
                 sk.notsent_lowat = value or net.sysctl["net.ipv4.tcp_notsent_lowat"]
@@ -601,6 +570,9 @@ def tcp_getsockopt(
     def answered(net: SocketNet, err: int, value: Any) -> None:
         if not err and not isinstance(value, bytes):
             err = errno.ENOPROTOOPT
+        elif net.tcp_prots and optname == TCP_INFO and sk.sk_state == uapi.TCP_LISTEN:
+            assert isinstance(sk, TcpSock)
+            value = tcp_shards.listener_info(sk, value)
         sys_return(net, call, err, None if err else value[:optlen])
 
     transport_call(
@@ -654,18 +626,26 @@ def tcp_restart(net: SocketNet, sk: InetSock) -> None:
         _orphan_progress(net, sk)
         return
     state = sk.sk_state
-    net.call("tcp", "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    net.call(
+        sk.sk_prot.process, "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol)
+    )
     if state not in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
         tcp_error_report(net, sk, SkErrorReport(sk.number, errno.ECONNRESET, True))
         return
     for (level, optname), optval in sk.options.items():
-        net.call("tcp", "tcp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
+        net.call(
+            sk.sk_prot.process, "tcp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval)
+        )
     if state == uapi.TCP_LISTEN or (sk.inet_num and not sk.inet_dport):
         reuse = sk.sk_reuse | sk.sk_reuseport << 1
         item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
-        net.call("tcp", "inet_csk_get_port", item)
+        net.call(sk.sk_prot.process, "inet_csk_get_port", item)
     if state == uapi.TCP_LISTEN:
-        net.call("tcp", "inet_csk_listen_start", ListenStart(sk.number, 0, sk.sk_max_ack_backlog))
+        net.call(
+            sk.sk_prot.process,
+            "inet_csk_listen_start",
+            ListenStart(sk.number, 0, sk.sk_max_ack_backlog),
+        )
 
 
 TCP_PROT: Final = Proto(

@@ -35,12 +35,22 @@ def inet_add_protocol_ret(net: TcpNet, item: InetProtocolRet) -> None:
     net.warning("inet_add_protocol", protocol=item.protocol, err=errno.errorcode.get(item.err))
 
 
+def shard_secret(net: TcpNet, purpose: bytes) -> bytes:
+    """A secret that all shards have alike, for what goes by two addresses without the ports: a
+    cookie of Fast Open that one gave must be good with another, and timestamps between two hosts
+    must not jump (RFC 7323 5.4)."""
+    halves = (net.siphash(purpose + half, net.rss_key) for half in (b"0", b"1"))
+    return b"".join(half.to_bytes(8, "little") for half in halves)
+
+
 def tcp_v4_init(net: TcpNet) -> None:
     """`tcp_v4_init`: what the answers to packets without a socket need, which are the secrets of
     initial sequence numbers (RFC 6528), timestamps (RFC 7323 5.4) and SYN cookies."""
     net.net_secret = net.rand.randbytes(16)
     net.ts_secret = net.rand.randbytes(16)
     net.syncookie_secret = net.rand.randbytes(16)
+    if net.shards > 1:
+        net.ts_secret = shard_secret(net, b"ts")
 
 
 def tcp_v4_exit(net: TcpNet) -> None:
@@ -53,6 +63,8 @@ def tcp_init(net: TcpNet) -> None:
     congestion controls that come with us. EINVAL where one of them has no name to be listed by.
     """
     net.fastopen_secret = net.rand.randbytes(16)
+    if net.shards > 1:
+        net.fastopen_secret = shard_secret(net, b"fastopen")
     net.table_perturb = [net.rand.getrandbits(31) for _ in range(_PERTURB)]
     for ca in (TcpReno(), TcpCubic()):
         err = tcp_register_congestion_control(net, ca)

@@ -10,6 +10,7 @@ Ports of outgoing connections are chosen as RFC 6056 3.3.4 (double hash) says.
 import errno
 from typing import Final
 
+from skbus.abi import GET_PORT_AUTO
 from skbusd.tcp.const import TCP_LISTEN
 from skbusd.tcp.netns import ANY, Established, TcpNet
 from skbusd.tcp.request_sock import TcpTimewaitSock
@@ -164,13 +165,15 @@ def reserved_ports(text: str) -> frozenset[int]:
 
 
 def inet_csk_get_port(net: TcpNet, tp: TcpSock, addr: bytes, port: int, reuse: int) -> int:
-    """bind(2): own `port`, or a free one for 0. Returns an errno, 0 for success."""
+    """bind(2): own `port`, or a free one for 0. Returns an errno, 0 for success. With GET_PORT_AUTO
+    `port` is one that another shard has found free."""
     if net.tracing:
         net.trace("inet_csk_get_port", sk=tp.sk, addr=addr, port=port)
     kind = (reuse & 3) | KIND_BOUND
     if port:
         bucket = net.bhash.get(port)
-        if bucket is not None and bucket.conflict(addr, reuse):
+        mode = reuse & KIND_REUSEPORT if reuse & GET_PORT_AUTO else reuse
+        if bucket is not None and bucket.conflict(addr, mode):
             return errno.EADDRINUSE
         inet_bind_hash(net, tp, addr, port, kind)
         return 0
@@ -195,12 +198,16 @@ def inet_csk_get_port(net: TcpNet, tp: TcpSock, addr: bytes, port: int, reuse: i
 def inet_hash_connect(net: TcpNet, tp: TcpSock) -> int:
     """Choose a local port if there is none, and enter the socket. Returns an errno.
 
-    RFC 6056 3.3.4. A port that other connections use is shared where the remote end differs.
+    RFC 6056 3.3.4. A port that other connections use is shared where the remote end differs. Of
+    several shards, each takes ports with which the answers come to itself; EREMCHG where a port
+    that was bound belongs to another.
     """
     if net.tracing:
         net.trace("inet_hash_connect", sk=tp.sk, daddr=tp.daddr, dport=tp.dport, sport=tp.sport)
     if tp.sport:
         key = inet_ehashfn(tp.saddr, tp.daddr, tp.sport, tp.dport)
+        if net.shards > 1 and net.shard_of(key) != net.shard:
+            return errno.EREMCHG
         if not _check_established(net, tp, key):
             return errno.EADDRNOTAVAIL
         inet_ehash_insert(net, tp)
@@ -219,6 +226,8 @@ def inet_hash_connect(net: TcpNet, tp: TcpSock) -> int:
                 continue
             bucket = net.bhash.get(port)
             key = inet_ehashfn(tp.saddr, tp.daddr, port, tp.dport)
+            if net.shards > 1 and net.shard_of(key) != net.shard:
+                continue
             if bucket is not None and (bucket.bound or not _check_established(net, tp, key)):
                 continue
             net.table_perturb[index] += i + 2

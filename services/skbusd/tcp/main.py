@@ -51,9 +51,13 @@ class SliceSource:
 
 def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
     """tcp, ready to run."""
-    net = TcpNet(**net_arguments(run, config, process))
+    net = TcpNet(
+        **net_arguments(run, config, process),
+        shards=config.tcp_shards,
+        rss_key=bytes.fromhex(config.rss_key),
+    )
     _congestion_controls(net, config)
-    neighbours = tuple(layer for layer in ("ip", "socket") if layer in config.layers)
+    neighbours = config.neighbours("ip", "socket")
     service = Service(
         TcpCore(net), run, neighbours=neighbours, sources=(SliceSource(net),), clock=clock(config)
     )

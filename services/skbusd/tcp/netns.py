@@ -14,6 +14,7 @@ from siphash24 import siphash24
 from skbus.abi import InetdevEvent, SkWriteSpace
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
+from skbus.rps import SHARD_BITS, flow_hash, reciprocal_scale, tcp_shard
 from skbus.sysctl import Sysctl
 from skbus.timer import Timer
 from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
@@ -37,7 +38,8 @@ class TcpNet(Net):
     """The `net` of a tcp process.
 
     isn: for tests and experiments, takes the place of RFC 6528's initial sequence numbers; called
-    with (saddr, daddr, sport, dport).
+    with (saddr, daddr, sport, dport). shards, rss_key: how many tcp processes there are, and by
+    what connections are spread among them (`skbus.rps`).
     """
 
     def __init__(
@@ -50,9 +52,15 @@ class TcpNet(Net):
         sysctl: Sysctl | None = None,
         epoch: int = 1,
         isn: Callable[[bytes, bytes, int, int], int] | None = None,
+        shards: int = 1,
+        rss_key: bytes = b"",
     ) -> None:
         super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
         self.isn = isn
+        self.shards = shards
+        self.shard = tcp_shard(name) if shards > 1 else 0
+        """Which of them this is."""
+        self.rss_key = rss_key
         self.socks: dict[int, TcpSock] = {}
         self.ehash: dict[bytes, Established] = {}
         self.lhash: dict[tuple[bytes, int], list[TcpSock]] = {}
@@ -103,9 +111,21 @@ class TcpNet(Net):
         self.tcp_write_report: Callable[[TcpNet, TcpSock], SkWriteSpace] = _no_report
 
     def child_number(self) -> int:
-        """A number for a socket that tcp itself makes: odd, the socket layer's are even."""
+        """A number for a socket that tcp itself makes: odd, the socket layer's are even. Of
+        several shards, each has numbers of its own: the upper bits are epoch and shard."""
         self._child += 1
-        return ((self.epoch & 0x3FFFFFFF) << 32 | self._child & 0xFFFFFFFF) << 1 | 1
+        life = self.epoch & 0x3FFFFFFF
+        if self.shards > 1:
+            life = (self.epoch & 0xFFFFFF) << SHARD_BITS | self.shard
+        return (life << 32 | self._child & 0xFFFFFFFF) << 1 | 1
+
+    def shard_of(self, key: bytes) -> int:
+        """The shard to which ip steers the segments of a connection (`inet_ehashfn`)."""
+        return reciprocal_scale(flow_hash(key, self.rss_key), self.shards)
+
+    def share(self, limit: int) -> int:
+        """Our part of a limit that is for all of TCP."""
+        return -(-limit // self.shards)
 
     def req_number(self) -> int:
         """A number for a request of ours to ip."""

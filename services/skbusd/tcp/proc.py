@@ -75,7 +75,7 @@ def _sock(net: TcpNet, tp: TcpSock) -> TcpLine:
     listening = tp.state == TCP_LISTEN
     initial = tp.snd_ssthresh >= TCP_INFINITE_SSTHRESH
     return TcpLine(
-        tp.sk,
+        tp.sk if net.shards == 1 or tp.sk > 0xFFFFFFFF else tp.sk - tp.sk % (2 * net.shards),
         tp.state,
         (tp.saddr or tp.bound_addr or _ANY, tp.sport or tp.bound_port),
         (tp.daddr or _ANY, tp.dport),

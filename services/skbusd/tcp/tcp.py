@@ -13,6 +13,7 @@ import errno
 from typing import Final
 
 from skbus.abi import (
+    GET_PORT_AUTO,
     Accept,
     Connect,
     GetPort,
@@ -54,7 +55,12 @@ from skbusd.tcp.inet_connection_sock import (
     inet_csk_listen_start,
     tcp_set_state,
 )
-from skbusd.tcp.inet_hashtables import inet_csk_get_port, inet_hash_connect
+from skbusd.tcp.inet_hashtables import (
+    inet_csk_get_port,
+    inet_ehashfn,
+    inet_hash_connect,
+    inet_put_port,
+)
 from skbusd.tcp.netns import ANY, TcpNet
 from skbusd.tcp.sk_lock import (
     SK_OWNED,
@@ -128,8 +134,13 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
     """bind(2) (`inet_csk_get_port`)."""
     tp = net.socks.get(item.sk)
     addr = item.addr or ANY
+    err = 0
     if tp is None:
         err = errno.EBADF
+    elif item.port == -1 and tp.state == TCP_CLOSE:
+        inet_put_port(net, tp)
+        tp.sport, tp.saddr = 0, b""
+        tp.userlocks &= ~(SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK)
     elif tp.state != TCP_CLOSE or tp.bound_port or not 0 <= item.port <= 65535 or len(addr) != 4:
         err = errno.EINVAL
     elif (
@@ -143,13 +154,13 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
     else:
         err = inet_csk_get_port(net, tp, addr, item.port, item.reuse)
         if not err:
-            tp.reuse = item.reuse
+            tp.reuse = item.reuse & 3
             tp.saddr = b"" if addr == ANY else addr
             tp.sport = tp.bound_port
             tp.ifindex = tp.oif = item.ifindex or tp.oif
             if addr != ANY:
                 tp.userlocks |= SOCK_BINDADDR_LOCK
-            if item.port:
+            if item.port and not item.reuse & GET_PORT_AUTO:
                 tp.userlocks |= SOCK_BINDPORT_LOCK
     sk_ret(net, item.sk, item.req, err, None if err or tp is None else [addr, tp.sport])
 
@@ -281,6 +292,7 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
     tp.route_req = 0
     req, tp.connect_req = tp.connect_req, 0
     err = ret.err
+    shard: int | None = None
     if not err and ret.rt_type not in (0, 1, 2):  # RTN_UNSPEC, RTN_UNICAST, RTN_LOCAL
         err = errno.ENETUNREACH
     if not err:
@@ -290,13 +302,15 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
         tp.ts_recent = tp.ts_recent_stamp = 0
         tp.write_seq = 0
         err = inet_hash_connect(net, tp)
+        if err == errno.EREMCHG:
+            shard = net.shard_of(inet_ehashfn(tp.saddr, tp.daddr, tp.sport, tp.dport))
     if err:
         sport = tp.bound_port
         tcp_reinit(net, tp)
         tp.sport = sport
         if err in (errno.ENETUNREACH, errno.EHOSTUNREACH):
             net.info("tcp_v4_connect", sk=tp.sk, err=errno.errorcode.get(err, err))
-        sk_ret(net, tp.sk, req, err)
+        sk_ret(net, tp.sk, req, err, shard)
         return
     if not tp.write_seq:
         tp.write_seq = net.secure_tcp_seq(tp.saddr, tp.daddr, tp.sport, tp.dport)

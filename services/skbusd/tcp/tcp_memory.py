@@ -49,6 +49,11 @@ def tcp_leave_memory_pressure(net: TcpNet) -> None:
         net.info("tcp_leave_memory_pressure", ms=took, pages=net.tcp_memory_allocated)
 
 
+def sk_prot_mem_limits(net: TcpNet, index: int) -> int:
+    """`sk_prot_mem_limits`: one of the three of `tcp_mem`, our share of it."""
+    return net.share(net.sysctl["net.ipv4.tcp_mem"][index])
+
+
 # ---- charging --------------------------------------------------------------------------------
 
 
@@ -59,7 +64,7 @@ def sk_mem_used(tp: TcpSock) -> int:
 
 def __sk_mem_raise_allocated(net: TcpNet, tp: TcpSock, pages: int, send: bool) -> bool:
     """`__sk_mem_raise_allocated`: so many pages more for this socket, if there are any."""
-    low, pressure, hard = net.sysctl["net.ipv4.tcp_mem"]
+    low, pressure, hard = map(net.share, net.sysctl["net.ipv4.tcp_mem"])
     allocated = net.tcp_memory_allocated + pages
     if allocated <= low:
         tcp_leave_memory_pressure(net)
@@ -137,7 +142,7 @@ def sk_mem_reclaim(net: TcpNet, tp: TcpSock) -> None:
     if pages > 0:
         tp.wmem_charged -= pages * SK_MEM_QUANTUM
         net.tcp_memory_allocated -= pages
-    if net.tcp_memory_pressure and net.tcp_memory_allocated <= net.sysctl["net.ipv4.tcp_mem"][0]:
+    if net.tcp_memory_pressure and net.tcp_memory_allocated <= sk_prot_mem_limits(net, 0):
         tcp_leave_memory_pressure(net)
 
 
@@ -146,7 +151,7 @@ def sk_mem_free(net: TcpNet, tp: TcpSock) -> None:
     pages = (tp.rmem_charged + tp.wmem_charged) // SK_MEM_QUANTUM
     tp.rmem_charged = tp.wmem_charged = 0
     net.tcp_memory_allocated -= pages
-    if net.tcp_memory_pressure and net.tcp_memory_allocated <= net.sysctl["net.ipv4.tcp_mem"][0]:
+    if net.tcp_memory_pressure and net.tcp_memory_allocated <= sk_prot_mem_limits(net, 0):
         tcp_leave_memory_pressure(net)
 
 
@@ -201,13 +206,13 @@ def tcp_prune_ofo_queue(net: TcpNet, tp: TcpSock) -> bool:
 def tcp_out_of_memory(net: TcpNet, tp: TcpSock) -> bool:
     """`tcp_out_of_memory`: beyond the hard limit, with something queued?"""
     queued = (tp.write_seq - tp.snd_una) & MASK
-    hard = net.sysctl["net.ipv4.tcp_mem"][2]
+    hard = sk_prot_mem_limits(net, 2)
     return queued > SOCK_MIN_SNDBUF and bool(net.tcp_memory_allocated > hard)
 
 
 def tcp_check_oom(net: TcpNet, tp: TcpSock, shift: int) -> bool:
     """`tcp_check_oom`: too many orphans (`net.ipv4.tcp_max_orphans`), or too much memory."""
-    orphans = net.orphan_count << shift > net.sysctl["net.ipv4.tcp_max_orphans"]
+    orphans = net.orphan_count << shift > net.share(net.sysctl["net.ipv4.tcp_max_orphans"])
     if orphans and net.tracing:
         net.trace("tcp_check_oom", sk=tp.sk, orphans=net.orphan_count)
     return orphans or tcp_out_of_memory(net, tp)

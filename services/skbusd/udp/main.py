@@ -12,5 +12,5 @@ from skbusd.udp.netns import UdpNet
 def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
     """udp, ready to run."""
     net = UdpNet(**net_arguments(run, config, process))
-    neighbours = tuple(layer for layer in ("ip", "socket") if layer in config.layers)
+    neighbours = config.neighbours("ip", "socket")
     return Service(UdpCore(net), run, neighbours=neighbours, clock=clock(config))

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""Receive packet steering (`get_rps_cpu`, `enqueue_to_backlog` of `net/core/dev.c`): which of the
+processes that share a protocol gets a packet, by the hash of its flow (`skbus.rps`).
+
+Called by ip_input.py behind reassembly, since fragments have no ports, and by icmp.py with the
+flow of the packet that an error quotes; protocol.py has the processes register.
+
+Differs from Linux: there steering happens before IP looks at the packet, and fragments are hashed
+by addresses alone.
+"""
+
+from typing import Final
+
+from skbus.abi import RcvCb
+from skbus.headers.ipv4 import IpHdr
+from skbus.pskb import pskb_may_pull
+from skbus.rps import flow_hash, reciprocal_scale, tcp_processes
+from skbus.skbuff import SKB_GSO_BATCH, SkBuff
+from skbusd.ip.netns import IPPROTO_TCP, InetProtocol, IpNet, Rtable
+
+_PORTS: Final = 4
+
+
+def get_rps_cpu(net: IpNet, skb: SkBuff, iph: IpHdr, proto: InetProtocol) -> str:
+    """The process for a packet whose `data` is at the transport header; "" where it is away. What
+    has no ports is for the first, to be counted as bad."""
+    data = skb.data
+    if len(skb.head) - data < _PORTS and not pskb_may_pull(net, skb, _PORTS):
+        return proto.shards[0]
+    key = net.config.rss_key
+    skb.hash = flow_hash(iph.saddr + iph.daddr + skb.head[data : data + _PORTS], key)
+    return proto.shards[reciprocal_scale(skb.hash, len(proto.shards))]
+
+
+def get_rps_cpu_err(net: IpNet, inner: IpHdr, payload: bytes, proto: InetProtocol) -> str:
+    """The process for an ICMP error about a packet that we sent: that of the flow, whose packets
+    in the other direction are those that come in."""
+    flow = inner.daddr + inner.saddr + payload[2:4] + payload[:2]
+    hash_ = flow_hash(flow, net.config.rss_key)
+    return proto.shards[reciprocal_scale(hash_, len(proto.shards))]
+
+
+def enqueue_to_backlog(
+    net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable, proto: InetProtocol
+) -> None:
+    """Hand it to the process of its flow; silence where that is away just now."""
+    process = get_rps_cpu(net, skb, iph, proto)
+    if net.tracing:
+        net.trace("get_rps_cpu", skb, hash=skb.hash, process=process)
+    if not process:
+        net.mib["IpInDiscards"] += 1
+        net.kfree_skb(skb, "SKBUS_NO_PEER")
+        return
+    net.mib["IpInDelivers"] += skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
+    skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
+    net.call_skb(process, proto.handler, skb)
+
+
+def rps_add(
+    net: IpNet, protocol: int, proto: InetProtocol, have: InetProtocol | None
+) -> InetProtocol:
+    """`proto` registers: where it is one of several, the others stay registered."""
+    names = tcp_processes(net.config.tcp_shards)
+    if protocol != IPPROTO_TCP or len(names) == 1 or proto.process not in names:
+        return proto
+    shards = have.shards if have is not None and have.shards else ("",) * len(names)
+    here = tuple(
+        x if x in (old, proto.process) else "" for x, old in zip(names, shards, strict=True)
+    )
+    return proto._replace(shards=here)
+
+
+def rps_owner(net: IpNet, have: InetProtocol, process: str) -> bool:
+    """Is `process` the one that has the protocol, or one of those that share it?"""
+    if have.shards:
+        return process in tcp_processes(net.config.tcp_shards)
+    return process == have.process
+
+
+def rps_del(have: InetProtocol, process: str) -> InetProtocol | None:
+    """`process` is gone for good; None where it was the last."""
+    left = tuple("" if x == process else x for x in have.shards)
+    if not any(left):
+        return None
+    return have._replace(process=next(filter(None, left)), shards=left)
