@@ -123,7 +123,7 @@ class TcpNet(Net):
         """The shard to which ip steers the segments of a connection (`inet_ehashfn`)."""
         return reciprocal_scale(flow_hash(key, self.rss_key), self.shards)
 
-    def share(self, limit: int) -> int:
+    def shard_limit(self, limit: int) -> int:
         """Our part of a limit that is for all of TCP."""
         return -(-limit // self.shards)
 

@@ -51,7 +51,7 @@ def tcp_leave_memory_pressure(net: TcpNet) -> None:
 
 def sk_prot_mem_limits(net: TcpNet, index: int) -> int:
     """`sk_prot_mem_limits`: one of the three of `tcp_mem`, our share of it."""
-    return net.share(net.sysctl["net.ipv4.tcp_mem"][index])
+    return net.shard_limit(net.sysctl["net.ipv4.tcp_mem"][index])
 
 
 # ---- charging --------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def sk_mem_used(tp: TcpSock) -> int:
 
 def __sk_mem_raise_allocated(net: TcpNet, tp: TcpSock, pages: int, send: bool) -> bool:
     """`__sk_mem_raise_allocated`: so many pages more for this socket, if there are any."""
-    low, pressure, hard = map(net.share, net.sysctl["net.ipv4.tcp_mem"])
+    low, pressure, hard = map(net.shard_limit, net.sysctl["net.ipv4.tcp_mem"])
     allocated = net.tcp_memory_allocated + pages
     if allocated <= low:
         tcp_leave_memory_pressure(net)
@@ -212,7 +212,7 @@ def tcp_out_of_memory(net: TcpNet, tp: TcpSock) -> bool:
 
 def tcp_check_oom(net: TcpNet, tp: TcpSock, shift: int) -> bool:
     """`tcp_check_oom`: too many orphans (`net.ipv4.tcp_max_orphans`), or too much memory."""
-    orphans = net.orphan_count << shift > net.share(net.sysctl["net.ipv4.tcp_max_orphans"])
+    orphans = net.orphan_count << shift > net.shard_limit(net.sysctl["net.ipv4.tcp_max_orphans"])
     if orphans and net.tracing:
         net.trace("tcp_check_oom", sk=tp.sk, orphans=net.orphan_count)
     return orphans or tcp_out_of_memory(net, tp)

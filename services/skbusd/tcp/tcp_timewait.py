@@ -38,7 +38,7 @@ TCP_TW_SYN: Final = 3
 def tcp_time_wait(net: TcpNet, tp: TcpSock, state: int, timeo: int) -> None:
     """End the socket; a small one stays in state TIME_WAIT, or FIN_WAIT2, for `timeo` ns."""
     key = tp.key
-    if key and net.tw_count < net.share(net.sysctl["net.ipv4.tcp_max_tw_buckets"]):
+    if key and net.tw_count < net.shard_limit(net.sysctl["net.ipv4.tcp_max_tw_buckets"]):
         tw = TcpTimewaitSock(tp, state)
         tw.rcv_wnd = (tp.rcv_wup + tp.rcv_wnd - tp.rcv_nxt) & MASK
         if tw.rcv_wnd >= HALF:
