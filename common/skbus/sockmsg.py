@@ -202,7 +202,7 @@ class Messages:
                 with self._lock:
                     self._stash.extend(rest)
                     if self._ahead:
-                        self._ahead = min(2 * len(result), AHEAD)
+                        self._ahead = min(2 * len(rest) + 2, AHEAD)
                     wanted = rest and (self._readers > 1 or not self._ahead)
                 if wanted:
                     self._give_back()
@@ -227,7 +227,7 @@ class Messages:
 
     def _split(self, result: Any, data: bytes) -> list[Stashed]:
         """The datagrams of a reply of recvmmsg, each with its bytes."""
-        if len(result) == 1:
+        if len(result) == 1 and len(result[0]) == 4:
             parts, address, flags, control = result[0]
             data = self._client.collect(parts, data)
             return [(((len(data),), address, flags, control), data)]
@@ -235,7 +235,12 @@ class Messages:
         at = 0
         for one in result:
             end = at + sum(one[0])
-            out.append((one, data[at:end]))
+            if len(one) == 5:  # many of one size
+                _, address, flags, control, size = one
+                each = ((size,), address, flags, control)
+                out += [(each, data[i : min(i + size, end)]) for i in range(at, end, size)]
+            else:
+                out.append((one, data[at:end]))
             at = end
         return out
 

@@ -102,7 +102,8 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
         _TIMEOUT,
     ),
     # As many datagrams as are queued, at most vlen -> [[parts, addr, msg_flags, control], ...];
-    # their inline bytes are one data frame. One with places comes alone.
+    # their inline bytes are one data frame. One with places comes alone. A fifth field is the size
+    # of each of many datagrams, but for the last, whose bytes come together.
     "recvmmsg": (
         _FD,
         Arg("len", _INT, 0, 2**31 - 1),

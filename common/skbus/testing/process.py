@@ -56,8 +56,8 @@ class Process:
             self.dispatcher.deliver(decode(meta, data))
         if self.inbox:
             self.wake()
-        if self.poll is not None:
-            self.poll()
+        if self.poll is not None and self.poll() == _BUDGET:
+            self.wake()  # there may be more
         self.dispatcher.finish()
         if self.after is not None:
             self.after()

@@ -25,6 +25,7 @@ from skbus.skbuff import (
     SKB_GSO_BATCH,
     SkBuff,
 )
+from skbus.udp_offload import batch_count, udp_gso_segment
 from skbusd.ip import icmp, ip_fragment, raw, route, rps
 from skbusd.ip.netns import (
     RTN_BROADCAST,
@@ -33,7 +34,6 @@ from skbusd.ip.netns import (
     IpNet,
     Rtable,
 )
-from skbusd.ip.udp_offload import batch_count, udp_gso_segment
 
 _ECN: Final = ("IpExtInNoECTPkts", "IpExtInECT1Pkts", "IpExtInECT0Pkts", "IpExtInCEPkts")
 

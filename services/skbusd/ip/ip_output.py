@@ -32,9 +32,9 @@ from skbus.skbuff import (
     SkBuff,
     frag_len,
 )
+from skbus.udp_offload import batch_count, udp_gso_segment
 from skbusd.ip import icmp, igmp, ip_fragment, ip_input, ip_options, neighbour, route
 from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
-from skbusd.ip.udp_offload import batch_count, udp_gso_segment
 
 _IP_IDENTS: Final = 2048
 """Buckets of identification counters (`ip_idents`)."""

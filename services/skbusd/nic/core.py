@@ -50,7 +50,7 @@ class NicCore:
     def idle(self) -> None:
         """The batch ends: frames that came out of the impaired link go up, slots come back."""
         net = self.net
-        if net.gro_hash:
+        if net.gro_hash or net.udp_gro:
             dev.napi_complete(net, [])
         if net.netem_rx is not None and not len(net.netem_rx) and not net.netem_rx.impairment:
             net.netem_rx = None
@@ -119,6 +119,7 @@ class NicCore:
         return (
             len(net.txq)
             + len(net.gro_hash)
+            + len(net.udp_gro)
             + (len(net.netem_rx) if net.netem_rx is not None else 0)
             + (len(net.netem_tx) if net.netem_tx is not None else 0)
         )

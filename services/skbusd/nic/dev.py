@@ -42,6 +42,7 @@ from skbusd.nic.gso import GsoError, skb_gso_segment
 from skbusd.nic.netdev import SLOT_SIZE, SOFTWARE_FEATURES, NicNet
 from skbusd.nic.synlimit import FLAGS, FLAGS_AT, SYN, SYN_FRAME_MAX, syn_answered, syn_refused
 from skbusd.nic.tso import tso_xmit
+from skbusd.nic.udp_gro import udp_gro_frame, udp_gso_plain
 
 _LONG: Final = 65000
 """Payload from which on an skb may be longer than an IPv4 packet."""
@@ -189,10 +190,17 @@ def napi_poll(net: NicNet, budget: int) -> int:
         if net.netem_rx is not None:
             netem_rx(net, bytes(room[:size]), vnet, device.rx_vlan_tci)
             continue
+        if (
+            net.udp_gro
+            and not vnet[1]
+            and not net.tracing
+            and udp_gro_frame(net, room, size, vnet[0], device.rx_vlan_tci)
+        ):
+            continue
         skb, kept = napi_build_skb(net, room, size, vnet, place, device.rx_vlan_tci)
         if kept:
             net.slot = None
-        if skb.gso_type & SKB_GSO_UDP_L4:
+        if skb.gso_type & SKB_GSO_UDP_L4 and not udp_gso_plain(skb):
             deliver += _cut_udp(net, skb)
         else:
             napi_gro_receive(net, skb, deliver)
@@ -242,7 +250,7 @@ def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
 
 
 def _cut_udp(net: NicNet, skb: SkBuff) -> list[SkBuff]:
-    """A local sender's UDP super-packet is many datagrams, and udp expects single ones."""
+    """A local sender's UDP super-packet that is not plain: datagrams again."""
     try:
         frames = [seg.head for seg in _segment_and_consume(net, skb)]
     except GsoError:

@@ -30,6 +30,7 @@ from skbus.skbuff import (
     SkBuff,
 )
 from skbusd.nic.netdev import NicNet
+from skbusd.nic.udp_gro import udp4_gro_receive, udp_gro_flush
 
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
 _TCP: Final = struct.Struct("!HHIIHHH")
@@ -83,6 +84,9 @@ def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     if net.tracing:
         net.trace("napi_gro_receive", skb, len=skb.len, gso_size=skb.gso_size)
     head = skb.head
+    if len(head) >= 34 and head[23] == 17 and skb.protocol == ETH_P_IP:
+        udp4_gro_receive(net, skb, deliver)
+        return
     if (
         not net.gro_hash
         and not skb.data_len
@@ -275,3 +279,5 @@ def napi_gro_flush(net: NicNet, deliver: list[SkBuff]) -> None:
     if net.gro_hash:
         deliver += [gro_complete(net, flow) for flow in net.gro_hash.values()]
         net.gro_hash = {}
+    if net.udp_gro:
+        udp_gro_flush(net, deliver)

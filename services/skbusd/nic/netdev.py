@@ -20,6 +20,7 @@ from skbus.timer import Timer
 if TYPE_CHECKING:
     from skbusd.nic.gro import GroFlow
     from skbusd.nic.netem import Netem
+    from skbusd.nic.udp_gro import UdpGroFlow
 
 # include/linux/netdev_features.h
 NETIF_F_SG: Final = 1 << 0
@@ -179,6 +180,8 @@ class NicNet(Net):
         self.scratch = memoryview(bytearray(SLOT_SIZE))
         """Where frames are read to when the pool is full."""
         self.gro_hash: dict[bytes, GroFlow] = {}
+        self.udp_gro: dict[bytes, UdpGroFlow] = {}
+        """Addresses and ports -> what GRO holds."""
         self.ptype_base: dict[int, tuple[str, str]] = {}
         """Ethernet type -> (process, entry)."""
         self.netem_rx: Netem | None = None

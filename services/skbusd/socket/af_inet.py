@@ -22,6 +22,7 @@ from skbusd.socket import (
     uapi,
     udp_sock,
 )
+from skbusd.socket.datagram import udp_first_len
 from skbusd.socket.modprobe import request_module
 from skbusd.socket.proto import Proto, proto_register, proto_unregister
 from skbusd.socket.protosw import (
@@ -358,7 +359,7 @@ def inet_ioctl(net: SocketNet, sock: Socket, cmd: int) -> int:
             raise SysCallError(errno.EINVAL)
         if sk.sk_type == uapi.SOCK_STREAM:
             return sk.sk_rmem_alloc
-        return sk.sk_receive_queue[0].len if sk.sk_receive_queue else 0
+        return udp_first_len(sk)
     if cmd == uapi.SIOCOUTQ:
         if sk.sk_state == uapi.TCP_LISTEN:
             raise SysCallError(errno.EINVAL)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from skbus.abi import DataReadyCb, Recvmsg
 from skbus.pool import PoolError
-from skbus.skbuff import SkBuff
+from skbus.skbuff import SKB_GSO_BATCH, SkBuff
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.files import lend
@@ -41,15 +41,67 @@ AHEAD_MAX: Final = 65536
 """Bytes in the reply of one recvmmsg, after the first datagram."""
 
 
-def udp_dequeue(net: SocketNet, sk: InetSock, length: int) -> None:
-    """The first datagram leaves the receive queue, and the transport is told."""
-    assert isinstance(sk, UdpSock)
+def udp_first_len(sk: InetSock) -> int:
+    """Bytes of the datagram that is read next; 0 where there is none."""
+    if not sk.sk_receive_queue:
+        return 0
+    skb = sk.sk_receive_queue[0]
+    return skb.gso_size if skb.gso_type & SKB_GSO_BATCH else skb.len
+
+
+def udp_split_first(net: SocketNet, sk: InetSock) -> None:
+    """The first of the receive queue is a batch, and somebody wants one datagram: now they are
+    single ones. PoolError where their bytes are gone, and they are too then."""
+    skb = sk.sk_receive_queue[0]
+    singles = udp_singles(skb, _batch_bytes(net, sk, skb))
+    del sk.sk_receive_queue[0]
+    net.skb_born += len(singles)
+    net.consume_skb(skb)
+    for single in reversed(singles):
+        sk.sk_receive_queue.insert(0, single)
+
+
+def _batch_bytes(net: SocketNet, sk: InetSock, skb: SkBuff) -> bytes:
+    """The payload of the batch at the queue's head. Where it is gone the batch is dropped."""
+    try:
+        return net.skb_bytes(skb)
+    except PoolError:
+        del sk.sk_receive_queue[0]
+        sk.sk_rmem_alloc -= skb.len + skb.gso_segs * SKB_TRUESIZE
+        udp_told(net, sk, skb.gso_segs, skb.len)
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE", sk=sk.number)
+        raise
+
+
+def udp_singles(skb: SkBuff, data: bytes) -> list[SkBuff]:
+    """The datagrams of a batch, whose payload is data; they are not counted as born."""
+    out = []
+    header = skb.head[: skb.data]
+    for at in range(0, len(data), skb.gso_size):
+        single = skb.clone()
+        single.head = header + data[at : at + skb.gso_size]
+        single.frags = ()
+        single.data_len = single.gso_size = single.gso_segs = single.gso_type = 0
+        single.lent = False
+        out.append(single)
+    return out
+
+
+def udp_told(net: SocketNet, sk: InetSock, count: int, size: int) -> None:
+    """The transport hears that datagrams have left the receive queue, once for all of a call."""
+    item = Recvmsg(sk.number, size, False, count)
+    net.call(sk.sk_prot.process, sk.sk_prot.recvmsg_entry, item)
+
+
+def udp_dequeue(sk: UdpSock, length: int) -> int:
+    """The first datagram leaves the receive queue. Returns of how many the transport is to be told:
+    0 where it was put back, and so told of before."""
     del sk.sk_receive_queue[0]
     sk.sk_rmem_alloc -= length + SKB_TRUESIZE
-    if sk.unread:
-        sk.unread -= 1
-    else:
-        net.call(sk.sk_prot.process, sk.sk_prot.recvmsg_entry, Recvmsg(sk.number, length))
+    if not sk.unread:
+        return 1
+    sk.unread -= 1
+    return 0
 
 
 def udp_recvmmsg(net: SocketNet, call: Call, sk: UdpSock) -> None:
@@ -71,24 +123,103 @@ def udp_recvmmsg(net: SocketNet, call: Call, sk: UdpSock) -> None:
         vlen = 1
     taken: list[tuple[object, ...]] = []
     data: list[bytes] = []
-    room = AHEAD_MAX
-    while queue and len(taken) < vlen:
-        skb = queue[0]
-        big = skb.data_len > LEND_MIN
-        if taken and (big or skb.len > room):
-            break
-        room -= skb.len
-        try:
-            taken.append(_take(net, call, sk, skb, data))
-        except PoolError as e:
-            net.kfree_skb(skb, "SKBUS_STALE_PLACE", sk=sk.number)
-            if not taken:
-                raise SysCallError(errno.EIO, str(e)) from e
-        if big:
-            break
+    count, size = _take_all(net, call, sk, vlen, taken, data)
+    if count:
+        udp_told(net, sk, count, size)
+    if not taken:
+        raise SysCallError(errno.EIO, "received bytes are gone")
     if net.tracing:
         net.trace("udp_recvmmsg", sk=sk.number, taken=len(taken))
     sys_return(net, call, 0, taken, b"".join(data))
+
+
+def _take_all(
+    net: SocketNet,
+    call: Call,
+    sk: UdpSock,
+    vlen: int,
+    taken: list[tuple[object, ...]],
+    data: list[bytes],
+) -> tuple[int, int]:
+    """Fill a reply with up to vlen datagrams. Returns (datagrams, their bytes) of which the
+    transport is to hear."""
+    queue = sk.sk_receive_queue
+    room = AHEAD_MAX
+    told = told_bytes = 0
+    while queue and vlen > 0:
+        skb = queue[0]
+        size = skb.len
+        big = skb.data_len > LEND_MIN and not skb.gso_type & SKB_GSO_BATCH
+        if taken and (big or size > room):
+            break
+        try:
+            if skb.gso_type & SKB_GSO_BATCH:
+                if vlen == 1 or sk.cmsg_flags or skb.gso_size > call.size:
+                    udp_split_first(net, sk)
+                    continue
+                count, size = _take_batch(net, sk, skb, vlen, taken, data)
+                new = count
+            else:
+                count, new = 1, udp_dequeue(sk, size)
+                taken.append(_take(net, call, sk, skb, data))
+        except PoolError:
+            if not skb.gso_type & SKB_GSO_BATCH:
+                net.kfree_skb(skb, "SKBUS_STALE_PLACE", sk=sk.number)
+                told += new
+                told_bytes += size * new
+            if not taken:
+                break
+            continue
+        vlen -= count
+        room -= size
+        told += new
+        told_bytes += size * new if count == 1 else size
+        if big:
+            break
+    return told, told_bytes
+
+
+def _take_batch(
+    net: SocketNet,
+    sk: UdpSock,
+    skb: SkBuff,
+    vlen: int,
+    taken: list[tuple[object, ...]],
+    data: list[bytes],
+) -> tuple[int, int]:
+    """Datagrams of a batch, as one item of a reply: [parts, addr, msg_flags, control, size], of
+    `size` bytes each, but for the last. Returns (how many, their bytes)."""
+    cb = skb.cb
+    assert isinstance(cb, DataReadyCb)
+    payload = _batch_bytes(net, sk, skb)
+    header = skb.head[: skb.data]
+    each = skb.gso_size
+    count = min(vlen, skb.gso_segs)
+    if net.tracing:
+        net.trace("udp_recvmsg", skb, sk=sk.number, taken=count)
+    if skb.frags:
+        if not skb.lent:
+            net.pool.free_frags(skb.frags)
+        skb.frags = ()
+        skb.data_len = 0
+    mine = skb
+    if count == skb.gso_segs:
+        net.consume_skb(skb)
+        del sk.sk_receive_queue[0]
+    else:
+        mine = skb.clone()
+        mine.gso_segs = count
+        skb.head = header + payload[count * each :]
+        skb.gso_segs -= count
+        if skb.gso_segs == 1:
+            skb.gso_size = skb.gso_segs = skb.gso_type = 0
+        payload = payload[: count * each]
+    mine.head = header + payload
+    sk.ahead.append(mine)
+    data.append(payload)
+    taken.append(((len(payload),), (sk.sk_family, cb.sport, cb.saddr), 0, (), each))
+    sk.sk_rmem_alloc -= len(payload) + count * SKB_TRUESIZE
+    return count, len(payload)
 
 
 def _take(
@@ -98,7 +229,6 @@ def _take(
     cb = skb.cb
     assert isinstance(cb, DataReadyCb)
     length = skb.len
-    udp_dequeue(net, sk, length)
     if net.tracing:
         net.trace("udp_recvmsg", skb, sk=sk.number, copied=min(length, call.size))
     addr = (sk.sk_family, cb.sport, cb.saddr)
@@ -146,7 +276,9 @@ def recvmmsg_ready(net: SocketNet) -> None:
 def udp_unread(net: SocketNet, sk: UdpSock, count: int) -> None:
     """Datagrams that were taken and not read are at the queue's head again; each is an skb that is
     born anew. EINVAL where there are not so many."""
-    ahead = sk.ahead
+    ahead: list[SkBuff] = []
+    for skb in sk.ahead:
+        ahead += udp_singles(skb, skb.head[skb.data :]) if skb.gso_type & SKB_GSO_BATCH else (skb,)
     if not 0 < count <= len(ahead):
         raise SysCallError(errno.EINVAL)
     if net.tracing:
@@ -157,5 +289,5 @@ def udp_unread(net: SocketNet, sk: UdpSock, count: int) -> None:
         sk.sk_rmem_alloc += skb.len + SKB_TRUESIZE
     net.skb_born += count
     sk.unread += count
-    ahead.clear()
+    sk.ahead.clear()
     sk_wake(net, sk)

@@ -30,10 +30,17 @@ from skbus.abi import (
 from skbus.ip_sockglue import int_value
 from skbus.mcast import MEMBERSHIP, decode_mc_list, restore_options
 from skbus.pool import PoolError
-from skbus.skbuff import Frag, SkBuff
+from skbus.skbuff import SKB_GSO_BATCH, Frag, SkBuff
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.datagram import SKB_TRUESIZE, udp_dequeue, udp_recvmmsg
+from skbusd.socket.datagram import (
+    SKB_TRUESIZE,
+    udp_dequeue,
+    udp_recvmmsg,
+    udp_singles,
+    udp_split_first,
+    udp_told,
+)
 from skbusd.socket.ip_sockglue import (
     NO_COOKIE,
     UDP_CMSG_GRO,
@@ -317,8 +324,12 @@ def _sendmsg_again(net: SocketNet, call: Call) -> None:
 
 
 def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
-    """`sk_data_ready`: one datagram. Dropped where the receive buffer is full."""
-    size = skb.len + SKB_TRUESIZE
+    """`sk_data_ready`: a datagram, or a batch of them. Dropped where the receive buffer is full."""
+    batch = skb.gso_type & SKB_GSO_BATCH
+    size = skb.len + (skb.gso_segs if batch else 1) * SKB_TRUESIZE
+    if batch and sk.sk_rmem_alloc + size > sk.sk_rcvbuf:
+        _data_ready_singly(net, sk, skb, cb)
+        return
     if sk.sk_rmem_alloc + size > sk.sk_rcvbuf and sk.sk_receive_queue:
         prot = sk.sk_prot
         if prot.name in _MIB:
@@ -337,6 +348,20 @@ def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
             skb_relieve(net, skb)
         except PoolError:
             pass  # the reader will find out
+
+
+def _data_ready_singly(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
+    """There is no room for all of a batch, so it is asked for each."""
+    try:
+        singles = udp_singles(skb, net.skb_bytes(skb))
+    except PoolError:
+        udp_told(net, sk, skb.gso_segs, skb.len)
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE", sk=sk.number)
+        return
+    net.skb_born += len(singles)
+    net.consume_skb(skb)
+    for single in singles:
+        udp_data_ready(net, sk, single, cb)
 
 
 def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
@@ -360,6 +385,11 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
             return
         sk_wait_event(net, call, sk, _recvmsg_again)
         return
+    if queue[0].gso_type & SKB_GSO_BATCH:
+        try:
+            udp_split_first(net, sk)
+        except PoolError as e:
+            raise SysCallError(errno.EIO, str(e)) from e
     skb = queue[0]
     cb = skb.cb
     assert isinstance(cb, DataReadyCb)
@@ -377,7 +407,8 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     if not peek:
         assert isinstance(sk, UdpSock)
         sk.ahead.clear()
-        udp_dequeue(net, sk, length)
+        if udp_dequeue(sk, length):
+            udp_told(net, sk, 1, length)
     try:
         if peek or msg_flags:
             skb_copy_datagram(net, skb, parts, 0, min(length, call.size))

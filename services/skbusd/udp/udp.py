@@ -34,10 +34,12 @@ from skbus.pskb import pskb_may_pull, skb_checksum
 from skbus.skbuff import (
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
+    SKB_GSO_BATCH,
     SKB_GSO_UDP_L4,
     SkBuff,
 )
 from skbus.uapi import IP_PMTUDISC_DONT
+from skbus.udp_offload import udp_gso_segment
 from skbusd.udp import route, table, udplite
 from skbusd.udp.netns import (
     INADDR_BROADCAST,
@@ -106,6 +108,9 @@ def udp4_lib_rcv(
     saddr, daddr, _, _, _ = cb
     if net.tracing:
         net.trace("__udp4_lib_rcv", skb, sport=sport, dport=dport)
+    if skb.gso_type & SKB_GSO_BATCH:
+        udp_rcv_batch(net, skb, cb, sport, dport)
+        return
     if daddr in net.broadcasts or daddr == INADDR_BROADCAST or daddr[0] & 0xF0 == 0xE0:
         udp4_lib_mcast_deliver(net, skb, cb, sport, dport, udptable)
         return
@@ -119,6 +124,25 @@ def udp4_lib_rcv(
         udp_rcv_segment(net, sk, skb, cb, sport, dport)
     else:
         udp_queue_rcv_skb(net, sk, skb, cb, sport, dport)
+
+
+def udp_rcv_batch(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -> None:
+    """Datagrams that nic's GRO has put together: if all go to one socket, which has room for all,
+    they stay together. If not, each is received for itself."""
+    daddr = cb.daddr
+    sk = None
+    if daddr not in net.broadcasts and daddr[0] & 0xF0 != 0xE0:
+        sk = table.udp4_lib_lookup(net, cb.saddr, sport, daddr, dport, skb.skb_iif, net.udp_table)
+    if sk is not None and sk.gro_enabled:
+        skb.gso_type &= ~SKB_GSO_BATCH  # UDP_GRO: for the application it is one
+        udp_queue_rcv_skb(net, sk, skb, cb, sport, dport)
+        return
+    size = len(skb.head) - skb.data + skb.data_len - UDP_HLEN + skb.gso_segs * SKB_TRUESIZE
+    if sk is not None and sk.sk_rmem_alloc + size <= sk.sk_rcvbuf and udp_rmem_schedule(net, size):
+        udp_queue_rcv_skb(net, sk, skb, cb, sport, dport)
+        return
+    for single in udp_gso_segment(net, skb):
+        udp4_lib_rcv(net, single, cb, sport, dport, net.udp_table)
 
 
 def _send_port_unreach(net: UdpNet, skb: SkBuff, cb: RcvCb) -> None:
@@ -186,7 +210,8 @@ def udp_queue_rcv_skb(
 ) -> None:
     """One datagram for one socket, if there is room in its receive buffer."""
     skb.data += UDP_HLEN
-    size = len(skb.head) - skb.data + skb.data_len + SKB_TRUESIZE
+    count = skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
+    size = len(skb.head) - skb.data + skb.data_len + count * SKB_TRUESIZE
     if net.tracing:
         net.trace("udp_queue_rcv_skb", skb, sk=sk.sk, rmem=sk.sk_rmem_alloc)
     if sk.pcrlen_set and not udplite.udplite_accepts(sk, skb):
@@ -231,11 +256,12 @@ def udp_rmem_schedule(net: UdpNet, size: int) -> bool:
 
 
 def udp_recvmsg(net: UdpNet, item: Recvmsg) -> None:
-    """The application took one datagram of `copied` bytes (`udp_rmem_release`)."""
+    """The application took datagrams of `copied` bytes together (`udp_rmem_release`)."""
     sk = net.socks.get(item.sk)
-    net.mib[f"{table.udp_table(net, sk).mib if sk else 'Udp'}InDatagrams"] += 1
+    count = item.datagrams
+    net.mib[f"{table.udp_table(net, sk).mib if sk else 'Udp'}InDatagrams"] += count
     if sk is not None:
-        size = min(item.copied + SKB_TRUESIZE, sk.sk_rmem_alloc)
+        size = min(item.copied + count * SKB_TRUESIZE, sk.sk_rmem_alloc)
         sk.sk_rmem_alloc -= size
         net.udp_memory_allocated -= size
 

@@ -12,7 +12,7 @@ from skbus.skbuff import (
     MAX_SKB_FRAGS,
     SKB_GSO_TCPV4,
 )
-from skbus.testing.nicrig import NicRig, checksums_right, data, datagram, segment, vnet
+from skbus.testing.nicrig import NicRig, checksums_right, data, eth_ip, segment, vnet
 from skbusd.nic.gso import skb_gso_segment
 
 MSS = 1000
@@ -231,7 +231,7 @@ def test_padding_is_not_payload() -> None:
 
 def test_other_protocols_pass_untouched() -> None:
     rig = NicRig()
-    got = rig.receive(datagram(data(MSS)), datagram(data(MSS)))
+    got = rig.receive(eth_ip(data(MSS), 132), eth_ip(data(MSS), 132))
     assert [skb.gso_size for skb in got] == [0, 0]
 
 

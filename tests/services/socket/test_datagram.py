@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skbus.abi import Recvmsg, SkWriteSpace
+from skbus.abi import DataReadyCb, Recvmsg, SkWriteSpace
+from skbus.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, SkBuff
 from skbus.syscall import POST
 from skbusd.socket import uapi
 from skbusd.socket.datagram import SKB_TRUESIZE
@@ -73,7 +74,7 @@ def test_recvmmsg_takes_what_is_queued_in_order(stack: "Stack") -> None:
     req = stack.begin("recvmmsg", fd, 65535, 3, 0, 0)
     assert stack.replies()[req] == (0, plain(3, 0, 5), b"onethree")
     told = [item for entry, item in stack.outbox("udp") if entry == "udp_recvmsg"]
-    assert told == [Recvmsg(sk, 3), Recvmsg(sk, 0), Recvmsg(sk, 5)]
+    assert told == [Recvmsg(sk, 8, False, 3)]
     assert recvmmsg(stack, fd, 64, size=2)[1:] == ((((2,), FROM, uapi.MSG_TRUNC, ()),), b"fo")
     assert stack.net.socks[sk].sk_rmem_alloc == 0
     stack.check_conserved()
@@ -389,3 +390,133 @@ def test_a_restart_of_udp_ends_posts_and_a_close(stack: "Stack") -> None:
     stack.core.peer_up("udp")
     assert stack.replies()[req][0] == 0
     assert sk not in stack.net.socks
+
+
+# ---- many that came as one ---------------------------------------------------------------
+
+
+def batch(stack: "Stack", sk: int, payload: bytes, size: int, *, in_pool: bool = False) -> None:
+    """A batch arrives for sk."""
+    cb = DataReadyCb(sk, PEER[2], 80, b"\x0a\x4d\0\x02", 40002, 1, 0, 0)
+    place = stack.nic.put(payload) if in_pool else None
+    skb = SkBuff(b"hdr", (place,), data=3) if place else SkBuff(b"hdr" + payload, data=3)
+    skb.cb = cb
+    skb.gso_size, skb.gso_segs = size, -(-len(payload) // size)
+    skb.gso_type = SKB_GSO_UDP_L4 | SKB_GSO_BATCH
+    stack.deliver("sk_data_ready", skb)
+
+
+def told(stack: "Stack") -> list[Recvmsg]:
+    return [item for entry, item in stack.outbox("udp") if entry == "udp_recvmsg"]
+
+
+@pytest.mark.parametrize("in_pool", [False, True])
+def test_recvmmsg_takes_a_batch_at_once(stack: "Stack", in_pool: bool) -> None:
+    fd, sk = stack.socket(uapi.SOCK_DGRAM)
+    text = bytes(range(250)) * 20
+    batch(stack, sk, text, 700, in_pool=in_pool)
+    stack.data(sk, b"single")
+    assert stack.net.socks[sk].sk_rmem_alloc == 5006 + 9 * SKB_TRUESIZE
+    assert stack.call("ioctl", fd, uapi.SIOCINQ)[1] == 700
+    stack.outbox("udp")
+    stack.begin("recvmmsg", fd, 65535, 64, 0, 0)
+    ((err, result, data),) = stack.replies().values()
+    assert (err, data) == (0, text + b"single")
+    assert result == (((5000,), FROM, 0, (), 700), ((6,), FROM, 0, ()))
+    assert told(stack) == [Recvmsg(sk, 5006, False, 9)]
+    assert (stack.net.socks[sk].sk_rmem_alloc, stack.nic.in_use()) == (0, 0)
+    stack.check_conserved()
+    stack.begin("unread", fd, 4)
+    assert stack.net.socks[sk].sk_rmem_alloc == 700 + 700 + 100 + 6 + 4 * SKB_TRUESIZE
+    assert [stack.recv(fd, 65535)[2] for _ in range(4)] == [
+        text[3500:4200], text[4200:4900], text[4900:], b"single"
+    ]  # fmt: skip
+    assert not told(stack)
+    stack.check_conserved()
+
+
+def test_a_batch_is_read_in_parts(stack: "Stack") -> None:
+    fd, sk = stack.socket(uapi.SOCK_DGRAM)
+    texts = [b"%02d" % i for i in range(10)]
+    batch(stack, sk, b"".join(texts), 2)
+    assert recvmmsg(stack, fd, 3)[1:] == ((((6,), FROM, 0, (), 2),), b"000102")
+    assert stack.core.held() == 1
+    stack.check_conserved()
+    assert stack.call("unread", fd, 1)[0] == 0
+    assert recvmmsg(stack, fd, 5)[2] == b"0203040506"
+    assert stack.call("unread", fd, 5)[0] == 0
+    assert stack.recv(fd, 10, uapi.MSG_PEEK)[2] == b"02"
+    assert recvmmsg(stack, fd, 1)[1:] == ((((2,), FROM, 0, ()),), b"02")
+    assert [stack.recv(fd, 10)[2] for _ in range(4)] == texts[3:7]
+    assert [stack.recv(fd, 10)[2] for _ in range(2)] == texts[7:9]
+    assert recvmmsg(stack, fd, 64)[1:] == ((((2,), FROM, 0, ()),), b"09")
+    assert stack.recv(fd, 10)[0] == errno.EAGAIN
+    assert stack.net.socks[sk].sk_rmem_alloc == 0
+    stack.check_conserved()
+
+
+def test_a_batch_is_truncated_datagram_by_datagram(stack: "Stack") -> None:
+    fd, sk = stack.socket(uapi.SOCK_DGRAM)
+    batch(stack, sk, b"0123456789", 4)
+    result = recvmmsg(stack, fd, 64, size=3)
+    trunc = uapi.MSG_TRUNC
+    assert result[1:] == (
+        (((3,), FROM, trunc, ()), ((3,), FROM, trunc, ()), ((2,), FROM, 0, ())),
+        b"01245689",
+    )
+    batch(stack, sk, b"0123456789", 4)
+    _, (_, _, flags, _), data = stack.recv(fd, 3)
+    assert (data, flags) == (b"012", trunc)
+
+
+def test_a_batch_with_control_messages_comes_singly(stack: "Stack") -> None:
+    fd, sk = stack.socket(uapi.SOCK_DGRAM)
+    assert stack.call("setsockopt", fd, uapi.SOL_IP, 8, b"\1\0\0\0")[0] == 0
+    batch(stack, sk, b"0123", 2)
+    for text in (b"01", b"23"):
+        _, (_, _, _, control), data = stack.call("recvmsg", fd, 100, 100, 0, 0)
+        assert (data, len(control)) == (text, 1)
+
+
+def test_readers_that_wait_share_a_batch(stack: "Stack") -> None:
+    fd, sk = stack.socket(uapi.SOCK_DGRAM)
+    reqs = [stack.begin("recvmsg", fd, 100, 0, 0, -1) for _ in range(3)]
+    batch(stack, sk, b"01234567", 2)
+    replies = stack.replies()
+    assert [replies[req][2] for req in reqs] == [b"01", b"23", b"45"]
+    assert stack.core.held() == 1
+
+
+def test_a_batch_that_does_not_fit_is_dropped_in_part(stack: "Stack") -> None:
+    fd, sk = stack.socket(uapi.SOCK_DGRAM)
+    sock: Any = stack.net.socks[sk]
+    sock.sk_rcvbuf = 2 * (1000 + SKB_TRUESIZE)
+    stack.outbox("udp")
+    batch(stack, sk, bytes(3500), 1000)
+    assert (sock.sk_drops, stack.net.mib["UdpRcvbufErrors"]) == (2, 2)
+    assert told(stack) == [Recvmsg(sk, 1000), Recvmsg(sk, 500)]
+    assert len(recvmmsg(stack, fd, 64)[1]) == 2
+    stack.check_conserved()
+
+
+@pytest.mark.parametrize("how", ["recvmsg", "recvmmsg", "full"])
+def test_a_batch_whose_bytes_are_gone(stack: "Stack", how: str) -> None:
+    fd, sk = stack.socket(uapi.SOCK_DGRAM)
+    sock: Any = stack.net.socks[sk]
+    place = stack.nic.put(bytes(9000))
+    assert place is not None
+    skb = SkBuff(b"", (place,), cb=DataReadyCb(sk, PEER[2], 80, bytes(4), 40002, 1, 0, 0))
+    skb.gso_size, skb.gso_segs, skb.gso_type = 1000, 9, SKB_GSO_UDP_L4 | SKB_GSO_BATCH
+    if how == "full":
+        sock.sk_rcvbuf = 1
+        stack.pool.free(place)
+    stack.outbox("udp")
+    stack.deliver("sk_data_ready", skb)
+    if how != "full":
+        stack.pool.free(place)
+        stack.begin(how, fd, 65535, 8, 0, 0)
+        assert [reply[0] for reply in stack.replies().values()] == [errno.EIO]
+    assert told(stack) == [Recvmsg(sk, 9000, False, 9)]
+    assert stack.net.drops == {"SKB_DROP_REASON_SKBUS_STALE_PLACE": 1}
+    assert sock.sk_rmem_alloc == 0
+    stack.check_conserved()

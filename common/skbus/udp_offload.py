@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Datagrams that travel as one skb (`SKB_GSO_BATCH`): how ip counts them, and takes them apart
-where each must go its own way (`net/ipv4/udp_offload.c`, `__udp_gso_segment`).
+"""Datagrams that travel as one skb (`SKB_GSO_BATCH`): how many they are, and how they are taken
+apart where each must go its own way (`net/ipv4/udp_offload.c`, `__udp_gso_segment`).
 
-udp and the kernel's sender make them on the way out, nic's GRO on the way in. Called by ip_input
-and ip_output.
+The socket layer makes them on the way out, nic's GRO on the way in. Called by ip and udp; nic cuts
+by `nic/gso.py`, as checksums are to be filled in there.
 """
 
 import struct
 from typing import Final
 
-from skbus.checksum import csum_from32to16, csum_tcpudp_nofold, ip_fast_csum
+from skbus.checksum import csum_fold, csum_partial, csum_tcpudp_nofold, ip_fast_csum
+from skbus.net import Net
 from skbus.pool import PoolError
 from skbus.skbuff import (
-    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
     SKB_GSO_BATCH,
     SKB_GSO_TCP_FIXEDID,
     SkBuff,
 )
-from skbusd.ip.netns import IpNet
 
 _UDP_HLEN: Final = 8
-_CSUM_OFFSET: Final = 6
 _IPPROTO_UDP: Final = 17
 _U16: Final = struct.Struct("!H")
 
@@ -35,9 +34,9 @@ def batch_count(skb: SkBuff) -> tuple[int, int]:
     return segs, (segs - 1) * (((skb.head[at] & 0xF) << 2) + _UDP_HLEN)
 
 
-def udp_gso_segment(net: IpNet, skb: SkBuff) -> list[SkBuff]:
-    """The datagrams of a batch as packets of their own, whose checksum is left to the device; they
-    own no slot. network_header and transport_header are set."""
+def udp_gso_segment(net: Net, skb: SkBuff) -> list[SkBuff]:
+    """The datagrams of a batch as packets of their own, with their checksums, which ICMP may quote;
+    they own no slot. network_header and transport_header are set."""
     head = skb.head
     nh, th = skb.network_header, skb.transport_header
     try:
@@ -55,25 +54,26 @@ def udp_gso_segment(net: IpNet, skb: SkBuff) -> list[SkBuff]:
         ulen = _UDP_HLEN + len(payload)
         part = b"".join((before, _U16.pack(th - nh + ulen), _U16.pack(id_), middle, b"\0\0", after))
         check = ip_fast_csum(part[nh:])
-        seed = csum_from32to16(csum_tcpudp_nofold(saddr, daddr, ulen, _IPPROTO_UDP))
+        udp = head[th : th + 4] + _U16.pack(ulen)
+        total = csum_partial(udp, csum_tcpudp_nofold(saddr, daddr, ulen, _IPPROTO_UDP))
+        total = csum_fold(csum_partial(payload, total)) or 0xFFFF
         single = net.skb_clone(skb)
         single.head = b"".join(
             (
                 part[: nh + 10],
                 _U16.pack(check),
                 after,
-                head[th : th + 4],
-                _U16.pack(ulen),
-                _U16.pack(seed),
+                udp,
+                _U16.pack(total),
                 payload,
             )
         )
         single.frags = ()
         single.data_len = single.gso_size = single.gso_segs = single.gso_type = 0
         single.lent = False
-        single.ip_summed = CHECKSUM_PARTIAL
-        single.csum_start = th
-        single.csum_offset = _CSUM_OFFSET
+        single.ip_summed = CHECKSUM_UNNECESSARY
+        single.csum_start = -1
+        single.csum_offset = 0
         out.append(single)
         id_ = (id_ + step) & 0xFFFF
     net.consume_skb(skb)
