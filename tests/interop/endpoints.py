@@ -28,6 +28,9 @@ Module = Any
 IP_MTU_DISCOVER = 10
 IP_MTU = 14
 
+BURST = 20
+"""datagrams that are sent before they are answered"""
+
 
 def tell(**what: Any) -> None:
     """A line to the test."""
@@ -363,6 +366,53 @@ def datagrams(
     return {"right": right}
 
 
+def burst_sizes(seed: int, count: int) -> list[int]:
+    """Runs of equal sizes, and others; some are fragmented."""
+    rand = random.Random(seed)
+    sizes: list[int] = []
+    while len(sizes) < count:
+        size = rand.choice((4, 64, 64, 200, 257, 1000, 1472, 1473, 4000))
+        sizes += [size] * rand.choice((1, 2, 7, 30)) + [rand.randrange(4, size + 1)]
+    return sizes[:count]
+
+
+def send_bursts(
+    net: Module, host: str, port: int, seed: int, count: int, connected: bool = True
+) -> Any:
+    """Send `count` numbered datagrams, in bursts that the receiver answers, so that none is lost
+    for want of room."""
+    with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
+        if connected:
+            sock.connect((host, port))
+        for i, size in enumerate(burst_sizes(seed, count)):
+            data = i.to_bytes(4, "big") + content(size - 4, i)
+            sent = sock.send(data) if connected else sock.sendto(data, (host, port))
+            if sent != size:
+                return {"short": i}
+            if i % BURST == BURST - 1 or i == count - 1:
+                sock.settimeout(60)
+                if int.from_bytes(sock.recv(100), "big") != i:
+                    return {"answer": i}
+                sock.settimeout(None)
+    return {"sent": count}
+
+
+def receive_bursts(net: Module, port: int, seed: int, count: int) -> Any:
+    """The other end of it: how many came in order and whole, and the first that did not."""
+    with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
+        sock.bind(("0.0.0.0", port))
+        tell(ready=True)
+        sock.settimeout(60)
+        sizes = burst_sizes(seed, count)
+        for i, size in enumerate(sizes):
+            data, who = sock.recvfrom(65535)
+            if data != i.to_bytes(4, "big") + content(size - 4, i):
+                return {"right": i, "got": (len(data), int.from_bytes(data[:4], "big"), size)}
+            if i % BURST == BURST - 1 or i == count - 1:
+                sock.sendto(i.to_bytes(4, "big"), who)
+    return {"right": count}
+
+
 def path_mtu(net: Module, host: str, port: int, size: int, pmtudisc: int) -> Any:
     """Send datagrams that may not be fragmented until one is refused here for its size; how it
     was refused, and the path's MTU before and after."""
@@ -514,8 +564,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         serve_many, connect_many, short_connections, serve_short_connections,
         serve_half_close, half_close, serve_reset, be_reset, reset, serve_be_reset,
         close_unread, serve_answer_then_read, connect_outcome, wait_listening,
-        serve_datagrams, datagrams, datagram_refused, path_mtu, odd_segments, serve_files,
-        http_get, httpx_get,
+        serve_datagrams, datagrams, send_bursts, receive_bursts, datagram_refused, path_mtu,
+        odd_segments, serve_files, http_get, httpx_get,
     )
 }  # fmt: skip
 

@@ -40,3 +40,23 @@ def test_linux_hears_of_our_closed_port(cable: Cable, port: int) -> None:
 def test_we_hear_of_a_closed_port_of_linux(cable: Cable, port: int) -> None:
     ours = cable.ours("datagram_refused", host=cable.peer_address, port=port)
     assert ours.result() == {"outcome": "ConnectionRefusedError"}
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_bursts_to_linux(cable: Cable, port: int, connected: bool) -> None:
+    """Most are posted, and travel many in one skb; sizes, order and content are as they were."""
+    arguments = {"port": port, "seed": 1 + connected, "count": 1500}
+    linux = cable.linux("receive_bursts", **arguments)
+    linux.heard("ready")
+    ours = cable.ours("send_bursts", host=cable.peer_address, connected=connected, **arguments)
+    assert linux.result(120) == {"right": 1500}
+    assert ours.result(60) == {"sent": 1500}
+
+
+def test_bursts_from_linux(cable: Cable, port: int) -> None:
+    arguments = {"port": port, "seed": 3, "count": 1500}
+    ours = cable.ours("receive_bursts", **arguments)
+    ours.heard("ready")
+    linux = cable.linux("send_bursts", host=cable.address, **arguments)
+    assert ours.result(120) == {"right": 1500}
+    assert linux.result(60) == {"sent": 1500}
