@@ -223,7 +223,9 @@ class SocketCore:
             recvmmsg_ready(net)
         if net.post_stalled:
             posts_again(net)
-        if net.reader_pending and (net.rcv_pending or "tcp" in net.outbox):
+        if net.accept_pending and net.outbox:
+            inet_connection_sock.flush_accepts(net)
+        if net.reader_pending and (net.rcv_pending or net.outbox):
             net.rcv_pending.update(net.reader_pending)
             net.reader_pending.clear()
         if net.rcv_pending:

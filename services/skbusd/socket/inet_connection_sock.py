@@ -6,19 +6,52 @@ Called by core.py with what tcp reports, by af_inet.py, and by tcp_sock.py at a 
 """
 
 from collections import deque
+from typing import Final
 
 from skbus.abi import Accept, ReqskQueueAdd
+from skbus.timer import Timer
 from skbusd.socket import tcp_shards, uapi
 from skbusd.socket.sock import (
     SNDBUF_START,
     InetSock,
     SocketNet,
     TcpSock,
-    inet_csk_clone_lock,
     sk_free,
     sk_wake,
 )
 from skbusd.socket.stream import sk_stream_sndbuf
+
+ACCEPT_TELL: Final = 50_000_000
+"""ns after which tcp hears of an accept(2) that nothing else was to be told after."""
+
+
+def inet_csk_clone_lock(sk: TcpSock, number: int) -> TcpSock:
+    """`inet_csk_clone_lock`: a child of a listener, with its options."""
+    child = TcpSock(number, sk.sk_family, sk.sk_type, sk.sk_protocol, sk.sk_prot)
+    child.sk_rcvbuf = sk.sk_rcvbuf
+    child.sk_sndbuf = sk.sk_sndbuf
+    child.sk_sndbuf_lock = sk.sk_sndbuf_lock
+    child.sk_rcvlowat = sk.sk_rcvlowat
+    child.sk_rcvtimeo = sk.sk_rcvtimeo
+    child.sk_sndtimeo = sk.sk_sndtimeo
+    child.sk_lingertime = sk.sk_lingertime
+    child.sk_reuse = sk.sk_reuse
+    child.sk_reuseport = sk.sk_reuseport
+    child.sk_bound_dev_if = sk.sk_bound_dev_if
+    child.sk_priority = sk.sk_priority
+    child.sk_mark = sk.sk_mark
+    child.sk_max_pacing_rate = sk.sk_max_pacing_rate
+    child.sk_rcvbuf_lock = sk.sk_rcvbuf_lock
+    child.sk_bound_dev = sk.sk_bound_dev
+    child.cmsg_flags = sk.cmsg_flags
+    child.recvmsg_inq = sk.recvmsg_inq
+    child.tos = sk.tos
+    child.uc_ttl = sk.uc_ttl
+    child.nonagle = sk.nonagle
+    child.notsent_lowat = sk.notsent_lowat
+    child.sk_flags = sk.sk_flags
+    child.options = sk.options
+    return child
 
 
 def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
@@ -61,10 +94,31 @@ def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
     if isinstance(child, TcpSock):
         child.parent = None
     number = tcp_shards.listener_number(net, sk, child) if net.tcp_prots else sk.number
-    net.call(child.sk_prot.process, "inet_csk_accept", Accept(number, child.number))
+    _tell_accept(net, sk, child.sk_prot.process, Accept(number, child.number))
     if net.tracing:
         net.trace("inet_csk_accept", sk=sk.number, child=child.number)
     return child
+
+
+def _tell_accept(net: SocketNet, sk: TcpSock, process: str, item: Accept) -> None:
+    """tcp, which counts the accept queue, hears of it with the next message: mostly the answer to
+    what the peer asked. Where the queue is short, or many are accepted, it hears at once."""
+    net.accept_pending.append((process, item))
+    if sk.sk_max_ack_backlog < 64 or len(net.accept_pending) >= 8:
+        flush_accepts(net)
+        return
+    timer = net.accept_timer
+    if timer is None:
+        timer = net.accept_timer = Timer(flush_accepts)
+    if timer.expires < 0:
+        net.mod_timer(timer, net.now + ACCEPT_TELL)
+
+
+def flush_accepts(net: SocketNet) -> None:
+    """Tell tcp of what was accepted, before all else that it is told in this batch."""
+    pending, net.accept_pending = net.accept_pending, []
+    for process, item in reversed(pending):
+        net.outbox.setdefault(process, []).insert(0, ("inet_csk_accept", item))
 
 
 def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, MutableSequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from skbus.abi import Accept
 from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import StalePlaceError
@@ -284,35 +285,6 @@ class RawSock(UdpSock):
     __slots__ = ()
 
 
-def inet_csk_clone_lock(sk: TcpSock, number: int) -> TcpSock:
-    """`inet_csk_clone_lock`: a child of a listener, with its options."""
-    child = TcpSock(number, sk.sk_family, sk.sk_type, sk.sk_protocol, sk.sk_prot)
-    child.sk_rcvbuf = sk.sk_rcvbuf
-    child.sk_sndbuf = sk.sk_sndbuf
-    child.sk_sndbuf_lock = sk.sk_sndbuf_lock
-    child.sk_rcvlowat = sk.sk_rcvlowat
-    child.sk_rcvtimeo = sk.sk_rcvtimeo
-    child.sk_sndtimeo = sk.sk_sndtimeo
-    child.sk_lingertime = sk.sk_lingertime
-    child.sk_reuse = sk.sk_reuse
-    child.sk_reuseport = sk.sk_reuseport
-    child.sk_bound_dev_if = sk.sk_bound_dev_if
-    child.sk_priority = sk.sk_priority
-    child.sk_mark = sk.sk_mark
-    child.sk_max_pacing_rate = sk.sk_max_pacing_rate
-    child.sk_rcvbuf_lock = sk.sk_rcvbuf_lock
-    child.sk_bound_dev = sk.sk_bound_dev
-    child.cmsg_flags = sk.cmsg_flags
-    child.recvmsg_inq = sk.recvmsg_inq
-    child.tos = sk.tos
-    child.uc_ttl = sk.uc_ttl
-    child.nonagle = sk.nonagle
-    child.notsent_lowat = sk.notsent_lowat
-    child.sk_flags = sk.sk_flags
-    child.options = sk.options
-    return child
-
-
 def sk_set_option(sk: "TcpSock | UdpSock", level: int, optname: int, optval: bytes) -> None:
     """Remember what the transport was told."""
     if sk.options.get((level, optname)) != optval:
@@ -372,6 +344,9 @@ class SocketNet(Net):
         """region -> (until when it holds, are its slots getting short)"""
         self.reader_pending: dict[Sock, None] = {}
         """Socks with a reader that waits: the transport hears it with what it is told next."""
+        self.accept_pending: list[tuple[str, Accept]] = []  # (process, ...)
+        """Children that were accepted, and of which tcp shall hear with the next message."""
+        self.accept_timer: Timer[SocketNet] | None = None
         self.rcv_pending: dict[Sock, None] = {}
         """Socks whose transport is to hear at the batch's end how much was taken."""
         self.recvmmsg_pending: dict[Call, None] = {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skbus.abi import Accept, Close, Connect, GetPort, InitSock, ListenStart, Shutdown
+from skbus.abi import Close, Connect, GetPort, InitSock, ListenStart, Shutdown
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.af_inet import INET_FAMILY_OPS, INETSW_ARRAY, inet_register_protosw
@@ -204,10 +204,41 @@ def test_listen_and_accept(stack: "Stack") -> None:
     stack.child(sk, child)
     err, (new, addr), _ = stack.replies()[req]
     assert (err, addr) == (0, (INET, 5555, PEER[2]))
-    assert ("inet_csk_accept", Accept(sk, child)) in stack.outbox()
     stack.data(child, b"hello")
     assert stack.recv(new, 100)[2] == b"hello"
     assert stack.recv(fd, 100)[0] == errno.ENOTCONN
+    stack.outbox()
+    stack.begin("sendmsg", new, 0, None, (), (), -1, data=b"answer")
+    # tcp hears of it with what comes next
+    assert [entry for entry, _ in stack.outbox()][:2] == ["inet_csk_accept", "tcp_sendmsg"]
+
+
+def accepting(stack: "Stack", backlog: int, count: int) -> list[object]:
+    """A listener with `count` children that are accepted; what tcp hears of that at once."""
+    fd, sk = stack.socket()
+    req = stack.begin("listen", fd, backlog)
+    (item,) = [i for e, i in stack.outbox() if e == "inet_csk_listen_start"]
+    stack.ret(sk, item.req, 0, (bytes(4), 40001))
+    assert stack.replies()[req][0] == 0
+    for i in range(count):
+        stack.child(sk, (i << 1) + 0x200000001)
+        stack.begin("accept4", fd, 0, -1)
+    return [i.child for e, i in stack.outbox() if e == "inet_csk_accept"]
+
+
+def test_tcp_hears_of_an_accept_when_nothing_else_follows(stack: "Stack") -> None:
+    assert accepting(stack, 128, 3) == []
+    stack.advance(100_000_000)
+    assert [i.child & 0xF for e, i in stack.outbox() if e == "inet_csk_accept"] == [1, 3, 5]
+    stack.advance(100_000_000)
+    assert stack.outbox() == []
+
+
+@pytest.mark.parametrize(("backlog", "count"), [(5, 1), (128, 8)])
+def test_tcp_hears_of_an_accept_at_once_where_it_matters(
+    stack: "Stack", backlog: int, count: int
+) -> None:
+    assert len(accepting(stack, backlog, count)) == count
 
 
 def test_child_inherits_options(stack: "Stack") -> None:
