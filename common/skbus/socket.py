@@ -289,7 +289,7 @@ class socket(_Messages):
             type(data) is bytes
             and len(data) <= self._post_max
             and self._post_to is None
-            and self._timeout is None
+            and self._timeout != 0
             and not flags
             and self._fd >= 0
             and self._post(data, len(data))

@@ -118,7 +118,7 @@ class Messages:
                 data=data,
             )  # fmt: skip
             return int(result)
-        plain = timeout is None and not flags and not control
+        plain = timeout != 0 and not flags and not control
         if plain and size <= self._post_max and address == self._post_to and self._post(view, size):
             return size
         return self._send_datagram(view, flags, address, timeout, control, plain)
