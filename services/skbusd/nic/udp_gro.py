@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 _HLEN: Final = 42
 """Ethernet, IPv4 without options, UDP."""
 _U16: Final = struct.Struct("!H")
+_HEADERS: Final = struct.Struct("!18sH4sH12sHH")
+"""Ethernet header, TOS and length; identification; fragment field, TTL and protocol; checksum;
+addresses and ports; UDP's length and checksum."""
 _VALID: Final = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID
 _IPPROTO_UDP: Final = 17
 _UDP_MAX: Final = 65535 - 28
@@ -46,52 +49,72 @@ HEAD_MAX: Final = 4096
 class UdpGroFlow:
     """A held datagram, and those that go with it."""
 
-    __slots__ = ("dgram", "eth_tos", "id", "more", "payload", "skb", "step", "ttl")
+    __slots__ = (
+        "dgram", "end", "eth_len", "id", "more", "payload", "room", "skb", "step", "sum", "tci",
+        "ttl", "ulen",
+    )  # fmt: skip
 
     def __init__(self, skb: SkBuff) -> None:
-        head = skb.head
         self.skb = skb
-        self.eth_tos = head[:16]
-        self.ttl = head[20:24]
-        """Fragment field, TTL and protocol."""
-        self.id = head[18] << 8 | head[19]
+        self.tci = skb.vlan_tci
+        self.eth_len, self.id, self.ttl, check, _, self.ulen, _ = _HEADERS.unpack_from(skb.head)
+        self.sum = self.id + check
+        """Modulo 0xFFFF it is the same for all, as the rest of the IP header is."""
         self.step = -1
         """What is added to the identification from one to the next; -1: not known yet."""
-        self.dgram = _U16.unpack_from(head, 38)[0] - 8
+        self.dgram = self.ulen - 8
         """Bytes in each, but the last."""
+        self.end = _HLEN + self.dgram
         self.payload = self.dgram
+        self.room = _UDP_MAX - self.dgram
+        """Up to so much payload, one more fits; -1 after a shorter one, which is the last."""
         self.more: list[bytes] = []
 
 
 def udp_gro_frame(net: "NicNet", room: memoryview, size: int, flags: int, tci: int) -> bool:
     """A frame as the driver read it: is it the next datagram of a flow that is held? flags: of its
     `virtio_net_hdr`. False: it is to become an skb as others."""
-    if size <= _HLEN or room[23] != _IPPROTO_UDP:
+    if size < _HLEN:
         return False
-    head = bytes(room[:_HLEN])
-    flow = net.udp_gro.get(head[26:38])
-    if flow is None or flow.skb.vlan_tci != tci:
+    eth_len, id_, ttl, sum_, key, ulen, check = _HEADERS.unpack_from(room)
+    flow = net.udp_gro.get(key)
+    if flow is None or ttl != flow.ttl or tci != flow.tci:
         return False
-    end = (head[16] << 8 | head[17]) + 14
-    return end <= size and _join(net, flow, head, bytes(room[_HLEN:end]), bool(flags & _VALID))
+    if (
+        eth_len != flow.eth_len
+        or ulen != flow.ulen
+        or (id_ - flow.id) & 0xFFFF != flow.step
+        or (id_ + sum_ - flow.sum) % 0xFFFF
+        or not check
+        or not flags & _VALID
+        or flow.payload > flow.room
+        or size < flow.end
+    ):
+        end = (room[16] << 8 | room[17]) + 14
+        if end > size:
+            return False
+        return _join(flow, bytes(room[:_HLEN]), bytes(room[_HLEN:end]), bool(flags & _VALID))
+    flow.id = id_
+    flow.payload += flow.dgram
+    flow.more.append(bytes(room[_HLEN : flow.end]))
+    return True
 
 
-def _join(net: "NicNet", flow: UdpGroFlow, head: bytes, data: bytes, verified: bool) -> bool:
+def _join(flow: UdpGroFlow, head: bytes, data: bytes, verified: bool) -> bool:
     """`udp_gro_receive_segment`: join a datagram to a held one, if it fits. A shorter one ends it:
     what is held then goes up when the next one comes, or with the batch."""
     size = len(data)
+    eth_len, id_, ttl, _, _, ulen, check = _HEADERS.unpack(head)
     if (
         not 0 < size <= flow.dgram
-        or head[:16] != flow.eth_tos
-        or head[20:24] != flow.ttl
-        or (head[38] << 8 | head[39]) != size + 8
-        or flow.payload % flow.dgram
-        or flow.payload + size > _UDP_MAX
-        or not (head[40] or head[41])
+        or eth_len[:16] != flow.eth_len[:16]
+        or ttl != flow.ttl
+        or ulen != size + 8
+        or flow.payload > flow.room
+        or not check
         or int.from_bytes(head[14:34], "big") % 0xFFFF
     ):
         return False
-    id_ = head[18] << 8 | head[19]
     step = (id_ - flow.id) & 0xFFFF
     if step != flow.step and (
         flow.step >= 0 or not (step == 1 or (not step and head[20] << 8 & IP_DF))
@@ -103,6 +126,8 @@ def _join(net: "NicNet", flow: UdpGroFlow, head: bytes, data: bytes, verified: b
     flow.id = id_
     flow.payload += size
     flow.more.append(data)
+    if size < flow.dgram:
+        flow.room = -1
     return True
 
 
@@ -148,7 +173,7 @@ def udp4_gro_receive(net: "NicNet", skb: SkBuff, deliver: list[SkBuff]) -> None:
         if (
             plain
             and skb.vlan_tci == flow.skb.vlan_tci
-            and _join(net, flow, head[:_HLEN], data, verified)
+            and _join(flow, head[:_HLEN], data, verified)
         ):
             net.consume_skb(skb)
             return
