@@ -37,6 +37,8 @@ def batch_count(skb: SkBuff) -> tuple[int, int]:
 def udp_gso_segment(net: Net, skb: SkBuff) -> list[SkBuff]:
     """The datagrams of a batch as packets of their own, with their checksums, which ICMP may quote;
     they own no slot. network_header and transport_header are set."""
+    if net.tracing:
+        net.trace("__udp_gso_segment", skb, gso_size=skb.gso_size, gso_segs=skb.gso_segs)
     head = skb.head
     nh, th = skb.network_header, skb.transport_header
     try:

@@ -140,6 +140,8 @@ def _csum(head: bytes, data: bytes) -> int:
 def udp4_gro_receive(net: "NicNet", skb: SkBuff, deliver: list[SkBuff]) -> None:
     """A UDP datagram, or a fragment of one: join it, hold it, or let it go. It does not overtake
     one of its flow."""
+    if net.tracing:
+        net.trace("udp_gro_receive", skb, len=skb.len)
     head = skb.head
     if (
         len(head) < _HLEN
