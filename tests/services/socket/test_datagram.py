@@ -5,6 +5,8 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from skbus.abi import DataReadyCb, Recvmsg, SkWriteSpace
 from skbus.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, SkBuff
@@ -519,4 +521,14 @@ def test_a_batch_whose_bytes_are_gone(stack: "Stack", how: str) -> None:
     assert told(stack) == [Recvmsg(sk, 9000, False, 9)]
     assert stack.net.drops == {"SKB_DROP_REASON_SKBUS_STALE_PLACE": 1}
     assert sock.sk_rmem_alloc == 0
+    stack.check_conserved()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.binary(max_size=40), st.booleans()), max_size=8))
+def test_arbitrary_posts_raise_nothing(stack: "Stack", reads: list[tuple[bytes, bool]]) -> None:
+    fd, _ = bound(stack)
+    for data, whole in reads:
+        stack.core.posts(stack.client, record(fd, data) if whole else data, whole)
+        stack.core.idle()
     stack.check_conserved()

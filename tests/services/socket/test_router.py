@@ -16,7 +16,7 @@ import zmq
 
 from skbus.pool import PoolDir
 from skbus.rundir import RunDir
-from skbus.syscall import decode_reply, encode_request
+from skbus.syscall import POST, decode_reply, encode_request
 from skbus.testing.loopback import Loopback
 
 
@@ -182,3 +182,67 @@ def test_many_clients(loopback: Loopback) -> None:
         life.close()
     loopback.settle()
     assert not loopback.net.clients
+
+
+def post_pipe(life: socket.socket) -> tuple[tuple[int, ...], list[int]]:
+    """Ask for it on a life connection: ((errno, token), descriptors)"""
+    life.sendall(struct.pack("=iI", -1, 7))
+    answer, fds, _, _ = socket.recv_fds(life, 8, 4)
+    return struct.unpack("=II", answer), fds
+
+
+def test_the_post_pipe_takes_anything(loopback: Loopback, dealer: "zmq.Socket[bytes]") -> None:
+    with live(loopback) as life:
+        answer, fds = post_pipe(life)
+        assert (answer, len(fds)) == ((0, 7), 2)
+        try:
+            assert post_pipe(life) == ((errno.EEXIST, 7), []), "one is enough"
+            for text in (
+                b"\xff" * 4096,
+                os.urandom(4000),
+                POST.pack(3, 9, 0, b"\x7f\0\0\1") + b"abc",
+            ):
+                os.write(fds[0], text)
+                dealer.send_multipart([encode_request(1, "socket", 2, 2, 0)])
+                assert decode_reply(dealer.recv_multipart()[0])[1] == 0
+        finally:
+            for fd in fds:
+                os.close(fd)
+        loopback.settle()
+        dealer.send_multipart([encode_request(2, "close", 0)])
+        assert decode_reply(dealer.recv_multipart()[0])[:2] == (2, 0)
+        assert not loopback.source._post_fds, "nobody can write to it any more"
+
+
+def test_a_post_comes_before_any_later_call(
+    loopback: Loopback, dealer: "zmq.Socket[bytes]"
+) -> None:
+    """Also where the send buffer is full, and the pipe is left alone otherwise."""
+    with live(loopback) as life:
+        _, (fd, spare) = post_pipe(life)
+        os.close(spare)
+
+        def ask(call: str, *args: object) -> object:
+            dealer.send_multipart([encode_request(1, call, *args)])
+            _, err, result = decode_reply(dealer.recv_multipart()[0])
+            assert not err, (call, err, result)
+            return result
+
+        for _ in range(2):
+            ask("socket", 2, 2, 0)
+        ask("bind", 0, (2, 999, bytes(4)))
+        ask("bind", 1, (2, 998, bytes(4)))
+        sk = next(iter(loopback.net.clients.values())).fdt[1].sk
+        assert sk is not None
+        sk.sk_sndbuf, sk.sk_wmem_queued = 1000, 900
+        for i in range(100):
+            os.write(fd, POST.pack(4, 999, 1, b"\x7f\0\0\1") + b"%04d" % i)
+            if i == 50:
+                loopback.settle()
+                assert loopback.source._post_paused
+        ask("close", 1)
+        assert not loopback.source._post_paused
+        for i in range(100):
+            dealer.send_multipart([encode_request(1, "recvmsg", 0, 100, 0, 0, -1)])
+            assert dealer.recv_multipart()[1] == b"%04d" % i
+        os.close(fd)
