@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Where the time goes, and how the rate grows: the tables of docs/performance.md.
 
-    performance.py [--seconds 2] [--reps 3] [--only layers,growth] [--into docs/performance.md]
+    performance.py [--seconds 2] [--reps 3] [--only layers,growth,connections]
+                   [--into docs/performance.md]
 
 layers: processor time of each process for one unit of work (a megabyte, a round trip, a connection,
 a datagram), how often it was woken up, and what the slowest process alone would allow on a machine
-with a processor for each. growth: bulk and round trips against size, loss and MTU.
+with a processor for each. growth: bulk and round trips against size, loss and MTU. connections:
+short connections and bulk beside idle ones, up to 100,000, which take a few minutes to open.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markdown import Markdown
 
+import idle
 import report
 from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
@@ -35,6 +38,9 @@ UNITS: Final = {
 SIZES: Final = (1, 256, 4096, 65536, 1 << 20)
 LOSSES: Final = ("0%", "0.01%", "0.1%", "1%")
 MTUS: Final = (576, 1500, 9000)
+IDLE: Final = (10, 1_000, 10_000, 100_000)
+PER_PORT: Final = 25_000
+"""Idle connections to one port of ours: Linux has 55,000 ports for them."""
 
 
 def wakeups(subject: Skbus) -> dict[str, int]:
@@ -146,11 +152,103 @@ def growth(seconds: float, reps: int, console: Console) -> list[str]:
     return [*lines, ""]
 
 
+def hold(subject: Skbus, have: int, want: int) -> None:
+    """Open idle connections until there are `want`."""
+    if subject.server is None:
+        subject.up()
+    assert subject.server is not None
+    assert subject.client is not None
+    while have < want:
+        count = min(500, want - have, PER_PORT - have % PER_PORT)
+        port = 45000 + have // PER_PORT
+        subject.server.say(op="hold_accept", port=port, count=count, seconds=0)
+        subject.server.hear(60)
+        subject.client.say(
+            op="hold_connect", host=subject.address, port=port, count=count, seconds=0
+        )
+        subject.client.hear(120)
+        subject.server.hear(120)
+        have += count
+
+
+def cost_of_a_connection(subject: Skbus, seconds: float, reps: int) -> dict[str, float]:
+    """us of processor time that each process spends on a connect-ask-close."""
+    spent: dict[str, list[float]] = {}
+    for _ in range(reps):
+        detail = subject.round(WORKLOADS["crr"], seconds).detail
+        for process, cpu in detail["cpu_seconds"].items():
+            spent.setdefault(process, []).append(cpu / detail["linux"]["bytes"] * 1e6)
+    return {process: statistics.median(values) for process, values in spent.items()}
+
+
+def connections(seconds: float, reps: int, console: Console) -> list[str]:
+    """Short connections and bulk, beside idle connections."""
+    lines = [
+        "### Beside idle connections",
+        "",
+        "Processor time of a connect-ask-close, us, and bulk, while so many connections are open "
+        "and idle; memory of all processes for each of them.",
+        "",
+        "| idle | tcp | socket | all processes | bulk in, Mbit/s | bulk out, Mbit/s | bytes each |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    subject = Skbus([])
+    try:
+        subject.up()
+        before = sum(idle.pss_bytes(subject.pids).values())
+        have = 0
+        for count in IDLE:
+            console.print(f"connections: {count} idle", style="dim")
+            opened = before if not have else sum(idle.pss_bytes(subject.pids).values())
+            hold(subject, have, count)
+            grown = sum(idle.pss_bytes(subject.pids).values()) - opened
+            each = f"{grown / (count - have):,.0f}" if have else ""
+            have = count
+            cost = cost_of_a_connection(subject, seconds, reps)
+            bulk = [rates(subject, WORKLOADS[w], seconds, reps) for w in ("bulk_in", "bulk_out")]
+            lines.append(
+                f"| {count:,} | {cost['tcp']:.0f} | {cost['socket']:.0f} | "
+                f"{sum(cost.values()):.0f} | {' | '.join(bulk)} | {each} |"
+            )
+            if subject.server is None:
+                break  # a round failed, and with the stack the idle connections are gone
+    except (BenchError, OSError) as e:
+        lines.append(f"| failed: {e} | | | | | | |")
+    finally:
+        subject.down()
+    return [*lines, ""]
+
+
+def sections(page: str) -> dict[str, str]:
+    """What a page has under each heading of the third level; under "" what comes before."""
+    found = {"": ""}
+    heading = ""
+    for line in page.splitlines(keepends=True):
+        if line.startswith("### "):
+            heading = line.strip()
+            found[heading] = ""
+        found[heading] += line
+    return found
+
+
+def write_into(path: Path, page: str, whole: bool) -> None:
+    """Replace the marked part of a page; or, unless whole, only the sections that `page` has."""
+    before, _, rest = path.read_text().partition(BEGIN)
+    old, _, after = rest.partition(END)
+    if not whole:
+        new = sections(page)
+        del new[""]
+        page = "".join((sections(old.strip() + "\n\n") | new).values()).strip() + "\n"
+    path.write_text(f"{before}{BEGIN}\n\n{page}\n{END}{after}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
     parser.add_argument("--reps", type=int, default=3, help="rounds, of which the median (3)")
-    parser.add_argument("--only", default="layers,growth", help="layers, growth, or both")
+    parser.add_argument(
+        "--only", default="layers,growth,connections", help="some of layers, growth, connections"
+    )
     parser.add_argument("--into", type=Path, help="page whose marked part is to be replaced")
     chosen = parser.parse_args()
     console = Console(stderr=True)
@@ -162,15 +260,15 @@ def main() -> int:
         f"{chosen.seconds:g} s.",
         "",
     ]
-    for name, make in (("layers", layers), ("growth", growth)):
-        if name in chosen.only.split(","):
+    parts = {"layers": layers, "growth": growth, "connections": connections}
+    only = chosen.only.split(",")
+    for name, make in parts.items():
+        if name in only:
             text += make(chosen.seconds, chosen.reps, console)
     page = "\n".join(text)
     Console().print(Markdown(page))
     if chosen.into is not None:
-        before, _, rest = chosen.into.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        chosen.into.write_text(f"{before}{BEGIN}\n\n{page}\n{END}{after}")
+        write_into(chosen.into, page, set(parts) <= set(only))
     return 0
 
 
