@@ -71,9 +71,9 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     if not sk.sk_sndbuf_lock:
         sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
     sk.sk_state = uapi.TCP_ESTABLISHED
-    sk.inet_saddr = sk.inet_rcv_saddr = item.saddr
-    sk.inet_sport = sk.inet_num = item.sport
-    sk.inet_daddr = item.daddr
+    sk.inet_saddr = sk.inet_rcv_saddr = net.share(item.saddr)
+    sk.inet_sport = sk.inet_num = net.share(item.sport)
+    sk.inet_daddr = net.share(item.daddr)
     sk.inet_dport = item.dport
     sk.parent = parent
     net.socks[item.child] = sk

@@ -24,6 +24,7 @@ from skbus.abi import Accept
 from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import StalePlaceError
+from skbus.share import Share
 from skbus.skbuff import Frag, Place, SkBuff
 from skbus.syscall import SysCallError
 from skbus.timer import Timer
@@ -347,6 +348,7 @@ class SocketNet(Net):
         self.accept_pending: list[tuple[str, Accept]] = []  # (process, ...)
         """Children that were accepted, and of which tcp shall hear with the next message."""
         self.accept_timer: Timer[SocketNet] | None = None
+        self.share = Share()
         self.rcv_pending: dict[Sock, None] = {}
         """Socks whose transport is to hear at the batch's end how much was taken."""
         self.recvmmsg_pending: dict[Call, None] = {}

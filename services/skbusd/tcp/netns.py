@@ -7,7 +7,7 @@ secrets, the registry of congestion controls and the counts that limits are abou
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from siphash24 import siphash24
 
@@ -15,6 +15,7 @@ from skbus.abi import InetdevEvent, SkWriteSpace
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
 from skbus.rps import SHARD_BITS, flow_hash, reciprocal_scale, tcp_shard
+from skbus.share import Share
 from skbus.sysctl import Sysctl
 from skbus.timer import Timer
 from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from skbusd.tcp.tcp_cong import TcpCongestionOps
 
 ANY: Final = bytes(4)
-V = TypeVar("V")
-SHARED_MAX: Final = 16384
-"""Values that `share` knows."""
 
 Established = TcpSock | TcpRequestSock | TcpTimewaitSock
 
@@ -80,7 +78,7 @@ class TcpNet(Net):
         self.tw_count = 0
         self.orphan_count = 0
         self.ofo_skbs = 0
-        self._shared: dict[Any, Any] = {}
+        self.share = Share()
         self.tcp_memory_allocated = 0
         """Pages that are charged to sockets."""
         self.tcp_memory_pressure = 0
@@ -131,17 +129,6 @@ class TcpNet(Net):
         """A number for a request of ours to ip."""
         self._req += 1
         return self._req
-
-    def share(self, value: V) -> V:
-        """The object that others use who have an equal value, so that it is there once. For what
-        many connections have in common and keep: addresses, windows, sizes; no bool."""
-        shared = self._shared
-        found: V | None = shared.get(value)
-        if found is None:
-            if len(shared) >= SHARED_MAX:
-                shared.clear()
-            found = shared[value] = value
-        return found
 
     def siphash(self, data: bytes, secret: bytes) -> int:
         """SipHash-2-4, 64 bits."""

@@ -151,6 +151,8 @@ def _share(net: TcpNet, tp: TcpSock) -> None:
     tp.sport = share(tp.sport)
     tp.rttvar_us = share(tp.rttvar_us)
     tp.mdev_max_us = share(tp.mdev_max_us)
+    tp.tsoffset = share(tp.tsoffset)
+    tp.ts_recent_stamp = share(tp.ts_recent_stamp)
     now = tp.tcp_mstamp
     if tp.lsndtime == now:
         tp.lsndtime = now
