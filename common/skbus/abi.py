@@ -250,7 +250,8 @@ class GetPort(NamedTuple):
     addr of zeros is the wildcard; port 0 asks for an automatic one. SkRet.val: [addr, port]
 
     Where tcp has several shards: bit 2 of reuse, GET_PORT_AUTO, with a port that another shard
-    found for port 0; port -1 gives back what one shard gave and another refused."""
+    found for port 0; port -1 gives back what one shard gave and another refused; below that, a
+    port behind -port is asked for."""
 
     sk: int
     req: int

@@ -42,8 +42,6 @@ from skbusd.socket import uapi
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.sock import InetSock, SocketNet, TcpSock, TransportRequest, transport_call
 
-_TRIES: Final = 64
-"""Ports that are tried for port 0, until one is free at all shards."""
 _MOVES: Final = 4
 """The route, and with it our address, may change between two shards' look-ups."""
 
@@ -199,7 +197,7 @@ def tcp_get_port(
     if port:
         _get_port(net, sk, [_home(sk), *_others(net, sk)], item, bound)
     else:
-        _get_any_port(net, sk, item, bound, _TRIES)
+        _get_any_port(net, sk, item, bound)
 
 
 def _home(sk: InetSock) -> Target:
@@ -229,11 +227,18 @@ def _get_port(
          lambda number, req: item._replace(sk=number, req=req), answered)  # fmt: skip
 
 
-def _get_any_port(net: SocketNet, sk: InetSock, item: GetPort, then: Result, tries: int) -> None:
-    """A port that the home finds free, if the others do too."""
+def _get_any_port(
+    net: SocketNet, sk: InetSock, item: GetPort, then: Result, refused: tuple[int, ...] = ()
+) -> None:
+    """A port that the home finds free, if the others do too; else the next one, once round."""
     home = _home(sk)
+    if refused:
+        item = item._replace(port=-refused[-1])
 
     def chosen(net: SocketNet, err: int, value: Any) -> None:
+        if not err and value[1] in refused:
+            err = errno.EADDRINUSE
+            _put_port(net, home, item)
         if err:
             then(net, err, None)
             return
@@ -243,8 +248,8 @@ def _get_any_port(net: SocketNet, sk: InetSock, item: GetPort, then: Result, tri
                 then(net, 0, value)
                 return
             _put_port(net, home, item)
-            if err == errno.EADDRINUSE and tries > 1:
-                _get_any_port(net, sk, item, then, tries - 1)
+            if err == errno.EADDRINUSE:
+                _get_any_port(net, sk, item, then, (*refused, value[1]))
             else:
                 then(net, err, None)
 

@@ -166,33 +166,57 @@ def reserved_ports(text: str) -> frozenset[int]:
 
 def inet_csk_get_port(net: TcpNet, tp: TcpSock, addr: bytes, port: int, reuse: int) -> int:
     """bind(2): own `port`, or a free one for 0. Returns an errno, 0 for success. With GET_PORT_AUTO
-    `port` is one that another shard has found free."""
+    `port` is one that another shard has found free; one below -1 asks for the next behind -port."""
     if net.tracing:
         net.trace("inet_csk_get_port", sk=tp.sk, addr=addr, port=port)
     kind = (reuse & 3) | KIND_BOUND
-    if port:
+    after = -port if port < 0 else 0
+    if port > 0:
         bucket = net.bhash.get(port)
         mode = reuse & KIND_REUSEPORT if reuse & GET_PORT_AUTO else reuse
         if bucket is not None and bucket.conflict(addr, mode):
             return errno.EADDRINUSE
         inet_bind_hash(net, tp, addr, port, kind)
         return 0
+    return inet_csk_find_open_port(net, tp, addr, reuse & KIND_REUSEPORT, kind, after)
+
+
+def inet_csk_find_open_port(
+    net: TcpNet, tp: TcpSock, addr: bytes, reuse: int, kind: int, after: int
+) -> int:
+    """`inet_csk_find_open_port`: a free port; after: the next one behind that, 0 for any."""
     low, high = net.sysctl["net.ipv4.ip_local_port_range"]
     reserved = reserved_ports(net.sysctl["net.ipv4.ip_local_reserved_ports"])
     remaining = (high - low + 1) & ~1 or 2
     start = net.rand.randrange(0, remaining, 2)
+    if after:
+        for candidate in _ports_behind(after - low, remaining):
+            if _port_is_free(net, low + candidate, high, reserved, addr, reuse):
+                inet_bind_hash(net, tp, addr, low + candidate, kind)
+                return 0
+        return errno.EADDRINUSE
     # bind(2) takes the odd half first and leaves the even one to connect(2).
     for parity in (1, 0):
         for i in range(0, remaining, 2):
             candidate = low + ((start + i) % remaining | parity)
-            if candidate > high or candidate in reserved:
-                continue
-            bucket = net.bhash.get(candidate)
-            if bucket is not None and bucket.conflict(addr, reuse & KIND_REUSEPORT):
-                continue
-            inet_bind_hash(net, tp, addr, candidate, kind)
-            return 0
+            if _port_is_free(net, candidate, high, reserved, addr, reuse):
+                inet_bind_hash(net, tp, addr, candidate, kind)
+                return 0
     return errno.EADDRINUSE
+
+
+def _port_is_free(
+    net: TcpNet, port: int, high: int, reserved: frozenset[int], addr: bytes, reuse: int
+) -> bool:
+    bucket = net.bhash.get(port)
+    return port <= high and port not in reserved and not (bucket and bucket.conflict(addr, reuse))
+
+
+def _ports_behind(offset: int, remaining: int) -> list[int]:
+    """The odd ports, then the even ones, then the odd ones again, from behind `offset`."""
+    order = [*range(1, remaining, 2), *range(0, remaining, 2)]
+    at = order.index(offset) + 1 if 0 <= offset < remaining else 0
+    return order[at:] + order[:at]
 
 
 def inet_hash_connect(net: TcpNet, tp: TcpSock) -> int:

@@ -141,7 +141,9 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
         inet_put_port(net, tp)
         tp.sport, tp.saddr = 0, b""
         tp.userlocks &= ~(SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK)
-    elif tp.state != TCP_CLOSE or tp.bound_port or not 0 <= item.port <= 65535 or len(addr) != 4:
+    elif (
+        tp.state != TCP_CLOSE or tp.bound_port or not -65536 < item.port <= 65535 or len(addr) != 4
+    ):
         err = errno.EINVAL
     elif (
         addr != ANY
@@ -160,7 +162,7 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
             tp.ifindex = tp.oif = item.ifindex or tp.oif
             if addr != ANY:
                 tp.userlocks |= SOCK_BINDADDR_LOCK
-            if item.port and not item.reuse & GET_PORT_AUTO:
+            if item.port > 0 and not item.reuse & GET_PORT_AUTO:
                 tp.userlocks |= SOCK_BINDPORT_LOCK
     sk_ret(net, item.sk, item.req, err, None if err or tp is None else [addr, tp.sport])
 
