@@ -39,7 +39,9 @@ from skbusd.socket.stream import (
 from skbusd.socket.tcp_fastopen import tcp_sendmsg_fastopen
 
 MAX_CHUNK: Final = 65536
-"""Bytes that one skb carries to tcp: a slot of the biggest class."""
+"""Bytes in a slot of the biggest class."""
+MAX_CHUNKS: Final = 8
+"""Slots that one skb names to tcp: as many bytes as tcp puts into one super-segment."""
 
 _SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
@@ -49,7 +51,7 @@ def tcp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     """`tcp_sendmsg`, the application's side: what fits into the send buffer goes to tcp.
 
     Answers when all of it has gone; or, if it must not wait, with the part that has.
-    Differs from Linux: the buffer, if it is a big one, may be exceeded by one chunk of 64 KB.
+    Differs from Linux: the buffer, if it is a big one, may be exceeded by one slot of 64 KB.
     """
     exact = sk_stream_exact(sk)
     if isinstance(sk, TcpSock) and (call.flags & uapi.MSG_FASTOPEN or sk.defer_connect):
@@ -113,7 +115,7 @@ def _sendmsg_again(net: SocketNet, call: Call) -> None:
 
 
 def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool) -> None:
-    """One skb for tcp: a place as it is, or inline bytes copied into our region; exact: no more
+    """One skb for tcp: places as they are, or inline bytes copied into our region; exact: no more
     than `room` of them, and tcp shall tell what its queue looks like then."""
     chunks = call.chunks
     chunk = chunks.popleft()
@@ -137,6 +139,10 @@ def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
         size = len(chunk)
         frag, owner = page_frag_write(net, sk, chunk)
     sk_wmem_queue(net, sk, size, owner)
+    frags: tuple[Frag, ...] = (frag,)
+    if chunks and not exact:
+        frags = _more_places(net, call, sk, frag)
+        size = sum([len(f) if type(f) is bytes else f[4] for f in frags])
     call.progress += size
     flags = call.flags & (uapi.MSG_MORE | uapi.MSG_OOB | uapi.MSG_EOR)
     if chunks:
@@ -149,12 +155,26 @@ def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
         sk.report = None
         sk.asked = True
     cb = TcpSendmsgCb(sk.number, flags, exact)
-    skb = net.alloc_skb(b"", (frag,), data_len=size, cb=cb, lent=True)
+    skb = net.alloc_skb(b"", frags, data_len=size, cb=cb, lent=True)
     skb.priority = sk.sk_priority
     skb.mark = sk.sk_mark
     if net.tracing:
         net.trace("tcp_sendmsg", skb, sk=sk.number, len=size)
     net.call_skb(sk.sk_prot.process, "tcp_sendmsg", skb)
+
+
+def _more_places(net: SocketNet, call: Call, sk: InetSock, first: Frag) -> tuple[Frag, ...]:
+    """The places that go with the first chunk, as far as the send buffer has room."""
+    chunks = call.chunks
+    frags = [first]
+    while chunks and len(frags) < MAX_CHUNKS and sk.sk_wmem_queued < sk.sk_sndbuf:
+        place = chunks[0]
+        if type(place) is not tuple or not place[4]:
+            break
+        del chunks[0]
+        sk_wmem_queue(net, sk, place[4], place)
+        frags.append(place)
+    return tuple(frags)
 
 
 def _place_bytes(net: SocketNet, place: Place) -> bytes:

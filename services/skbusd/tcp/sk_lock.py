@@ -34,7 +34,7 @@ SK_OWNED: Final = 1
 """tp.sk_lock: a request owns it."""
 SK_READER: Final = 2
 """tp.sk_lock: a reader waits (`tp->ucopy.task`)."""
-SENDMSG_SLICE: Final = 262144
+SENDMSG_SLICE: Final = 524288
 SKB_OVERHEAD: Final = 256
 """Counted with each skb, so that empty ones are bounded too."""
 
