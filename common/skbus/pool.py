@@ -17,6 +17,7 @@ import contextlib
 import mmap
 import os
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -115,12 +116,13 @@ class Allocator(Region):
     def __init__(self, number: int, buf: mmap.mmap | bytearray) -> None:
         super().__init__(number, buf)
         self._free: list[list[int]] = []
-        self._out: list[set[int]] = []
+        self._out: list[deque[int]] = []
+        """Slots in the order in which they went out, in which they mostly come back."""
         at = 0
         for _, n in self.classes:
             slots = range(at, at + n)
             # An adopted region: what is in use stays out until its holders give it back.
-            self._out.append({s for s in slots if self.words[s] & 1})
+            self._out.append(deque(s for s in slots if self.words[s] & 1))
             self._free.append([s for s in reversed(slots) if not self.words[s] & 1])
             at += n
         self.exhausted = 0
@@ -138,16 +140,23 @@ class Allocator(Region):
         return Allocator(number, buf)
 
     def alloc(self, size: int) -> tuple[int, int] | None:
-        """A slot of at least `size` bytes: (slot, generation), or None where all are in use."""
+        """A slot of at least `size` bytes: (slot, generation), or None where all are in use.
+
+        What came back last is taken first, as it is likely to be in the processor's cache.
+        """
+        words = self.words
         for i, (slot_size, _) in enumerate(self.classes):
             if size > slot_size:
                 continue
             free = self._free[i]
+            out = self._out[i]
+            while out and not words[out[0]] & 1:
+                free.append(out.popleft())
             if free or self._reclaim(i):
                 slot = free.pop()
-                gen = (self.words[slot] + 1) & 0xFFFFFFFF
-                self.words[slot] = gen
-                self._out[i].add(slot)
+                gen = (words[slot] + 1) & 0xFFFFFFFF
+                words[slot] = gen
+                out.append(slot)
                 return slot, gen
         self.exhausted += 1
         return None
@@ -167,23 +176,14 @@ class Allocator(Region):
         start = self.starts[place[1]]
         return self.mem[start : start + self.sizes[place[1]]]
 
-    def reclaim(self) -> None:
-        """Find what was given back. `alloc` does it when it must; once a batch keeps the
-        slots in use few, and so in the processor's cache."""
-        for i in range(len(self.classes)):
-            if self._out[i]:
-                self._reclaim(i)
-
     def _reclaim(self, i: int) -> bool:
+        """Find what was given back out of order; `alloc` does it when it must."""
         out = self._out[i]
-        words = self.words
-        if len(out) < 64:
-            back = [s for s in out if not words[s] & 1]
-        else:
-            slots = np.fromiter(out, dtype=np.int64, count=len(out))
-            states = np.frombuffer(words, dtype=np.uint32)
-            back = slots[(states[slots] & 1) == 0].tolist()
-        out.difference_update(back)
+        slots = np.fromiter(out, dtype=np.int64, count=len(out))
+        used = (np.frombuffer(self.words, dtype=np.uint32)[slots] & 1).astype(bool)
+        back = slots[~used].tolist()
+        out.clear()
+        out.extend(slots[used].tolist())
         self._free[i] += back
         return bool(back)
 

@@ -103,8 +103,6 @@ class IpCore:
         if routing != self._routing:
             self._routing = routing
             route.rt_cache_flush(net)
-        if net.alloc is not None:
-            net.alloc.reclaim()
 
     def held(self) -> int:
         """Fragments, packets for unresolved neighbours, and the loopback's queue."""

@@ -48,7 +48,7 @@ class NicCore:
             dev.register_netdevice(self.net)
 
     def idle(self) -> None:
-        """The batch ends: frames that came out of the impaired link go up, slots come back."""
+        """The batch ends: frames that came out of the impaired link go up."""
         net = self.net
         if net.gro_hash or net.udp_gro:
             dev.napi_complete(net, [])
@@ -56,7 +56,6 @@ class NicCore:
             net.netem_rx = None
         if net.netem_tx is not None and not len(net.netem_tx) and not net.netem_tx.impairment:
             net.netem_tx = None
-        net.region.reclaim()
 
     # ---- what the shell calls ----------------------------------------------------------
 

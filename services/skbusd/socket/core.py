@@ -234,8 +234,6 @@ class SocketCore:
                 net.call(sk.sk_prot.process, "tcp_recvmsg", item)
                 sk.rcv_told = 0
             net.rcv_pending.clear()
-        if net.alloc is not None:
-            net.alloc.reclaim()
 
     def held(self) -> int:
         """skbs in receive queues and error queues"""
