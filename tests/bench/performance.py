@@ -92,7 +92,7 @@ def layers(seconds: float, reps: int, console: Console) -> list[str]:
     return [
         "### Where the time goes",
         "",
-        "In brackets: how often the process was woken up for it. System calls and ZeroMQ's threads "
+        "In brackets: how often the process was woken up for it. System calls "
         "are included; what the kernel does at the other end is not.",
         "",
         *lines,
