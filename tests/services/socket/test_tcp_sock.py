@@ -25,6 +25,25 @@ def sent(stack: "Stack") -> list[tuple[bytes, Any]]:
     return out
 
 
+def test_that_a_reader_waits_is_told_with_what_comes_next(stack: "Stack") -> None:
+    fd, sk = stack.connected()
+    stack.begin("recvmsg", fd, 10, 0, 0, -1)
+    assert stack.outbox() == []
+    stack.begin("sendmsg", fd, 0, None, (), (), -1, data=b"x")
+    (_, (entry, item)) = stack.outbox()
+    assert (entry, item) == ("tcp_recvmsg", Recvmsg(sk, 0, True))
+    stack.begin("sendmsg", fd, 0, None, (), (), -1, data=b"y")
+    assert [entry for entry, _ in stack.outbox()] == ["tcp_sendmsg"]
+
+
+def test_an_empty_queue_costs_no_more_than_a_list(stack: "Stack") -> None:
+    _, sk = stack.connected()
+    sock = stack.net.socks[sk]
+    assert isinstance(sock.sk_receive_queue, list)
+    assert isinstance(sock.sk_write_queue, list)
+    assert sock.sk_error_queue is None
+
+
 def test_small_writes_share_a_slot(stack: "Stack") -> None:
     fd, sk = stack.connected()
     for text in (b"one", b"two", b"three"):

@@ -49,6 +49,30 @@ def test_it_is_small(host: TcpHost) -> None:
     assert len(msgpack.packb(tcp_sock_dump(conn.tp))) < 700
 
 
+def test_an_idle_connection_has_nothing_of_its_own_that_is_rare(host: TcpHost) -> None:
+    host.listen()
+    conns = [Conn(host, rport=5000 + i, ts=True) for i in range(2)]
+    for conn in conns:
+        conn.rcv(ACK, 0, 0, b"ask")
+        conn.send(3000)
+        conn.sent()
+        conn.rcv(ACK, 3, 3000)
+        assert conn.tp.__dict__ == {}
+    one, other = (conn.tp for conn in conns)
+    assert one is not other
+    for name in ("saddr", "daddr", "xmit_cb", "mss_cache", "mss_clamp", "window_clamp", "pmtu"):
+        assert getattr(one, name) is getattr(other, name), name
+
+
+def test_what_is_rare_is_written_down_too(host: TcpHost) -> None:
+    conn = Conn(host)
+    host.setsockopt(conn.sk, 6, 4, 77)  # TCP_KEEPIDLE
+    again, _ = tcp_sock_load(through_msgpack(tcp_sock_dump(conn.tp)))
+    assert again.__dict__ == {"keepalive_time": 77}
+    again.reset()
+    assert again.keepalive_time == 77
+
+
 def test_a_transfer_goes_on_in_another_process() -> None:
     """tcp of the sender dies in mid-transfer; its heir adopts what was written down."""
     pair = TcpPair(loss=0.02, reorder=0.05)
