@@ -215,7 +215,8 @@ def test_a_layer_that_is_killed_comes_back_and_answers(bench: Bench) -> None:
         old = up["pids"][layer]
         os.kill(old, signal.SIGKILL)
         eventually(partial(again, name, layer, old))
-        assert answers(bench, name)
+        # the kernel may have asked for our address while nobody was there
+        eventually(partial(answers, bench, name))
 
 
 def test_interrupted_up_leaves_nothing(bench: Bench) -> None:
