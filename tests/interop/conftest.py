@@ -243,7 +243,8 @@ class Lab(Cable):
         status = {name: self.layer_status(name) for name in self.layers}
         sockets = status["socket"]["core"]
         left = [sockets[key] for key in ("clients", "files", "socks", "rmem", "wmem", "lent")]
-        left += [status["tcp"]["core"]["sockets"], len(status["udp"]["core"]["sockets"])]
+        left += [s["core"]["sockets"] for name, s in status.items() if name.startswith("tcp")]
+        left += [len(status["udp"]["core"]["sockets"])]
         # A nic keeps one place at hand for the next frame.
         left += [s["pool_in_use"] for name, s in status.items() if not name.startswith("nic.")]
         left += [s["pool_in_use"] > 1 for name, s in status.items() if name.startswith("nic.")]
@@ -474,6 +475,12 @@ def _lab(kind: str, *options: str) -> Iterator[Lab]:
         yield found
     finally:
         found.down()
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def sharded_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A cable that does nothing to packets, and tcp in several processes."""
+    yield from _lab(f"s{request.param}", "--tcp-shards", str(request.param))
 
 
 @pytest.fixture(scope="session")
