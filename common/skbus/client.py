@@ -305,8 +305,8 @@ class Client:
                 self.life.sendall(_POLL_OPEN.pack(_POST_OPEN, self._token))
                 answer, fds, _, _ = socket.recv_fds(self.life, _WELCOME.size, 2)
                 answer += _recv_exactly(self.life, _WELCOME.size - len(answer))
-            except OSError as e:
-                raise _gone(self.run.path) from e
+            except OSError:
+                fds = []  # the next call will tell what is the matter
             for fd in fds:
                 os.set_inheritable(fd, False)
             self._post_fds = fds
