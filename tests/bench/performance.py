@@ -23,7 +23,7 @@ import idle
 import report
 from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
-from subjects import WORKLOADS, BenchError, Skbus, Workload
+from subjects import WORKLOADS, BenchError, Process, Skbus, Workload
 
 BEGIN: Final = "<!-- tests/bench/performance.py writes what follows -->"
 END: Final = "<!-- until here -->"
@@ -39,8 +39,9 @@ SIZES: Final = (1, 256, 4096, 65536, 1 << 20)
 LOSSES: Final = ("0%", "0.01%", "0.1%", "1%")
 MTUS: Final = (576, 1500, 9000)
 IDLE: Final = (10, 1_000, 10_000, 100_000)
-PER_PORT: Final = 25_000
-"""Idle connections to one port of ours: Linux has 55,000 ports for them."""
+PER_CLIENT: Final = 15_000
+"""Idle connections that one process on Linux opens, to a port of its own: it must have descriptors
+for them."""
 
 
 def wakeups(subject: Skbus) -> dict[str, int]:
@@ -152,21 +153,21 @@ def growth(seconds: float, reps: int, console: Console) -> list[str]:
     return [*lines, ""]
 
 
-def hold(subject: Skbus, have: int, want: int) -> None:
-    """Open idle connections until there are `want`."""
-    if subject.server is None:
-        subject.up()
+def hold(subject: Skbus, clients: list[Process], have: int, want: int) -> None:
+    """Open idle connections until there are `want`. clients: those that hold them."""
     assert subject.server is not None
-    assert subject.client is not None
     while have < want:
-        count = min(500, want - have, PER_PORT - have % PER_PORT)
-        port = 45000 + have // PER_PORT
+        count = min(500, want - have, PER_CLIENT - have % PER_CLIENT)
+        number = have // PER_CLIENT
+        if number == len(clients):
+            clients.append(subject.another_client())
+        port = 45000 + number
         subject.server.say(op="hold_accept", port=port, count=count, seconds=0)
         subject.server.hear(60)
-        subject.client.say(
+        clients[number].say(
             op="hold_connect", host=subject.address, port=port, count=count, seconds=0
         )
-        subject.client.hear(120)
+        clients[number].hear(120)
         subject.server.hear(120)
         have += count
 
@@ -197,10 +198,11 @@ def connections(seconds: float, reps: int, console: Console) -> list[str]:
         subject.up()
         before = sum(idle.pss_bytes(subject.pids).values())
         have = 0
+        clients: list[Process] = []
         for count in IDLE:
             console.print(f"connections: {count} idle", style="dim")
             opened = before if not have else sum(idle.pss_bytes(subject.pids).values())
-            hold(subject, have, count)
+            hold(subject, clients, have, count)
             grown = sum(idle.pss_bytes(subject.pids).values()) - opened
             each = f"{grown / (count - have):,.0f}" if have else ""
             have = count

@@ -316,6 +316,7 @@ class Skbus(Subject):
     def __init__(self, up_options: list[str]) -> None:
         super().__init__()
         self._lab = f"bench{os.getpid()}"
+        self._peer: list[str] = []
         self._up_options = up_options
         self._status: dict[str, Any] = {}
 
@@ -338,6 +339,7 @@ class Skbus(Subject):
         for setting in ("ip_local_port_range=10000 65000", "tcp_tw_reuse=1"):
             subprocess.run([*peer, "sysctl", "-q", "-w", f"net.ipv4.{setting}"], check=True)
         self.server = self._agent([], "skbus.socket", {"SKBUS_DIR": status["run_dir"]})
+        self._peer = peer
         self.client = self._agent(peer, "socket")
         layers = {k: v for k, v in status["pids"].items() if k not in ("holder", "peer")}
         self.layers = layers
@@ -355,6 +357,11 @@ class Skbus(Subject):
             name: round(cpu_seconds([pid]) - before[name], 2) for name, pid in parts.items()
         }
         return result
+
+    def another_client(self) -> Process:
+        """One more process on Linux: one has descriptors for so many connections only."""
+        found: Process = self._agent(self._peer, "socket")
+        return found
 
 
 class Pmd(Subject):
