@@ -126,17 +126,17 @@ def test_without_df_the_id_must_go_on(frag_off: int) -> None:
     assert len(rig.receive(*frames)) == 1
 
 
-def test_pure_acks_and_syns_are_passed_one_by_one_and_do_not_overtake() -> None:
+def test_duplicate_acks_and_syns_are_passed_one_by_one_and_do_not_overtake() -> None:
     rig = NicRig()
     frames = [
         segment(data(MSS), seq=1000),
-        segment(seq=2000, ack=5),
+        segment(seq=2000, ack=6),
         segment(seq=2000, ack=6),
         segment(data(MSS), seq=2000, ack=6),
         segment(seq=3000, flags=0x02),
     ]
     got = rig.receive(*frames)
-    assert [tcp.parse(skb.head, 34).ack_seq for skb in got] == [1, 5, 6, 6, 1]
+    assert [tcp.parse(skb.head, 34).ack_seq for skb in got] == [1, 6, 6, 6, 1]
 
 
 def test_flows_are_kept_apart_and_in_the_order_of_their_beginning() -> None:
@@ -255,3 +255,56 @@ def test_no_byte_is_lost_or_moved(sizes: list[int], draw: st.DataObject) -> None
         assert len(skb.frags) <= MAX_SKB_FRAGS
     assert out == stream
     assert rig.conserved()
+
+
+# ---- ACKs ------------------------------------------------------------------------------------
+
+SACK = b"\x01\x01\x05\x0a\0\0\0\x01\0\0\0\x02"
+FILLED = b"\x01\x01\x08\x0a\0\0\0\x05\0\0\0\x09"
+
+
+def test_acks_in_a_row_become_the_last_of_them() -> None:
+    rig = NicRig()
+    acks = [segment(ack=ack, window=ack & 0xFF) for ack in (0xFFFFFF00, 0xFFFFFFF0, 5, 2000)]
+    acks.append(segment(ack=3000, options=FILLED))
+    (skb,) = rig.receive(*acks)
+    th = tcp.parse(skb.head, 34)
+    assert (th.ack_seq, th.window) == (3000, 500)
+    assert skb.head[54:66] == FILLED
+    assert skb.gso_segs == 5
+    assert rig.net.mib["DevGroMerged"] == 4
+    assert rig.net.skb_consumed == 4
+    assert rig.conserved()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"ack": 9}, {"ack": 9}),  # a duplicate, or news of the window
+        ({"ack": 9}, {"ack": 8}),
+        ({"ack": 9}, {"ack": 0x80000009}),
+        ({"ack": 9}, {"ack": 10, "flags": 0x11}),
+        ({"ack": 9}, {"ack": 10, "flags": 0x50}),
+        ({"ack": 9, "flags": 0x50}, {"ack": 10, "flags": 0x50}),
+        ({"ack": 9}, {"ack": 10, "options": SACK}),
+        ({"ack": 9, "options": SACK}, {"ack": 10}),
+        ({"ack": 9, "options": b""}, {"ack": 10}),
+        ({"ack": 9}, {"ack": 10, "seq": 1001}),
+        ({"ack": 9}, {"ack": 10, "sport": 5001}),
+        ({"ack": 9}, {"ack": 10, "tos": 3}),
+        ({"ack": 9}, {"ack": 10, "check": 1}),
+    ],
+)
+def test_acks_that_each_say_something_stay(before: dict[str, Any], after: dict[str, Any]) -> None:
+    rig = NicRig()
+    skbs = rig.receive(segment(**before), segment(**after))
+    assert [skb.gso_segs for skb in skbs] == [0, 0]
+    assert rig.conserved()
+
+
+def test_acks_do_not_pass_data_and_stay_where_they_are_forwarded() -> None:
+    rig = NicRig()
+    skbs = rig.receive(segment(ack=9), segment(data(100)), segment(ack=10, seq=1100))
+    assert [skb.len - 52 for skb in skbs] == [0, 100, 0]
+    rig.net.sysctl["net.ipv4.ip_forward"] = 1
+    assert len(rig.receive(segment(ack=11), segment(ack=12))) == 2
