@@ -338,6 +338,34 @@ def test_a_listener_ends_at_all_shards(world: World, shards: int) -> None:
     assert all(not a.net(p).lhash for p in a.tcp_processes)
 
 
+@pytest.mark.parametrize("backlog", [0, 1, 4, 16])
+def test_the_backlog_is_of_all_shards_together(world: World, shards: int, backlog: int) -> None:
+    """One more than the backlog waits, as in Linux; then SYNs go unanswered, until one is taken."""
+    a, b = pair(world, shards, sysctl={"net.ipv4.tcp_syncookies": 1})
+    done: list[int] = []
+
+    async def connect() -> None:
+        await b.connect("10.0.0.1", 80)
+        done.append(world.now)
+
+    async def scenario() -> None:
+        listener = await a.listen(80, backlog)
+        for _ in range(backlog + 8):
+            world.start(connect())
+            await world.sleep(20 * MSEC)
+        waiting = len(next(iter(a.net("socket").tcp_replicas)).icsk_accept_queue)
+        assert backlog + 1 <= waiting <= backlog + shards
+        assert sum(count(a, "TcpExtListenOverflows")) or sum(count(a, "TcpExtListenDrops"))
+        for _ in range(backlog + 8):
+            await listener.accept()
+        assert not a.net("socket").tcp_backlogs
+        for _ in range(backlog // 2):  # and all of it is there again
+            await b.connect("10.0.0.1", 80)
+
+    do(world, scenario())
+    check(world)
+
+
 def test_a_listener_that_is_shut_down_may_listen_again(world: World, shards: int) -> None:
     a, b = pair(world, shards)
 

@@ -80,6 +80,8 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     if parent.icsk_accept_queue is None:
         parent.icsk_accept_queue = deque()
     parent.icsk_accept_queue.append(sk)
+    if net.tcp_prots:
+        tcp_shards.backlog_changed(net, parent)
     if net.tracing:
         net.trace("inet_csk_reqsk_queue_add", sk=item.sk, child=item.child)
     sk_wake(net, parent)
@@ -95,6 +97,8 @@ def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
         child.parent = None
     number = tcp_shards.listener_number(net, sk, child) if net.tcp_prots else sk.number
     _tell_accept(net, sk, child.sk_prot.process, Accept(number, child.number))
+    if net.tcp_prots:
+        tcp_shards.backlog_changed(net, sk)
     if net.tracing:
         net.trace("inet_csk_accept", sk=sk.number, child=child.number)
     return child

@@ -318,6 +318,8 @@ class SocketNet(Net):
         self.tcp_next_shard = 0
         self.tcp_replicas: dict[InetSock, Bound] = {}
         """Sockets that all shards know."""
+        self.tcp_backlogs: dict[InetSock, int] = {}
+        """Listeners with a long accept queue: how long, when the shards were told."""
         self.net_families = [None] * uapi.NPROTO
         self.inetsw = [[] for _ in range(uapi.SOCK_MAX)]
         self.proto_list = {}

@@ -152,6 +152,7 @@ def forget_others(net: SocketNet, sk: InetSock) -> None:
     if sk in net.tcp_replicas:
         tell_others(net, sk, "tcp_close", Close(0, 0, -1))
         del net.tcp_replicas[sk]
+        net.tcp_backlogs.pop(sk, None)
 
 
 def _ask(
@@ -295,9 +296,39 @@ def listen_start(net: SocketNet, sk: TcpSock, backlog: int, started: Result) -> 
     def make(number: int, req: int) -> ListenStart:
         return ListenStart(number, req, backlog)
 
+    net.tcp_backlogs.pop(sk, None)
     # A shard's first child may come before another shard has answered.
     sk.sk_state = uapi.TCP_LISTEN
     _ask(net, sk, targets, "inet_csk_listen_start", make, answered)
+
+
+def backlog_changed(net: SocketNet, sk: TcpSock) -> None:
+    """A child came into the accept queue, or left it. Each shard limits its own part; when the
+    queue is half full, each hears what the others' parts leave it of the backlog.
+
+    Differs from Linux: what comes in meanwhile may exceed the backlog, at most once a shard.
+    """
+    backlog = min(sk.sk_max_ack_backlog, net.sysctl["net.core.somaxconn"])
+    queue = sk.icsk_accept_queue or ()
+    total = len(queue)
+    told = net.tcp_backlogs.get(sk, 0)
+    short = 2 * total <= backlog
+    if short and not told:
+        return
+    if abs(total - told) < max(backlog // 16, 1) and not short:
+        return
+    parts = dict.fromkeys(net.tcp_prots, 0)
+    for child in queue:
+        parts[child.sk_prot] += 1
+    number = _base(net, sk.number)
+    for prot, part in parts.items():
+        left = backlog if short else max(backlog - total + part, 0)
+        net.call(prot.process, "inet_csk_listen_start", ListenStart(number, 0, left))
+        number += 2
+    if short:
+        del net.tcp_backlogs[sk]
+    else:
+        net.tcp_backlogs[sk] = total
 
 
 def unbind(net: SocketNet, sk: InetSock) -> None:
