@@ -55,7 +55,7 @@ def sysctl(cable: Any, **values: str) -> Iterator[None]:
 
     for name in values:
         if hasattr(cable, "layers"):
-            old[name] = ctl_call(cable.run, "tcp", "sysctl_get", f"net.ipv4.{name}", seconds=30)
+            old[name] = ctl_call(cable.run, "ip", "sysctl_get", f"net.ipv4.{name}", seconds=30)
         else:
             command = [*cable.inside, "sysctl", "-n", f"net.ipv4.{name}"]
             old[name] = subprocess.run(

@@ -39,7 +39,8 @@ def live_counters(run: RunDir) -> dict[str, int]:
 
 def live_tcp_metrics_flush(run: RunDir) -> None:
     """`ip tcp_metrics flush` of a running stack."""
-    ctl_call(run, "tcp", "tcp_metrics_flush")
+    for process in processes(run, "tcp"):
+        ctl_call(run, process, "tcp_metrics_flush")
 
 
 def live_tso(run: RunDir, on: bool) -> None:
