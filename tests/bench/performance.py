@@ -21,6 +21,7 @@ from rich.markdown import Markdown
 
 import idle
 import report
+from growth import draw
 from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
 from subjects import WORKLOADS, BenchError, Process, Skbus, Workload
@@ -271,6 +272,8 @@ def main() -> int:
     Console().print(Markdown(page))
     if chosen.into is not None:
         write_into(chosen.into, page, set(parts) <= set(only))
+        drawn = draw(chosen.into.read_text(), chosen.into.with_name("growth.svg"))
+        console.print(drawn, style="dim")
     return 0
 
 

@@ -86,3 +86,20 @@ def test_ratios_are_of_medians_and_the_floor_is_kept() -> None:
     assert bulk == [pytest.approx(900 / 20_000), pytest.approx(20.0)]
     assert rr == [pytest.approx(0.5), None]
     assert under == ["bulk_in"]
+
+
+def test_the_tables_of_a_page_become_panels() -> None:
+    sys.path.insert(0, str(BENCH.parent))
+    try:
+        from growth import panels
+    finally:
+        sys.path.remove(str(BENCH.parent))
+    loss, idle = panels(
+        "| loss each way | bulk in, Mbit/s | bulk out, Mbit/s |\n|--:|--:|--:|\n"
+        "| 0% | 3,867 | 2,416 |\n| 1% | failed: no | 61 |\n\n"
+        "| what | slowest |\n|---|---|\n| bulk | nic |\n\n"
+        "| idle | tcp | bulk in, Mbit/s |\n|--:|--:|--:|\n| 10,000 | 5 | 7 |"
+    )
+    assert loss.values == ["0%", "1%"]
+    assert loss.lines == {"bulk in, Mbit/s": [3867, None], "bulk out, Mbit/s": [2416, 61]}
+    assert (idle.axis, idle.lines) == ("idle", {"bulk in, Mbit/s": [7]})
