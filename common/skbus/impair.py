@@ -35,6 +35,7 @@ class Impairment:
 
     __slots__ = (
         "_busy_until",
+        "_drawn",
         "_waiting",
         "corrupt",
         "corrupted",
@@ -100,6 +101,8 @@ class Impairment:
         self.corrupted = 0
         self.reordered = 0
         self.marked = 0
+        self._drawn: deque[bool] = deque()
+        """What `spares` has found for frames that are still to come: is it lost?"""
         self._busy_until = 0
         self._waiting: deque[int] = deque()
         """When each frame that waits because of the rate will have left."""
@@ -134,13 +137,37 @@ class Impairment:
             or self.size
         )
 
+    def spares(self, count: int) -> bool:
+        """Do the next `count` frames all come through at once? Only where nothing but loss is
+        asked for. They need not be given to `admit` then; if one is lost, they must all be."""
+        if (
+            not self.loss
+            or self._drawn
+            or self.delay
+            or self.jitter
+            or self.reorder
+            or self.dup
+            or self.corrupt
+            or self.rate
+            or self.size
+        ):
+            return False
+        rand = self.rand.random
+        loss = self.loss
+        drawn = [rand() < loss for _ in range(count)]
+        if True in drawn:
+            self._drawn.extend(drawn)
+            return False
+        return True
+
     def admit(self, now: int, frame: bytes) -> list[tuple[int, bytes]]:
         """A frame enters at `now`: when (ns, not before now) which frames come out.
 
         An empty list: it is lost. An undamaged frame is the very object that was given.
         """
         rand = self.rand.random
-        if self.loss and rand() < self.loss:
+        drawn = self._drawn
+        if drawn.popleft() if drawn else self.loss and rand() < self.loss:
             self.lost += 1
             return []
         if self.size and len(frame) > self.size:

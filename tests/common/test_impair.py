@@ -54,6 +54,29 @@ def test_shares_are_kept(share: float) -> None:
     assert damaging.corrupted / 4000 == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.parametrize("share", [0.0001, 0.01, 0.3])
+def test_trains_that_pass_whole_lose_what_single_frames_would(share: float) -> None:
+    single, trains = (Impairment(loss=share, seed=3) for _ in range(2))
+    wanted = [bool(single.admit(0, b"x")) for _ in range(9000)]
+    got: list[bool] = []
+    whole = 0
+    for _ in range(200):
+        if trains.spares(45):
+            whole += 1
+            got += [True] * 45
+        else:
+            got += [bool(trains.admit(0, b"x")) for _ in range(45)]
+    assert got == wanted
+    assert trains.lost == single.lost == wanted.count(False)
+    assert (whole > 0) == (share < 0.3)
+
+
+def test_no_train_passes_whole_where_more_than_loss_is_asked_for() -> None:
+    assert not Impairment().spares(1)
+    assert not Impairment(loss=0.1, delay=5).spares(1)
+    assert not Impairment(loss=0.1, rate=10**9).spares(1)
+
+
 def test_everything_and_nothing_lost() -> None:
     assert run(Impairment(loss=1.0), 50) == [[]] * 50
     assert all(run(Impairment(loss=0.0), 50))

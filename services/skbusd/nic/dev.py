@@ -40,6 +40,7 @@ from skbusd.nic.eth import (
 from skbusd.nic.gro import napi_gro_flush, napi_gro_receive
 from skbusd.nic.gso import GsoError, skb_gso_segment
 from skbusd.nic.netdev import SLOT_SIZE, SOFTWARE_FEATURES, NicNet
+from skbusd.nic.netem import Netem
 from skbusd.nic.synlimit import FLAGS, FLAGS_AT, SYN, SYN_FRAME_MAX, syn_answered, syn_refused
 from skbusd.nic.tso import tso_xmit
 from skbusd.nic.udp_gro import udp_gro_frame, udp_gso_plain
@@ -187,7 +188,7 @@ def napi_poll(net: NicNet, budget: int) -> int:
             vnet: Vnet = VIRTIO_NET_HDR.unpack(device.rx_vnet)
         else:
             vnet = _vnet_of_auxdata(device.rx_csum_valid or device.rx_csum_partial)
-        if net.netem_rx is not None:
+        if net.netem_rx is not None and not net.netem_rx.spares(_segments(room, size, vnet)):
             netem_rx(net, bytes(room[:size]), vnet, device.rx_vlan_tci)
             continue
         if (
@@ -302,6 +303,15 @@ def count_missed(net: NicNet) -> None:
 # ---- the impaired link, incoming ---------------------------------------------------------
 
 
+def _segments(room: memoryview, size: int, vnet: Vnet) -> int:
+    """How many frames on the wire this is."""
+    _, gso_type, _, gso_size, start, _ = vnet
+    if not gso_type or not gso_size or start + 20 > size:
+        return 1
+    header = start + (8 if gso_type == 5 else (room[start + 12] >> 4) << 2)
+    return max(-(-(size - header) // gso_size), 1)
+
+
 def netem_rx(net: NicNet, frame: bytes, vnet: Vnet, vlan_tci: int) -> None:
     """A frame from the device meets the link as it would be on a wire: cut to segments, with
     checksums."""
@@ -390,10 +400,13 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
         return True
     if net.syn_backlog and not skb.frags:
         syn_answered(net, skb.head, data)
-    if net.netem_tx is not None or (
+    netem = net.netem_tx
+    if netem is not None and netem.spares(skb.gso_segs or 1):
+        netem = None
+    if netem is not None or (
         (skb.ip_summed == CHECKSUM_PARTIAL or skb.gso_size) and not _offloaded(net, skb)
     ):
-        return _xmit_segments(net, skb)
+        return _xmit_segments(net, skb, netem)
     if skb.vlan_tci >= 0 or net.config.vlan:
         vlan_insert_tag(net, skb)
         data = skb.data
@@ -446,7 +459,7 @@ def _offloaded(net: NicNet, skb: SkBuff) -> bool:
     )
 
 
-def _xmit_segments(net: NicNet, skb: SkBuff) -> bool:
+def _xmit_segments(net: NicNet, skb: SkBuff, netem: Netem | None) -> bool:
     """Cut and sum in software, then send the frames, or give them to the impaired link."""
     try:
         segments = skb_gso_segment(net, skb)
@@ -457,9 +470,9 @@ def _xmit_segments(net: NicNet, skb: SkBuff) -> bool:
         _tx_error(net, skb, "SKB_GSO_SEG")
         return True
     net.consume_skb(skb)
-    if net.netem_tx is not None:
+    if netem is not None:
         for seg in segments:
-            net.netem_tx.enqueue(net, seg)
+            netem.enqueue(net, seg)
         return True
     for i, seg in enumerate(segments):
         if not _xmit_frame(net, seg):

@@ -33,6 +33,11 @@ class Netem:
         """Frames that wait."""
         return len(self._heap)
 
+    def spares(self, segments: int) -> bool:
+        """Does a super-segment of so many pass whole, as if there were no link? Most do where
+        nothing but a little loss is asked for, and need not be cut to be told."""
+        return not self._heap and self.impairment.spares(segments)
+
     def enqueue(self, net: NicNet, skb: SkBuff) -> None:
         """A frame meets the link. The skb is the link's then."""
         frame = skb.head

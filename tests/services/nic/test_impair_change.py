@@ -33,3 +33,14 @@ def test_frames_on_the_link_keep_their_time() -> None:
     assert [f[-3:] for f in rig.sent()] == [b"old"]
     assert "impair_tx" not in rig.core.status()
     assert rig.conserved()
+
+
+def test_a_super_segment_that_loses_nothing_passes_whole() -> None:
+    rig = NicRig()
+    rig.core.set_impair(Impairment(loss=0.05, seed=1), Impairment(loss=0.05, seed=1))
+    frames = [len(rig.xmit(out_segment(rig, data(10_000), mss=1000))) for _ in range(40)]
+    lost = rig.drops()["SKBUS_IMPAIRED"]
+    assert 0 < lost < 40
+    assert 1 in frames
+    assert sum(10 if n == 1 else n for n in frames) == 400 - lost
+    assert rig.conserved()
