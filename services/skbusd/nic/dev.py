@@ -37,7 +37,12 @@ from skbusd.nic.eth import (
     napi_build_skb,
     virtio_net_hdr_from_skb,
 )
-from skbusd.nic.gro import napi_gro_flush, napi_gro_receive
+from skbusd.nic.gro import (
+    ACK_FRAME_MAX,
+    napi_gro_flush,
+    napi_gro_receive,
+    tcp_ack_filter_frame,
+)
 from skbusd.nic.gso import GsoError, skb_gso_segment
 from skbusd.nic.netdev import SLOT_SIZE, SOFTWARE_FEATURES, NicNet
 from skbusd.nic.netem import Netem
@@ -196,6 +201,14 @@ def napi_poll(net: NicNet, budget: int) -> int:
             and not vnet[1]
             and not net.tracing
             and udp_gro_frame(net, room, size, vnet[0], device.rx_vlan_tci)
+        ):
+            continue
+        if (
+            size <= ACK_FRAME_MAX
+            and deliver
+            and not net.tracing
+            and not net.gro_hash
+            and tcp_ack_filter_frame(net, deliver[-1], room[:size], vnet[0], device.rx_vlan_tci)
         ):
             continue
         skb, kept = napi_build_skb(net, room, size, vnet, place, device.rx_vlan_tci)

@@ -39,6 +39,8 @@ _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
 _MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
+ACK_FRAME_MAX: Final = 66
+"""Bytes of a pure ACK with a timestamp."""
 _TIMESTAMP: Final = b"\x01\x01\x08\x0a"
 _END_FLAGS: Final = 0x08 | 0x20 | 0x01 | 0x02 | 0x04  # PSH URG FIN SYN RST
 _BIG_END_FLAGS: Final = _END_FLAGS & ~0x08
@@ -119,35 +121,20 @@ def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
 
 def tcp_ack_filter(net: NicNet, deliver: list[SkBuff], skb: SkBuff) -> bool:
     """Put a pure ACK in the place of the one before it, if it says all that that one said and
-    more: same flow, sequence number and TOS, no option but a timestamp, no flag but ACK, and it
-    acknowledges more. The upper layers then work once for both; `gso_segs` counts them.
+    more. The upper layers then work once for both; `gso_segs` counts them.
 
     Differs from Linux, whose GRO leaves ACKs alone; its CAKE scheduler has this filter. It is off
     where packets are forwarded.
     """
     last = deliver[-1]
-    head = skb.head
-    old = last.head
-    size = len(head)
     if (
-        len(old) != size
-        or last.data_len
-        or head[26:42] != old[26:42]
-        or head[:16] != old[:16]
-        or head[46:48] != old[46:48]
-        or head[47] != 0x10
-        or not (size == 54 or (size == 66 and head[54:58] == old[54:58] == _TIMESTAMP))
-        or head[46] & 0x0F
-        or head[14] != 0x45
-        or head[20] & 0x3F
-        or head[21]
-        or head[23] != 6
+        last.data_len
         or skb.protocol != ETH_P_IP
         or skb.pkt_type != PACKET_HOST
         or skb.vlan_tci != last.vlan_tci
-        or not 0 < ((_U32.unpack_from(head, 42)[0] - _U32.unpack_from(old, 42)[0]) & _MASK) < _HALF
+        or not _ack_supersedes(last.head, skb.head)
         or net.sysctl["net.ipv4.ip_forward"]
-        or not _valid(net, skb, size, 0)
+        or not _valid(net, skb, len(skb.head), 0)
     ):
         return False
     skb.gso_segs = (last.gso_segs or 1) + 1
@@ -155,6 +142,47 @@ def tcp_ack_filter(net: NicNet, deliver: list[SkBuff], skb: SkBuff) -> bool:
     net.consume_skb(last)
     net.mib["DevGroMerged"] += 1
     return True
+
+
+def tcp_ack_filter_frame(
+    net: NicNet, last: SkBuff, frame: memoryview, flags: int, vlan_tci: int
+) -> bool:
+    """The same for a frame that need not become an skb for it. flags: its virtio_net_hdr's."""
+    if last.data_len or last.pkt_type != PACKET_HOST or vlan_tci != last.vlan_tci:
+        return False
+    summed = CHECKSUM_PARTIAL if flags & 1 else CHECKSUM_UNNECESSARY if flags & 2 else CHECKSUM_NONE
+    head = bytes(frame)
+    if (
+        summed == CHECKSUM_NONE
+        or summed != last.ip_summed
+        or not _ack_supersedes(last.head, head)
+        or int.from_bytes(head[14:34], "big") % 0xFFFF
+        or net.sysctl["net.ipv4.ip_forward"]
+    ):
+        return False
+    last.head = head
+    last.gso_segs = (last.gso_segs or 1) + 1
+    net.mib["DevGroMerged"] += 1
+    return True
+
+
+def _ack_supersedes(old: bytes, head: bytes) -> bool:
+    """Two frames: pure ACKs of one flow with the same sequence number and TOS, no option but a
+    timestamp and no flag but ACK, of which the second acknowledges more?"""
+    size = len(head)
+    return (
+        (size == 66 or size == 54)
+        and len(old) == size
+        and head[26:42] == old[26:42]
+        and head[:16] == old[:16]
+        and head[46:48] == old[46:48] == (b"\x80\x10" if size == 66 else b"\x50\x10")
+        and (size == 54 or head[54:58] == old[54:58] == _TIMESTAMP)
+        and head[12:15] == b"\x08\x00\x45"
+        and head[23] == old[23] == 6
+        and not head[20] & 0x3F
+        and not head[21]
+        and 0 < ((_U32.unpack_from(head, 42)[0] - _U32.unpack_from(old, 42)[0]) & _MASK) < _HALF
+    )
 
 
 def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:

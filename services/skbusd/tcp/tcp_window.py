@@ -102,7 +102,14 @@ def tcp_xmit_size_goal(tp: TcpSock, mss: int) -> int:
     half = tp.max_window >> 1
     if half and limit > half:
         limit = half
-    return max(limit // mss, 1) * mss
+    return _whole_packets(max(limit // mss, 1), mss) * mss
+
+
+def _whole_packets(segs: int, mss: int) -> int:
+    """So many segments, or a few less, so that nic, which cuts what is longer than an IPv4 packet,
+    is left with no short packet at the end."""
+    most = GSO_LEGACY_MAX_PAYLOAD // mss
+    return segs - segs % most if segs > most > 0 else segs
 
 
 def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
@@ -118,7 +125,7 @@ def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
         if shift < 32:
             size += (tp.gso_max_size or GSO_LEGACY_MAX_PAYLOAD) >> shift
         if size < limit:
-            return max(size // mss, net.cong[tp.ca_name].min_tso_segs(net, tp))
+            return max(_whole_packets(size // mss, mss), net.cong[tp.ca_name].min_tso_segs(net, tp))
     return limit // mss
 
 
