@@ -42,6 +42,7 @@ from skbusd.nic.gro import (
     napi_gro_flush,
     napi_gro_receive,
     tcp_ack_filter_frame,
+    tcp_gro_frame,
 )
 from skbusd.nic.gso import GsoError, skb_gso_segment
 from skbusd.nic.netdev import SLOT_SIZE, SOFTWARE_FEATURES, NicNet
@@ -202,6 +203,15 @@ def napi_poll(net: NicNet, budget: int) -> int:
             and not net.tracing
             and udp_gro_frame(net, room, size, vnet[0], device.rx_vlan_tci)
         ):
+            continue
+        if (
+            net.gro_hash
+            and vnet[1]
+            and place is not None
+            and not net.tracing
+            and tcp_gro_frame(net, room, size, vnet, place, device.rx_vlan_tci)
+        ):
+            net.slot = None
             continue
         if (
             size <= ACK_FRAME_MAX

@@ -28,8 +28,10 @@ from skbus.skbuff import (
     PACKET_HOST,
     SKB_GSO_TCPV4,
     Frag,
+    Place,
     SkBuff,
 )
+from skbusd.nic.eth import Vnet
 from skbusd.nic.netdev import NicNet
 from skbusd.nic.udp_gro import udp4_gro_receive, udp_gro_flush
 
@@ -39,6 +41,8 @@ _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
 _MASK: Final = 0xFFFFFFFF
 _HALF: Final = 0x80000000
+_HEAD_MAX: Final = 114
+"""Bytes of Ethernet, IPv4 and TCP headers, the latter with all options."""
 ACK_FRAME_MAX: Final = 66
 """Bytes of a pure ACK with a timestamp."""
 _TIMESTAMP: Final = b"\x01\x01\x08\x0a"
@@ -271,6 +275,56 @@ def skb_gro_receive(
     if flow.id >= 0:
         flow.id = id_
     net.skb_consumed += 1  # without giving slots back
+    return True
+
+
+def tcp_gro_frame(
+    net: NicNet, room: memoryview, size: int, vnet: Vnet, place: Place, vlan_tci: int
+) -> bool:
+    """A frame as the driver read it: does it continue a held super-segment, and is it one itself?
+    Then its payload is the held skb's, and `place`'s slot with it; no skb is made for it.
+
+    What must be equal is what `tcp4_gro_receive` wants; whatever is doubtful goes that way.
+    """
+    head = bytes(room[:_HEAD_MAX])
+    flow = net.gro_hash.get(head[26:38])
+    if flow is None:
+        return False
+    hlen = flow.hlen
+    held = flow.skb.head
+    payload = size - hlen
+    seq, id_ = _U32.unpack_from(head, 38)[0], head[18] << 8 | head[19]
+    if (
+        vnet[1] != 1  # VIRTIO_NET_HDR_GSO_TCPV4
+        or not vnet[0] & 1
+        or vnet[3] != flow.mss
+        or seq != flow.next_seq
+        or payload < _BIG
+        or payload % flow.mss
+        or head[:16] != held[:16]
+        or head[20:24] != held[20:24]
+        or head[42:47] != held[42:47]
+        or head[48:50] != held[48:50]
+        or head[54:hlen] != held[54:hlen]
+        or (head[47] ^ held[47]) & ~0x08
+        or head[47] & 0xE7 != 0
+        or not head[47] & 0x10
+        or (head[16] << 8 | head[17]) + 14 != size
+        or vlan_tci != flow.skb.vlan_tci
+        or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
+        or hlen + flow.payload + payload > GSO_MAX_SIZE
+        or len(flow.frags) + 1 > flow.room
+        or int.from_bytes(head[14:34], "big") % 0xFFFF
+    ):
+        return False
+    region, slot, gen, offset, _ = place
+    flow.frags.append((region, slot, gen, offset + hlen, payload))
+    flow.payload += payload
+    flow.next_seq = (seq + payload) & _MASK
+    flow.flags |= head[47] & 0x08
+    flow.count += payload // flow.mss
+    if flow.id >= 0:
+        flow.id = id_
     return True
 
 

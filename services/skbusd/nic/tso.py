@@ -18,6 +18,7 @@ from skbusd.nic.eth import virtio_net_hdr_from_skb
 from skbusd.nic.netdev import NicNet
 
 _U16: Final = struct.Struct("!H")
+_PAIR: Final = struct.Struct("!HH")
 _U32: Final = struct.Struct("!I")
 _CWR: Final = 0x80
 _FIN_PSH: Final = 0x09
@@ -37,6 +38,7 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
     if len(head) != hlen or head[12:14] != b"\x08\x00":
         return errno.EINVAL
     mss = skb.gso_size
+    header = TsoHeader(head, l4)
     most = (GSO_LEGACY_MAX_SIZE - 1 - (hlen - 14)) // mss * mss
     if most <= 0:
         return errno.EINVAL
@@ -50,7 +52,7 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
     mib = net.mib
     try:
         while left > most:
-            err = _xmit_first(net, skb, done, most, hlen, vnet)
+            err = _xmit_first(net, skb, header.build(done, mss, most, False), done, most, vnet)
             if err:
                 break
             done += most
@@ -59,17 +61,18 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
             mib["DevTxBytes"] += hlen + most
     finally:
         if done:
-            skb.head = tso_build_hdr(head, l4, done, mss, min(left, most), True)
+            skb.head = header.build(done, mss, min(left, most), True)
             skb.eat_frags(done)
             skb.gso_segs = -(-left // mss)
         elif not err:
-            skb.head = tso_build_hdr(head, l4, 0, mss, left, True)
+            skb.head = header.build(0, mss, left, True)
     return err
 
 
-def _xmit_first(net: NicNet, skb: SkBuff, offset: int, size: int, hlen: int, vnet: bytes) -> int:
+def _xmit_first(
+    net: NicNet, skb: SkBuff, header: bytes, offset: int, size: int, vnet: bytes
+) -> int:
     """One packet of `size` bytes of payload, from `offset` on."""
-    header = tso_build_hdr(skb.head, skb.csum_start, offset, skb.gso_size, size, False)
     iov: list[Buffer] = [header]
     view = net.pool.view
     frags = frags_slice(skb.frags, offset, size)
@@ -77,36 +80,57 @@ def _xmit_first(net: NicNet, skb: SkBuff, offset: int, size: int, hlen: int, vne
     return net.device.send(vnet, iov)
 
 
-def tso_build_hdr(head: bytes, l4: int, offset: int, mss: int, size: int, is_last: bool) -> bytes:
-    """Headers of the packet that begins `offset` bytes into the super-segment of `head`.
+class TsoHeader:
+    """The headers of the packets of a super-segment.
 
     As `tso_build_hdr` of net/core/tso.c: length, identification and sequence number go on; CWR
-    is the first's, FIN and PSH the last's; the TCP checksum is seeded.
+    is the first's, FIN and PSH the last's; the TCP checksum is seeded. What does not change is
+    summed once.
     """
-    ip = bytearray(head[14:l4])
-    ip[2:4] = _U16.pack(len(head) - 14 + size)
-    ident = (ip[4] << 8 | ip[5]) + offset // mss
-    ip[4:6] = _U16.pack(ident & 0xFFFF)
-    ip[10:12] = b"\0\0"
-    ip[10:12] = _U16.pack(csum_fold(csum_partial(ip)))
-    seq = (_U32.unpack_from(head, l4 + 4)[0] + offset) & 0xFFFFFFFF
-    flags = head[l4 + 13]
-    if offset:
-        flags &= ~_CWR
-    if not is_last:
-        flags &= ~_FIN_PSH
-    thlen = len(head) - l4
-    seed = csum_from32to16(csum_tcpudp_nofold(head[26:30], head[30:34], thlen + size, 6))
-    return b"".join(
-        (
-            head[:14],
-            ip,
-            head[l4 : l4 + 4],
-            _U32.pack(seq),
-            head[l4 + 8 : l4 + 13],
-            bytes((flags,)),
-            head[l4 + 14 : l4 + 16],
-            _U16.pack(seed),
-            head[l4 + 18 :],
+
+    __slots__ = ("_addrs", "_flags", "_front", "_head", "_id", "_l4", "_seed", "_seq", "_size",
+                 "_sum")  # fmt: skip
+
+    def __init__(self, head: bytes, l4: int) -> None:
+        self._head = head
+        self._l4 = l4
+        self._front = head[:16]
+        self._id = head[18] << 8 | head[19]
+        self._addrs = head[26:l4]
+        bare = head[14:16] + bytes(4) + head[20:24] + bytes(2) + self._addrs
+        self._sum = csum_partial(bare)
+        self._seq = _U32.unpack_from(head, l4 + 4)[0]
+        self._flags = head[l4 + 13]
+        self._size = -1
+        self._seed = b""
+
+    def build(self, offset: int, mss: int, size: int, is_last: bool) -> bytes:
+        """Of the packet of `size` bytes that begins `offset` bytes into the super-segment."""
+        head, l4 = self._head, self._l4
+        if size != self._size:
+            self._size = size
+            total = csum_tcpudp_nofold(head[26:30], head[30:34], len(head) - l4 + size, 6)
+            self._seed = _U16.pack(csum_from32to16(total))
+        tot_len = len(head) - 14 + size
+        ident = (self._id + offset // mss) & 0xFFFF
+        flags = self._flags
+        if offset:
+            flags &= ~_CWR
+        if not is_last:
+            flags &= ~_FIN_PSH
+        return b"".join(
+            (
+                self._front,
+                _PAIR.pack(tot_len, ident),
+                head[20:24],
+                _U16.pack(csum_fold(self._sum + tot_len + ident)),
+                self._addrs,
+                head[l4 : l4 + 4],
+                _U32.pack((self._seq + offset) & 0xFFFFFFFF),
+                head[l4 + 8 : l4 + 13],
+                bytes((flags,)),
+                head[l4 + 14 : l4 + 16],
+                self._seed,
+                head[l4 + 18 :],
+            )
         )
-    )

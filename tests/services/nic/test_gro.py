@@ -308,3 +308,52 @@ def test_acks_do_not_pass_data_and_stay_where_they_are_forwarded() -> None:
     assert [skb.len - 52 for skb in skbs] == [0, 100, 0]
     rig.net.sysctl["net.ipv4.ip_forward"] = 1
     assert len(rig.receive(segment(ack=11), segment(ack=12))) == 2
+
+
+# ---- without an skb for each frame -----------------------------------------------------------
+
+SUPER = vnet(flags=1, gso_type=1, gso_size=MSS)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {},
+        {"flags": 0x18},
+        {"flags": 0x11},
+        {"flags": 0x50},
+        {"ack": 2},
+        {"window": 501},
+        {"options": FILLED},
+        {"tos": 2},
+        {"ttl": 63},
+        {"seq": 7},
+        {"sport": 5001},
+    ],
+)
+def test_a_frame_that_is_joined_without_an_skb_gives_what_one_with_an_skb_gives(
+    odd: dict[str, Any],
+) -> None:
+    """While somebody traces, each frame is an skb first."""
+    found = []
+    for tracing in (False, True):
+        rig = NicRig()
+        rig.net.tracing = tracing
+        frames = [segment(data(40 * MSS, i), seq=1000 + i * 40 * MSS, id=i) for i in range(6)]
+        frames[3] = segment(data(40 * MSS, 3), **({"seq": 1000 + 120 * MSS, "id": 3} | odd))
+        skbs = rig.receive(*frames, vnet=SUPER)
+        found.append(
+            [
+                (
+                    skb.head, rig.net.pool.gather(skb.frags), skb.data_len, skb.gso_size,
+                    skb.gso_segs, skb.gso_type, skb.ip_summed, skb.csum_start, skb.csum_offset,
+                    skb.pkt_type, skb.protocol, skb.vlan_tci,
+                )
+                for skb in skbs
+            ]
+        )  # fmt: skip
+        assert rig.conserved()
+        assert rig.net.mib["DevRxPackets"] == 6
+        assert rig.net.skb_born == 6 if tracing else rig.net.skb_born < 6
+    assert found[0] == found[1]
+    assert (len(found[0]) == 1) == (odd in ({}, {"flags": 0x18}))
