@@ -19,7 +19,7 @@ import threading
 import time
 from typing import Any, Final
 
-CHUNK: Final = 256 * 1024
+CHUNK: Final = 1 << 20
 """bytes per send and recv of the bulk rounds"""
 
 REQUEST: Final = 64

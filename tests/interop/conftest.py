@@ -477,7 +477,7 @@ def _lab(kind: str, *options: str) -> Iterator[Lab]:
         found.down()
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[3])
 def sharded_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """A cable that does nothing to packets, and tcp in several processes."""
     yield from _lab(f"s{request.param}", "--tcp-shards", str(request.param))
