@@ -126,9 +126,11 @@ class Impairment:
 
     def __bool__(self) -> bool:
         """Does it do anything at all?"""
+        return bool(self.loss) or self._more_than_loss()
+
+    def _more_than_loss(self) -> bool:
         return bool(
-            self.loss
-            or self.delay
+            self.delay
             or self.jitter
             or self.reorder
             or self.dup
@@ -140,17 +142,7 @@ class Impairment:
     def spares(self, count: int) -> bool:
         """Do the next `count` frames all come through at once? Only where nothing but loss is
         asked for. They need not be given to `admit` then; if one is lost, they must all be."""
-        if (
-            not self.loss
-            or self._drawn
-            or self.delay
-            or self.jitter
-            or self.reorder
-            or self.dup
-            or self.corrupt
-            or self.rate
-            or self.size
-        ):
+        if not self.loss or self._drawn or self._more_than_loss():
             return False
         rand = self.rand.random
         loss = self.loss
