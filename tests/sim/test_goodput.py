@@ -99,7 +99,7 @@ def test_without_loss_and_with_a_buffer_the_link_is_used(control: str, delay: in
     ("reno", 16, 0.75),
     ("reno", 32, 0.75),
     ("cubic", 2, 0.9),
-    ("cubic", 4, 0.85),
+    ("cubic", 4, 0.8),
     ("bbr", 2, 0.9),
     ("bbr", 4, 0.9),
 ])  # fmt: skip
