@@ -16,12 +16,18 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "skbus"))
 
 
 def pytest_configure() -> None:
-    """SIGTERM ends a run as Ctrl-C does: with its fixtures, and so without leaving labs behind."""
+    """SIGTERM ends a run as Ctrl-C does: with its fixtures, and so without leaving labs behind.
+
+    A shell without job control starts what stands before `&` with SIGINT ignored, and the programs
+    that tests interrupt would inherit that.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -335,7 +335,10 @@ def iperf3_server(stack: RunDir) -> Iterator[None]:
         assert server.stdout.readline() == "iperf3 server on port 5201\n"
         yield
         server.send_signal(signal.SIGINT)
-        server.communicate(timeout=20)
+        try:
+            server.communicate(timeout=20)
+        finally:
+            server.kill()
     assert server.returncode == 0
 
 
