@@ -31,6 +31,7 @@ from skbus.timer import Timer
 from skbusd.nic.eth import (
     NO_VNET,
     VIRTIO_NET_HDR,
+    VIRTIO_NET_HDR_GSO_UDP_L4,
     VNET_NONE,
     VNET_VALID,
     Vnet,
@@ -331,7 +332,8 @@ def _segments(room: memoryview, size: int, vnet: Vnet) -> int:
     _, gso_type, _, gso_size, start, _ = vnet
     if not gso_type or not gso_size or start + 20 > size:
         return 1
-    header = start + (8 if gso_type == 5 else (room[start + 12] >> 4) << 2)
+    udp = gso_type == VIRTIO_NET_HDR_GSO_UDP_L4
+    header = start + (8 if udp else (room[start + 12] >> 4) << 2)
     return max(-(-(size - header) // gso_size), 1)
 
 
@@ -347,7 +349,7 @@ def netem_rx(net: NicNet, frame: bytes, vnet: Vnet, vlan_tci: int) -> None:
         skb.csum_start = csum_start
         skb.csum_offset = csum_offset
     if gso_type:
-        skb.gso_type = SKB_GSO_UDP_L4 if gso_type == 5 else SKB_GSO_TCPV4
+        skb.gso_type = SKB_GSO_UDP_L4 if gso_type == VIRTIO_NET_HDR_GSO_UDP_L4 else SKB_GSO_TCPV4
         skb.gso_size = gso_size
     netem = net.netem_rx
     if netem is None:

@@ -31,7 +31,7 @@ from skbus.skbuff import (
     Place,
     SkBuff,
 )
-from skbusd.nic.eth import Vnet
+from skbusd.nic.eth import VIRTIO_NET_HDR_GSO_TCPV4, Vnet
 from skbusd.nic.netdev import NicNet
 from skbusd.nic.udp_gro import udp4_gro_receive, udp_gro_flush
 
@@ -295,7 +295,7 @@ def tcp_gro_frame(
     payload = size - hlen
     seq, id_ = _U32.unpack_from(head, 38)[0], head[18] << 8 | head[19]
     if (
-        vnet[1] != 1  # VIRTIO_NET_HDR_GSO_TCPV4
+        vnet[1] != VIRTIO_NET_HDR_GSO_TCPV4
         or not vnet[0] & 1
         or vnet[3] != flow.mss
         or seq != flow.next_seq
