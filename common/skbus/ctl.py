@@ -41,7 +41,11 @@ class ControlSource:
         self._socket.bind(endpoint)
         self._answered = False
         self.methods: dict[str, Callable[[Any], Any]] = {
-            "ping": lambda _: {"process": service.net.name, "epoch": service.net.epoch},
+            "ping": lambda _: {
+                "process": service.net.name,
+                "epoch": service.net.epoch,
+                "missing": self._missing(),
+            },
             "status": lambda _: service.status(),
             "counters": lambda _: service.net.mib.nonzero(),
             "sysctl_get": self._sysctl_get,
@@ -98,6 +102,12 @@ class ControlSource:
         name, value = pair
         self._service.net.sysctl.set(name, value)
         return self._service.net.sysctl[name]
+
+    def _missing(self) -> list[str]:
+        """What the start of the stack has still to bring to this layer: the core's `missing`,
+        given the layer's neighbours, where it has one."""
+        missing = getattr(self._service.core, "missing", None)
+        return list(missing(self._service.dispatcher.neighbours)) if missing is not None else []
 
     def _proc(self, name: Any) -> Any:
         """The core's part of a file of /proc/net; None where it has none (`skbus.proc`)."""

@@ -50,7 +50,9 @@ STEADY: Final = 10.0
 """A layer that lived so long (seconds) has its failures forgiven."""
 STOP_TIME: Final = 3.0
 """Seconds that a layer has to end after SIGTERM, before it is killed."""
-READY_TIME: Final = 15.0
+READY_TIME: Final = 30.0
+LINK_TIME: Final = 2.0
+"""Seconds that devices have to get a link: the kernel tells of one up to a second late."""
 
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -124,27 +126,51 @@ class Supervisor:
         self._write_state()
 
     def wait_ready(self, seconds: float = READY_TIME) -> None:
-        """Wait until every layer answers on its control socket.
+        """Wait until every layer answers on its control socket, and misses nothing that the others
+        bring to it: ip knows of each device and transport, and tcp of each address.
 
-        SuperviseError if one ends before, or does not answer in time, or a signal asks us to
-        end; the layers are stopped then.
+        They are asked from the lowest up, and once more, for what one tells the others goes out
+        after its answer: it is with them before they are asked for the second time.
+        SuperviseError if one ends before, or is not ready in time, or a signal asks us to end; the
+        layers are stopped then.
         """
-        from skbus.ctl import ControlError, ctl_call
-
         deadline = monotonic() + seconds
-        waiting = list(self.children)
-        while waiting:
-            for process in list(waiting):
-                if os.path.exists(self.run.ctl(process).removeprefix("ipc://")):
-                    try:
-                        ctl_call(self.run, process, "ping", seconds=0.5)
-                    except ControlError:
-                        continue
-                    waiting.remove(process)
-            if waiting:
+        for process in (*self.children, *self.children):
+            while missing := self._missing(process):
                 self._wait_a_moment(0.01)
                 if monotonic() > deadline:
-                    self._give_up(f"{', '.join(waiting)}: no answer within {seconds:g} s")
+                    self._give_up(f"{process}: no {', '.join(missing)} within {seconds:g} s")
+
+    def _missing(self, process: str) -> list[str]:
+        from skbus.ctl import ControlError, ctl_call
+
+        if not os.path.exists(self.run.ctl(process).removeprefix("ipc://")):
+            return ["answer"]
+        try:
+            found: list[str] = ctl_call(self.run, process, "ping", seconds=0.5).get("missing", [])
+        except ControlError:
+            return ["answer"]
+        return found
+
+    def wait_links(self, seconds: float = LINK_TIME) -> list[str]:
+        """Wait until ip has each device up, and with it addresses and routes. Returns those that
+        have no link by then: that is nobody's fault, and they come up when it does."""
+        from skbus.ctl import ControlError, ctl_call
+
+        names = {device.name for device in self.config.devices}
+        down = names if "ip" in self.children else set()
+        deadline = monotonic() + seconds
+        while down:
+            try:
+                devices = ctl_call(self.run, "ip", "status")["core"]["addresses"]
+            except ControlError:
+                devices = []
+            down = names - {dev["dev"] for dev in devices if dev["up"]}
+            if monotonic() > deadline:
+                break
+            if down:
+                self._wait_a_moment(0.02)
+        return sorted(down)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float, otherwise: str) -> None:
         """Wait for a condition of the whole stack, as `wait_ready` does for each layer's."""

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A stand-in for a stack: layers that only answer `ping`, under the real supervisor.
 
-Run as a program: `python standin.py RUN [crash]`; it prints "ready" once all layers answer.
+Run as a program: `python standin.py RUN [crash|late]`; it prints "ready" once all layers do what
+`Supervisor.wait_ready` wants. crash: udp does not start. late: ip misses a device at first, and
+notes in RUN/asked what it answers.
 """
 
 import os
@@ -26,11 +28,16 @@ def answer_pings(run: RunDir, config: Config, process: str, fd: int | None) -> N
     with context.socket(zmq.ROUTER) as sock:
         sock.setsockopt(zmq.LINGER, 0)
         sock.bind(run.ctl(process))
+        late = 3 if process == "ip" and "late" in sys.argv else 0
         while True:
             frames = sock.recv_multipart()
-            sock.send_multipart(
-                [*frames[:-1], msgpack.packb((True, {"process": process, "fd": fd, "epoch": 1}))]
-            )
+            missing = ["eth0"] if late else []
+            late = max(0, late - 1)
+            answer = {"process": process, "fd": fd, "epoch": 1, "missing": missing}
+            if "late" in sys.argv:
+                with (run.path / "asked").open("a") as asked:
+                    asked.write(f"{process} {' '.join(missing)}\n")
+            sock.send_multipart([*frames[:-1], msgpack.packb((True, answer))])
 
 
 def main() -> int:

@@ -125,6 +125,20 @@ def test_a_layer_that_fails_at_the_start_is_the_error(run: RunDir) -> None:
     assert not any(p.alive() for p in layers(run).values())
 
 
+def test_a_stack_is_ready_when_no_layer_misses_anything(run: RunDir) -> None:
+    with subprocess.Popen(
+        [sys.executable, STANDIN, run.path, "late"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        asked = (run.path / "asked").read_text().splitlines()
+        process.terminate()
+    answers = [line.removeprefix("ip ") for line in asked if line.startswith("ip ")]
+    assert answers == ["eth0", "eth0", "eth0", "", ""]
+    # what is above is asked when what is below is complete, and all once more
+    assert asked[-len(PROCESSES) :] == [f"{process} " for process in PROCESSES]
+
+
 def test_nobody_there_is_an_error_that_says_so(run: RunDir) -> None:
     run.create()
     with pytest.raises(ControlError, match=r"tcp does not answer within 0\.05 s.*is it running"):

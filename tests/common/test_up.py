@@ -121,6 +121,17 @@ def test_two_interfaces(tmp_path: Path) -> None:
         assert f"{process} answers" in out
 
 
+def test_an_interface_without_a_link_comes_later(tmp_path: Path) -> None:
+    out = in_namespace(
+        tmp_path / "r",
+        before="ip link set v1 down",
+        flags="--dev v1 --addr 10.1.0.2/24",
+        during=f"ip link set v1 up\n{probe('10.1.0.2')}",
+    )
+    assert "skbus is up on v1: 10.1.0.2/24 (as soon as it has a link)" in out
+    assert REFUSED in out
+
+
 def test_a_killed_up_leaves_no_process_and_the_address_comes_back(tmp_path: Path) -> None:
     out = in_namespace(
         tmp_path / "r",

@@ -156,8 +156,10 @@ def _run(run: "RunDir", config: "Config") -> None:
         try:
             supervisor.start()
             supervisor.wait_ready()
+            down = supervisor.wait_links()
             for device in effective.devices:
-                print(f"skbus is up on {device.name}: {', '.join(device.addr)}")
+                note = " (as soon as it has a link)" if device.name in down else ""
+                print(f"skbus is up on {device.name}: {', '.join(device.addr)}{note}")
             print(f"export SKBUS_DIR={run.path}", flush=True)
             supervisor.supervise()
         finally:

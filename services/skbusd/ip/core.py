@@ -5,7 +5,7 @@ Below: one process for each device, which calls `register_netdevice`, `ip_rcv` a
 takes `dev_queue_xmit`. Above: the transports, which register by `inet_add_protocol`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from skbus.net import Handler, Net
@@ -60,6 +60,7 @@ ENTRIES: Final[dict[str, Handler]] = {
     "udp_disconnect": inet_sock.udp_disconnect,
 }
 
+_ABOVE: Final = ("tcp", "udp", "socket")
 _ROUTING: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter")
 """Sysctls whose outcome lies in cached routes."""
 
@@ -118,6 +119,17 @@ class IpCore:
         below = {d.process for d in self.ipnet.dev_by_index.values() if not d.loopback}
         above = [*self.ipnet.transports(), *(("socket",) if self.ipnet.socket_peer else ())]
         return above, sorted(below)
+
+    def missing(self, neighbours: Sequence[str]) -> list[str]:
+        """Configured devices, and neighbours above, that have not registered yet. (With a device
+        its addresses and routes are there, or wait for its link alone.)"""
+        net = self.ipnet
+        below = [conf.dev for conf in net.config.devices if not net.devices[conf.dev].registered]
+        have = set(net.transports())
+        if net.socket_peer:
+            have.add("socket")
+        above = [p for p in neighbours if p.partition(".")[0] in _ABOVE and p not in have]
+        return below + above
 
     def status(self) -> dict[str, object]:
         """Addresses, routes, neighbours, protocols."""

@@ -8,7 +8,7 @@ Read first: RFC 9293 3.3 to 3.10; then `tcp_ipv4.tcp_v4_rcv` and `tcp.tcp_sendms
 segment's way begins.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skbus.abi import InetdevEvent, RtCacheFlush
@@ -139,6 +139,10 @@ class TcpCore:
         if self.net.sk_owned:
             tcp_release_all(self.net)
         return ["socket"], ["ip"]
+
+    def missing(self, neighbours: Sequence[str]) -> list[str]:
+        """ip tells of addresses, lo's at least, once it has us registered."""
+        return ["addresses"] if "ip" in neighbours and not self.net.inetdev else []
 
     def status(self) -> dict[str, object]:
         """Counts of what there is."""

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The shortest ways through ip: ARP, ping, delivery to a transport, sending."""
 
+from collections.abc import Callable
+
 from skbus.abi import RcvCb, XmitCb
 from skbus.checksum import ip_compute_csum
 from skbus.headers import arp, ethernet, icmp
-from skbus.testing.iphost import PEER, US, IpHost
+from skbus.testing.iphost import MAC2, PEER, US, IpHost
 from skbus.testing.packets import MAC, PEER_MAC, arp_skb, ip_skb
 
 
@@ -19,6 +21,30 @@ def test_arp_request_is_answered(host: IpHost) -> None:
     assert host.net.mib["ArpRcvdRequests"] == host.net.mib["ArpSentReplies"] == 1
     (neigh,) = host.ipcore.neighbours()
     assert neigh["state"] == "STALE"
+
+
+def test_until_all_have_registered_ip_tells_who_is_missing(
+    make_host: Callable[..., IpHost],
+) -> None:
+    """`skbus up` is ready when nobody is: a router with one of its two devices answers for the
+    other's network that it is unreachable."""
+    host = make_host(two=True, register=False)
+    neighbours = ("nic.eth0", "nic.eth1", "tcp", "udp", "socket", "a_plug_in")
+
+    def missing() -> list[str]:
+        return host.ipcore.missing(neighbours)
+
+    assert missing() == ["eth0", "eth1", "tcp", "udp", "socket"]
+    host.register("eth0", 2, MAC)
+    assert missing() == ["eth1", "tcp", "udp", "socket"]
+    host.add_protocol(17, "udp", "udp_rcv", "udp_err")
+    host.ipcore.peer_up("socket")
+    assert missing() == ["eth1", "tcp"]
+    host.add_protocol(6, "tcp", "tcp_v4_rcv", "tcp_v4_err")
+    assert missing() == ["eth1"]
+    host.register("eth1", 3, MAC2, up=False)  # no link: that is no reason to wait
+    assert missing() == []
+    host.ip.outbox.clear()
 
 
 def test_ping_is_answered(host: IpHost) -> None:

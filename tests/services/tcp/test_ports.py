@@ -7,6 +7,7 @@ import pytest
 
 from skbus.abi import InetdevEvent, ListenStart
 from skbus.testing.tcphost import ACK, FIN, PEER, US, Conn, TcpHost
+from skbusd.tcp.core import TcpCore
 
 ANY = bytes(4)
 OTHER = b"\x0a\0\0\x03"
@@ -20,6 +21,16 @@ def two(host: TcpHost) -> TcpHost:
     for sk in (2, 4, 6, 8):
         host.socket(sk)
     return host
+
+
+def test_without_addresses_tcp_is_not_ready(host: TcpHost) -> None:
+    """ip sends them when it has registered us, before which nobody can connect or listen."""
+    core = host.core
+    assert isinstance(core, TcpCore)
+    assert core.missing(("ip", "socket")) == []
+    host.call("inetdev_event", InetdevEvent(2, "eth0", US, 24, ANY, 1500, 0, 65536, False))
+    assert core.missing(("ip", "socket")) == ["addresses"]
+    assert core.missing(("socket",)) == []
 
 
 def listen(host: TcpHost, sk: int) -> int:
