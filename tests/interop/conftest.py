@@ -46,7 +46,7 @@ class End:
         self._lines: list[dict[str, Any]] = []
         self._buffer = b""
 
-    def heard(self, key: str, seconds: float = 20.0) -> Any:
+    def heard(self, key: str, seconds: float = 60.0) -> Any:
         """Wait until the end tells `key`; fails with the end's own words where it does not."""
         assert self._popen.stdout is not None
         deadline = time.monotonic() + seconds
@@ -61,7 +61,7 @@ class End:
                     pytest.fail(f"{self.name}: no {key!r} within {seconds:g} s")
                 data = os.read(self._popen.stdout.fileno(), 65536)
                 if not data:
-                    self._popen.wait(10)
+                    self._popen.wait(60)
                     assert self._popen.stderr is not None
                     error = self._popen.stderr.read().decode(errors="replace")
                     pytest.fail(f"{self.name} ended with {self._popen.returncode}:\n{error}")
@@ -74,10 +74,10 @@ class End:
         self._popen.stdin.write(b"\n")
         self._popen.stdin.flush()
 
-    def result(self, seconds: float = 20.0) -> Any:
+    def result(self, seconds: float = 60.0) -> Any:
         """What its function returned."""
         found = self.heard("result", seconds)
-        self._popen.wait(10)
+        self._popen.wait(60)
         return found
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class Cable:
 
     def _ready(self, server: subprocess.Popen[bytes], port: int) -> subprocess.Popen[bytes]:
         self.ends.callback(_end_process, server)
-        waiter = self.linux("wait_listening", host=self.address, port=port, seconds=15.0)
+        waiter = self.linux("wait_listening", host=self.address, port=port, seconds=45.0)
         if not waiter.result()["listening"]:
             server.terminate()
             assert server.stderr is not None
@@ -222,11 +222,11 @@ class Lab(Cable):
 
     def layer_status(self, layer: str) -> Any:
         """What a layer says of itself."""
-        return ctl_call(self.run, layer, "status", seconds=10.0)
+        return ctl_call(self.run, layer, "status", seconds=60.0)
 
     def counters(self, layer: str) -> dict[str, int]:
         """A layer's SNMP counters that are not zero."""
-        found: dict[str, int] = ctl_call(self.run, layer, "counters", seconds=10.0)
+        found: dict[str, int] = ctl_call(self.run, layer, "counters", seconds=60.0)
         return found
 
     def memory(self) -> dict[str, int]:
@@ -434,7 +434,7 @@ class OurRouter(Router):
         """Afterwards every process accounts for its skbs."""
         super().check()
         for name in ("nic.eth0", "nic.eth1", "ip", "tcp", "udp", "socket"):
-            told = ctl_call(self.run, name, "status", seconds=10.0)["conservation"]
+            told = ctl_call(self.run, name, "status", seconds=60.0)["conservation"]
             come = told["born"] + told["received"]
             gone = told["sent"] + told["consumed"] + told["dropped"] + told["held"]
             assert come == gone, f"{name} does not account for every skb: {told}"
@@ -453,14 +453,14 @@ def _close_holder(holder: subprocess.Popen[bytes]) -> None:
     for pipe in (holder.stdin, holder.stdout):
         assert pipe is not None
         pipe.close()
-    holder.wait(10)
+    holder.wait(60)
 
 
 def _end_process(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(5)
+            process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -9,14 +9,16 @@ import argparse
 import errno
 import importlib
 import json
+import select
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 Module = Any
+LONG = 45.0
+"""Seconds in which what is to come comes, on a loaded machine too."""
 SOL_RAW = 255
 ICMP_FILTER = 1
 IPPROTO_UDPLITE = 136
@@ -86,7 +88,7 @@ def raw_ping(net: Module, host: str) -> Any:
         name = sock.getsockname()
         sock.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", ~1 & 0xFFFFFFFF))
         kept = sock.getsockopt(SOL_RAW, ICMP_FILTER, 4).hex()
-        sock.settimeout(10)
+        sock.settimeout(LONG)
         sock.sendto(icmp(8, 0x1234, 5, b"raw and bare"), (host, 0))
         packet, sender = sock.recvfrom(2000)
     fields = ip_fields(packet)
@@ -99,7 +101,7 @@ def raw_receive(net: Module, protocol: int, count: int, host: str = "") -> Any:
     with net.socket(net.AF_INET, net.SOCK_RAW, protocol) as sock:
         if host:
             sock.connect((host, 0))
-        sock.settimeout(10)
+        sock.settimeout(LONG)
         tell(ready=True)
         return [ip_fields(sock.recv(70000)) for _ in range(count)]
 
@@ -139,9 +141,8 @@ def raw_copies(net: Module, host: str, other: str, own: str) -> Any:
         sock = socks[name] = net.socket(net.AF_INET, net.SOCK_RAW, 253)
         if how:
             getattr(sock, how[0])((how[1], 0))
-        sock.settimeout(0.7)
+        sock.settimeout(0.7 if name == "other" else LONG)
     tell(ready=True)
-    socks["all"].settimeout(10)
     found = {name: attempt(sock.recv, 100) for name, sock in socks.items()}
     for sock in socks.values():
         sock.close()
@@ -155,7 +156,7 @@ def raw_refused(net: Module, host: str) -> Any:
         net.socket(net.AF_INET, net.SOCK_RAW, 254) as free,
     ):
         sock.connect((host, 0))
-        sock.settimeout(10)
+        sock.settimeout(LONG)
         free.settimeout(0.5)
         sock.send(b"anybody?")
         return {"connected": attempt(sock.recv, 100), "free": attempt(free.recv, 100)}
@@ -167,7 +168,7 @@ def raw_refused(net: Module, host: str) -> Any:
 def ping(net: Module, host: str) -> Any:
     """What a ping socket does, and what it does not."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM, net.IPPROTO_ICMP) as sock:
-        sock.settimeout(10)
+        sock.settimeout(LONG)
         before = sock.getsockname()
         sent = sock.sendto(icmp(8, 999, 7, b"without root"), (host, 0))
         reply, sender = sock.recvfrom(2000)
@@ -178,7 +179,7 @@ def ping(net: Module, host: str) -> Any:
             taken = attempt(second.bind, ("0.0.0.0", number))
             nowhere = attempt(second.bind, ("10.99.99.99", 0))
             second.bind(("0.0.0.0", 4242))
-            second.settimeout(10)
+            second.settimeout(LONG)
             second.connect((host, 9))
             second.send(icmp(8, 1, 1, bytes(3000)))
             large = second.recv(4000)
@@ -209,7 +210,7 @@ def lite_serve(net: Module, port: int, cscov: int, count: int) -> Any:
         if cscov >= 0:
             sock.setsockopt(IPPROTO_UDPLITE, 11, cscov)
         sock.bind(("0.0.0.0", port))
-        sock.settimeout(10)
+        sock.settimeout(LONG)
         tell(ready=True)
         found = []
         for _ in range(count):
@@ -219,15 +220,16 @@ def lite_serve(net: Module, port: int, cscov: int, count: int) -> Any:
         return {"found": found, "cscov": sock.getsockopt(IPPROTO_UDPLITE, 11)}
 
 
-def lite_send(net: Module, host: str, port: int, sends: list[list[Any]]) -> Any:
-    """Datagrams with a coverage each (-1: not set); those that are heard of again."""
+def lite_send(net: Module, host: str, port: int, sends: list[list[Any]], silent: list[int]) -> Any:
+    """Datagrams with a coverage each (-1: not set); those that are heard of again. silent: which
+    of them nobody is going to answer."""
     heard = []
-    for cscov, size, text in sends:
+    for n, (cscov, size, text) in enumerate(sends):
         with net.socket(net.AF_INET, net.SOCK_DGRAM, IPPROTO_UDPLITE) as sock:
             if cscov >= 0:
                 sock.setsockopt(IPPROTO_UDPLITE, 10, cscov)
             sock.connect((host, port))
-            sock.settimeout(0.5)
+            sock.settimeout(0.5 if n in silent else LONG)
             sock.send(text.encode().ljust(size, b"."))
             heard.append(attempt(sock.recv, 100))
     return heard
@@ -273,7 +275,7 @@ def multicast_receive(
         for option, group, *source in steps:
             value = _mreq(group, own, *source)
             results.append(attempt(sock.setsockopt, net.IPPROTO_IP, int(option), value))
-        sock.settimeout(10)
+        sock.settimeout(LONG)
         tell(ready=results)
         heard = []
         while (data := sock.recvfrom(1000)[0]) != b"end":
@@ -308,12 +310,12 @@ def multicast_to_self(net: Module, own: str, port: int, group: str) -> Any:
     ):
         ear.bind((group, port))
         ear.setsockopt(net.IPPROTO_IP, net.IP_ADD_MEMBERSHIP, _mreq(group, own))
-        ear.settimeout(0.5)
         mouth.setsockopt(net.IPPROTO_IP, net.IP_MULTICAST_IF, socket.inet_aton(own))
         found = {"default": mouth.getsockopt(net.IPPROTO_IP, net.IP_MULTICAST_LOOP)}
         for name, loop, ttl in (("on", 1, 1), ("ttl 0", 1, 0), ("off", 0, 1)):
             mouth.setsockopt(net.IPPROTO_IP, net.IP_MULTICAST_LOOP, loop)
             mouth.setsockopt(net.IPPROTO_IP, net.IP_MULTICAST_TTL, ttl)
+            ear.settimeout(LONG if loop else 0.5)
             mouth.sendto(name.encode(), (group, port))
             found[name] = attempt(ear.recv, 100)
         return found
@@ -388,8 +390,12 @@ def _records(message: bytes) -> list[Any]:
     return sorted(out)
 
 
-def igmp_router(net: Module, own: str, group: str, seconds: float, queries: list[list[str]]) -> Any:
-    """What hosts report of a group while a router asks: [message in hex, destination]."""
+def igmp_router(net: Module, own: str, group: str, queries: list[list[str]]) -> Any:
+    """What hosts report of a group after a router has asked: [message in hex, destination].
+
+    The n-th report is told at once as "report n", and a leave as "left"; it ends when the test
+    says go on.
+    """
     with net.socket(net.AF_INET, net.SOCK_RAW, net.IPPROTO_IGMP) as sock:
         for joined in ("224.0.0.22", "224.0.0.2", group):
             sock.setsockopt(net.IPPROTO_IP, net.IP_ADD_MEMBERSHIP, _mreq(joined, own))
@@ -400,14 +406,9 @@ def igmp_router(net: Module, own: str, group: str, seconds: float, queries: list
             bare = bytes.fromhex(message)
             check = struct.pack("!H", checksum(bare))
             sock.sendto(bare[:2] + check + bare[4:], (daddr, 0))
-        end = time.monotonic() + seconds
         found: list[Any] = []
-        while (left := end - time.monotonic()) > 0:
-            sock.settimeout(left)
-            try:
-                packet, (sender, _) = sock.recvfrom(2000)
-            except TimeoutError:
-                break
+        while sock in select.select([sock, sys.stdin], [], [])[0]:
+            packet, (sender, _) = sock.recvfrom(2000)
             fields = ip_fields(packet)
             message = packet[fields["ihl"] :]
             records = _records(message) if message[0] == 0x22 else socket.inet_ntoa(message[4:8])
@@ -415,6 +416,7 @@ def igmp_router(net: Module, own: str, group: str, seconds: float, queries: list
                 entry = {k: fields[k] for k in ("tos", "ttl", "df", "options", "check", "daddr")}
                 found.append({**entry, "type": message[0], "sound": checksum(message),
                               "says": records})  # fmt: skip
+                tell(**{"left" if message[0] == 0x17 else f"report {len(found)}": records})
         return found
 
 
