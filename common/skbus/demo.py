@@ -23,7 +23,7 @@ from skbus.rundir import ENV, RunDir
 PORT: Final = 80
 PEER_PORT: Final = 8000
 PAGE: Final = "<h1>This page came from the Linux kernel's stack.</h1>\n"
-_START_TIME: Final = 15.0
+_START_TIME: Final = 60.0
 
 _FETCH: Final = """
 import http.client, sys

@@ -46,9 +46,9 @@ PREFIX: Final = 24
 DEV: Final = "eth0"
 PEER_DEV: Final = "veth0"
 
-UP_TIME: Final = 30.0
+UP_TIME: Final = 90.0
 """Seconds after which `up` gives up."""
-_PROBE_TIME: Final = 15.0
+_PROBE_TIME: Final = 30.0
 _PROBE_PORT: Final = 9  # discard: nobody listens, so that a RST is the sign of life
 
 

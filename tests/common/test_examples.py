@@ -40,7 +40,7 @@ server.handle_request()
 CLIENT = """
 import socket
 for _ in range(3):
-    with socket.create_connection(("10.77.0.2", 7777), timeout=20) as s:
+    with socket.create_connection(("10.77.0.2", 7777), timeout=60) as s:
         print(s.makefile().readline(), end="")
 """
 
@@ -62,7 +62,7 @@ def test_blocking_client(environment: dict[str, str], tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         assert done.stdout == "200 OK, 1000 bytes\n", done.stderr
 
@@ -81,9 +81,9 @@ def test_trio_server(environment: dict[str, str]) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
         lines = done.stdout.splitlines()
         assert len(lines) == 3, done.stderr
         assert all(line.startswith("hello, 10.77.0.1 port ") for line in lines)
-        assert server.wait(20) == 0
+        assert server.wait(60) == 0

@@ -29,7 +29,7 @@ pid=$!
 i=0
 until grep -q SKBUS_DIR "$SKBUS_DIR.out"; do
     i=$((i + 1))
-    if [ $i -gt 400 ] || ! kill -0 $pid; then cat "$SKBUS_DIR.err" >&2; exit 1; fi
+    if [ $i -gt 1200 ] || ! kill -0 $pid; then cat "$SKBUS_DIR.err" >&2; exit 1; fi
     sleep 0.05
 done
 cat "$SKBUS_DIR.out"
@@ -43,7 +43,7 @@ PROBE = """
 import socket
 for address in {addresses}:
     s = socket.socket()
-    s.settimeout(10)
+    s.settimeout(45)
     print("answer", s.connect_ex((address, 9)))
 """
 
@@ -65,7 +65,7 @@ def in_namespace(run: Path, **parts: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=150,
         env={**os.environ, "SKBUS_DIR": str(run), "PATH": f"{BIN}:{os.environ['PATH']}"},
     )
     assert done.returncode == 0, done.stderr

@@ -163,6 +163,18 @@ class Cable:
             check=False,
         )
 
+    def pings(self, count: int, *options: str, to: str = "") -> str:
+        """Ping until each echo is answered, or an error is, but three times at most; what the last
+        ping said.
+
+        ping waits for the last answer only twice as long as any other took, which on a busy
+        machine is not long."""
+        for _ in range(3):
+            done = self.tool("ping", "-c", str(count), *options, to or self.address)
+            if f" {count} received" in done.stdout or " errors," in done.stdout:
+                break
+        return done.stdout
+
     def _holder(self, enter: list[str]) -> int:
         """A process in a network namespace of its own; it ends with `ends`."""
         holder = subprocess.Popen(
@@ -299,6 +311,7 @@ class Reference(Cable):
                 "sysctl -q -w net.ipv4.ping_group_range=0\t0",  # all that a user namespace may say
             ):
                 subprocess.run([*enter, *command.split(" ")], check=True)
+        _have_links((self.peer, "veth0"), (self.inside, "eth0"))
 
     def serve(self, kind: str, port: int) -> subprocess.Popen[bytes]:
         if kind != "http":
@@ -349,6 +362,8 @@ class Router(Cable):
             self._do(self.inside, f"sysctl -q -w net.ipv6.conf.{dev}.disable_ipv6=1")
             self._do(self.inside, f"ip link set {dev} up")
         self._do(self.other, "ip addr add 10.83.0.1/24 dev lo")
+        _have_links((self.peer, "veth0"), (self.inside, "eth0"))
+        _have_links((self.other, "veth0"), (self.inside, "eth1"))
         self._narrow = 0
 
     def narrow(self) -> str:
@@ -438,6 +453,19 @@ class OurRouter(Router):
             come = told["born"] + told["received"]
             gone = told["sent"] + told["consumed"] + told["dropped"] + told["held"]
             assert come == gone, f"{name} does not account for every skb: {told}"
+
+
+def _have_links(*devices: tuple[list[str], str]) -> None:
+    """Wait until interfaces have their links: the kernel sees to that some time after it was told
+    to set them up, and loses what is sent until then."""
+    for enter, dev in devices:
+        command = [*enter, "ip", "link", "show", "dev", dev]
+
+        def there(command: list[str] = command) -> bool:
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            return " state UP " in done.stdout
+
+        until(there, 60.0, f"{dev} has a link")
 
 
 def until(condition: Callable[[], bool], seconds: float, what: str) -> None:

@@ -46,7 +46,7 @@ def pending(net: Module, sock: Any) -> str:
 
 def writable(sock: Any) -> bool:
     """Wait for the end of a connect, as select(2) tells it."""
-    return sock in select.select([], [sock], [], 30)[1]
+    return sock in select.select([], [sock], [], 50)[1]
 
 
 # ---- the states of connect(2) ------------------------------------------------------------------
@@ -251,7 +251,7 @@ def reuseport_group(net: Module, port: int, kind: str, size: int, count: int) ->
             group.append(sock)
         tell(ready=True)
         while sum(got) < count:
-            ready, _, _ = select.select(group, [], [], 30)
+            ready, _, _ = select.select(group, [], [], 50)
             if not ready:
                 break
             for sock in ready:

@@ -27,7 +27,7 @@ def serve_numbered(net: Any, port: int, count: int) -> Any:
     """Receive so many; where they began to be wrong, or -1."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         sock.bind(("0.0.0.0", port))
-        sock.settimeout(30)
+        sock.settimeout(45)
         endpoints.tell(ready=True)
         wrong = -1
         n = 0
@@ -53,7 +53,7 @@ def send_numbered(net: Any, host: str, port: int, count: int) -> Any:
             while sent < count and sent - acked < WINDOW:
                 sock.send(numbered(sent))
                 sent += 1
-            sock.settimeout(30)
+            sock.settimeout(45)
             try:
                 acked = max(acked, int.from_bytes(sock.recv(4), "big"))
             except TimeoutError:
@@ -79,12 +79,12 @@ def serve_with_select(net: Any, port: int, count: int) -> Any:
     """Read half of the datagrams by recv, with too small a buffer; the others as select shows."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         sock.bind(("0.0.0.0", port))
-        sock.settimeout(30)
+        sock.settimeout(45)
         endpoints.tell(ready=True)
         sys.stdin.readline()  # all of them are there
         plain = [int.from_bytes(sock.recv(4), "big") for _ in range(count // 2)]
-        shown = []
-        while select.select([sock], [], [], 0.5)[0]:
+        shown: list[tuple[int, bool]] = []
+        while select.select([sock], [], [], 0.5 if len(shown) == count - count // 2 else 30)[0]:
             data, _, flags, _ = sock.recvmsg(4)
             shown.append((int.from_bytes(data, "big"), bool(flags & net.MSG_TRUNC)))
     return {"plain": plain, "shown": shown}
@@ -96,7 +96,7 @@ def send_refused(net: Any, host: str, port: int) -> Any:
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         sock.connect((host, port))
         sock.send(b"first")
-        sock.settimeout(30)
+        sock.settimeout(45)
         try:
             sock.recv(1)
             outcome.append("data")

@@ -55,14 +55,14 @@ def nginx(
         [*cable.peer, "nginx", "-p", str(tmp_path), "-c", str(config)], stderr=subprocess.DEVNULL
     )
     cable.ends.callback(_end, server)
-    waiter = cable.linux("wait_listening", host=cable.peer_address, port=port, seconds=10.0)
+    waiter = cable.linux("wait_listening", host=cable.peer_address, port=port, seconds=45.0)
     assert waiter.result()["listening"]
     return expected
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
     server.terminate()
-    server.wait(10)
+    server.wait(60)
 
 
 @pytest.mark.parametrize("name", SIZES)

@@ -74,8 +74,11 @@ def skbus(
 
 
 @pytest.fixture
-def held(lab: Lab, port: int) -> Iterator[dict[str, Any]]:
-    """A process with sockets of each kind; their addresses."""
+def held(
+    lab: Lab, port: int, poll: Callable[[Callable[[], bool], float, str], None]
+) -> Iterator[dict[str, Any]]:
+    """A process with sockets of each kind, and no other; their addresses."""
+    poll(lab.empty, 60.0, "nothing is left of earlier tests")
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, lab.address, lab.peer_address, str(port)],
         stdin=subprocess.PIPE,

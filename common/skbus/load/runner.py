@@ -31,7 +31,7 @@ from skbus.load.scenario import Flow, Scenario, Side
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-_READY: Final = 20.0
+_READY: Final = 60.0
 """Seconds that servers and workers have to start."""
 _LEAD: Final = 0.3
 """Seconds between the word to go and the start, so that all workers have heard it."""
