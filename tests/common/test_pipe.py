@@ -72,7 +72,7 @@ def context() -> Iterator["zmq.Context[zmq.Socket[bytes]]"]:
 def taken(inbox: Inbox, count: int) -> list[int]:
     """The next messages' numbers."""
     got: list[int] = []
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while len(got) < count and time.monotonic() < limit:
         select.select([inbox.filenos()[0]], [], [], 0.05)
         inbox.drain(64, lambda message: got.append(number(message)))
@@ -189,7 +189,7 @@ def test_a_stranger_is_cut_off_and_the_others_go_on(tmp_path: Path, loop: Loop) 
         while inbox.refused < 1:
             inbox.drain(64, lambda message: None)
         assert inbox.last_error == "not ZMTP"
-        stranger.settimeout(20)
+        stranger.settimeout(60)
         with contextlib.suppress(ConnectionResetError):  # it had more to say
             while stranger.recv(1000):
                 pass
@@ -199,7 +199,7 @@ def test_a_stranger_is_cut_off_and_the_others_go_on(tmp_path: Path, loop: Loop) 
 def serve(listener: Listener, epoll: select.epoll, count: int) -> list[tuple[bytes, list[bytes]]]:
     got: list[tuple[bytes, list[bytes]]] = []
     while len(got) < count:
-        for fd, mask in epoll.poll(20):
+        for fd, mask in epoll.poll(60):
             assert listener.handles(fd)
             peer, messages, _ = listener.event(fd, mask)
             got += [(peer.identity, frames) for frames in messages if peer is not None]
@@ -258,7 +258,7 @@ def test_an_identity_that_is_taken_is_refused(tmp_path: Path) -> None:
         assert serve(listener, epoll, 1) == [(b"me", [b"1"])]
         second = connected(tmp_path, listener, epoll)
         while not listener.refused:
-            for fd, mask in epoll.poll(1):
+            for fd, mask in epoll.poll(60):
                 listener.event(fd, mask)
         with pytest.raises(ConnectionError):
             second.recv()

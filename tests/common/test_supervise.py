@@ -22,7 +22,7 @@ PROCESSES = ["nic.eth0", "ip", "tcp", "udp", "socket"]
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
         time.sleep(0.005)
@@ -35,7 +35,7 @@ def ended(pid: int) -> None:
     except ProcessLookupError:
         return
     with os.fdopen(fd) as f:
-        assert select.select([f], [], [], 20)[0], f"{pid} has not ended"
+        assert select.select([f], [], [], 60)[0], f"{pid} has not ended"
 
 
 @pytest.fixture

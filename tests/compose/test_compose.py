@@ -93,7 +93,8 @@ def test_up_ends_in_a_working_system() -> None:
 
 
 def test_the_published_port_reaches_our_stack() -> None:
-    assert fetch()
+    # Healthy is who answers; nic and the others may be a moment from knowing each other.
+    eventually(lambda: bool(fetch()), "a page")
 
 
 def test_the_client_fetches_through_the_kernels_stack() -> None:
@@ -161,7 +162,7 @@ def test_a_killed_nic_comes_back_in_its_container() -> None:
 
 def test_a_load_in_a_container() -> None:
     """The status is that of the scenario's assertions."""
-    out = compose("run", "--rm", "load", "smoke", "--time", "0.5", "--out", "/tmp")
+    out = compose("run", "--rm", "load", "smoke", "--out", "/tmp")
     assert "every one is accounted for" in out
     for layer in LAYERS:
         assert f"\n{layer}" in out

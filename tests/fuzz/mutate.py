@@ -237,14 +237,14 @@ class Target:
     def echo(self) -> int:
         """A fresh connection must work; returns how often it was tried. A mutated ARP packet may
         have given our address away for a while: so we claim it again first, as any host would."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         attempt = 0
         while time.monotonic() < deadline:
             attempt += 1
             if attempt > 1:
                 self.claim()
             try:
-                with socket.create_connection((self.host, self.port), timeout=1) as sock:
+                with socket.create_connection((self.host, self.port), timeout=5) as sock:
                     ask = attempt.to_bytes(4, "big") * 8
                     sock.sendall(ask)
                     answer = b""
@@ -271,7 +271,7 @@ class Target:
     def live_frames(self) -> list[bytes]:
         """Frames that the kernel sends for connections which stay open."""
         while len(self._connections) < 4:
-            sock = socket.create_connection((self.host, self.port), timeout=5)
+            sock = socket.create_connection((self.host, self.port), timeout=30)
             sock.setblocking(False)
             self._connections.append(sock)
         self._drain()

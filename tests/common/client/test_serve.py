@@ -22,7 +22,7 @@ def serving(kind: str, ask: Callable[[int], None]) -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             loop: ServerLoop = await nursery.start(getattr(serve, kind), HERE, 0)
-            with trio.fail_after(30):
+            with trio.fail_after(90):
                 await trio.to_thread.run_sync(ask, loop.port)
             nursery.cancel_scope.cancel()
 

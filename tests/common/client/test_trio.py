@@ -25,7 +25,7 @@ def run(main: Callable[[], Awaitable[None]]) -> None:
 
     async def wrapped() -> None:
         skbus.trio.install()
-        with trio.fail_after(30):
+        with trio.fail_after(90):
             await main()
 
     trio.run(wrapped)

@@ -46,7 +46,7 @@ HUGE = struct.pack("=IIII", 0x736B6275, 1, 0x80005678, 1) + struct.pack("=II", 1
 def live(loopback: Loopback, id: bytes = b"X" * 16) -> socket.socket:
     """A life connection, welcomed."""
     life = socket.socket(socket.AF_UNIX)
-    life.settimeout(10)
+    life.settimeout(60)
     life.connect(str(loopback.run.life))
     life.sendall(id[:5])
     life.sendall(id[5:])
@@ -74,7 +74,7 @@ def test_wrong_frames(loopback: Loopback, dealer: "zmq.Socket[bytes]") -> None:
 
 def test_an_id_is_one_processs(loopback: Loopback) -> None:
     with live(loopback), socket.socket(socket.AF_UNIX) as second:
-        second.settimeout(10)
+        second.settimeout(60)
         second.connect(str(loopback.run.life))
         second.sendall(b"X" * 16)
         assert second.recv(8) == struct.pack("=II", 1, errno.EEXIST)
