@@ -138,7 +138,7 @@ def test_the_control_socket_answers_and_refuses(tmp_path: Path) -> None:
         async def ask(method: str, argument: object = None) -> Any:
             return await trio.to_thread.run_sync(ctl_call, run, "right", method, argument)
 
-        assert await ask("ping") == {"process": "right", "epoch": 1}
+        assert await ask("ping") == {"process": "right", "epoch": 1, "missing": []}
         status = await ask("status")
         assert status["process"] == "right"
         assert set(status["conservation"]) == {
