@@ -139,7 +139,7 @@ class ControlSource:
 
 
 def ctl_call(
-    rundir: RunDir, process: str, method: str, argument: Any = None, seconds: float = 2.0
+    rundir: RunDir, process: str, method: str, argument: Any = None, seconds: float = 5.0
 ) -> Any:
     """Ask a process. ControlError where it does not answer within `seconds`, or refuses."""
     with zmq.Context() as context, context.socket(zmq.REQ) as sock:

@@ -19,7 +19,7 @@ def processes(run: RunDir, layer: str | None = None) -> list[str]:
     return found
 
 
-def check(run: RunDir, layer: str | None = None, seconds: float = 2.0) -> dict[str, int]:
+def check(run: RunDir, layer: str | None = None, seconds: float = 5.0) -> dict[str, int]:
     """The life that each process is in, by its answer. ControlError for one that gives none."""
     return {p: ctl_call(run, p, "ping", seconds=seconds)["epoch"] for p in processes(run, layer)}
 

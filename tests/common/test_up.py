@@ -76,7 +76,7 @@ def test_an_address_of_our_own(tmp_path: Path) -> None:
     out = in_namespace(
         tmp_path / "r",
         flags="--dev v1 --addr 10.1.0.2/24",
-        during=f"{probe('10.1.0.2')}\nskbus health --layer tcp",
+        during=f"{probe('10.1.0.2')}\nskbus health --layer tcp --wait 60",
         after='test ! -e "$SKBUS_DIR" && echo nothing left',
     )
     assert "skbus is up on v1: 10.1.0.2/24" in out
@@ -114,7 +114,7 @@ def test_two_interfaces(tmp_path: Path) -> None:
         before="ip link add v2 type veth peer name v3\nip addr add 10.2.0.1/24 dev v2\n"
         "ip link set v2 up\nip link set v3 up",
         flags=f"--config {file}",
-        during=f"{probe('10.1.0.2', '10.2.0.2')}\nskbus health",
+        during=f"{probe('10.1.0.2', '10.2.0.2')}\nskbus health --wait 60",
     )
     assert out.count(REFUSED) == 2
     for process in ("nic.v1", "nic.v3", "ip", "tcp", "udp", "socket"):

@@ -193,8 +193,8 @@ def test_what_is_passed_on_is_counted(our_router: OurRouter) -> None:
 def test_forwarding_is_switched_at_run_time(our_router: OurRouter) -> None:
     ask = ("ping", "-c", "1", "-W", "1", our_router.RIGHT)
     try:
-        ctl_call(our_router.run, "ip", "sysctl_set", ("net.ipv4.ip_forward", 0))
+        ctl_call(our_router.run, "ip", "sysctl_set", ("net.ipv4.ip_forward", 0), 60)
         assert "0 received" in our_router.tool(*ask).stdout
     finally:
-        ctl_call(our_router.run, "ip", "sysctl_set", ("net.ipv4.ip_forward", 1))
+        ctl_call(our_router.run, "ip", "sysctl_set", ("net.ipv4.ip_forward", 1), 60)
     assert "1 received" in our_router.tool(*ask[:3], "-W", "20", our_router.RIGHT).stdout

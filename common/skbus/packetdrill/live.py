@@ -25,13 +25,15 @@ from skbus.packetdrill.records import RECORD, read_records
 from skbus.rundir import RunDir
 
 _SO_LINGER: Final = 13
+_PATIENCE: Final = 30.0
+"""Seconds that a busy process has to answer."""
 
 
 def live_counters(run: RunDir) -> dict[str, int]:
     """All SNMP counters of a running stack."""
     total: dict[str, int] = {}
     for process in processes(run):
-        for name, value in ctl_call(run, process, "counters").items():
+        for name, value in ctl_call(run, process, "counters", None, _PATIENCE).items():
             if isinstance(value, int):
                 total[name] = total.get(name, 0) + value
     return total
@@ -40,13 +42,13 @@ def live_counters(run: RunDir) -> dict[str, int]:
 def live_tcp_metrics_flush(run: RunDir) -> None:
     """`ip tcp_metrics flush` of a running stack."""
     for process in processes(run, "tcp"):
-        ctl_call(run, process, "tcp_metrics_flush")
+        ctl_call(run, process, "tcp_metrics_flush", None, _PATIENCE)
 
 
 def live_tso(run: RunDir, on: bool) -> None:
     """`ethtool -K DEV tso on|off` of a running stack."""
     for process in processes(run, "nic"):
-        ctl_call(run, process, "tso", on)
+        ctl_call(run, process, "tso", on, _PATIENCE)
 
 
 class LivePending:
@@ -169,9 +171,9 @@ class LiveBackend:
     def sysctl(self, name: str, value: str) -> None:
         everyone = processes(self.run)
         if name not in self._before:
-            self._before[name] = ctl_call(self.run, everyone[-1], "sysctl_get", name)
+            self._before[name] = ctl_call(self.run, everyone[-1], "sysctl_get", name, _PATIENCE)
         for process in everyone:
-            ctl_call(self.run, process, "sysctl_set", (name, value))
+            ctl_call(self.run, process, "sysctl_set", (name, value), _PATIENCE)
 
     def tcp_metrics_flush(self) -> None:
         live_tcp_metrics_flush(self.run)
@@ -220,7 +222,7 @@ class LiveBackend:
     def _barrier(self) -> None:
         injected = self._injected
         with self.changed:
-            self.changed.wait_for(lambda: self._carried >= injected, 10.0)
+            self.changed.wait_for(lambda: self._carried >= injected, _PATIENCE)
         self.client.call("barrier", -1)
         self._settled = injected
 
