@@ -33,7 +33,7 @@ from typing import Final
 
 from skbus.headers import Buffer
 from skbusd.nic.eth import VIRTIO_NET_HDR_LEN
-from skbusd.nic.link import Link
+from skbusd.nic.link import Link, RxInterrupt
 
 # include/uapi/linux/if_packet.h
 SOL_PACKET: Final = 263
@@ -129,6 +129,7 @@ class AfPacketDevice:
         self._foreign = dev_addr
         self._auxdata = auxdata or not self.vnet_hdr
         self._fd = self.sock.fileno()
+        self._irq = RxInterrupt(self._fd)
         self._offset = VIRTIO_NET_HDR_LEN if self.vnet_hdr else 0
         if self._auxdata:
             self.sock.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
@@ -161,7 +162,12 @@ class AfPacketDevice:
 
     def filenos(self) -> list[int]:
         """The packet socket and the news of links."""
-        return [self._fd, self.link.fileno()]
+        return [self._irq.fileno(), self.link.fileno()]
+
+    def irq(self, on: bool) -> bool:
+        """As `netdev.Device.irq`."""
+        self._irq.enable(on)
+        return True
 
     def link_event(self) -> bool:
         """Was there news of links?"""
@@ -257,6 +263,7 @@ class AfPacketDevice:
 
     def close(self) -> None:
         """Close the socket and the news of links."""
+        self._irq.close()
         self.sock.close()
         self.link.close()
 

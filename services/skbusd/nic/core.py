@@ -7,17 +7,21 @@ writes frames through `net.device` alone.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from skbus.impair import Impairment
 from skbus.initcall import do_initcalls
 from skbus.net import Handler
 from skbus.skbuff import SkBuff
 from skbusd.nic import dev
+from skbusd.nic.dim import Dim, net_dim
 from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR, VIRTIO_NET_HDR_LEN, napi_build_skb
 from skbusd.nic.gro import napi_gro_receive
 from skbusd.nic.netdev import NicNet
 from skbusd.nic.netem import Netem
 from skbusd.nic.proc import proc_net
+
+NAPI_POLL_WEIGHT: Final = 64
 
 _ENTRIES: Mapping[str, Handler] = {
     "dev_queue_xmit": dev.dev_queue_xmit,
@@ -32,6 +36,7 @@ class NicCore:
     def __init__(self, net: NicNet) -> None:
         self.net: NicNet = net
         self.entries = _ENTRIES
+        self._dim = Dim(self.net_rx_action)
         config = net.config
         if config.impair_rx:
             net.netem_rx = Netem(config.impair_rx, dev.netem_deliver_rx)
@@ -61,7 +66,15 @@ class NicCore:
 
     def poll_rx(self, budget: int) -> int:
         """Read at most `budget` frames from the device and pass them up; returns how many."""
-        return dev.napi_poll(self.net, budget)
+        n = dev.napi_poll(self.net, budget)
+        if n < budget:
+            net_dim(self.net, self._dim)
+        return n
+
+    def net_rx_action(self, net: NicNet) -> None:
+        """Whatever woke us, or nothing did: take all that the device has."""
+        while self.poll_rx(NAPI_POLL_WEIGHT) >= NAPI_POLL_WEIGHT:
+            pass
 
     def link_changed(self) -> None:
         """The interface's state may have changed."""
@@ -140,6 +153,7 @@ class NicCore:
             "up": device.up,
             "vnet_hdr": device.vnet_hdr,
             "txq": len(net.txq),
+            "rx_usecs": self._dim.usecs,
         }
         if net.netem_rx is not None:
             status["impair_rx"] = {**net.netem_rx.impairment.status(), "held": len(net.netem_rx)}

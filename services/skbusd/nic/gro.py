@@ -215,7 +215,7 @@ def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
         flags & _SAME_FLAGS,
         ack,
         window,
-        head[54:hlen],
+        hlen,
         skb.vlan_tci,
     )
     if flow is not None:
@@ -251,10 +251,12 @@ def skb_gro_receive(
 ) -> bool:
     """Join `skb` to the held one; False if it does not fit. The skb is then at its end: its
     bytes and slots are the held one's."""
-    linear = len(skb.head) - hlen
+    head, held = skb.head, flow.skb.head
+    linear = len(head) - hlen
     if (
         seq != flow.next_seq
         or constant != flow.constant
+        or (head[54:hlen] != held[54:hlen] and not _later(net, held, head, hlen, payload))
         or flags & 0x80
         or payload != linear + skb.data_len
         or (skb.gso_size or payload) > flow.mss
@@ -266,7 +268,7 @@ def skb_gro_receive(
     ):
         return False
     if linear:
-        flow.frags.append(skb.head[hlen:])
+        flow.frags.append(head[hlen:])
     flow.frags += skb.frags
     flow.payload += payload
     flow.next_seq = (seq + payload) & 0xFFFFFFFF
@@ -305,7 +307,7 @@ def tcp_gro_frame(
         or head[20:24] != held[20:24]
         or head[42:47] != held[42:47]
         or head[48:50] != held[48:50]
-        or head[54:hlen] != held[54:hlen]
+        or (head[54:hlen] != held[54:hlen] and not _later(net, held, head, hlen, payload))
         or (head[47] ^ held[47]) & ~0x08
         or head[47] & 0xE7 != 0
         or not head[47] & 0x10
@@ -326,6 +328,23 @@ def tcp_gro_frame(
     if flow.id >= 0:
         flow.id = id_
     return True
+
+
+def _later(net: NicNet, held: bytes, head: bytes, hlen: int, payload: int) -> bool:
+    """Do two super-segments' options differ in the timestamp alone, and is the second's newer?
+    The first's is what one ACK of both has to echo (RFC 7323 4.3), so it stands for both.
+
+    Differs from Linux, whose timestamps are equal for all that it joins; nor do we where packets
+    are forwarded.
+    """
+    return (
+        payload >= _BIG
+        and hlen == 66
+        and head[54:58] == held[54:58] == _TIMESTAMP
+        and head[62:66] == held[62:66]
+        and ((_U32.unpack_from(head, 58)[0] - _U32.unpack_from(held, 58)[0]) & _MASK) < _HALF
+        and not net.sysctl["net.ipv4.ip_forward"]
+    )
 
 
 def _valid(net: NicNet, skb: SkBuff, hlen: int, payload: int) -> bool:

@@ -6,6 +6,7 @@ capability is needed. Used by `af_packet` and `tun`.
 """
 
 import fcntl
+import select
 import socket
 import struct
 from typing import Final
@@ -20,6 +21,22 @@ _IFF_RUNNING: Final = 0x40
 _RTMGRP_LINK: Final = 1
 _IFREQ_INT: Final = struct.Struct("16si20x")
 _IFREQ_SHORT: Final = struct.Struct("16sh22x")
+
+
+class RxInterrupt:
+    """A descriptor to watch in the place of a device's: readable when that one is, and the
+    interrupt is not switched off."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._epoll = select.epoll()
+        self._epoll.register(fd, select.EPOLLIN)
+        self.fileno = self._epoll.fileno
+        self.close = self._epoll.close
+
+    def enable(self, on: bool) -> None:
+        """Switch it on or off (`napi_complete_done`, `napi_schedule`)."""
+        self._epoll.modify(self._fd, select.EPOLLIN if on else 0)
 
 
 class Link:

@@ -57,6 +57,10 @@ class MemoryDevice:
         """None: whoever delivers frames calls `poll_rx`."""
         return []
 
+    def irq(self, on: bool) -> bool:
+        """As `netdev.Device.irq`: whoever delivers frames calls."""
+        return False
+
     def recv(self, room: memoryview) -> int:
         """As `netdev.Device.recv`."""
         if not self._waiting:

@@ -95,6 +95,10 @@ class Device(Protocol):
         """Send one frame; returns 0 or an errno. `vnet` is ignored without vnet_hdr."""
         ...
 
+    def irq(self, on: bool) -> bool:
+        """Shall the descriptors tell of frames? False: they cannot be told not to."""
+        ...
+
     def poll_link(self) -> bool:
         """Look whether up, mtu, address or index changed; True if so."""
         ...

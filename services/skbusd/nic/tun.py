@@ -15,7 +15,7 @@ from typing import Final
 
 from skbus.headers import Buffer
 from skbusd.nic.eth import VIRTIO_NET_HDR_LEN
-from skbusd.nic.link import Link
+from skbusd.nic.link import Link, RxInterrupt
 
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETOFFLOAD: Final = 0x400454D0
@@ -50,6 +50,7 @@ class TapDevice:
         self.name = name
         self._fd = open_tap(name) if fd is None else fd
         os.set_blocking(self._fd, False)
+        self._irq = RxInterrupt(self._fd)
         self.link = Link(name)
         self.vnet_hdr = True
         self.gso_udp = False
@@ -81,7 +82,12 @@ class TapDevice:
 
     def filenos(self) -> list[int]:
         """The TAP and the news of links."""
-        return [self._fd, self.link.fileno()]
+        return [self._irq.fileno(), self.link.fileno()]
+
+    def irq(self, on: bool) -> bool:
+        """As `netdev.Device.irq`."""
+        self._irq.enable(on)
+        return True
 
     def link_event(self) -> bool:
         """Was there news of links?"""
@@ -116,5 +122,6 @@ class TapDevice:
 
     def close(self) -> None:
         """Close the TAP and the news of links."""
+        self._irq.close()
         os.close(self._fd)
         self.link.close()

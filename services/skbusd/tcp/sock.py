@@ -146,6 +146,8 @@ class TcpSock:
     """Options of level IP that are only remembered."""
     oif: int = 0
     rcvlowat: int = 1
+    scaling_ratio: int = 0
+    """256ths of the receive buffer that are payload; 0: `net.ipv4.tcp_adv_win_scale` says."""
     keepopen: bool = False
     linger: int = -1
 

@@ -45,13 +45,14 @@ from skbusd.tcp.tcp_window import (
     __tcp_select_window,
     tcp_full_space,
     tcp_receive_window,
+    tcp_scaling_ratio,
     tcp_space,
     tcp_space_from_win,
-    tcp_win_from_space,
 )
 
 RCV_TELL: Final = 16384
 """So much may have been read without our knowledge: the receive queue counts as empty."""
+HALF_SLOT: Final = 32768
 UNTOLD: Final = 32768
 """Below this the socket layer may know that the application has read, and not have said so."""
 
@@ -150,6 +151,8 @@ def tcp_event_data_recv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh:
     """Data came: adapt the delayed-ACK time to the pace of arrival, and the window."""
     tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(tp, skb, length, psh)
+    if length > HALF_SLOT and not tp.scaling_ratio:
+        tcp_scaling_ratio(net, tp, length, len(skb.frags))
     tcp_rcv_rtt_measure(net, tp)
     if tp.ecn_flags and tcp_ecn_check_ce(net, tp, skb):
         tcp_enter_quickack_mode(tp, 2)
@@ -227,10 +230,10 @@ def tcp_rcv_space_adjust(net: TcpNet, tp: TcpSock) -> None:
             win = 2 * copied + 16 * tp.advmss
             old = max(tp.rcvq_space_space, 1)
             win += 2 * (win * (copied - old) // old)
-            rcvbuf = min(tcp_space_from_win(net, win), net.sysctl["net.ipv4.tcp_rmem"][2])
+            rcvbuf = min(tcp_space_from_win(net, tp, win), net.sysctl["net.ipv4.tcp_rmem"][2])
             if rcvbuf > tp.rcvbuf:
                 tp.rcvbuf = rcvbuf
-                tp.window_clamp = tcp_win_from_space(net, rcvbuf)
+                tp.window_clamp = tcp_full_space(net, tp)
         tp.rcvq_space_space = copied
     tp.rcvq_space_seq = tp.copied_seq
     tp.rcvq_space_time = now

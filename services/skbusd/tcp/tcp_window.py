@@ -25,6 +25,9 @@ from skbusd.tcp.tcp_accecn import tcp_accecn_no_tso
 from skbusd.tcp.tcp_pacing import TCP_PACING_SHIFT
 
 IP_PMTUDISC_DONT: Final = 0
+_RMEM_TO_WIN_SCALE: Final = 8
+_SLOT_SLACK: Final = 2048
+"""What a full slot of the pool has beside payload, roughly."""
 _PACING_RATIO: Final = {
     "ss": "net.ipv4.tcp_pacing_ss_ratio",
     "ca": "net.ipv4.tcp_pacing_ca_ratio",
@@ -153,20 +156,37 @@ def tcp_win_from_space(net: TcpNet, space: int) -> int:
     return space >> -scale if scale <= 0 else space - (space >> scale)
 
 
-def tcp_space_from_win(net: TcpNet, win: int) -> int:
-    """The buffer that a window needs; the inverse of tcp_win_from_space."""
+def tcp_space_from_win(net: TcpNet, tp: TcpSock, win: int) -> int:
+    """The buffer that a window needs; the inverse of tcp_sk_win_from_space."""
+    if tp.scaling_ratio:
+        return (win << _RMEM_TO_WIN_SCALE) // tp.scaling_ratio
     scale = int(net.sysctl["net.ipv4.tcp_adv_win_scale"])
     return win << -scale if scale <= 0 else (win << scale) // ((1 << scale) - 1)
 
 
+def tcp_sk_win_from_space(net: TcpNet, tp: TcpSock, space: int) -> int:
+    """The same for a connection that has shown what share of its buffer is payload."""
+    ratio = tp.scaling_ratio
+    return space * ratio >> _RMEM_TO_WIN_SCALE if ratio else tcp_win_from_space(net, space)
+
+
+def tcp_scaling_ratio(net: TcpNet, tp: TcpSock, length: int, frags: int) -> None:
+    """A super-segment of `length` bytes came in so many slots: most of a buffer can be window
+    then (`tcp_measure_rcv_mss` of Linux 6.6). What the user has set (SO_RCVBUF) stays as it is.
+    """
+    if not tp.userlocks & 2:
+        tp.scaling_ratio = (length << _RMEM_TO_WIN_SCALE) // (length + frags * _SLOT_SLACK)
+        tp.window_clamp = max(tp.window_clamp, tcp_full_space(net, tp))
+
+
 def tcp_full_space(net: TcpNet, tp: TcpSock) -> int:
     """The window of an empty buffer."""
-    return tcp_win_from_space(net, tp.rcvbuf)
+    return tcp_sk_win_from_space(net, tp, tp.rcvbuf)
 
 
 def tcp_space(net: TcpNet, tp: TcpSock) -> int:
     """The window that what is free of the buffer allows."""
-    return tcp_win_from_space(net, tp.rcvbuf) - tp.rmem_alloc - tp.ofo_bytes
+    return tcp_full_space(net, tp) - tp.rmem_alloc - tp.ofo_bytes
 
 
 def tcp_receive_window(tp: TcpSock) -> int:

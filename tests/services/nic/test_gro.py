@@ -313,6 +313,8 @@ def test_acks_do_not_pass_data_and_stay_where_they_are_forwarded() -> None:
 # ---- without an skb for each frame -----------------------------------------------------------
 
 SUPER = vnet(flags=1, gso_type=1, gso_size=MSS)
+LATER = b"\x01\x01\x08\x0a\0\0\0\x05\0\0\0\x02"
+EARLIER = b"\x01\x01\x08\x0a\0\0\0\0\0\0\0\x02"
 
 
 @pytest.mark.parametrize(
@@ -329,6 +331,8 @@ SUPER = vnet(flags=1, gso_type=1, gso_size=MSS)
         {"ttl": 63},
         {"seq": 7},
         {"sport": 5001},
+        {"options": LATER},
+        {"options": EARLIER},
     ],
 )
 def test_a_frame_that_is_joined_without_an_skb_gives_what_one_with_an_skb_gives(
@@ -356,4 +360,16 @@ def test_a_frame_that_is_joined_without_an_skb_gives_what_one_with_an_skb_gives(
         assert rig.net.mib["DevRxPackets"] == 6
         assert rig.net.skb_born == 6 if tracing else rig.net.skb_born < 6
     assert found[0] == found[1]
-    assert (len(found[0]) == 1) == (odd in ({}, {"flags": 0x18}))
+    joined: tuple[dict[str, Any], ...] = ({}, {"flags": 0x18}, {"options": LATER})
+    assert (len(found[0]) == 1) == (odd in joined)
+
+
+def test_where_packets_are_forwarded_each_timestamp_is_kept() -> None:
+    rig = NicRig()
+    frames = [
+        segment(data(40 * MSS), seq=1000, id=0),
+        segment(data(40 * MSS), seq=1000 + 40 * MSS, id=1, options=LATER),
+    ]
+    assert [skb.gso_segs for skb in rig.receive(*frames, vnet=SUPER)] == [80]
+    rig.net.sysctl["net.ipv4.ip_forward"] = 1
+    assert len(rig.receive(*frames, vnet=SUPER)) == 2

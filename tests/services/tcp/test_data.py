@@ -8,6 +8,7 @@ from skbus.abi import DataReadyCb, SkWriteSpace, TcpFin
 from skbus.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, SkBuff
 from skbus.testing.tcphost import ACK, FIN, PEER, PSH, US, Conn, TcpHost
 from skbusd.tcp.const import MSG_MORE, TCP_CORK, TCP_NODELAY
+from skbusd.tcp.tcp_window import tcp_space
 
 # ---- sending -----------------------------------------------------------------------------------
 
@@ -336,6 +337,22 @@ def test_the_receive_window_grows_with_what_the_application_takes(host: TcpHost)
         host.delivered()
     assert conn.tp.rcvbuf > 131072
     assert conn.tp.rcv_wnd > 100_000
+
+
+@pytest.mark.parametrize(
+    ("size", "locked", "window"), [(1448, 0, 65536), (57920, 0, 126464), (57920, 2, 65536)]
+)
+def test_most_of_the_buffer_is_window_for_a_sender_of_super_segments(
+    host: TcpHost, size: int, locked: int, window: int
+) -> None:
+    """Their slots hold little but payload; the buffer of others is half overhead, as far as we
+    know, and one that the user has set keeps its window."""
+    conn = Conn(host, ts=True)
+    conn.tp.userlocks |= locked
+    conn.rcv(ACK, 0, 0, bytes(size), gso_size=1448)
+    host.recvmsg(conn.sk, size)
+    assert conn.tp.rcvbuf == 131072
+    assert tcp_space(host.net, conn.tp) == window
 
 
 def test_out_of_window_data_is_answered_not_taken(host: TcpHost) -> None:
