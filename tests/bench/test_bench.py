@@ -26,7 +26,7 @@ def run(*arguments: str, seconds: float = 180) -> subprocess.CompletedProcess[st
 @pytest.mark.lab
 def test_every_round_runs_on_linux(tmp_path: Path) -> None:
     done = run(
-        "--subjects", "linux", "--reps", "2", "--seconds", "0.1", "--no-plot",
+        "--subjects", "linux", "--reps", "2", "--seconds", "0.25", "--no-plot",
         "--out", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

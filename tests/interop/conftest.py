@@ -153,7 +153,7 @@ class Cable:
             pytest.fail(f"{server.args!r} does not listen: {server.stderr.read()!r}")
         return server
 
-    def tool(self, *command: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def tool(self, *command: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run a program at the kernel's end."""
         return subprocess.run(
             [*self.peer, *command],
