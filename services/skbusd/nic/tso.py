@@ -13,7 +13,7 @@ from typing import Final
 
 from skbus.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
 from skbus.headers import Buffer
-from skbus.skbuff import GSO_LEGACY_MAX_SIZE, SKB_GSO_TCPV4, SkBuff, frags_slice
+from skbus.skbuff import GSO_LEGACY_MAX_SIZE, SKB_GSO_TCPV4, SkBuff
 from skbusd.nic.eth import virtio_net_hdr_from_skb
 from skbusd.nic.netdev import NicNet
 
@@ -49,35 +49,58 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
     left = skb.data_len
     done = 0
     err = 0
-    mib = net.mib
+    view = net.pool.view
+    payload = _Payload([f if isinstance(f, bytes) else view(f) for f in skb.frags])
+    send = net.device.send
     try:
         while left > most:
-            err = _xmit_first(net, skb, header.build(done, mss, most, False), done, most, vnet)
+            err = send(vnet, [header.build(done, mss, most, False), *payload.take(most)])
             if err:
                 break
             done += most
             left -= most
-            mib["DevTxPackets"] += 1
-            mib["DevTxBytes"] += hlen + most
     finally:
+        mib = net.mib
+        packets = done // most
+        mib["DevTxPackets"] += packets
+        mib["DevTxBytes"] += packets * hlen + done
         if done:
-            skb.head = header.build(done, mss, min(left, most), True)
+            skb.head = bytes(header.build(done, mss, min(left, most), True))
             skb.eat_frags(done)
             skb.gso_segs = -(-left // mss)
         elif not err:
-            skb.head = header.build(0, mss, left, True)
+            skb.head = bytes(header.build(0, mss, left, True))
     return err
 
 
-def _xmit_first(
-    net: NicNet, skb: SkBuff, header: bytes, offset: int, size: int, vnet: bytes
-) -> int:
-    """One packet of `size` bytes of payload, from `offset` on."""
-    iov: list[Buffer] = [header]
-    view = net.pool.view
-    frags = frags_slice(skb.frags, offset, size)
-    iov += [frag if isinstance(frag, bytes) else view(frag) for frag in frags]
-    return net.device.send(vnet, iov)
+class _Payload:
+    """Buffers that are read from their beginning, as pieces of them."""
+
+    __slots__ = ("_at", "_buffers", "_next")
+
+    def __init__(self, buffers: list[Buffer]) -> None:
+        self._buffers = buffers
+        self._next = 0
+        """The buffer that is read, and from where on."""
+        self._at = 0
+
+    def take(self, size: int) -> list[Buffer]:
+        """The next `size` bytes."""
+        pieces: list[Buffer] = []
+        at = self._at
+        while size:
+            buffer = self._buffers[self._next]
+            end = at + size
+            piece = buffer[at:end]
+            pieces.append(piece)
+            size -= len(piece)
+            if end >= len(buffer):
+                self._next += 1
+                at = 0
+            else:
+                at = end
+        self._at = at
+        return pieces
 
 
 class TsoHeader:
@@ -85,32 +108,30 @@ class TsoHeader:
 
     As `tso_build_hdr` of net/core/tso.c: length, identification and sequence number go on; CWR
     is the first's, FIN and PSH the last's; the TCP checksum is seeded. What does not change is
-    summed once.
+    written and summed once.
     """
 
-    __slots__ = ("_addrs", "_flags", "_front", "_head", "_id", "_l4", "_seed", "_seq", "_size",
-                 "_sum")  # fmt: skip
+    __slots__ = ("_buffer", "_flags", "_id", "_l4", "_seq", "_size", "_sum")
 
     def __init__(self, head: bytes, l4: int) -> None:
-        self._head = head
+        self._buffer = bytearray(head)
         self._l4 = l4
-        self._front = head[:16]
         self._id = head[18] << 8 | head[19]
-        self._addrs = head[26:l4]
-        bare = head[14:16] + bytes(4) + head[20:24] + bytes(2) + self._addrs
-        self._sum = csum_partial(bare)
+        self._sum = csum_partial(head[14:16] + bytes(4) + head[20:24] + bytes(2) + head[26:l4])
         self._seq = _U32.unpack_from(head, l4 + 4)[0]
         self._flags = head[l4 + 13]
         self._size = -1
-        self._seed = b""
 
-    def build(self, offset: int, mss: int, size: int, is_last: bool) -> bytes:
-        """Of the packet of `size` bytes that begins `offset` bytes into the super-segment."""
-        head, l4 = self._head, self._l4
+    def build(self, offset: int, mss: int, size: int, is_last: bool) -> bytearray:
+        """Of the packet of `size` bytes that begins `offset` bytes into the super-segment: to be
+        used before the next is built."""
+        head, l4 = self._buffer, self._l4
         if size != self._size:
             self._size = size
-            total = csum_tcpudp_nofold(head[26:30], head[30:34], len(head) - l4 + size, 6)
-            self._seed = _U16.pack(csum_from32to16(total))
+            total = csum_tcpudp_nofold(
+                bytes(head[26:30]), bytes(head[30:34]), len(head) - l4 + size, 6
+            )
+            _U16.pack_into(head, l4 + 16, csum_from32to16(total))
         tot_len = len(head) - 14 + size
         ident = (self._id + offset // mss) & 0xFFFF
         flags = self._flags
@@ -118,19 +139,8 @@ class TsoHeader:
             flags &= ~_CWR
         if not is_last:
             flags &= ~_FIN_PSH
-        return b"".join(
-            (
-                self._front,
-                _PAIR.pack(tot_len, ident),
-                head[20:24],
-                _U16.pack(csum_fold(self._sum + tot_len + ident)),
-                self._addrs,
-                head[l4 : l4 + 4],
-                _U32.pack((self._seq + offset) & 0xFFFFFFFF),
-                head[l4 + 8 : l4 + 13],
-                bytes((flags,)),
-                head[l4 + 14 : l4 + 16],
-                self._seed,
-                head[l4 + 18 :],
-            )
-        )
+        _PAIR.pack_into(head, 16, tot_len, ident)
+        _U16.pack_into(head, 24, csum_fold(self._sum + tot_len + ident))
+        _U32.pack_into(head, l4 + 4, (self._seq + offset) & 0xFFFFFFFF)
+        head[l4 + 13] = flags
+        return head
