@@ -25,9 +25,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from skbus import rundir
+from skbus.gso_size import set_gso_ipv4_max_size
 from skbus.linux import (
     CLONE_NEWNET,
     CLONE_NEWUSER,
@@ -75,7 +76,21 @@ def labs() -> list[RunDir]:
 # ---- up --------------------------------------------------------------------------------------
 
 
-def up(run: RunDir, config_json: str, mtu: int | None = None) -> dict[str, Any]:
+class Cable(NamedTuple):
+    """The veth pair between stack and peer.
+
+    mtu: of both ends, 0 for the kernel's default. gso_max_size: how long super-segments to our
+    end may be (`gso_ipv4_max_size`: more than 65536 is BIG TCP), 0 for the kernel's default.
+    """
+
+    mtu: int = 0
+    gso_max_size: int = 0
+
+
+CABLE: Final = Cable()
+
+
+def up(run: RunDir, config_json: str, cable: Cable = CABLE) -> dict[str, Any]:
     """Start a lab; returns what `status` does, once the stack answers the kernel.
 
     config_json: `Config.to_json` with the device DEV. LabError if it does not come up: then
@@ -91,7 +106,7 @@ def up(run: RunDir, config_json: str, mtu: int | None = None) -> dict[str, Any]:
     lock = run.lock()
     try:
         run.config_file.write_text(config_json)
-        return _start(run, lock, mtu)
+        return _start(run, lock, cable)
     except BaseException:
         os.close(lock)
         lock = -1
@@ -102,8 +117,8 @@ def up(run: RunDir, config_json: str, mtu: int | None = None) -> dict[str, Any]:
             os.close(lock)
 
 
-def _start(run: RunDir, lock: int, mtu: int | None) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "skbus.lab", str(run.path), str(lock), str(mtu or 0)]
+def _start(run: RunDir, lock: int, cable: Cable) -> dict[str, Any]:
+    argv = [sys.executable, "-m", "skbus.lab", str(run.path), str(lock), *map(str, cable)]
     holder: subprocess.Popen[bytes] | None = None
     try:
         with open(run.log_dir / "lab.err", "ab") as err, _uninterrupted():
@@ -354,7 +369,7 @@ def _sysctl(name: str, value: str) -> None:
         Path("/proc/sys/" + name).write_text(value)
 
 
-def _make_cable(stack: int, mtu: int) -> None:
+def _make_cable(stack: int, cable: Cable) -> None:
     """In the peer's namespace: make the veth pair, and put its other end into the stack's."""
     from pyroute2 import IPRoute
 
@@ -368,13 +383,13 @@ def _make_cable(stack: int, mtu: int) -> None:
         ip.link("add", ifname=PEER_DEV, kind="veth", peer={"ifname": DEV, "net_ns_fd": stack})
         index = ip.link_lookup(ifname=PEER_DEV)[0]
         ip.addr("add", index=index, address=PEER_ADDRESS, prefixlen=PREFIX)
-        if mtu:
-            ip.link("set", index=index, mtu=mtu)
+        if cable.mtu:
+            ip.link("set", index=index, mtu=cable.mtu)
         ip.link("set", index=index, state="up")
         ip.link("set", index=1, state="up")
 
 
-def _ready_cable(mtu: int) -> None:
+def _ready_cable(cable: Cable) -> None:
     """In the stack's namespace: its end of the cable up, and the kernel there silent."""
     from pyroute2 import IPRoute
 
@@ -385,13 +400,15 @@ def _ready_cable(mtu: int) -> None:
         _sysctl("net/ipv4/ip_forward", "0")
         _sysctl("net/ipv4/conf/all/arp_ignore", "8")
         index = ip.link_lookup(ifname=DEV)[0]
-        if mtu:
-            ip.link("set", index=index, mtu=mtu)
+        if cable.mtu:
+            ip.link("set", index=index, mtu=cable.mtu)
+        if cable.gso_max_size:
+            set_gso_ipv4_max_size(index, cable.gso_max_size)
         ip.link("set", index=index, state="up")
         ip.link("set", index=1, state="up")
 
 
-def _peer(parent: int, go: int, done: int, mtu: int) -> NoReturn:
+def _peer(parent: int, go: int, done: int, cable: Cable) -> NoReturn:
     """The one process in the peer's namespace: makes the cable, then keeps the namespace."""
     try:
         die_with_parent(signal.SIGKILL, parent)
@@ -399,9 +416,9 @@ def _peer(parent: int, go: int, done: int, mtu: int) -> NoReturn:
         os.read(go, 1)
         mine = os.open("/proc/self/ns/net", os.O_RDONLY)
         stack = os.open(f"/proc/{parent}/ns/net", os.O_RDONLY)
-        _make_cable(stack, mtu)
+        _make_cable(stack, cable)
         setns(stack, CLONE_NEWNET)
-        _ready_cable(mtu)
+        _ready_cable(cable)
         setns(mine, CLONE_NEWNET)
     except BaseException as e:  # noqa: BLE001 whatever it is, the holder must hear of it
         reason = f"{type(e).__name__}: {e}"
@@ -419,7 +436,7 @@ def _inode(pid: int) -> int:
     return os.stat(f"/proc/{pid}/ns/net").st_ino
 
 
-def hold(run: RunDir, mtu: int, say: Callable[[dict[str, Any]], None]) -> int:
+def hold(run: RunDir, cable: Cable, say: Callable[[dict[str, Any]], None]) -> int:
     """The holder's life: namespaces, cable, supervisor; until SIGTERM. Returns the exit status."""
     rootless = make_namespaces()
     go_r, go_w = os.pipe()
@@ -428,7 +445,7 @@ def hold(run: RunDir, mtu: int, say: Callable[[dict[str, Any]], None]) -> int:
     peer = os.fork()
     if peer == 0:
         os.close(done_r)
-        _peer(parent, go_r, done_w, mtu)
+        _peer(parent, go_r, done_w, cable)
     os.close(done_w)
     try:
         outside = os.open(f"/proc/{peer}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -527,7 +544,7 @@ class _Probe:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m skbus.lab RUN LOCK MTU`: the holder; started by `up`."""
+    """`python -m skbus.lab RUN LOCK MTU GSO_MAX_SIZE`: the holder; started by `up`."""
     run = RunDir(argv[0])
     out = os.fdopen(os.dup(1), "w")
 
@@ -541,7 +558,7 @@ def main(argv: Sequence[str]) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # `up` started us with signals blocked
     set_name("skbus holder")
     try:
-        return hold(run, int(argv[2]), say)
+        return hold(run, Cable(*map(int, argv[2:])), say)
     except (LabError, RunDirError, OSError) as e:
         say({"error": str(e)})
         return 1

@@ -71,16 +71,17 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     return found
 
 
-def make_subjects(chosen: list[str], lab_options: str) -> list[Subject]:
-    """Those chosen; iperf3 runs on the cable of Linux to Linux."""
-    kernel = Kernel()
-    every: dict[str, Subject] = {
-        "iperf3": Iperf3(kernel),
-        "linux": kernel,
-        "skbus": Skbus(lab_options.split()),
-        "pmd": Pmd(),
-    }
-    return [every[name] for name in chosen]
+def make_subjects(chosen: list[str], lab_options: str, gso_max_size: int = 0) -> list[Subject]:
+    """Those chosen; iperf3 runs on the cable of Linux to Linux. With gso_max_size, only those whose
+    interface can be told."""
+    kernel = Kernel(gso_max_size)
+    options = lab_options.split()
+    if gso_max_size:
+        options += ["--gso-max-size", str(gso_max_size)]
+    every: dict[str, Subject] = {"linux": kernel, "skbus": Skbus(options)}
+    if not gso_max_size:
+        every |= {"iperf3": Iperf3(kernel), "pmd": Pmd()}
+    return [every[name] for name in chosen if name in every]
 
 
 def one(subject: Subject, workload: str, seconds: float) -> Round | str:
@@ -97,16 +98,35 @@ def one(subject: Subject, workload: str, seconds: float) -> Round | str:
 
 def run(chosen: argparse.Namespace, console: Console) -> tuple[report.Rounds, dict[str, str], bool]:
     """All rounds; (results, subjects left out and why, whether Ctrl-C ended it)."""
-    subjects = make_subjects(chosen.subjects, chosen.lab_options)
+    rounds: report.Rounds = {name: {} for name in chosen.only}
+    absent: dict[str, str] = {}
+    interrupted = False
+    for size in sorted({WORKLOADS[name].gso_max_size for name in chosen.only}):
+        if not interrupted:
+            subjects = make_subjects(chosen.subjects, chosen.lab_options, size)
+            workloads = [name for name in chosen.only if WORKLOADS[name].gso_max_size == size]
+            left_out, interrupted = run_all(subjects, workloads, chosen, console, rounds)
+            absent |= left_out
+    return rounds, absent, interrupted
+
+
+def run_all(
+    subjects: list[Subject],
+    workloads: list[str],
+    chosen: argparse.Namespace,
+    console: Console,
+    rounds: report.Rounds,
+) -> tuple[dict[str, str], bool]:
+    """The rounds of some workloads, of all subjects in turn, into `rounds`; (subjects left out and
+    why, whether Ctrl-C ended it)."""
     absent = {s.name: s.missing() for s in subjects if s.missing()}
     for name, why in absent.items():
         console.print(f"[yellow]without {name}:[/] {why}")
     present = [s for s in subjects if s.name not in absent]
-    rounds: report.Rounds = {name: {} for name in chosen.only}
     plan = [
         (workload, subject)
         for _ in range(chosen.reps)
-        for workload in chosen.only
+        for workload in workloads
         for subject in present
         if subject.name != "iperf3" or workload.startswith("bulk")
     ]
@@ -127,9 +147,9 @@ def run(chosen: argparse.Namespace, console: Console) -> tuple[report.Rounds, di
                 if isinstance(result, str):
                     console.print(f"[red]{subject.name} {workload}:[/] {result}", highlight=False)
                 progress.advance(task)
-        return rounds, absent, False
+        return absent, False
     except KeyboardInterrupt:
-        return rounds, absent, True
+        return absent, True
     finally:
         for subject in subjects:
             try:

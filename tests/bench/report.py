@@ -29,6 +29,7 @@ FLOOR: Final = 0.05
 AIMS: Final = {
     "bulk_in": (Target(0.20, 50), Target(0.40, 150)),
     "bulk_out": (Target(0.30, 50), Target(0.60, 150)),
+    "bulk_out_big": (Target(), Target()),
     "rr": (Target(None, 2), Target(None, 5)),
     "crr": (Target(None, 2), Target(None, 5)),
     "udp_in": (Target(None, 3), Target(None, 6)),

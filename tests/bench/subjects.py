@@ -41,6 +41,8 @@ class Workload(NamedTuple):
     """whose count and clock make the figure: the end that received"""
     scale: float
     """from counted things per second to the unit"""
+    gso_max_size: int = 0
+    """the subject's interface takes so long super-segments (BIG TCP); 0: what is usual"""
 
 
 MBIT: Final = 8 / 1e6
@@ -49,6 +51,16 @@ WORKLOADS: Final = {
     for w in (
         Workload("bulk_in", "bulk, from Linux", "Mbit/s", "serve_sink", "send", "serve", MBIT),
         Workload("bulk_out", "bulk, to Linux", "Mbit/s", "serve_source", "receive", "client", MBIT),
+        Workload(
+            "bulk_out_big",
+            "the same, BIG TCP",
+            "Mbit/s",
+            "serve_source",
+            "receive",
+            "client",
+            MBIT,
+            524280,
+        ),
         Workload("rr", "1-byte round trips", "1/s", "serve_echo", "ping", "client", 1.0),
         Workload(
             "crr",
@@ -246,6 +258,10 @@ class Kernel(Subject):
     name = "linux"
     title = "Linux"
 
+    def __init__(self, gso_max_size: int = 0) -> None:
+        super().__init__()
+        self._gso_max_size = gso_max_size
+
     def up(self) -> None:
         near = NetNs()
         self.stack.callback(near.close)
@@ -256,6 +272,12 @@ class Kernel(Subject):
             quiet(ns)
             ns.run("ip", "addr", "add", address, "dev", dev)
             ns.run("ip", "link", "set", dev, "up")
+        if self._gso_max_size:
+            code = (
+                "import socket, sys; from skbus.gso_size import set_gso_ipv4_max_size;"
+                "set_gso_ipv4_max_size(socket.if_nametoindex('v1'), int(sys.argv[1]))"
+            )
+            far.run(sys.executable, "-c", code, str(self._gso_max_size))
         self.address = "10.79.0.2"
         self.near, self.far = near, far
         self.server = self._agent(far.prefix, "socket")

@@ -31,7 +31,9 @@ def test_every_round_runs_on_linux(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(next(tmp_path.glob("*.json")).read_text())
-    assert set(figures["workloads"]) == {"bulk_in", "bulk_out", "rr", "crr", "udp_in", "udp_out"}
+    assert set(figures["workloads"]) == {
+        "bulk_in", "bulk_out", "bulk_out_big", "rr", "crr", "udp_in", "udp_out"
+    }  # fmt: skip
     for found in figures["workloads"].values():
         rounds = found["subjects"]["linux"]["rounds"]
         assert len(rounds) == 2

@@ -511,6 +511,12 @@ def sharded_lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     yield from _lab(f"s{request.param}", "--tcp-shards", str(request.param))
 
 
+@pytest.fixture(scope="module")
+def big_lab() -> Iterator[Lab]:
+    """A cable that takes super-segments of 512 KB from us (BIG TCP)."""
+    yield from _lab("b", "--gso-max-size", "524280")
+
+
 @pytest.fixture(scope="session")
 def clean_lab() -> Iterator[Lab]:
     """A cable that does nothing to packets."""

@@ -28,6 +28,7 @@ def up(
     name: Name = None,
     config: options.ConfigFile = None,
     mtu: options.Mtu = None,
+    gso_max_size: options.GsoMaxSize = None,
     time_scale: options.TimeScale = None,
     log_level: options.LogLevel = None,
     sysctl: options.Sysctls = None,
@@ -69,7 +70,7 @@ def up(
         tcp_shards=tcp_shards,
     )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
-    print(json.dumps(lab.up(run, effective.to_json(), mtu)))
+    print(json.dumps(lab.up(run, effective.to_json(), lab.Cable(mtu or 0, gso_max_size or 0))))
 
 
 @app.command(

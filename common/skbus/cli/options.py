@@ -35,6 +35,15 @@ Sysctls = Annotated[
     typer.Option("--sysctl", metavar="NAME=VALUE", help="Set a sysctl; may be given repeatedly."),
 ]
 Mtu = Annotated[int | None, typer.Option(metavar="BYTES", help="MTU of the interface.")]
+GsoMaxSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BYTES",
+        min=65536,
+        max=524280,
+        help="The interface's gso_ipv4_max_size: above 65536, nic sends as long frames (BIG TCP).",
+    ),
+]
 Loss = Annotated[str | None, typer.Option(metavar="5%", help="Lose packets.")]
 Delay = Annotated[str | None, typer.Option(metavar="20ms", help="Delay packets.")]
 Jitter = Annotated[str | None, typer.Option(metavar="5ms", help="Vary the delay by so much.")]

@@ -156,6 +156,11 @@ class AfPacketDevice:
         return self.link.mtu
 
     @property
+    def gso_max_size(self) -> int:
+        """The interface's `gso_ipv4_max_size`; packet(7) takes what sendmsg can name at once."""
+        return self.link.gso_max_size
+
+    @property
     def up(self) -> bool:
         """Up and running."""
         return self.link.up

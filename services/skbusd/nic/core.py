@@ -150,6 +150,7 @@ class NicCore:
             "ifindex": device.ifindex,
             "dev_addr": net.dev_addr.hex(":"),
             "mtu": net.mtu,
+            "gso_max_size": device.gso_max_size,
             "up": device.up,
             "vnet_hdr": device.vnet_hdr,
             "txq": len(net.txq),

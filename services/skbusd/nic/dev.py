@@ -20,7 +20,6 @@ from skbus.skbuff import (
     CHECKSUM_PARTIAL,
     ETH_P_ARP,
     ETH_P_IP,
-    GSO_LEGACY_MAX_SIZE,
     GSO_MAX_SIZE,
     PACKET_OTHERHOST,
     SKB_GSO_TCPV4,
@@ -28,6 +27,7 @@ from skbus.skbuff import (
     SkBuff,
 )
 from skbus.timer import Timer
+from skbusd.nic import tso
 from skbusd.nic.eth import (
     NO_VNET,
     VIRTIO_NET_HDR,
@@ -49,7 +49,6 @@ from skbusd.nic.gso import GsoError, skb_gso_segment
 from skbusd.nic.netdev import SLOT_SIZE, SOFTWARE_FEATURES, NicNet
 from skbusd.nic.netem import Netem
 from skbusd.nic.synlimit import FLAGS, FLAGS_AT, SYN, SYN_FRAME_MAX, syn_answered, syn_refused
-from skbusd.nic.tso import tso_xmit
 from skbusd.nic.udp_gro import udp_gro_frame, udp_gso_plain
 
 _LONG: Final = 65000
@@ -435,9 +434,11 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
     if skb.vlan_tci >= 0 or net.config.vlan:
         vlan_insert_tag(net, skb)
         data = skb.data
-    if skb.data_len > _LONG and len(skb.head) - data + skb.data_len > GSO_LEGACY_MAX_SIZE + 13:
+    if skb.data_len > _LONG and len(skb.head) - data + skb.data_len - 14 > tso.longest(
+        device.gso_max_size
+    ):
         try:
-            err = tso_xmit(net, skb)
+            err = tso.tso_xmit(net, skb)
         except StalePlaceError:
             _tx_error(net, skb, "SKBUS_STALE_PLACE")
             return True

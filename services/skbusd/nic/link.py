@@ -11,6 +11,9 @@ import socket
 import struct
 from typing import Final
 
+from skbus.gso_size import gso_ipv4_max_size
+from skbus.skbuff import GSO_LEGACY_MAX_SIZE
+
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCGIFMTU: Final = 0x8921
 _SIOCGIFHWADDR: Final = 0x8927
@@ -47,6 +50,7 @@ class Link:
         self.ifindex = 0
         self.dev_addr = bytes(6)
         self.mtu = 1500
+        self.gso_max_size = GSO_LEGACY_MAX_SIZE
         self.up = False
         self.exists = False
         self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -77,7 +81,7 @@ class Link:
 
     def refresh(self) -> bool:
         """Look; True if anything changed."""
-        before = (self.ifindex, self.dev_addr, self.mtu, self.up, self.exists)
+        before = self._state()
         try:
             self.ifindex = self._int(_SIOCGIFINDEX)
             self.mtu = self._int(_SIOCGIFMTU)
@@ -86,9 +90,15 @@ class Link:
             flags = self._flags()
             self.up = flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING
             self.exists = True
+            self.gso_max_size = gso_ipv4_max_size(self.ifindex)
         except OSError:
             self.up = self.exists = False
-        return before != (self.ifindex, self.dev_addr, self.mtu, self.up, self.exists)
+        return before != self._state()
+
+    def _state(self) -> tuple[object, ...]:
+        return (
+            self.ifindex, self.dev_addr, self.mtu, self.gso_max_size, self.up, self.exists
+        )  # fmt: skip
 
     def set_up(self) -> None:
         """`ip link set NAME up`; OSError where that is not allowed."""

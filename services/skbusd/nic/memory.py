@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from skbus.headers import Buffer
+from skbus.skbuff import GSO_LEGACY_MAX_SIZE
 from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR_LEN
 
 
@@ -36,6 +37,7 @@ class MemoryDevice:
         self.up = True
         self.vnet_hdr = vnet_hdr
         self.gso_udp = vnet_hdr
+        self.gso_max_size = GSO_LEGACY_MAX_SIZE
         self.rx_vnet = bytearray(VIRTIO_NET_HDR_LEN)
         self.rx_csum_valid = False
         self.rx_csum_partial = False

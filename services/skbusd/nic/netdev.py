@@ -82,6 +82,11 @@ class Device(Protocol):
         """Frames can pass."""
         ...
 
+    @property
+    def gso_max_size(self) -> int:
+        """With vnet_hdr: a super-segment's frame is shorter than this."""
+        ...
+
     def filenos(self) -> list[int]:
         """Descriptors to watch for reading: frames, and changes of the link."""
         ...

@@ -2,9 +2,10 @@
 """Super-segments that are longer than an IPv4 packet (BIG TCP; `gso_ipv4_max_size` of Linux 6.3).
 
 Between our processes a TCP skb may have up to GSO_MAX_SIZE bytes, so that every layer works once
-for eight times as many. The kernel behind AF_PACKET takes 64 KB at a time: `tso_xmit` sends
-the beginning in packets of that size, which the kernel segments as it does with its own, and leaves
-the last of them to `dev.dev_hard_start_xmit`. Each packet costs one header here, and no copy.
+for eight times as many. The kernel behind AF_PACKET takes 64 KB at a time, unless the interface's
+`gso_ipv4_max_size` says more. `tso_xmit` sends the beginning in packets of that size, which the
+kernel segments as it does with its own, and leaves the last of them to `dev.dev_hard_start_xmit`.
+Each packet costs one header here, and no copy.
 """
 
 import errno
@@ -39,7 +40,7 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
         return errno.EINVAL
     mss = skb.gso_size
     header = TsoHeader(head, l4)
-    most = (GSO_LEGACY_MAX_SIZE - 1 - (hlen - 14)) // mss * mss
+    most = (longest(net.device.gso_max_size) - (hlen - 14)) // mss * mss
     if most <= 0:
         return errno.EINVAL
     vnet = virtio_net_hdr_from_skb(skb)
@@ -71,6 +72,12 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
         elif not err:
             skb.head = bytes(header.build(0, mss, left, True))
     return err
+
+
+def longest(gso_max_size: int) -> int:
+    """Bytes of IP packet that a device with that limit takes: its `gso_max_size` is above the
+    frame's length, and only BIG TCP is longer than IPv4's own limit."""
+    return max(gso_max_size - 15, GSO_LEGACY_MAX_SIZE - 1)
 
 
 class _Payload:
@@ -133,6 +140,8 @@ class TsoHeader:
             )
             _U16.pack_into(head, l4 + 16, csum_from32to16(total))
         tot_len = len(head) - 14 + size
+        if tot_len >= GSO_LEGACY_MAX_SIZE:
+            tot_len = 0
         ident = (self._id + offset // mss) & 0xFFFF
         flags = self._flags
         if offset:

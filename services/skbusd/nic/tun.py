@@ -14,6 +14,7 @@ import struct
 from typing import Final
 
 from skbus.headers import Buffer
+from skbus.skbuff import GSO_LEGACY_MAX_SIZE
 from skbusd.nic.eth import VIRTIO_NET_HDR_LEN
 from skbusd.nic.link import Link, RxInterrupt
 
@@ -54,6 +55,7 @@ class TapDevice:
         self.link = Link(name)
         self.vnet_hdr = True
         self.gso_udp = False
+        self.gso_max_size = GSO_LEGACY_MAX_SIZE
         self.rx_vnet = bytearray(VIRTIO_NET_HDR_LEN)
         self.rx_csum_valid = False
         self.rx_csum_partial = False

@@ -41,6 +41,35 @@ def test_a_super_segment_goes_out_whole() -> None:
     assert rig.conserved()
 
 
+@pytest.mark.parametrize(
+    ("gso_max_size", "sizes"),
+    [
+        (65536, [65160] * 4 + [28960]),
+        (65537, [65160] * 4 + [28960]),
+        (200_000, [199824, 89776]),
+        (289_681, [289600]),
+        (524_280, [289600]),
+    ],
+)
+def test_as_long_frames_as_the_device_takes(gso_max_size: int, sizes: list[int]) -> None:
+    """More than 64 KB is BIG TCP, with an IP length of 0; none is as long as gso_max_size."""
+    rig = NicRig(classes=((2048, 64), (16384, 4), (66560, 8)))
+    rig.device.gso_max_size = gso_max_size
+    payload = data(200 * MSS)
+    frames = rig.xmit(out_segment(rig, payload, mss=MSS, pieces=6, flags=0x18))
+    assert [len(frame) - 10 - HDR for frame in frames] == sizes
+    assert b"".join(frame[10 + HDR :] for frame in frames) == payload
+    for frame in frames:
+        assert VIRTIO_NET_HDR.unpack(frame[:10]) == (1, 1, HDR, MSS, 34, 16)
+        length = len(frame) - 10 - 14
+        assert int.from_bytes(frame[26:28], "big") == (length if length < 65536 else 0)
+        assert int.from_bytes(frame[24:44], "big") % 0xFFFF == 0
+        assert length + 14 < gso_max_size or length < 65536
+    assert [frame[57] & 0x08 for frame in frames] == [0] * (len(frames) - 1) + [8]  # PSH
+    assert rig.net.mib["DevTxPackets"] == len(frames)
+    assert rig.conserved()
+
+
 def test_one_segment_is_not_segmented() -> None:
     rig = NicRig()
     (sent,) = rig.xmit(out_segment(rig, data(MSS), mss=MSS))
