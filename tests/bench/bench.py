@@ -166,10 +166,13 @@ def run_idle(chosen: argparse.Namespace, console: Console) -> dict[str, Any] | N
         or not any(name.startswith("bulk") for name in chosen.only)
     ):
         return None
-    subject = Skbus(chosen.lab_options.split())
+    options = chosen.lab_options.split()
+    subject, alone = Skbus(options), Skbus(options, "alone")
     try:
         with console.status("idle connections") as status:
-            return idle.measure(subject, chosen.idle, chosen.reps, chosen.seconds, status.update)
+            return idle.measure(
+                subject, alone, chosen.idle, chosen.reps, chosen.seconds, status.update
+            )
     except (BenchError, RuntimeError, OSError, KeyError) as e:
         console.print(f"[red]idle connections:[/] {e}", highlight=False)
         return None
@@ -177,6 +180,7 @@ def run_idle(chosen: argparse.Namespace, console: Console) -> dict[str, Any] | N
         return None
     finally:
         subject.down()
+        alone.down()
 
 
 def main() -> int:

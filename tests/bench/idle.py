@@ -45,24 +45,42 @@ def pss_bytes(pids: list[int]) -> dict[int, int]:
     return found
 
 
-def _bulk(subject: Skbus, reps: int, seconds: float) -> dict[str, float]:
+def _bulk(
+    subjects: dict[str, Skbus], reps: int, seconds: float, progress: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """The medians of each subject, whose rounds take turns."""
+    rates: dict[str, dict[str, list[float]]] = {
+        name: {"bulk_in": [], "bulk_out": []} for name in subjects
+    }
+    for rep in range(reps):
+        for workload in ("bulk_in", "bulk_out"):
+            for name in sorted(subjects, reverse=bool(rep % 2)):
+                progress(f"bulk {name}: round {rep + 1} of {reps}")
+                found = subjects[name].round(WORKLOADS[workload], seconds)
+                rates[name][workload].append(found.rate)
     return {
-        name: statistics.median(subject.round(WORKLOADS[name], seconds).rate for _ in range(reps))
-        for name in ("bulk_in", "bulk_out")
+        name: {workload: statistics.median(found) for workload, found in by_workload.items()}
+        for name, by_workload in rates.items()
     }
 
 
 def measure(
-    subject: Skbus, count: int, reps: int, seconds: float, progress: Callable[[str], None]
+    subject: Skbus,
+    alone: Skbus,
+    count: int,
+    reps: int,
+    seconds: float,
+    progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The figures, by name. BenchError where the connections could not be opened."""
+    """The figures, by name. alone: the same, for the rounds without idle connections. BenchError
+    where the connections could not be opened."""
     if subject.server is None:
         subject.up()
     server, client = subject.server, subject.client
     assert server is not None
     assert client is not None
-    progress("bulk without idle connections")
-    alone = _bulk(subject, reps, seconds)
+    progress("warming up")
+    _bulk({"before": subject}, 1, seconds, progress)
     names = {pid: name for name, pid in subject.layers.items()} | {server.pid: "application"}
     before = pss_bytes(subject.pids)
     port = 45000
@@ -82,8 +100,7 @@ def measure(
     cpu = cpu_seconds(subject.pids)
     time.sleep(IDLE_SECONDS)
     busy = (cpu_seconds(subject.pids) - cpu) / IDLE_SECONDS
-    progress(f"bulk beside {count} idle connections")
-    beside = _bulk(subject, reps, seconds)
+    bulk = _bulk({"beside": subject, "alone": alone}, reps, seconds, progress)
     progress("closing them")
     for agent in (client, server):
         agent.say(op="hold_release", port=port, seconds=0)
@@ -96,8 +113,8 @@ def measure(
         "bytes_per_connection": sum(after[p] - before[p] for p in before) / count,
         "bytes_by_process": {names[p]: round((after[p] - before[p]) / count) for p in before},
         "cpu": busy,
-        "bulk_alone": alone,
-        "bulk_beside": beside,
+        "bulk_alone": bulk["alone"],
+        "bulk_beside": bulk["beside"],
     }
 
 

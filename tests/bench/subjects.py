@@ -335,9 +335,10 @@ class Skbus(Subject):
     name = "skbus"
     title = "skbus"
 
-    def __init__(self, up_options: list[str]) -> None:
+    def __init__(self, up_options: list[str], suffix: str = "") -> None:
+        """suffix: of the lab's name, where there is more than one."""
         super().__init__()
-        self._lab = f"bench{os.getpid()}"
+        self._lab = f"bench{os.getpid()}{suffix}"
         self._peer: list[str] = []
         self._up_options = up_options
         self._status: dict[str, Any] = {}
