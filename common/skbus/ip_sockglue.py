@@ -28,6 +28,7 @@ from typing import Any, Final
 from skbus import mcast as mc
 from skbus import uapi
 from skbus.abi import SockErrCb
+from skbus.compiled import mypyc_attr
 from skbus.headers import HeaderError
 from skbus.headers.icmp import (
     ICMP_DEST_UNREACH,
@@ -50,6 +51,7 @@ IfIndex = Callable[[bytes, int], int]
 """Which device is meant: by an address of ours, or, where that is b'', by its index. 0 for none."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class InetOptions:
     """The options in `struct inet_sock`, with their values in a new socket."""
 

@@ -11,8 +11,9 @@ the simulation (`skbus.testing`) sets `now`, delivers entries and empties the ou
 
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
+from skbus.compiled import mypyc_attr
 from skbus.dropreason import REASONS
 from skbus.pool import Allocator, Pool, StalePlaceError
 from skbus.skbuff import Frag, SkBuff
@@ -31,15 +32,20 @@ class Clock(Protocol):
     def now(self) -> int: ...
 
 
-class TraceEvent(tuple[int, str, str, int, Mapping[str, object]]):
-    """(time in ns, process, function, skb id, details)"""
+class TraceEvent(NamedTuple):
+    """One function that a packet came through; `time` in ns, `skb` its id."""
 
-    __slots__ = ()
+    time: int
+    process: str
+    function: str
+    skb: int
+    details: Mapping[str, object]
 
 
 Self = TypeVar("Self", bound="Net")
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Net:
     """The state of one process of one stack.
 
@@ -149,7 +155,7 @@ class Net:
     def trace(self, function: str, skb: SkBuff | None = None, **details: object) -> None:
         """One event of a packet's journey; call it only `if net.tracing`."""
         self.trace_events.append(
-            TraceEvent((self.now, self.name, function, skb.id if skb else 0, details))
+            TraceEvent(self.now, self.name, function, skb.id if skb else 0, details)
         )
 
     def info(self, function: str, **details: object) -> None:

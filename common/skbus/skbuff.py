@@ -248,8 +248,31 @@ class SkBuff:
     def clone(self) -> "SkBuff":
         """`skb_clone`: the same packet once more, same id. The clone is lent: it owns no slot."""
         new = SkBuff.__new__(SkBuff)
-        for name in SkBuff.__slots__:
-            setattr(new, name, getattr(self, name))
+        new.cb = self.cb
+        new.csum = self.csum
+        new.csum_offset = self.csum_offset
+        new.csum_start = self.csum_start
+        new.data = self.data
+        new.data_len = self.data_len
+        new.dev = self.dev
+        new.frags = self.frags
+        new.gso_segs = self.gso_segs
+        new.gso_size = self.gso_size
+        new.gso_type = self.gso_type
+        new.hash = self.hash
+        new.head = self.head
+        new.id = self.id
+        new.ip_summed = self.ip_summed
+        new.mac_header = self.mac_header
+        new.mark = self.mark
+        new.network_header = self.network_header
+        new.pkt_type = self.pkt_type
+        new.priority = self.priority
+        new.protocol = self.protocol
+        new.skb_iif = self.skb_iif
+        new.transport_header = self.transport_header
+        new.tstamp = self.tstamp
+        new.vlan_tci = self.vlan_tci
         new.lent = True
         return new
 

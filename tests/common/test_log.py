@@ -23,7 +23,7 @@ def _restore() -> Iterator[None]:
 
 
 def traced(function: str, skb: int = 0, **details: object) -> TraceEvent:
-    return TraceEvent((1_500_000_000, "nic.eth0", function, skb, details))
+    return TraceEvent(1_500_000_000, "nic.eth0", function, skb, details)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ RFC 9293 3.1 and 3.2; RFC 7323 (timestamps, window scale), 2018 (SACK), 7413 (Fa
 import struct
 from typing import Final, NamedTuple
 
+from skbus.compiled import field_names
 from skbus.headers import Buffer, HeaderError
 
 TCP_HLEN: Final = 20
@@ -149,7 +150,7 @@ class TcpOptions:
         self.ao = ao
 
     def _values(self) -> tuple[object, ...]:
-        return tuple([getattr(self, name) for name in self.__slots__])
+        return tuple([getattr(self, name) for name in _OPTION_FIELDS])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TcpOptions) and self._values() == other._values()
@@ -157,8 +158,11 @@ class TcpOptions:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        shown = [f"{n}={v!r}" for n, v in zip(self.__slots__, self._values(), strict=True) if v]
+        shown = [f"{n}={v!r}" for n, v in zip(_OPTION_FIELDS, self._values(), strict=True) if v]
         return f"TcpOptions({', '.join(shown)})"
+
+
+_OPTION_FIELDS: Final = field_names(TcpOptions)
 
 
 def parse_options(raw: Buffer, syn: bool) -> TcpOptions:

@@ -154,7 +154,7 @@ def raw_restart(net: SocketNet, sk: InetSock) -> None:
 
 raw_bind: Final = bind_by("raw_bind")
 
-RAW_PROT: Final = Proto(
+RAW_PROT: Final[Proto] = Proto(
     name="RAW",
     process="ip",
     obj=RawSock,

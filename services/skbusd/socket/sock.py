@@ -17,16 +17,19 @@ few hundred bytes.
 import errno
 from collections import deque
 from collections.abc import Callable, Mapping, MutableSequence
+from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from skbus.abi import Accept
+from skbus.compiled import mypyc_attr
 from skbus.mcast import McList
 from skbus.net import Net
-from skbus.pool import StalePlaceError
+from skbus.pool import Allocator, Pool, StalePlaceError
 from skbus.share import Share
 from skbus.skbuff import Frag, Place, SkBuff
 from skbus.syscall import SysCallError
+from skbus.sysctl import Sysctl
 from skbus.timer import Timer
 from skbusd.socket import uapi
 from skbusd.socket.page_frag import PageFrag, SendItem, purge_write_queue
@@ -57,6 +60,7 @@ Answer = Callable[["SocketNet", int, Any], None]
 """What happens when a transport has answered: (net, errno, value)."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Call:
     """One system call in progress, or a caller inside the socket process.
 
@@ -310,8 +314,18 @@ class SocketNet(Net):
     inetsw: "list[list[InetProtosw]]"
     proto_list: "dict[str, Proto]"
 
-    def __init__(self, name: str = "socket", *, tcp_shards: int = 1, **kwargs: Any) -> None:
-        super().__init__(name, **kwargs)
+    def __init__(
+        self,
+        name: str = "socket",
+        *,
+        rand: Random,
+        pool: Pool,
+        alloc: Allocator | None = None,
+        sysctl: Sysctl | None = None,
+        epoch: int = 1,
+        tcp_shards: int = 1,
+    ) -> None:
+        super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
         self.tcp_shards = tcp_shards
         self.tcp_prots: tuple[Proto, ...] = ()
         """TCP by shard, where there are several (tcp_shards.py)."""

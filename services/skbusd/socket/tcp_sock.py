@@ -648,7 +648,7 @@ def tcp_restart(net: SocketNet, sk: InetSock) -> None:
         )
 
 
-TCP_PROT: Final = Proto(
+TCP_PROT: Final[Proto] = Proto(
     name="TCP",
     process="tcp",
     obj=TcpSock,

@@ -568,7 +568,7 @@ def udp_restart(net: SocketNet, sk: InetSock) -> None:
         net.call("udp", "ip4_datagram_connect", item2)
 
 
-UDP_PROT: Final = Proto(
+UDP_PROT: Final[Proto] = Proto(
     name="UDP",
     process="udp",
     obj=UdpSock,
@@ -595,7 +595,7 @@ UDP_PROT: Final = Proto(
     levels=frozenset({uapi.SOL_IP, uapi.SOL_UDP}),
 )
 
-UDPLITE_PROT: Final = replace(
+UDPLITE_PROT: Final[Proto] = replace(
     UDP_PROT,
     name="UDP-Lite",
     levels=frozenset({uapi.SOL_IP, uapi.SOL_UDP, uapi.SOL_UDPLITE}),

@@ -7,8 +7,9 @@ puts the socket back into the tables.
 
 from typing import Any, Final
 
+from skbus.compiled import field_names
 from skbus.skbuff import SkBuff
-from skbusd.tcp.sock import RARE_FIELDS, OfoSkb, TcpSeg, TcpSock
+from skbusd.tcp.sock import OfoSkb, TcpSeg, TcpSock
 
 _DERIVED: Final = frozenset(
     {
@@ -28,8 +29,8 @@ _DERIVED: Final = frozenset(
         "slice_bytes",
     }
 )
-_FIELDS: Final = tuple(name for name in (*TcpSock.__slots__, *RARE_FIELDS) if name not in _DERIVED)
-_SEG_FIELDS: Final = tuple(TcpSeg.__slots__)
+_FIELDS: Final = tuple(sorted({*field_names(TcpSock)} - _DERIVED))
+_SEG_FIELDS: Final = tuple(sorted(field_names(TcpSeg)))
 _OFO_SKB: Final = ("id", "head", "data", "frags", "lent", "skb_iif", "gso_size", "gso_segs")
 
 DUMP_VERSION: Final = 2

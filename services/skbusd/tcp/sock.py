@@ -12,6 +12,7 @@ RFC 9293 3.3.1 (the variables of a connection).
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+from skbus.compiled import field_names
 from skbus.skbuff import Frag, SkBuff
 from skbus.timer import Timer
 from skbusd.tcp.const import (
@@ -92,44 +93,14 @@ class OfoSkb:
         self.skb = skb
 
 
-class TcpSock:
-    """One socket. Field names are Linux's; `icsk_` is inet_connection_sock, `rx_` and `ack_` its
-    and tcp_sock's inner structures.
+class TcpSockRare:
+    """What most sockets leave as it is: options, a listener's part, recovery.
 
-    What stands in the class (options, a listener's part, recovery) has its default there: a
-    socket has one of its own when it is first set, so an idle connection does not pay for it.
+    The defaults stand in the class: a socket has one of its own when it is first set, so an idle
+    connection does not pay for it.
     """
 
-    __slots__ = (
-        "__dict__", "accecn", "ack_ato", "ack_last_seg_size", "ack_lrcvtime", "ack_pending",
-        "ack_pingpong", "ack_quick", "ack_rcv_mss", "ack_timeout", "advmss", "app_limited",
-        "bind_kind", "bound_addr", "bound_port", "bytes_acked", "bytes_received", "bytes_sent",
-        "ca_name", "ca_priv", "ca_state", "chrono_busy", "chrono_rwnd", "chrono_start",
-        "chrono_type", "compressed_ack", "connect_req", "copied_seq", "cwnd_usage_seq", "daddr",
-        "data_segs_in", "data_segs_out", "dead", "delack_timer", "delivered", "delivered_mstamp",
-        "done_sent", "dport", "duplicate_sack", "ecn_flags", "fastopen_rsk", "first_tx_mstamp",
-        "gso_max_size", "high_seq", "icsk_backoff", "icsk_pending", "icsk_probes_out",
-        "icsk_retransmits", "icsk_rto", "icsk_timeout", "is_cwnd_limited", "is_sack_reneg", "key",
-        "lost", "lost_out", "lsndtime", "mark", "max_packets_out", "max_window", "mdev_max_us",
-        "mdev_us", "min_ttl", "mss_cache", "mss_clamp", "mtup_enabled", "mtup_probe_size",
-        "mtup_search_high", "mtup_search_low", "nonagle", "ofo", "ofo_bytes", "pacing_rate",
-        "pacing_status", "packets_out", "parent", "pmtu", "pred_ack", "pred_flags", "priority",
-        "pseudo", "pushed_seq", "rack_advanced", "rack_dsack_seen", "rack_end_seq", "rack_mstamp",
-        "rack_reo_wnd_steps", "rack_rtt_us", "rate_app_limited", "rate_delivered",
-        "rate_interval_us", "rcv_nxt", "rcv_rtt_last_tsecr", "rcv_rtt_seq", "rcv_rtt_time",
-        "rcv_rtt_us", "rcv_ssthresh", "rcv_tsecr", "rcv_tstamp", "rcv_tsval", "rcv_up", "rcv_wnd",
-        "rcv_wscale", "rcv_wup", "rcvbuf", "rcvq_space_seq", "rcvq_space_space", "rcvq_space_time",
-        "reordering", "report", "retrans_out", "retrans_stamp", "retransmit_high", "reuse",
-        "rmem_alloc", "rmem_charged", "route_req", "rtt_min", "rtt_seq", "rttvar_us", "rtx_queue",
-        "rx_saw_tstamp", "sack_ok", "sacked_out", "saddr", "segs_in", "segs_out", "selective_acks",
-        "shutdown", "sk", "sk_lock", "slice_bytes", "slice_time", "snd_cwnd", "snd_cwnd_stamp",
-        "snd_cwnd_used", "snd_nxt", "snd_sml", "snd_ssthresh", "snd_una", "snd_up", "snd_wl1",
-        "snd_wnd", "snd_wscale", "sndbuf", "sport", "srtt_us", "state", "tcp_header_len",
-        "tcp_mstamp", "tcp_wstamp", "tlp_high_seq", "tlp_retrans", "tos", "ts_recent",
-        "ts_recent_stamp", "tsoffset", "tsorted", "tsq_bytes", "tstamp_ok", "urg_mode",
-        "urg_notyet", "window_clamp", "wmem_charged", "write_queue", "write_seq", "write_timer",
-        "wscale_ok", "wspace", "xmit_cb",
-    )  # fmt: skip
+    __slots__ = ("__dict__",)
 
     userlocks: int = 0
     """SOCK_SNDBUF_LOCK 1, SOCK_RCVBUF_LOCK 2, SOCK_BINDADDR_LOCK 4, SOCK_BINDPORT_LOCK 8"""
@@ -249,6 +220,43 @@ class TcpSock:
     sk_timer: Timer[Any] | None = None
     pacing_timer: Timer[Any] | None = None
     compressed_ack_timer: Timer[Any] | None = None
+
+
+class TcpSock(TcpSockRare):
+    """One socket. Field names are Linux's; `icsk_` is inet_connection_sock, `rx_` and `ack_` its
+    and tcp_sock's inner structures.
+    """
+
+    __slots__ = (
+        "accecn", "ack_ato", "ack_last_seg_size", "ack_lrcvtime", "ack_pending",
+        "ack_pingpong", "ack_quick", "ack_rcv_mss", "ack_timeout", "advmss", "app_limited",
+        "bind_kind", "bound_addr", "bound_port", "bytes_acked", "bytes_received", "bytes_sent",
+        "ca_name", "ca_priv", "ca_state", "chrono_busy", "chrono_rwnd", "chrono_start",
+        "chrono_type", "compressed_ack", "connect_req", "copied_seq", "cwnd_usage_seq", "daddr",
+        "data_segs_in", "data_segs_out", "dead", "delack_timer", "delivered", "delivered_mstamp",
+        "done_sent", "dport", "duplicate_sack", "ecn_flags", "fastopen_rsk", "first_tx_mstamp",
+        "gso_max_size", "high_seq", "icsk_backoff", "icsk_pending", "icsk_probes_out",
+        "icsk_retransmits", "icsk_rto", "icsk_timeout", "is_cwnd_limited", "is_sack_reneg", "key",
+        "lost", "lost_out", "lsndtime", "mark", "max_packets_out", "max_window", "mdev_max_us",
+        "mdev_us", "min_ttl", "mss_cache", "mss_clamp", "mtup_enabled", "mtup_probe_size",
+        "mtup_search_high", "mtup_search_low", "nonagle", "ofo", "ofo_bytes", "pacing_rate",
+        "pacing_status", "packets_out", "parent", "pmtu", "pred_ack", "pred_flags", "priority",
+        "pseudo", "pushed_seq", "rack_advanced", "rack_dsack_seen", "rack_end_seq", "rack_mstamp",
+        "rack_reo_wnd_steps", "rack_rtt_us", "rate_app_limited", "rate_delivered",
+        "rate_interval_us", "rcv_nxt", "rcv_rtt_last_tsecr", "rcv_rtt_seq", "rcv_rtt_time",
+        "rcv_rtt_us", "rcv_ssthresh", "rcv_tsecr", "rcv_tstamp", "rcv_tsval", "rcv_up", "rcv_wnd",
+        "rcv_wscale", "rcv_wup", "rcvbuf", "rcvq_space_seq", "rcvq_space_space", "rcvq_space_time",
+        "reordering", "report", "retrans_out", "retrans_stamp", "retransmit_high", "reuse",
+        "rmem_alloc", "rmem_charged", "route_req", "rtt_min", "rtt_seq", "rttvar_us", "rtx_queue",
+        "rx_saw_tstamp", "sack_ok", "sacked_out", "saddr", "segs_in", "segs_out", "selective_acks",
+        "shutdown", "sk", "sk_lock", "slice_bytes", "slice_time", "snd_cwnd", "snd_cwnd_stamp",
+        "snd_cwnd_used", "snd_nxt", "snd_sml", "snd_ssthresh", "snd_una", "snd_up", "snd_wl1",
+        "snd_wnd", "snd_wscale", "sndbuf", "sport", "srtt_us", "state", "tcp_header_len",
+        "tcp_mstamp", "tcp_wstamp", "tlp_high_seq", "tlp_retrans", "tos", "ts_recent",
+        "ts_recent_stamp", "tsoffset", "tsorted", "tsq_bytes", "tstamp_ok", "urg_mode",
+        "urg_notyet", "window_clamp", "wmem_charged", "write_queue", "write_seq", "write_timer",
+        "wscale_ok", "wspace", "xmit_cb",
+    )  # fmt: skip
 
     def __init__(self, sk: int) -> None:
         self.sk = sk
@@ -478,8 +486,7 @@ class TcpSock:
         self.xmit_cb: tuple[object, ...] = ()
 
 
-RARE_FIELDS: Final = tuple(TcpSock.__annotations__)
-"""What stands in the class."""
+RARE_FIELDS: Final = field_names(TcpSockRare)
 
 
 class TcpAccEcn:

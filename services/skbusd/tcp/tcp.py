@@ -69,7 +69,7 @@ from skbusd.tcp.sk_lock import (
     sk_wait_lock,
     tcp_prequeue_process,
 )
-from skbusd.tcp.sock import RARE_FIELDS, TcpSeg, TcpSock
+from skbusd.tcp.sock import RARE_FIELDS, TcpSeg, TcpSock, TcpSockRare
 from skbusd.tcp.tcp_cong import tcp_assign_congestion_control
 from skbusd.tcp.tcp_data import tcp_rcv_space_adjust
 from skbusd.tcp.tcp_fastopen import (
@@ -218,7 +218,7 @@ _KEPT: Final = frozenset(
     " fastopen_no_cookie icsk_user_timeout icsk_syn_retries ca_setsockopt sk_timer pacing_timer"
     " compressed_ack_timer max_pacing_rate".split()
 )
-_REINIT: Final = tuple((name, getattr(TcpSock, name)) for name in RARE_FIELDS if name not in _KEPT)
+_REINIT: Final = tuple(name for name in RARE_FIELDS if name not in _KEPT)
 
 
 def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
@@ -226,7 +226,9 @@ def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
     clamp = tp.window_clamp if tp.state == TCP_LISTEN else 0
     sk_mem_free(net, tp)
     tp.reset()
-    for name, default in _REINIT:
+    defaults = TcpSockRare()
+    for name in _REINIT:
+        default = getattr(defaults, name)
         if getattr(tp, name) != default:
             setattr(tp, name, default)
     tp.window_clamp = clamp

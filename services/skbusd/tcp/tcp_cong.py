@@ -11,6 +11,7 @@ import errno
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
+from skbus.compiled import mypyc_attr
 from skbus.sysctl import SysctlError
 from skbusd.tcp.const import CA_EVENT_CWND_RESTART, TCP_CA_OPEN, TCP_CLOSE, TCP_LISTEN
 from skbusd.tcp.netns import TcpNet
@@ -56,6 +57,7 @@ class RateSample:
         self.is_ack_delayed = False
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpCongestionOps:
     """`struct tcp_congestion_ops`: override what differs from Reno. cwnd counts segments.
 
