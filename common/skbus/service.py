@@ -100,7 +100,8 @@ class Service:
         self.clock = clock or StackClock()
         self.context = context or zmq.Context(io_threads=1)
         self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
-        self.inbox = Inbox(rundir.endpoint(self.net.name))
+        self._epoll = select.epoll()
+        self.inbox = Inbox(rundir.endpoint(self.net.name), self._epoll)
         self.dispatcher = Dispatcher(core, neighbours, drain_device)
         self.control = ControlSource(self, self.context, rundir.ctl(self.net.name))
         self.sources: tuple[Source, ...] = (*sources, self.control)
@@ -112,9 +113,9 @@ class Service:
         self._pending: dict[str, Batch] = {}
         self._refused = 0
         self._stop = False
-        self._epoll = select.epoll()
-        self._by_fd: dict[int, Source | Inbox | Outlet] = {}
-        self._hot: set[Source | Inbox] = set()
+        self._by_fd: dict[int, Source | Outlet] = {}
+        """Whose descriptor it is; the others are the inbox's."""
+        self._hot: set[Source] = set()
         """Sources to be drained at once, whatever their descriptors say."""
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
@@ -123,8 +124,7 @@ class Service:
             epoll = self._epoll
             stack.callback(epoll.close)
             stack.callback(self._close)
-            watched: list[Source | Inbox] = [self.inbox, *self.sources]
-            for source in watched:
+            for source in self.sources:
                 for fd in source.filenos():
                     self._by_fd[fd] = source
                     epoll.register(fd, select.EPOLLIN)
@@ -204,20 +204,21 @@ class Service:
         inbox = self.inbox
         if events:
             by_fd = self._by_fd
-            for fd, mask in events:
-                source = by_fd.get(fd)
-                if isinstance(source, Outlet):
-                    source.event(mask)
+            for event in events:
+                source = by_fd.get(event[0])
+                if source is None:
+                    inbox.ready.append(event)
+                elif isinstance(source, Outlet):
+                    source.event(event[1])
                     if source.retry_at:
                         self._unconnected.add(source)
-                elif source is not None:
+                else:
                     hot.add(source)
         if self._unconnected:
             self._reconnect()
+        more = bool(inbox.ready) and inbox.drain(BUDGET, self.dispatcher.deliver) >= BUDGET
         if hot:
             self._hot = set()
-            if inbox in hot and inbox.drain(BUDGET, self.dispatcher.deliver) >= BUDGET:
-                self._hot.add(inbox)
             for source in self.sources:
                 if source in hot and source.drain(BUDGET) >= BUDGET:
                     self._hot.add(source)
@@ -232,7 +233,7 @@ class Service:
             self._flush()
         if net.log_events or net.trace_events or inbox.refused != self._refused:
             self._log()
-        return bool(self._hot)
+        return more or bool(self._hot)
 
     def _flush(self) -> None:
         """Send the outbox: one message a neighbour, or a few where there is much."""
