@@ -5,15 +5,16 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+COMPILED ?= .venv-compiled
 STAMP := $(VENV)/.skbus-dev-installed
 RUN_STAMP := $(VENV)/.skbus-installed
 BENCH_STAMP := $(VENV)/.skbus-bench-installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format compose wheels wheel clean
+.PHONY: help demo test bench check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(RUN_STAMP): pyproject.toml
 	@echo "==> setting up $(VENV) (a virtual environment with skbus)"
@@ -70,7 +71,25 @@ wheel: $(STAMP) ## Build skbus's own wheel into dist.
 	@echo "==> wheel of skbus, in dist"
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
+compiled: ## Build skbus compiled by mypyc, in .venv-compiled (minutes; docs/performance.md).
+	@echo "==> setting up $(COMPILED) (a virtual environment with skbus, compiled)"
+	@test -x $(COMPILED)/bin/python || $(PYTHON) -m venv $(COMPILED) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
+	@$(COMPILED)/bin/python -m pip install --quiet 'hatchling>=1.25' 'mypy>=1.13' 'setuptools>=70'
+	@rm -rf build/wheel-compiled
+	@SKBUS_COMPILE=1 $(COMPILED)/bin/python -m hatchling build --target wheel --directory build/wheel-compiled >/dev/null
+	@echo "==> installing it"
+	@wheel=$$(echo build/wheel-compiled/skbus-*.whl) && \
+	  $(COMPILED)/bin/python -m pip install --quiet "$$wheel[httpx]" && \
+	  $(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps "$$wheel"
+	@echo "==> done: $(COMPILED)/bin/skbus is compiled, $(BIN)/skbus (make demo) is not; all else is the same"
+
+test-compiled: compiled ## Run the tests that need no namespaces with what make compiled builds.
+	@echo "==> installing the development tools"
+	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo build/wheel-compiled/skbus-*.whl)[dev]"
+	@echo "==> tests, compiled"
+	@$(COMPILED)/bin/pytest -n logical -m "not lab and not compose"
+
 clean: ## Remove what the targets above have made.
-	@echo "==> removing $(VENV), caches and what was built"
-	@rm -rf $(VENV) dist build bench-out deploy/wheels .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@echo "==> removing $(VENV), $(COMPILED), caches and what was built"
+	@rm -rf $(VENV) $(COMPILED) dist build bench-out deploy/wheels .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find common services tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from skbus.compiled import is_compiled
+
 # The same examples in every run, and no deadlines: a test is no judge of the machine's speed.
 settings.register_profile("skbus", deadline=None, derandomize=True)
 # HYPOTHESIS_PROFILE=explore looks for new examples, and for longer.
@@ -28,6 +30,15 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test-compiled` runs the tests too, where what they replace can be replaced."""
+    if is_compiled():
+        skip = pytest.mark.skip(reason="replaces something in a compiled module")
+        for item in items:
+            if item.get_closest_marker("interpreted"):
+                item.add_marker(skip)
 
 
 @pytest.fixture

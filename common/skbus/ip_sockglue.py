@@ -68,7 +68,7 @@ class InetOptions:
         self.inet_opt = b""
         """IP_OPTIONS, checked, of a length that 4 divides."""
         self.recverr = False
-        self.recverr_rfc4884 = False
+        self.recverr_rfc4884 = 0
         self.freebind = False
         self.transparent = False
         self.hdrincl = False
@@ -78,7 +78,7 @@ class InetOptions:
         self.uc_index = 0
         self.mc_ttl = 1
         self.mc_loop = True
-        self.mc_all = True
+        self.mc_all = 1
         self.mc_index = 0
         self.mc_addr = INADDR_ANY
         self.bind_address_no_port = False

@@ -82,7 +82,7 @@ class MreqError(ValueError):
 
 
 def ip_mc_sf_allow(
-    mc_list: McList, mc_all: bool, loc_addr: bytes, rmt_addr: bytes, dif: int
+    mc_list: McList, mc_all: int, loc_addr: bytes, rmt_addr: bytes, dif: int
 ) -> bool:
     """May a socket see a packet from rmt_addr to loc_addr that came by device dif?
 
@@ -93,7 +93,7 @@ def ip_mc_sf_allow(
     for pmc in mc_list:
         if pmc.multiaddr == loc_addr and pmc.ifindex == dif:
             return (rmt_addr in pmc.sflist) == (pmc.sfmode == MCAST_INCLUDE)
-    return mc_all
+    return bool(mc_all)
 
 
 def decode_mc_list(value: object) -> McList:

@@ -26,6 +26,7 @@ from skbus import log
 from skbus.abi import LOSSLESS_SKB_ENTRIES
 from skbus.clock import StackClock
 from skbus.codec import Batch, encode
+from skbus.compiled import is_compiled
 from skbus.ctl import ControlSource
 from skbus.dispatch import Dispatcher
 from skbus.net import Core
@@ -326,6 +327,7 @@ class Service:
             "epoch": net.epoch,
             "now": net.now,
             "wakeups": self.wakeups,
+            "compiled": is_compiled(),
             "conservation": {
                 "born": net.skb_born,
                 "received": net.skb_received,

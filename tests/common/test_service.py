@@ -101,6 +101,7 @@ def test_batches_arrive_in_order_and_neighbours_say_hello(tmp_path: Path) -> Non
     run_with(tmp_path, body)
 
 
+@pytest.mark.interpreted
 def test_a_full_pipe_drops_packets_with_a_reason_and_keeps_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

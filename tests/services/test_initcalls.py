@@ -131,6 +131,7 @@ def test_the_order_is_the_kernels(layer: str) -> None:
     assert said == [{"steps": names}]  # and one for all at info
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(("layer", "at"), STEPS)
 def test_a_step_that_fails_is_unwound(layer: str, at: int) -> None:
     make, _, steps = LAYERS[layer]
@@ -188,6 +189,7 @@ def test_other_processes_hear_of_the_unwinding(layer: str) -> None:
     assert added == list(reversed(removed)) == ([6] if layer == "tcp" else [17, 136])
 
 
+@pytest.mark.interpreted
 def test_inet_init_that_fails_unwinds_sock_init(monkeypatch: pytest.MonkeyPatch) -> None:
     net = SocketNet(rand=Random(1), pool=Pool())
     before = state(net)

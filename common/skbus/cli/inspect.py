@@ -63,6 +63,8 @@ _FLOWS = ("born", "received", "sent", "consumed", "dropped", "held")
 
 def _print_status(run: RunDir, answers: dict[str, Any]) -> None:
     print(f"run directory {run.path}")
+    if any(answer.get("compiled") for answer in answers.values()):
+        print("compiled by mypyc")
     print(f"{'process':<12} {'life':>4} " + " ".join(f"{f:>10}" for f in _FLOWS))
     for process, answer in answers.items():
         if "error" in answer:

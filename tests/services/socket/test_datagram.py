@@ -82,6 +82,7 @@ def test_recvmmsg_takes_what_is_queued_in_order(stack: "Stack") -> None:
     stack.check_conserved()
 
 
+@pytest.mark.interpreted
 def test_a_waiting_recvmmsg_takes_the_whole_batch(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
     req = stack.begin("recvmmsg", fd, 65535, 8, 0, -1)

@@ -191,6 +191,7 @@ def test_a_segment_without_ack_is_dropped(host: TcpHost) -> None:
     assert host.dropped("TCP_FLAGS") == 2
 
 
+@pytest.mark.interpreted
 def test_the_out_of_order_queue_is_bounded(host: TcpHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp_data, "TCP_OFO_MAX_SKBS", 100)
     conn = Conn(host)

@@ -4,6 +4,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 from skbus.abi import Recvmsg
 from skbus.testing.tcphost import ACK, FIN, PSH, Conn, TcpHost
 from skbusd.tcp.const import MSG_MORE
@@ -15,6 +17,8 @@ from skbusd.tcp.sk_lock import (
     tcp_release_all,
     tcp_release_slices,
 )
+
+pytestmark = pytest.mark.interpreted  # `batch` puts another `idle` into the core
 
 CHUNK = 65536
 SLICE_CHUNKS = SENDMSG_SLICE // CHUNK

@@ -49,6 +49,7 @@ def test_it_is_small(host: TcpHost) -> None:
     assert len(msgpack.packb(tcp_sock_dump(conn.tp))) < 700
 
 
+@pytest.mark.interpreted
 def test_an_idle_connection_has_nothing_of_its_own_that_is_rare(host: TcpHost) -> None:
     host.listen()
     conns = [Conn(host, rport=5000 + i, ts=True) for i in range(2)]
@@ -64,6 +65,7 @@ def test_an_idle_connection_has_nothing_of_its_own_that_is_rare(host: TcpHost) -
         assert getattr(one, name) is getattr(other, name), name
 
 
+@pytest.mark.interpreted
 def test_what_is_rare_is_written_down_too(host: TcpHost) -> None:
     conn = Conn(host)
     host.setsockopt(conn.sk, 6, 4, 77)  # TCP_KEEPIDLE
