@@ -48,8 +48,8 @@ def do_ip_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
         tp.ttl = max(int(setting), 0)
     elif field in _OWN:
         setattr(tp, field, setting)
-    else:
-        tp.ip_kept = (*(kept for kept in tp.ip_kept if kept[0] != field), (field, int(setting)))
+    elif isinstance(setting, int):
+        tp.ip_kept = (*(kept for kept in tp.ip_kept if kept[0] != field), (field, setting))
     if isinstance(tp.xmit_cb, XmitCb):
         tcp_build_xmit_cb(tp)
         if field == "inet_opt" and tp.state not in _UNCONNECTED:

@@ -74,6 +74,7 @@ def numbered(n: int) -> list[bytes]:
     return [i.to_bytes(4, "big") + b"." * (i % 50) for i in range(n)]
 
 
+@pytest.mark.interpreted
 def test_many_datagrams_cost_few_calls(loopback: Loopback) -> None:
     count = Counter(loopback)
     texts = numbered(300)
@@ -87,6 +88,7 @@ def test_many_datagrams_cost_few_calls(loopback: Loopback) -> None:
         assert count.taken() == {"recvmmsg": 10}  # 1 2 4 8 16 32 and then 64 at a time
 
 
+@pytest.mark.interpreted
 def test_one_at_a_time_costs_what_it_did(loopback: Loopback) -> None:
     count = Counter(loopback)
     with udp_pair() as (one, two):
@@ -144,6 +146,7 @@ def test_peek_and_fionread_see_the_next_one(loopback: Loopback) -> None:
         assert one.ioctl(FIONREAD) == 0
 
 
+@pytest.mark.interpreted
 def test_a_descriptor_shows_what_was_read_ahead(loopback: Loopback) -> None:
     count = Counter(loopback)
     with udp_pair() as (one, two):
@@ -307,6 +310,7 @@ def test_two_senders_one_after_the_other(loopback: Loopback) -> None:
             assert [one.recv(10) for _ in range(10)] == [b"first"] * 5 + [b"second"] * 5, i
 
 
+@pytest.mark.interpreted
 def test_the_first_datagram_anywhere_waits(loopback: Loopback) -> None:
     count = Counter(loopback)
     with udp_pair() as (one, two):
