@@ -20,9 +20,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import idle
 import report
-from subjects import WORKLOADS, BenchError, Iperf3, Kernel, Pmd, Round, Skbus, Subject
+from subjects import WORKLOADS, BenchError, Compiled, Iperf3, Kernel, Pmd, Round, Skbus, Subject
 
-SUBJECTS = ("iperf3", "linux", "skbus", "pmd")
+SUBJECTS = ("iperf3", "linux", "skbus", "compiled", "pmd")
 
 
 def names(known: tuple[str, ...]) -> object:
@@ -78,7 +78,11 @@ def make_subjects(chosen: list[str], lab_options: str, gso_max_size: int = 0) ->
     options = lab_options.split()
     if gso_max_size:
         options += ["--gso-max-size", str(gso_max_size)]
-    every: dict[str, Subject] = {"linux": kernel, "skbus": Skbus(options)}
+    every: dict[str, Subject] = {
+        "linux": kernel,
+        "skbus": Skbus(options),
+        "compiled": Compiled(options),
+    }
     if not gso_max_size:
         every |= {"iperf3": Iperf3(kernel), "pmd": Pmd()}
     return [every[name] for name in chosen if name in every]

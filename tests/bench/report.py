@@ -76,9 +76,11 @@ def median(rounds: Rounds, workload: str, subject: str) -> float | None:
     return statistics.median(found) if found else None
 
 
-def ratios(rounds: Rounds, workload: str) -> tuple[float | None, float | None]:
+def ratios(
+    rounds: Rounds, workload: str, subject: str = "skbus"
+) -> tuple[float | None, float | None]:
     """skbus against Linux (its own tool, iperf3, where that has a figure), and pmd-pytcp."""
-    ours = median(rounds, workload, "skbus")
+    ours = median(rounds, workload, subject)
     linux = median(rounds, workload, "iperf3") or median(rounds, workload, "linux")
     pmd = median(rounds, workload, "pmd")
     return (
@@ -123,16 +125,26 @@ def table(rounds: Rounds, seconds: float, reps: int) -> Table:
     )
     shown.add_column("what", no_wrap=True)
     columns = {"iperf3": "Linux\niperf3", "linux": "Linux", "skbus": "skbus", "pmd": "pmd-\npytcp"}
-    for title in (*columns.values(), "skbus /\nLinux", "skbus /\npmd"):
+    ours = ["skbus"]
+    if any("compiled" in subjects for subjects in rounds.values()):
+        columns["compiled"] = "compiled"
+        ours.append("compiled")
+    compared = [f"{subject} /\n{other}" for subject in ours for other in ("Linux", "pmd")]
+    for title in (*columns.values(), *compared):
         shown.add_column(title, justify="right", no_wrap=True)
     for name in rounds:
         least, aim = AIMS[name]
-        to_linux, to_pmd = ratios(rounds, name)
+        verdicts = []
+        for subject in ours:
+            to_linux, to_pmd = ratios(rounds, name, subject)
+            verdicts += [
+                _verdict(to_linux, least.linux, aim.linux, percent=True),
+                _verdict(to_pmd, least.pmd, aim.pmd, percent=False),
+            ]
         shown.add_row(
             f"{WORKLOADS[name].title}\n[dim]{WORKLOADS[name].unit}[/]",
             *(_figure(rounds, name, subject) for subject in columns),
-            _verdict(to_linux, least.linux, aim.linux, percent=True),
-            _verdict(to_pmd, least.pmd, aim.pmd, percent=False),
+            *verdicts,
         )
     return shown
 

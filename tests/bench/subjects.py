@@ -3,6 +3,7 @@
 
     kernel   Linux - veth - Linux, and beside the tool iperf3 on the same veth
     skbus    Linux - veth - our five processes (`skbus lab`)
+    compiled the same, as `make compiled` builds them
     pmd      Linux - TAP - pmd-pytcp
 
 A subject is brought up once and serves all rounds of the run; one that fails a round is brought
@@ -246,8 +247,14 @@ class Subject:
             {"subject": here, "linux": there},
         )
 
-    def _agent(self, prefix: list[str], module: str, env: Mapping[str, str] | None = None) -> Any:
-        agent = Process([*prefix, sys.executable, str(HERE / "agent.py"), "--socket", module], env)
+    def _agent(
+        self,
+        prefix: list[str],
+        module: str,
+        env: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> Any:
+        agent = Process([*prefix, python, str(HERE / "agent.py"), "--socket", module], env)
         self.stack.callback(agent.close)
         return agent
 
@@ -334,19 +341,27 @@ class Skbus(Subject):
 
     name = "skbus"
     title = "skbus"
+    python = sys.executable
+    env: Mapping[str, str] = {}
+    """for our processes, beside the environment as it is"""
 
     def __init__(self, up_options: list[str], suffix: str = "") -> None:
         """suffix: of the lab's name, where there is more than one."""
         super().__init__()
-        self._lab = f"bench{os.getpid()}{suffix}"
+        self._lab = f"bench{os.getpid()}{self.name}{suffix}"
         self._peer: list[str] = []
         self._up_options = up_options
         self._status: dict[str, Any] = {}
 
     def _skbus(self, *arguments: str) -> str:
-        command = str(Path(sys.executable).with_name("skbus"))
+        command = str(Path(self.python).with_name("skbus"))
         done = subprocess.run(
-            [command, *arguments], capture_output=True, text=True, check=False, timeout=60
+            [command, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, **self.env},
         )
         if done.returncode:
             raise BenchError(f"skbus {' '.join(arguments)}: {done.stderr.strip()[-500:]}")
@@ -361,7 +376,9 @@ class Skbus(Subject):
         peer = ["nsenter", "-t", str(status["pids"]["peer"]), *user, "--net", "--"]
         for setting in ("ip_local_port_range=10000 65000", "tcp_tw_reuse=1"):
             subprocess.run([*peer, "sysctl", "-q", "-w", f"net.ipv4.{setting}"], check=True)
-        self.server = self._agent([], "skbus.socket", {"SKBUS_DIR": status["run_dir"]})
+        self.server = self._agent(
+            [], "skbus.socket", {"SKBUS_DIR": status["run_dir"], **self.env}, self.python
+        )
         self._peer = peer
         self.client = self._agent(peer, "socket")
         layers = {k: v for k, v in status["pids"].items() if k not in ("holder", "peer")}
@@ -385,6 +402,18 @@ class Skbus(Subject):
         """One more process on Linux: one has descriptors for so many connections only."""
         found: Process = self._agent(self._peer, "socket")
         return found
+
+
+class Compiled(Skbus):
+    """Our stack as `make compiled` builds it."""
+
+    name = "compiled"
+    title = "skbus, compiled"
+    python = str(HERE.parents[1] / ".venv-compiled" / "bin" / "python")
+    env: Mapping[str, str] = {"PYTHONPATH": ""}
+
+    def missing(self) -> str:
+        return "" if os.path.exists(self.python) else "it is not there (make compiled)"
 
 
 class Pmd(Subject):
