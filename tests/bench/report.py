@@ -230,6 +230,7 @@ def plot(rounds: Rounds, path: Path) -> str:
         ("iperf3", "Linux, iperf3", "#555555"),
         ("linux", "Linux", "#999999"),
         ("skbus", "skbus", "#1f77b4"),
+        ("compiled", "compiled", "#17becf"),
         ("pmd", "pmd-pytcp", "#ff7f0e"),
     )
     columns = min(3, len(rounds))
@@ -240,19 +241,17 @@ def plot(rounds: Rounds, path: Path) -> str:
     for axis in axes.flat[len(rounds) :]:
         axis.remove()
     for axis, name in zip(axes.flat, rounds, strict=False):
-        for x, (subject, title, colour) in enumerate(subjects):
-            found = rates(rounds[name].get(subject, []))
-            if found:
-                middle = statistics.median(found)
-                spread = [[middle - min(found)], [max(found) - middle]]
-                axis.bar(x, middle, color=colour, yerr=spread, capsize=3, label=title)
-                axis.annotate(
-                    f"{middle:,.0f}", (x, max(found)), ha="center", va="bottom", fontsize=8
-                )
+        shown = [s for s in subjects if rates(rounds[name].get(s[0], []))]
+        for x, (subject, title, colour) in enumerate(shown):
+            found = rates(rounds[name][subject])
+            middle = statistics.median(found)
+            spread = [[middle - min(found)], [max(found) - middle]]
+            axis.bar(x, middle, color=colour, yerr=spread, capsize=3, label=title)
+            axis.annotate(f"{middle:,.0f}", (x, max(found)), ha="center", va="bottom", fontsize=8)
         axis.set_yscale("log")
         axis.margins(y=0.15)
         axis.set_title(f"{WORKLOADS[name].title} [{WORKLOADS[name].unit}]", fontsize=9)
-        axis.set_xticks(range(len(subjects)), [s[1] for s in subjects], fontsize=7)
+        axis.set_xticks(range(len(shown)), [s[1] for s in shown], fontsize=7)
     for suffix in (".png", ".svg"):
         figure.savefig(path.with_suffix(suffix), dpi=120)
     plt.close(figure)
