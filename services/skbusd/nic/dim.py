@@ -6,7 +6,7 @@ nic does not wake for each frame: the device's interrupt (its descriptor) is off
 polls when as much should have come as travels in one skb. GRO then hands up one skb where it
 would have handed up several, and every later layer works once for them. A flow that has just
 begun, requests and answers, and all that comes at less than `_LEAST` bytes a round are told of at
-once, as without it; nothing waits longer than `_MOST`.
+once, as without it; nothing waits longer than `_MOST` and the timer's grain (131 us).
 
 Differs from Linux, which chooses among five profiles by trial; we compute the time from the rate.
 `ethtool -C DEV adaptive-rx` is what switches it there; here it is on where the driver can.
