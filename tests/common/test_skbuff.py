@@ -4,6 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skbus.compiled import field_names
 from skbus.seq import after, before, between, seq_add, seq_sub
 from skbus.skbuff import SkBuff, frags_slice
 
@@ -61,3 +62,17 @@ def test_sequence_numbers_wrap(seq: int, n: int) -> None:
     assert seq_sub(seq, later) == -n
     assert between(seq_add(seq, n // 2), seq, later)
     assert not between(seq_add(later, 1), seq, later) or n == 2**31 - 1
+
+
+def test_a_clone_has_every_field_of_its_skb() -> None:
+    skb = SkBuff(b"head", (b"payload",), id=1)
+    names = field_names(SkBuff)
+    for number, name in enumerate(names):
+        if name not in ("head", "frags", "data_len", "lent", "cb"):
+            setattr(skb, name, 1000 + number)
+    clone = skb.clone()
+    assert clone.lent
+    assert not skb.lent
+    for name in names:
+        if name != "lent":
+            assert getattr(clone, name) == getattr(skb, name), name
