@@ -51,11 +51,18 @@ def status(layer: Layer = None, as_json: AsJson = False) -> None:
             answers[process] = {"error": str(e)}
             failed = True
     if as_json:
-        print(json.dumps(answers))
+        print(json.dumps(answers, default=_address))
     else:
         _print_status(run, answers)
     if failed:
         sys.exit(1)
+
+
+def _address(value: object) -> str:
+    """What JSON has no type for: addresses, as bytes, in their usual form."""
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} in a status")
+    return ".".join(map(str, value)) if len(value) == 4 else value.hex(":")
 
 
 _FLOWS = ("born", "received", "sent", "consumed", "dropped", "held")
