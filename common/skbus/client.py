@@ -52,14 +52,15 @@ _POLL_OPEN: Final = struct.Struct("=iI")
 _POST_OPEN: Final = -1
 """Instead of a descriptor: the post pipe is asked for."""
 
-REGION_CLASSES: Final = ((2048, 256), (16384, 128), (66560, 256))
-"""A client's region: 19 MB of address space, touched as it is used."""
+REGION_CLASSES: Final = ((2048, 256), (16384, 128), (66560, 128), (262144, 32), (1048576, 16))
+"""A client's region: 36 MB of address space, touched as it is used. The slots are big because
+every layer works for each place of a packet (docs/performance.md)."""
 INLINE_MAX: Final = 4096
 """Bytes up to which payload travels in the request."""
-CHUNK: Final = 65536
-"""Bytes in one slot."""
-MAX_CHUNKS: Final = 16
-"""Slots that one request names: 1 MB."""
+PUT_MAX: Final = 1048576
+"""Bytes that one request names."""
+CHUNKS: Final = (1048576, 262144, 65536)
+"""Bytes that go into one slot: the most that there is a slot for."""
 
 _REPLY_MAX: Final = MAX_DATA + MAX_META
 """Bytes in a reply."""
@@ -169,7 +170,7 @@ class Client:
 
     # ---- payload -------------------------------------------------------------------------
 
-    def put(self, data: memoryview, limit: int = MAX_CHUNKS) -> tuple[bytes, tuple[Place, ...]]:
+    def put(self, data: memoryview) -> tuple[bytes, tuple[Place, ...]]:
         """Lay the beginning of `data` down for a request: (inline bytes, places).
 
         Small payload is inline. More goes into our region of the pool; if that is full, up to
@@ -183,11 +184,15 @@ class Client:
                 region = self._make_region()
             places: list[Place] = []
             if region is not None:
-                for at in range(0, min(len(data), limit * CHUNK), CHUNK):
-                    place = region.put(data[at : at + CHUNK])
-                    if place is None:
-                        break
-                    places.append(place)
+                at = 0
+                size = min(len(data), PUT_MAX)
+                for chunk in CHUNKS:
+                    while at < size:
+                        place = region.put(data[at : min(at + chunk, size)])
+                        if place is None:
+                            break
+                        places.append(place)
+                        at += place[4]
         if places:
             return b"", tuple(places)
         return bytes(data[:MAX_DATA]), ()

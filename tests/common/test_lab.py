@@ -137,7 +137,7 @@ def test_up_exec_status_down(either: Bench) -> None:
         assert "1 received" in done.stdout
     status = either.run("status", "--name", name)
     assert (status.returncode, json.loads(status.stdout)) == (0, up)
-    layers = json.loads(either.exec(name, SKBUS, "status", "--json").stdout)
+    layers = json.loads(either.exec(name, str(SKBUS), "status", "--json").stdout)
     assert list(layers) == ["nic.eth0", "ip", "tcp", "udp", "socket"]
     lo, eth0 = layers["ip"]["core"]["addresses"]
     assert lo["addresses"][0][:2] == ["127.0.0.1", 8]

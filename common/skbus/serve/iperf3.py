@@ -459,8 +459,8 @@ class Server:
                 self.listener.setsockopt(stdlib.SOL_SOCKET, option, value // 2)
 
     def _configure(self, sock: stdlib.socket, params: Params) -> None:
-        if params.nodelay:
-            sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, 1)
+        # `Control`, which read its cookie, has set it.
+        sock.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_NODELAY, int(params.nodelay))
         if params.tos:
             sock.setsockopt(stdlib.IPPROTO_IP, stdlib.IP_TOS, params.tos)
         if params.congestion:

@@ -8,10 +8,10 @@ and by sock at the end.
 
 from typing import TYPE_CHECKING
 
-from skbus.skbuff import Frag, Place
+from skbus.skbuff import Frag, Place, frag_slice
 
 if TYPE_CHECKING:
-    from skbusd.socket.sock import Sock, SocketNet
+    from skbusd.socket.sock import Call, Sock, SocketNet
 
 
 class PageFrag:
@@ -27,13 +27,27 @@ class PageFrag:
         self.refs = 1
 
 
+class SplitPlace:
+    """A slot of an application that is queued in parts, as the send buffer has room. It goes back
+    when nothing in it is unacknowledged, and its call has no more of it."""
+
+    __slots__ = ("place", "refs")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.refs = 1
+
+
+Owner = PageFrag | SplitPlace | Place | None
+
+
 class SendItem:
     """One entry of `sk_write_queue`: `length` bytes that are not acknowledged yet, and what must
     be given back then."""
 
     __slots__ = ("length", "owner")
 
-    def __init__(self, length: int, owner: "PageFrag | Place | None") -> None:
+    def __init__(self, length: int, owner: Owner) -> None:
         self.length = length
         self.owner = owner
 
@@ -66,6 +80,30 @@ def page_frag_write(net: "SocketNet", sk: "Sock", data: bytes) -> tuple[Frag, Pa
     return (region, slot, gen, at, size), frag
 
 
+def place_take(net: "SocketNet", call: "Call", room: int) -> tuple[Place, Owner]:
+    """The call's next chunk, a place, or as much of it as there is room for: what it is, and who
+    gives its slot back."""
+    place = call.chunks.popleft()
+    assert type(place) is tuple
+    split = call.split
+    if place[4] <= room:
+        call.split = None
+        return place, split or place  # the call's own reference goes with the last part
+    if split is None:
+        split = call.split = SplitPlace(place)
+    split.refs += 1
+    call.chunks.appendleft(frag_slice(place, room, place[4] - room))
+    region, slot, gen, offset, _ = place
+    return (region, slot, gen, offset, room), split
+
+
+def split_put(net: "SocketNet", split: SplitPlace) -> None:
+    """One user less; the last one gives the slot back."""
+    split.refs -= 1
+    if not split.refs:
+        net.pool.free(split.place)
+
+
 def page_frag_put(net: "SocketNet", frag: PageFrag) -> None:
     """One user less; the last one gives the slot back."""
     frag.refs -= 1
@@ -74,14 +112,15 @@ def page_frag_put(net: "SocketNet", frag: PageFrag) -> None:
         net.pool.free(frag.place)
 
 
-def sk_wmem_queue(
-    net: "SocketNet", sk: "Sock", length: int, owner: PageFrag | Place | None
-) -> None:
+def sk_wmem_queue(net: "SocketNet", sk: "Sock", length: int, owner: Owner) -> None:
     """Bytes were handed to the transport, and are ours until they are acknowledged."""
     sk.sk_write_queue.append(SendItem(length, owner))
     sk.sk_wmem_queued += length
     if type(owner) is tuple:
         net.region_refs[owner[0]] = net.region_refs.get(owner[0], 0) + 1
+    elif isinstance(owner, SplitPlace):
+        region = owner.place[0]
+        net.region_refs[region] = net.region_refs.get(region, 0) + 1
 
 
 def sk_wmem_acked(net: "SocketNet", sk: "Sock", acked: int) -> None:
@@ -115,13 +154,21 @@ def purge_write_queue(net: "SocketNet", sk: "Sock") -> None:
         page_frag_put(net, frag)
 
 
-def _put_owner(net: "SocketNet", owner: PageFrag | Place | None) -> None:
+def _put_owner(net: "SocketNet", owner: Owner) -> None:
     if type(owner) is tuple:
         net.pool.free(owner)
-        left = net.region_refs[owner[0]] - 1
-        if left:
-            net.region_refs[owner[0]] = left
-        else:
-            del net.region_refs[owner[0]]
+        _region_put(net, owner[0])
     elif isinstance(owner, PageFrag):
         page_frag_put(net, owner)
+    elif isinstance(owner, SplitPlace):
+        split_put(net, owner)
+        _region_put(net, owner.place[0])
+
+
+def _region_put(net: "SocketNet", region: int) -> None:
+    """One entry of write queues less lies in that region."""
+    left = net.region_refs[region] - 1
+    if left:
+        net.region_refs[region] = left
+    else:
+        del net.region_refs[region]

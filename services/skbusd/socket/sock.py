@@ -32,7 +32,13 @@ from skbus.syscall import SysCallError
 from skbus.sysctl import Sysctl
 from skbus.timer import Timer
 from skbusd.socket import uapi
-from skbusd.socket.page_frag import PageFrag, SendItem, purge_write_queue
+from skbusd.socket.page_frag import (
+    PageFrag,
+    SendItem,
+    SplitPlace,
+    purge_write_queue,
+    split_put,
+)
 
 if TYPE_CHECKING:
     from skbusd.socket.files import Client, SockFs
@@ -70,8 +76,8 @@ class Call:
 
     __slots__ = (
         "addr", "chunks", "client", "complete", "control", "controllen", "done", "flags",
-        "identity", "name", "on_timeout", "progress", "req", "retry", "size", "sock", "timeout",
-        "timer", "vlen", "waits",
+        "identity", "name", "on_timeout", "progress", "req", "retry", "size", "sock", "split",
+        "timeout", "timer", "vlen", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +106,8 @@ class Call:
         self.flags = 0
         self.progress = 0
         self.chunks: deque[Frag] = deque()
+        self.split: SplitPlace | None = None
+        """The slot of which the first chunk is the rest; its parts before are queued."""
         self.addr: tuple[int, int, bytes] | None = None
         self.control: tuple[Cmsg, ...] = ()
         self.controllen = 0
@@ -485,6 +493,10 @@ def interrupt(net: SocketNet, call: Call, err: int) -> None:
 
 def drop_chunks(net: SocketNet, call: Call) -> None:
     """Payload that a call brought and that nobody took: its slots go back."""
+    if call.split is not None:
+        split, call.split = call.split, None
+        split_put(net, split)
+        del call.chunks[0]
     for chunk in call.chunks:
         if type(chunk) is tuple:
             net.pool.free(chunk)

@@ -10,7 +10,7 @@ import errno
 from typing import Any, Final
 
 from skbus.abi import Disconnect, TcpSendmsgFastopenCb
-from skbus.skbuff import Frag
+from skbus.skbuff import Frag, frag_len, frag_slice
 from skbus.syscall import SysCallError
 from skbusd.socket import tcp_shards, uapi
 from skbusd.socket.page_frag import (
@@ -164,18 +164,13 @@ def _first_bytes(net: SocketNet, call: Call) -> bytes:
 
 
 def _skip(net: SocketNet, call: Call, count: int) -> None:
-    """Take the first `count` bytes off the call's chunks. What is left of a slot is copied, so
-    that the slot goes back."""
+    """Take the first `count` bytes off the call's chunks."""
     chunks = call.chunks
     while count > 0:
         chunk = chunks.popleft()
-        if isinstance(chunk, bytes):
-            size = len(chunk)
-            rest = chunk[count:]
-        else:
-            size = chunk[4]
-            rest = bytes(net.pool.view_frag(chunk)[count:]) if size > count else b""
+        size = frag_len(chunk)
+        if size > count:
+            chunks.appendleft(frag_slice(chunk, count, size - count))
+        elif not isinstance(chunk, bytes):
             net.pool.free(chunk)
-        if rest:
-            chunks.appendleft(rest)
         count -= size

@@ -12,14 +12,10 @@ import errno
 from typing import Final
 
 from skbus.abi import TcpSendmsgCb
-from skbus.skbuff import Frag, Place
+from skbus.skbuff import Frag
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.page_frag import (
-    PageFrag,
-    page_frag_write,
-    sk_wmem_queue,
-)
+from skbusd.socket.page_frag import page_frag_write, place_take, sk_wmem_queue
 from skbusd.socket.sock import (
     Call,
     InetSock,
@@ -39,9 +35,9 @@ from skbusd.socket.stream import (
 from skbusd.socket.tcp_fastopen import tcp_sendmsg_fastopen
 
 MAX_CHUNK: Final = 65536
-"""Bytes in a slot of the biggest class."""
-MAX_CHUNKS: Final = 8
-"""Slots that one skb names to tcp: as many bytes as tcp puts into one super-segment."""
+"""Bytes of inline payload that one skb takes; and by how much a send buffer may be exceeded."""
+MAX_SKB: Final = 524288
+"""Bytes of places from which on an skb takes no more: as many as tcp puts into a super-segment."""
 
 _SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
@@ -51,7 +47,7 @@ def tcp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     """`tcp_sendmsg`, the application's side: what fits into the send buffer goes to tcp.
 
     Answers when all of it has gone; or, if it must not wait, with the part that has.
-    Differs from Linux: the buffer, if it is a big one, may be exceeded by one slot of 64 KB.
+    Differs from Linux: the buffer, if it is a big one, may be exceeded by 64 KB.
     """
     exact = sk_stream_exact(sk)
     if isinstance(sk, TcpSock) and (call.flags & uapi.MSG_FASTOPEN or sk.defer_connect):
@@ -118,31 +114,25 @@ def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
     """One skb for tcp: places as they are, or inline bytes copied into our region; exact: no more
     than `room` of them, and tcp shall tell what its queue looks like then."""
     chunks = call.chunks
-    chunk = chunks.popleft()
-    if exact and type(chunk) is tuple and chunk[4] > room:
-        chunk = _place_bytes(net, chunk)
-    owner: PageFrag | tuple[int, int, int, int, int] | None
-    frag: Frag
+    chunk = chunks[0]
+    frags: tuple[Frag, ...]
+    if not exact:
+        room = max(sk.sk_sndbuf - sk.sk_wmem_queued, 1)
     if type(chunk) is tuple:
-        frag = owner = chunk
-        size = chunk[4]
+        frags, size = _places(net, call, sk, room, exact)
         if not size:
-            net.pool.free(chunk)
             return
     else:
         assert isinstance(chunk, bytes)
-        if not exact:
-            room = min(room, max(sk.sk_sndbuf - sk.sk_wmem_queued, 1))
+        del chunks[0]
+        room = min(room, MAX_CHUNK)
         if len(chunk) > room:
             chunks.appendleft(chunk[room:])
             chunk = chunk[:room]
         size = len(chunk)
         frag, owner = page_frag_write(net, sk, chunk)
-    sk_wmem_queue(net, sk, size, owner)
-    frags: tuple[Frag, ...] = (frag,)
-    if chunks and not exact:
-        frags = _more_places(net, call, sk, frag)
-        size = sum([len(f) if type(f) is bytes else f[4] for f in frags])
+        sk_wmem_queue(net, sk, size, owner)
+        frags = (frag,)
     call.progress += size
     flags = call.flags & (uapi.MSG_MORE | uapi.MSG_OOB | uapi.MSG_EOR)
     if chunks:
@@ -163,23 +153,24 @@ def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
     net.call_skb(sk.sk_prot.process, "tcp_sendmsg", skb)
 
 
-def _more_places(net: SocketNet, call: Call, sk: InetSock, first: Frag) -> tuple[Frag, ...]:
-    """The places that go with the first chunk, as far as the send buffer has room."""
+def _places(
+    net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
+) -> tuple[tuple[Frag, ...], int]:
+    """The call's next places, as far as there is room, and their bytes; exact: of one only."""
     chunks = call.chunks
-    frags = [first]
-    while chunks and len(frags) < MAX_CHUNKS and sk.sk_wmem_queued < sk.sk_sndbuf:
-        place = chunks[0]
-        if type(place) is not tuple or not place[4]:
+    frags: list[Frag] = []
+    size = 0
+    while chunks and size < MAX_SKB and (not size or (room > 0 and not exact)):
+        chunk = chunks[0]
+        if type(chunk) is not tuple:
             break
-        del chunks[0]
-        sk_wmem_queue(net, sk, place[4], place)
+        if not chunk[4]:
+            net.pool.free(chunk)
+            del chunks[0]
+            continue
+        place, owner = place_take(net, call, room if exact else max(room, MAX_CHUNK))
+        sk_wmem_queue(net, sk, place[4], owner)
         frags.append(place)
-    return tuple(frags)
-
-
-def _place_bytes(net: SocketNet, place: Place) -> bytes:
-    """The bytes of a place, whose slot goes back."""
-    try:
-        return bytes(net.pool.view(place))
-    finally:
-        net.pool.free(place)
+        size += place[4]
+        room -= place[4]
+    return tuple(frags), size

@@ -34,6 +34,7 @@ from skbusd.tcp.sk_lock import (
     tcp_release_slices,
 )
 from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_autocork import tcp_push_corked
 from skbusd.tcp.tcp_bbr import TcpBbr
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
 from skbusd.tcp.tcp_cubic import TcpCubic
@@ -122,7 +123,7 @@ class TcpCore:
     def idle(self) -> None:
         """The end of a batch: tell the socket layer what was acknowledged."""
         if self.net.autocork:
-            tcp.tcp_push_corked(self.net)
+            tcp_push_corked(self.net)
         net = self.net
         if net.tcp_prequeues:
             for sk in tuple(net.tcp_prequeues):

@@ -429,19 +429,6 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
         net.autocork[tp] = bool(flags & MSG_MORE)
 
 
-def tcp_push_corked(net: TcpNet) -> None:
-    """Send what the writes of this batch have left (`tcp_should_autocork`).
-
-    While a connection's segments are under way, the bytes of several writes that came together
-    leave together, in as large segments as they fill: every later layer works once for them.
-    Differs from Linux, which waits for the device to send what it has; ours has no such news.
-    """
-    corked, net.autocork = net.autocork, {}
-    for tp, more in corked.items():
-        if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) or tp.fastopen_rsk is not None:
-            tcp_send_skb(net, tp, more)
-
-
 def tcp_write_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
     """What the write queue looks like, for a socket layer that keeps to the segment: how much its
     last segment still takes (`tcp_sendmsg` fills it before another begins), and what is unsent."""

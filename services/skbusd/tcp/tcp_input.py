@@ -71,6 +71,7 @@ from skbusd.tcp.tcp_ack import (
     tcp_send_challenge_ack,
     tcp_store_ts_recent,
 )
+from skbusd.tcp.tcp_autocork import tcp_should_autocork
 from skbusd.tcp.tcp_cong import (
     tcp_init_congestion_control,
 )
@@ -184,7 +185,7 @@ def tcp_fin_time(net: TcpNet, tp: TcpSock) -> int:
 
 def tcp_data_snd_check(net: TcpNet, tp: TcpSock) -> None:
     """An ACK came: what waits may go, and the send buffer may have to grow."""
-    if tp.write_queue:
+    if tp.write_queue and not (tp in net.autocorked and tcp_should_autocork(net, tp)):
         tcp_push_pending_frames(net, tp)
     if tp.snd_cwnd * tp.mss_cache * 2 > tp.sndbuf:
         tcp_sndbuf_expand(net, tp)
