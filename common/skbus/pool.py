@@ -88,6 +88,16 @@ class Region:
         self.words[slot] = (gen + 1) & 0xFFFFFFFF
         return True
 
+    def in_use_of(self, size: int) -> float:
+        """Which part of the slots of that size is in use, 0 to 1."""
+        first = 0
+        for slot_size, n in self.classes:
+            if slot_size == size:
+                words = np.frombuffer(self.words, dtype=np.uint32, count=n, offset=4 * first)
+                return float((words & 1).mean())
+            first += n
+        return 0.0
+
     def punch(self) -> None:
         """Give the region's memory back to the system, also where others map it still: all its
         bytes read as 0 from now on, and so every place in it is stale."""
@@ -139,8 +149,9 @@ class Allocator(Region):
             _CLASS.pack_into(buf, 16 + 8 * i, size, n)
         return Allocator(number, buf)
 
-    def alloc(self, size: int) -> tuple[int, int] | None:
-        """A slot of at least `size` bytes: (slot, generation), or None where all are in use.
+    def alloc(self, size: int, *, must: bool = True) -> tuple[int, int] | None:
+        """A slot of at least `size` bytes: (slot, generation), or None where all are in use,
+        which counts as `exhausted` unless the caller can do with a smaller one (not must).
 
         What came back last is taken first, as it is likely to be in the processor's cache.
         """
@@ -158,12 +169,12 @@ class Allocator(Region):
                 words[slot] = gen
                 out.append(slot)
                 return slot, gen
-        self.exhausted += 1
+        self.exhausted += must
         return None
 
-    def put(self, data: bytes | bytearray | memoryview) -> Place | None:
-        """Copy bytes into a new slot; None where the region is full."""
-        got = self.alloc(len(data))
+    def put(self, data: bytes | bytearray | memoryview, *, must: bool = True) -> Place | None:
+        """Copy bytes into a new slot; None where the region is full. must: as for `alloc`."""
+        got = self.alloc(len(data), must=must)
         if got is None:
             return None
         slot, gen = got

@@ -168,3 +168,17 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path) -> None:
         PoolDir(tmp_path).open(4)
     with pytest.raises(StalePlaceError):
         PoolDir(tmp_path).open(6)
+
+
+def test_who_can_do_with_a_smaller_slot_is_not_counted() -> None:
+    alloc = region()
+    assert alloc.in_use_of(256) == 0.0
+    assert alloc.put(bytes(256)) is not None
+    assert alloc.in_use_of(256) == 0.5
+    assert alloc.alloc(256, must=False) is not None
+    assert alloc.alloc(256, must=False) is None
+    assert alloc.put(bytes(100), must=False) is None
+    assert (alloc.exhausted, alloc.in_use_of(256), alloc.in_use_of(64)) == (0, 1.0, 0.0)
+    assert alloc.in_use_of(5) == 0.0
+    assert alloc.alloc(256) is None
+    assert alloc.exhausted == 1

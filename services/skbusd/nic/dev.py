@@ -24,6 +24,7 @@ from skbus.skbuff import (
     PACKET_OTHERHOST,
     SKB_GSO_TCPV4,
     SKB_GSO_UDP_L4,
+    Place,
     SkBuff,
 )
 from skbus.timer import Timer
@@ -44,9 +45,10 @@ from skbusd.nic.gro import (
     napi_gro_receive,
     tcp_ack_filter_frame,
     tcp_gro_frame,
+    tcp_gro_next,
 )
 from skbusd.nic.gso import GsoError, skb_gso_segment
-from skbusd.nic.netdev import SLOT_SIZE, SOFTWARE_FEATURES, NicNet
+from skbusd.nic.netdev import SOFTWARE_FEATURES, NicNet
 from skbusd.nic.netem import Netem
 from skbusd.nic.synlimit import FLAGS, FLAGS_AT, SYN, SYN_FRAME_MAX, syn_answered, syn_refused
 from skbusd.nic.udp_gro import udp_gro_frame, udp_gso_plain
@@ -165,20 +167,12 @@ def netdev_state_change(net: NicNet) -> None:
 def napi_poll(net: NicNet, budget: int) -> int:
     """Take at most `budget` frames from the driver; returns how many there were."""
     device = net.device
-    region = net.region
     recv = device.recv
-    vnet_hdr = device.vnet_hdr
+    buffer = net.rx_buffer
     deliver: list[SkBuff] = []
     frames = lost = octets = 0
     while frames < budget:
-        slot = net.slot
-        if slot is None:
-            slot = net.slot = region.alloc(SLOT_SIZE)
-        if slot is None:
-            place, room = None, net.scratch
-        else:
-            place = (region.number, slot[0], slot[1], 0, SLOT_SIZE)
-            room = region.room(place)
+        place, room = buffer.next()
         size = recv(room)
         if size <= 0:
             if not size:
@@ -188,46 +182,17 @@ def napi_poll(net: NicNet, budget: int) -> int:
             continue
         frames += 1
         octets += size
+        flow = buffer.flow
+        if flow is not None and place is not None:
+            if device.rx_vlan_tci == flow.skb.vlan_tci and tcp_gro_next(
+                net, flow, room, size, device.rx_vnet, place
+            ):
+                buffer.joined(room, size - flow.hlen)
+                continue
+            place, room = buffer.move(room, size)
         if size <= SYN_FRAME_MAX and room[FLAGS_AT] & FLAGS == SYN and syn_refused(net, room):
             continue
-        if vnet_hdr:
-            vnet: Vnet = VIRTIO_NET_HDR.unpack(device.rx_vnet)
-        else:
-            vnet = _vnet_of_auxdata(device.rx_csum_valid or device.rx_csum_partial)
-        if net.netem_rx is not None and not net.netem_rx.spares(_segments(room, size, vnet)):
-            netem_rx(net, bytes(room[:size]), vnet, device.rx_vlan_tci)
-            continue
-        if (
-            net.udp_gro
-            and not vnet[1]
-            and not net.tracing
-            and udp_gro_frame(net, room, size, vnet[0], device.rx_vlan_tci)
-        ):
-            continue
-        if (
-            net.gro_hash
-            and vnet[1]
-            and place is not None
-            and not net.tracing
-            and tcp_gro_frame(net, room, size, vnet, place, device.rx_vlan_tci)
-        ):
-            net.slot = None
-            continue
-        if (
-            size <= ACK_FRAME_MAX
-            and deliver
-            and not net.tracing
-            and not net.gro_hash
-            and tcp_ack_filter_frame(net, deliver[-1], room[:size], vnet[0], device.rx_vlan_tci)
-        ):
-            continue
-        skb, kept = napi_build_skb(net, room, size, vnet, place, device.rx_vlan_tci)
-        if kept:
-            net.slot = None
-        if skb.gso_type & SKB_GSO_UDP_L4 and not udp_gso_plain(skb):
-            deliver += _cut_udp(net, skb)
-        else:
-            napi_gro_receive(net, skb, deliver)
+        _receive_frame(net, room, size, place, deliver)
     if frames:
         mib = net.mib
         mib["DevRxPackets"] += frames - lost
@@ -238,6 +203,53 @@ def napi_poll(net: NicNet, budget: int) -> int:
     return frames
 
 
+def _receive_frame(
+    net: NicNet, room: memoryview, size: int, place: Place | None, deliver: list[SkBuff]
+) -> None:
+    """A frame that the driver has read goes into what GRO holds, or becomes an skb."""
+    device = net.device
+    vlan_tci = device.rx_vlan_tci
+    if device.vnet_hdr:
+        vnet: Vnet = VIRTIO_NET_HDR.unpack(device.rx_vnet)
+    else:
+        vnet = _vnet_of_auxdata(device.rx_csum_valid or device.rx_csum_partial)
+    if net.netem_rx is not None and not net.netem_rx.spares(_segments(room, size, vnet)):
+        netem_rx(net, bytes(room[:size]), vnet, vlan_tci)
+        return
+    quiet = not net.tracing
+    if net.udp_gro and not vnet[1] and quiet and udp_gro_frame(net, room, size, vnet[0], vlan_tci):
+        return
+    buffer = net.rx_buffer
+    if net.gro_hash and vnet[1] and place is not None and quiet:
+        flow = tcp_gro_frame(net, room, size, vnet, place, vlan_tci)
+        if flow is not None:
+            region, slot, gen, _, _ = place
+            hlen = flow.hlen
+            buffer.taken(flow, bytes(room[26:38]), (region, slot, gen, hlen, size - hlen))
+            return
+    if (
+        size <= ACK_FRAME_MAX
+        and deliver
+        and quiet
+        and not net.gro_hash
+        and tcp_ack_filter_frame(net, deliver[-1], room[:size], vnet[0], vlan_tci)
+    ):
+        return
+    skb, kept = napi_build_skb(net, room, size, vnet, place, vlan_tci)
+    if skb.gso_type & SKB_GSO_UDP_L4 and not udp_gso_plain(skb):
+        deliver += _cut_udp(net, skb)
+    else:
+        napi_gro_receive(net, skb, deliver)
+    if kept:
+        key = skb.head[26:38]
+        flow = net.gro_hash.get(key) if skb.gso_type and quiet else None
+        frag = skb.frags[0]
+        if flow is not None and flow.skb is skb and not isinstance(frag, bytes):
+            buffer.taken(flow, key, frag)
+        else:
+            buffer.slot = None
+
+
 def _vnet_of_auxdata(valid: bool) -> Vnet:
     """A frame that a local sender left without a checksum counts as verified, as its field can
     not be filled in without knowing where it is."""
@@ -246,6 +258,7 @@ def _vnet_of_auxdata(valid: bool) -> Vnet:
 
 def napi_complete(net: NicNet, deliver: list[SkBuff]) -> None:
     """The batch ends: what GRO holds goes on, and all of it goes up."""
+    net.rx_buffer.batch_ends()
     napi_gro_flush(net, deliver)
     for skb in deliver:
         netif_receive_skb(net, skb)

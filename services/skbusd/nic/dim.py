@@ -15,12 +15,12 @@ Differs from Linux, which chooses among five profiles by trial; we compute the t
 from collections.abc import Callable
 from typing import Final
 
-from skbus.skbuff import GSO_MAX_SIZE
+from skbus.skbuff import GRO_MAX_SIZE
 from skbus.timer import Timer
 from skbusd.nic.netdev import NicNet
 
 _USEC: Final = 1000
-_GOAL: Final = GSO_MAX_SIZE
+_GOAL: Final = GRO_MAX_SIZE
 """Bytes that shall have come when the timer fires."""
 _LEAST: Final = _GOAL // 4
 """With fewer than this in a round there is no bulk (any more)."""

@@ -12,6 +12,7 @@ become the last of them (`tcp_ack_filter`).
 """
 
 import struct
+import sys
 from typing import Final
 
 from skbus.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
@@ -22,8 +23,8 @@ from skbus.skbuff import (
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
     ETH_P_IP,
+    GRO_MAX_SIZE,
     GSO_LEGACY_MAX_SIZE,
-    GSO_MAX_SIZE,
     MAX_SKB_FRAGS,
     PACKET_HOST,
     SKB_GSO_TCPV4,
@@ -37,6 +38,18 @@ from skbusd.nic.udp_gro import udp4_gro_receive, udp_gro_flush
 
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
 _TCP: Final = struct.Struct("!HHIIHHH")
+_CHANGES: Final = struct.Struct("!16xHH18xI5xB18x")
+"""What differs between frames of a stream: tot_len, id, seq, flags; and tsval, looked at last."""
+_SAME_BITS: Final = int.from_bytes(
+    b"".join(
+        (
+            b"\xff" * 16 + bytes(4) + b"\xff" * 4 + bytes(2) + b"\xff" * 12 + bytes(4),
+            b"\xff" * 5 + b"\xf7" + b"\xff" * 2 + bytes(2) + b"\xff" * 6 + bytes(4) + b"\xff" * 4,
+        )
+    ),
+    "big",
+)
+"""Of such a header of 66 bytes: all but those, PSH, and the checksums."""
 _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
 _MASK: Final = 0xFFFFFFFF
@@ -68,7 +81,9 @@ class GroFlow:
         "next_seq",
         "payload",
         "room",
+        "same",
         "skb",
+        "vnet",
     )
 
     def __init__(
@@ -88,6 +103,9 @@ class GroFlow:
         self.flags = 0
         self.frags: list[Frag] = []
         self.count = skb.gso_segs or 1
+        self.same = -1
+        """The header's bits that all super-segments have alike, once one has been looked for."""
+        self.vnet = b""
 
 
 def napi_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
@@ -262,7 +280,7 @@ def skb_gro_receive(
         or (skb.gso_size or payload) > flow.mss
         or (skb.gso_size and skb.gso_size != flow.mss)
         or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
-        or flow.hlen + flow.payload + payload > GSO_MAX_SIZE
+        or flow.hlen + flow.payload + payload > GRO_MAX_SIZE
         or len(flow.frags) + len(skb.frags) + bool(linear) > flow.room
         or not _valid(net, skb, hlen, payload)
     ):
@@ -282,7 +300,7 @@ def skb_gro_receive(
 
 def tcp_gro_frame(
     net: NicNet, room: memoryview, size: int, vnet: Vnet, place: Place, vlan_tci: int
-) -> bool:
+) -> GroFlow | None:
     """A frame as the driver read it: does it continue a held super-segment, and is it one itself?
     Then its payload is the held skb's, and `place`'s slot with it; no skb is made for it.
 
@@ -291,7 +309,7 @@ def tcp_gro_frame(
     head = bytes(room[:_HEAD_MAX])
     flow = net.gro_hash.get(head[26:38])
     if flow is None:
-        return False
+        return None
     hlen = flow.hlen
     held = flow.skb.head
     payload = size - hlen
@@ -314,20 +332,88 @@ def tcp_gro_frame(
         or (head[16] << 8 | head[17]) + 14 != size
         or vlan_tci != flow.skb.vlan_tci
         or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
-        or hlen + flow.payload + payload > GSO_MAX_SIZE
+        or hlen + flow.payload + payload > GRO_MAX_SIZE
         or len(flow.frags) + 1 > flow.room
         or int.from_bytes(head[14:34], "big") % 0xFFFF
     ):
+        return None
+    _add_place(flow, place, hlen, payload)
+    _continued(flow, payload, head[47], id_)
+    return flow
+
+
+def tcp_gro_next(
+    net: NicNet, flow: GroFlow, room: memoryview, size: int, vnet: bytearray, place: Place
+) -> bool:
+    """The same for a frame that is likely to continue `flow`, which `place` does: with a timestamp,
+    and like the first of the flow in all bits that must be. Others are for `tcp_gro_frame`.
+
+    vnet: its virtio_net_hdr. Half of the price: this is done for each 64 KB of a stream.
+    """
+    head = bytes(room[:66])
+    if flow.same < 0:
+        held = flow.skb.head
+        if flow.hlen != 66 or held[54:58] != _TIMESTAMP or not vnet[0] & 1 or vnet[1] != 1:
+            return False
+        if flow.mss != int.from_bytes(vnet[4:6], sys.byteorder) or held[47] & 0xF7 != 0x10:
+            return False
+        flow.same = int.from_bytes(held, "big") & _SAME_BITS
+        flow.vnet = bytes(vnet)
+    payload = size - 66
+    tot_len, id_, seq, flags = _CHANGES.unpack(head)
+    if (
+        int.from_bytes(head, "big") & _SAME_BITS != flow.same
+        or seq != flow.next_seq
+        or vnet != flow.vnet
+        or tot_len + 14 != size
+        or payload < _BIG
+        or payload % flow.mss
+        or 66 + flow.payload + payload > GRO_MAX_SIZE
+        or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
+        or int.from_bytes(head[14:34], "big") % 0xFFFF
+        or net.gro_hash.get(head[26:38]) is not flow
+    ):
         return False
-    region, slot, gen, offset, _ = place
-    flow.frags.append((region, slot, gen, offset + hlen, payload))
+    held = flow.skb.head
+    if head[58:62] != held[58:62] and not _later(net, held, head, 66, payload):
+        return False
+    _add_place(flow, place, 66, payload)
+    _continued(flow, payload, flags, id_)
+    return True
+
+
+def _continued(flow: GroFlow, payload: int, flags: int, id_: int) -> None:
+    """A super-segment more."""
     flow.payload += payload
-    flow.next_seq = (seq + payload) & _MASK
-    flow.flags |= head[47] & 0x08
+    flow.next_seq = (flow.next_seq + payload) & _MASK
+    flow.flags |= flags & 0x08
     flow.count += payload // flow.mss
     if flow.id >= 0:
         flow.id = id_
-    return True
+
+
+def _add_place(flow: GroFlow, place: Place, hlen: int, payload: int) -> None:
+    """The payload of a frame at `place` goes to the end of a flow; what lies behind its last
+    bytes is one place with them."""
+    region, slot, gen, offset, _ = place
+    offset += hlen
+    frags = flow.frags
+    if not frags:
+        frags = list(flow.skb.frags)
+    if frags:
+        last = frags[-1]
+        if (
+            not isinstance(last, bytes)
+            and last[1] == slot
+            and last[2] == gen
+            and last[0] == region
+            and last[3] + last[4] == offset
+        ):
+            frags[-1] = (region, slot, gen, last[3], last[4] + payload)
+            if not flow.frags:
+                flow.skb.frags = tuple(frags)
+            return
+    flow.frags.append((region, slot, gen, offset, payload))
 
 
 def _later(net: NicNet, held: bytes, head: bytes, hlen: int, payload: int) -> bool:

@@ -8,7 +8,7 @@ from skbus.config import Config, Device, Impair
 from skbus.impair import Impairment
 from skbus.rundir import RunDir
 from skbus.service import Service
-from skbusd.nic import af_packet, tun
+from skbusd.nic import af_packet, rx_buffer, tun
 from skbusd.nic.core import NicCore
 from skbusd.nic.netdev import KernelDevice, NicConfig, NicNet
 from skbusd.nic.source import NicSource
@@ -66,7 +66,7 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     device = config.device(process.removeprefix("nic."))
     kernel_device = driver(device, fd)
     arguments = net_arguments(run, config, process)
-    allocator(run, arguments)
+    allocator(run, arguments, rx_buffer.CLASSES)
     net = NicNet(**arguments, device=kernel_device, config=nic_config(device))
     if device.backend == "af_packet":
         conflict = af_packet.conflicts(device.name, net.dev_addr)

@@ -16,6 +16,7 @@ from skbus.pool import Allocator, Pool
 from skbus.skbuff import SkBuff
 from skbus.sysctl import Sysctl
 from skbus.timer import Timer
+from skbusd.nic.rx_buffer import RxBuffer
 
 if TYPE_CHECKING:
     from skbusd.nic.gro import GroFlow
@@ -34,8 +35,6 @@ SOFTWARE_FEATURES: Final = (
 )
 """What `dev_queue_xmit` takes of any device: what the device cannot do is done here."""
 
-SLOT_SIZE: Final = 66560
-"""A slot that holds any frame: 65535 bytes of IP packet, Ethernet header and tag."""
 COPYBREAK: Final = 256
 """Payload up to so many bytes travels in the skb's head."""
 SMALL_SLOT: Final = 2048
@@ -184,10 +183,7 @@ class NicNet(Net):
         """`struct Qdisc`: what waits for the device."""
         self.tx_timer: Timer[NicNet] | None = None
         self.missed_timer: Timer[NicNet] | None = None
-        self.slot: tuple[int, int] | None = None
-        """The empty slot that the next frame is read into."""
-        self.scratch = memoryview(bytearray(SLOT_SIZE))
-        """Where frames are read to when the pool is full."""
+        self.rx_buffer = RxBuffer(alloc)
         self.gro_hash: dict[bytes, GroFlow] = {}
         self.udp_gro: dict[bytes, UdpGroFlow] = {}
         """Addresses and ports -> what GRO holds."""
@@ -199,7 +195,6 @@ class NicNet(Net):
 
 __all__ = [
     "COPYBREAK",
-    "SLOT_SIZE",
     "SMALL_SLOT",
     "SOFTWARE_FEATURES",
     "Device",

@@ -360,7 +360,8 @@ class SocketCore:
         for number, since in tuple(self._dying.items()):
             if number not in net.region_refs and net.now - since >= REGION_GRACE:
                 del self._dying[number]
-                net.region_pressure.pop(number, None)
+                for key in [key for key in net.region_pressure if key[0] == number]:
+                    del net.region_pressure[key]
                 net.regions_gone.append(number)
         if self._dying:
             net.mod_timer(self._region_timer, net.now + REGION_GRACE)

@@ -365,7 +365,7 @@ class SocketNet(Net):
         self.regions_gone: list[int] = []
         """Pool regions of dead clients, for the shell to remove."""
         self.region_refs: dict[int, int] = {}
-        self.region_pressure: dict[int, tuple[int, bool]] = {}
+        self.region_pressure: dict[tuple[int, int], tuple[int, bool]] = {}
         """region -> (until when it holds, are its slots getting short)"""
         self.reader_pending: dict[Sock, None] = {}
         """Socks with a reader that waits: the transport hears it with what it is told next."""
@@ -601,19 +601,19 @@ def skb_relieve(net: SocketNet, skb: SkBuff) -> None:
 
 
 def _region_pressure(net: SocketNet, skb: SkBuff) -> bool:
-    """Are more than half of the big slots, where this skb lies, in use? Looked up every 5 ms."""
+    """Are more than half of the slots of the size that this skb lies in, in use? Looked up every
+    5 ms."""
     frag = skb.frags[0]
     if type(frag) is bytes:
         return False
     number: int = frag[0]
-    known = net.region_pressure.get(number)
+    region = net.pool.region(number)
+    size: int = region.sizes[frag[1]]
+    known = net.region_pressure.get((number, size))
     if known is not None and net.now < known[0]:
         return known[1]
-    region = net.pool.region(number)
-    big: int = region.classes[-1][1]
-    used = sum(word & 1 for word in region.words[region.nslots - big :])
-    answer = 2 * used > big
-    net.region_pressure[number] = (net.now + _PRESSURE_INTERVAL, answer)
+    answer = region.in_use_of(size) > 0.5
+    net.region_pressure[number, size] = (net.now + _PRESSURE_INTERVAL, answer)
     return answer
 
 

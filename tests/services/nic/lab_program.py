@@ -229,7 +229,7 @@ class Host:
         return {
             "drops": net.drops,
             "conserved": came == went,
-            "in_use": self.alloc.in_use() - (1 if net.slot else 0),
+            "in_use": self.alloc.in_use() - (1 if net.rx_buffer.slot else 0),
             "mib": net.mib.nonzero(),
             "registered": self.registered,
             "largest": self.largest,

@@ -315,7 +315,7 @@ def test_mutated_frames_are_passed_or_dropped_with_a_reason(
         "SKBUS_IMPAIRED",
     }
     assert rig.net.mib["DevRxPackets"] == sum(map(bool, frames))
-    assert rig.alloc.in_use() == (1 if rig.net.slot else 0)
+    assert rig.alloc.in_use() == (1 if rig.net.rx_buffer.slot else 0)
     assert rig.net.pool.late == 0
     assert rig.conserved()
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from skbus.skbuff import GSO_MAX_SIZE
+from skbus.skbuff import GRO_MAX_SIZE
 from skbus.testing.nicrig import NicRig, data, segment, vnet
 
 MSS = 1448
@@ -86,7 +86,7 @@ def test_the_time_is_that_in_which_one_skb_full_comes() -> None:
     rig.pass_after(1000, woken=False)
     assert isinstance(first, int)
     assert first == 800 * US // 1000  # as long as anything may wait
-    assert rig.usecs == GSO_MAX_SIZE * 1000 // (16 * (BYTES + 66))
+    assert rig.usecs == GRO_MAX_SIZE * 1000 // (16 * (BYTES + 66))
 
 
 def test_a_device_that_pours_no_longer_tells_of_each_frame_again() -> None:
