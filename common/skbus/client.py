@@ -52,8 +52,8 @@ _POLL_OPEN: Final = struct.Struct("=iI")
 _POST_OPEN: Final = -1
 """Instead of a descriptor: the post pipe is asked for."""
 
-REGION_CLASSES: Final = ((2048, 256), (16384, 128), (66560, 128), (262144, 32), (1048576, 16))
-"""A client's region: 36 MB of address space, touched as it is used. The slots are big because
+REGION_CLASSES: Final = ((2048, 256), (16384, 128), (66560, 128), (262144, 32), (1048576, 32))
+"""A client's region: 52 MB of address space, touched as it is used. The slots are big because
 every layer works for each place of a packet (docs/performance.md)."""
 INLINE_MAX: Final = 4096
 """Bytes up to which payload travels in the request."""
@@ -188,7 +188,8 @@ class Client:
                 size = min(len(data), PUT_MAX)
                 for chunk in CHUNKS:
                     while at < size:
-                        place = region.put(data[at : min(at + chunk, size)])
+                        part = data[at : min(at + chunk, size)]
+                        place = region.put(part, must=len(part) <= CHUNKS[-1])
                         if place is None:
                             break
                         places.append(place)

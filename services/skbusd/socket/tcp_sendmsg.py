@@ -12,7 +12,7 @@ import errno
 from typing import Final
 
 from skbus.abi import TcpSendmsgCb
-from skbus.skbuff import Frag
+from skbus.skbuff import GSO_MAX_SIZE, Frag
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.page_frag import page_frag_write, place_take, sk_wmem_queue
@@ -36,7 +36,7 @@ from skbusd.socket.tcp_fastopen import tcp_sendmsg_fastopen
 
 MAX_CHUNK: Final = 65536
 """Bytes of inline payload that one skb takes; and by how much a send buffer may be exceeded."""
-MAX_SKB: Final = 524288
+MAX_SKB: Final = GSO_MAX_SIZE
 """Bytes of places from which on an skb takes no more: as many as tcp puts into a super-segment."""
 
 _SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})

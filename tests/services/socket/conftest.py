@@ -24,7 +24,7 @@ from skbus.syscall import encode_request
 from skbusd.socket.core import SocketCore
 from skbusd.socket.sock import SocketNet
 
-CLASSES = ((2048, 64), (16384, 16), (66560, 16))
+CLASSES = ((2048, 64), (16384, 16), (66560, 16), (1048576, 2))
 LOCAL = b"\x0a\x4d\0\x02"
 PEER = b"\x0a\x4d\0\x01"
 INET = 2

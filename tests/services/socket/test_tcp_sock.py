@@ -149,7 +149,7 @@ def test_autotuning(stack: "Stack") -> None:
     stack.acked(sk, 1000, sndbuf=1_000_000)
     assert before < stack.net.socks[sk].sk_sndbuf == 1_000_000
     stack.acked(sk, 1000, sndbuf=100_000_000)
-    assert stack.net.socks[sk].sk_sndbuf == 4194304
+    assert stack.net.socks[sk].sk_sndbuf == 8388608
 
 
 def test_full_pool_sends_the_bytes_themselves(stack: "Stack") -> None:
