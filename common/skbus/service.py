@@ -182,7 +182,12 @@ class Service:
             seconds = self._seconds()
         if seconds > _NAP:
             return self._epoll.poll(_NAP)
-        # epoll.poll counts in whole milliseconds
+        # epoll.poll counts in whole milliseconds; select, which does not, is a system call more
+        if seconds >= 0.001:
+            events = self._epoll.poll(int(seconds * 1000) / 1000)
+            if events:
+                return events
+            seconds = self._seconds()
         if seconds > 0:
             select.select((self._epoll,), (), (), seconds)
         return self._epoll.poll(0)

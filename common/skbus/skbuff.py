@@ -56,8 +56,11 @@ There is no such flag in Linux, whose `skb->fraglist` of UDP GRO is the nearest 
 MAX_SKB_FRAGS: Final = 17
 GSO_LEGACY_MAX_SIZE: Final = 65536
 """The longest packet that IPv4's total length can tell, and that a driver takes."""
-GSO_MAX_SIZE: Final = 8 * GSO_LEGACY_MAX_SIZE
-"""The longest super-segment between our processes (BIG TCP, `gso_ipv4_max_size`)."""
+GSO_MAX_SIZE: Final = 16 * GSO_LEGACY_MAX_SIZE
+"""The longest super-segment that tcp makes (BIG TCP, `gso_ipv4_max_size`)."""
+GRO_MAX_SIZE: Final = 8 * GSO_LEGACY_MAX_SIZE
+"""The longest that nic makes of what it receives (`gro_ipv4_max_size`): two of them fit into a
+reader's buffer of a megabyte, and are lent to it without a copy."""
 
 
 def frag_len(frag: Frag) -> int:

@@ -107,7 +107,9 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.tcp_timestamps": _spec(1, 0, 2, "1: with a random offset for each connection"),
     "net.ipv4.tcp_window_scaling": _spec(1, 0, 1),
     "net.ipv4.tcp_rmem": _spec((4096, 131072, 6291456), 1),
-    "net.ipv4.tcp_wmem": _spec((4096, 16384, 4194304), 1),
+    "net.ipv4.tcp_wmem": _spec(
+        (4096, 16384, 8388608), 1, doc="twice Linux's: a round trip through processes is longer"
+    ),
     "net.ipv4.tcp_mem": _spec((190000, 250000, 380000), 1, doc="pages of 4096 bytes"),
     "net.ipv4.tcp_adv_win_scale": _spec(1, -31, 31),
     "net.ipv4.tcp_moderate_rcvbuf": _spec(1, 0, 1),

@@ -90,7 +90,7 @@ def test_one_slow_reader_slows_nobody_else() -> None:
     assert len(stuck) == 1
     assert stuck[0].rcv_wnd < stuck[0].advmss  # the sender's window is shut
     sending = world.hosts["s"].net("socket")
-    assert max(sk.sk_wmem_queued for sk in sending.socks.values()) <= 4_194_304 + 65536
+    assert max(sk.sk_wmem_queued for sk in sending.socks.values()) <= 8_388_608 + 65536
     world.check_conservation()
 
 
