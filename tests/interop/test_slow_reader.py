@@ -140,9 +140,10 @@ SOURCE = """
 import sys
 from skbus import socket
 sock = socket.create_connection(("10.77.0.1", 7002))
-sock.sendall(bytes(range(250)) * (int(sys.argv[1]) // 250))
+sock.sendall(bytes(range(250)) * (int(sys.argv[1]) // 250), socket.MSG_MORE)
 sock.close()
 """
+"""Each call of a megabyte says that more follows: together they are one big send to tcp."""
 
 
 def test_a_big_send_goes_in_slices(run_dir: RunDir) -> None:

@@ -5,10 +5,11 @@
 As a rule a request is worked off in one go, and nobody meets a socket that is owned. Two things
 last longer:
 
-- One send of many chunks. After SENDMSG_SLICE bytes in one batch it keeps its socket (`lock_sock`)
-  and goes on in the next batch, so that what others sent in the meantime leaves first. Until then
-  the socket's packets wait in the backlog, further requests for it behind the send, timers and
-  ICMP errors for `release_sock`, which comes before the next slice, as in `sk_flush_backlog`.
+- One send of many chunks, which say MSG_MORE. After SENDMSG_SLICE bytes in one batch it keeps its
+  socket (`lock_sock`) and goes on in the next batch, so that what others sent in the meantime
+  leaves first. Until then the socket's packets wait in the backlog, further requests for it behind
+  the send, timers and ICMP errors for `release_sock`, which comes before the next slice, as in
+  `sk_flush_backlog`.
 - A reader that waits: the socket layer says so (Recvmsg.waiting). Segments with data for it stand
   in the prequeue and are processed together at the batch's end, in the reader's name, or before
   it says that it has read.
