@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.lab
 
-SIZE = 40_000_000
+SIZE = 200_000_000
 
 
 def test_long_frames_arrive_whole(big_lab: Lab, port: int) -> None:
@@ -28,3 +28,4 @@ def test_long_frames_arrive_whole(big_lab: Lab, port: int) -> None:
     after = big_lab.counters("nic.eth0")
     frames = after["DevTxPackets"] - before["DevTxPackets"]
     assert SIZE / frames > 100_000
+    assert after.get("DevTxDropped", 0) == before.get("DevTxDropped", 0)

@@ -447,8 +447,9 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
     if skb.vlan_tci >= 0 or net.config.vlan:
         vlan_insert_tag(net, skb)
         data = skb.data
-    if skb.data_len > _LONG and len(skb.head) - data + skb.data_len - 14 > tso.longest(
-        device.gso_max_size
+    if skb.data_len > _LONG and (
+        len(skb.head) - data + skb.data_len - 14 > tso.longest(device.gso_max_size)
+        or tso.awkward(skb.data_len)
     ):
         try:
             err = tso.tso_xmit(net, skb)

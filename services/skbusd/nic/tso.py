@@ -14,13 +14,16 @@ from typing import Final
 
 from skbus.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
 from skbus.headers import Buffer
-from skbus.skbuff import GSO_LEGACY_MAX_SIZE, SKB_GSO_TCPV4, SkBuff
+from skbus.skbuff import GSO_LEGACY_MAX_SIZE, MAX_SKB_FRAGS, SKB_GSO_TCPV4, SkBuff
 from skbusd.nic.eth import virtio_net_hdr_from_skb
 from skbusd.nic.netdev import NicNet
 
 _U16: Final = struct.Struct("!H")
 _PAIR: Final = struct.Struct("!HH")
 _U32: Final = struct.Struct("!I")
+_PAGES: Final = 32768
+_HANDY: Final = (MAX_SKB_FRAGS - 2) * _PAGES
+"""Up to this length there are never too many."""
 _CWR: Final = 0x80
 _FIN_PSH: Final = 0x09
 
@@ -43,26 +46,30 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
     most = (longest(net.device.gso_max_size) - (hlen - 14)) // mss * mss
     if most <= 0:
         return errno.EINVAL
+    handy = _HANDY // mss * mss
+    if awkward(most):
+        most = handy
     vnet = virtio_net_hdr_from_skb(skb)
     skb.head = head
     skb.csum_start = l4
     skb.data = 0
     left = skb.data_len
-    done = 0
+    done = packets = 0
     err = 0
     view = net.pool.view
     payload = _Payload([f if isinstance(f, bytes) else view(f) for f in skb.frags])
     send = net.device.send
     try:
-        while left > most:
-            err = send(vnet, [header.build(done, mss, most, False), *payload.take(most)])
+        while left > most or awkward(left):
+            size = most if left > most else handy
+            err = send(vnet, [header.build(done, mss, size, False), *payload.take(size)])
             if err:
                 break
-            done += most
-            left -= most
+            packets += 1
+            done += size
+            left -= size
     finally:
         mib = net.mib
-        packets = done // most
         mib["DevTxPackets"] += packets
         mib["DevTxBytes"] += packets * hlen + done
         if done:
@@ -78,6 +85,18 @@ def longest(gso_max_size: int) -> int:
     """Bytes of IP packet that a device with that limit takes: its `gso_max_size` is above the
     frame's length, and only BIG TCP is longer than IPv4's own limit."""
     return max(gso_max_size - 15, GSO_LEGACY_MAX_SIZE - 1)
+
+
+def awkward(size: int) -> bool:
+    """Is this a length of payload that no packet socket takes?
+
+    The kernel puts it into pages of 32 KB, and what is left into the largest of 16, 8 and 4 KB that
+    it fills (`alloc_skb_with_frags`); with more than MAX_SKB_FRAGS of them it fails with ENOBUFS.
+    """
+    if size <= _HANDY:
+        return False
+    pages = -(-(size % _PAGES) // 4096)
+    return size // _PAGES + (1 if pages == 8 else pages.bit_count()) > MAX_SKB_FRAGS
 
 
 class _Payload:

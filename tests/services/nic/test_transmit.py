@@ -70,6 +70,33 @@ def test_as_long_frames_as_the_device_takes(gso_max_size: int, sizes: list[int])
     assert rig.conserved()
 
 
+@pytest.mark.parametrize(
+    ("gso_max_size", "size", "sizes"),
+    [
+        (524_280, 516_096, [516_096]),
+        (524_280, 516_097, [339 * MSS, 516_097 - 339 * MSS]),
+        (524_280, 520_192, [339 * MSS, 520_192 - 339 * MSS]),
+        (524_280, 520_193, [520_193]),
+        (524_280, 362 * MSS + 518_000, [362 * MSS, 339 * MSS, 518_000 - 339 * MSS]),
+        (520_000, 700 * MSS, [339 * MSS, 339 * MSS, 22 * MSS]),
+    ],
+)
+def test_no_frame_has_a_length_that_the_kernel_has_no_pages_for(
+    gso_max_size: int, size: int, sizes: list[int]
+) -> None:
+    """15 of 32 KB, and then one each of 16, 8 and 4: one more than an skb has room for."""
+    rig = NicRig(classes=((2048, 64), (16384, 4), (66560, 20)))
+    rig.device.gso_max_size = gso_max_size
+    payload = data(size)
+    frames = rig.xmit(out_segment(rig, payload, mss=MSS, pieces=17))
+    assert [len(frame) - 10 - HDR for frame in frames] == sizes
+    assert b"".join(frame[10 + HDR :] for frame in frames) == payload
+    assert all(int.from_bytes(frame[24:44], "big") % 0xFFFF == 0 for frame in frames)
+    assert rig.net.mib["DevTxPackets"] == len(frames)
+    assert rig.net.mib["DevTxBytes"] == size + len(frames) * HDR
+    assert rig.conserved()
+
+
 def test_one_segment_is_not_segmented() -> None:
     rig = NicRig()
     (sent,) = rig.xmit(out_segment(rig, data(MSS), mss=MSS))
