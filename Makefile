@@ -43,7 +43,9 @@ $(BENCH_STAMP): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
 	@touch $@
 
-bench: $(BENCH_STAMP) ## Measure skbus, the kernel and pmd-pytcp in one run: a table, and JSON in bench-out/.
+bench: $(BENCH_STAMP) ## Measure skbus, compiled too, the kernel and pmd-pytcp in one run: a table, and JSON in bench-out/.
+	@test -x $(COMPILED)/bin/skbus || $(MAKE) --no-print-directory compiled || \
+	  echo "==> without the compiled build, for the reason above"
 	@echo "==> benchmarks (some minutes)"
 	@$(BIN)/python tests/bench/bench.py $(BENCH)
 
