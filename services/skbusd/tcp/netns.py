@@ -90,8 +90,9 @@ class TcpNet(Net):
         self.tcp_v4_do_rcv: Callable[..., None] = _no_timer
         self.autocork: dict[TcpSock, bool] = {}
         """sockets whose writes of this batch have yet to be sent, and whether more will come"""
-        self.autocorked: dict[TcpSock, tuple[bool, int]] = {}
-        """those whose last write waits for the next one; the same, and since when"""
+        self.autocorked: dict[TcpSock, tuple[bool, int, int]] = {}
+        """those whose last write waits for the next one: the same, since when, and from which
+        sequence number on"""
         self.autocork_timer: Timer[TcpNet] | None = None
         self.write_space: dict[int, TcpSock] = {}
         self.bad_requests = 0

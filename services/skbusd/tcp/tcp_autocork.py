@@ -52,7 +52,10 @@ def tcp_push_corked(net: TcpNet) -> None:
     corked, net.autocork = net.autocork, {}
     for tp, more in corked.items():
         if tcp_should_autocork(net, tp):
-            net.autocorked[tp] = (more, net.now)
+            seq = tp.write_queue[0].seq
+            waiting = net.autocorked.get(tp)
+            since = waiting[1] if waiting is not None and waiting[2] == seq else net.now
+            net.autocorked[tp] = (more, since, seq)
             net.mib["TcpExtTCPAutoCorking"] += 1
             if net.tracing:
                 net.trace("tcp_should_autocork", sk=tp.sk, len=tp.write_queue[0].dlen())
@@ -69,7 +72,7 @@ def tcp_push_corked(net: TcpNet) -> None:
 def tcp_autocork_timer(net: TcpNet) -> None:
     """Some have waited for long enough."""
     first = net.now + TCP_AUTOCORK_MAX
-    for tp, (more, since) in tuple(net.autocorked.items()):
+    for tp, (more, since, _) in tuple(net.autocorked.items()):
         until = since + TCP_AUTOCORK_MAX
         if until <= net.now:
             del net.autocorked[tp]

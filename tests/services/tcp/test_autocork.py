@@ -63,6 +63,13 @@ def test_it_waits_for_some_milliseconds_at_most(host: TcpHost, conn: Conn) -> No
     assert not host.net.autocorked
 
 
+def test_small_writes_do_not_make_it_wait_for_longer(host: TcpHost, conn: Conn) -> None:
+    for _ in range(4):
+        conn.send(5000)
+        host.run_for(0.3 * TCP_AUTOCORK_MAX / 1e9)
+    assert sum(lengths(conn)) >= 15000 - MSS
+
+
 def test_each_socket_waits_for_its_own_time(host: TcpHost, conn: Conn) -> None:
     other = Conn(host, win=2200, rport=5001)
     other.tp.snd_cwnd = 1000
