@@ -56,6 +56,16 @@ class RegisterNetdevice(NamedTuple):
     up: bool
 
 
+class BacklogMark(NamedTuple):
+    """`backlog_mark`: a mark that the nic `process` sends up behind packets of `protocol`. ip passes
+    it on to whoever has the protocol, and `backlog_mark_ret` is the way back (`nic/synlimit.py`)."""
+
+    process: str
+    protocol: int
+    mark: int
+    """How many packets have gone up in front of it."""
+
+
 # ---- ip -> nic ---------------------------------------------------------------------------
 
 
@@ -512,6 +522,9 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "barrier": Barrier,
     # nic -> ip
     "register_netdevice": RegisterNetdevice,
+    # nic -> ip -> transports, and back
+    "backlog_mark": BacklogMark,
+    "backlog_mark_ret": BacklogMark,
     # ip -> nic
     "dev_add_pack": PacketType,
     "dev_remove_pack": PacketType,

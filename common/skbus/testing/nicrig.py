@@ -4,6 +4,7 @@
 from random import Random
 from typing import Any
 
+from skbus.abi import BacklogMark
 from skbus.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
 from skbus.headers import ethernet, ipv4, tcp, udp
 from skbus.pool import Allocator, Pool
@@ -59,8 +60,12 @@ class NicRig:
         return self.up()
 
     def up(self) -> list[SkBuff]:
-        """What went up to ip since the last look."""
+        """What went up to ip since the last look; ip and tcp have taken all of it, and so marks
+        come back."""
         batch = self.net.outbox.pop("ip", [])
+        for _, item in batch:
+            if isinstance(item, BacklogMark):
+                self.core.entries["backlog_mark_ret"](self.net, item)
         return [item for _, item in batch if isinstance(item, SkBuff)]
 
     def entries(self) -> list[str]:

@@ -25,12 +25,15 @@ from skbusd.ip import (
     protocol,
     raw,
     route,
+    rps,
 )
 from skbusd.ip.af_inet import inet_init
 from skbusd.ip.netns import RTN_NAMES, IpNet
 
 ENTRIES: Final[dict[str, Handler]] = {
     "register_netdevice": devinet.register_netdevice,
+    "backlog_mark": rps.backlog_mark,
+    "backlog_mark_ret": rps.backlog_mark_ret,
     "inet_add_protocol": protocol.inet_add_protocol,
     "inet_del_protocol": protocol.inet_del_protocol,
     "ip_route_output_key": route.ip_route_output_key,
@@ -92,6 +95,7 @@ class IpCore:
         told anew, with the groups that they are in."""
         net = self.ipnet
         mcast.mc_drop_process(net, process)
+        rps.backlog_mark_forget(net)
         if process == "socket":
             net.socket_peer = True
             for sk in tuple(net.inet_socks.values()):

@@ -470,6 +470,8 @@ class IpNet(Net):
         self.inet_protos: dict[int, InetProtocol] = {}
         self.inet_local: dict[int, LocalHandler] = {}
         """Protocols that are ip's own."""
+        self.backlog_marks: dict[tuple[str, int], int] = {}
+        """(nic, mark) -> from how many processes it must still come back (`rps.backlog_mark`)."""
         self.ptype_base: dict[int, str] = {}
         """Ethernet type -> the entry of ours that takes its frames; drivers are told."""
         self.proc_net: Callable[[IpNet, str], Any] | None = None

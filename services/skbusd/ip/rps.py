@@ -11,7 +11,7 @@ by addresses alone.
 
 from typing import Final
 
-from skbus.abi import RcvCb
+from skbus.abi import BacklogMark, RcvCb
 from skbus.headers.ipv4 import IpHdr
 from skbus.pskb import pskb_may_pull
 from skbus.rps import flow_hash, reciprocal_scale, tcp_processes
@@ -54,6 +54,41 @@ def enqueue_to_backlog(
     net.mib["IpInDelivers"] += skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
     skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
     net.call_skb(process, proto.handler, skb)
+
+
+# ---- what is on its way up ---------------------------------------------------------------
+
+
+def backlog_mark(net: IpNet, item: BacklogMark) -> None:
+    """A mark of a nic, behind packets of a protocol: it goes on to all who share the protocol, and
+    back when all have answered. Where nobody has the protocol, nothing waits: back at once."""
+    proto = net.inet_protos.get(item.protocol)
+    shards = (proto.shards or (proto.process,)) if proto is not None else ()
+    there = [process for process in shards if process]
+    if not there:
+        net.call(item.process, "backlog_mark_ret", item)
+        return
+    net.backlog_marks[item.process, item.mark] = len(there)
+    for process in there:
+        net.call(process, "backlog_mark", item)
+
+
+def backlog_mark_ret(net: IpNet, item: BacklogMark) -> None:
+    """A transport has taken what was in front of a mark."""
+    key = (item.process, item.mark)
+    left = net.backlog_marks.get(key, 0) - 1
+    if left > 0:
+        net.backlog_marks[key] = left
+    elif not left:
+        del net.backlog_marks[key]
+        net.call(item.process, "backlog_mark_ret", item)
+
+
+def backlog_mark_forget(net: IpNet) -> None:
+    """A neighbour was started anew: marks that it had are lost, with what was in front of them."""
+    for process, mark in net.backlog_marks:
+        net.call(process, "backlog_mark_ret", BacklogMark(process, IPPROTO_TCP, mark))
+    net.backlog_marks.clear()
 
 
 def rps_add(

@@ -13,7 +13,7 @@ from skbus.impair import Impairment
 from skbus.initcall import do_initcalls
 from skbus.net import Handler
 from skbus.skbuff import SkBuff
-from skbusd.nic import dev
+from skbusd.nic import dev, synlimit
 from skbusd.nic.dim import Dim, net_dim
 from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR, VIRTIO_NET_HDR_LEN, napi_build_skb
 from skbusd.nic.gro import napi_gro_receive
@@ -27,6 +27,7 @@ _ENTRIES: Mapping[str, Handler] = {
     "dev_queue_xmit": dev.dev_queue_xmit,
     "dev_add_pack": dev.dev_add_pack,
     "dev_remove_pack": dev.dev_remove_pack,
+    "backlog_mark_ret": synlimit.backlog_mark_ret,
 }
 
 
@@ -51,6 +52,7 @@ class NicCore:
         """ip has come up, and knows nothing of the device."""
         if process == self.net.ip:
             dev.register_netdevice(self.net)
+            synlimit.syn_forget(self.net)
 
     def idle(self) -> None:
         """The batch ends: frames that came out of the impaired link go up."""

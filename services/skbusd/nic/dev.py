@@ -50,7 +50,16 @@ from skbusd.nic.gro import (
 from skbusd.nic.gso import GsoError, skb_gso_segment
 from skbusd.nic.netdev import SOFTWARE_FEATURES, NicNet
 from skbusd.nic.netem import Netem
-from skbusd.nic.synlimit import FLAGS, FLAGS_AT, SYN, SYN_FRAME_MAX, syn_answered, syn_refused
+from skbusd.nic.synlimit import (
+    FLAGS,
+    FLAGS_AT,
+    MARK_EVERY,
+    PLAIN,
+    SYN,
+    is_syn,
+    syn_mark,
+    syn_refused,
+)
 from skbusd.nic.udp_gro import udp_gro_frame, udp_gso_plain
 
 _LONG: Final = 65000
@@ -190,7 +199,11 @@ def napi_poll(net: NicNet, budget: int) -> int:
                 buffer.joined(room, size - flow.hlen)
                 continue
             place, room = buffer.move(room, size)
-        if size <= SYN_FRAME_MAX and room[FLAGS_AT] & FLAGS == SYN and syn_refused(net, room):
+        if (
+            (room[FLAGS_AT] & FLAGS == SYN or room[14] != PLAIN)
+            and is_syn(net, room, size)
+            and syn_refused(net)
+        ):
             continue
         _receive_frame(net, room, size, place, deliver)
     if frames:
@@ -199,6 +212,8 @@ def napi_poll(net: NicNet, budget: int) -> int:
         mib["DevRxBytes"] += octets
         mib["DevRxErrors"] += lost
         napi_complete(net, deliver)
+        if net.syn_backlog.sent - net.syn_backlog.marked >= MARK_EVERY:
+            syn_mark(net)
         _look_for_missed(net)
     return frames
 
@@ -435,8 +450,6 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
     if not device.up:
         _tx_error(net, skb, "DEV_READY")
         return True
-    if net.syn_backlog and not skb.frags:
-        syn_answered(net, skb.head, data)
     netem = net.netem_tx
     if netem is not None and netem.spares(skb.gso_segs or 1):
         netem = None

@@ -152,6 +152,19 @@ class NicState:
     """When the kernel was last asked for missed frames, ns."""
 
 
+@dataclass(slots=True)
+class SynBacklog:
+    """SYNs on their way up (`synlimit`), counted since nic's start."""
+
+    sent: int = 0
+    marked: int = 0
+    """How many of them a mark went behind."""
+    done: int = 0
+    """How many of them a mark that came back was behind."""
+    moved: int = 0
+    """When a mark came back last, or the first SYN went up, ns."""
+
+
 class NicNet(Net):
     """`struct net`, with what nic adds to it."""
 
@@ -177,8 +190,7 @@ class NicNet(Net):
         self.tso = True
         """Whether super-segments may go to a device that cuts them (`ethtool -K DEV tso`)."""
         self.state = NicState()
-        self.syn_backlog: dict[bytes, int] = {}
-        """SYNs that went up and have no answer yet (`synlimit`), and when they came."""
+        self.syn_backlog = SynBacklog()
         self.txq: deque[SkBuff] = deque()
         """`struct Qdisc`: what waits for the device."""
         self.tx_timer: Timer[NicNet] | None = None

@@ -11,7 +11,7 @@ segment's way begins.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skbus.abi import InetdevEvent, RtCacheFlush
+from skbus.abi import BacklogMark, InetdevEvent, RtCacheFlush
 from skbus.net import Handler
 from skbus.timer import Timer
 from skbusd.tcp import af_inet, tcp, tcp_close, tcp_ipv4, tcp_sockopt, tcp_timer
@@ -59,6 +59,11 @@ def rt_cache_flush(net: TcpNet, item: RtCacheFlush) -> None:
     net.rt_genid = item.genid
 
 
+def backlog_mark(net: TcpNet, item: BacklogMark) -> None:
+    """All that nic sent up in front of this mark has been taken: it goes back."""
+    net.call("ip", "backlog_mark_ret", item)
+
+
 ENTRIES: dict[str, Handler] = {
     "tcp_v4_rcv": tcp_ipv4.tcp_v4_rcv,
     "tcp_v4_err": tcp_ipv4.tcp_v4_err,
@@ -66,6 +71,7 @@ ENTRIES: dict[str, Handler] = {
     "rt_cache_flush": rt_cache_flush,
     "inetdev_event": inetdev_event,
     "inet_add_protocol_ret": af_inet.inet_add_protocol_ret,
+    "backlog_mark": backlog_mark,
     "tcp_v4_init_sock": tcp.tcp_v4_init_sock,
     "inet_csk_get_port": tcp.tcp_v4_get_port,
     "inet_csk_listen_start": tcp.tcp_listen_start,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from skbus.abi import ErrHandler, InetDelProtocol
+from skbus.abi import BacklogMark, ErrHandler, InetDelProtocol
 from skbus.headers import icmp, ipv4
 from skbus.rps import flow_hash, reciprocal_scale, tcp_processes
 from skbus.testing.iphost import PEER, US, IpHost
@@ -89,3 +89,30 @@ def test_a_stranger_is_refused_and_who_leaves_is_left_out(host: IpHost) -> None:
     assert host.ip.inet_protos[TCP].shards == ("", "tcp.1", "")
     host.call("inet_del_protocol", InetDelProtocol(TCP, "tcp.1"))
     assert TCP not in host.ip.inet_protos
+
+
+def test_a_mark_goes_to_all_who_share_a_protocol_and_back_when_all_have_answered(
+    host: IpHost,
+) -> None:
+    mark = BacklogMark("nic.eth0", TCP, 256)
+    host.call("backlog_mark", mark)
+    assert [host.out(p, "backlog_mark") for p in tcp_processes(3)] == [[mark], [mark], []]
+    host.call("backlog_mark_ret", mark)
+    assert not host.out("nic.eth0", "backlog_mark_ret")
+    host.call("backlog_mark_ret", mark)
+    host.call("backlog_mark_ret", mark)  # of an earlier life of ours
+    assert host.out("nic.eth0", "backlog_mark_ret") == [mark]
+
+
+def test_a_mark_is_not_lost_with_the_process_that_has_it(host: IpHost) -> None:
+    mark = BacklogMark("nic.eth0", TCP, 256)
+    host.call("backlog_mark", mark)
+    host.core.peer_up("tcp.1")
+    assert host.out("nic.eth0", "backlog_mark_ret") == [mark]
+    assert not host.ip.backlog_marks
+
+
+def test_a_mark_for_a_protocol_that_nobody_has_is_back_at_once(host: IpHost) -> None:
+    mark = BacklogMark("nic.eth0", 132, 256)
+    host.call("backlog_mark", mark)
+    assert host.out("nic.eth0", "backlog_mark_ret") == [mark]

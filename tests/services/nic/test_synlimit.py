@@ -1,61 +1,136 @@
 # SPDX-License-Identifier: MIT
-from skbus.headers import ethernet, ipv4
-from skbus.headers.tcp import build
+"""What counts against the limit of SYNs is the place in the pipe, and marks tell when it is free."""
+
+import pytest
+
+from skbus.abi import BacklogMark
+from skbus.checksum import csum_fold, csum_partial
+from skbus.headers import ethernet
 from skbus.net import SEC
 from skbus.skbuff import SkBuff
-from skbus.testing.nicrig import OUR_IP, OUR_MAC, PEER_IP, PEER_MAC, NicRig, segment
-from skbusd.nic.synlimit import FORGET, SYN_BACKLOG
+from skbus.testing.nicrig import OUR_MAC, PEER_MAC, NicRig, segment
+from skbusd.nic.synlimit import FORGET, MARK_EVERY, SYN_BACKLOG
 
 SYN, RST, ACK = 2, 4, 16
 
 
-def syn(sport: int, flags: int = SYN) -> bytes:
+def syn(sport: int = 1, flags: int = SYN) -> bytes:
     return segment(sport=sport, flags=flags)
 
 
-def answer(rig: NicRig, dport: int, flags: int = SYN | ACK) -> None:
-    header = build(80, dport, 1, 8, flags, 65535)
-    frame = ethernet.build(PEER_MAC, OUR_MAC, 0x0800)
-    frame += ipv4.build(OUR_IP, PEER_IP, 6, 20 + len(header)) + header
-    skb = SkBuff(frame, (), id=1)
-    assert len(rig.xmit(skb)) == 1
+def receive(rig: NicRig, *frames: bytes) -> tuple[int, list[int]]:
+    """How many went up, and the marks behind them."""
+    rig.device.deliver(frames, bytes(10))
+    while rig.core.poll_rx(64):
+        pass
+    box = rig.net.outbox.pop("ip", [])
+    marks = [item.mark for _, item in box if isinstance(item, BacklogMark)]
+    return sum(isinstance(item, SkBuff) for _, item in box), marks
+
+
+def back(rig: NicRig, mark: int) -> None:
+    rig.core.entries["backlog_mark_ret"](rig.net, BacklogMark("nic.eth0", 6, mark))
 
 
 def full() -> NicRig:
     rig = NicRig(now=100 * SEC)
-    assert len(rig.receive(*(syn(port) for port in range(1000, 1000 + SYN_BACKLOG)))) == SYN_BACKLOG
+    up, marks = receive(rig, *(syn(port) for port in range(1000, 1000 + SYN_BACKLOG)))
+    assert up == SYN_BACKLOG
+    assert marks == list(range(MARK_EVERY, SYN_BACKLOG + 1, MARK_EVERY))
     assert rig.drops() == {}
     return rig
 
 
-def test_more_syns_than_are_answered_do_not_go_up() -> None:
+def test_more_syns_than_are_dealt_with_do_not_go_up() -> None:
     rig = full()
-    assert rig.receive(syn(10), syn(11)) == []
+    assert receive(rig, syn(10), syn(11)) == (0, [])
     assert rig.drops() == {"CPU_BACKLOG": 2}
     assert rig.conserved()
-    answer(rig, 1000)
-    answer(rig, 1001, RST | ACK)
-    answer(rig, 1002, ACK)  # no answer to a SYN
-    assert len(rig.receive(syn(10), syn(11), syn(12))) == 2
+    back(rig, MARK_EVERY)
+    up, marks = receive(rig, *(syn(port) for port in range(10, 11 + MARK_EVERY)))
+    assert up == MARK_EVERY
+    assert marks == [SYN_BACKLOG + MARK_EVERY]
     assert rig.drops() == {"CPU_BACKLOG": 3}
     assert rig.conserved()
 
 
+def test_a_mark_stands_for_those_before_it_and_an_old_one_for_nothing() -> None:
+    rig = full()
+    back(rig, SYN_BACKLOG)
+    back(rig, MARK_EVERY)
+    back(rig, 7 * SYN_BACKLOG)  # of an earlier life
+    assert rig.net.syn_backlog.done == SYN_BACKLOG
+    assert receive(rig, *(syn(port) for port in range(10, 11 + SYN_BACKLOG)))[0] == SYN_BACKLOG
+    assert rig.drops() == {"CPU_BACKLOG": 1}
+
+
+def test_a_few_syns_cost_no_mark() -> None:
+    rig = NicRig()
+    assert receive(rig, *(syn(port) for port in range(10, 9 + MARK_EVERY))) == (MARK_EVERY - 1, [])
+
+
 def test_what_is_no_syn_goes_up_all_the_time() -> None:
     rig = full()
-    assert len(rig.receive(syn(5, ACK), syn(6, RST), syn(7, SYN | ACK))) == 3
+    assert receive(rig, syn(5, ACK), syn(6, RST), syn(7, SYN | ACK))[0] == 3
     assert rig.drops() == {}
 
 
-def test_a_syn_that_is_repeated_takes_no_second_place() -> None:
+def test_who_repeats_one_syn_holds_no_place() -> None:
+    """Whatever an attacker repeats: when the marks are back, all places are free."""
     rig = full()
-    assert len(rig.receive(syn(1000))) == 1
-    assert rig.drops() == {}
+    for _ in range(5):
+        receive(rig, *(syn(1000 + port) for port in range(3)))
+        rig.advance(SEC // 10)
+    for mark in range(MARK_EVERY, SYN_BACKLOG + 1, MARK_EVERY):
+        back(rig, mark)
+    assert receive(rig, *(syn(port) for port in range(10, 30)))[0] == 20
 
 
-def test_syns_that_nobody_answers_are_forgotten() -> None:
+def test_marks_that_are_lost_are_forgotten() -> None:
+    """Also while SYNs go on coming."""
     rig = full()
-    rig.advance(FORGET)
-    assert len(rig.receive(*(syn(port) for port in range(10, 30)))) == 20
-    assert rig.drops() == {}
-    assert len(rig.net.syn_backlog) == SYN_BACKLOG
+    for _ in range(10):
+        rig.advance(FORGET // 10)
+        up = receive(rig, syn(1000), syn(1001))[0]
+    assert up == 2
+    assert receive(rig, *(syn(port) for port in range(10, 30)))[0] == 20
+
+
+def test_with_another_life_of_ip_all_are_forgotten() -> None:
+    rig = full()
+    rig.core.peer_up("ip")
+    rig.net.outbox.clear()
+    assert receive(rig, *(syn(port) for port in range(10, 30)))[0] == 20
+
+
+def options(frame: bytes, words: int) -> bytes:
+    """The same packet with IP options that say nothing."""
+    ip = bytearray(frame[14:34] + b"\x01" * 4 * words + frame[34:])
+    ip[0] = 0x45 + words
+    ip[2:4] = (len(ip)).to_bytes(2, "big")
+    ip[10:12] = bytes(2)
+    ip[10:12] = csum_fold(csum_partial(bytes(ip[: 20 + 4 * words]), 0)).to_bytes(2, "big")
+    return frame[:14] + bytes(ip)
+
+
+@pytest.mark.parametrize(
+    ("frame", "counted"),
+    [
+        (syn(), 1),
+        (syn(flags=SYN | 0xC0), 1),  # ECN
+        (options(syn(), 1), 1),
+        (options(syn(), 10), 1),
+        (syn()[:12] + b"\x81\x00\x00\x00" + syn()[12:], 1),  # priority tag
+        (syn() + bytes(200), 1),  # data, padding: as long as it likes to be
+        (ethernet.build(b"\x02\0\0\0\0\x77", PEER_MAC, 0x0800) + syn()[14:], 0),
+        (syn()[:20] + b"\x20\x08" + syn()[22:], 0),  # a later fragment: no TCP header
+        (ethernet.build(OUR_MAC, PEER_MAC, 0x86DD) + syn()[14:], 0),
+        (syn()[:23] + b"\x11" + syn()[24:], 0),
+        (syn()[:40], 0),
+        (syn(flags=SYN | ACK), 0),
+    ],
+)
+def test_what_counts(frame: bytes, counted: int) -> None:
+    rig = NicRig()
+    receive(rig, frame)
+    assert rig.net.syn_backlog.sent == counted
