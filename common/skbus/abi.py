@@ -57,8 +57,8 @@ class RegisterNetdevice(NamedTuple):
 
 
 class BacklogMark(NamedTuple):
-    """`backlog_mark`: a mark that the nic `process` sends up behind packets of `protocol`. ip passes
-    it on to whoever has the protocol, and `backlog_mark_ret` is the way back (`nic/synlimit.py`)."""
+    """`backlog_mark`: a mark that the nic `process` sends up behind packets of `protocol`. ip sends
+    it on to whoever has the protocol; `backlog_mark_ret` is the way back (`nic/synlimit.py`)."""
 
     process: str
     protocol: int

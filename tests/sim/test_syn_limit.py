@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""SYNs that lead to nothing, from somebody on the wire: nobody else is kept out by them (RFC 4987)."""
+"""SYNs that lead to nothing, from somebody on the wire: they keep nobody else out (RFC 4987)."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What counts against the limit of SYNs is the place in the pipe, and marks tell when it is free."""
+"""What counts against the limit of SYNs is the place in the pipe; marks tell when it is free."""
 
 import pytest
 
