@@ -348,7 +348,7 @@ class Config(_Model):
     def read(cls, run: RunDir) -> "Config":
         """The effective configuration of the stack in a run directory."""
         try:
-            text = run.config_file.read_text()
+            text = run.read_text("config.json")
         except OSError as e:
             raise ConfigError(
                 f"cannot read {run.config_file}: {e.strerror}; `skbus up` and `skbus lab up` "
@@ -360,9 +360,7 @@ class Config(_Model):
         """Write RUN/config.json, whole or not at all; with a key for its shards, if it has any."""
         if self.tcp_shards > 1 and not self.rss_key:
             self.rss_key = os.urandom(RSS_KEY_LEN).hex()
-        new = run.config_file.with_suffix(".new")
-        new.write_text(self.to_json())
-        new.replace(run.config_file)
+        run.write_text("config.json", self.to_json())
 
     def device(self, name: str) -> Device:
         """The device of that name; ConfigError lists those that there are."""

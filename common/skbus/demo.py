@@ -51,7 +51,7 @@ def run_demo() -> None:
     with ExitStack() as stack:
         stack.callback(lab.down, run)
         say(f"$ skbus lab up --name {run.path.name} --log-level debug")
-        say(json.dumps(lab.up(run, _config(run))))
+        say(json.dumps(lab.up(run, _config(run), tied=True)))
         _from_linux(run, stack)
         _from_us(run, stack)
         _path(run)
@@ -83,7 +83,7 @@ def _process(argv: Sequence[str | Path], env: dict[str, str]) -> Iterator["subpr
 
 
 def _skbus(*argv: str) -> list[str]:
-    return [sys.executable, "-c", "from skbus.cli import main; main()", *argv]
+    return [sys.executable, "-P", "-c", "from skbus.cli import main; main()", *argv]
 
 
 def _exec(run: RunDir, *argv: str) -> list[str]:
@@ -123,7 +123,7 @@ def _from_linux(run: RunDir, stack: ExitStack) -> None:
         command = ["curl", "-sS", "-o", os.devnull, "-w", form, "--max-time", "10", url]
         say(f"$ skbus lab exec -- curl {url}")
     else:
-        command = [sys.executable, "-c", _FETCH, lab.ADDRESS, str(PORT)]
+        command = [sys.executable, "-P", "-c", _FETCH, lab.ADDRESS, str(PORT)]
         say(f"$ skbus lab exec -- python: http.client, GET {url}   (curl is not installed)")
     say(_until("Linux fetches from us", server, lambda: _run(_exec(run, *command), env)))
 
@@ -134,11 +134,11 @@ def _from_us(run: RunDir, stack: ExitStack) -> None:
     directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="skbus-demo-"))
     (Path(directory) / "index.html").write_text(PAGE)
     say(f"\n$ skbus lab exec -- python -m http.server {PEER_PORT} &")
-    serve = [sys.executable, "-m", "http.server", str(PEER_PORT), "--directory", directory]
+    serve = [sys.executable, "-P", "-m", "http.server", str(PEER_PORT), "--directory", directory]
     server = stack.enter_context(_process(_exec(run, *serve), env))
     url = f"http://{lab.PEER_ADDRESS}:{PEER_PORT}/"
     say(f"$ python -m skbus.demo {url}      (httpx, on our stack)")
-    fetch = [sys.executable, "-m", "skbus.demo", url]
+    fetch = [sys.executable, "-P", "-m", "skbus.demo", url]
     say(_until("we fetch from Linux", server, lambda: _run(fetch, env)))
 
 

@@ -7,6 +7,7 @@ For the supervisor, the lab and the control socket; no layer's core needs them.
 
 import ctypes
 import os
+import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,6 +17,9 @@ CLONE_NEWNET: Final = 0x40000000
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NAME: Final = 15
+_PR_CAP_AMBIENT: Final = 47
+_PR_CAP_AMBIENT_RAISE: Final = 2
+_CAPABILITY_VERSION_3: Final = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -49,6 +53,22 @@ def die_with_parent(signal: int, parent: int) -> None:
 def set_name(name: str) -> None:
     """The name that `ps -e` and `top` show, at most 15 bytes of it."""
     _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)[:15]), 0, 0, 0)
+
+
+def keep_capabilities() -> None:
+    """Let the programs that this process becomes, or starts, have the capabilities that it has,
+    without being root: make them inheritable, and ambient (capabilities(7)). OSError as there."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, data), "capget")
+    low = struct.unpack("=6I", data.raw)  # effective, permitted, inheritable; twice 32 bits
+    new = struct.pack("=6I", low[0], low[1], low[1], low[3], low[4], low[4])
+    _check(_libc.capset(header, new), "capset")
+    permitted = low[1] | low[4] << 32
+    for number in range(permitted.bit_length()):
+        if permitted >> number & 1:
+            raised = _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
+            _check(raised, "prctl(PR_CAP_AMBIENT)")
 
 
 class Pid(NamedTuple):

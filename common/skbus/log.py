@@ -37,6 +37,15 @@ Format = Literal["auto", "json", "console"]
 Event = dict[str, Any]
 
 
+def _open_own(path: Path) -> TextIO:
+    """To append: a file that nobody else can read, never through a link."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NOFOLLOW, 0o600)
+
+    return open(path, "a", encoding="utf-8", opener=opener)
+
+
 class LogFile(io.TextIOBase):
     """A text file that is renamed to NAME.1 and begun anew when it has grown to `limit` bytes."""
 
@@ -44,14 +53,14 @@ class LogFile(io.TextIOBase):
         super().__init__()
         self._path = path
         self._limit = limit
-        self._file = path.open("a", encoding="utf-8")
+        self._file = _open_own(path)
         self._size = path.stat().st_size
 
     def write(self, text: str, /) -> int:
         if self._size > self._limit:
             self._file.close()
             os.replace(self._path, f"{self._path}.1")
-            self._file = self._path.open("a", encoding="utf-8")
+            self._file = _open_own(self._path)
             self._size = 0
         self._size += len(text)
         return self._file.write(text)

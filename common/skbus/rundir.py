@@ -2,19 +2,24 @@
 """The run directory: where the processes of one stack, and its clients, meet.
 
 It holds the pipes' sockets, the pool of payload, the configuration, journals and logs. Whoever
-can enter it can use the stack, so it belongs to one user and has mode 0700. It should lie on a
-tmpfs: the pool's bytes are packets, and have no business on a disk.
+can change it can use the stack, and run code as its user. So it belongs to that user, has mode
+0700, and lies where nobody else can put another one in its place (`skbus.private`). It should lie
+on a tmpfs: the pool's bytes are packets, and have no business on a disk.
 
 Every process, every command and every client finds it by `SKBUS_DIR`; without that it is
-`$XDG_RUNTIME_DIR/skbus`, or `/dev/shm/skbus-UID` where there is no such directory.
+`default` in `default_base`.
 """
 
 import fcntl
 import os
 import shutil
 import stat
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from skbus import private
 
 ENV: Final = "SKBUS_DIR"
 
@@ -24,7 +29,14 @@ SUN_PATH_MAX: Final = 107
 _LONGEST_NAME: Final = len("nic.123456789012345.trace")
 """The longest file name of a socket: a device's name has at most IFNAMSIZ - 1 = 15 bytes."""
 
-_SUFFIXES: Final = frozenset({".in", ".ctl", ".trace", ".sys", ".life", ".json", ".new"})
+_SUFFIXES: Final = frozenset({".in", ".ctl", ".trace", ".sys", ".life", ".json", ".new", ".double"})
+
+_ROOTS: Final = Path("/run")
+"""Only root can make something there."""
+_SHM: Final = Path("/dev/shm")
+_POOL_PREFIX: Final = "skbus-pool-"
+POOL_ROOM: Final = 64 << 20
+"""Bytes that a pool should find free where it lies; it begins with some 10 MB."""
 
 
 class RunDirError(Exception):
@@ -32,11 +44,62 @@ class RunDirError(Exception):
 
 
 def default_base() -> Path:
-    """Where this user's run directories lie, without regard to SKBUS_DIR."""
-    xdg = os.environ.get("XDG_RUNTIME_DIR")
-    if xdg and os.path.isdir(xdg) and os.access(xdg, os.W_OK):
-        return Path(xdg) / "skbus"
-    return Path(f"/dev/shm/skbus-{os.getuid()}")
+    """Where this user's run directories lie, without regard to SKBUS_DIR.
+
+    root's: /run/skbus, which nobody else can make. Other users': in $XDG_RUNTIME_DIR, or else
+    /run/user/UID, where that is theirs alone; or else /dev/shm/skbus-UID.
+    """
+    return _bases()[0]
+
+
+def _bases() -> list[Path]:
+    """The default base, and where else it may have been when a stack was started: a session that
+    has begun since then brings a directory with it, its end takes that away."""
+    uid = os.geteuid()
+    if uid == 0 and _is_ours(_ROOTS):
+        return [_ROOTS / "skbus"]
+    outer = private.outer_uid(uid)
+    user = uid if outer is None else outer
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    homes = [Path(given)] if given else []
+    homes.append(Path(f"/run/user/{user}"))
+    found = [home / "skbus" for home in homes if _is_private(home)]
+    return [*dict.fromkeys(found), _SHM / f"skbus-{user}"]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether we own it, nobody else can write to it, and we can."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    ours = found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    writable = os.access(path, os.W_OK, effective_ids=True)
+    return ours and (writable or (path / "skbus").is_dir())
+
+
+def _is_private(path: Path) -> bool:
+    """Whether it is what the XDG Base Directory Specification says of XDG_RUNTIME_DIR: owned by
+    the user, mode 0700. `su` passes that of another user on."""
+    try:
+        return path.is_dir() and path.stat().st_mode & 0o077 == 0 and _is_ours(path)
+    except OSError:
+        return False
+
+
+def find_all() -> "list[RunDir]":
+    """All run directories of this user in the places where commands look for them by name: of
+    stacks that are up, and what is left of others."""
+    found: list[RunDir] = []
+    for base in _bases():
+        with suppress(OSError, RunDirError):
+            os.close(private.open_dir(base))
+            found += [
+                RunDir(path)
+                for path in sorted(base.iterdir())
+                if any(os.path.lexists(path / part) for part in ("state.json", "pool", "lock"))
+            ]
+    return found
 
 
 class RunDir:
@@ -63,38 +126,73 @@ class RunDir:
     def create(self) -> "RunDir":
         """Make the directory and those within it, mode 0700.
 
-        RunDirError if it exists and is another user's, or a link (in a world-writable place
-        like /dev/shm somebody may have been there first), or is full of other things: a stack
-        that ends removes its run directory.
+        RunDirError if it, or what is in it, or a part of its path is another user's, or open to
+        others, or a link, or if it is full of other things: a stack that ends removes its run
+        directory.
         """
+        default = self.path.parent in _bases()
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.path.parent == default_base():
-                self._check(self.path.parent)
-            if self.path.is_dir() and not self.pool_dir.is_dir() and any(self.path.iterdir()):
-                raise RunDirError(
-                    f"{self.path} is not empty, and no run directory; choose another with {ENV}"
-                )
-            for path in (self.path, self.pool_dir, self.log_dir, self.journal_dir):
-                path.mkdir(mode=0o700, exist_ok=True)
-                self._check(path)
-                path.chmod(0o700)
+            if default:
+                private.check_path(self.path.parent)
+                private.make_dir(self.path.parent)
+            else:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.check_path(self.path)
+            new = not self.path.exists()
+            private.make_dir(self.path)
+            if not new:
+                self._check_contents()
+            if default and not os.path.lexists(self.pool_dir):
+                self._place_pool()
+            for path in (self.pool_dir, self.log_dir, self.journal_dir):
+                if not path.is_symlink():
+                    private.make_dir(path)
         except OSError as e:
-            raise RunDirError(
-                f"cannot make the run directory {self.path}: {e.strerror}; "
-                f"choose another with {ENV}"
-            ) from e
+            raise self._refusal("cannot make the run directory", e) from e
         return self
+
+    def _check_contents(self) -> None:
+        """What lies in a directory that we have not made was put there by us, too."""
+        entries = list(os.scandir(self.path))
+        for entry in entries:
+            private.check_owner(entry.stat(follow_symlinks=False), entry.path)
+            if entry.is_symlink() and entry.name != "pool":
+                raise private.refuse(entry.path, "is a link")
+        if entries and not any(entry.name == "pool" for entry in entries):
+            raise RunDirError(
+                f"{self.path} is not empty, and no run directory; choose another with {ENV}"
+            )
+
+    def _place_pool(self) -> None:
+        """Where the run directory is not on a tmpfs, or on one with little room, have the pool on
+        another: /dev/shm, in a directory whose name nobody can have guessed."""
+        if private.on_tmpfs(self.path) and private.free_bytes(self.path) >= POOL_ROOM:
+            return
+        if not private.on_tmpfs(_SHM) or private.free_bytes(_SHM) < POOL_ROOM:
+            return
+        place = tempfile.mkdtemp(prefix=_POOL_PREFIX, dir=_SHM)
+        self.pool_dir.symlink_to(place)
 
     def require(self) -> "RunDir":
         """Check that a stack has been started here; RunDirError says what to do if not."""
-        if not self.path.is_dir():
-            raise RunDirError(
-                f"no run directory {self.path}: is the stack up? Start it (`skbus up`, "
-                f"`skbus lab up`), or set {ENV} to the run directory of one that is"
-            )
-        self._check(self.path)
+        try:
+            if not os.path.lexists(self.path):
+                raise RunDirError(
+                    f"no run directory {self.path}: is the stack up? Start it (`skbus up`, "
+                    f"`skbus lab up`), or set {ENV} to the run directory of one that is"
+                )
+            private.check_path(self.path)
+            os.close(private.open_dir(self.path))
+        except OSError as e:
+            raise self._refusal("cannot use the run directory", e) from e
         return self
+
+    def _refusal(self, what: str, error: OSError) -> RunDirError:
+        where = f": {error.filename}" if error.filename not in (None, str(self.path)) else ""
+        said = f"{what} {self.path}{where} {error.strerror}"
+        if isinstance(error.filename, str) and not where:
+            said = f"{what}: {self.path} {error.strerror}"
+        return RunDirError(f"{said}; choose another with {ENV}")
 
     def lock(self) -> int:
         """Take the directory for one stack; returns the descriptor that holds it.
@@ -102,14 +200,14 @@ class RunDir:
         The lock lives as long as the descriptor and its copies in children, so a crash frees
         it. RunDirError if a stack runs here already.
         """
-        fd = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self.open("lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             raise RunDirError(
-                f"a stack runs in {self.path} already; end it (`skbus lab down`, or Ctrl-C in "
-                f"its `skbus up`), or choose another directory with {ENV}"
+                f"a stack runs in {self.path} already; end it ({self.remedy('down')}, or Ctrl-C "
+                f"in its `skbus up`), or choose another directory with {ENV}"
             ) from None
         return fd
 
@@ -124,29 +222,39 @@ class RunDir:
         os.close(fd)
         return False
 
+    def remedy(self, command: str) -> str:
+        """`skbus lab COMMAND` as it is to be typed for this directory, whatever SKBUS_DIR is."""
+        if self.path == RunDir().path:
+            return f"`skbus lab {command}`"
+        if self.path.parent in _bases():
+            return f"`skbus lab {command} --name {self.path.name}`"
+        return f"`{ENV}={self.path} skbus lab {command}`"
+
     def remove(self) -> None:
         """Remove what a stack has put here, and the directory if nothing else is in it."""
-        for inner in (self.pool_dir, self.log_dir, self.journal_dir):
+        self._remove_pool()
+        for inner in (self.log_dir, self.journal_dir):
             shutil.rmtree(inner, ignore_errors=True)
         for path in self.path.glob("*"):
-            if path.suffix in _SUFFIXES or path.name == "lock":
+            if path.suffix in _SUFFIXES:
                 path.unlink(missing_ok=True)
+        (self.path / "lock").unlink(missing_ok=True)  # the last: until then nobody begins anew
         try:
             self.path.rmdir()
-            if self.path.parent == default_base():
+            if self.path.parent in _bases():
                 self.path.parent.rmdir()
         except OSError:
             pass  # somebody keeps something there, or it is a mount point
 
-    def _check(self, path: Path) -> None:
-        found = path.lstat()
-        if not stat.S_ISDIR(found.st_mode):
-            raise RunDirError(f"{path} is not a directory; choose another with {ENV}")
-        if found.st_uid != os.geteuid() and os.geteuid() != 0:
-            raise RunDirError(
-                f"the run directory {path} belongs to user {found.st_uid}, not to us "
-                f"({os.geteuid()}); choose another with {ENV}"
-            )
+    def _remove_pool(self) -> None:
+        pool = self.pool_dir
+        if not pool.is_symlink():
+            shutil.rmtree(pool, ignore_errors=True)
+            return
+        place = Path(os.readlink(pool))
+        if place.parent == _SHM and place.name.startswith(_POOL_PREFIX):
+            shutil.rmtree(place, ignore_errors=True)
+        pool.unlink()
 
     # ---- endpoints -----------------------------------------------------------------------
 
@@ -178,6 +286,30 @@ class RunDir:
         return sorted(found, key=lambda name: (rank.get(name.split(".")[0], len(order)), name))
 
     # ---- files ---------------------------------------------------------------------------
+
+    def open(self, name: str, flags: int) -> int:
+        """Open one of the files within, such as "log/tcp.err": never through a link, never another
+        user's, and with mode 0600 where it is new. OSError as open(2)."""
+        directory, _, base = name.rpartition("/")
+        fd = private.open_dir(self.path / directory)
+        try:
+            return private.open_file(fd, base, flags)
+        finally:
+            os.close(fd)
+
+    def read_text(self, name: str) -> str:
+        """The text of one of the files within. OSError as open(2)."""
+        with os.fdopen(self.open(name, os.O_RDONLY), encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write one of the files within, whole or not at all. OSError where there is no room."""
+        directory, _, base = name.rpartition("/")
+        fd = private.open_dir(self.path / directory)
+        try:
+            private.replace_file(fd, base, text.encode())
+        finally:
+            os.close(fd)
 
     @property
     def life(self) -> Path:

@@ -10,6 +10,7 @@ The loop wakes up once a batch, never once a packet. It sleeps on one epoll desc
 every source's descriptors are registered.
 """
 
+import os
 import select
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ import structlog
 import trio
 import zmq
 
-from skbus import log
+from skbus import log, private
 from skbus.abi import LOSSLESS_SKB_ENTRIES
 from skbus.clock import StackClock
 from skbus.codec import Batch, encode
@@ -352,10 +353,15 @@ class Service:
 
 def boot_epoch(journal: Path, name: str) -> int:
     """A number greater than that of this process's earlier lives: kept in the run directory."""
-    file = journal / f"{name}.epoch"
+    # Written over in place: that needs no room on a file system that is full by now.
+    directory = private.open_dir(journal)
     try:
-        last = int(file.read_text())
-    except (OSError, ValueError):
-        last = 0
-    file.write_text(f"{last + 1}\n")
-    return last + 1
+        fd = private.open_file(directory, f"{name}.epoch", os.O_RDWR | os.O_CREAT)
+    finally:
+        os.close(directory)
+    with os.fdopen(fd, "r+b", buffering=0) as file:
+        text = file.read()
+        epoch = int(text) + 1 if text.strip().isdigit() else 1
+        file.seek(0)
+        file.write(b"%d\n" % epoch)
+    return epoch

@@ -16,7 +16,6 @@ descriptor of each device open, so that frames wait in the kernel while nic is a
 
 import gc
 import importlib
-import json
 import os
 import signal
 import sys
@@ -30,6 +29,9 @@ from skbus.config import Config, Device
 from skbus.linux import Pid, die_with_parent, identify, set_name
 from skbus.placement import Placement, read_usage, set_processors
 from skbus.rundir import RunDir
+from skbus.state import StateFile, read_state
+
+__all__ = ["SuperviseError", "Supervisor", "preload", "read_state"]
 
 PRELOAD: Final = (
     "trio",
@@ -103,12 +105,18 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self.placement = Placement(self.config.placement, os.sched_getaffinity(0))
         self._old_mask: Any = None
+        self._state: StateFile | None = None
 
     # ---- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Fork all layers at once. Signals are blocked from here on, until `stop`."""
         self._old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        os.umask(0o077)  # the sockets, too, are for nobody else
+        try:
+            self._state = StateFile(self.run)
+        except OSError as e:
+            self._give_up(f"no room in {self.run.path}: {e.strerror}")
         for stale in self.run.path.iterdir():
             if stale.suffix in (".in", ".ctl", ".trace", ".sys", ".life"):
                 stale.unlink()
@@ -197,7 +205,7 @@ class Supervisor:
         if self.attached:
             return ""
         try:
-            text = (self.run.log_dir / f"{process}.err").read_text(errors="replace").strip()
+            text = self.run.read_text(f"log/{process}.err").strip()
         except OSError:
             return ""
         return "".join(f"\n  {process}: {line}" for line in text.splitlines()[-12:])
@@ -267,6 +275,9 @@ class Supervisor:
             if child.fd is not None:
                 os.close(child.fd)
                 child.fd = None
+        if self._state is not None:
+            self._state.close()
+            self._state = None
         if self._old_mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._old_mask)
             self._old_mask = None
@@ -302,11 +313,8 @@ class Supervisor:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
         if not self.attached:
-            err = os.open(
-                self.run.log_dir / f"{child.process}.err",
-                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-                0o600,
-            )
+            name = f"log/{child.process}.err"
+            err = self.run.open(name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(null, 1)
             os.dup2(err, 2)
             os.close(err)
@@ -337,15 +345,17 @@ class Supervisor:
         return ended
 
     def _write_state(self) -> None:
+        assert self._state is not None
         state = {
             **self.notes,
             "supervisor": identify(os.getpid()),
             "layers": {c.process: c.pid for c in self.children.values()},
             "others": {name: identify(pid) for name, pid in self.others.items()},
         }
-        new = self.run.state_file.with_suffix(".new")
-        new.write_text(json.dumps(state, indent=1))
-        new.replace(self.run.state_file)
+        try:
+            self._state.write(state)
+        except OSError as e:  # the directory is gone, say: no reason to end a stack
+            self._log("error", "state_not_written", problem=str(e))
 
     def _log(self, level: str, event: str, **details: object) -> None:
         if self.logger is not None:
@@ -375,15 +385,3 @@ def _describe(status: int) -> str:
     if code < 0:
         return f"was killed by {signal.Signals(-code).name}"
     return f"ended with status {code}"
-
-
-def read_state(run: RunDir) -> dict[str, Any] | None:
-    """What the supervisor wrote last; None if none has run here. Pids become `Pid`s."""
-    try:
-        state: dict[str, Any] = json.loads(run.state_file.read_text())
-    except FileNotFoundError:
-        return None
-    state["supervisor"] = Pid(*state["supervisor"])
-    for kind in ("layers", "others"):
-        state[kind] = {k: Pid(*v) if v else None for k, v in state[kind].items()}
-    return state

@@ -36,6 +36,10 @@ def _record(run: RunDir, dev: str) -> Path:
     return run.path / f"takeover.{dev}.json"
 
 
+def _recorded(run: RunDir, dev: str) -> Taken:
+    return Taken(**json.loads(run.read_text(_record(run, dev).name)))
+
+
 def take(run: RunDir, dev: str) -> Taken:
     """Take an interface's addresses; TakeoverError if there is none and none is on record."""
     from pyroute2 import IPRoute
@@ -48,12 +52,12 @@ def take(run: RunDir, dev: str) -> Taken:
             taken = _look(ip, dev, index)
             if not taken.addr:
                 if record.exists():
-                    return Taken(**json.loads(record.read_text()))
+                    return _recorded(run, dev)
                 raise TakeoverError(
                     f"{dev} has no IPv4 address to take over: give it one, or use --addr CIDR "
                     "for an address of our own"
                 )
-            record.write_text(json.dumps(asdict(taken)))
+            run.write_text(record.name, json.dumps(asdict(taken)))
             ip.flush_addr(index=index, family=2)
     except (NetlinkError, PermissionError) as e:
         raise TakeoverError(
@@ -72,7 +76,7 @@ def give_back(run: RunDir, dev: str) -> None:
     record = _record(run, dev)
     if not record.exists():
         return
-    taken = Taken(**json.loads(record.read_text()))
+    taken = _recorded(run, dev)
     with IPRoute() as ip, suppress(NetlinkError):
         index = _index(ip, dev)
         for cidr in taken.addr:

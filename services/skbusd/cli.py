@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(options: argparse.Namespace) -> int:
+    os.umask(0o077)  # what lies in the run directory is for nobody else
     run = RunDir().create()
     if options.layer == "nic":
         config, process = _nic_config(run, options)

@@ -199,7 +199,7 @@ def test_a_crash_leaves_nothing_but_the_directory_and_down_takes_that(rootless: 
         eventually(lambda p=pid: gone(p))  # type: ignore[misc]
     assert rootless.run("status", "--name", name).returncode == 1
     done = rootless.exec(name, "true")
-    assert "has died: `skbus lab down` clears it away" in done.stderr
+    assert f"has died: `skbus lab down --name {name}` clears it away" in done.stderr
     rootless.down(name)
     assert not Path(up["run_dir"]).exists()
 

@@ -120,7 +120,7 @@ def _place(on: str, host: str | None) -> Iterator[Place]:
     }
     config = Config.load(None, {"devices": [device], "run_dir": str(run.path)})
     try:
-        lab.up(run, config.to_json())
+        lab.up(run, config.to_json(), tied=True)
     except lab.LabError as e:
         raise PlaceError(str(e)) from None
     try:

@@ -137,7 +137,7 @@ class Faults:
         words = [word.format_map(known) for word in shlex.split(command)]
         where = self._place.job("linux").get("enter", "-")
         process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", "skbus.load.within", where, *words],
+            [sys.executable, "-P", "-m", "skbus.load.within", where, *words],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -106,7 +106,7 @@ class LiveBackend:
     # ---- backend.Backend ---------------------------------------------------------------
 
     def start(self, addresses: Addresses, mtu: int) -> Addresses:
-        command = [sys.executable, "-m", "skbus.packetdrill.peer"]
+        command = [sys.executable, "-P", "-m", "skbus.packetdrill.peer"]
         self._helper = subprocess.Popen(
             [*command, str(self.run.path), PEER_DEV, ADDRESS],
             stdin=subprocess.PIPE,
