@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""`python -m skbusd LAYER`."""
+"""`skbusd LAYER` and `python -m skbusd LAYER`."""
 
 import sys
+from collections.abc import Callable
 
-from skbusd.cli import main
+from skbus import interrupt
 
-sys.exit(main())
+
+def main() -> int:
+    """The entry point: can be interrupted before anything heavy is imported."""
+    return int(interrupt.run(_load))
+
+
+def _load() -> Callable[[], int]:
+    from skbusd.cli import main
+
+    return main
+
+
+if __name__ == "__main__":
+    sys.exit(main())

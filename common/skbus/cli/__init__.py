@@ -1,6 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The command `skbus`."""
+"""The command `skbus`: its entry point, which can be interrupted before anything heavy is imported
+(`skbus.cli.app` has the commands)."""
 
-from skbus.cli.app import main
+from collections.abc import Callable
+
+from skbus import interrupt
+
+
+def main() -> None:
+    """Run the command line."""
+    interrupt.run(_load)
+
+
+def _load() -> Callable[[], None]:
+    from skbus.cli.app import main
+
+    return main
+
 
 __all__ = ["main"]

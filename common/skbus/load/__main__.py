@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: MIT
 """`python -m skbus.load`: `skbus load`, without the other commands."""
 
-import typer
+from collections.abc import Callable
+from functools import partial
 
-from skbus.cli import load
+from skbus import interrupt
 
-app = typer.Typer(rich_markup_mode=None)
-load.register(app)
+
+def _load() -> Callable[[], object]:
+    import typer
+
+    from skbus.cli import load
+
+    app = typer.Typer(rich_markup_mode=None)
+    load.register(app)
+    return partial(app, prog_name="skbus load")
+
 
 if __name__ == "__main__":
-    app(prog_name="skbus load")
+    interrupt.run(_load)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""Ctrl-C while a command starts and ends: no traceback of imports, but exit status 130, at once."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, Final
+
+STATUS: Final = 130
+"""128 + SIGINT, as a shell has it."""
+
+
+def _end(*_: object) -> None:
+    os._exit(STATUS)
+
+
+def run(load: Callable[[], Callable[[], Any]]) -> Any:
+    """Run a command, which `load` imports.
+
+    Until it is there, and after it has ended, Ctrl-C ends this process without a word: there is
+    nothing to clear away. In between it is a KeyboardInterrupt, as ever; one that the command does
+    not catch ends the process likewise. Where SIGINT is ignored it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return load()()
+    signal.signal(signal.SIGINT, _end)
+    command = load()
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return command()
+        finally:
+            signal.signal(signal.SIGINT, _end)
+    except KeyboardInterrupt:
+        raise SystemExit(STATUS) from None
