@@ -2,7 +2,8 @@
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ def pytest_configure() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # Debian's ordinary users do not find ip, ethtool, tcpdump, hping3 and others.
+    places = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    places += [p for p in ("/usr/local/sbin", "/usr/sbin", "/sbin") if p not in places]
+    os.environ["PATH"] = os.pathsep.join(places)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -47,3 +52,16 @@ def tmp_path() -> Iterator[Path]:
     107 bytes at most, which pytest's own directories leave too little of."""
     with tempfile.TemporaryDirectory(prefix="skbus-", dir="/tmp") as path:
         yield Path(path)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Wait for a condition, for a minute at most."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, "did not happen"
+            time.sleep(0.01)
+
+    return wait
