@@ -67,6 +67,8 @@ _REPLY_MAX: Final = MAX_DATA + MAX_META
 
 Rescue = Callable[[Any, bytes], None]
 """Takes the result of a call that was interrupted when it had come already."""
+Nothing = Callable[[], None]
+"""Told of a call that was interrupted in time: it has done nothing."""
 
 
 def os_error(err: int, text: object = None) -> OSError:
@@ -142,9 +144,18 @@ class Client:
     # ---- calls ---------------------------------------------------------------------------
 
     def call(
-        self, name: str, *args: object, data: bytes = b"", rescue: Rescue | None = None
+        self,
+        name: str,
+        *args: object,
+        data: bytes = b"",
+        rescue: Rescue | None = None,
+        nothing: Nothing | None = None,
     ) -> tuple[Any, bytes]:
-        """One system call: (result, data). OSError as the call gives it."""
+        """One system call: (result, data). OSError as the call gives it.
+
+        Where it is interrupted, `rescue` or `nothing` is told; none of them if the socket layer
+        does not answer.
+        """
         if self.forked:
             raise OSError(errno.EBADF, "this socket was made before fork(), by the parent")
         try:
@@ -152,7 +163,7 @@ class Client:
         except IndexError:
             channel = Channel(self)
         try:
-            err, result, reply = channel.call(name, args, data, rescue)
+            err, result, reply = channel.call(name, args, data, rescue, nothing)
         finally:
             if channel.usable:
                 self._channels.append(channel)
@@ -355,7 +366,12 @@ class Channel:
         self.usable = True
 
     def call(
-        self, name: str, args: tuple[object, ...], data: bytes, rescue: Rescue | None
+        self,
+        name: str,
+        args: tuple[object, ...],
+        data: bytes,
+        rescue: Rescue | None,
+        nothing: Nothing | None = None,
     ) -> tuple[int, Any, bytes]:
         """(errno, result, data) of one system call."""
         self._req += 1
@@ -375,8 +391,11 @@ class Channel:
                 raise _gone(self._run) from e
             reply = self._wait(req, None)
         except BaseException as e:
-            if sent and not isinstance(e, OSError):
-                self._cancel(req, rescue)
+            if not isinstance(e, OSError):
+                if sent:
+                    self._cancel(req, rescue, nothing)
+                elif nothing is not None:
+                    nothing()
             raise
         self.usable = True
         assert reply is not None
@@ -395,7 +414,7 @@ class Channel:
             if found == req:
                 return err, result, frames[1] if len(frames) > 1 else b""
 
-    def _cancel(self, req: int, rescue: Rescue | None) -> None:
+    def _cancel(self, req: int, rescue: Rescue | None, nothing: Nothing | None) -> None:
         """The caller will not wait for the reply; see the module's text."""
         try:
             self._sock.send(encode_request(req + 1, "cancel", req))
@@ -406,7 +425,10 @@ class Channel:
         if reply is None:
             return
         self.usable = True
-        if not reply[0] and rescue is not None:
+        if reply[0]:
+            if nothing is not None:
+                nothing()
+        elif rescue is not None:
             rescue(reply[1], reply[2])
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ Calls `skbus.client`; read `skbus.syscall` for what crosses to the socket layer.
 
 import contextlib
 import errno as _errno
+import functools as _functools
 import os as _os
 import socket as _std
 import ssl as _ssl
@@ -615,15 +616,28 @@ _PATCHED: Final = (
 )  # fmt: skip
 
 
+_real_wrap_socket: Final = _ssl.SSLContext.wrap_socket
+
+
+@_functools.wraps(_real_wrap_socket)
+def _wrap_socket(context: _ssl.SSLContext, sock: Any, *args: Any, **kwargs: Any) -> Any:
+    # Our sockets get an SSLSocket of ours. The standard one would do TLS on the descriptor.
+    if not isinstance(sock, socket):
+        return _real_wrap_socket(context, sock, *args, **kwargs)
+    from skbus import tls
+
+    return tls.SSLSocket._wrap(sock, context, *args, **kwargs)
+
+
+# Also without `install`: it concerns our sockets alone.
+setattr(_ssl.SSLContext, "wrap_socket", _wrap_socket)  # noqa: B010 - mypy: a method
+
+
 class _Installed(contextlib.AbstractContextManager["_Installed"]):
     """What `install` gives; leaving it, or `uninstall`, restores the standard module."""
 
     def __init__(self) -> None:
-        from skbus import tls
-
         self._saved = {name: getattr(_std, name) for name in _PATCHED}
-        self._wrap_socket = _ssl.SSLContext.wrap_socket
-        setattr(_ssl.SSLContext, "wrap_socket", tls.wrap_socket)  # noqa: B010 - mypy: a method
         for name in _PATCHED:
             setattr(_std, name, globals()[name])
 
@@ -631,7 +645,6 @@ class _Installed(contextlib.AbstractContextManager["_Installed"]):
         """Put the standard sockets back."""
         for name, value in self._saved.items():
             setattr(_std, name, value)
-        setattr(_ssl.SSLContext, "wrap_socket", self._wrap_socket)  # noqa: B010
 
     def __exit__(self, *args: object) -> None:
         self.uninstall()

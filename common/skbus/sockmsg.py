@@ -23,12 +23,14 @@ import socket as std
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from skbus.client import Client, os_error
 from skbus.sockargs import timeout_ns
-from skbus.syscall import MAX_VLEN, POST, POST_MAX
+from skbus.syscall import MAX_DATA, MAX_VLEN, POST, POST_MAX
 
 AHEAD: Final = MAX_VLEN
 """Datagrams that one call asks for at most."""
@@ -40,6 +42,8 @@ _POST_PAUSE: Final = 0.005
 _FITS: Final = 508
 """Bytes of a datagram that no link is too narrow for (RFC 791: 576 with the longest headers)."""
 _PAST_STASH: Final = std.MSG_ERRQUEUE | std.MSG_OOB
+_NOT_KEPT: Final = std.MSG_PEEK | _PAST_STASH
+"""What a call with these brought is there still, or is no part of the queue."""
 _NO_RIVALS: Final = threading.Lock()
 """Of sockets that read nothing ahead, and so need none of their own."""
 _LENGTH: Final = struct.Struct("=H").pack
@@ -47,6 +51,17 @@ _LENGTH: Final = struct.Struct("=H").pack
 Buffer = bytes | memoryview
 Stashed = tuple[Any, bytes]
 """A call's result and its data."""
+
+
+def again(e: OSError, timeout: float | None) -> OSError:
+    """EAGAIN at the end of a timeout is a TimeoutError."""
+    if timeout and e.errno in (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY):
+        return TimeoutError("timed out")
+    return e
+
+
+def _settle(settled: Callable[[int], None], result: Any, _: bytes) -> None:
+    settled(int(result))
 
 
 class Messages:
@@ -93,9 +108,7 @@ class Messages:
 
     def _again(self, e: OSError) -> OSError:
         """EAGAIN at the end of a timeout is a TimeoutError."""
-        if self._timeout and e.errno in (errno.EAGAIN, errno.EINPROGRESS, errno.EALREADY):
-            return TimeoutError("timed out")
-        return e
+        return again(e, self._timeout)
 
     # ---- sending -------------------------------------------------------------------------
 
@@ -106,16 +119,22 @@ class Messages:
         address: Any,
         timeout: float | None,
         control: tuple[tuple[int, int, bytes], ...] = (),
+        settled: Callable[[int], None] | None = None,
     ) -> int:
+        """settled: of a stream; told how many bytes were taken where the call is interrupted."""
         if self._fd < 0:
             raise os_error(errno.EBADF)
         client = self._client
         size = len(view)
         if self._type == std.SOCK_STREAM:
             data, places = client.put(view)
+            rescue = nothing = None
+            if settled is not None:
+                rescue = partial(_settle, settled)
+                nothing = partial(settled, 0)
             result, _ = client.call(
                 "sendmsg", self._fd, int(flags), address, places, control, timeout_ns(timeout),
-                data=data,
+                data=data, rescue=rescue, nothing=nothing,
             )  # fmt: skip
             return int(result)
         plain = timeout != 0 and not flags and not control
@@ -251,6 +270,25 @@ class Messages:
     def _keep(self, result: Any, data: bytes) -> None:
         self._stash.append((result, data))
 
+    def _keep_stream(self, result: Any, data: bytes) -> None:
+        """The same of a stream's recv."""
+        payload = self._client.collect(result[0], data)
+        if payload:
+            self._unrecv(payload)
+
+    def _unrecv(self, payload: bytes) -> None:
+        """Bytes of a stream that were received last are the next to be received again, by whoever
+        asks, and select shows them."""
+        end = len(payload)
+        while end:
+            piece = payload[max(end - MAX_DATA, 0) : end]
+            try:
+                self._client.call("unrecv", self._fd, data=piece)
+            except OSError:  # the socket layer has gone: nobody else will ask for them
+                self._stash.insert(0, (((end,), None, 0, ()), payload[:end]))
+                return
+            end -= len(piece)
+
     def _share(self) -> None:
         """Somebody else is going to see this socket: nothing is read ahead any more."""
         if self._ahead:
@@ -274,8 +312,10 @@ class Messages:
     def _recvmsg(self, size: int, flags: int, room: int = 0) -> Stashed:
         if self._fd < 0:
             raise os_error(errno.EBADF)
+        if self._type == std.SOCK_STREAM:
+            return self._recv_stream(size, flags, room, self._timeout)
         ahead = self._ahead
-        if flags & _PAST_STASH and self._type != std.SOCK_STREAM:
+        if flags & _PAST_STASH:
             ahead = 0
         elif ahead:
             while not self._enter():
@@ -283,17 +323,35 @@ class Messages:
                 with suppress(IndexError):
                     return stash[0] if flags & std.MSG_PEEK else stash.pop(0)
         elif self._stash:
-            return self._stash.pop(0)
+            return self._stash[0] if flags & std.MSG_PEEK else self._stash.pop(0)
         try:
             return self._client.call(
                 "recvmsg", self._fd, size, room, int(flags), timeout_ns(self._timeout),
-                rescue=self._keep,
+                rescue=None if flags & _NOT_KEPT else self._keep,
             )  # fmt: skip
         except OSError as e:
             raise self._again(e) from None
         finally:
             if ahead:
                 self._leave()
+
+    def _recv_stream(self, size: int, flags: int, room: int, timeout: float | None) -> Stashed:
+        stash = self._stash
+        if stash and not flags & _PAST_STASH:
+            (spec, *more), payload = stash.pop(0)
+            if flags & std.MSG_PEEK:
+                stash.insert(0, ((spec, *more), payload))
+            elif len(payload) > size:
+                stash.insert(0, (((len(payload) - size,), *more), payload[size:]))
+            payload = payload[:size]
+            return ((len(payload),), *more), payload
+        try:
+            return self._client.call(
+                "recvmsg", self._fd, size, room, int(flags), timeout_ns(timeout),
+                rescue=None if flags & _NOT_KEPT else self._keep_stream,
+            )  # fmt: skip
+        except OSError as e:
+            raise again(e, timeout) from None
 
     def _receive(
         self, size: int, flags: int, room: int = 0
@@ -304,10 +362,7 @@ class Messages:
         payload = self._client.collect(parts, data)
         if len(payload) > size:
             # It was asked for by an earlier call, which was interrupted or read ahead.
-            if self._type == std.SOCK_STREAM:
-                self._stash.insert(0, (((len(payload) - size,), None, 0, ()), payload[size:]))
-            else:
-                msg_flags |= std.MSG_TRUNC | len(payload) << 32
+            msg_flags |= std.MSG_TRUNC | len(payload) << 32
             payload = payload[:size]
         elif flags & std.MSG_WAITALL and not flags & std.MSG_PEEK and payload:
             payload = self._wait_all(payload, size, flags)

@@ -113,6 +113,8 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
     ),
     # The last `count` datagrams that recvmmsg gave were not read: they are put back.
     "unread": (_FD, Arg("count", _INT, 1, MAX_VLEN)),
+    # The data frame's bytes, which recvmsg gave of a stream, were not read: they are put back.
+    "unrecv": (_FD,),
     "shutdown": (_FD, Arg("how")),
     # -> addr
     "getsockname": (_FD,),

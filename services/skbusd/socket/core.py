@@ -230,9 +230,12 @@ class SocketCore:
             net.reader_pending.clear()
         if net.rcv_pending:
             for sk in net.rcv_pending:
-                item = Recvmsg(sk.number, sk.rcv_told, isinstance(sk, TcpSock) and sk.told_waiting)
+                told = sk.rcv_told
+                if told < 0:  # bytes that tcp knows of were unread
+                    told = 0
+                item = Recvmsg(sk.number, told, isinstance(sk, TcpSock) and sk.told_waiting)
                 net.call(sk.sk_prot.process, "tcp_recvmsg", item)
-                sk.rcv_told = 0
+                sk.rcv_told -= told
             net.rcv_pending.clear()
 
     def held(self) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from skbus.pool import PoolError
 from skbus.skbuff import Place
-from skbus.syscall import SysCallError
+from skbus.syscall import MAX_DATA, SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.datagram import udp_unread
 from skbusd.socket.files import (
@@ -39,6 +39,7 @@ from skbusd.socket.sock import (
     Parts,
     Sock,
     SocketNet,
+    TcpSock,
     UdpSock,
     attempt,
     hold,
@@ -47,6 +48,7 @@ from skbusd.socket.sock import (
     sys_return,
 )
 from skbusd.socket.sockopt import sock_getsockopt, sock_setbindtodevice, sock_setsockopt
+from skbusd.socket.stream import tcp_unrecv
 
 SockAddr = tuple[int, int, bytes]
 
@@ -447,6 +449,21 @@ def sys_unread(net: SocketNet, call: Call, fd: int, count: int) -> None:
     sys_return(net, call, 0)
 
 
+def sys_unrecv(net: SocketNet, call: Call, data: bytes, fd: int) -> None:
+    """What was taken from a stream last goes back to the head of its queue: who asked turned out
+    not to want it, and others shall see it. ENOBUFS beyond the receive buffer and one reply. There
+    is no such call in Linux."""
+    sock = _lookup(call, fd)
+    sk = sock.sk
+    if not isinstance(sk, TcpSock) or sk.sk_state == uapi.TCP_LISTEN:
+        raise SysCallError(errno.EOPNOTSUPP)
+    if sk.sk_rmem_alloc + len(data) > sk.sk_rcvbuf + MAX_DATA:
+        raise SysCallError(errno.ENOBUFS)
+    if data:
+        tcp_unrecv(net, sk, data)
+    sys_return(net, call, 0)
+
+
 def _datagram_lookup(call: Call, fd: int) -> tuple[Socket, UdpSock]:
     sock = _lookup(call, fd)
     sk = sock.sk
@@ -622,6 +639,7 @@ SYS_CALL_TABLE: Final[dict[str, Callable[..., None]]] = {
     "recvmsg": sys_recvmsg,
     "recvmmsg": sys_recvmmsg,
     "unread": sys_unread,
+    "unrecv": sys_unrecv,
     "shutdown": sys_shutdown,
     "getsockname": sys_getsockname,
     "getpeername": sys_getpeername,
@@ -638,11 +656,14 @@ SYS_CALL_TABLE: Final[dict[str, Callable[..., None]]] = {
 }
 
 
+_WITH_DATA: Final = frozenset({"sendmsg", "unrecv"})
+
+
 def do_syscall(net: SocketNet, call: Call, args: tuple[Any, ...], data: bytes) -> None:
     """Carry out one checked request."""
     function = SYS_CALL_TABLE[call.name]
     net.current = call.client
-    if call.name == "sendmsg":
+    if call.name in _WITH_DATA:
         attempt(net, call, lambda net, call: function(net, call, data, *args))
     else:
         attempt(net, call, lambda net, call: function(net, call, *args))

@@ -15,7 +15,7 @@ from typing import Final
 from skbus.abi import SkWriteSpace, TcpSendmsgCb
 from skbus.skbuff import SkBuff
 from skbusd.socket import uapi
-from skbusd.socket.sock import Call, InetSock, SocketNet, TcpSock, hold
+from skbusd.socket.sock import Call, InetSock, SocketNet, TcpSock, hold, sk_wake
 
 EXACT_SNDBUF: Final = 65536
 """Send buffers below this are kept to the segment."""
@@ -110,6 +110,19 @@ def tcp_try_coalesce(net: SocketNet, sk: InetSock) -> bool:
     net.mib["TcpExtTCPRcvCoalesce"] += 1
     net.consume_skb(skb)
     return True
+
+
+def tcp_unrecv(net: SocketNet, sk: TcpSock, data: bytes) -> None:
+    """Bytes that were read are unread: they are at the queue's head again, in a skb of their own.
+    tcp is told of them once, when they are read for good."""
+    sk.sk_receive_queue.insert(0, net.alloc_skb(data, ()))
+    sk.sk_rmem_alloc += len(data)
+    sk.rcv_told -= len(data)
+    if sk.urg_data:
+        sk.urg_off += len(data)
+    if net.tracing:
+        net.trace("tcp_unrecv", sk=sk.number, size=len(data))
+    sk_wake(net, sk)
 
 
 def _plain(skb: SkBuff) -> bool:

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The receive queue of a slow reader: small skbs join, big ones stay as they are."""
 
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Any
+
+from skbus.syscall import MAX_DATA
+from skbusd.socket import uapi
+from skbusd.socket.tcp_sock import RCV_TELL
 
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
@@ -35,3 +40,54 @@ def test_big_ones_stay(stack: "Stack") -> None:
     assert len(stack.net.socks[sk].sk_receive_queue) == 10
     assert not stack.net.mib["TcpExtTCPRcvCoalesce"]
     stack.call("close", fd)
+
+
+def test_unrecv_puts_back_what_was_read(stack: "Stack") -> None:
+    fd, sk = stack.connected()
+    sock: Any = stack.net.socks[sk]
+    stack.data(sk, b"one two ")
+    stack.data(sk, b"p" * 60000, in_pool=True)
+    assert stack.recv(fd, 8)[2] == b"one two "
+    assert stack.call("unrecv", fd, data=b"two ")[0] == 0
+    assert stack.call("poll", ((fd, uapi.POLLIN),), 0)[1] == ((fd, uapi.POLLIN),)
+    assert stack.call("ioctl", fd, uapi.SIOCINQ)[1] == 60004
+    assert stack.recv(fd, 2, uapi.MSG_PEEK)[2] == b"tw"
+    assert stack.recv(fd, 4)[2] == b"two "
+    stack.check_conserved()
+    assert stack.call("unrecv", fd, data=b"")[0] == 0
+    assert stack.call("poll", ((fd, uapi.POLLIN),), 0)[1] == ((fd, uapi.POLLIN),)
+    assert stack.call("unrecv", fd, data=bytes(MAX_DATA))[0] == 0
+    assert stack.call("unrecv", fd, data=bytes(MAX_DATA))[0] == errno.ENOBUFS
+    assert stack.call("close", fd)[0] == 0
+    assert stack.core.held() == 0
+    assert sock.sk_rmem_alloc == 0
+    stack.check_conserved()
+    listener, _ = stack.socket()
+    assert stack.call("listen", listener, 5)[0] == 0
+    udp, _ = stack.socket(uapi.SOCK_DGRAM)
+    assert stack.call("unrecv", listener, data=b"x")[0] == errno.EOPNOTSUPP
+    assert stack.call("unrecv", udp, data=b"x")[0] == errno.EOPNOTSUPP
+
+
+def test_tcp_hears_of_unread_bytes_once(stack: "Stack") -> None:
+    fd, sk = stack.connected()
+
+    def read() -> list[int]:
+        req = stack.begin("recvmsg", fd, RCV_TELL, 0, 0, 0)
+        assert len(stack.replies()[req][2]) == RCV_TELL
+        return [item.copied for entry, item in stack.outbox() if entry == "tcp_recvmsg"]
+
+    stack.data(sk, bytes(RCV_TELL))
+    stack.outbox()
+    assert read() == [RCV_TELL]
+    assert stack.call("unrecv", fd, data=bytes(RCV_TELL))[0] == 0
+    stack.data(sk, bytes(RCV_TELL))
+    assert read() == []
+    assert read() == [RCV_TELL]
+
+
+def test_a_readers_wait_ends_with_unrecv(stack: "Stack") -> None:
+    fd, _ = stack.connected()
+    req = stack.begin("recvmsg", fd, 100, 0, 0, -1)
+    stack.begin("unrecv", fd, data=b"again")
+    assert stack.replies()[req][2] == b"again"
