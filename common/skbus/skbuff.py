@@ -92,6 +92,22 @@ def frags_slice(frags: tuple[Frag, ...], offset: int, length: int) -> tuple[Frag
     return tuple(out)
 
 
+def frags_joined(first: tuple[Frag, ...], second: tuple[Frag, ...]) -> tuple[Frag, ...]:
+    """Two runs of frags as one; where the second goes on in the pool's slot in which the first
+    ends, that is one frag again."""
+    if first and second:
+        one, other = first[-1], second[0]
+        if (
+            isinstance(one, tuple)
+            and isinstance(other, tuple)
+            and one[:3] == other[:3]
+            and one[3] + one[4] == other[3]
+        ):
+            joined = (one[0], one[1], one[2], one[3], one[4] + other[4])
+            return (*first[:-1], joined, *second[1:])
+    return first + second
+
+
 class SkBuff:
     """One packet; the fields are those of Linux's struct sk_buff.
 

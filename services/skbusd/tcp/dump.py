@@ -10,11 +10,14 @@ from typing import Any, Final
 from skbus.compiled import field_names
 from skbus.skbuff import SkBuff
 from skbusd.tcp.sock import OfoSkb, TcpSeg, TcpSock
+from skbusd.tcp.tcp_lost import tcp_rebuild_rtx_indices
 
 _DERIVED: Final = frozenset(
     {
         "__dict__",
         "tsorted",
+        "lost_queue",
+        "sacked_ranges",
         "write_timer",
         "delack_timer",
         "sk_timer",
@@ -30,10 +33,11 @@ _DERIVED: Final = frozenset(
     }
 )
 _FIELDS: Final = tuple(sorted({*field_names(TcpSock)} - _DERIVED))
-_SEG_FIELDS: Final = tuple(sorted(field_names(TcpSeg)))
+_SEG_LINKS: Final = frozenset({"tsorted_on", "tsorted_prev", "tsorted_next"})
+_SEG_FIELDS: Final = tuple(sorted({*field_names(TcpSeg)} - _SEG_LINKS))
 _OFO_SKB: Final = ("id", "head", "data", "frags", "lent", "skb_iif", "gso_size", "gso_segs")
 
-DUMP_VERSION: Final = 2
+DUMP_VERSION: Final = 3
 
 
 class BadDumpError(ValueError):
@@ -106,6 +110,7 @@ def tcp_sock_load(dump: tuple[object, ...]) -> tuple[TcpSock, tuple[int, int, in
         if value != getattr(tp, name):
             setattr(tp, name, value)
     for _, seg in sorted(ordered, key=lambda pair: pair[0]):
-        tp.tsorted[seg] = None
+        tp.tsorted.append(seg)
+    tcp_rebuild_rtx_indices(tp)
     write, delack, sk_timer = (int(v) for v in dump[-3:] if isinstance(v, int))
     return tp, (write, delack, sk_timer)

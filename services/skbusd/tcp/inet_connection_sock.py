@@ -146,6 +146,8 @@ def tcp_purge_queues(net: TcpNet, tp: TcpSock) -> None:
     tp.write_queue.clear()
     tp.rtx_queue.clear()
     tp.tsorted.clear()
+    tp.lost_queue.clear()
+    tp.sacked_ranges.clear()
     tp.packets_out = tp.retrans_out = tp.lost_out = tp.sacked_out = 0
     for o in tp.ofo:
         net.ofo_skbs -= 1

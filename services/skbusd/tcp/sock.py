@@ -9,7 +9,7 @@ Payload is not here: a TcpSeg names bytes that the socket layer owns until they 
 RFC 9293 3.3.1 (the variables of a connection).
 """
 
-from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from skbus.compiled import field_names
@@ -49,6 +49,9 @@ class TcpSeg:
         "pcount",
         "sacked",
         "seq",
+        "tsorted_next",
+        "tsorted_on",
+        "tsorted_prev",
         "tx_in_flight",
     )
 
@@ -69,6 +72,10 @@ class TcpSeg:
         self.first_tx_mstamp = 0
         self.app_limited = False
         self.tx_in_flight = 0
+        # Its place in the order of transmission (`tcp_tsorted_anchor`)
+        self.tsorted_on = False
+        self.tsorted_prev: TcpSeg | None = None
+        self.tsorted_next: TcpSeg | None = None
 
     def dlen(self) -> int:
         """Bytes of payload."""
@@ -79,6 +86,84 @@ class TcpSeg:
 
     def __repr__(self) -> str:
         return f"<TcpSeg {self.seq}:{self.end_seq} flags={self.flags:#x} sacked={self.sacked:#x}>"
+
+
+class Tsorted:
+    """Segments by the time of their last transmission (`tsorted_sent_queue`): a list that is linked
+    through them, so that one can be put behind any other, or taken out, at a cost that does not
+    grow with it. Without what is SACKed, or is lost and was not sent again.
+    """
+
+    __slots__ = ("first", "last")
+
+    def __init__(self) -> None:
+        self.first: TcpSeg | None = None
+        self.last: TcpSeg | None = None
+
+    def append(self, seg: TcpSeg) -> None:
+        """It was sent just now; it must not be in the list."""
+        last = self.last
+        seg.tsorted_on = True
+        seg.tsorted_prev = last
+        if last is None:
+            self.first = seg
+        else:
+            last.tsorted_next = seg
+        self.last = seg
+
+    def insert_after(self, seg: TcpSeg, new: TcpSeg) -> None:
+        """`new` was cut off `seg`, which is in the list."""
+        after = seg.tsorted_next
+        new.tsorted_on = True
+        new.tsorted_prev = seg
+        new.tsorted_next = after
+        seg.tsorted_next = new
+        if after is None:
+            self.last = new
+        else:
+            after.tsorted_prev = new
+
+    def prepend(self, seg: TcpSeg) -> None:
+        """It is the oldest; it must not be in the list."""
+        first = self.first
+        seg.tsorted_on = True
+        seg.tsorted_next = first
+        if first is None:
+            self.last = seg
+        else:
+            first.tsorted_prev = seg
+        self.first = seg
+
+    def remove(self, seg: TcpSeg) -> None:
+        """Take it out, if it is there."""
+        if not seg.tsorted_on:
+            return
+        before, after = seg.tsorted_prev, seg.tsorted_next
+        seg.tsorted_on = False
+        seg.tsorted_prev = seg.tsorted_next = None
+        if before is None:
+            self.first = after
+        else:
+            before.tsorted_next = after
+        if after is None:
+            self.last = before
+        else:
+            after.tsorted_prev = before
+
+    def clear(self) -> None:
+        """Take all out; they do not refer to each other any more."""
+        for seg in self:
+            seg.tsorted_on = False
+            seg.tsorted_prev = seg.tsorted_next = None
+        self.first = self.last = None
+
+    def __iter__(self) -> Iterator[TcpSeg]:
+        """From the oldest on; what is yielded may be taken out."""
+        seg = self.first
+        while seg is not None:
+            after = seg.tsorted_next
+            yield seg
+            seg = after
 
 
 class OfoSkb:
@@ -173,7 +258,6 @@ class TcpSockRare:
     frto: int = 0
     reord_seen: int = 0
     dsack_dups: int = 0
-    recv_sack_cache: tuple[tuple[int, int], ...] = ()
     highest_sack: int = 0
     rack_reo_wnd_persist: int = 0
     rack_last_delivered: int = 0
@@ -228,32 +312,32 @@ class TcpSock(TcpSockRare):
     """
 
     __slots__ = (
-        "accecn", "ack_ato", "ack_last_seg_size", "ack_lrcvtime", "ack_pending",
-        "ack_pingpong", "ack_quick", "ack_rcv_mss", "ack_timeout", "advmss", "app_limited",
-        "bind_kind", "bound_addr", "bound_port", "bytes_acked", "bytes_received", "bytes_sent",
-        "ca_name", "ca_priv", "ca_state", "chrono_busy", "chrono_rwnd", "chrono_start",
-        "chrono_type", "compressed_ack", "connect_req", "copied_seq", "cwnd_usage_seq", "daddr",
-        "data_segs_in", "data_segs_out", "dead", "delack_timer", "delivered", "delivered_mstamp",
-        "done_sent", "dport", "duplicate_sack", "ecn_flags", "fastopen_rsk", "first_tx_mstamp",
-        "gso_max_size", "high_seq", "icsk_backoff", "icsk_pending", "icsk_probes_out",
-        "icsk_retransmits", "icsk_rto", "icsk_timeout", "is_cwnd_limited", "is_sack_reneg", "key",
-        "lost", "lost_out", "lsndtime", "mark", "max_packets_out", "max_window", "mdev_max_us",
-        "mdev_us", "min_ttl", "mss_cache", "mss_clamp", "mtup_enabled", "mtup_probe_size",
-        "mtup_search_high", "mtup_search_low", "nonagle", "ofo", "ofo_bytes", "pacing_rate",
-        "pacing_status", "packets_out", "parent", "pmtu", "pred_ack", "pred_flags", "priority",
-        "pseudo", "pushed_seq", "rack_advanced", "rack_dsack_seen", "rack_end_seq", "rack_mstamp",
+        "accecn", "ack_ato", "ack_last_seg_size", "ack_lrcvtime", "ack_pending", "ack_pingpong",
+        "ack_quick", "ack_rcv_mss", "ack_timeout", "advmss", "app_limited", "bind_kind",
+        "bound_addr", "bound_port", "bytes_acked", "bytes_received", "bytes_sent", "ca_name",
+        "ca_priv", "ca_state", "chrono_busy", "chrono_rwnd", "chrono_start", "chrono_type",
+        "compressed_ack", "connect_req", "copied_seq", "cwnd_usage_seq", "daddr", "data_segs_in",
+        "data_segs_out", "dead", "delack_timer", "delivered", "delivered_mstamp", "done_sent",
+        "dport", "duplicate_sack", "ecn_flags", "fastopen_rsk", "first_tx_mstamp", "gso_max_size",
+        "high_seq", "icsk_backoff", "icsk_pending", "icsk_probes_out", "icsk_retransmits",
+        "icsk_rto", "icsk_timeout", "is_cwnd_limited", "is_sack_reneg", "key", "lost", "lost_out",
+        "lost_queue", "lsndtime", "mark", "max_packets_out", "max_window", "mdev_max_us", "mdev_us",
+        "min_ttl", "mss_cache", "mss_clamp", "mtup_enabled", "mtup_probe_size", "mtup_search_high",
+        "mtup_search_low", "nonagle", "ofo", "ofo_bytes", "pacing_rate", "pacing_status",
+        "packets_out", "parent", "pmtu", "pred_ack", "pred_flags", "priority", "pseudo",
+        "pushed_seq", "rack_advanced", "rack_dsack_seen", "rack_end_seq", "rack_mstamp",
         "rack_reo_wnd_steps", "rack_rtt_us", "rate_app_limited", "rate_delivered",
         "rate_interval_us", "rcv_nxt", "rcv_rtt_last_tsecr", "rcv_rtt_seq", "rcv_rtt_time",
         "rcv_rtt_us", "rcv_ssthresh", "rcv_tsecr", "rcv_tstamp", "rcv_tsval", "rcv_up", "rcv_wnd",
         "rcv_wscale", "rcv_wup", "rcvbuf", "rcvq_space_seq", "rcvq_space_space", "rcvq_space_time",
-        "reordering", "report", "retrans_out", "retrans_stamp", "retransmit_high", "reuse",
-        "rmem_alloc", "rmem_charged", "route_req", "rtt_min", "rtt_seq", "rttvar_us", "rtx_queue",
-        "rx_saw_tstamp", "sack_ok", "sacked_out", "saddr", "segs_in", "segs_out", "selective_acks",
-        "shutdown", "sk", "sk_lock", "slice_bytes", "slice_time", "snd_cwnd", "snd_cwnd_stamp",
-        "snd_cwnd_used", "snd_nxt", "snd_sml", "snd_ssthresh", "snd_una", "snd_up", "snd_wl1",
-        "snd_wnd", "snd_wscale", "sndbuf", "sport", "srtt_us", "state", "tcp_header_len",
-        "tcp_mstamp", "tcp_wstamp", "tlp_high_seq", "tlp_retrans", "tos", "ts_recent",
-        "ts_recent_stamp", "tsoffset", "tsorted", "tsq_bytes", "tstamp_ok", "urg_mode",
+        "reordering", "report", "retrans_out", "retrans_stamp", "reuse", "rmem_alloc",
+        "rmem_charged", "route_req", "rtt_min", "rtt_seq", "rttvar_us", "rtx_queue",
+        "rx_saw_tstamp", "sack_ok", "sacked_out", "sacked_ranges", "saddr", "segs_in", "segs_out",
+        "selective_acks", "shutdown", "sk", "sk_lock", "slice_bytes", "slice_time", "snd_cwnd",
+        "snd_cwnd_stamp", "snd_cwnd_used", "snd_nxt", "snd_sml", "snd_ssthresh", "snd_una",
+        "snd_up", "snd_wl1", "snd_wnd", "snd_wscale", "sndbuf", "sport", "srtt_us", "state",
+        "tcp_header_len", "tcp_mstamp", "tcp_wstamp", "tlp_high_seq", "tlp_retrans", "tos",
+        "ts_recent", "ts_recent_stamp", "tsoffset", "tsorted", "tsq_bytes", "tstamp_ok", "urg_mode",
         "urg_notyet", "window_clamp", "wmem_charged", "write_queue", "write_seq", "write_timer",
         "wscale_ok", "wspace", "xmit_cb",
     )  # fmt: skip
@@ -347,8 +431,6 @@ class TcpSock(TcpSockRare):
         self.sacked_out = 0
         self.lost = 0
         self.retrans_stamp = 0
-        self.retransmit_high = 0
-        """Segments from here on may be lost and not yet sent again (retransmit_skb_hint)."""
         self.high_seq = 0
         self.is_sack_reneg = False
         self.reordering = 3
@@ -479,8 +561,13 @@ class TcpSock(TcpSockRare):
         """What sends of several chunks took in the batch of that time."""
         self.fastopen_rsk: TcpRequestSock | None = None
         """The request sock of a child that Fast Open made before the handshake was complete."""
-        self.tsorted: OrderedDict[TcpSeg, None] = OrderedDict()
-        """Sent segments, by time of last transmission, without what is SACKed or marked lost."""
+        self.tsorted = Tsorted()
+        self.lost_queue: list[TcpSeg] = []
+        """What is lost and has not been sent again yet, by sequence number; what has been dealt
+        with otherwise may still be in it (tcp_lost.py)."""
+        self.sacked_ranges: list[tuple[int, int]] = []
+        """What the peer has SACKed, by whole segments: (start, end) in order, none touches another.
+        """
         self.pseudo = 0
         """Sum of the pseudo-header without the length."""
         self.xmit_cb: tuple[object, ...] = ()

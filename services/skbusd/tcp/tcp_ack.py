@@ -69,7 +69,7 @@ from skbusd.tcp.tcp_output import (
 from skbusd.tcp.tcp_rate import tcp_rate_gen, tcp_rate_skb_delivered
 from skbusd.tcp.tcp_recovery import tcp_min_rtt, tcp_rack_advance, tcp_rack_update_reo_wnd
 from skbusd.tcp.tcp_retransmit import tcp_xmit_retransmit_queue
-from skbusd.tcp.tcp_sack import Block, SackState, tcp_sacktag_write_queue
+from skbusd.tcp.tcp_sack import Block, SackState, tcp_sack_ranges_acked, tcp_sacktag_write_queue
 from skbusd.tcp.tcp_window import (
     tcp_current_mss,
     tcp_sync_mss,
@@ -257,15 +257,15 @@ def tcp_clean_rtx_queue(
             break
         done += 1
         if not sacked & SACKED_ACKED:
-            tsorted.pop(seg, None)
+            tsorted.remove(seg)
     if done:
         del queue[:done]
         if not queue and not tp.write_queue and tp.chrono_type:
             tcp_chrono_set(net, tp, 0)
     if ((tp.snd_up - prior_una) & MASK) <= ((una - prior_una) & MASK):
         tp.snd_up = una
-    if ((tp.retransmit_high - una) & MASK) >= HALF:
-        tp.retransmit_high = una
+    if tp.sacked_ranges:
+        tcp_sack_ranges_acked(tp)
     if queue and queue[0].sacked & SACKED_ACKED:
         flag |= FLAG_SACK_RENEGING
     if tp.mtup_probe_size and ((una - tp.mtu_probe_seq_end) & MASK) < HALF:

@@ -50,6 +50,7 @@ from skbusd.tcp.tcp_window import tcp_wnd_end
 REXMIT_NONE: Final = 0
 REXMIT_LOST: Final = 1
 REXMIT_NEW: Final = 2
+_UNMARKED_TO_RACK: Final = 64
 
 
 def tcp_packets_in_flight(tp: TcpSock) -> int:
@@ -189,6 +190,8 @@ def tcp_enter_loss(net: TcpNet, tp: TcpSock) -> None:
     elif not tp.sack_ok:
         tp.sacked_out = 0
     now = net.now // 1000
+    if reneging:
+        tp.sacked_ranges.clear()
     for seg in tp.rtx_queue:
         if reneging:
             seg.sacked &= ~SACKED_ACKED
@@ -237,17 +240,28 @@ def tcp_may_undo(tp: TcpSock) -> bool:
     return bool(tp.undo_marker) and (not tp.undo_retrans or tcp_packet_delayed(tp))
 
 
+def _unmark_lost(tp: TcpSock) -> None:
+    """Nothing was lost after all. RACK had done with it; the oldest of it may yet be lost.
+
+    Differs from Linux: there RACK has done with all of it for good. But a peer that has marks set
+    and taken back by turns is to have little of it looked at each time.
+    """
+    unmarked = []
+    for seg in tp.rtx_queue if tp.retrans_out else tp.lost_queue:
+        if seg.sacked & LOST:
+            seg.sacked &= ~LOST
+            if not seg.tsorted_on and 0 < ((seg.end_seq - tp.snd_una) & MASK) < HALF:
+                unmarked.append(seg)
+    for seg in reversed(unmarked[:_UNMARKED_TO_RACK]):
+        tp.tsorted.prepend(seg)
+    tp.lost_out = 0
+    tp.lost_queue.clear()
+
+
 def tcp_undo_cwnd_reduction(net: TcpNet, tp: TcpSock, unmark_loss: bool) -> None:
     """cwnd and ssthresh are again what they were."""
-    if unmark_loss:
-        for seg in reversed(tp.rtx_queue):
-            if seg.sacked & LOST:
-                seg.sacked &= ~LOST
-                if seg not in tp.tsorted:
-                    # RACK had done with it; it may yet be lost
-                    tp.tsorted[seg] = None
-                    tp.tsorted.move_to_end(seg, last=False)
-        tp.lost_out = 0
+    if unmark_loss and tp.lost_out:
+        _unmark_lost(tp)
     if tp.prior_ssthresh:
         tp.snd_cwnd = net.cong[tp.ca_name].undo_cwnd(net, tp)
         if tp.prior_ssthresh > tp.snd_ssthresh:

@@ -135,7 +135,7 @@ def tcp_connect(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     frags, size = tcp_syn_data(net, tp) if tp.fastopen_req is not None else ((), 0)
     tcp_transmit_syn(net, tp, seg, frags, size)
     tp.rtx_queue.append(seg)
-    tp.tsorted[seg] = None
+    tp.tsorted.append(seg)
     tp.packets_out += 1
     if size:
         tcp_queue_syn_data(net, tp, seg, frags, size)
@@ -178,7 +178,7 @@ def tcp_queue_syn_data(
     data.first_tx_mstamp = syn.first_tx_mstamp
     tp.write_seq = data.end_seq
     tp.rtx_queue.append(data)
-    tp.tsorted[data] = None
+    tp.tsorted.append(data)
     tp.packets_out += 1
     net.mib["TcpExtTCPOrigDataSent"] += 1
 

@@ -263,7 +263,7 @@ def tcp_create_openreq_child(
     tp.window_clamp = min(listener.window_clamp or 65535 << 14, 65535 << req.rcv_wscale)
     tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = (req.rcv_isn + 1) & MASK
     tp.snd_una = tp.snd_sml = tp.snd_nxt = tp.snd_up = tp.write_seq = (req.snt_isn + 1) & MASK
-    tp.pushed_seq = tp.retransmit_high = tp.snd_nxt
+    tp.pushed_seq = tp.snd_nxt
     tp.icsk_rto = 1_000_000
     tp.mdev_us = 1_000_000
     tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]

@@ -250,7 +250,7 @@ def tcp_event_new_data_sent(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
     prior = tp.packets_out
     tp.snd_nxt = seg.end_seq
     tp.rtx_queue.append(seg)
-    tp.tsorted[seg] = None
+    tp.tsorted.append(seg)
     tp.packets_out += seg.pcount
     if not prior or tp.icsk_pending == ICSK_TIME_PROBE0:
         tcp_rearm_rto(net, tp)

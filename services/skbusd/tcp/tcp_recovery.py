@@ -20,6 +20,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_lost import tcp_lost_add
 from skbusd.tcp.tcp_retransmit import tcp_non_congestion_loss_retransmit, tcp_rtx_fragment
 
 TCP_RACK_LOSS_DETECTION: Final = 1
@@ -27,6 +28,7 @@ TCP_RACK_STATIC_REO_WND: Final = 2
 TCP_RACK_NO_DUPTHRESH: Final = 4
 TCP_TIMEOUT_MIN_US: Final = 2_000
 TCP_RACK_RECOVERY_THRESH: Final = 16
+_RACK_STEPS: Final = 64
 
 
 def tcp_min_rtt(tp: TcpSock) -> int:
@@ -39,11 +41,10 @@ def tcp_mark_skb_lost(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
     sacked = seg.sacked
     if sacked & SACKED_ACKED:
         return
-    if ((seg.seq - tp.retransmit_high) & MASK) >= HALF:
-        tp.retransmit_high = seg.seq
     if sacked & LOST:
         if sacked & SACKED_RETRANS:
             seg.sacked = sacked & ~SACKED_RETRANS
+            tcp_lost_add(tp, seg)
             tp.retrans_out -= seg.pcount
             tp.lost += seg.pcount
             net.mib["TcpExtTCPLostRetransmit"] += seg.pcount
@@ -51,6 +52,8 @@ def tcp_mark_skb_lost(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
         tp.lost_out += seg.pcount
         tp.lost += seg.pcount
         seg.sacked = sacked | LOST
+        if not sacked & SACKED_RETRANS:
+            tcp_lost_add(tp, seg)
 
 
 def tcp_rack_reo_wnd(net: TcpNet, tp: TcpSock) -> int:
@@ -69,29 +72,33 @@ def tcp_rack_reo_wnd(net: TcpNet, tp: TcpSock) -> int:
 
 def tcp_rack_detect_loss(net: TcpNet, tp: TcpSock) -> int:
     """Mark what was sent long enough before something that has been delivered (RFC 8985 6.2,
-    step 5). Returns the time until the next segment's turn, 0 if there is none."""
+    step 5). Returns the time until the last of the others' turn, 0 if there are none.
+
+    Differs from Linux: what is not due yet is looked at to some number of segments, so that the
+    work for an ACK is by what it brings; the time is that of the segment that was delivered then,
+    which was sent after them all.
+    """
     reo_wnd = tcp_rack_reo_wnd(net, tp)
     now = net.now // 1000
     rtt = tp.rack_rtt_us + reo_wnd
     rack_mstamp = tp.rack_mstamp
     rack_end = tp.rack_end_seq
-    timeout = 0
-    lost = []
+    timeout = steps = 0
     for seg in tp.tsorted:
-        if seg.sacked & LOST and not seg.sacked & SACKED_RETRANS:
-            continue
         if seg.mstamp > rack_mstamp or (
             seg.mstamp == rack_mstamp and ((seg.end_seq - rack_end) & MASK) < HALF
         ):
             break
         remaining = rtt - (now - seg.mstamp)
         if remaining <= 0:
-            lost.append(seg)
-        elif remaining > timeout:
+            tcp_mark_skb_lost(net, tp, seg)
+            tp.tsorted.remove(seg)
+            continue
+        if remaining > timeout:
             timeout = remaining
-    for seg in lost:
-        tcp_mark_skb_lost(net, tp, seg)
-        del tp.tsorted[seg]
+        steps += 1
+        if steps > _RACK_STEPS:
+            return max(timeout, rtt - (now - rack_mstamp))
     return timeout
 
 
@@ -149,7 +156,7 @@ def tcp_newreno_mark_lost(net: TcpNet, tp: TcpSock, snd_una_advanced: bool) -> N
             return
         mss = tp.mss_cache
         if seg.pcount > 1 and seg.dlen() > mss:
-            seg = tcp_rtx_fragment(tp, 0, mss, mss)
+            tcp_rtx_fragment(net, tp, 0, mss, mss)
         tcp_mark_skb_lost(net, tp, seg)
 
 

@@ -6,6 +6,8 @@ Called by tcp_ack (recovery) and tcp_timer. RFC 6298, RFC 6675 (what to send nex
 (tail loss probe), RFC 9293 3.8.4, 3.8.6.1 (keepalive, window probes).
 """
 
+from typing import Final
+
 from skbus.skbuff import frags_slice
 from skbusd.tcp.const import (
     ACK,
@@ -30,6 +32,7 @@ from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_current_ssthresh, tcp_set_ca_state
 from skbusd.tcp.tcp_ecn import tcp_ecn_clear_syn
 from skbusd.tcp.tcp_handshake import tcp_transmit_syn
+from skbusd.tcp.tcp_lost import rtx_index, tcp_lost_add, tcp_lost_first, tcp_lost_waits
 from skbusd.tcp.tcp_output import (
     tcp_event_new_data_sent,
     tcp_fragment,
@@ -43,24 +46,10 @@ from skbusd.tcp.tcp_pacing import tcp_pacing_check, tcp_update_skb_after_send
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import tcp_current_mss, tcp_tso_segs, tcp_wnd_end
 
-
-def rtx_index(tp: TcpSock, seq: int) -> int:
-    """Where in the retransmit queue the segment stands that has `seq`, or the first one behind
-    it (binary search)."""
-    queue = tp.rtx_queue
-    base = tp.snd_una
-    want = (seq - base) & MASK
-    if want >= HALF:
-        return 0
-    low, high = 0, len(queue)
-    while low < high:
-        mid = (low + high) >> 1
-        end = (queue[mid].end_seq - base) & MASK
-        if end <= want or end >= HALF:
-            low = mid + 1
-        else:
-            high = mid
-    return low
+GSO_LEGACY_MAX_SIZE: Final = 65536
+SKB_OVERHEAD: Final = 832
+"""What Linux charges for an sk_buff of the write queue beside its payload (`sk_wmem_queued`, as
+SO_MEMINFO shows it)."""
 
 
 def tcp_adjust_pcount(tp: TcpSock, seg: TcpSeg, decr: int) -> None:
@@ -74,8 +63,25 @@ def tcp_adjust_pcount(tp: TcpSock, seg: TcpSeg, decr: int) -> None:
         tp.lost_out -= decr
 
 
-def tcp_rtx_fragment(tp: TcpSock, index: int, length: int, mss: int) -> TcpSeg:
-    """Cut a segment of the retransmit queue; returns the first part."""
+def tcp_wqueue_too_big(net: TcpNet, tp: TcpSock, index: int) -> bool:
+    """May the retransmit queue not be cut any further at `index`? A peer that SACKs every other
+    segment has it cut to pieces, so what the pieces cost counts against the send buffer twice over
+    (CVE-2019-11478); the first and the last may be cut all the same."""
+    queue = tp.rtx_queue
+    pieces = len(queue) + len(tp.write_queue)
+    queued = ((tp.write_seq - tp.snd_una) & MASK) + pieces * SKB_OVERHEAD
+    limit = tp.sndbuf + 2 * max(tp.gso_max_size, GSO_LEGACY_MAX_SIZE)
+    if queued >> 1 <= limit or not 0 < index < len(queue) - 1:
+        return False
+    net.mib["TcpExtTCPWqueueTooBig"] += 1
+    return True
+
+
+def tcp_rtx_fragment(net: TcpNet, tp: TcpSock, index: int, length: int, mss: int) -> bool:
+    """Cut a segment of the retransmit queue, the first part stays where it is; False where there
+    are too many pieces."""
+    if tcp_wqueue_too_big(net, tp, index):
+        return False
     seg = tp.rtx_queue[index]
     before = seg.pcount
     new = tcp_fragment(seg, length, mss)
@@ -83,24 +89,11 @@ def tcp_rtx_fragment(tp: TcpSock, index: int, length: int, mss: int) -> TcpSeg:
     diff = before - seg.pcount - new.pcount
     if diff:
         tcp_adjust_pcount(tp, seg, diff)
-    if seg in tp.tsorted:
-        # The second part stands behind the first: to the end is wrong by age, so both move
-        # where the first was only if nothing younger is there.
-        _tsorted_insert_after(tp, seg, new)
-    return seg
-
-
-def _tsorted_insert_after(tp: TcpSock, seg: TcpSeg, new: TcpSeg) -> None:
-    """Put `new` behind `seg` in the order of transmission: what is younger moves behind it."""
-    tsorted = tp.tsorted
-    younger = []
-    for other in reversed(tsorted):
-        if other is seg:
-            break
-        younger.append(other)
-    tsorted[new] = None
-    for other in reversed(younger):
-        tsorted.move_to_end(other)
+    if seg.tsorted_on:
+        tp.tsorted.insert_after(seg, new)
+    elif tcp_lost_waits(new):
+        tcp_lost_add(tp, new)
+    return True
 
 
 def tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
@@ -139,7 +132,8 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
         if 0 < room < length and room < HALF and segs > 1:
             length = max(room // mss, 1) * mss
         if seg.dlen() > length:
-            seg = tcp_rtx_fragment(tp, index, length, mss)
+            if not tcp_rtx_fragment(net, tp, index, length, mss):
+                return False
         elif seg.mss != mss:
             before = seg.pcount
             tcp_set_skb_tso_segs(seg, mss)
@@ -167,8 +161,8 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
             tcp_update_skb_after_send(net, tp, dlen)
     tp.total_retrans += pcount
     seg.sacked |= EVER_RETRANS
-    tp.tsorted.pop(seg, None)
-    tp.tsorted[seg] = None
+    tp.tsorted.remove(seg)
+    tp.tsorted.append(seg)
     return True
 
 
@@ -176,34 +170,28 @@ def tcp_xmit_retransmit_queue(net: TcpNet, tp: TcpSock) -> None:
     """Send what is marked lost and not sent again yet, from the oldest on, as cwnd allows."""
     if not tp.packets_out or tp.retrans_out >= tp.lost_out:
         return
-    queue = tp.rtx_queue
     mss = tcp_current_mss(net, tp)
     max_segs = tcp_tso_segs(net, tp, mss)
-    index = rtx_index(tp, tp.retransmit_high)
     rearm = False
     name = "TcpExtTCPFastRetrans" if tp.ca_state != TCP_CA_LOSS else "TcpExtTCPSlowStartRetrans"
-    while index < len(queue):
+    while True:
         if tp.pacing_status and tcp_pacing_check(net, tp):
             break
-        seg = queue[index]
         in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
         room = tp.snd_cwnd - in_flight
         if room <= 0 or tp.retrans_out >= tp.lost_out:
             break
-        sacked = seg.sacked
-        if not sacked & LOST or sacked & (SACKED_ACKED | SACKED_RETRANS):
-            index += 1
-            continue
+        seg = tcp_lost_first(tp)
+        if seg is None:
+            break
+        index = rtx_index(tp, seg.seq)
         if not tcp_retransmit_skb(net, tp, index, min(room, max_segs)):
             break
-        seg = queue[index]
         net.mib[name] += seg.pcount
         if tp.ca_state in (TCP_CA_CWR, TCP_CA_RECOVERY):
             tp.prr_out += seg.pcount
         if not index and tp.icsk_pending != 6:
             rearm = True
-        index += 1
-        tp.retransmit_high = seg.end_seq
     if rearm:
         inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
 
@@ -229,8 +217,7 @@ def tcp_send_loss_probe(net: TcpNet, tp: TcpSock) -> None:
             return
         index = len(tp.rtx_queue) - 1
         seg = tp.rtx_queue[index]
-        if seg.pcount > 1:
-            tcp_rtx_fragment(tp, index, (seg.pcount - 1) * mss, mss)
+        if seg.pcount > 1 and tcp_rtx_fragment(net, tp, index, (seg.pcount - 1) * mss, mss):
             index += 1
         if __tcp_retransmit_skb(net, tp, index, 1):
             tp.tlp_retrans = 1

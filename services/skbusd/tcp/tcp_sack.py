@@ -2,10 +2,14 @@
 """The SACK scoreboard (`net/ipv4/tcp_input.c`, `tcp_sacktag_write_queue`): which segments of the
 retransmit queue the peer has.
 
-Called by tcp_ack. What earlier ACKs said already is skipped, so that the work is by what is new.
+Called by tcp_ack. What earlier ACKs said already (`TcpSock.sacked_ranges`) is skipped, and SACKed
+neighbours become one, so that the work is by what is new.
 RFC 2018, RFC 2883 (D-SACK), RFC 6675.
 """
 
+from typing import Final
+
+from skbus.skbuff import frags_joined
 from skbusd.tcp.const import (
     EVER_RETRANS,
     FLAG_DATA_SACKED,
@@ -23,11 +27,15 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import RateSample
 from skbusd.tcp.tcp_fastretrans import tcp_check_sack_reordering
+from skbusd.tcp.tcp_lost import rtx_index
 from skbusd.tcp.tcp_rate import tcp_rate_skb_delivered
 from skbusd.tcp.tcp_recovery import tcp_rack_advance
-from skbusd.tcp.tcp_retransmit import rtx_index, tcp_rtx_fragment
+from skbusd.tcp.tcp_retransmit import tcp_rtx_fragment
 
 Block = tuple[int, int]
+
+_MAX_FRAGS: Final = 64
+"""So many places at most stand for the bytes of SACKed segments that became one."""
 
 
 class SackState:
@@ -76,21 +84,21 @@ def tcp_is_sackblock_valid(tp: TcpSock, is_dsack: bool, start: int, end: int) ->
     return ((start - (end - tp.max_window)) & MASK) < HALF
 
 
-def tcp_dsack_seen(net: TcpNet, tp: TcpSock, start: int, end: int, state: SackState) -> int:
+def tcp_dsack_seen(tp: TcpSock, start: int, end: int, state: SackState) -> int:
     """Count a D-SACK; returns how many segments it reports."""
     dup_segs = 1
     length = (end - start) & MASK
+    if not 0 < length <= tp.max_window:
+        return 0
     if length > tp.mss_cache:
         dup_segs = -(-length // tp.mss_cache)
-    net.mib["TcpExtTCPDSACKRecvSegs"] += dup_segs
-    if dup_segs > tp.total_retrans:
-        net.mib["TcpExtTCPDSACKIgnoredDubious"] += 1
-        return 0
-    if tp.tlp_high_seq and tp.tlp_retrans and end == tp.tlp_high_seq:
+    elif tp.tlp_high_seq and end == tp.tlp_high_seq:
         state.flag |= FLAG_DSACK_TLP
     tp.dsack_dups += dup_segs
+    if tp.dsack_dups > tp.total_retrans:
+        return 0  # not ours: all that we have sent twice has been reported
     # A duplicate of our making says that RACK was too quick.
-    if not tp.rack_dsack_seen and not state.flag & FLAG_DSACK_TLP:
+    if tp.reord_seen and not state.flag & FLAG_DSACK_TLP:
         tp.rack_dsack_seen = True
     state.flag |= FLAG_DSACKING_ACK
     return dup_segs
@@ -111,9 +119,11 @@ def tcp_check_dsack(
         net.mib["TcpExtTCPDSACKOfoRecv"] += 1
     else:
         return False
-    dup_segs = tcp_dsack_seen(net, tp, start, end, state)
+    dup_segs = tcp_dsack_seen(tp, start, end, state)
     if not dup_segs:
+        net.mib["TcpExtTCPDSACKIgnoredDubious"] += 1
         return False
+    net.mib["TcpExtTCPDSACKRecvSegs"] += dup_segs
     if (
         tp.undo_marker
         and tp.undo_retrans > 0
@@ -166,7 +176,7 @@ def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) 
         state.sack_delivered += pcount
         seg.sacked = sacked
         tcp_rate_skb_delivered(tp, seg, state.rs)
-        tp.tsorted.pop(seg, None)
+        tp.tsorted.remove(seg)
         if ((seg.end_seq - tp.highest_sack - 1) & MASK) < HALF:
             tp.highest_sack = seg.end_seq
     if dup_sack and sacked & SACKED_RETRANS:
@@ -175,7 +185,7 @@ def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) 
     seg.sacked = sacked
 
 
-def _split(tp: TcpSock, index: int, start: int, end: int) -> bool:
+def _split(net: TcpNet, tp: TcpSock, index: int, start: int, end: int) -> bool:
     """`tcp_match_skb_to_sack`: the segment at `index` overlaps the block, and reaches beyond it
     at one end: cut it at whole segments. True: what is at `index` now lies in the block."""
     seg = tp.rtx_queue[index]
@@ -191,14 +201,13 @@ def _split(tp: TcpSock, index: int, start: int, end: int) -> bool:
         length = ((end - seg.seq) & MASK) // mss * mss
     if not 0 < length < dlen:
         return False
-    tcp_rtx_fragment(tp, index, length, mss)
-    return inside
+    return tcp_rtx_fragment(net, tp, index, length, mss) and inside
 
 
 def _merge_sacked(net: TcpNet, tp: TcpSock, index: int) -> bool:
     """`tcp_shift_skb_data`: join a SACKed segment to a SACKed one in front of it."""
     queue = tp.rtx_queue
-    if not index:
+    if not 0 < index < len(queue):
         return False
     prev, seg = queue[index - 1], queue[index]
     if (
@@ -209,8 +218,11 @@ def _merge_sacked(net: TcpNet, tp: TcpSock, index: int) -> bool:
         or prev.dlen() != prev.pcount * prev.mss
     ):
         return False
+    frags = frags_joined(prev.frags, seg.frags)
+    if len(frags) > _MAX_FRAGS:
+        return False
     prev.end_seq = seg.end_seq
-    prev.frags += seg.frags
+    prev.frags = frags
     prev.pcount += seg.pcount
     prev.flags |= seg.flags
     prev.sacked |= seg.sacked
@@ -220,42 +232,107 @@ def _merge_sacked(net: TcpNet, tp: TcpSock, index: int) -> bool:
 
 
 def _tag_range(
-    net: TcpNet, tp: TcpSock, start: int, end: int, dup_sack: bool, state: SackState
+    net: TcpNet,
+    tp: TcpSock,
+    at: int,
+    until: int,
+    start: int,
+    end: int,
+    dup_sack: bool,
+    state: SackState,
 ) -> None:
-    """Tag all segments within [start, end)."""
+    """Tag the segments within [at, until), which is a part of the block [start, end)."""
     queue = tp.rtx_queue
-    index = rtx_index(tp, start)
+    index = rtx_index(tp, at)
     while index < len(queue):
         seg = queue[index]
-        if ((seg.seq - end) & MASK) < HALF:
+        if ((seg.seq - until) & MASK) < HALF:
             break
         if seg.sacked & SACKED_ACKED and not dup_sack:
             index += 1
             continue
         whole = ((seg.seq - start) & MASK) < HALF and ((end - seg.end_seq) & MASK) < HALF
-        if not whole and not _split(tp, index, start, end):
+        if not whole and not _split(net, tp, index, start, end):
             index += 1
             continue
-        tcp_sacktag_one(tp, queue[index], dup_sack, state)
+        seg = queue[index]
+        if seg.sacked & SACKED_ACKED:
+            tcp_sacktag_one(tp, seg, dup_sack, state)
+            index += 1
+            continue
+        tcp_sacktag_one(tp, seg, dup_sack, state)
+        _sack_ranges_add(tp, seg.seq, seg.end_seq)
         if not _merge_sacked(net, tp, index):
             index += 1
+    _merge_sacked(net, tp, index)  # a hole is filled: so is what is behind it
 
 
-def _uncached(cache: tuple[Block, ...], start: int, end: int) -> list[Block]:
-    """What of [start, end) no block of the last ACK covered."""
-    out = []
-    for c_start, c_end in cache:
-        if ((c_end - start - 1) & MASK) >= HALF:
-            continue
-        if ((end - c_start - 1) & MASK) >= HALF:
+# ---- what is SACKed already ------------------------------------------------------------------
+
+
+def _sack_ranges_index(tp: TcpSock, seq: int) -> int:
+    """The first of `sacked_ranges` that ends at seq or behind it."""
+    ranges = tp.sacked_ranges
+    base = (tp.snd_una - HALF) & MASK  # snd_una has moved, and not yet what lies below it
+    want = (seq - base) & MASK
+    low, high = 0, len(ranges)
+    while low < high:
+        mid = (low + high) >> 1
+        if (ranges[mid][1] - base) & MASK < want:
+            low = mid + 1
+        else:
+            high = mid
+    return low
+
+
+def _sack_ranges_add(tp: TcpSock, start: int, end: int) -> None:
+    """A segment has been SACKed that was not."""
+    ranges = tp.sacked_ranges
+    index = _sack_ranges_index(tp, start)
+    upto = index
+    if upto < len(ranges) and ranges[upto][1] == start:
+        start = ranges[upto][0]
+        upto += 1
+    if upto < len(ranges) and ranges[upto][0] == end:
+        end = ranges[upto][1]
+        upto += 1
+    ranges[index:upto] = [(start, end)]
+
+
+def tcp_sack_ranges_acked(tp: TcpSock) -> None:
+    """snd_una has moved: what lies below it is no matter of SACK any more."""
+    una = tp.snd_una
+    ranges = tp.sacked_ranges
+    done = 0
+    for start, end in ranges:
+        if 0 < ((end - una) & MASK) < HALF:
+            if ((una - start) & MASK) < HALF:
+                ranges[done] = (una, end)
             break
-        if ((c_start - start - 1) & MASK) < HALF:
-            out.append((start, c_start))
-        start = c_end
-        if ((end - start - 1) & MASK) >= HALF:
-            return out
-    out.append((start, end))
-    return out
+        done += 1
+    del ranges[:done]
+
+
+def _tag_block(net: TcpNet, tp: TcpSock, start: int, end: int, state: SackState) -> None:
+    """Tag what of the block is not SACKed yet, at a cost that is by that alone. The scoreboard
+    remembers more than Linux's `recv_sack_cache`, which has the blocks of the last ACK: a peer that
+    takes turns with its blocks has no walk of what is known."""
+    at = start
+    while 0 < ((end - at) & MASK) < HALF:
+        index = _sack_ranges_index(tp, (at + 1) & MASK)
+        until = end
+        after = end
+        if index < len(tp.sacked_ranges):
+            known, after = tp.sacked_ranges[index]
+            if ((at - known) & MASK) < HALF:
+                at = after
+                continue
+            if ((end - known) & MASK) < HALF:
+                until = known
+            else:
+                after = end
+        _tag_range(net, tp, at, until, start, end, False, state)
+        at = after
 
 
 def tcp_sacktag_write_queue(
@@ -287,12 +364,11 @@ def tcp_sacktag_write_queue(
             start = una
         valid.append(((start - una) & MASK, (start, end), dup))
     valid.sort()
-    cache = tp.recv_sack_cache
     for _, (start, end), dup in valid:
-        pieces = [(start, end)] if dup else _uncached(cache, start, end)
-        for piece in pieces:
-            _tag_range(net, tp, piece[0], piece[1], dup, s)
-    tp.recv_sack_cache = tuple([block for _, block, dup in valid if not dup])
+        if dup:
+            _tag_range(net, tp, start, end, start, end, True, s)
+        else:
+            _tag_block(net, tp, start, end, s)
     if tp.ca_state != TCP_CA_LOSS or tp.undo_marker:
         tcp_check_sack_reordering(net, tp, s.reord, False)
     return s.flag

@@ -277,21 +277,51 @@ def test_frto_finds_a_spurious_timeout_by_sack(host: TcpHost) -> None:
     assert conn.tp.ca_state != TCP_CA_LOSS
 
 
-def test_dsack_undoes_a_recovery(host: TcpHost) -> None:
+@pytest.mark.parametrize("reordered", [False, True])
+def test_dsack_undoes_a_recovery(host: TcpHost, reordered: bool) -> None:
     conn = Conn(host)
     at = round_trip(conn)
+    if reordered:
+        conn.send(2 * MSS)
+        conn.sent()
+        host.run_for(0.1)
+        conn.rcv(ACK, 0, at, sacks=((at + MSS, at + 2 * MSS),))
+        at += 2 * MSS
+        conn.rcv(ACK, 0, at)
+        assert conn.mib("TcpExtTCPSACKReorder") == 1
     conn.send(10 * MSS)
     conn.sent()
     host.run_for(0.1)
     cwnd = conn.tp.snd_cwnd
     conn.rcv(ACK, 0, at, sacks=((at + MSS, at + 4 * MSS),))
+    host.run_for(0.06)  # where there is reordering, RACK waits
     assert conn.tp.ca_state == TCP_CA_RECOVERY
     # it was only late
     conn.rcv(ACK, 0, at + 10 * MSS)
     conn.rcv(ACK, 0, at + 10 * MSS, sacks=((at, at + MSS),))
     assert conn.mib("TcpExtTCPDSACKRecv") == 1
-    assert conn.tp.rack_dsack_seen or conn.tp.rack_reo_wnd_steps > 1
+    # RACK waits for longer where there is reordering (RFC 8985 6.2, step 4)
+    assert (conn.tp.rack_dsack_seen or conn.tp.rack_reo_wnd_steps > 1) == reordered
     assert conn.tp.snd_cwnd <= cwnd + 1
+
+
+def test_more_dsacks_than_were_sent_twice_are_not_ours(host: TcpHost) -> None:
+    """The network duplicates; nobody else has to be blamed, all of the connection's life long."""
+    conn = Conn(host)
+    at = round_trip(conn)
+    conn.send(10 * MSS)
+    conn.sent()
+    host.run_for(0.1)
+    conn.rcv(ACK, 0, at, sacks=((at + MSS, at + 4 * MSS),))
+    conn.rcv(ACK, 0, at + 10 * MSS)
+    assert conn.tp.total_retrans == 1
+    for _ in range(3):
+        conn.rcv(ACK, 0, at + 10 * MSS, sacks=((at, at + MSS),))
+    assert conn.mib("TcpExtTCPDSACKRecvSegs") == 1
+    assert conn.mib("TcpExtTCPDSACKIgnoredDubious") == 2
+    beyond = conn.tp.max_window + 1  # nobody has ever received as much at once
+    conn.rcv(ACK, 0, at + 10 * MSS, sacks=((at - beyond, at),))
+    assert conn.mib("TcpExtTCPDSACKIgnoredDubious") == 3
 
 
 def test_reneging_is_survived(host: TcpHost) -> None:

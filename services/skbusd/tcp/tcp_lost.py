@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Indices of the retransmit queue: where a sequence number stands in it, and what of it is lost and
+waits to be sent again. With them an ACK costs what it brings, and nothing for what else is out.
+
+Called by tcp_recovery (what is lost), tcp_retransmit (what goes next), tcp_sack and dump.
+
+`TcpSock.lost_queue` has every segment that is marked LOST, is not SACKed, and has not been sent
+again since, by sequence number. Whoever takes such a mark away leaves it in the list, and
+`tcp_lost_first` drops it there: each is entered once per mark.
+
+Differs from Linux, which remembers one segment (`retransmit_skb_hint`) and walks on from it: a peer
+can make that walk as long as the queue.
+"""
+
+from skbusd.tcp.const import HALF, LOST, MASK, SACKED_ACKED, SACKED_RETRANS
+from skbusd.tcp.sock import TcpSeg, TcpSock
+
+_WAITS = LOST | SACKED_ACKED | SACKED_RETRANS
+
+
+def rtx_index(tp: TcpSock, seq: int) -> int:
+    """Where in the retransmit queue the segment stands that has `seq`, or the first one behind
+    it (binary search)."""
+    queue = tp.rtx_queue
+    base = tp.snd_una
+    want = (seq - base) & MASK
+    if want >= HALF:
+        return 0
+    low, high = 0, len(queue)
+    while low < high:
+        mid = (low + high) >> 1
+        end = (queue[mid].end_seq - base) & MASK
+        if end <= want or end >= HALF:
+            low = mid + 1
+        else:
+            high = mid
+    return low
+
+
+def tcp_lost_waits(seg: TcpSeg) -> bool:
+    """Is it lost, and not sent again since?"""
+    return seg.sacked & _WAITS == LOST
+
+
+def tcp_lost_add(tp: TcpSock, seg: TcpSeg) -> None:
+    """A segment has been marked lost: RACK has done with it, and it waits to be sent again."""
+    tp.tsorted.remove(seg)
+    queue = tp.lost_queue
+    base = (tp.snd_una - HALF) & MASK  # what is acknowledged may still be in it
+    want = (seg.seq - base) & MASK
+    if not queue or (queue[-1].seq - base) & MASK < want:
+        queue.append(seg)
+        return
+    low, high = 0, len(queue)
+    while low < high:
+        mid = (low + high) >> 1
+        if (queue[mid].seq - base) & MASK < want:
+            low = mid + 1
+        else:
+            high = mid
+    queue.insert(low, seg)
+
+
+def tcp_lost_first(tp: TcpSock) -> TcpSeg | None:
+    """The first that waits to be sent again."""
+    queue = tp.lost_queue
+    done = 0
+    for seg in queue:
+        if seg.sacked & _WAITS == LOST and 0 < (seg.end_seq - tp.snd_una) & MASK < HALF:
+            break
+        done += 1
+    if done:
+        del queue[:done]
+    return queue[0] if queue else None
+
+
+def tcp_rebuild_rtx_indices(tp: TcpSock) -> None:
+    """A socket was read from what was written down: what is derived of its retransmit queue."""
+    tp.lost_queue = [seg for seg in tp.rtx_queue if tcp_lost_waits(seg)]
+    ranges: list[tuple[int, int]] = []
+    for seg in tp.rtx_queue:
+        if seg.sacked & SACKED_ACKED:
+            if ranges and ranges[-1][1] == seg.seq:
+                ranges[-1] = (ranges[-1][0], seg.end_seq)
+            else:
+                ranges.append((seg.seq, seg.end_seq))
+    tp.sacked_ranges = ranges
