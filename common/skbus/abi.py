@@ -19,7 +19,7 @@ number: below 2^32 it was given by the socket layer, from 2^32 on by tcp (an acc
 
 from typing import Final, NamedTuple
 
-ABI: Final = 1
+ABI: Final = 2
 
 
 # ---- every process ----------------------------------------------------------------------
@@ -113,6 +113,8 @@ class ErrHandler(NamedTuple):
     """Source of the quoted packet: our address."""
     daddr: bytes
     payload: bytes
+    ifindex: int = 0
+    """Of the device that it came by."""
 
 
 class RouteRet(NamedTuple):
@@ -231,6 +233,18 @@ class XmitCb(NamedTuple):
     """IP_MULTICAST_LOOP: a multicast comes back to us where we are in its group"""
     unconnected: bool = False
     """With df: no connection counts its identifications, so it is 0 (RFC 6864 4.1)"""
+    pmtudisc: int = 1
+    """IP_MTU_DISCOVER of the socket. IP_PMTUDISC_WANT: df only while the path's MTU is not locked
+    (`ip_dont_fragment`); from IP_PMTUDISC_PROBE on, the device's MTU counts, not the path's
+    (`ip_sk_use_pmtu`)"""
+
+
+class UpdatePmtu(NamedTuple):
+    """`ipv4_update_pmtu`: a transport has recognised the packet that a "fragmentation needed"
+    quotes as one of its own, to `daddr`; no more than `mtu` bytes pass there."""
+
+    daddr: bytes
+    mtu: int
 
 
 class IcmpSendCb(NamedTuple):
@@ -543,6 +557,7 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "inet_add_protocol": InetAddProtocol,
     "inet_del_protocol": InetDelProtocol,
     "ip_route_output_key": IpRouteOutputKey,
+    "ipv4_update_pmtu": UpdatePmtu,
     "ip_mc_setsockopt": McSetsockopt,
     "ip_mc_drop_socket": McDropSocket,
     # socket -> ip: raw and ping sockets

@@ -323,8 +323,11 @@ def icmp_timestamp(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """An error about a packet of ours: check what it quotes, learn the path MTU, and tell the
-    transport (RFC 1122 3.2.2.1, 3.2.2.4, 3.2.2.5; RFC 5927 for the checks)."""
+    """An error about a packet of ours: check what it quotes, and tell the transport (RFC 1122
+    3.2.2.1, 3.2.2.4, 3.2.2.5).
+
+    Nothing is learned of it here: whether the packet was ours only its transport can tell (RFC 5927
+    4.1). Where it asks to be fragmented, the transport calls `ipv4_update_pmtu` in turn."""
     if not pskb_may_pull(net, skb, min(skb.len, ICMP_HLEN + 548)):
         _icmp_drop(net, skb, "SKBUS_STALE_PLACE")
         return
@@ -354,12 +357,9 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
     if route.inet_addr_type(net, inner.saddr) != RTN_LOCAL or len(payload) < 8:
         _icmp_drop(net, skb, "IP_INVALID_SOURCE")
         return
-    if hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED:
-        if not info:
-            net.consume_skb(skb)
-            return
-        if inner.daddr not in net.local_addrs:
-            route.ip_rt_update_pmtu(net, inner.daddr, info)
+    if hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED and not info:
+        net.consume_skb(skb)
+        return
     proto = net.inet_protos.get(inner.protocol)
     if net.tracing:
         net.trace(
@@ -373,11 +373,18 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
             process = rps.get_rps_cpu_err(net, inner, payload, proto)
         if process:
             item = ErrHandler(
-                hdr.type, hdr.code, info, iph.saddr, inner.saddr, inner.daddr, payload
+                hdr.type,
+                hdr.code,
+                info,
+                iph.saddr,
+                inner.saddr,
+                inner.daddr,
+                payload,
+                skb.skb_iif,
             )
             net.call(process, proto.err_handler, item)
     elif inner.protocol == IPPROTO_ICMP:
-        ping.ping_err(net, inner, payload, hdr, info, iph.saddr)
+        ping.ping_err(net, inner, payload, hdr, info, iph.saddr, skb.skb_iif)
     net.consume_skb(skb)
 
 

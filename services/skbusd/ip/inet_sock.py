@@ -33,6 +33,7 @@ from skbus.skbuff import SkBuff
 from skbus.uapi import (
     IP_PMTUDISC_DO,
     IP_PMTUDISC_INTERFACE,
+    IP_PMTUDISC_OMIT,
     IP_PMTUDISC_PROBE,
     IP_PMTUDISC_WANT,
     MSG_OOB,
@@ -218,11 +219,23 @@ def sk_refuse(net: IpNet, skb: SkBuff, cb: UdpSendmsgCb, err: int) -> None:
     sk_ret(net, cb.sk, cb.req, err)
 
 
-def ip_dont_fragment(sk: InetSock, length: int, mtu: int) -> bool:
-    """IP_PMTUDISC_WANT, the default, sets DF on what fits."""
+def ip_dont_fragment(sk: InetSock, length: int, rt: Rtable) -> bool:
+    """IP_PMTUDISC_WANT, the default, sets DF on what fits, while the path's MTU is believed."""
     if sk.pmtudisc in (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE):
         return True
-    return sk.pmtudisc == IP_PMTUDISC_WANT and length <= mtu
+    return sk.pmtudisc == IP_PMTUDISC_WANT and length <= rt.mtu and not rt.mtu_locked
+
+
+def sk_mtu(sk: InetSock, rt: Rtable) -> int:
+    """What a datagram of the socket may have: the path's MTU, or with IP_PMTUDISC_PROBE and
+    beyond the device's (`ip_sk_use_pmtu`)."""
+    return rt.mtu if sk.pmtudisc < IP_PMTUDISC_PROBE else rt.dev.mtu
+
+
+def ipv4_sk_update_pmtu(net: IpNet, sk: InetSock, daddr: bytes, mtu: int) -> None:
+    """A packet of this socket was too long, says ICMP (`ip_sk_accept_pmtu`)."""
+    if sk.pmtudisc not in (IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT):
+        route.ip_rt_update_pmtu(net, daddr, mtu)
 
 
 def sk_xmit_cb(
@@ -237,10 +250,11 @@ def sk_xmit_cb(
         protocol,
         (cb.tos if cb.tos >= 0 else sk.tos) & 0xFF,
         ttl if ttl <= 255 else 0,
-        ip_dont_fragment(sk, length + 20 + len(cb.options), rt.mtu),
+        ip_dont_fragment(sk, length + 20 + len(cb.options), rt),
         cb.oif or sk.sk_bound_dev_if,
         cb.options,
         sk.mc_loop,
+        pmtudisc=sk.pmtudisc,
     )
 
 
@@ -250,10 +264,10 @@ def ip_push_pending_frames(
     """Put the IP header in front of a datagram and send it. Returns an errno, 0 for success."""
     length = skb.len + 20 + len(cb.options)
     never = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
-    if length > MAX_LEN or (length > rt.mtu and sk.pmtudisc in never):
+    mtu = sk_mtu(sk, rt)
+    if length > MAX_LEN or (length > mtu and sk.pmtudisc in never):
         if sk.recverr:
-            mtu = rt.mtu - len(cb.options)
-            ip_local_error(net, sk.sk, EMSGSIZE, rt.rt_daddr, 0, mtu)
+            ip_local_error(net, sk.sk, EMSGSIZE, rt.rt_daddr, 0, mtu - len(cb.options))
         return EMSGSIZE
     xmit = sk_xmit_cb(net, sk, rt, cb, protocol, skb.len)
     skb.cb = xmit

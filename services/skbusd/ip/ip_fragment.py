@@ -39,8 +39,8 @@ _OVERHEAD: Final = 512
 # ---- cutting -----------------------------------------------------------------------------
 
 
-def ip_fragment(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
-    """Cut a packet into fragments that fit the route's MTU, and send them in order.
+def ip_fragment(net: IpNet, skb: SkBuff, rt: Rtable, mtu: int) -> None:
+    """Cut a packet into fragments that fit the MTU, and send them in order.
 
     The fragments' payload is slices of the packet's; no byte of the pool is copied. All but the
     last are lent, and the last gives all slots back: they go through the same pipe in order.
@@ -53,8 +53,8 @@ def ip_fragment(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         net.kfree_skb(skb, e.drop_reason)
         return
     if net.tracing:
-        net.trace("ip_fragment", skb, mtu=rt.mtu, len=skb.len)
-    room = (rt.mtu - iph.ihl) & ~7
+        net.trace("ip_fragment", skb, mtu=mtu, len=skb.len)
+    room = (mtu - iph.ihl) & ~7
     if room < 8:
         net.mib["IpFragFails"] += 1
         net.kfree_skb(skb, "PKT_TOO_BIG")

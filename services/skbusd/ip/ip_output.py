@@ -16,7 +16,8 @@ from typing import Final
 
 from skbus.abi import XmitCb
 from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED
-from skbus.headers.ipv4 import IP_DF, MAX_IPOPTLEN, build
+from skbus.headers.ipv4 import IP_DF, IP_HLEN, MAX_IPOPTLEN, build
+from skbus.headers.udp import UDP_HLEN
 from skbus.pool import PoolError
 from skbus.skbuff import (
     CHECKSUM_NONE,
@@ -27,11 +28,13 @@ from skbus.skbuff import (
     PACKET_HOST,
     PACKET_LOOPBACK,
     SKB_GSO_BATCH,
+    SKB_GSO_TCP_FIXEDID,
     SKB_GSO_TCPV4,
     Frag,
     SkBuff,
     frag_len,
 )
+from skbus.uapi import IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT
 from skbus.udp_offload import batch_count, udp_gso_segment
 from skbusd.ip import icmp, igmp, ip_fragment, ip_input, ip_options, neighbour, route
 from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
@@ -71,7 +74,7 @@ def ip_queue_xmit(net: IpNet, skb: SkBuff) -> None:
             "ip_queue_xmit", skb, saddr=cb.saddr, daddr=cb.daddr, protocol=cb.protocol, len=skb.len
         )
     rt = net.rt_out.get((cb.daddr, cb.saddr, cb.oif))
-    if rt is None or rt.rt_expires:
+    if rt is None:
         found = _ip_route_xmit(net, skb, cb)
         if found is None:
             return
@@ -98,16 +101,17 @@ def ip_queue_xmit2(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> None:
     """Put the IP header in front, count the packet, and send it by its route."""
     if net.tracing:
         net.trace("ip_queue_xmit2", skb, dev=rt.dev.name, gateway=rt.rt_gateway)
-    if cb.df and cb.unconnected:
+    df = cb.df and (not rt.mtu_locked or cb.pmtudisc != IP_PMTUDISC_WANT)
+    if df and cb.unconnected:
         ident = 0
-    elif cb.df:
+    elif df:
         ident = rt.rt_id
         rt.rt_id = (ident + (skb.gso_segs or 1)) & 0xFFFF
     else:
         ident = ip_select_ident(
             net, cb.saddr or rt.rt_saddr, cb.daddr, cb.protocol, skb.gso_segs or 1
         )
-    if _ip_push_header(net, skb, rt, cb, ident):
+    if _ip_push_header(net, skb, rt, cb, ident, df):
         mib = net.mib
         mib["IpOutRequests"] += 1
         mib["IpExtOutOctets"] += len(skb.head) + skb.data_len
@@ -115,9 +119,9 @@ def ip_queue_xmit2(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> None:
         rt.output(net, skb, rt)
 
 
-def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int) -> bool:
+def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int, df: bool) -> bool:
     """Build the IP header in front of `data`; False where the skb was dropped instead."""
-    saddr, _, protocol, tos, ttl, df, _, options = cb[:8]
+    saddr, _, protocol, tos, ttl, _, _, options = cb[:8]
     length = len(skb.head) - skb.data + skb.data_len + 20
     if options:
         options = ip_options.ip_options_build(net, options, saddr or rt.rt_saddr)
@@ -164,13 +168,27 @@ def ip_send_skb(net: IpNet, skb: SkBuff) -> None:
 
 def ip_build_and_send_pkt(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> None:
     """Header and `ip_local_out`, where the route is known. A datagram that must not be
-    fragmented needs no identification (RFC 6864 4.1)."""
+    fragmented needs no identification (RFC 6864 4.1).
+
+    IP_PMTUDISC_WANT: what the transport took for short enough, and no longer is, may be
+    fragmented (`ip_sk_ignore_df`)."""
+    df = cb.df
+    if df and cb.pmtudisc == IP_PMTUDISC_WANT:
+        df = not rt.mtu_locked and _datagram_len(skb, cb) <= rt.mtu
+        if not df:
+            skb.gso_type &= ~SKB_GSO_TCP_FIXEDID
     ident = 0
-    if not cb.df:
+    if not df:
         segs = skb.gso_segs or 1
         ident = ip_select_ident(net, cb.saddr or rt.rt_saddr, cb.daddr, cb.protocol, segs)
-    if _ip_push_header(net, skb, rt, cb, ident):
+    if _ip_push_header(net, skb, rt, cb, ident, df):
         ip_local_out(net, skb, rt)
+
+
+def _datagram_len(skb: SkBuff, cb: XmitCb) -> int:
+    """How long a datagram is with its IP header; of many in one skb, the longest."""
+    size = skb.gso_size + UDP_HLEN if skb.gso_size else len(skb.head) - skb.data + skb.data_len
+    return IP_HLEN + ((len(cb.options) + 3) & ~3) + size
 
 
 def ip_local_out(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
@@ -257,24 +275,30 @@ def ip_resegment(skb: SkBuff, mtu: int) -> bool:
 
 def ip_finish_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     """Fragment what is longer than the MTU, where that is allowed."""
+    mtu = rt.mtu
     if net.tracing:
-        net.trace("ip_finish_output", skb, mtu=rt.mtu, gso_size=skb.gso_size)
-    if len(skb.head) - skb.data + skb.data_len <= rt.mtu or not ip_exceeds_mtu(skb, rt.mtu):
+        net.trace("ip_finish_output", skb, mtu=mtu, gso_size=skb.gso_size)
+    if len(skb.head) - skb.data + skb.data_len <= mtu or not ip_exceeds_mtu(skb, mtu):
         ip_finish_output2(net, skb, rt)
         return
+    if isinstance(skb.cb, XmitCb) and skb.cb.pmtudisc >= IP_PMTUDISC_PROBE:
+        mtu = rt.dev.mtu  # `ip_skb_dst_mtu`
+        if not ip_exceeds_mtu(skb, mtu):
+            ip_finish_output2(net, skb, rt)
+            return
     if skb.gso_type & SKB_GSO_BATCH:
         for single in udp_gso_segment(net, skb):
             ip_finish_output(net, single, rt)
         return
     df = skb.head[skb.network_header + 6] & 0x40
-    if not df and ip_resegment(skb, rt.mtu):
+    if not df and ip_resegment(skb, mtu):
         ip_finish_output2(net, skb, rt)
     elif df or skb.gso_size:
         net.mib["IpFragFails"] += 1
-        icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, rt.mtu)
+        icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu)
         net.kfree_skb(skb, "PKT_TOO_BIG")
     else:
-        ip_fragment.ip_fragment(net, skb, rt)
+        ip_fragment.ip_fragment(net, skb, rt, mtu)
 
 
 def ip_finish_output2(net: IpNet, skb: SkBuff, rt: Rtable) -> None:

@@ -291,6 +291,15 @@ class FibInfo(NamedTuple):
     """"kernel" for what follows from addresses, "static" for what is configured."""
 
 
+class FibNhException(NamedTuple):
+    """`struct fib_nh_exception`: what was learned of the path to one address."""
+
+    fnhe_pmtu: int
+    fnhe_mtu_locked: bool
+    fnhe_expires: int
+    """ns"""
+
+
 class Rtable:
     """`struct rtable`: the outcome of a route look-up, cached until the genid moves."""
 
@@ -299,10 +308,10 @@ class Rtable:
         "error",
         "input",
         "mtu",
+        "mtu_locked",
         "output",
         "peer_mtu",
         "rt_daddr",
-        "rt_expires",
         "rt_flags",
         "rt_gateway",
         "rt_id",
@@ -322,10 +331,10 @@ class Rtable:
         """The next hop."""
         self.rt_iif = 0
         self.mtu = dev.mtu
+        self.mtu_locked = False
+        """`ip_mtu_locked`: the path takes less than `route.min_pmtu`, and routers may fragment."""
         self.peer_mtu = 0
         """Input: MTU of the route back."""
-        self.rt_expires = 0
-        """When a learned path MTU must be forgotten, ns; 0 for never."""
         self.rt_flags = 0
         """RTCF_DOREDIRECT, or nothing."""
         self.rt_id = 0
@@ -456,8 +465,9 @@ class IpNet(Net):
         self.rt_genid = 1
         self.rt_out: dict[tuple[bytes, bytes, int], Rtable] = {}
         self.rt_in: dict[tuple[bytes, bytes, int], Rtable] = {}
-        self.fnhe: dict[bytes, tuple[int, int]] = {}
-        """daddr -> (learned path MTU, when it expires)."""
+        self.fnhe: dict[bytes, FibNhException] = {}
+        """daddr -> what is known of the path there."""
+        self.fnhe_timer: Timer[Any] | None = None
         self.ip_idents: dict[int, int] = {}
         self.ip_idents_key = 0
         # neighbours

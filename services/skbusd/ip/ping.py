@@ -187,10 +187,14 @@ def ping_rcv(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def ping_err(
-    net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr, info: int, offender: bytes
+    net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr, info: int, offender: bytes, dif: int
 ) -> None:
     """An error about an ICMP message of ours: for the socket that sent that, if it is connected
-    and the error is hard, or with IP_RECVERR."""
+    and the error is hard, or with IP_RECVERR.
+
+    Differs from Linux: what quotes an echo reply teaches no path MTU (`icmp_err`). Those have no
+    DF, so no router can have asked for it, and nobody could tell whether we sent one.
+    """
     if net.tracing:
         net.trace("ping_err", daddr=inner.daddr, type=hdr.type, code=hdr.code)
     try:
@@ -199,9 +203,11 @@ def ping_err(
         return
     if not ping_supported(quoted.type, quoted.code):
         return
-    sk = ping_lookup(net, inner.saddr, quoted.id, 0)
+    sk = ping_lookup(net, inner.saddr, quoted.id, dif)
     if sk is None:
         return
+    if hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED:
+        inet_sock.ipv4_sk_update_pmtu(net, sk, inner.daddr, info)
     err, hard = icmp_error(hdr.type, hdr.code, sk.pmtudisc)
     if hdr.type in (ICMP_SOURCE_QUENCH, ICMP_REDIRECT):
         err, hard = EREMOTEIO, False

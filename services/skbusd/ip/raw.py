@@ -18,7 +18,7 @@ from typing import Final
 
 from skbus.abi import GetPort, InitSock, UdpSendmsgCb
 from skbus.checksum import ip_fast_csum
-from skbus.headers.icmp import ICMP_SOURCE_QUENCH, IcmpHdr
+from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, ICMP_SOURCE_QUENCH, IcmpHdr
 from skbus.headers.ipv4 import IP_HLEN, IpHdr
 from skbus.ip_sockglue import icmp_error, ip_icmp_error, ip_local_error
 from skbus.mcast import ip_mc_sf_allow
@@ -130,9 +130,9 @@ def raw_sendmsg(net: IpNet, skb: SkBuff) -> None:
 def raw_send_hdrinc(net: IpNet, sk: InetSock, skb: SkBuff, rt: Rtable, cb: UdpSendmsgCb) -> int:
     """A packet that brings its own IP header. Returns an errno, 0 for success."""
     length = skb.len
-    if length > rt.mtu:
+    if length > rt.dev.mtu:
         if sk.recverr:
-            ip_local_error(net, sk.sk, EMSGSIZE, rt.rt_daddr, 0, rt.mtu)
+            ip_local_error(net, sk.sk, EMSGSIZE, rt.rt_daddr, 0, rt.dev.mtu)
         return EMSGSIZE
     if length < IP_HLEN or not pskb_may_pull(net, skb, IP_HLEN):
         return EINVAL
@@ -235,6 +235,8 @@ def raw_err(
 ) -> None:
     """It is an error of the socket where it is connected and the error is hard, or with
     IP_RECVERR; with that it is put on the error queue too."""
+    if hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED:
+        inet_sock.ipv4_sk_update_pmtu(net, sk, inner.daddr, info)
     if not sk.recverr and not sk.connected():
         return
     if hdr.type == ICMP_SOURCE_QUENCH:

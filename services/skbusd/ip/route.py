@@ -13,11 +13,12 @@ when a cache is full it is emptied. Source routes are never followed.
 from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 from typing import Final
 
-from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush
+from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
 from skbus.headers.icmp import ICMP_REDIR_HOST, ICMP_REDIRECT
 from skbus.headers.ipv4 import IpHdr
 from skbus.net import MSEC, SEC
 from skbus.skbuff import SkBuff
+from skbus.timer import Timer
 from skbusd.ip import fib, icmp, igmp, ip_forward, ip_input, ip_output
 from skbusd.ip.netns import (
     INADDR_ANY,
@@ -32,6 +33,7 @@ from skbusd.ip.netns import (
     RTN_UNICAST,
     RTN_UNREACHABLE,
     FibInfo,
+    FibNhException,
     IpNet,
     NetDevice,
     Rtable,
@@ -64,24 +66,63 @@ def rt_cache_flush(net: IpNet) -> None:
         net.call(process, "rt_cache_flush", RtCacheFlush(net.rt_genid))
 
 
+def ipv4_update_pmtu(net: IpNet, item: UpdatePmtu) -> None:
+    """A transport was told by ICMP of the MTU on the way to daddr, about a packet of its own."""
+    if len(item.daddr) == 4:
+        ip_rt_update_pmtu(net, item.daddr, item.mtu)
+
+
 def ip_rt_update_pmtu(net: IpNet, daddr: bytes, mtu: int) -> None:
     """A path MTU was learned from ICMP; believed for `mtu_expires` (RFC 1191 6.3).
 
-    Nothing raises an MTU again but time.
+    Called by whoever owns the packet that was too long, and has recognised it in what ICMP
+    quotes (RFC 5927 7.2): nobody else can tell true news from false. What is below
+    `min_pmtu` is not believed, but our packets may be fragmented on the way from then on: the MTU
+    is locked. Nothing raises an MTU again but time.
     """
-    mtu = max(mtu, net.sysctl["net.ipv4.route.min_pmtu"])
+    rt = ip_route_output(net, daddr, b"", 0)
+    if isinstance(rt, int) or rt.rt_type != RTN_UNICAST or rt.mtu_locked or rt.mtu < mtu:
+        return
+    least = net.sysctl["net.ipv4.route.min_pmtu"]
+    lock = mtu < least
+    if lock:
+        mtu = min(rt.mtu, least)
+    life = net.sysctl["net.ipv4.route.mtu_expires"] * SEC
     known = net.fnhe.get(daddr)
-    if known is not None and known[1] > net.now and known[0] <= mtu:
+    if (
+        known is not None
+        and known.fnhe_pmtu == mtu
+        and not lock
+        and net.now < known.fnhe_expires - life // 2
+    ):
         return
     if len(net.fnhe) >= FNHE_SIZE and daddr not in net.fnhe:
         del net.fnhe[next(iter(net.fnhe))]
-    net.fnhe[daddr] = (mtu, net.now + net.sysctl["net.ipv4.route.mtu_expires"] * SEC)
-    for key in [k for k in net.rt_out if k[0] == daddr]:
-        del net.rt_out[key]
-    for key in [k for k in net.rt_in if k[0] == daddr]:
-        del net.rt_in[key]
+    net.fnhe[daddr] = FibNhException(mtu, lock, net.now + life)
+    if net.fnhe_timer is None:
+        net.fnhe_timer = Timer(_fnhe_expire)
+    if not net.fnhe_timer.pending():
+        net.mod_timer(net.fnhe_timer, net.now + life)
+    _rt_forget(net, daddr)
     if net.tracing:
-        net.trace("ip_rt_update_pmtu", daddr=daddr, mtu=mtu)
+        net.trace("ip_rt_update_pmtu", daddr=daddr, mtu=mtu, lock=lock)
+
+
+def _fnhe_expire(net: IpNet) -> None:
+    """What was learned long enough ago is forgotten, with the routes that were made with it."""
+    for daddr in [d for d, e in net.fnhe.items() if e.fnhe_expires <= net.now]:
+        del net.fnhe[daddr]
+        _rt_forget(net, daddr)
+    if net.fnhe and net.fnhe_timer is not None:
+        net.mod_timer(net.fnhe_timer, min(e.fnhe_expires for e in net.fnhe.values()))
+
+
+def _rt_forget(net: IpNet, addr: bytes) -> None:
+    """The path to addr has changed: no cached route to it, or from it, is good any more."""
+    for key in [k for k in net.rt_out if k[0] == addr]:
+        del net.rt_out[key]
+    for key in [k for k in net.rt_in if k[0] == addr]:
+        del net.rt_in[key]
 
 
 # ---- addresses ---------------------------------------------------------------------------
@@ -126,7 +167,7 @@ def ip_route_output(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> Rtable 
     """
     key = (daddr, saddr, oif)
     rt = net.rt_out.get(key)
-    if rt is not None and not (rt.rt_expires and rt.rt_expires <= net.now):
+    if rt is not None:
         if net.tracing:
             net.trace("ip_route_output_key", daddr=daddr, saddr=rt.rt_saddr, err=0)
         return rt
@@ -205,11 +246,8 @@ def _mkroute_output(
         rt.mtu = min(rt.mtu, fi.fib_mtu)
     known = net.fnhe.get(daddr)
     if known is not None and kind == RTN_UNICAST:
-        if known[1] > net.now:
-            rt.mtu = min(rt.mtu, known[0])
-            rt.rt_expires = known[1]
-        else:
-            del net.fnhe[daddr]
+        rt.mtu = min(rt.mtu, known.fnhe_pmtu)
+        rt.mtu_locked = known.fnhe_mtu_locked
     rt.rt_id = net.get_random_u32() & 0xFFFF
     loops = kind == RTN_MULTICAST or (kind == RTN_BROADCAST and not dev.loopback)
     rt.output = ip_output.ip_mc_output if loops else ip_output.ip_output
@@ -356,7 +394,7 @@ def _ip_mkroute_forward(net: IpNet, iph: IpHdr, dev: NetDevice, fi: FibInfo | No
         # A learned path MTU is about what we send ourselves, and holds for routers as well
         # (Linux's ip_forward_use_pmtu is off: the device's MTU counts).
         made.mtu = min(fi.fib_dev.mtu, fi.fib_mtu or fi.fib_dev.mtu)
-        made.rt_expires = 0
+        made.mtu_locked = False
         if made.dev is dev and _on_link(net, iph.saddr, dev):
             made.rt_flags = RTCF_DOREDIRECT
         return made

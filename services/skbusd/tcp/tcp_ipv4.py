@@ -12,7 +12,7 @@ RFC 9293 3.10.7, RFC 5461 and 5927 (ICMP errors), RFC 1191 (path MTU), RFC 4987 
 import errno
 from typing import Final
 
-from skbus.abi import ErrHandler, RcvCb, XmitCb
+from skbus.abi import ErrHandler, RcvCb, UpdatePmtu, XmitCb
 from skbus.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
 from skbus.headers import HeaderError
 from skbus.headers.tcp import TcpHdr, TcpOptions, build, parse, parse_options
@@ -24,6 +24,12 @@ from skbus.skbuff import (
     PACKET_HOST,
     SkBuff,
     frag_len,
+)
+from skbus.uapi import (
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_DONT,
+    IP_PMTUDISC_INTERFACE,
+    IP_PMTUDISC_OMIT,
 )
 from skbusd.tcp.const import (
     ACK,
@@ -553,10 +559,20 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
 
 
 def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
-    """RFC 1191: smaller segments from now on, and those that were too big once more."""
-    if tp.pmtudisc == 0:
+    """RFC 1191: ip hears of it, as the segment was ours; smaller segments from now on, and those
+    that were too big once more. A path that takes less than `min_pmtu` gets no smaller segments,
+    and ip sends without DF from now on (`ip_dont_fragment`)."""
+    if tp.state in (TCP_LISTEN, TCP_CLOSE):
         return
-    mtu = max(mtu, int(net.sysctl["net.ipv4.route.min_pmtu"]))
+    cb = tp.xmit_cb
+    daddr = cb.daddr if isinstance(cb, XmitCb) else tp.daddr
+    net.call("ip", "ipv4_update_pmtu", UpdatePmtu(daddr, mtu))
+    least = int(net.sysctl["net.ipv4.route.min_pmtu"])
+    if mtu < least and tp.pmtudisc == IP_PMTUDISC_DO:
+        tp.err_soft = errno.EMSGSIZE
+    mtu = max(mtu, least)
+    if tp.pmtudisc in (IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT):
+        return
     if tp.pmtu > mtu:
         tcp_sync_mss(net, tp, mtu)
         if tp.state not in (TCP_SYN_SENT, TCP_SYN_RECV) or tp.syn_data:

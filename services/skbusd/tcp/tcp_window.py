@@ -10,6 +10,7 @@ from typing import Final
 
 from skbus.abi import XmitCb
 from skbus.ip_sockglue import ip_options_route
+from skbus.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 from skbusd.tcp.const import (
     GSO_LEGACY_MAX_PAYLOAD,
     HALF,
@@ -24,7 +25,6 @@ from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_accecn import tcp_accecn_no_tso
 from skbusd.tcp.tcp_pacing import TCP_PACING_SHIFT
 
-IP_PMTUDISC_DONT: Final = 0
 _RMEM_TO_WIN_SCALE: Final = 8
 _SLOT_SLACK: Final = 2048
 """What a full slot of the pool has beside payload, roughly."""
@@ -42,9 +42,10 @@ def tcp_build_xmit_cb(tp: TcpSock) -> None:
         IPPROTO_TCP,
         tp.tos,
         tp.ttl,
-        tp.pmtudisc != IP_PMTUDISC_DONT,
+        tp.pmtudisc in (IP_PMTUDISC_WANT, IP_PMTUDISC_DO),
         tp.oif,
         tp.inet_opt,
+        pmtudisc=tp.pmtudisc,
     )
     if tp.inet_opt:
         daddr, options = ip_options_route(tp.inet_opt, tp.daddr)

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from errno import EAGAIN, ENETUNREACH
 from typing import Final
 
-from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush
+from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
 from skbus.net import SEC
 from skbus.timer import Timer
+from skbus.uapi import IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT
 from skbusd.udp import datagram, udp_output
-from skbusd.udp.netns import Dst, RouteKey, RouteRequest, UdpNet, Waiter
+from skbusd.udp.netns import Dst, RouteKey, RouteRequest, UdpNet, UdpSock, Waiter
 
 DST_CACHE: Final = 4096
 _DST_LIFE: Final = 60 * SEC
@@ -120,8 +121,13 @@ def rt_cache_flush(net: UdpNet, item: RtCacheFlush) -> None:
     net.dst_cache.clear()
 
 
-def ipv4_sk_update_pmtu(net: UdpNet, daddr: bytes, mtu: int) -> None:
-    """ICMP told that the path to daddr takes no more than mtu."""
+def ipv4_sk_update_pmtu(net: UdpNet, sk: UdpSock, daddr: bytes, mtu: int) -> None:
+    """ICMP told, about a datagram of sk, that the path to daddr takes no more than mtu: ip is
+    told, and what is kept of routes there is put right (`ip_sk_accept_pmtu`)."""
+    if sk.pmtudisc in (IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT):
+        return
+    net.call("ip", "ipv4_update_pmtu", UpdatePmtu(daddr, mtu))
+    mtu = max(mtu, net.sysctl["net.ipv4.route.min_pmtu"])
     for key, dst in net.dst_cache.items():
         if key[0] == daddr and dst.mtu > mtu:
             net.dst_cache[key] = dst._replace(mtu=mtu)

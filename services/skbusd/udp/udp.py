@@ -285,9 +285,7 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
         net.mib["IcmpInErrors"] += 1
         return
     sport, dport, _, _ = _UDP.unpack_from(item.payload)
-    if item.type == ICMP_DEST_UNREACH and item.code == ICMP_FRAG_NEEDED and item.info:
-        route.ipv4_sk_update_pmtu(net, item.daddr, item.info)
-    sk = table.udp4_lib_lookup(net, item.daddr, dport, item.saddr, sport, 0, udptable)
+    sk = table.udp4_lib_lookup(net, item.daddr, dport, item.saddr, sport, item.ifindex, udptable)
     if sk is None:
         net.mib["IcmpInErrors"] += 1
         return
@@ -296,8 +294,10 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
     if item.type == ICMP_DEST_UNREACH:
         if item.code > NR_ICMP_UNREACH:
             return
-        if item.code == ICMP_FRAG_NEEDED and sk.pmtudisc == IP_PMTUDISC_DONT:
-            return
+        if item.code == ICMP_FRAG_NEEDED:
+            route.ipv4_sk_update_pmtu(net, sk, item.daddr, item.info)
+            if sk.pmtudisc == IP_PMTUDISC_DONT:
+                return
     err, hard = icmp_error(item.type, item.code, sk.pmtudisc)
     if sk.recverr:
         icmp = (item.type, item.code, item.info)

@@ -36,10 +36,9 @@ from skbus.skbuff import (
 )
 from skbus.uapi import (
     IP_PMTUDISC_DO,
-    IP_PMTUDISC_DONT,
     IP_PMTUDISC_INTERFACE,
-    IP_PMTUDISC_OMIT,
     IP_PMTUDISC_PROBE,
+    IP_PMTUDISC_WANT,
     MSG_OOB,
     SEND_SHUTDOWN,
 )
@@ -212,7 +211,17 @@ def _dont_fragment(sk: UdpSock, length: int, mtu: int) -> bool:
     mode = sk.pmtudisc
     if mode in (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE):
         return True
-    return mode not in (IP_PMTUDISC_DONT, IP_PMTUDISC_OMIT) and length <= mtu
+    return mode == IP_PMTUDISC_WANT and length <= mtu
+
+
+def _sk_mtu(net: UdpNet, sk: UdpSock, dst: Dst) -> int:
+    """What a datagram of the socket may have: the path's MTU, or with IP_PMTUDISC_PROBE and
+    beyond the device's (`ip_sk_use_pmtu`)."""
+    if sk.pmtudisc >= IP_PMTUDISC_PROBE:
+        for dev in net.addrs.values():
+            if dev.ifindex == dst.oif:
+                return dev.mtu
+    return dst.mtu
 
 
 def _udp_gso(sk: UdpSock, skb: SkBuff, gso_size: int, size: int, mtu: int) -> int:
@@ -239,7 +248,7 @@ def udp_send_skb(
     """
     size = len(skb.head) - skb.data + skb.data_len
     length = size + UDP_HLEN
-    mtu = dst.mtu
+    mtu = dst.mtu if sk.pmtudisc < IP_PMTUDISC_PROBE else _sk_mtu(net, sk, dst)
     gso_size = sk.gso_size if cb.gso_size < 0 else cb.gso_size
     err = 0
     if dst.rt_type == RTN_BROADCAST and not sk.broadcast:
@@ -320,7 +329,19 @@ def _ip_send_skb(
     else:
         df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN + len(options), dst.mtu)
     tos = cb.tos if cb.tos >= 0 else sk.tos
-    skb.cb = XmitCb(saddr, dst.daddr, sk.protocol, tos, ttl, df, oif, options, sk.mc_loop)
+    skb.cb = XmitCb(
+        saddr,
+        dst.daddr,
+        sk.protocol,
+        tos,
+        ttl,
+        df,
+        oif,
+        options,
+        sk.mc_loop,
+        False,
+        sk.pmtudisc,
+    )
     if net.tracing:
         net.trace("udp_send_skb", skb, saddr=saddr, daddr=dst.daddr, dport=dport, len=length)
     segs = skb.gso_segs

@@ -7,11 +7,28 @@ from collections.abc import Callable
 
 import pytest
 
-from skbus.abi import ErrHandler, IcmpSendCb, IpRouteOutputKey, XmitCb
+from skbus.abi import (
+    ErrHandler,
+    GetPort,
+    IcmpSendCb,
+    InitSock,
+    IpRouteOutputKey,
+    Setsockopt,
+    UpdatePmtu,
+    XmitCb,
+)
 from skbus.headers import icmp, ipv4, udp
 from skbus.skbuff import PACKET_BROADCAST, SkBuff
 from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
-from skbus.testing.packets import inet_aton, ip_skb
+from skbus.testing.packets import MAC, inet_aton, ip_skb
+from skbus.uapi import (
+    IP_MTU_DISCOVER,
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_INTERFACE,
+    IP_PMTUDISC_OMIT,
+    IP_PMTUDISC_PROBE,
+    IP_PMTUDISC_WANT,
+)
 
 MakeHost = Callable[..., IpHost]
 ECHO = icmp.build_message(icmp.ICMP_ECHO, 0, 1, b"")
@@ -217,7 +234,7 @@ def test_echo_replies_are_not_limited(host: IpHost) -> None:
 def test_an_error_reaches_its_transport(host: IpHost, type_: int, code: int) -> None:
     error_about(host, type_, code)
     (item,) = host.out("udp", "udp_err")
-    assert item == ErrHandler(type_, code, 0, GW, US, FAR, udp.build(4000, 53, 1480))
+    assert item == ErrHandler(type_, code, 0, GW, US, FAR, udp.build(4000, 53, 1480), 2)
 
 
 @pytest.mark.parametrize(
@@ -249,44 +266,141 @@ def route_mtu(host: IpHost, daddr: bytes = FAR) -> int:
     return int(ret.mtu)
 
 
+def learn_mtu(host: IpHost, mtu: int, *, daddr: bytes = FAR) -> None:
+    """A router's message comes, and udp finds that it is about a datagram of its own."""
+    inner = ipv4.build(US, daddr, 17, 1500, frag_off=0x4000) + udp.build(4000, 53, 1480)
+    error_about(host, 3, 4, mtu, inner=inner)
+    for item in host.out("udp", "udp_err"):
+        host.call("ipv4_update_pmtu", UpdatePmtu(item.daddr, item.info))
+
+
 def test_a_path_mtu_is_learned_and_forgotten(host: IpHost) -> None:
     assert route_mtu(host) == 1500
-    error_about(host, 3, 4, 1280)
-    (item,) = host.out("udp", "udp_err")
-    assert item.info == 1280
+    learn_mtu(host, 1280)
     assert route_mtu(host) == 1280
     assert route_mtu(host, PEER) == 1500
-    error_about(host, 3, 4, 1400)  # it does not grow by a packet
+    learn_mtu(host, 1400)  # it does not grow by a packet
     assert route_mtu(host) == 1280
     host.run_for(601)
     assert route_mtu(host) == 1500
+    assert not host.ip.fnhe
+
+
+def test_the_way_back_knows_the_path_mtu_and_forgets_it(host: IpHost) -> None:
+    def way_back() -> int:
+        host.rcv("ip_rcv", ip_skb(udp.build(53, 4000, 8), FAR, US, 17))
+        (skb,) = host.out("udp", "udp_rcv")
+        return int(skb.cb.mtu)
+
+    assert way_back() == 1500
+    learn_mtu(host, 1280)
+    assert way_back() == 1280
+    host.run_for(601)
+    assert way_back() == 1500
+
+
+def test_what_is_heard_again_is_believed_for_longer(host: IpHost) -> None:
+    learn_mtu(host, 1280)
+    host.run_for(200)
+    learn_mtu(host, 1280)  # less than half of its time is over
+    host.run_for(399)
+    assert route_mtu(host) == 1280
+    learn_mtu(host, 1280)
+    host.run_for(599)
+    assert route_mtu(host) == 1280
+    host.run_for(2)
+    assert route_mtu(host) == 1500
+
+
+@pytest.mark.parametrize("protocol", [1, 6, 17, 47, 132])
+def test_who_has_no_such_packet_learns_nothing(host: IpHost, protocol: int) -> None:
+    """RFC 5927 7.2: that a packet is quoted proves nothing; its transport must know it."""
+    for payload in (bytes(64), icmp.build(8, 0, 77, 0), icmp.build(0, 0, 77, 0)):
+        inner = ipv4.build(US, FAR, protocol, 1500, frag_off=0x4000) + payload
+        error_about(host, 3, 4, 600, inner=inner)
+    assert route_mtu(host) == 1500
+    assert not host.ip.fnhe
+
+
+@pytest.mark.parametrize(("entry", "protocol"), [("raw_sk_init", 17), ("ping_init_sock", 1)])
+@pytest.mark.parametrize("mode", range(6))
+def test_raw_and_ping_sockets_know_their_own(
+    host: IpHost, entry: str, protocol: int, mode: int
+) -> None:
+    host.call(entry, InitSock(9, 2, protocol))
+    host.call(entry.split("_")[0] + "_bind", GetPort(9, 1, bytes(4), 1234, 0, 0))
+    host.call("ip_setsockopt", Setsockopt(9, 2, 0, IP_MTU_DISCOVER, struct.pack("=i", mode)))
+    assert [ret.err for ret in host.out("socket", "sk_ret")] == [0, 0]
+    quoted = icmp.build(8, 0, 1234 << 16, 0) if protocol == 1 else udp.build(4000, 53, 1480)
+    inner = ipv4.build(US, FAR, protocol, 1500, frag_off=0x4000) + quoted
+    error_about(host, 3, 4, 1000, inner=inner)
+    accepts = mode not in (IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT)
+    assert route_mtu(host) == (1000 if accepts else 1500)
 
 
 @pytest.mark.parametrize(
     ("told", "learned"), [(0, 1492), (10, 1492), (1500, 1492), (300, 552), (68, 552)]
 )
 def test_odd_path_mtus(host: IpHost, told: int, learned: int) -> None:
-    error_about(host, 3, 4, told)
+    learn_mtu(host, told)
     assert route_mtu(host) == learned
+    host.run_for(601)
+    assert route_mtu(host) == 1500
 
 
 def test_path_mtus_are_bounded(host: IpHost) -> None:
     for n in range(2100):
         far = bytes((198, 18, n >> 8, n & 255))
-        inner = ipv4.build(US, far, 17, 1500) + bytes(8)
-        error_about(host, 3, 4, 1000, inner=inner)
+        learn_mtu(host, 1000, daddr=far)
     assert len(host.ip.fnhe) == 2048
 
 
 def test_the_learned_mtu_cuts_our_packets(host: IpHost) -> None:
     host.learn(GW)
-    error_about(host, 3, 4, 1000)
-    host.out("udp")
-    host.rcv("ip_send_skb", SkBuff(bytes(1200), cb=XmitCb(US, FAR, 17, 0, 0, False, 0, b"")))
-    assert [iph.tot_len for iph, _ in host.packets()] == [996, 244]
-    host.rcv("ip_send_skb", SkBuff(bytes(1200), cb=XmitCb(US, FAR, 17, 0, 0, True, 0, b"")))
+    learn_mtu(host, 1000)
+    assert send(host, 1200, 17, df=False) == [(996, 0x2000), (244, 0x007A)]
+    assert send(host, 1200, 17, df=True, mode=IP_PMTUDISC_DO) == []
     (item,) = host.out("udp", "udp_err")
     assert item.info == 1000
+    # udp had not heard of it, and would not have asked for DF
+    assert send(host, 1200, 17, df=True) == [(996, 0x2000), (244, 0x007A)]
+    # not the path's MTU counts, but the device's
+    assert send(host, 1200, 17, df=True, mode=IP_PMTUDISC_PROBE) == [(1220, 0x4000)]
+    assert send(host, 1200, 17, df=False, mode=IP_PMTUDISC_INTERFACE) == [(1220, 0)]
+
+
+def send(
+    host: IpHost, size: int, protocol: int, *, df: bool, mode: int = IP_PMTUDISC_WANT
+) -> list[tuple[int, int]]:
+    """A transport sends to FAR: length and `frag_off` of what leaves."""
+    entry = "ip_queue_xmit" if protocol == 6 else "ip_send_skb"
+    cb = XmitCb(US, FAR, protocol, 0, 0, df, 0, b"", pmtudisc=mode)
+    host.rcv(entry, SkBuff(bytes(size), cb=cb))
+    return [(iph.tot_len, iph.frag_off) for iph, _ in host.packets()]
+
+
+@pytest.mark.parametrize("protocol", [6, 17])
+def test_below_the_least_mtu_routers_may_fragment(host: IpHost, protocol: int) -> None:
+    """`ip_dont_fragment`: what is less than min_pmtu is not believed, but DF goes."""
+    host.learn(GW)
+    assert send(host, 500, protocol, df=True) == [(520, 0x4000)]
+    learn_mtu(host, 400)
+    assert route_mtu(host) == 552
+    assert send(host, 500, protocol, df=True) == [(520, 0)]
+    assert send(host, 500, protocol, df=True, mode=IP_PMTUDISC_DO) == [(520, 0x4000)]
+    learn_mtu(host, 1000)  # it stays locked
+    assert send(host, 500, protocol, df=True) == [(520, 0)]
+    host.run_for(601)
+    host.learn(GW)
+    assert send(host, 500, protocol, df=True) == [(520, 0x4000)]
+
+
+def test_a_link_below_the_least_mtu_keeps_its_own(make_host: MakeHost) -> None:
+    host = make_host(register=False)
+    host.add_protocol(17, "udp", "udp_rcv", "udp_err")
+    host.register("eth0", 2, MAC, mtu=296)
+    learn_mtu(host, 68)
+    assert route_mtu(host) == 296
 
 
 def test_no_pmtu_disc(make_host: MakeHost) -> None:

@@ -18,6 +18,7 @@ from skbus.skbuff import (
 )
 from skbus.testing.iphost import PEER, PEER2, US, IpHost
 from skbus.testing.packets import MAC, ip_skb, udp_datagram
+from skbus.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_DONT
 
 MakeHost = Callable[..., IpHost]
 DATA = b"0123456789"
@@ -43,7 +44,8 @@ def xmit(
     skb = batch(SkBuff(head + data), SKB_GSO_TCP_FIXEDID if df else 0, size)
     skb.transport_header = skb.csum_start = 0
     skb.csum_offset = 6
-    skb.cb = XmitCb(US, daddr, 17, 0, 0, df, 0, b"")
+    mode = IP_PMTUDISC_DO if df else IP_PMTUDISC_DONT
+    skb.cb = XmitCb(US, daddr, 17, 0, 0, df, 0, b"", pmtudisc=mode)
     host.rcv("ip_send_skb", skb)
 
 
