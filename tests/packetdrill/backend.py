@@ -29,9 +29,10 @@ from skbus.client import Client
 from skbus.ctl import ctl_call
 from skbus.health import processes
 from skbus.packetdrill.backend import Reply
+from skbus.packetdrill.commands import switched
 from skbus.packetdrill.epoll import Epolls
-from skbus.packetdrill.live import live_counters, live_tcp_metrics_flush, live_tso
-from skbus.packetdrill.shell import nstat, proc_net_tcp, run_command, switched
+from skbus.packetdrill.live import live_counters, live_proc, live_tcp_metrics_flush, live_tso
+from skbus.packetdrill.shell import Asked, run_command
 from skbus.rundir import RunDir
 
 Address = tuple[Any, ...]
@@ -87,8 +88,6 @@ class SkbusBackend(Base):  # type: ignore[misc]
         self.settled = 0
         self.fds: set[int] = set()
         self.before: dict[str, Any] = {}
-        self.bound: dict[int, int] = {}
-        self.listening: set[int] = set()
 
     def close_all(self) -> None:
         """Drop every socket with a reset, and put the sysctls back."""
@@ -127,10 +126,8 @@ class SkbusBackend(Base):  # type: ignore[misc]
 
     def command(self, cmd: str, cwd: str) -> tuple[int, bytes]:
         """Run a shell command of the script: (wait status, output)."""
-        counters = live_counters(self.run)
-        ports = [self.bound.get(fd, 0) for fd in self.listening]
         outcome = run_command(
-            cmd, cwd, nstat(counters), {"/proc/net/tcp": proc_net_tcp(ports), "/proc/net/tcp6": ""}
+            cmd, cwd, Asked(lambda: live_counters(self.run), proc=lambda n: live_proc(self.run, n))
         )
         for name, value in outcome.sysctls:
             self.sysctl(name, value)
@@ -154,11 +151,9 @@ class SkbusBackend(Base):  # type: ignore[misc]
 
     def bind(self, fd: int, addr: Address) -> None:
         self.client.call("bind", fd, _pack(addr))
-        self.bound[fd] = int(addr[2])
 
     def listen(self, fd: int, backlog: int) -> None:
         self.client.call("listen", fd, backlog)
-        self.listening.add(fd)
 
     def accept(self, fd: int) -> tuple[int, Address]:
         (new, addr), _ = self.client.call("accept4", fd, 0, -1)
@@ -196,7 +191,6 @@ class SkbusBackend(Base):  # type: ignore[misc]
         if not self.epolls.close(fd):
             self.epolls.forget(fd)
             self.fds.discard(fd)
-            self.listening.discard(fd)
             self.client.call("close", fd)
 
     def getsockopt(self, fd: int, level: int, name: int, size: int) -> bytes:

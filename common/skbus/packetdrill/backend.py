@@ -6,6 +6,7 @@ script's packets and answers for all hosts that the script does not mention (ARP
 since the script began.
 """
 
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 
@@ -46,6 +47,21 @@ class Addresses(NamedTuple):
 PLAIN: Final = Addresses()
 
 
+CONGESTION_CONTROLS: Final = (
+    "net.ipv4.tcp_congestion_control",
+    "net.ipv4.tcp_allowed_congestion_control",
+)
+
+
+def check_congestion_control(name: str, value: str, have: Collection[str]) -> None:
+    """ValueError where a sysctl names a congestion control that tcp does not have (ENOENT in
+    Linux)."""
+    for word in value.split() if name in CONGESTION_CONTROLS else ():
+        if word not in have:
+            known = ", ".join(sorted(have))
+            raise ValueError(f"{name}: no congestion control {word}; there are: {known}")
+
+
 class Backend(Protocol):
     """A stack under test."""
 
@@ -70,8 +86,8 @@ class Backend(Protocol):
         """Let time pass: until then, or the call returns, or (`packet`) something is sent."""
         ...
 
-    def inject(self, packet: bytes) -> None:
-        """Give the stack an IP packet."""
+    def inject(self, *packets: bytes) -> None:
+        """Give the stack IP packets, all at one time."""
         ...
 
     def settle(self) -> None:
@@ -90,6 +106,14 @@ class Backend(Protocol):
         """Set a sysctl. ValueError where there is none of that name, or the value is wrong."""
         ...
 
+    def sysctls(self) -> Mapping[str, object]:
+        """All sysctls, by name."""
+        ...
+
+    def mtu(self, mtu: int) -> None:
+        """`ip link set dev DEV mtu N`. Unsupported where the interface is not the backend's."""
+        ...
+
     def tcp_metrics_flush(self) -> None:
         """`ip tcp_metrics flush`: forget what is known of hosts (Fast Open's cookies)."""
         ...
@@ -102,8 +126,8 @@ class Backend(Protocol):
         """All SNMP counters by their nstat names."""
         ...
 
-    def listeners(self) -> list[int]:
-        """The TCP ports that somebody listens at."""
+    def proc(self, name: str) -> str | None:
+        """The text of /proc/net/NAME; None where there is no such file."""
         ...
 
     def close(self) -> None:

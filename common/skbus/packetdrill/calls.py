@@ -15,7 +15,16 @@ from skbus.packetdrill.backend import Backend, Pending, Reply
 from skbus.packetdrill.config import Config
 from skbus.packetdrill.epoll import Epolls
 from skbus.packetdrill.flow import Flow, FlowState, pattern
-from skbus.packetdrill.script import Array, Expr, ScriptError, Str, Struct, SysCall, Unsupported
+from skbus.packetdrill.script import (
+    Array,
+    Ellipsis_,
+    Expr,
+    ScriptError,
+    Str,
+    Struct,
+    SysCall,
+    Unsupported,
+)
 from skbus.packetdrill.sockets import Sockets
 from skbus.packetdrill.symbols import SYMBOLS
 from skbus.packetdrill.values import (
@@ -23,6 +32,7 @@ from skbus.packetdrill.values import (
     control_differs,
     iovecs,
     is_ellipsis,
+    known_members,
     message,
     number,
     option_value,
@@ -35,7 +45,6 @@ SOCK_RAW: Final = 3
 _PROTOCOL_OF_TYPE: Final = {1: 6, 2: 17}
 MSG_PEEK: Final = 2
 MSG_OOB: Final = 1
-MSG_TRUNC: Final = 0x20
 MSG_ERRQUEUE: Final = 0x2000
 MSG_FASTOPEN: Final = 0x20000000
 MSG_ZEROCOPY: Final = 0x4000000
@@ -53,6 +62,26 @@ NOT_APPLICABLE: Final = {
     "psp_tx_assoc": "PSP",
 }
 """Calls about what is the kernel's own, and why they are not ours."""
+
+ARGUMENTS: Final[dict[str, tuple[int, int]]] = {
+    "socket": (3, 3), "bind": (3, 3), "listen": (2, 2), "accept": (3, 3), "connect": (3, 3),
+    "close": (1, 1), "shutdown": (2, 2), "read": (3, 3), "readv": (3, 3), "recv": (4, 4),
+    "recvfrom": (6, 6), "recvmsg": (3, 3), "write": (3, 3), "writev": (3, 3), "send": (4, 4),
+    "sendto": (6, 6), "sendmsg": (3, 3), "fcntl": (2, 3), "ioctl": (2, 3), "getsockopt": (5, 5),
+    "setsockopt": (5, 5), "poll": (3, 3), "epoll_create": (1, 1), "epoll_ctl": (4, 4),
+    "epoll_wait": (4, 4),
+}  # fmt: skip
+"""How many arguments each call has."""
+
+_FILLED_IN: Final[dict[str, tuple[int, ...]]] = {
+    "accept": (1, 2), "read": (1,), "recv": (1,), "recvfrom": (1, 4, 5), "write": (1,),
+    "send": (1,), "sendto": (1,),
+}  # fmt: skip
+"""Arguments that are the interpreter's choice: `...`, or NULL."""
+
+_LENGTHS: Final = {"bind": 2, "connect": 2, "sendto": 5}
+"""Arguments that are the length of an address: `...`, or SOCKADDR_IN."""
+SOCKADDR_IN: Final = 16
 
 Check = Callable[[Reply], str | None]
 """Says what is wrong with a reply whose number and errno are right; None: nothing."""
@@ -88,6 +117,8 @@ class Started:
         reply = self.reply
         wanted = number(self.call.result)
         value = -1 if reply.errno else self._value(reply)
+        if self.call.errno and self.call.errno not in SYMBOLS:
+            raise ScriptError(f"unknown error {self.call.errno}")
         text = f"{self.call.name}() = {_result(value, reply.errno)}"
         expected = _result(wanted, SYMBOLS.get(self.call.errno or "", 0))
         right = value >= 0 if self.is_fd and wanted >= 0 else value == wanted
@@ -130,10 +161,8 @@ class Calls:
         handler: Callable[[SysCall], Started] | None = getattr(self, f"_sys_{call.name}", None)
         if handler is None:
             raise ScriptError(f"unknown system call {call.name}()")
-        try:
-            return handler(call)
-        except IndexError:
-            raise ScriptError(f"{call.name}() has too few arguments") from None
+        check_arguments(call)
+        return handler(call)
 
     # ---- helpers -----------------------------------------------------------------------
 
@@ -184,7 +213,13 @@ class Calls:
 
     def _sys_bind(self, call: SysCall) -> Started:
         address = self._address(call.args[1], self.config.addresses.bind_port, "local")
-        return self._plain(call, "bind", self._fd(call), address)
+
+        def bound(_: Reply) -> str | None:
+            if (flow := self._flow(call)) is not None and address[2]:
+                self.sockets.bound(flow, address[2], address[1])
+            return None
+
+        return self._plain(call, "bind", self._fd(call), address, check=bound)
 
     def _sys_listen(self, call: SysCall) -> Started:
         def listening(_: Reply) -> str | None:
@@ -215,10 +250,9 @@ class Calls:
         if flow is None:
             return
         if address[0] == AF_UNSPEC:
-            flow.state = FlowState.NEW
-            flow.local = (flow.local[0], 0)
+            flow.disconnected()
         else:
-            self.sockets.connecting(flow)
+            self.sockets.connecting(flow, address[2], address[1])
 
     def _sys_connect(self, call: SysCall) -> Started:
         address = self._address(call.args[1], self.config.addresses.connect_port, "remote")
@@ -261,7 +295,7 @@ class Calls:
         return self._send(call, number(call.args[2]), 0, None, _is_null(call.args[1]))
 
     def _sys_writev(self, call: SysCall) -> Started:
-        return self._send(call, iovecs(call.args[1]), 0, None, False)
+        return self._send(call, self._iovecs(call), 0, None, False)
 
     def _sys_send(self, call: SysCall) -> Started:
         size, flags = number(call.args[2]), self._flags(call.args[3])
@@ -281,9 +315,19 @@ class Calls:
         flow = self._flow(call)
         address = None
         if flow is not None and (flow.protocol != 6 or flags & MSG_FASTOPEN):
-            address = AF_INET, self.config.addresses.connect_port, self.sockets.remote
-            self.sockets.connecting(flow)
+            port = self.config.addresses.connect_port
+            address = self._address(msg.name or Ellipsis_(), port, "remote")
+            self._connecting(call, address)
+        elif isinstance(msg.name, Struct):
+            address = _sockaddr(msg.name)
         return self._send(call, msg.size, flags, address, False, msg.control)
+
+    @staticmethod
+    def _iovecs(call: SysCall) -> int:
+        size, count = iovecs(call.args[1]), number(call.args[2])
+        if isinstance(call.args[1], Array) and count != len(call.args[1].items):
+            raise ScriptError(f"{call.name}() has {len(call.args[1].items)} iovecs, not {count}")
+        return size
 
     @staticmethod
     def _flags(expr: Expr) -> int:
@@ -298,17 +342,17 @@ class Calls:
         flow = self._flow(call)
 
         def received(reply: Reply) -> str | None:
-            return check(reply) or _wrong_bytes(flow, reply.data, flags)
+            return check(reply) or _wrong_bytes(flow, reply, flags)
 
         pending = self.backend.call("recvmsg", self._fd(call), size, CONTROL_LEN, flags, -1)
-        return Started(call, pending, lambda reply: len(reply.data), received)
+        return Started(call, pending, _received_length, received)
 
     def _sys_read(self, call: SysCall) -> Started:
         size = None if _is_null(call.args[1]) else number(call.args[2])
         return self._recv(call, size, 0, _right)
 
     def _sys_readv(self, call: SysCall) -> Started:
-        return self._recv(call, iovecs(call.args[1]), 0, _right)
+        return self._recv(call, self._iovecs(call), 0, _right)
 
     def _sys_recv(self, call: SysCall) -> Started:
         size = None if _is_null(call.args[1]) else number(call.args[2])
@@ -320,9 +364,12 @@ class Calls:
     def _sys_recvmsg(self, call: SysCall) -> Started:
         msg = message(call.args[1])
         flags = number(call.args[2])
+        if isinstance(msg.name, Struct):
+            raise Unsupported("the address that recvmsg() gives, compared with one of the script's")
 
         def check(reply: Reply) -> str | None:
             _, msg_flags, control = reply.result
+            msg_flags &= _MSG_FLAGS
             if msg_flags != msg.flags:
                 return f"expected msg_flags {msg.flags:#x}, got {msg_flags:#x}"
             return control_differs(msg.control, tuple(map(tuple, control)))
@@ -384,9 +431,12 @@ class Calls:
             raise ScriptError("poll() takes an array of pollfds")
         fds, wanted = [], []
         for item in call.args[0].items:
-            if not isinstance(item, Struct):
+            if not isinstance(item, Struct) or not {"fd", "events"} <= item.fields.keys():
                 raise ScriptError("expected a pollfd: {fd=3, events=POLLIN, revents=POLLIN}")
+            known_members(item, {"fd", "events", "revents"}, "a pollfd")
             script_fd = number(item.fields["fd"])
+            if script_fd not in self.fds:
+                raise ScriptError(f"the script has no descriptor {script_fd}")
             fds.append((self.fds[script_fd], number(item.fields["events"])))
             revents = item.fields.get("revents")
             wanted.append(number(revents) if revents is not None else 0)
@@ -398,6 +448,8 @@ class Calls:
                 return None
             return f"expected revents {[hex(w) for w in wanted]}, got {[hex(s) for s in seen]}"
 
+        if number(call.args[1]) != len(fds):
+            raise ScriptError(f"poll() has {len(fds)} pollfds, not {number(call.args[1])}")
         timeout = _milliseconds(call.args[2])
         pending = self.backend.call("poll", tuple(fds), timeout)
         return Started(call, pending, lambda reply: sum(bool(r) for _, r in reply.result), check)
@@ -409,9 +461,7 @@ class Calls:
         return started
 
     def _sys_epoll_ctl(self, call: SysCall) -> Started:
-        events = call.args[3]
-        if not isinstance(events, Struct):
-            raise ScriptError("expected an epoll_event: {events=EPOLLIN, fd=4}")
+        events = _epoll_event(call.args[3])
         err = self.epolls.ctl(
             self._fd(call), number(call.args[1]), self._fd(call, 2),
             number(events.fields["events"]), self._epoll_data(events),
@@ -426,9 +476,7 @@ class Calls:
         return 0
 
     def _sys_epoll_wait(self, call: SysCall) -> Started:
-        event = call.args[1]
-        if not isinstance(event, Struct):
-            raise ScriptError("expected an epoll_event: {events=EPOLLIN, fd=4}")
+        event = _epoll_event(call.args[1])
         wanted = number(event.fields["events"]), self._epoll_data(event)
 
         def check(reply: Reply) -> str | None:
@@ -437,6 +485,8 @@ class Calls:
             events, data = reply.result[0]
             if (events, data) != wanted:
                 return f"expected events {wanted[0]:#x} of {wanted[1]}, got {events:#x} of {data}"
+            if len(reply.result) > 1:
+                return f"{len(reply.result)} events, of which the script describes one"
             return None
 
         size, timeout = number(call.args[2]), _milliseconds(call.args[3])
@@ -450,6 +500,43 @@ def _right(_: Reply) -> str | None:
 
 def _int_result(reply: Reply) -> int:
     return reply.result if isinstance(reply.result, int) else 0
+
+
+def check_arguments(call: SysCall) -> None:
+    """ScriptError where a call has too few or too many arguments, or says what is not its."""
+    least, most = ARGUMENTS[call.name]
+    have = len(call.args)
+    if not least <= have <= most:
+        few = "few" if have < least else "many"
+        takes = str(least) if least == most else f"{least} or {most}"
+        raise ScriptError(f"{call.name}() has too {few} arguments: {have}, and takes {takes}")
+    for index in _FILLED_IN.get(call.name, ()):
+        if not is_ellipsis(call.args[index]) and not _is_null(call.args[index]):
+            raise ScriptError(
+                f"{call.name}(), argument {index + 1}: takes `...`, which the interpreter fills in"
+                " (what is sent and received is a known pattern)"
+            )
+    index = _LENGTHS.get(call.name, -1)
+    if index >= 0 and not is_ellipsis(call.args[index]):
+        size = number(call.args[index])
+        if size != SOCKADDR_IN and not _is_null(call.args[index - 1]):
+            raise Unsupported(f"{call.name}() with an address of {size} bytes")
+
+
+def _epoll_event(expr: Expr) -> Struct:
+    if not isinstance(expr, Struct) or "events" not in expr.fields:
+        raise ScriptError("expected an epoll_event: {events=EPOLLIN, fd=4}")
+    known_members(expr, {"events", "fd", "ptr", "u32", "u64"}, "an epoll_event")
+    return expr
+
+
+_MSG_FLAGS: Final = 0xFFFFFFFF
+"""msg_flags; above them is how long what was cut off or thrown away was (`skbus.syscall`)."""
+
+
+def _received_length(reply: Reply) -> int:
+    """What recv() gives: more than there is, where MSG_TRUNC asks for the real length."""
+    return int(reply.result[1]) >> 32 or len(reply.data)
 
 
 def _is_null(expr: Expr) -> bool:
@@ -471,27 +558,33 @@ def _sockaddr(expr: Struct) -> tuple[int, int, bytes]:
     """`{sa_family = AF_INET, sin_port = htons(80), sin_addr = inet_addr("1.2.3.4")}`"""
     import ipaddress
 
+    if any(name.startswith("sin6_") for name in expr.fields):
+        raise Unsupported("IPv6 (sin6_addr)")
+    members = {"sa_family", "sin_port", "sin_addr"}
+    known_members(expr, members, "a sockaddr_in")
+    if missing := sorted(members - expr.fields.keys()):
+        raise ScriptError(f"a sockaddr_in without {missing[0]}")
     port = expr.fields["sin_port"]
     addr = expr.fields["sin_addr"]
     text = getattr(addr, "args", (Str(b"0.0.0.0"),))[0]
     if not isinstance(text, Str):
         raise ScriptError('sin_addr is not inet_addr("...")')
     port_number = number(getattr(port, "args", (port,))[0])
-    packed = ipaddress.ip_address(text.value.decode()).packed
+    try:
+        packed = ipaddress.IPv4Address(text.value.decode()).packed
+    except ValueError as e:
+        raise ScriptError(f"sin_addr: {e}") from None
     return number(expr.fields["sa_family"]), port_number, packed
 
 
-def _wrong_bytes(flow: Flow | None, data: bytes, flags: int) -> str | None:
+def _wrong_bytes(flow: Flow | None, reply: Reply, flags: int) -> str | None:
     """What is wrong with bytes that were received on a connection."""
-    if flow is None or flow.received < 0 or flow.protocol != 6:
-        return None
-    if flags & (MSG_OOB | MSG_TRUNC | MSG_ERRQUEUE):
-        if flags & MSG_TRUNC:
-            flow.received = -1
+    data = reply.data
+    if flow is None or flow.protocol != 6 or flags & (MSG_OOB | MSG_ERRQUEUE):
         return None
     start = flow.received
     if not flags & MSG_PEEK:
-        flow.received += len(data)
+        flow.received += _received_length(reply)
     if data == pattern(start, len(data)):
         return None
     wanted = pattern(start, len(data))

@@ -37,10 +37,14 @@ def packetdrill(
     tolerance_usecs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="How far from its time a packet may be (what a script says, or 4000)."
+            metavar="N",
+            min=0,
+            help="How far from its time a packet may be, in us (what a script says, or 4000).",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the simulation.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Of the simulation: 0 if not said (--sim).")
+    ] = None,
     sysctl: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Set before each script (--sim)."),
@@ -56,7 +60,11 @@ def packetdrill(
         bool, typer.Option(help="Packets after the last that a script lists are failures.")
     ] = False,
     pcap: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep a capture of each script (--sim).")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep a capture of each script, under its name with .pcapng (--sim).",
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="All results as JSON.")] = None,
     junit: Annotated[
@@ -82,10 +90,16 @@ def packetdrill(
     except FileNotFoundError as e:
         _fail(str(e))
     defines = dict(map(_pair, define or ()))
+    if live:
+        _not_live(seed=seed, sysctl=sysctl, congestion_control=congestion_control, pcap=pcap)
+    sysctls, own = dict(map(_pair, sysctl or ())), congestion_control or []
     make: MakeBackend | None = None
-    if not dry_run:
-        own = congestion_control or []
-        make = _live() if live else _sim(seed, pcap, dict(map(_pair, sysctl or ())), own)
+    if live and not dry_run:
+        make = _live()
+    elif not live:
+        captures = captures_of(scripts, paths, pcap) if pcap is not None and not dry_run else {}
+        sim = _sim(seed or 0, captures, sysctls, own)
+        make = None if dry_run else sim
     results = []
     for result in run_files(paths, make, config, defines):
         results.append(result)
@@ -112,17 +126,47 @@ def _write(results: list["Result"], json: Path | None, junit: Path | None) -> No
     """The results for machines, and a line of all of them."""
     from skbus.packetdrill import report
 
-    if json is not None:
-        json.write_text(report.as_json(results))
-    if junit is not None:
-        junit.write_text(report.as_junit(results))
+    for path, text in ((json, report.as_json(results)), (junit, report.as_junit(results))):
+        if path is not None:
+            try:
+                path.write_text(text)
+            except OSError as e:
+                _fail(f"cannot write {path}: {e.strerror}")
     if len(results) != 1:
         typer.echo(report.summary(results))
 
 
+def _not_live(**given: object) -> None:
+    """What is of the simulation alone must not be said to no effect."""
+    for name, value in given.items():
+        if value is not None and value != []:
+            option = name.replace("_", "-")
+            remedy = {
+                "pcap": "`skbus lab exec -- tcpdump -i veth0 -w FILE` captures a lab's wire",
+                "sysctl": "`skbus sysctl NAME=VALUE` sets one in the lab",
+            }.get(name, "leave it out, or leave out --live")
+            _fail(f"--{option} is for --sim: {remedy}")
+
+
+def captures_of(named: list[Path], found: list[Path], directory: Path) -> dict[Path, Path]:
+    """Where each script's capture goes: below `directory` as the script lies below what was named
+    on the command line. No two have the same place."""
+    out: dict[Path, Path] = {}
+    for path in found:
+        root = next((n for n in named if n.is_dir() and path.is_relative_to(n)), path.parent)
+        wanted = directory / path.relative_to(root).with_suffix(".pcapng")
+        place, n = wanted, 1
+        while place in out.values():
+            n += 1
+            place = wanted.with_stem(f"{wanted.stem}-{n}")
+        out[path] = place
+    return out
+
+
 def _sim(
-    seed: int, pcap: Path | None, sysctl: dict[str, str], controls: list[str]
+    seed: int, captures: dict[Path, Path], sysctl: dict[str, str], controls: list[str]
 ) -> "MakeBackend":
+    from skbus.packetdrill.backend import PLAIN
     from skbus.packetdrill.sim import SimBackend
     from skbusd.tcp.congestion_plugins import CongestionControlError, load_congestion_control
 
@@ -130,12 +174,23 @@ def _sim(
         own = tuple(load_congestion_control(spec) for spec in controls)
     except CongestionControlError as e:
         _fail(f"--congestion-control {e}")
-    if pcap is not None:
-        pcap.mkdir(parents=True, exist_ok=True)
+    try:
+        for place in captures.values():
+            place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        _fail(f"--pcap {e.filename}: {e.strerror}")
 
     def make(path: Path) -> SimBackend:
-        capture = pcap / f"{path.stem}.pcapng" if pcap is not None else None
+        capture = captures.get(path)
         return SimBackend(seed, pcap=capture, sysctl=sysctl, congestion_control=own)
+
+    if sysctl:  # said once, and not for each script
+        trial = make(Path())
+        try:
+            trial.start(PLAIN, 1500)
+        except ValueError as e:
+            _fail(f"--sysctl {e}")
+        trial.close()
 
     return make
 

@@ -54,6 +54,8 @@ TCP_INFO_SIZE: Final = 280
 SK_MEMINFO: Final = (
     "RMEM_ALLOC RCVBUF WMEM_ALLOC SNDBUF FWD_ALLOC WMEM_QUEUED OPTMEM BACKLOG DROPS"
 ).split()
+"""`include/uapi/linux/sock_diag.h`"""
+MEMINFO_SIZE: Final = 4 * len(SK_MEMINFO)
 
 
 class CodeError(Exception):
@@ -83,6 +85,12 @@ def tcp_info(data: bytes) -> dict[str, int]:
     return values
 
 
+def sk_meminfo(data: bytes) -> dict[str, int]:
+    """SO_MEMINFO's array as the script's variables."""
+    values = struct.unpack(f"={len(data) // 4}I", data[: len(data) // 4 * 4])
+    return {f"SK_MEMINFO_{name}": v for name, v in zip(SK_MEMINFO, values, strict=False)}
+
+
 class CodeRunner:
     """The Python of one script."""
 
@@ -92,7 +100,7 @@ class CodeRunner:
 
     def run(self, text: str, line: int, values: dict[str, int]) -> str:
         """Run a block that stands at `line`; returns what it printed. CodeError."""
-        for name in [n for n in self._variables if n.startswith("tcpi_")]:
+        for name in [n for n in self._variables if n.startswith(("tcpi_", "SK_MEMINFO_"))]:
             del self._variables[name]
         self._variables.update(values)
         printed = io.StringIO()

@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from skbus.packetdrill.packet_parser import TCPOPT_TIMESTAMP
-from skbus.packetdrill.script import IcmpPacket, Packet, TcpOption, TcpPacket, UdpPacket
+from skbus.packetdrill.script import (
+    IcmpPacket,
+    Packet,
+    Ports,
+    TcpOption,
+    TcpPacket,
+    UdpPacket,
+)
 from skbus.packetdrill.wire import (
     IPPROTO_ICMP,
     IPPROTO_TCP,
@@ -40,15 +47,39 @@ def differences(wanted: Packet, seen: Seen, ts_tolerance: int | None) -> Iterato
         yield from _tcp_differences(wanted, seen)
         yield from option_differences(wanted.options, seen.options, ts_tolerance)
     elif isinstance(wanted, UdpPacket):
+        yield from _port_differences(wanted.ports, seen)
         yield from _number("UDP payload length", wanted.length, len(seen.payload))
     elif isinstance(wanted, IcmpPacket):
-        if wanted.type != seen.icmp_type:
-            yield f"ICMP type: expected {icmp_name(wanted.type)}, seen {icmp_name(seen.icmp_type)}"
-        yield from _number("ICMP code", wanted.code, seen.icmp_code)
-        if wanted.echo_id is not None:
-            yield from _number("ICMP echo id", wanted.echo_id, seen.icmp_id)
-        if wanted.echoed.protocol == "raw":
-            yield from _number("ICMP length", wanted.echoed.length, 8 + len(seen.payload))
+        yield from _icmp_differences(wanted, seen)
+
+
+def _icmp_differences(wanted: IcmpPacket, seen: Seen) -> Iterator[str]:
+    if wanted.type != seen.icmp_type:
+        yield f"ICMP type: expected {icmp_name(wanted.type)}, seen {icmp_name(seen.icmp_type)}"
+    yield from _number("ICMP code", wanted.code, seen.icmp_code)
+    if wanted.mtu is not None:
+        yield from _number("ICMP MTU", wanted.mtu, seen.icmp_mtu)
+    if wanted.echo_id is not None:
+        yield from _number("ICMP echo id", wanted.echo_id, seen.icmp_id)
+    echoed = wanted.echoed
+    if echoed.protocol == "raw":
+        yield from _number("ICMP length", echoed.length, 8 + len(seen.payload))
+    elif echoed.protocol:
+        protocol = IPPROTO_UDP if echoed.protocol == "udp" else IPPROTO_TCP
+        quoted = seen.quoted
+        if quoted is None or quoted.protocol != protocol:
+            name = _PROTOCOLS.get(quoted.protocol, "another protocol") if quoted else "nothing"
+            yield f"ICMP quotes: expected {_PROTOCOLS[protocol]}, seen {name}"
+            return
+        yield from _number("quoted payload length", echoed.length, quoted.length)
+        if protocol == IPPROTO_TCP:
+            yield from _number("quoted sequence number", echoed.seq, quoted.seq)
+
+
+def _port_differences(wanted: Ports | None, seen: Seen) -> Iterator[str]:
+    if wanted is not None:
+        yield from _number("source port", wanted.source or seen.source[1], seen.source[1])
+        yield from _number("destination port", wanted.dest or seen.dest[1], seen.dest[1])
 
 
 def _number(name: str, wanted: int, seen: int) -> Iterator[str]:
@@ -70,13 +101,14 @@ def _ip_differences(wanted: Packet, seen: Seen) -> Iterator[str]:
 
 
 def _tcp_differences(wanted: TcpPacket, seen: Seen) -> Iterator[str]:
+    yield from _port_differences(wanted.ports, seen)
     flags, ae = flag_bits(wanted)
     if (flags, ae) != (seen.flags, seen.ae):
         yield f"flags: expected {show_flags(flags, ae)}, seen {show_flags(seen.flags, seen.ae)}"
     yield from _number("sequence number", wanted.seq, seen.seq)
     yield from _number("payload length", wanted.length, len(seen.payload))
-    if seen.flags & 16:
-        yield from _number("acknowledgment", wanted.ack, seen.ack)
+    # the field counts also where the ACK flag does not say that it means something
+    yield from _number("acknowledgment", wanted.ack, seen.ack)
     if wanted.window is not None:
         yield from _number("window", wanted.window, seen.window)
     yield from _number("urgent pointer", wanted.urgent, seen.urgent)

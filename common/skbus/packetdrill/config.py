@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How a script is to be run: packetdrill's options, from the script and from the command."""
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -26,18 +28,23 @@ class Config:
 
     tolerance: how far a packet may be from its time; tolerance_percent: or by how much of the
     time since the event before. ts_tick: ns of a timestamp's tick, 0: timestamps do not count.
+    mss: an inbound segment that is longer arrives in pieces of so many bytes, all at one time; 0:
+    whole. init_scripts: commands that are run first. dry_run: nothing is run.
     strict_segments: super-segments of the script are not what may be sent in pieces.
     strict_end: a packet that the script does not list is a failure also when it is the last.
     """
 
     addresses: Addresses = PLAIN
     mtu: int = 1500
+    mss: int = 0
     tolerance: int = 4000 * US
     tolerance_percent: float = 12.5
     ts_tick: int = 0
     ts_ecr_scaled: bool = False
     strict_segments: bool = False
     strict_end: bool = False
+    init_scripts: tuple[str, ...] = ()
+    dry_run: bool = False
     fixed: bool = False
     """whether the script says which addresses it has"""
     non_fatal: frozenset[str] = frozenset()
@@ -49,12 +56,20 @@ class Config:
         return max(self.tolerance, int(self.tolerance_percent / 100 * delta))
 
 
-_IGNORED: Final = frozenset(
-    """code_command code_format code_sockopt define init_scripts speed dry_run send_omit_free
-    debug verbose is_anyip so_filename so_flags gateway_ip netmask_ip mss""".split()
-)
-"""Options that say nothing here. `mss` is the segment size of an inbound super-segment: what is
-injected is given to the stack whole."""
+_SAID_ELSEWHERE: Final = frozenset({"define", "debug", "verbose"})
+"""`define` is the lexer's; the others only make the real packetdrill say more."""
+
+_REFUSED: Final = {
+    "so_filename": "the stack is the one of this command",
+    "so_flags": "the stack is the one of this command",
+    "send_omit_free": "the stack is the one of this command",
+    "is_anyip": "a network that is local as a whole (AnyIP)",
+    "speed": "an interface's speed",
+}
+"""Options that no stack of this kind follows, and why."""
+
+SOCKOPTS: Final = ("TCP_INFO", "SO_MEMINFO")
+"""What code blocks see."""
 
 
 def with_options(config: Config, options: Mapping[str, str | None], path: str = "") -> Config:
@@ -73,34 +88,78 @@ def _with_option(config: Config, name: str, value: str) -> Config:
     where = config.addresses
     match name:
         case "tolerance_usecs":
-            return replace(config, tolerance=int(value) * US)
+            return replace(config, tolerance=_within(value, 0, 10**9) * US)
         case "tolerance_percent":
-            return replace(config, tolerance_percent=float(value))
+            return replace(config, tolerance_percent=_percent(value))
         case "tcp_ts_tick_usecs":
-            return replace(config, ts_tick=int(value) * US)
+            return replace(config, ts_tick=_within(value, 0, 1_000_000) * US)
         case "tcp_ts_ecr_scaled":
             return replace(config, ts_ecr_scaled=True)
         case "strict_segments":
             return replace(config, strict_segments=True)
         case "non_fatal":
-            return replace(config, non_fatal=frozenset(value.replace(",", " ").split()))
+            kinds = frozenset(value.replace(",", " ").split())
+            if not kinds or kinds - {"packet", "syscall"}:
+                raise ValueError("takes packet, syscall or both, with a comma")
+            return replace(config, non_fatal=kinds)
         case "mtu":
-            return replace(config, mtu=int(value))
+            return replace(config, mtu=_within(value, 68, 65521))
+        case "mss":
+            return replace(config, mss=_within(value, 1, 65495))
         case "local_ip":
-            return replace(config, addresses=where._replace(local=value), fixed=True)
+            return replace(config, addresses=where._replace(local=_ipv4(value)), fixed=True)
         case "remote_ip":
-            remote = value.split("/")[0]
+            remote = _ipv4(value.split("/")[0])
             return replace(config, addresses=where._replace(remote=remote), fixed=True)
+        case "gateway_ip":
+            return replace(config, addresses=where._replace(gateway=_ipv4(value)), fixed=True)
+        case "netmask_ip":
+            length = ipaddress.IPv4Network(f"0.0.0.0/{value}").prefixlen
+            return replace(config, addresses=where._replace(prefixlen=length), fixed=True)
         case "bind_port":
-            return replace(config, addresses=where._replace(bind_port=int(value)))
+            return replace(config, addresses=where._replace(bind_port=_within(value, 1, 65535)))
         case "connect_port":
-            return replace(config, addresses=where._replace(connect_port=int(value)))
+            port = _within(value, 1, 65535)
+            return replace(config, addresses=where._replace(connect_port=port))
+        case "init_scripts":
+            return replace(config, init_scripts=tuple(value.split(",")))
+        case "dry_run":
+            return replace(config, dry_run=True)
+        case "code_sockopt":
+            if value not in SOCKOPTS:
+                raise Unsupported(f"--{name}={value}: code blocks see {' and '.join(SOCKOPTS)}")
+            return config
+        case "code_format" | "code_command":
+            if not re.fullmatch(r"(\S*/)?python[\d.]*", value):
+                raise Unsupported(f"--{name}={value}: code blocks are Python")
+            return config
         case "ip_version":
             if value != "ipv4":
                 raise Unsupported(f"--ip_version={value}: only IPv4")
             return config
-    if name.startswith("wire_") or name == "psp_udp_port":
+    if name.startswith("wire_"):
         raise Unsupported(f"--{name}: the remote mode of packetdrill")
-    if name not in _IGNORED:
+    if name == "psp_udp_port":
+        raise Unsupported(f"--{name}: PSP")
+    if name in _REFUSED:
+        raise Unsupported(f"--{name}: {_REFUSED[name]}")
+    if name not in _SAID_ELSEWHERE:
         raise ValueError("no such option")
     return config
+
+
+def _within(text: str, low: int, high: int) -> int:
+    if not re.fullmatch(r"\d+", text) or not low <= int(text) <= high:
+        raise ValueError(f"takes a number from {low} to {high}")
+    return int(text)
+
+
+def _percent(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise ValueError("takes a number from 0 to 100")
+    return value
+
+
+def _ipv4(text: str) -> str:
+    return str(ipaddress.IPv4Address(text))

@@ -8,7 +8,7 @@ then on. Payload is a known pattern by place in the stream, so that a byte in th
 shows.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
@@ -29,6 +29,20 @@ def pattern(offset: int, length: int) -> bytes:
     out = _PATTERN[at : at + length]
     while len(out) < length:
         out += _PATTERN[(at + len(out)) & 0xFFFF :][: length - len(out)]
+    return out
+
+
+def pieces(packet: TcpPacket, mss: int) -> list[TcpPacket]:
+    """A segment as it arrives in pieces of `mss` bytes (0: whole), as TSO cuts one: PSH and FIN are
+    the last one's, CWR is the first one's."""
+    if not mss or packet.length <= mss:
+        return [packet]
+    out = []
+    for at in range(0, packet.length, mss):
+        length = min(mss, packet.length - at)
+        drop = ("W" if at else "") + ("PF" if at + length < packet.length else "")
+        flags = "".join(c for c in packet.flags if c not in drop)
+        out.append(replace(packet, seq=packet.seq + at, length=length, flags=flags))
     return out
 
 
@@ -72,7 +86,9 @@ class Flow:
     sent: int = 0
     """bytes that the application has sent"""
     received: int = 0
-    """bytes that the application has received; -1: no longer known"""
+    """bytes that the application has received, or thrown away (MSG_TRUNC)"""
+    bound: Endpoint | None = None
+    """where bind() has put it"""
 
     def outgoing(self, size: int) -> bytes:
         """What the application sends next. Where the header is the application's, that is an echo
@@ -131,7 +147,8 @@ class Flow:
         if echoed.protocol == "raw" or self.protocol == IPPROTO_ICMP:
             quoted = bytes(max(0, echoed.length - 8)) if echoed.protocol == "raw" else b""
         else:
-            protocol = IPPROTO_UDP if echoed.protocol == "udp" else IPPROTO_TCP
+            named = {"udp": IPPROTO_UDP, "tcp": IPPROTO_TCP}
+            protocol = named.get(echoed.protocol, self.protocol)
             seq = echoed.seq + self.local_isn
             quoted = wire.build_echoed(self.local, self.remote, protocol, seq, echoed.length)
         return wire.build_icmp(packet, self.remote, self.local, quoted)
@@ -152,14 +169,13 @@ class Flow:
             return icmp and seen.dest[0] == self.remote[0]
         if seen.protocol != self.protocol or icmp:
             return False
-        if seen.source == self.local and seen.dest == self.remote:
-            return True
+        mine = seen.source == self.local and seen.dest == self.remote
         if self.protocol == IPPROTO_UDP:
             starts = self.state is FlowState.CONNECTING
         else:
             starts = self.state is FlowState.SYN_SENT and seen.flags & (SYN | ACK) == SYN
         if not starts or seen.dest != self.remote:
-            return False
+            return mine
         self.local = seen.source
         self.local_isn = seen.seq
         return True
@@ -168,6 +184,10 @@ class Flow:
         """An outbound packet with the script's numbers. packet: what the script expects, from
         whose timestamp ours are learned."""
         if seen.protocol != IPPROTO_TCP:
+            quoted = seen.quoted
+            if quoted is not None and quoted.protocol == IPPROTO_TCP:
+                offset = self.remote_offset(bool(quoted.flags & SYN))
+                quoted.seq = quoted.seq - offset & _MASK
             return seen
         syn = bool(seen.flags & SYN)
         seen.seq = seen.seq - self.local_offset(syn) & _MASK
@@ -190,6 +210,19 @@ class Flow:
                 val = val - self.first_ts[1] + self.first_ts[0] & _MASK
             return option._replace(numbers=(val, ecr))
         return option
+
+    def disconnected(self) -> None:
+        """connect(AF_UNSPEC): what it still sends goes out from where it was."""
+        self.state = FlowState.NEW
+
+    def connecting(self, remote: Endpoint) -> None:
+        """connect(): a connection of its own, of which nothing is known yet."""
+        self.state = FlowState.CONNECTING
+        self.remote = remote
+        self.remote_isn = 0
+        self.sent = self.received = 0
+        self.ts_map = {}
+        self.first_ts = None
 
     def payload_error(self, seen: Seen) -> str | None:
         """What is wrong with the bytes of an outbound packet of `to_script`."""

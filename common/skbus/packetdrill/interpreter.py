@@ -13,14 +13,22 @@ from dataclasses import replace
 from time import monotonic
 from typing import Final
 
-from skbus.packetdrill import wire
+from skbus.packetdrill import ss, wire
 from skbus.packetdrill.backend import Backend, Reply
 from skbus.packetdrill.calls import NOT_APPLICABLE, Calls, Started
-from skbus.packetdrill.code import TCP_INFO_SIZE, CodeError, CodeRunner, tcp_info
+from skbus.packetdrill.code import (
+    MEMINFO_SIZE,
+    TCP_INFO_SIZE,
+    CodeError,
+    CodeRunner,
+    sk_meminfo,
+    tcp_info,
+)
+from skbus.packetdrill.commands import obey
 from skbus.packetdrill.compare import continues, differences
 from skbus.packetdrill.config import Config, with_options
 from skbus.packetdrill.failure import Mismatch
-from skbus.packetdrill.flow import Flow, FlowError
+from skbus.packetdrill.flow import Flow, FlowError, FlowState, pieces
 from skbus.packetdrill.report import Happened, Result, Status, seconds
 from skbus.packetdrill.script import (
     Code,
@@ -36,10 +44,10 @@ from skbus.packetdrill.script import (
     UdpPacket,
     Unsupported,
 )
-from skbus.packetdrill.shell import Outcome, nstat, proc_net_tcp, run_command, switched
+from skbus.packetdrill.shell import Asked, run_command
 from skbus.packetdrill.sockets import Sockets
 from skbus.packetdrill.symbols import SYMBOLS
-from skbus.packetdrill.wire import Seen
+from skbus.packetdrill.wire import IPPROTO_TCP, Seen
 
 SEC: Final = 1_000_000_000
 PATIENCE: Final = 2 * SEC
@@ -58,6 +66,8 @@ def run_script(script: Script, backend: Backend, config: Config) -> Result:
     try:
         config = with_options(config, script.options, script.path)
         check_applicable(script)
+        if config.dry_run:
+            return result
         run = Interpreter(script, backend, config)
         run.run()
     except Mismatch as e:
@@ -113,6 +123,8 @@ class Interpreter:
         """Run it. Mismatch, Unsupported, ScriptError, FlowError."""
         backend = self.backend
         try:
+            for program in self.config.init_scripts:
+                self._command(Command(program), check=True)
             if self.script.init is not None:
                 self._command(self.script.init, check=True)
             backend.begin()
@@ -123,10 +135,24 @@ class Interpreter:
             if self.config.strict_end:
                 self._nothing_left()
             self.event = None
-        finally:
+        except BaseException:
             self.ended = backend.now()
-            if self.script.cleanup is not None:
-                self._command(self.script.cleanup, check=False)
+            self._cleanup()
+            raise
+        self.ended = backend.now()
+        if wrong := self._cleanup():
+            raise wrong
+
+    def _cleanup(self) -> ScriptError | Unsupported | None:
+        """The last command, also where the script has failed: what is wrong with it then is not
+        what the report is about."""
+        if self.script.cleanup is None:
+            return None
+        try:
+            self._command(self.script.cleanup, check=False)
+        except (ScriptError, Unsupported) as e:
+            return e
+        return None
 
     # ---- time --------------------------------------------------------------------------
 
@@ -203,57 +229,69 @@ class Interpreter:
     def _inbound(self, event: Event, packet: Packet) -> None:
         flow = self.sockets.for_script(packet)
         if isinstance(packet, TcpPacket):
-            data = flow.segment_in(packet, self.config.ts_ecr_scaled)
+            scaled = self.config.ts_ecr_scaled
+            data = [flow.segment_in(p, scaled) for p in pieces(packet, self.config.mss)]
         elif isinstance(packet, UdpPacket):
-            data = flow.datagram_in(packet)
+            data = [flow.datagram_in(packet)]
         else:
-            data = flow.icmp_in(packet)
+            data = [flow.icmp_in(packet)]
         self._note(event.line, wire.show_script(packet))
-        self.backend.inject(data)
+        self.backend.inject(*data)
 
     def _command(self, command: Command, check: bool) -> None:
         backend = self.backend
-        outcome = run_command(
-            command.text,
-            os.path.dirname(self.script.path),
-            nstat(backend.counters()),
-            {"/proc/net/tcp": proc_net_tcp(backend.listeners()), "/proc/net/tcp6": ""},
-        )
+        asked = Asked(backend.counters, backend.sysctls, self._proc, self._ss)
+        outcome = run_command(command.text, os.path.dirname(self.script.path), asked)
+        if outcome.refused:
+            raise Unsupported(outcome.refused[0])
         for name, value in outcome.sysctls:
             try:
                 backend.sysctl(name, value)
             except ValueError as e:
-                self.warnings.append(f"sysctl: {e}")
-        self._others(outcome)
+                raise ScriptError(str(e), self.script.path) from None
+        for program, *args in outcome.others:
+            obey(backend, program, args)
+        for path in outcome.written:
+            raise Unsupported(f"a file that has no meaning here: {path}")
         if check and outcome.status:
             first = outcome.output.strip().split("\n")[0] or "no output"
             raise Mismatch(f"the command ended with status {outcome.status}: {first}")
 
-    def _others(self, outcome: Outcome) -> None:
-        for program, *args in outcome.others:
-            line = " ".join([program, *args])
-            if program == "ip" and args[:1] == ["route"]:
-                raise Unsupported(f"routes with metrics of their own: {line}")
-            if program == "tc" and args[-2:] == ["limit", "0"]:
-                raise Unsupported(f"a queueing discipline that drops all: {line}")
-            if program == "ip" and "tcp_metrics" in args:
-                self.backend.tcp_metrics_flush()
+    def _proc(self, name: str) -> str | None:
+        """A file of /proc/net; those of IPv6 are empty."""
+        return "" if name.endswith("6") else self.backend.proc(name)
+
+    def _ss(self) -> str:
+        """What `ss` is to print."""
+        infos = []
+        for flow in self.sockets.flows:
+            if flow.fd < 0:
                 continue
-            if program == "ethtool" and (on := switched(args, "tso")) is not None:
-                self.backend.tso(on)
-                continue
-            self.warnings.append(f"has no meaning here: {line}")
-        for path, value in outcome.written.items():
-            self.warnings.append(f"has no meaning here: {path} = {value}")
+            info, congestion = b"", b""
+            if flow.protocol == IPPROTO_TCP:
+                info = self._bytes(flow.fd, "SOL_TCP", "TCP_INFO", TCP_INFO_SIZE)
+                congestion = self._bytes(flow.fd, "SOL_TCP", "TCP_CONGESTION", 16)
+            memory = self._bytes(flow.fd, "SOL_SOCKET", "SO_MEMINFO", MEMINFO_SIZE)
+            local, remote = flow.local, flow.remote
+            if flow.state is FlowState.LISTENING:
+                local, remote = flow.bound or local, (bytes(4), 0)
+            infos.append(ss.Info(local, remote, info, congestion, memory))
+        return ss.snapshot(self.backend.proc, infos)
+
+    def _bytes(self, fd: int, level: str, name: str, size: int) -> bytes:
+        """A socket option that may not be there: b"" then."""
+        reply = self._option(fd, level, name, size)
+        return b"" if reply.errno else bytes(reply.result)
 
     def _code(self, event: Event, code: Code) -> None:
         flow = self.sockets.under_test
         if flow is None or flow.fd < 0:
             raise ScriptError("there is no socket to ask for its tcp_info", "", event.line)
-        reply = self._option(flow.fd, SYMBOLS["TCP_INFO"], TCP_INFO_SIZE)
-        if reply.errno:
-            raise Mismatch(f"getsockopt(TCP_INFO) gives {errno.errorcode.get(reply.errno)}")
-        values = tcp_info(bytes(reply.result))
+        values: dict[str, int] = {}
+        if flow.protocol == IPPROTO_TCP:
+            values = tcp_info(self._asked(flow.fd, "SOL_TCP", "TCP_INFO", TCP_INFO_SIZE))
+        if "SK_MEMINFO_" in code.text:
+            values |= sk_meminfo(self._asked(flow.fd, "SOL_SOCKET", "SO_MEMINFO", MEMINFO_SIZE))
         self._note(event.line, "%{ " + " ".join(code.text.split())[:90] + " }%")
         try:
             for line in self.code.run(code.text, event.line, values).splitlines():
@@ -261,8 +299,14 @@ class Interpreter:
         except CodeError as e:
             raise Mismatch(f"code: {e}") from e
 
-    def _option(self, fd: int, name: int, size: int) -> Reply:
-        pending = self.backend.call("getsockopt", fd, SYMBOLS["SOL_TCP"], name, size)
+    def _asked(self, fd: int, level: str, name: str, size: int) -> bytes:
+        reply = self._option(fd, level, name, size)
+        if reply.errno:
+            raise Mismatch(f"getsockopt({name}) gives {errno.errorcode.get(reply.errno)}")
+        return bytes(reply.result)
+
+    def _option(self, fd: int, level: str, name: str, size: int) -> Reply:
+        pending = self.backend.call("getsockopt", fd, SYMBOLS[level], SYMBOLS[name], size)
         self.backend.wait(self.backend.now() + BLOCKED, pending)
         return pending.reply if pending.done else Reply(errno.ETIMEDOUT)
 

@@ -14,15 +14,26 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final
 
+from skbus import proc
+from skbus.cli.proc import asker
 from skbus.client import Client
-from skbus.ctl import ctl_call
+from skbus.ctl import ControlError, ctl_call
 from skbus.health import processes
 from skbus.lab import ADDRESS, PEER_ADDRESS, PEER_DEV, PREFIX, status
-from skbus.packetdrill.backend import Addresses, Pending, Reply
+from skbus.packetdrill.backend import (
+    CONGESTION_CONTROLS,
+    Addresses,
+    Pending,
+    Reply,
+    check_congestion_control,
+)
 from skbus.packetdrill.records import RECORD, read_records
+from skbus.packetdrill.script import Unsupported
 from skbus.rundir import RunDir
+from skbus.sysctl import Sysctl
 
 _SO_LINGER: Final = 13
 _PATIENCE: Final = 30.0
@@ -37,6 +48,14 @@ def live_counters(run: RunDir) -> dict[str, int]:
             if isinstance(value, int):
                 total[name] = total.get(name, 0) + value
     return total
+
+
+def live_proc(run: RunDir, name: str) -> str | None:
+    """The text of /proc/net/NAME of a running stack; None where there is no such file."""
+    if name not in proc.NAMES:
+        return None
+
+    return proc.read(name, asker(run))
 
 
 def live_tcp_metrics_flush(run: RunDir) -> None:
@@ -96,8 +115,6 @@ class LiveBackend:
         self._carried = 0
         self._settled = 0
         self._fds: set[int] = set()
-        self._bound: dict[int, int] = {}
-        self._listening: set[int] = set()
         self._before: dict[str, Any] = {}
         self._tso = True
         self._helper: subprocess.Popen[bytes] | None = None
@@ -145,14 +162,15 @@ class LiveBackend:
         if pending is not None and not pending.done:
             self._grace(pending)
 
-    def inject(self, packet: bytes) -> None:
+    def inject(self, *packets: bytes) -> None:
         helper = self._helper
         assert helper is not None
         assert helper.stdin is not None
-        frame = self._head + packet
-        helper.stdin.write(RECORD.pack(len(frame), 0) + frame)
+        for packet in packets:
+            frame = self._head + packet
+            helper.stdin.write(RECORD.pack(len(frame), 0) + frame)
         helper.stdin.flush()
-        self._injected += 1
+        self._injected += len(packets)
 
     def settle(self) -> None:
         if self._settled < self._injected:
@@ -170,10 +188,26 @@ class LiveBackend:
 
     def sysctl(self, name: str, value: str) -> None:
         everyone = processes(self.run)
+        Sysctl().set(name, value)
+        if name in CONGESTION_CONTROLS:
+            status = ctl_call(self.run, processes(self.run, "tcp")[0], "status", None, _PATIENCE)
+            check_congestion_control(name, value, status["core"]["congestion_controls"])
         if name not in self._before:
             self._before[name] = ctl_call(self.run, everyone[-1], "sysctl_get", name, _PATIENCE)
-        for process in everyone:
-            ctl_call(self.run, process, "sysctl_set", (name, value), _PATIENCE)
+        try:
+            for process in everyone:
+                ctl_call(self.run, process, "sysctl_set", (name, value), _PATIENCE)
+        except ControlError as e:
+            raise ValueError(str(e)) from None
+
+    def sysctls(self) -> Mapping[str, object]:
+        every: dict[str, object] = ctl_call(
+            self.run, processes(self.run)[-1], "sysctl_get", None, _PATIENCE
+        )
+        return every
+
+    def mtu(self, mtu: int) -> None:
+        raise Unsupported(f"an MTU of {mtu}: the lab's interface is its own (--sim has one)")
 
     def tcp_metrics_flush(self) -> None:
         live_tcp_metrics_flush(self.run)
@@ -185,8 +219,8 @@ class LiveBackend:
     def counters(self) -> dict[str, int]:
         return live_counters(self.run)
 
-    def listeners(self) -> list[int]:
-        return [self._bound.get(fd, 0) for fd in self._listening]
+    def proc(self, name: str) -> str | None:
+        return live_proc(self.run, name)
 
     def close(self) -> None:
         linger = b"\1\0\0\0\0\0\0\0"
@@ -241,18 +275,9 @@ class LiveBackend:
             self._fds.add(int(result))
         elif name == "accept4":
             self._fds.add(int(result[0]))
-        elif isinstance(args[0], int):
-            self._note(name, args[0], args)
+        elif name == "close" and isinstance(args[0], int):
+            self._fds.discard(args[0])
         pending.returned(Reply(0, result, payload))
-
-    def _note(self, name: str, fd: int, args: tuple[object, ...]) -> None:
-        if name == "close":
-            self._fds.discard(fd)
-            self._listening.discard(fd)
-        elif name == "listen":
-            self._listening.add(fd)
-        elif name == "bind" and isinstance(args[1], tuple):
-            self._bound[fd] = args[1][1]
 
     def _read(self) -> None:
         """The helper's records, until it ends."""

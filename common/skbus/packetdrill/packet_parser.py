@@ -158,6 +158,7 @@ class PacketParser:
         info = IpInfo()
         while True:
             token = self.next()
+            before = info
             if token.text in _ECN:
                 info = info._replace(ecn=_ECN[token.text])
             elif token.text == "ect01":
@@ -167,9 +168,13 @@ class PacketParser:
             elif token.text == "ttl":
                 info = info._replace(ttl=self.number("ttl", 0xFF))
             elif token.text == "flowlabel":
-                info = info._replace(flowlabel=self.number("flowlabel", 0xFFFFF))
+                raise Unsupported(f"{self.path}:{token.line}: IPv6 (flowlabel)")
             else:
                 raise self.error(f"expected an IP mark, not {token.text!r}", token)
+            if info == before:
+                raise self.error(f"{token.text} is there twice", token)
+            if (info.tos is not None) + (info.ecn is not None) + info.ect01 > 1:
+                raise self.error("the ECN field is there twice: tos has it too", token)
             if not self.take(","):
                 self.expect(close)
                 return info
@@ -214,6 +219,8 @@ class PacketParser:
             flags += "."
         if not flags or set(flags) - set(".FSRPEWAU01234567"):
             raise self.error(f"not TCP flags: {flags or self.peek().text!r}", start)
+        if len(set(flags)) < len(flags):
+            raise self.error(f"a TCP flag is there twice: {flags!r}", start)
         digits = [c for c in flags if c.isdigit()]
         if len(digits) > 1 or (digits and set(flags) & set("EWA")):
             raise self.error(f"conflicting TCP flags: {flags!r}", start)

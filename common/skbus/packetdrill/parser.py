@@ -202,12 +202,21 @@ class Parser(PacketParser):
         while not self.take("}"):
             expr = self._member() if self.peek().text == "(" else self.expression()
             if isinstance(expr, Call | Word) and self.take("="):
-                fields[expr.name] = self.expression()
+                if expr.name in fields:
+                    raise self.error(f"{expr.name} is there twice")
+                fields[expr.name] = self._counted(expr, self.expression())
             else:
                 items.append(expr)
             if not self.take(",") and self.peek().text != "}":
                 raise self.error(f"expected , or }} and not {self.peek().text!r}")
         return Struct(fields, tuple(items))
+
+    def _counted(self, name: Call | Word, value: Expr) -> Expr:
+        """`msg_iov(1)=[...]` says how many there are."""
+        match name, value:
+            case Call(_, (Int(count),)), Array(items) if count != len(items):
+                raise self.error(f"{name.name}({count}) has {len(items)}")
+        return value
 
     def _member(self) -> Expr:
         """`(label 1, tc 0, [S], ttl 0)` of MPLS: kept as a call without a name."""

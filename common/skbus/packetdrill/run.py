@@ -16,11 +16,15 @@ MakeBackend = Callable[[Path], Backend]
 
 
 def find(paths: Iterable[str | Path]) -> list[Path]:
-    """The scripts: files as they are named, of directories all *.pkt below. FileNotFoundError."""
+    """The scripts: files as they are named, of directories all *.pkt below. FileNotFoundError
+    where one does not exist, or a directory has none."""
     out: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            out += sorted(path.rglob("*.pkt"))
+            below = sorted(path.rglob("*.pkt"))
+            if not below:
+                raise FileNotFoundError(f"no *.pkt below {path}")
+            out += below
         elif path.exists():
             out.append(path)
         else:

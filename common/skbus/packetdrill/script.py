@@ -101,14 +101,13 @@ Expr = Ellipsis_ | Int | Word | Str | Or | Array | Call | Struct
 
 
 class IpInfo(NamedTuple):
-    """`[ect0]`, `[tos 0x4]`, `[ttl 64]`, `[flowlabel 0x1]`; None: not said, not checked."""
+    """`[ect0]`, `[tos 0x4]`, `[ttl 64]`; None: not said, not checked."""
 
     ecn: int | None = None
     ect01: bool = False
     """either of the two ECT code points"""
     tos: int | None = None
     ttl: int | None = None
-    flowlabel: int | None = None
 
 
 PLAIN_IP: Final = IpInfo()
@@ -162,9 +161,10 @@ class UdpPacket:
 
 
 class Echoed(NamedTuple):
-    """What an ICMP message quotes: `[1:1001(1000)]`, `[udp (100)]`, `[raw (8)]`."""
+    """What an ICMP message quotes: `[1:1001(1000)]`, `[udp (100)]`, `[raw (8)]`. protocol "": the
+    script does not say."""
 
-    protocol: str = "tcp"
+    protocol: str = ""
     seq: int = 0
     length: int = 0
 

@@ -13,18 +13,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from skbus import proc
 from skbus.headers import ethernet
-from skbus.packetdrill.backend import Addresses, Pending, Reply
+from skbus.packetdrill.backend import (
+    CONGESTION_CONTROLS,
+    Addresses,
+    Pending,
+    Reply,
+    check_congestion_control,
+)
 from skbus.skbuff import ETH_P_ARP, ETH_P_IP
 from skbus.testing.tasks import Future, Task
 from skbus.testing.world import World
+from skbusd.nic.core import NicCore
 from skbusd.tcp.tcp_cong import TcpCongestionOps
 
 CALL_TIME: Final = 10_000
 """What a system call takes, ns. Where it takes nothing, round-trip times are equal that never are
 in life, and what compares them (RACK) sees what no kernel would."""
 PEER_MAC: Final = bytes.fromhex("02aabbccddee")
-TCP_LISTEN: Final = 10
 _LOOK: Final = 1_000_000
 """How often a pending call is looked at that does not say when it is done (epoll_wait), ns."""
 
@@ -102,6 +109,9 @@ class SimBackend:
             world.capture(self._pcap)
         self._mac = self.host.devices["eth0"].dev_addr
         world.settle()
+        for name in CONGESTION_CONTROLS:
+            value = str(self._sysctl.get(name, ""))
+            check_congestion_control(name, value, self.host.net("tcp").cong)
         return addresses
 
     def begin(self) -> None:
@@ -130,8 +140,10 @@ class SimBackend:
             world.run(woken, limit=max(end - world.now, 0) + 1)
         self._woken = None
 
-    def inject(self, packet: bytes) -> None:
-        self._port.send(ethernet.build(self._mac, PEER_MAC, ETH_P_IP) + packet)
+    def inject(self, *packets: bytes) -> None:
+        head = ethernet.build(self._mac, PEER_MAC, ETH_P_IP)
+        for packet in packets:
+            self._port.send(head + packet)
         self.world.settle()
 
     def settle(self) -> None:
@@ -148,7 +160,20 @@ class SimBackend:
         return pending
 
     def sysctl(self, name: str, value: str) -> None:
+        check_congestion_control(name, value, self.host.net("tcp").cong)
         self.host.sysctl.set(name, value)
+
+    def sysctls(self) -> Mapping[str, object]:
+        return self.host.sysctl
+
+    def mtu(self, mtu: int) -> None:
+        process = self.host.processes["nic.eth0"]
+        self.host.devices["eth0"].set_link(mtu=mtu)
+        core = process.core
+        assert isinstance(core, NicCore)
+        core.link_changed()
+        process.wake()
+        self.world.settle()
 
     def tcp_metrics_flush(self) -> None:
         self.host.net("tcp").tcp_metrics.clear()
@@ -163,14 +188,23 @@ class SimBackend:
             for name, value in self.host.net(process).mib.nonzero().items()
         }
 
-    def listeners(self) -> list[int]:
-        socket = self.host.net("socket")
-        return [sk.inet_num for sk in socket.socks.values() if sk.sk_state == TCP_LISTEN]
+    def proc(self, name: str) -> str | None:
+        if name not in proc.NAMES:
+            return None
+        return proc.read(name, self._ask)
 
     def close(self) -> None:
         self.world.close()
 
     # ---- inside ------------------------------------------------------------------------
+
+    def _ask(self, process: str, name: str) -> Any:
+        """How `skbus.proc` asks the cores."""
+        if not process:
+            return self.counters()
+        # every layer's core has it (`skbus.ctl` asks by it)
+        core: Any = self.host.processes["nic.eth0" if process == "nic" else process].core
+        return core.proc(name)
 
     async def _run(
         self, pending: SimPending, name: str, args: tuple[object, ...], data: bytes

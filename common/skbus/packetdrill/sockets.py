@@ -53,12 +53,15 @@ class Sockets:
                 return True
         return False
 
-    def connecting(self, flow: Flow) -> None:
+    def bound(self, flow: Flow, address: bytes, port: int) -> None:
+        """bind() has succeeded. The port 0, which is the stack's choice, stays unknown."""
+        flow.bound = (address if any(address) else self.local, port or self.addresses.bind_port)
+
+    def connecting(self, flow: Flow, address: bytes, port: int) -> None:
         """connect(), or sendto() with an address."""
-        if flow.state is FlowState.NEW:
-            flow.state = FlowState.CONNECTING
-            flow.remote = (self.remote, self.addresses.connect_port)
-            flow.sent = flow.received = 0
+        elsewhere = flow.protocol != IPPROTO_TCP and flow.remote != (address, port)
+        if flow.state is FlowState.NEW or elsewhere:
+            flow.connecting((address, port))
 
     # ---- packets -----------------------------------------------------------------------
 
@@ -97,14 +100,15 @@ class Sockets:
     def _fill_in(self, flow: Flow) -> None:
         """A datagram socket that has sent nothing yet: it is bound where bind() puts it."""
         if not flow.local[1]:
-            flow.local = (self.local, self.addresses.bind_port)
+            flow.local = flow.bound or (self.local, self.addresses.bind_port)
         if not flow.remote[1]:
             flow.remote = (self.remote, self.addresses.connect_port)
 
     def _child(self, packet: TcpPacket) -> Flow:
+        listener = self.under_test
         flow = Flow(
             IPPROTO_TCP,
-            (self.local, self.addresses.bind_port),
+            (listener.bound if listener else None) or (self.local, self.addresses.bind_port),
             (self.remote, self._next_port),
             FlowState.SYN_RECEIVED,
             remote_isn=packet.seq,

@@ -4,6 +4,7 @@ purpose."""
 
 import errno
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from skbus.packetdrill import wire
@@ -46,7 +47,8 @@ class Toy:
     time: int = 0
     mss: int = 1000
     closed: bool = False
-    sysctls: dict[str, str] = field(default_factory=dict)
+    set: dict[str, str] = field(default_factory=dict)
+    """sysctls, and the MTU"""
     outbox: "deque[tuple[int, bytes]]" = field(default_factory=deque)
     peer: tuple[bytes, int] = (b"", 0)
     us: tuple[bytes, int] = (b"", 0)
@@ -78,7 +80,11 @@ class Toy:
             until = min(until, max(self.time, pending.due))
         self.time = max(self.time, until)
 
-    def inject(self, packet: bytes) -> None:
+    def inject(self, *packets: bytes) -> None:
+        for packet in packets:
+            self._segment(packet)
+
+    def _segment(self, packet: bytes) -> None:
         seen = wire.parse(packet)
         assert seen is not None
         assert seen.csum_ok
@@ -136,7 +142,13 @@ class Toy:
     def sysctl(self, name: str, value: str) -> None:
         if name == "net.ipv4.unknown":
             raise ValueError("no such sysctl: net.ipv4.unknown")
-        self.sysctls[name] = value
+        self.set[name] = value
+
+    def sysctls(self) -> Mapping[str, object]:
+        return {"net.ipv4.tcp_sack": 1, "net.ipv4.tcp_rmem": (4096, 131072, 6291456), **self.set}
+
+    def mtu(self, mtu: int) -> None:
+        self.set["mtu"] = str(mtu)
 
     def tso(self, on: bool) -> None:
         """There is none."""
@@ -144,8 +156,9 @@ class Toy:
     def counters(self) -> dict[str, int]:
         return {"TcpExtToy": 3}
 
-    def listeners(self) -> list[int]:
-        return [8080]
+    def proc(self, name: str) -> str | None:
+        line = "0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 7"
+        return f"  sl ...\n   {line}\n" if name == "tcp" else None
 
     def close(self) -> None:
         self.closed = True

@@ -59,13 +59,23 @@ def option_value(expr: Expr, size: int) -> bytes:
     return value[:size].ljust(size, b"\0") if size >= 0 else value
 
 
+def known_members(expr: Struct, known: set[str], what: str) -> None:
+    """ScriptError where a struct has a member that nobody would look at."""
+    for name in expr.fields:
+        if name not in known:
+            raise ScriptError(
+                f"{name} is no member of {what}: there are {', '.join(sorted(known))}"
+            )
+
+
 class Message(NamedTuple):
-    """A struct msghdr of a script."""
+    """A struct msghdr of a script. name: the address, where the script says one."""
 
     size: int
     """bytes of all iovecs"""
     flags: int
     control: tuple[Cmsg, ...]
+    name: Expr | None = None
 
 
 def iovecs(expr: Expr) -> int:
@@ -85,16 +95,20 @@ def message(expr: Expr) -> Message:
     if not isinstance(expr, Struct) or "msg_iov" not in expr.fields:
         raise ScriptError("expected a msghdr: {msg_name(...)=..., msg_iov(1)=[...], ...}")
     fields = expr.fields
+    known_members(expr, {"msg_name", "msg_iov", "msg_control", "msg_flags"}, "a msghdr")
     control = fields.get("msg_control", Array(()))
     if not isinstance(control, Array):
         raise ScriptError("msg_control is not an array")
     flags = fields.get("msg_flags", Int(0))
-    return Message(iovecs(fields["msg_iov"]), number(flags), tuple(map(_cmsg, control.items)))
+    cmsgs = tuple(map(_cmsg, control.items))
+    return Message(iovecs(fields["msg_iov"]), number(flags), cmsgs, fields.get("msg_name"))
 
 
 def _cmsg(expr: Expr) -> Cmsg:
-    if not isinstance(expr, Struct) or "cmsg_level" not in expr.fields:
+    members = {"cmsg_level", "cmsg_type", "cmsg_data"}
+    if not isinstance(expr, Struct) or not members <= expr.fields.keys():
         raise ScriptError("expected a cmsg: {cmsg_level=..., cmsg_type=..., cmsg_data=...}")
+    known_members(expr, members, "a cmsg")
     level, kind = number(expr.fields["cmsg_level"]), number(expr.fields["cmsg_type"])
     return level, kind, _cmsg_data(expr.fields["cmsg_data"])
 

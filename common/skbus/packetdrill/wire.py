@@ -33,10 +33,23 @@ _FLAG_BITS: Final = {"F": 1, "S": 2, "R": 4, "P": 8, ".": 16, "U": 32, "E": 64, 
 FLAG_AE: Final = 1
 """Accurate ECN's AE, the lowest bit beside the data offset (RFC 9768)."""
 _ICMP_NAMES: Final = {v: k for k, v in ICMP_TYPES.items()}
+_ICMP_ERRORS: Final = frozenset({3, 4, 5, 11, 12})
+"""RFC 1122 3.2.2: those that quote a packet"""
 _ECN_NAMES: Final = ("noecn", "ect1", "ect0", "ce")
 
 Endpoint = tuple[bytes, int]
 """(address of 4 bytes, port)"""
+
+
+@dataclass(slots=True)
+class Quoted:
+    """The beginning of a packet that an ICMP error quotes. length: of its payload, as its headers
+    have it."""
+
+    protocol: int
+    length: int
+    seq: int = 0
+    flags: int = 0
 
 
 @dataclass(slots=True)
@@ -60,6 +73,8 @@ class Seen:
     icmp_type: int = 0
     icmp_code: int = 0
     icmp_id: int = 0
+    icmp_mtu: int = 0
+    quoted: Quoted | None = None
     ip_csum_ok: bool = True
     csum_ok: bool = True
 
@@ -185,7 +200,8 @@ def build_echoed(source: Endpoint, dest: Endpoint, protocol: int, seq: int, leng
 
 def _ip(packet: Packet, source: Endpoint, dest: Endpoint, protocol: int, payload: bytes) -> bytes:
     tos = packet.ip.tos if packet.ip.tos is not None else packet.ip.ecn or 0
-    return build_ip(source[0], dest[0], protocol, payload, tos, packet.ip.ttl or 255)
+    ttl = packet.ip.ttl if packet.ip.ttl is not None else 255
+    return build_ip(source[0], dest[0], protocol, payload, tos, ttl)
 
 
 # ---- taking apart ----------------------------------------------------------------------
@@ -216,10 +232,26 @@ def parse(data: bytes) -> Seen | None:
     if protocol == IPPROTO_ICMP:
         seen.icmp_type, seen.icmp_code = body[0], body[1]
         seen.icmp_id = int.from_bytes(body[4:6], "big")
+        seen.icmp_mtu = int.from_bytes(body[6:8], "big")
+        if seen.icmp_type in _ICMP_ERRORS:
+            seen.quoted = _quoted(body[8:])
         seen.csum_ok = csum(body) == 0
         seen.source, seen.dest = (data[12:16], 0), (data[16:20], 0)
         return seen
     return seen if protocol == IPPROTO_UDP else None
+
+
+def _quoted(data: bytes) -> Quoted | None:
+    """What an error quotes; None where it is too little to say (RFC 792: header and 8 bytes)."""
+    ihl = (data[0] & 15) * 4 if data else 0
+    if ihl < 20 or len(data) < ihl + 8:
+        return None
+    total, protocol, body = int.from_bytes(data[2:4], "big"), data[9], data[ihl:]
+    if protocol != IPPROTO_TCP:
+        return Quoted(protocol, total - ihl - 8)
+    offset = body[12] >> 4 << 2 if len(body) > 12 else 20
+    flags = body[13] if len(body) > 13 else 0
+    return Quoted(protocol, total - ihl - offset, int.from_bytes(body[4:8], "big"), flags)
 
 
 def _parse_tcp(seen: Seen, body: bytes) -> Seen | None:
@@ -329,7 +361,7 @@ def show_script(packet: Packet) -> str:
     return f"{arrow} {flags} " + _show_numbers(
         packet.seq,
         packet.length,
-        packet.ack if "." in packet.flags else None,
+        packet.ack if "." in packet.flags or packet.ack else None,
         packet.window,
         packet.urgent,
         packet.options,
@@ -348,7 +380,7 @@ def show_seen(seen: Seen, *, inbound: bool = False, window: bool = True, ecn: bo
     return f"{arrow} {show_flags(seen.flags, seen.ae)} " + _show_numbers(
         seen.seq,
         len(seen.payload),
-        seen.ack if seen.flags & 16 else None,
+        seen.ack if seen.flags & 16 or seen.ack else None,
         seen.window if window else None,
         seen.urgent,
         seen.options,

@@ -47,7 +47,12 @@ from skbusd.socket.sock import (
     sk_wait_event,
     sys_return,
 )
-from skbusd.socket.sockopt import sock_getsockopt, sock_setbindtodevice, sock_setsockopt
+from skbusd.socket.sockopt import (
+    sock_getmeminfo,
+    sock_getsockopt,
+    sock_setbindtodevice,
+    sock_setsockopt,
+)
 from skbusd.socket.stream import tcp_unrecv
 
 SockAddr = tuple[int, int, bytes]
@@ -520,7 +525,9 @@ def sys_getsockopt(
 ) -> None:
     """getsockopt(2): -> the option's bytes"""
     sock = _lookup(call, fd)
-    if level == uapi.SOL_SOCKET:
+    if level == uapi.SOL_SOCKET and optname == uapi.SO_MEMINFO:
+        sock_getmeminfo(net, call, sock, optlen)
+    elif level == uapi.SOL_SOCKET:
         sys_return(net, call, 0, sock_getsockopt(net, sock, optname, optlen)[:optlen])
     else:
         sock.ops.getsockopt(net, call, sock, level, optname, optlen)

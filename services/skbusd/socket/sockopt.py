@@ -9,9 +9,9 @@ are. socket(7).
 import errno
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from skbus.abi import Setsockopt
+from skbus.abi import Getsockopt, Setsockopt
 from skbus.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, SOCK_RCVTSTAMPNS, SOCK_RXQ_OVFL
@@ -357,3 +357,30 @@ def sock_getsockopt(net: SocketNet, sock: "Socket", optname: int, optlen: int = 
         raise SysCallError(errno.ENOPROTOOPT)
     value = getter(sk)
     return value if isinstance(value, bytes) else _INT.pack(value)
+
+
+def sock_getmeminfo(net: SocketNet, call: Call, sock: "Socket", optlen: int) -> None:
+    """SO_MEMINFO (`sk_get_meminfo`): nine numbers. tcp knows those of its sockets."""
+    sk = sock.sk
+    if sk is None:
+        raise SysCallError(errno.EBADF)
+    if not isinstance(sk, TcpSock):
+        drops = sk.sk_drops if isinstance(sk, UdpSock) else 0
+        queued = sk.sk_wmem_queued
+        numbers = (sk.sk_rmem_alloc, sk.sk_rcvbuf, queued, sk.sk_sndbuf, 0, queued, 0, 0, drops)
+        sys_return(net, call, 0, struct.pack("=9I", *numbers)[:optlen])
+        return
+
+    def answered(net: SocketNet, err: int, value: Any) -> None:
+        if not err and not isinstance(value, bytes):
+            err = errno.ENOPROTOOPT
+        sys_return(net, call, err, None if err else value[:optlen])
+
+    hold(net, call)
+    transport_call(
+        net,
+        sk,
+        "tcp_getsockopt",
+        lambda req: Getsockopt(sk.number, req, uapi.SOL_SOCKET, uapi.SO_MEMINFO, optlen),
+        answered,
+    )

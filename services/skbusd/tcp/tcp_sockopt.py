@@ -314,6 +314,8 @@ def _sock_option(tp: TcpSock, name: int, optlen: int) -> bytes | None:
     if name == c.SO_MAX_PACING_RATE:
         rate = tp.max_pacing_rate
         return rate.to_bytes(8, "little") if optlen >= 8 else _pack(min(rate, c.MASK))
+    if name == uapi.SO_MEMINFO:
+        return sk_get_meminfo(tp)
     values = {
         c.SO_RCVBUF: tp.rcvbuf,
         c.SO_SNDBUF: tp.sndbuf,
@@ -325,6 +327,19 @@ def _sock_option(tp: TcpSock, name: int, optlen: int) -> bytes | None:
         c.SO_MARK: tp.mark,
     }
     return _pack(values[name]) if name in values else None
+
+
+def sk_get_meminfo(tp: TcpSock) -> bytes:
+    """`sk_get_meminfo`: SO_MEMINFO's nine numbers (`uapi/linux/sock_diag.h`).
+
+    Differs from Linux: SK_MEMINFO_WMEM_ALLOC and _BACKLOG are 0, as no sent skb is charged to its
+    socket below tcp, and no socket has a backlog.
+    """
+    queued = (tp.write_seq - tp.snd_una) & c.MASK
+    held = tp.rmem_alloc + tp.ofo_bytes
+    ahead = max(tp.rmem_charged + tp.wmem_charged - held - queued, 0)
+    numbers = (held, tp.rcvbuf, 0, tp.sndbuf, ahead, queued, 0, 0, 0)
+    return struct.pack("=9I", *[n & c.MASK for n in numbers])
 
 
 def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
