@@ -231,6 +231,8 @@ class Interpreter:
         if isinstance(packet, TcpPacket):
             scaled = self.config.ts_ecr_scaled
             data = [flow.segment_in(p, scaled) for p in pieces(packet, self.config.mss)]
+            if len(data) > 1:
+                data = [*map(wire.dont_fragment, data)]
         elif isinstance(packet, UdpPacket):
             data = [flow.datagram_in(packet)]
         else:

@@ -100,6 +100,13 @@ def build_ip(
     return head[:10] + csum(head).to_bytes(2, "big") + head[12:] + payload
 
 
+def dont_fragment(packet: bytes) -> bytes:
+    """A packet of `build_ip` with DF, as senders that discover the path's MTU set it: GRO joins
+    packets whose identification does not count only where they have it (RFC 6864 4.1)."""
+    head = packet[:6] + b"\x40" + packet[7:10] + b"\0\0" + packet[12:20]
+    return head[:10] + csum(head).to_bytes(2, "big") + head[12:] + packet[20:]
+
+
 def _pseudo(source: bytes, dest: bytes, protocol: int, length: int) -> bytes:
     return source + dest + struct.pack(">BBH", 0, protocol, length)
 

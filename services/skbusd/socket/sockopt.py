@@ -372,9 +372,11 @@ def sock_getmeminfo(net: SocketNet, call: Call, sock: "Socket", optlen: int) -> 
         return
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
-        if not err and not isinstance(value, bytes):
-            err = errno.ENOPROTOOPT
-        sys_return(net, call, err, None if err else value[:optlen])
+        if err or not isinstance(value, bytes):
+            sys_return(net, call, err or errno.ENOPROTOOPT)
+            return
+        held = int.from_bytes(value[:4], "little") - sk.rcv_told  # what tcp has not heard of yet
+        sys_return(net, call, 0, (max(held, 0).to_bytes(4, "little") + value[4:])[:optlen])
 
     hold(net, call)
     transport_call(
