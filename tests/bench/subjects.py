@@ -372,8 +372,10 @@ class Skbus(Subject):
         text = self._skbus("lab", "up", "--name", self._lab, *self._up_options)
         status = self._status = json.loads(text.splitlines()[-1])
         self.address = status["address"]
-        user = ["--user", "--preserve-credentials"] if status["rootless"] else []
-        peer = ["nsenter", "-t", str(status["pids"]["peer"]), *user, "--net", "--"]
+        if status["rootless"]:
+            peer = [str(self.python), "-P", "-m", "skbus.enter", status["run_dir"], "peer"]
+        else:
+            peer = ["nsenter", "-t", str(status["pids"]["peer"]), "--net", "--"]
         for setting in ("ip_local_port_range=10000 65000", "tcp_tw_reuse=1"):
             subprocess.run([*peer, "sysctl", "-q", "-w", f"net.ipv4.{setting}"], check=True)
         self.server = self._agent(

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -157,6 +158,82 @@ def test_exec_passes_status_environment_and_output(bench: Bench) -> None:
     links = bench.exec(name, "cat", "/proc/net/dev").stdout
     assert "veth0:" in links
     assert "eth0:" in bench.run("exec", "--stack", "--name", name, "cat", "/proc/net/dev").stdout
+
+
+def test_exec_is_the_caller_with_all_rights(either: Bench) -> None:
+    """tcpdump as root would want to be somebody else, whom a user namespace does not know."""
+    name = either.name()
+    up = either.up(name)
+    assert either.exec(name, "id", "-u").stdout == f"{os.geteuid()}\n"
+    done = either.exec(name, "ip", "link", "set", "veth0", "mtu", "1400")
+    assert done.returncode == 0, done.stderr
+    status = either.exec(name, "cat", "/proc/self/status").stdout
+    rights = dict(line.split(":\t") for line in status.splitlines() if line.startswith("Cap"))
+    assert int(rights["CapEff"], 16) & (1 << 12 | 1 << 13)  # NET_ADMIN, NET_RAW
+    assert ("NMAP_PRIVILEGED=1" in either.exec(name, "env").stdout) == (os.geteuid() != 0)
+    if shutil.which("tcpdump") and not (up["rootless"] and os.geteuid() == 0):
+        with subprocess.Popen(
+            [SKBUS, "lab", "exec", "--stack", "--name", name, "--",
+             "tcpdump", "-c", "2", "-ni", "eth0", "tcp"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as tcpdump:  # fmt: skip
+            assert tcpdump.stderr is not None
+            for line in tcpdump.stderr:
+                if "listening on eth0" in line:
+                    break
+            assert answers(either, name)
+            said, error = tcpdump.communicate(timeout=60)
+        assert "10.77.0.2.9: Flags [S]" in said, error
+
+
+def test_exec_finds_what_is_in_sbin(bench: Bench) -> None:
+    """Debian's ordinary users do not have it in their PATH."""
+    name = bench.name()
+    bench.up(name)
+    env = {**os.environ, "PATH": "/usr/bin:/bin"}
+    command = [
+        str(SKBUS),
+        "lab",
+        "exec",
+        "--name",
+        name,
+        "--",
+        "sh",
+        "-c",
+        "command -v ethtool; echo $PATH",
+    ]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+    if os.path.exists("/usr/sbin/ethtool"):
+        assert done.stdout.startswith("/usr/sbin/ethtool\n")
+
+
+THREADS = """
+import sys, threading, time
+from skbus import lab
+from skbus.rundir import RunDir
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+try:
+    lab.enter(RunDir(sys.argv[1]))
+except lab.LabError as e:
+    print(e)
+"""
+
+
+def test_a_process_with_threads_is_told_why_it_may_not_enter(rootless: Bench) -> None:
+    name = rootless.name()
+    run_dir = rootless.up(name)["run_dir"]
+    command = [*rootless.prefix, sys.executable, "-c", THREADS, run_dir]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "this process has 2 threads, and only one with a single thread" in done.stdout
+
+
+def test_nobody_else_can_look_into_a_run_directory(bench: Bench) -> None:
+    path = Path(bench.up(bench.name())["run_dir"])
+    for entry in [path, *path.rglob("*"), *(path / "pool").resolve().rglob("*")]:
+        found = entry.lstat()
+        assert stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o077, entry
+        assert found.st_uid == os.geteuid()
 
 
 def test_labs_side_by_side(bench: Bench) -> None:

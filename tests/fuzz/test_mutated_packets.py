@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from skbus import enter
 from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
 
@@ -62,9 +63,8 @@ def _memory(pids: dict[str, int]) -> dict[str, int]:
 
 def _fuzz(lab: dict[str, Any], pids: dict[str, int]) -> tuple[dict[str, Any], dict[str, int]]:
     """Send the packets; the sender's last words, and the memory after WARM of them."""
-    user = ["--user", "--preserve-credentials"] if lab["rootless"] else []
     command = [
-        "nsenter", "-t", str(lab["pids"]["peer"]), *user, "--net", "--",
+        *enter.prefix(Path(lab["run_dir"]), "peer"),
         sys.executable, str(Path(__file__).with_name("mutate.py")),
         "--dev", lab["peer_dev"], "--host", lab["address"], "--own", lab["peer_address"],
         "--port", str(PORT), "--count", str(COUNT), "--seed", str(SEED),

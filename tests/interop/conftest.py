@@ -24,6 +24,7 @@ import pytest
 
 from skbus import lab
 from skbus.ctl import ctl_call
+from skbus.enter import prefix
 from skbus.rundir import RunDir
 
 HERE = Path(__file__).resolve().parent
@@ -214,9 +215,12 @@ class Lab(Cable):
         self.dev, self.peer_dev = status["dev"], status["peer_dev"]
         pids = status["pids"]
         self.layers: dict[str, int] = {k: v for k, v in pids.items() if k not in ("holder", "peer")}
-        user = ["--user", "--preserve-credentials"] if status["rootless"] else []
-        self.peer = ["nsenter", "-t", str(pids["peer"]), *user, "--net", "--"]
-        self.inside = ["nsenter", "-t", str(pids["holder"]), *user, "--net", "--"]
+        if status["rootless"]:
+            self.peer = prefix(self.run.path, "peer")
+            self.inside = prefix(self.run.path, "stack")
+        else:
+            self.peer = ["nsenter", "-t", str(pids["peer"]), "--net", "--"]
+            self.inside = ["nsenter", "-t", str(pids["holder"]), "--net", "--"]
         self.under_test = ("skbus", [], "skbus.socket", self.env)
 
     def down(self) -> None:

@@ -73,7 +73,7 @@ class Child:
 @asynccontextmanager
 async def _spawn(module: str, job: dict[str, Any], what: str) -> "AsyncIterator[Child]":
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-P", "-m", f"skbus.load.{module}", json.dumps(job)],
+        [sys.executable, "-P", "-m", "skbus.load.child", module, json.dumps(job)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

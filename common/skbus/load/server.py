@@ -3,7 +3,7 @@
 
 `skbus.load.runner` starts it on the side on which no clients are, as
 
-    python -m skbus.load.server '{"side": "skbus", "address": "0.0.0.0", ...}'
+    python -m skbus.load.child server '{"side": "skbus", "address": "0.0.0.0", ...}'
 
 It prints one JSON line with its ports when it listens, and ends with its standard input.
 """
@@ -213,7 +213,6 @@ async def main(job: dict[str, Any]) -> None:
         nursery.cancel_scope.cancel()
 
 
-if __name__ == "__main__":
-    job = json.loads(sys.argv[1])
-    place.prepare(job)
+def start(job: dict[str, Any]) -> None:
+    """Run the servers; called by `skbus.load.child`."""
     trio.run(main, job)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One process of clients. `skbus.load.runner` starts as many as the scenario wants, as
 
-    python -m skbus.load.worker '{"scenario": ..., "side": "linux", "share": [0, 2], ...}'
+    python -m skbus.load.child worker '{"scenario": ..., "side": "linux", "share": [0, 2], ...}'
 
     worker: {"ready": true}
     runner: "go 81234.5\\n", the time on the monotonic clock at which the load begins
@@ -364,7 +364,6 @@ def _say(message: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-if __name__ == "__main__":
-    job = json.loads(sys.argv[1])
-    place.prepare(job)
+def start(job: dict[str, Any]) -> None:
+    """Run a worker; called by `skbus.load.child`."""
     trio.run(Worker(job).main)
