@@ -2,30 +2,40 @@
 #
 # Each target sets up what it needs in .venv, says what it does, and works as root or not.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+
 VENV ?= .venv
 PYTHON ?= python3
+WHEELS_PYTHON ?= 3.12
 BIN := $(VENV)/bin
 COMPILED ?= .venv-compiled
 STAMP := $(VENV)/.skbus-dev-installed
 RUN_STAMP := $(VENV)/.skbus-installed
 BENCH_STAMP := $(VENV)/.skbus-bench-installed
 
+# pip, with a name for each thing that it gets, so that nobody waits before a silent terminal.
+PIP_INSTALL = python -m pip install --disable-pip-version-check --progress-bar off
+SAY_WHAT = awk '/^Collecting / { print "    getting " $$2; fflush() } \
+  /Installing build dep|Preparing editable|Building (editable|wheel) for/ { print "    building skbus"; fflush() } \
+  /^Installing collected/ { print "    unpacking"; fflush() } /WARNING|ERROR/' | uniq
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check format compose wheels wheel compiled test-compiled clean
+.PHONY: help demo test readme bench check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(RUN_STAMP): pyproject.toml
-	@echo "==> setting up $(VENV) (a virtual environment with skbus)"
+	@echo "==> setting up $(VENV) (a virtual environment with skbus), a minute"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbus needs Python 3.11 or newer; choose one with make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --editable '.[httpx]'
+	@$(BIN)/$(PIP_INSTALL) --editable '.[httpx,load]' | $(SAY_WHAT)
 	@touch $@
 
 $(STAMP): $(RUN_STAMP)
 	@echo "==> installing the development tools"
-	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@$(BIN)/$(PIP_INSTALL) --editable '.[dev]' | $(SAY_WHAT)
 	@touch $@
 
 demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and show one request's path.
@@ -34,13 +44,17 @@ demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and sho
 
 test: $(STAMP) ## Run all tests but those that need a Docker engine.
 	@echo "==> tests on processors and virtual clocks alone (pytest, on all cores)"
-	@$(BIN)/pytest -n logical -m "not lab and not compose"
+	@$(BIN)/pytest -n logical -m "not lab and not compose and not readme"
 	@echo "==> tests in network namespaces, against the kernel (pytest, one after the other)"
-	@$(BIN)/pytest -m "lab and not compose"
+	@$(BIN)/pytest -m "lab and not compose and not readme"
+
+readme: $(STAMP) ## Run README.md as it is printed, on a fresh clone; as root, and as an ordinary user.
+	@echo "==> README.md, as printed"
+	@$(BIN)/pytest -m "readme and not compose" tests/readme
 
 $(BENCH_STAMP): $(STAMP)
 	@echo "==> installing what is measured beside us"
-	@$(BIN)/python -m pip install --quiet --editable '.[dev,bench]'
+	@$(BIN)/$(PIP_INSTALL) --editable '.[dev,bench]' | $(SAY_WHAT)
 	@touch $@
 
 bench: $(BENCH_STAMP) ## Measure skbus, compiled too, the kernel and pmd-pytcp in one run: a table, and JSON in bench-out/.
@@ -62,12 +76,14 @@ format: $(STAMP) ## Format the code.
 
 compose: wheels ## Run the tests of docker-compose.yml; needs a Docker engine.
 	@echo "==> tests of docker-compose.yml"
-	@$(BIN)/pytest -m compose tests/compose
+	@$(BIN)/pytest -m compose tests/compose tests/readme
 
-wheels: $(STAMP) ## Build wheels of skbus and all it needs into deploy/wheels, for images without network.
-	@echo "==> wheels for the image, in deploy/wheels"
-	@mkdir -p deploy/wheels && rm -f deploy/wheels/skbus-*.whl
-	@$(BIN)/python -m pip wheel --quiet --find-links deploy/wheels --wheel-dir deploy/wheels '.[load]'
+wheels: wheel ## Get wheels for the image into deploy/wheels: docker build then needs no network.
+	@echo "==> wheels for the image's Python $(WHEELS_PYTHON), in deploy/wheels"
+	@rm -rf deploy/wheels && mkdir -p deploy/wheels
+	@$(BIN)/python -m pip download --progress-bar off --only-binary=:all: --python-version $(WHEELS_PYTHON) \
+	  $(foreach libc,2014 _2_17 _2_26 _2_27 _2_28,--platform manylinux$(libc)_$$(uname -m)) --platform any \
+	  --dest deploy/wheels "$$(ls -t dist/skbus-*.whl | head -1)[load]" | $(SAY_WHAT)
 
 wheel: $(STAMP) ## Build skbus's own wheel into dist.
 	@echo "==> wheel of skbus, in dist"
@@ -76,20 +92,21 @@ wheel: $(STAMP) ## Build skbus's own wheel into dist.
 compiled: ## Build skbus compiled by mypyc, in .venv-compiled (minutes; docs/performance.md).
 	@echo "==> setting up $(COMPILED) (a virtual environment with skbus, compiled)"
 	@test -x $(COMPILED)/bin/python || $(PYTHON) -m venv $(COMPILED) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
-	@$(COMPILED)/bin/python -m pip install --quiet 'hatchling>=1.25' 'mypy>=1.13' 'setuptools>=70'
+	@$(COMPILED)/bin/$(PIP_INSTALL) 'hatchling>=1.25' 'mypy>=1.13' 'setuptools>=70' | $(SAY_WHAT)
+	@echo "==> compiling (mypyc and the C compiler say nothing for some minutes)"
 	@rm -rf build/wheel-compiled
 	@SKBUS_COMPILE=1 $(COMPILED)/bin/python -m hatchling build --target wheel --directory build/wheel-compiled >/dev/null
 	@echo "==> installing it"
 	@wheel=$$(echo build/wheel-compiled/skbus-*.whl) && \
-	  $(COMPILED)/bin/python -m pip install --quiet "$$wheel[httpx]" && \
+	  $(COMPILED)/bin/$(PIP_INSTALL) "$$wheel[httpx]" | $(SAY_WHAT) && \
 	  $(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps "$$wheel"
 	@echo "==> done: $(COMPILED)/bin/skbus is compiled, $(BIN)/skbus (make demo) is not; all else is the same"
 
 test-compiled: compiled ## Run the tests that need no namespaces with what make compiled builds.
 	@echo "==> installing the development tools"
-	@$(COMPILED)/bin/python -m pip install --quiet "$$(echo build/wheel-compiled/skbus-*.whl)[dev]"
+	@$(COMPILED)/bin/$(PIP_INSTALL) "$$(echo build/wheel-compiled/skbus-*.whl)[dev]" | $(SAY_WHAT)
 	@echo "==> tests, compiled"
-	@$(COMPILED)/bin/pytest -n logical -m "not lab and not compose"
+	@$(COMPILED)/bin/pytest -n logical -m "not lab and not compose and not readme"
 
 clean: ## Remove what the targets above have made.
 	@echo "==> removing $(VENV), $(COMPILED), caches and what was built"
