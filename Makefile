@@ -21,7 +21,7 @@ SAY_WHAT = awk '/^Collecting / { print "    getting " $$2; fflush() } \
   /^Installing collected/ { print "    unpacking"; fflush() } /WARNING|ERROR/' | uniq
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test readme bench check format compose wheels wheel compiled test-compiled clean
+.PHONY: help demo unit test readme bench check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,9 +42,11 @@ demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and sho
 	@echo "==> demo: our stack and the Linux kernel at the two ends of a virtual cable"
 	@$(BIN)/skbus demo
 
-test: $(STAMP) ## Run all tests but those that need a Docker engine.
-	@echo "==> tests on processors and virtual clocks alone (pytest, on all cores)"
+unit: $(STAMP) ## Run the tests that need no namespaces: with make PYTHON=python3.13 VENV=.venv-3.13, by another Python.
+	@echo "==> tests on processors and virtual clocks alone (pytest, on all cores), $$($(BIN)/python --version)"
 	@$(BIN)/pytest -n logical -m "not lab and not compose and not readme"
+
+test: unit ## Run all tests but those that need a Docker engine.
 	@echo "==> tests in network namespaces, against the kernel (pytest, one after the other)"
 	@$(BIN)/pytest -m "lab and not compose and not readme"
 
@@ -110,5 +112,5 @@ test-compiled: compiled ## Run the tests that need no namespaces with what make 
 
 clean: ## Remove what the targets above have made.
 	@echo "==> removing $(VENV), $(COMPILED), caches and what was built"
-	@rm -rf $(VENV) $(COMPILED) dist build bench-out deploy/wheels .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-3.* $(COMPILED) dist build bench-out deploy/wheels .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find common services tests examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
