@@ -9,6 +9,7 @@ delayed, but for those that overtake.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from random import Random
 from typing import Any, Final
 
@@ -124,6 +125,23 @@ class Impairment:
                 raise ValueError(f"{name} {value!r}: {e}") from None
         return cls(**values, direction=direction)
 
+    @classmethod
+    def of(cls, options: Mapping[str, object], direction: str = "") -> "Impairment":
+        """Of arguments that may be texts, as the lab's options are: "5%", "20ms", "100mbit".
+
+        ValueError names the one at fault.
+        """
+        values: dict[str, Any] = {}
+        for name, value in options.items():
+            read = _READERS.get(name)
+            if read is None:
+                raise ValueError(f"there is no {name!r}; there are: {', '.join(_READERS)}")
+            try:
+                values[name] = read(value) if isinstance(value, str) else value
+            except ValueError as e:
+                raise ValueError(f"{name} {value!r}: {e}") from None
+        return cls(**values, direction=direction)
+
     def __bool__(self) -> bool:
         """Does it do anything at all?"""
         return bool(self.loss) or self._more_than_loss()
@@ -198,6 +216,10 @@ class Impairment:
         if self.jitter:
             when += rand.randint(-min(self.jitter, self.delay), self.jitter)
         return [(when, frame)]
+
+    def queued(self, now: int) -> int:
+        """How many frames wait at `now` because of the rate."""
+        return sum(leaves > now for leaves in self._waiting)
 
     def _congestion_experienced(self, frame: bytes) -> bytes:
         """An IPv4 frame that is ECT(0) or ECT(1), marked CE; any other as it is."""

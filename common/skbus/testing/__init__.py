@@ -3,7 +3,19 @@
 
 from skbus.testing.host import Host, SimSocket
 from skbus.testing.link import Link, Port
+from skbus.testing.record import LinkInfo, Series
 from skbus.testing.tasks import Future, Task
 from skbus.testing.world import World, WorldError
 
-__all__ = ["Future", "Host", "Link", "Port", "SimSocket", "Task", "World", "WorldError"]
+__all__ = [
+    "Future",
+    "Host",
+    "Link",
+    "LinkInfo",
+    "Port",
+    "Series",
+    "SimSocket",
+    "Task",
+    "World",
+    "WorldError",
+]

@@ -2,6 +2,7 @@
 """A host of a simulation: the five cores, a device for each interface, and sockets for its
 applications."""
 
+import errno
 import ipaddress
 import os
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from skbus.pool import Allocator, Pool
 from skbus.rps import RSS_KEY_LEN, tcp_processes
 from skbus.syscall import decode_reply, encode_request
 from skbus.sysctl import Sysctl
+from skbus.tcp_info import TcpInfo
 from skbus.testing.link import Port
 from skbus.testing.process import Process
 from skbus.testing.tasks import Future
@@ -24,10 +26,11 @@ from skbusd.nic.memory import MemoryDevice
 from skbusd.nic.netdev import NicConfig, NicNet
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import Cred
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.sock import SocketNet, TcpSock
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.tcp_cong import TcpCongestionOps, tcp_register_congestion_control
+from skbusd.tcp.tcp_sockopt import tcp_get_info
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet
 
@@ -360,6 +363,26 @@ class SimSocket:
     async def getsockopt(self, level: int, name: int, size: int = 4) -> bytes:
         result, _ = await self.host.sys("getsockopt", self.fd, level, name, size)
         return bytes(result)
+
+    def info(self) -> TcpInfo:
+        """What TCP knows of the connection at this moment, as `ss -ti` would show it.
+
+        No system call is made for it and no time passes, so that nothing changes by it. OSError:
+        EBADF after close, EOPNOTSUPP for what is not a TCP socket, ENOTCONN where tcp has no such
+        connection (any more).
+        """
+        sock = self.host.net("socket").clients[_IDENTITY].fdt.get(self.fd)
+        if sock is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        sk = sock.sk
+        if not isinstance(sk, TcpSock):
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        net = self.host.net(sk.sk_prot.process)
+        tp = net.socks.get(sk.number)
+        if tp is None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        net.now = self.host.world.now
+        return TcpInfo.unpack(tcp_get_info(net, tp))
 
     async def getsockname(self) -> Address:
         return _unpack((await self.host.sys("getsockname", self.fd))[0])

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The wires of a simulation."""
 
+import errno
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from skbus.impair import Impairment
+from skbus.testing.record import LinkInfo
 
 if TYPE_CHECKING:
     from skbus.testing.world import World
@@ -26,6 +28,12 @@ class Port:
         if self.link is not None:
             self.link.carry(self, frame)
 
+    def info(self) -> LinkInfo:
+        """What went from here into the link so far. OSError while there is no link."""
+        if self.link is None:
+            raise OSError(errno.ENETDOWN, f"{self.name} has no link")
+        return self.link.info(self)
+
     def arrive(self, frame: bytes) -> None:
         """A frame came over the link; all that come at one time are received together."""
         self._arrived.append(frame)
@@ -40,27 +48,47 @@ class Port:
 class Link:
     """A wire between two ports, with an impairment for each direction."""
 
-    def __init__(self, world: "World", a: Port, b: Port, **impairment: Any) -> None:
+    def __init__(self, world: "World", a: Port, b: Port, **impairment: float | str) -> None:
         self.world = world
         self.ends = (a, b)
-        seed = int(impairment.pop("seed", world.rand.getrandbits(32)))
-        self._impair = {
-            id(a): Impairment(seed=seed * 2, **impairment),
-            id(b): Impairment(seed=seed * 2 + 1, **impairment),
-        }
+        self._impair = self._impairments(impairment)
+        self._sent = {id(a): [0, 0], id(b): [0, 0]}
+        self._before: dict[int, tuple[int, ...]] = {id(a): (0,) * 6, id(b): (0,) * 6}
+        """What impairments that were changed since then had done."""
         self.frames = 0
         a.link = b.link = self
 
-    def impair(self, **impairment: Any) -> None:
+    def _impairments(self, options: dict[str, float | str]) -> dict[int, Impairment]:
+        """One for each direction, whose chance is independent of the other's."""
+        seed = int(options.pop("seed", self.world.rand.getrandbits(32)))
+        return {
+            id(end): Impairment.of({**options, "seed": seed * 2 + i})
+            for i, end in enumerate(self.ends)
+        }
+
+    def impair(self, **impairment: float | str) -> None:
         """Change the impairment, in both directions, from now on."""
-        seed = int(impairment.pop("seed", self.world.rand.getrandbits(32)))
-        for i, end in enumerate(self.ends):
-            self._impair[id(end)] = Impairment(seed=seed * 2 + i, **impairment)
+        self._before = {id(end): self._done(end) for end in self.ends}
+        self._impair = self._impairments(impairment)
+
+    def _done(self, end: Port) -> tuple[int, ...]:
+        """lost, overflowed, duplicated, corrupted, reordered, marked"""
+        now = self._impair[id(end)].status().values()
+        return tuple(a + b for a, b in zip(self._before[id(end)], now, strict=True))
+
+    def info(self, sender: Port) -> LinkInfo:
+        """The direction that begins at this end."""
+        queued = self._impair[id(sender)].queued(self.world.now)
+        frames, size = self._sent[id(sender)]
+        return LinkInfo(frames, size, queued, *self._done(sender))
 
     def carry(self, sender: Port, frame: bytes) -> None:
         """Take a frame from one end to the other, or lose it."""
         world = self.world
         self.frames += 1
+        sent = self._sent[id(sender)]
+        sent[0] += 1
+        sent[1] += len(frame)
         world.note(sender.name, frame)
         receiver = self.ends[1] if sender is self.ends[0] else self.ends[0]
         for when, delivered in self._impair[id(sender)].admit(world.now, frame):

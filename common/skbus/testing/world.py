@@ -3,7 +3,7 @@
 
     world = World(seed=7)
     a, b = world.host("a", "10.0.0.1/24"), world.host("b", "10.0.0.2/24")
-    world.link(a, b, loss=0.05, delay=20 * MSEC)
+    world.link(a, b, loss="5%", delay="20ms")
 
     async def server() -> bytes: ...
     task = world.start(server())
@@ -11,7 +11,8 @@
 
 The cores are those that the processes run, every crossing goes through the real codec, and only
 time and wire are made up. Nothing is left to chance: the same seed gives the same run, bit for
-bit, and `digest` says so. Time moves only when nobody has anything left to do.
+bit, and `digest` says so. Time moves only when nobody has anything left to do. Times are ns, or
+texts such as "20ms". docs/simulation.md is an introduction, with a worked example.
 """
 
 import hashlib
@@ -21,18 +22,24 @@ from heapq import heappop, heappush
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
-from skbus.net import SEC
+from skbus.config import parse_time
+from skbus.net import MSEC, SEC
 from skbus.pcap import PcapWriter
 from skbus.testing.host import Host
 from skbus.testing.link import Link, Port
 from skbus.testing.process import Process
+from skbus.testing.record import HasInfo, Recorder, Series
 from skbus.testing.tasks import Future, Runner, Task
 
 T = TypeVar("T")
 
 _START: Final = 1000 * SEC
+
+
+def _ns(time: int | str) -> int:
+    return parse_time(time) if isinstance(time, str) else time
 
 
 class WorldError(AssertionError):
@@ -59,6 +66,7 @@ class World:
         self._order = 0
         self._hash = hashlib.sha256()
         self._pcap: PcapWriter | None = None
+        self._recorder = Recorder(_START)
 
     # ---- building ----------------------------------------------------------------------
 
@@ -74,8 +82,12 @@ class World:
         """A bare end for a link, for tests that write frames by hand."""
         return Port(self, name)
 
-    def link(self, a: "Host | Port", b: "Host | Port", **impairment: Any) -> Link:
-        """Join two hosts or ports. impairment: the arguments of `skbus.impair.Impairment`."""
+    def link(self, a: "Host | Port", b: "Host | Port", **impairment: float | str) -> Link:
+        """Join two hosts or ports.
+
+        impairment: the arguments of `skbus.impair.Impairment`, in its units or as the lab's
+        options have them (loss="5%", delay="20ms", rate="100mbit", limit=50), for each direction.
+        """
         ends = [x.port() if isinstance(x, Host) else x for x in (a, b)]
         return Link(self, ends[0], ends[1], **impairment)
 
@@ -84,17 +96,37 @@ class World:
         names = tuple(p.name for h in self.hosts.values() for p in h.ports.values())
         self._pcap = PcapWriter(path, names)
 
+    def record(
+        self, what: HasInfo, *columns: str, every: int | str = 10 * MSEC, name: str = ""
+    ) -> Series:
+        """Sample a socket or a port from now on (see `skbus.testing.record`).
+
+        columns: members of `skbus.tcp_info.TcpInfo` for a socket, of `LinkInfo` for a port (what
+        goes out there); all, where none is named. every: ns, or a text such as "10ms".
+        ValueError for a column that there is not, OSError where there is nothing to ask.
+        """
+        series = Series(name, what.info, columns, _ns(every))
+        self._recorder.add(self.now, series)
+        return series
+
     # ---- running -----------------------------------------------------------------------
 
     def start(self, coro: Coroutine[Any, Any, T], name: str = "") -> Task[T]:
         """Begin an application."""
         return self.runner.start(coro, name)
 
-    def run(self, until: Future[T] | None = None, *, limit: int = 3600 * SEC) -> T | None:
+    @overload
+    def run(self, until: Future[T], *, limit: int | str = ...) -> T: ...
+
+    @overload
+    def run(self, until: None = None, *, limit: int | str = ...) -> None: ...
+
+    def run(self, until: Future[T] | None = None, *, limit: int | str = 3600 * SEC) -> T | None:
         """Let time pass until `until` is known (its result is returned), or all tasks are done.
 
-        WorldError after `limit` ns of virtual time, or when nothing can happen any more.
+        WorldError after `limit` of virtual time, or when nothing can happen any more.
         """
+        limit = _ns(limit)
         end = self.now + limit
         while True:
             self.settle()
@@ -110,19 +142,20 @@ class World:
                 raise self.error(f"not done after {limit / SEC:g} s; waiting: {self._waiting()}")
             self._step()
 
-    def advance(self, ns: int) -> None:
-        """Let exactly `ns` of time pass."""
-        end = self.now + ns
+    def advance(self, time: int | str) -> None:
+        """Let exactly so much time pass."""
+        end = self.now + _ns(time)
         self.settle()
         while self._events and self._events[0][0] <= end:
             self._step()
             self.settle()
+        self._recorder.until(end, self._set_clock)
         self.now = end
 
-    async def sleep(self, ns: int) -> None:
+    async def sleep(self, time: int | str) -> None:
         """Wait in a task."""
         future: Future[None] = Future()
-        self.at(self.now + ns, lambda: future.set(None))
+        self.at(self.now + _ns(time), lambda: future.set(None))
         await future
 
     def settle(self) -> None:
@@ -150,10 +183,14 @@ class World:
 
     def _step(self) -> None:
         when, _, call = heappop(self._events)
+        self._recorder.until(when, self._set_clock)
         self.now = max(self.now, when)
         call()
         while self._events and self._events[0][0] <= self.now:
             heappop(self._events)[2]()
+
+    def _set_clock(self, now: int) -> None:
+        self.now = max(self.now, now)
 
     # ---- what happened -----------------------------------------------------------------
 

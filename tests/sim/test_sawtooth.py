@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""docs/simulation.md: what it prints is what its code does, and so are its example's figures."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "examples/simulation"))
+
+import sawtooth  # noqa: E402
+
+
+PAGE = (ROOT / "docs/simulation.md").read_text()
+
+
+def test_the_first_run_prints_what_the_page_says() -> None:
+    before, _, after = PAGE.partition("## A first run\n")[2].partition("It prints\n")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(before)], capture_output=True, text=True, check=True
+    )
+    printed = "".join(f"    {line}\n" for line in done.stdout.splitlines())
+    assert after.lstrip("\n").startswith(printed + "\n")
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[sawtooth.Run]:
+    return [sawtooth.simulate(control) for control in sawtooth.CONTROLS]
+
+
+def test_the_figures_are_the_pages(runs: list[sawtooth.Run]) -> None:
+    for run in runs:
+        for line in sawtooth.describe(run).splitlines():
+            assert f"    {line}\n" in PAGE
+
+
+def test_each_control_cuts_as_its_rfc_says(runs: list[sawtooth.Run]) -> None:
+    """RFC 5681 4: to a half. RFC 9438 4.6: to 0.7. Slow start's first loss is of the same kind."""
+    for run, share in zip(runs, (0.5, 0.7), strict=True):
+        cuts = [
+            line.split() for line in sawtooth.describe(run).splitlines() if line.startswith("    ")
+        ]
+        assert len(cuts) >= 5
+        for words in cuts:
+            before, after = float(words[4]), float(words[6])
+            assert after / before == pytest.approx(share, abs=0.025)
+
+
+def test_the_plot_is_drawn(runs: list[sawtooth.Run], tmp_path: Path) -> None:
+    sawtooth.plot(runs, str(tmp_path / "sawtooth.svg"))
+    drawn = (tmp_path / "sawtooth.svg").read_text()
+    committed = (ROOT / "docs/examples/sawtooth.svg").read_text()
+    for svg in (drawn, committed):
+        assert "snd_cwnd, segments" in svg
+        assert svg.count("clip-path=") == 4  # two lines in each of two panels
