@@ -13,7 +13,6 @@ sys.path.insert(0, str(ROOT / "examples/simulation"))
 
 import sawtooth  # noqa: E402
 
-
 PAGE = (ROOT / "docs/simulation.md").read_text()
 
 
