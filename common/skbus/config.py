@@ -21,11 +21,12 @@ A mistake is a ConfigError that names the key, what was given and what the key t
 """
 
 import difflib
+import fcntl
 import ipaddress
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
@@ -254,6 +255,15 @@ class Clock(_Model):
     """2.0: everything takes twice as long as it says, in the machine's time"""
 
 
+class Runtime(_Model):
+    """What was set while the stack ran, by `skbus sysctl` and `skbus log-level`: it is kept for
+    layers that are restarted, also where nic's container writes the configuration anew."""
+
+    sysctl: dict[str, int | str | list[int]] = {}
+    level: LogLevel | None = None
+    layers: dict[str, LogLevel] = {}
+
+
 class Config(_Model):
     """The whole configuration."""
 
@@ -281,6 +291,8 @@ class Config(_Model):
     """whether all layers share one processor, or use all; auto: by what there is to do"""
     affinity: dict[str, list[int]] = {}
     """process -> processors it may run on, whatever the placement"""
+    runtime: Runtime = Runtime()
+    """not for a file of one's own: what was set while the stack ran"""
 
     @field_validator("sysctl")
     @classmethod
@@ -361,6 +373,45 @@ class Config(_Model):
         if self.tcp_shards > 1 and not self.rss_key:
             self.rss_key = os.urandom(RSS_KEY_LEN).hex()
         run.write_text("config.json", self.to_json())
+
+    @classmethod
+    def update(cls, run: RunDir, change: Callable[["Config"], None]) -> None:
+        """Change RUN/config.json; nobody else does meanwhile. ConfigError where there is none."""
+        directory = os.open(run.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            config = cls.read(run)
+            change(config)
+            config.write(run)
+        finally:
+            os.close(directory)
+
+    def set_sysctl(self, name: str, value: int | str | list[int]) -> None:
+        """A sysctl was set while the stack ran."""
+        self.runtime.sysctl[name] = value
+        self.sysctl = {**self.sysctl, name: value}
+
+    def set_level(self, layer: str | None, level: LogLevel) -> None:
+        """A log level was set while the stack ran: of all processes, or of a layer, or of one
+        process."""
+        if layer is None:
+            self.runtime.level = self.log.level = level
+            self.runtime.layers = {}
+            self.log.layers = {}
+            return
+        for layers in (self.runtime.layers, self.log.layers):
+            for process in [p for p in layers if p.startswith(f"{layer}.")]:
+                del layers[process]
+            layers[layer] = level
+
+    def keep_runtime(self, earlier: "Config") -> None:
+        """Take over what was set while the stack ran with an earlier configuration."""
+        for name, value in earlier.runtime.sysctl.items():
+            self.set_sysctl(name, value)
+        if earlier.runtime.level is not None:
+            self.set_level(None, earlier.runtime.level)
+        for layer, level in earlier.runtime.layers.items():
+            self.set_level(layer, level)
 
     def device(self, name: str) -> Device:
         """The device of that name; ConfigError lists those that there are."""

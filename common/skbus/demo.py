@@ -197,7 +197,7 @@ def _between(
 
 
 def _path(run: RunDir) -> None:
-    from skbus.cli.logs import merged
+    from skbus.logread import merged
 
     told = story(list(merged(run)))
     if not told:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Logs: structlog, one JSON stream for each process, event = the kernel's function name.
 
-    {"time": 71.204113, "level": "debug", "process": "tcp", "layer": "tcp", "event": "tcp_v4_rcv",
-     "skb": "2b1f00000007", "flow": "10.77.0.1:40112->10.77.0.2:80", "seq": 1, ...}
+    {"time": 71.204113, "level": "debug", "wall": "2026-11-30T13:36:25.104113+00:00",
+     "process": "tcp", "layer": "tcp", "event": "tcp_transmit_skb", "skb": "2b1f00000007",
+     "flow": "10.77.0.2:80->10.77.0.1:40112", "seq": 1, "len": 0, "flags": "[.]"}
 
 `time` is the stack's clock in seconds, which is the same in all processes of a stack, so that
-the files of five processes can be merged by it. `debug` logs every step of every packet (the
-trace events of the core); `info` only what a person wants to know, never a line per packet.
+the files of five processes can be merged by it; it is read for each line. `wall` is the same
+moment by the machine's clock. `flow` says whose packet it is, from its sender to its receiver
+(`skbus.flow_dissector`); numbers have their names (`skbus.names`). `debug` logs every step of
+every packet (the trace events of the core); `info` only what a person wants to know, never a line
+per packet. docs/logs.md says more.
 
 A process calls `configure` once; the service shell calls `log_events` and `log_trace_events`
 with what its core has left; nothing is called, and nothing costs, where a level is off.
@@ -16,85 +20,125 @@ import io
 import json
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from time import monotonic_ns
 from typing import Any, Final, Literal, TextIO
 
 import structlog
 
-from skbus.net import TraceEvent
+from skbus.clock import StackClock
+from skbus.names import named
+from skbus.net import LogEvent, TraceEvent
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 MAX_FILE: Final = 64 << 20
 """Bytes of a log file; then it becomes FILE.1, and the FILE.1 before it goes. The run directory
 is a tmpfs: what lies there is memory."""
+MAX_SHARE: Final = 64
+"""A log file takes at most one part in so many of its file system: a container's run directory of
+1 GB has logs of 16 MB."""
 
 Format = Literal["auto", "json", "console"]
 Event = dict[str, Any]
 
 
-def _open_own(path: Path) -> TextIO:
-    """To append: a file that nobody else can read, never through a link."""
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NOFOLLOW, 0o600)
-
-    return open(path, "a", encoding="utf-8", opener=opener)
+def max_file(directory: Path) -> int:
+    """How many bytes a log file in a directory may have."""
+    found = os.statvfs(directory)
+    return max(1 << 16, min(MAX_FILE, found.f_frsize * found.f_blocks // MAX_SHARE))
 
 
 class LogFile(io.TextIOBase):
-    """A text file that is renamed to NAME.1 and begun anew when it has grown to `limit` bytes."""
+    """A text file that is renamed to NAME.1 and begun anew when it has grown to `limit` bytes.
 
-    def __init__(self, path: Path, limit: int = MAX_FILE) -> None:
+    A write is whole lines, and one system call: what is written is there when the process is
+    killed, and a line is there whole or not at all. OSError where there is no room for it.
+    """
+
+    def __init__(self, path: Path, limit: int | None = None) -> None:
         super().__init__()
         self._path = path
-        self._limit = limit
-        self._file = _open_own(path)
-        self._size = path.stat().st_size
+        self._limit = max_file(path.parent) if limit is None else limit
+        self._fd = self._open()
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self._path, flags, 0o600)
+        self._size = os.fstat(fd).st_size
+        if self._size and os.pread(fd, 1, self._size - 1) != b"\n":
+            self._size += os.write(fd, b"\n")  # a life before ours was killed in mid-line
+        return fd
 
     def write(self, text: str, /) -> int:
         if self._size > self._limit:
-            self._file.close()
+            os.close(self._fd)
             os.replace(self._path, f"{self._path}.1")
-            self._file = _open_own(self._path)
-            self._size = 0
-        self._size += len(text)
-        return self._file.write(text)
-
-    def flush(self) -> None:
-        self._file.flush()
+            self._fd = self._open()
+        data = text.encode("utf-8", "replace")
+        try:
+            written = os.write(self._fd, data)
+            if written < len(data):
+                written += os.write(self._fd, data[written:])  # says why
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += written
+        return len(text)
 
     def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
         super().close()
-        self._file.close()
+
+
+class _Sink:
+    """One place for a process's lines, and the form that they have there."""
+
+    def __init__(self, render: Callable[[Event], str], stream: TextIO | LogFile) -> None:
+        self.render = render
+        self.stream = stream
+        self.lines: list[str] = []
+        self.lost = 0
+        """Lines for which there was no room."""
+        self.why = ""
+
+    def flush(self) -> None:
+        """Write what there is; what cannot be written is counted, and told of when it can."""
+        lines, self.lines = self.lines, []
+        if not lines:
+            return
+        told = [self.render(_lost(self.lost, self.why))] if self.lost else []
+        try:
+            self.stream.write("\n".join([*told, *lines, ""]))
+            self.stream.flush()
+        except (OSError, ValueError) as e:
+            # a full disk or a closed terminal must not end a network stack
+            self.lost += len(lines)
+            self.why = e.strerror or str(e) if isinstance(e, OSError) else str(e)
+        else:
+            self.lost = 0
 
 
 class _Sinks:
-    """Where a process's lines go: each sink has its own form, and is flushed once a batch."""
+    """Where a process's lines go; what a batch brings is written at once."""
 
-    def __init__(self, sinks: list[tuple[Callable[[Event], str], TextIO | LogFile]]) -> None:
+    def __init__(self, sinks: list[_Sink]) -> None:
         self.sinks = sinks
         self.in_batch = False
 
     def put(self, event: Event) -> None:
-        try:
-            for render, stream in self.sinks:
-                stream.write(render(event) + "\n")
-                if not self.in_batch:
-                    stream.flush()
-        except (OSError, ValueError):
-            pass  # a full disk or a closed terminal must not end a network stack
+        for sink in self.sinks:
+            sink.lines.append(sink.render(event))
+        if not self.in_batch:
+            self.flush()
 
     def flush(self) -> None:
-        try:
-            for _, stream in self.sinks:
-                stream.flush()
-        except (OSError, ValueError):
-            pass
+        for sink in self.sinks:
+            sink.flush()
 
 
 class _SinkLogger:
@@ -104,6 +148,29 @@ class _SinkLogger:
         self.debug = self.info = self.warning = self.error = self.critical = sinks.put
 
 
+class _Wall:
+    """The machine's time of a moment of the stack's clock, as ISO 8601 in UTC."""
+
+    def __init__(self, clock: StackClock) -> None:
+        self.clock = clock
+        self._second = -1
+        self._prefix = ""
+        self._offset = 0
+        self.look()
+
+    def look(self) -> None:
+        """Read both clocks: before each batch, as the machine's may be set."""
+        self._offset = time.time_ns() - int(self.clock.now() * self.clock.scale)
+
+    def iso(self, now: int) -> str:
+        """`now`: ns of the stack's clock."""
+        second, ns = divmod(int(now * self.clock.scale) + self._offset, 1_000_000_000)
+        if second != self._second:
+            self._second = second
+            self._prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._prefix}.{ns // 1000:06d}+00:00"
+
+
 class _State:
     """The one logging set-up of a process (structlog's own configuration is one, too)."""
 
@@ -111,11 +178,8 @@ class _State:
         self.level = "info"
         self.process = ""
         self.sinks = _Sinks([])
-        self.flows: dict[int, str] = {}
-        """The flow of the skbs that were logged last, by id."""
+        self.wall = _Wall(StackClock())
 
-
-_MAX_FLOWS: Final = 4096
 
 _state = _State()
 
@@ -127,21 +191,24 @@ def configure(
     path: Path | None = None,
     stream: TextIO | None = None,
     format: Format = "auto",  # the configuration's name for it
+    clock: StackClock | None = None,
 ) -> Any:
     """Set the process's logging up, and return its logger.
 
     path: a file of JSON lines. stream: a second sink, in the given format (auto: coloured text
-    on a terminal, else JSON). Neither: standard error.
+    on a terminal, else JSON). Neither: standard error. clock: the stack's, where that is not the
+    machine's.
     """
-    sinks: list[tuple[Callable[[Event], str], TextIO | LogFile]] = []
+    sinks: list[_Sink] = []
     if path is not None:
-        sinks.append((render_json, LogFile(path)))
+        sinks.append(_Sink(render_json, LogFile(path)))
     if stream is None and path is None:
         stream = sys.stderr
     if stream is not None:
-        sinks.append((_renderer(format, stream), stream))
+        sinks.append(_Sink(_renderer(format, stream), stream))
     _state.sinks = _Sinks(sinks)
     _state.process = process
+    _state.wall = _Wall(clock or StackClock())
     structlog.configure(
         processors=[_complete],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS["info"]),
@@ -175,21 +242,36 @@ def _renderer(format: Format, stream: TextIO) -> Callable[[Event], str]:
 
 def _complete(logger: Any, level: str, event: Mapping[str, Any]) -> tuple[tuple[Event], Event]:
     """structlog's one processor: put the common fields first, in the order that people read."""
-    out: Event = {"time": event.get("time", monotonic_ns() / 1e9), "level": level}
-    if level != "debug":
-        out["wall"] = datetime.now(UTC).isoformat(timespec="microseconds")
-    process = str(event.get("process", _state.process))
+    wall = _state.wall
+    now = event.get("time")
+    if now is None:
+        now = wall.clock.now()
+        wall.look()
+    return (_event(level, now, event.get("process") or _state.process, event),), {}
+
+
+def _event(level: str, now: int, process: str, details: Mapping[str, Any]) -> Event:
+    out: Event = {"time": now / 1e9, "level": level, "wall": _state.wall.iso(now)}
     out["process"] = process
-    out["layer"], _, dev = process.partition(".")
-    if dev:
+    layer, _, dev = process.partition(".")
+    out["layer"] = layer
+    if dev and layer == "nic":
         out["dev"] = dev
-    out["event"] = event["event"]
-    for key, value in event.items():
-        if key == "exc_info" and value:
-            out["exception"] = _exception(value)
+    out["event"] = details["event"]
+    for key, value in details.items():
+        if key == "exc_info":
+            if value:
+                out["exception"] = _exception(value)
         elif key not in out:
             out[key] = value
-    return (out,), {}
+    return out
+
+
+def _lost(lines: int, why: str) -> Event:
+    """The line that stands for those that could not be written."""
+    now = _state.wall.clock.now()
+    details = {"event": "log_lines_lost", "lines": lines, "error": why}
+    return _event("warning", now, _state.process, details)
 
 
 def _exception(exc_info: object) -> str:
@@ -200,14 +282,11 @@ def _exception(exc_info: object) -> str:
 # ---- what a core leaves ----------------------------------------------------------------------
 
 
-def log_events(
-    logger: Any, now: int, events: Iterable[tuple[str, str, Mapping[str, object]]]
-) -> None:
-    """`net.log_events`: (level, function, details), at `now` ns of the stack's clock."""
-    time = now / 1e9
+def log_events(logger: Any, events: Iterable[LogEvent]) -> None:
+    """`net.log_events`, one line each."""
     with _Batch():
-        for level, function, details in events:
-            getattr(logger, level)(function, time=time, **_safe(details))
+        for level, function, details, now in events:
+            getattr(logger, level)(function, time=now, **_fields(function, details))
 
 
 def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
@@ -216,56 +295,65 @@ def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
         return
     debug = logger.bind().debug  # once: the proxy looks its configuration up at each call
     with _Batch():
-        for time, process, function, skb, details in events:
-            fields: Event = {"time": time / 1e9, "process": process}
-            flow = flow_of(details)
-            hidden = _FLOW_KEYS if flow is not None else ()
+        for now, process, function, skb, details, flow, about in events:
+            fields: Event = {"time": now, "process": process}
             if skb:
                 fields["skb"] = f"{skb:x}"
-                # A function that knows an skb's flow says it; the ones after it need not.
-                if flow is None:
-                    flow = _state.flows.get(skb)
-                else:
-                    if len(_state.flows) >= _MAX_FLOWS:
-                        _state.flows.clear()
-                    _state.flows[skb] = flow
-            if flow is not None:
+            if flow:
                 fields["flow"] = flow
-            for key, value in _safe(details).items():
-                if key not in hidden:
-                    fields.setdefault(key, value)
+            if about:
+                fields["about"] = about
+            for key, value in _fields(function, details).items():
+                if key not in _FLOW_KEYS or not flow:
+                    fields[key] = value
             debug(function, **fields)
 
 
+def log_batch(logger: Any, logged: list[LogEvent], traced: list[TraceEvent]) -> None:
+    """What a core has left of both kinds, in the order of time."""
+    if not traced or not logged:
+        log_events(logger, logged)
+        log_trace_events(logger, traced)
+        return
+    at = 0
+    with _Batch():
+        for event in logged:
+            start = at
+            while at < len(traced) and traced[at].time <= event.time:
+                at += 1
+            log_trace_events(logger, traced[start:at])
+            log_events(logger, [event])
+        log_trace_events(logger, traced[at:])
+
+
 class _Batch:
+    """What is logged within is written at the end, in one piece."""
+
     def __enter__(self) -> None:
-        _state.sinks.in_batch = True
+        self._outer = not _state.sinks.in_batch
+        if self._outer:
+            _state.sinks.in_batch = True
+            _state.wall.look()
 
     def __exit__(self, *_: object) -> None:
-        _state.sinks.in_batch = False
-        _state.sinks.flush()
+        if self._outer:
+            _state.sinks.in_batch = False
+            _state.sinks.flush()
 
 
 _FLOW_KEYS: Final = ("saddr", "sport", "daddr", "dport")
-_RESERVED: Final = frozenset({"event", "level", "layer", "wall"})
+_RESERVED: Final = frozenset(
+    {"event", "level", "layer", "wall", "time", "process", "skb", "flow", "about", "exc_info"}
+)
 
 
-def _safe(details: Mapping[str, object]) -> Mapping[str, object]:
-    """A detail named like one of our own fields keeps its value under another name."""
-    if _RESERVED.isdisjoint(details):
-        return details
-    return {(f"{k}_" if k in _RESERVED else k): v for k, v in details.items()}
-
-
-def flow_of(details: Mapping[str, object]) -> str | None:
-    """ "10.77.0.1:40112->10.77.0.2:80", if the details say so."""
-    saddr, daddr = details.get("saddr"), details.get("daddr")
-    if not isinstance(saddr, bytes) or not isinstance(daddr, bytes):
-        return None
-    sport, dport = details.get("sport"), details.get("dport")
-    if sport is None or dport is None:
-        return f"{address(saddr)}->{address(daddr)}"
-    return f"{address(saddr)}:{sport}->{address(daddr)}:{dport}"
+def _fields(function: str, details: Mapping[str, object]) -> dict[str, object]:
+    """Details as a line has them: numbers by their names, and one that is named like a field of
+    ours under another name."""
+    return {
+        (f"{key}_" if key in _RESERVED else key): named(function, key, value, details)
+        for key, value in details.items()
+    }
 
 
 def address(value: bytes) -> str:
@@ -309,10 +397,38 @@ _LAYER_COLOURS: Final = {
     "supervisor": 37,
 }
 _LEVEL_COLOURS: Final = {"warning": 33, "error": 31, "critical": 31}
-_SHOWN: Final = ("time", "level", "wall", "process", "layer", "dev", "event", "skb", "flow")
+_SHOWN: Final = frozenset(
+    {"time", "level", "wall", "process", "layer", "event", "skb", "flow", "exception"}
+)
+"""What a line for people has in a place of its own, or not at all."""
 
 
-def render_console(event: Mapping[str, Any], colour: bool = False) -> str:
+def clock_of(event: Mapping[str, Any], stack_time: bool = False) -> str:
+    """When it was: by this machine's clock and time zone, 13:36:25.104113, or by the stack's, in
+    seconds."""
+    if not stack_time and "wall" in event:
+        try:
+            wall = datetime.fromisoformat(str(event["wall"])).astimezone()
+        except ValueError:
+            pass
+        else:
+            return f"{wall:%H:%M:%S.%f}"
+    return f"{float(event.get('time', 0)):15.6f}"
+
+
+def details_of(event: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """What a line tells besides the fields that all lines have."""
+    for key, value in event.items():
+        if key in _SHOWN or (key == "dev" and event.get("layer") == "nic"):
+            continue
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            value = address(bytes(value))
+        yield key, value
+
+
+def render_console(
+    event: Mapping[str, Any], colour: bool = False, *, stack_time: bool = False
+) -> str:
     """One line for a person: time, process, function, skb, flow, and the rest as key=value."""
 
     def paint(text: str, code: int) -> str:
@@ -322,7 +438,7 @@ def render_console(event: Mapping[str, Any], colour: bool = False) -> str:
     layer = str(event.get("layer", ""))
     level = str(event.get("level", ""))
     parts = [
-        f"{float(event.get('time', 0)):14.6f}",
+        clock_of(event, stack_time),
         paint(f"{process:<10}", _LAYER_COLOURS.get(layer, 37)),
     ]
     if level not in ("debug", "info"):
@@ -332,12 +448,7 @@ def render_console(event: Mapping[str, Any], colour: bool = False) -> str:
         parts.append(paint(str(skb), 2))
     if flow := event.get("flow"):
         parts.append(str(flow))
-    for key, value in event.items():
-        if key in _SHOWN or key == "exception":
-            continue
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            value = address(bytes(value))
-        parts.append(f"{paint(key, 2)}={value}")
+    parts += [f"{paint(key, 2)}={value}" for key, value in details_of(event)]
     line = " ".join(parts).rstrip()
     if "exception" in event:
         line += f"\n{event['exception']}"

@@ -15,8 +15,16 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from skbus.compiled import mypyc_attr
 from skbus.dropreason import REASONS
-from skbus.pool import Allocator, Pool, StalePlaceError
-from skbus.skbuff import Frag, SkBuff
+from skbus.flow_dissector import (
+    NO_PORT,
+    Flow,
+    details_flow,
+    icmp_about,
+    named_dest,
+    skb_flow_dissect,
+)
+from skbus.pool import Allocator, Pool, PoolError, StalePlaceError
+from skbus.skbuff import Frag, SkBuff, frags_slice
 from skbus.snmp import Mib
 from skbus.sysctl import Sysctl
 from skbus.timer import Timer, Timers
@@ -24,6 +32,8 @@ from skbus.timer import Timer, Timers
 MSEC: Final = 1_000_000
 SEC: Final = 1_000_000_000
 _PRUNE_EVERY: Final = 5 * SEC
+_PORTS_LEN: Final = 4
+"""Bytes of the two ports with which a transport's header begins."""
 
 
 class Clock(Protocol):
@@ -33,13 +43,28 @@ class Clock(Protocol):
 
 
 class TraceEvent(NamedTuple):
-    """One function that a packet came through; `time` in ns, `skb` its id."""
+    """One function that a packet came through.
+
+    time: ns of the stack's clock. skb: its id. flow: whose packet it is, or whose socket; "" where
+    that cannot be told. about: of an ICMP error, the flow that it is about.
+    """
 
     time: int
     process: str
     function: str
     skb: int
     details: Mapping[str, object]
+    flow: str = ""
+    about: str = ""
+
+
+class LogEvent(NamedTuple):
+    """What a person wants to know. time: ns of the stack's clock."""
+
+    level: str
+    function: str
+    details: Mapping[str, object]
+    time: int
 
 
 Self = TypeVar("Self", bound="Net")
@@ -77,7 +102,10 @@ class Net:
         self.tracing = False
         """True while someone listens: `if net.tracing: net.trace(...)`."""
         self.trace_events: list[TraceEvent] = []
-        self.log_events: list[tuple[str, str, Mapping[str, object]]] = []
+        self.log_events: list[LogEvent] = []
+        self.trace_clock: Callable[[], int] | None = None
+        """Where the times of both come from: a shell sets it, so that each function of a batch has
+        a time of its own. Without it (in a simulation) that is `now`."""
         # conservation: born + received == sent + consumed + dropped + held
         self.skb_born = 0
         self.skb_received = 0
@@ -153,18 +181,78 @@ class Net:
     # ---- seeing inside -----------------------------------------------------------------
 
     def trace(self, function: str, skb: SkBuff | None = None, **details: object) -> None:
-        """One event of a packet's journey; call it only `if net.tracing`."""
+        """One event of a packet's journey; call it only `if net.tracing`.
+
+        The event says whose packet it is (see `flow`), so the details need not.
+        """
+        now = self.now if self.trace_clock is None else self.trace_clock()
+        flow = self.flow(skb, details)
+        about = None
+        if skb is not None and flow is not None and flow.sport == NO_PORT:
+            about = icmp_about(skb.head, self.skb_network_header(skb))
         self.trace_events.append(
-            TraceEvent(self.now, self.name, function, skb.id if skb else 0, details)
+            TraceEvent(
+                now,
+                self.name,
+                function,
+                skb.id if skb else 0,
+                details,
+                str(flow) if flow is not None else "",
+                str(about) if about is not None else "",
+            )
         )
+
+    def flow(self, skb: SkBuff | None, details: Mapping[str, object]) -> Flow | None:
+        """Whose packet, or whose socket, a line of the trace is about: what the details say, or the
+        packet's headers, or the sock that is named in the details or travels with the skb."""
+        flow = details_flow(details)
+        if flow is not None and flow.sport != NO_PORT:
+            return flow
+        found = self.skb_flow(skb, skb.head) if skb is not None else flow
+        if found is not None and found.sport == NO_PORT and skb is not None and skb.frags:
+            found = self.skb_flow(skb, self._longer_head(skb)) or found
+        if found is not None:
+            return found
+        sk = details.get("sk") or getattr(skb and skb.cb, "sk", None)
+        flow = self.sk_flow(sk) if isinstance(sk, int) else flow
+        dest = named_dest(skb, details)
+        if dest is None:
+            return flow
+        saddr, sport = (flow.saddr, flow.sport) if flow is not None else (bytes(4), 0)
+        return Flow(saddr, sport, *dest)
+
+    def skb_flow(self, skb: SkBuff, head: bytes) -> Flow | None:
+        """The flow of an skb, as this layer has it; None where it says nothing. head: skb.head, or
+        that and more."""
+        return skb_flow_dissect(skb, head)
+
+    def _longer_head(self, skb: SkBuff) -> bytes:
+        """An skb's head and what follows it: of a fragment, the ports may lie there."""
+        try:
+            return skb.head + self.pool.gather(frags_slice(skb.frags, 0, _PORTS_LEN))
+        except PoolError:
+            return skb.head
+
+    def skb_network_header(self, skb: SkBuff) -> int:
+        """Where the IP header of an skb is in its head; negative where that is not known."""
+        return skb.network_header
+
+    def sk_flow(self, sk: int) -> Flow | None:
+        """The flow of a sock, from us to its peer; None where this layer has no such sock, or it
+        has no address and no port yet."""
+        return None
 
     def info(self, function: str, **details: object) -> None:
         """Something that a person running the stack wants to know; never once a packet."""
-        self.log_events.append(("info", function, details))
+        self._log("info", function, details)
 
     def warning(self, function: str, **details: object) -> None:
         """Something that is wrong, with its cause and remedy in the details."""
-        self.log_events.append(("warning", function, details))
+        self._log("warning", function, details)
+
+    def _log(self, level: str, function: str, details: Mapping[str, object]) -> None:
+        now = self.now if self.trace_clock is None else self.trace_clock()
+        self.log_events.append(LogEvent(level, function, details, now))
 
     def _region_mapped(self) -> None:
         if not self._prune_timer.pending():
@@ -230,6 +318,7 @@ __all__ = [
     "Clock",
     "Core",
     "Handler",
+    "LogEvent",
     "Net",
     "StalePlaceError",
     "TraceEvent",

@@ -100,6 +100,7 @@ class Service:
         self.net = core.net
         self.rundir = rundir
         self.clock = clock or StackClock()
+        self.net.trace_clock = self.clock.now
         self.context = context or zmq.Context(io_threads=1)
         self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
         self._epoll = select.epoll()
@@ -308,12 +309,9 @@ class Service:
             )
             self.dispatcher.bad_message(self.inbox.refused - self._refused)
             self._refused = self.inbox.refused
-        if net.log_events:
-            events, net.log_events = net.log_events, []
-            log.log_events(self.logger, net.now, events)
-        if net.trace_events:
-            traced, net.trace_events = net.trace_events, []
-            log.log_trace_events(self.logger, traced)
+        logged, net.log_events = net.log_events, []
+        traced, net.trace_events = net.trace_events, []
+        log.log_batch(self.logger, logged, traced)
 
     def _close(self) -> None:
         for source in self.sources:

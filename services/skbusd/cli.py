@@ -20,6 +20,7 @@ from typing import Any, Final
 import trio
 
 from skbus import log, takeover
+from skbus.clock import StackClock
 from skbus.config import LAYERS, Config, ConfigError, Device
 from skbus.rundir import RunDir, RunDirError
 
@@ -36,17 +37,27 @@ def run_process(run: RunDir, config: Config, process: str, fd: int | None = None
     layer = process.split(".")[0]
     service = importlib.import_module(f"skbusd.{layer}.main").make_service(run, config, process, fd)
     service.net.tracing = log.get_level() == "debug"
-    service.logger.info("started", pid=os.getpid(), epoch=service.net.epoch)
+    _say_started(service)
     gc.collect()
     gc.freeze()  # what is there now stays: no need to look through it again and again
     gc.set_threshold(50_000, 20, 50)  # packets make no cycles
     try:
         trio.run(_until_signal, service)
     except BaseException as e:
-        log.log_events(service.logger, service.net.now, service.net.log_events)
+        log.log_batch(service.logger, service.net.log_events, service.net.trace_events)
         service.logger.error("crashed", exc_info=e)
         raise
     service.logger.info("stopped")
+
+
+def _say_started(service: Any) -> None:
+    """The first line of a life; of a later one, that the trace has a hole here."""
+    epoch = service.net.epoch
+    if epoch == 1:
+        service.logger.info("started", pid=os.getpid(), epoch=epoch)
+    else:
+        text = f"life {epoch}: what was in flight in this process, and not logged, is lost"
+        service.logger.warning("restarted", pid=os.getpid(), epoch=epoch, text=text)
 
 
 def run_supervised(
@@ -89,6 +100,7 @@ def start_log(run: RunDir, config: Config, process: str, *, to_file: bool, to_st
         path=run.log_file(process) if to_file else None,
         stream=sys.stderr if to_stderr else None,
         format=config.log.format,
+        clock=StackClock(config.clock.time_scale),
     )
 
 
@@ -149,7 +161,7 @@ def _main(options: argparse.Namespace) -> int:
         config.modules = [*config.modules, *options.module]
     config.log.level = options.log_level or config.log.level
     config.log.format = options.log_format or config.log.format
-    start_log(run, config, process, to_file=False, to_stderr=True)
+    start_log(run, config, process, to_file=True, to_stderr=True)
     run_process(run, config, process, options.fd)
     return 0
 
@@ -169,6 +181,8 @@ def _nic_config(run: RunDir, options: argparse.Namespace) -> tuple[Config, str]:
         raise ConfigError(f"which interface? Name it with --dev; the configuration has: {names}")
     config.device(dev)
     if options.fd is None:
+        if run.config_file.exists():
+            config.keep_runtime(Config.read(run))
         config = takeover.resolve(run, config)
         config.run_dir = str(run.path)
         config.write(run)

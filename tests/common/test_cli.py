@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The commands: help, errors that name cause and remedy, what they print of a stand-in stack."""
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import pytest
 
@@ -18,7 +16,7 @@ STANDIN = Path(__file__).with_name("standin.py")
 BIN = Path(sys.executable).parent
 
 
-class Done(NamedTuple):
+class Done(Protocol):
     """How a command ended."""
 
     returncode: int
@@ -27,23 +25,9 @@ class Done(NamedTuple):
 
 
 class Skbus(Protocol):
-    """Runs a command in this process: a hundred interpreters would take their time."""
+    """Runs a command in this process (conftest.py)."""
 
     def __call__(self, *argv: str, env: dict[str, str] | None = None) -> Done: ...
-
-
-@pytest.fixture
-def skbus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Skbus:
-    def call(*argv: str, env: dict[str, str] | None = None) -> Done:
-        monkeypatch.setattr(sys, "argv", ["skbus", *argv])
-        for name, value in (env or {}).items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            app.main()
-        out, err = capsys.readouterr()
-        return Done(int(ended.value.code or 0), out, err)
-
-    return call
 
 
 def skbusd(*argv: str, env: dict[str, str] | None = None) -> Any:
@@ -54,22 +38,6 @@ def skbusd(*argv: str, env: dict[str, str] | None = None) -> Any:
         check=False,
         env={**os.environ, **(env or {})},
     )
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunDir:
-    return RunDir(tmp_path / "r")
-
-
-@pytest.fixture
-def stack(run: RunDir) -> Iterator[dict[str, str]]:
-    with subprocess.Popen(
-        [sys.executable, STANDIN, run.path], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield {"SKBUS_DIR": str(run.path)}
-        process.terminate()
 
 
 @pytest.mark.parametrize(
@@ -193,83 +161,3 @@ def test_skbusd_says_what_it_lacks(run: RunDir) -> None:
     done = skbusd("arp")
     assert done.returncode == 2
     assert "invalid choice: 'arp'" in done.stderr
-
-
-# ---- logs ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def logged(run: RunDir) -> RunDir:
-    run.create()
-    common = {"level": "debug", "flow": "10.77.0.1:1->10.77.0.2:80"}
-    run.log_file("nic.eth0").write_text(
-        "".join(
-            json.dumps(
-                {"time": t, "process": "nic.eth0", "layer": "nic", "event": e, "skb": s, **common}
-            )
-            + "\n"
-            for t, e, s in ((1.0, "napi_gro_receive", "a1"), (4.0, "dev_queue_xmit", "b2"))
-        )
-    )
-    tcp = {"process": "tcp", "layer": "tcp"}
-    run.log_file("tcp").write_text(
-        json.dumps({"time": 3.0, **tcp, "event": "tcp_v4_rcv", "skb": "a1", **common})
-        + "\n"
-        + json.dumps({"time": 5.0, **tcp, "event": "tcp_memory", "level": "warning"})
-        + '\n{"half a line'
-    )
-    Path(f"{run.log_file('ip')}.1").write_text(
-        json.dumps(
-            {"time": 2.0, "process": "ip", "layer": "ip", "event": "ip_rcv", "skb": "a1", **common}
-        )
-        + "\n"
-    )
-    run.log_file("ip").write_text("")
-    return run
-
-
-@pytest.mark.parametrize(
-    ("argv", "events"),
-    [
-        ([], ["napi_gro_receive", "ip_rcv", "tcp_v4_rcv", "dev_queue_xmit", "tcp_memory"]),
-        (["--skb", "a1"], ["napi_gro_receive", "ip_rcv", "tcp_v4_rcv"]),
-        (["--layer", "tcp"], ["tcp_v4_rcv", "tcp_memory"]),
-        (["-l", "nic", "-l", "ip"], ["napi_gro_receive", "ip_rcv", "dev_queue_xmit"]),
-        (["--level", "info"], ["tcp_memory"]),
-        (["--flow", ":80"], ["napi_gro_receive", "ip_rcv", "tcp_v4_rcv", "dev_queue_xmit"]),
-    ],
-)
-def test_logs_are_merged_by_time(
-    skbus: Skbus, logged: RunDir, argv: list[str], events: list[str]
-) -> None:
-    done = skbus("logs", "--json", *argv, env={"SKBUS_DIR": str(logged.path)})
-    assert done.returncode == 0, done.stderr
-    assert [json.loads(line)["event"] for line in done.stdout.splitlines()] == events
-
-
-def test_logs_for_a_person(skbus: Skbus, logged: RunDir) -> None:
-    done = skbus("logs", "--skb", "a1", env={"SKBUS_DIR": str(logged.path)})
-    first = done.stdout.splitlines()[0].split()
-    assert first == ["1.000000", "nic.eth0", "napi_gro_receive", "a1", "10.77.0.1:1->10.77.0.2:80"]
-
-
-def test_logs_follow(logged: RunDir) -> None:
-    with subprocess.Popen(
-        [BIN / "skbus", "logs", "-f", "--json", "--layer", "udp"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "SKBUS_DIR": str(logged.path)},
-    ) as process:
-        assert process.stdout is not None
-        line = json.dumps(
-            {"time": 9.0, "level": "info", "process": "udp", "layer": "udp", "event": "x"}
-        )
-        with logged.log_file("udp").open("w") as f:
-            f.write(line[:20])
-            f.flush()
-            f.write(line[20:] + "\n")
-        assert json.loads(process.stdout.readline())["event"] == "x"
-        logged.log_file("udp").rename(f"{logged.log_file('udp')}.1")
-        logged.log_file("udp").write_text(line.replace('"x"', '"y"') + "\n")
-        assert json.loads(process.stdout.readline())["event"] == "y"
-        process.terminate()

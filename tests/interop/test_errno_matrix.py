@@ -344,7 +344,7 @@ def test_a_plug_in_that_fails_is_a_warning() -> None:
     ours.net.log_events.clear()
     assert ours.socket((38, 5, 0)) == errno.EAFNOSUPPORT
     assert ours.socket((AF_INET, 1, 132)) == errno.EPROTONOSUPPORT
-    warned = [details["text"] for level, _, details in ours.net.log_events if level == "warning"]
+    warned = [details["text"] for level, _, details, _ in ours.net.log_events if level == "warning"]
     assert warned == [
         f"no {name}" for name in ("net-pf-38", "net-pf-2-proto-132-type-1", "net-pf-2-proto-132")
     ]
@@ -355,7 +355,7 @@ def test_the_obsolete_packet_socket_is_warned_of_once() -> None:
     ours.net.log_events.clear()
     for _ in range(3):
         assert ours.socket((AF_INET, SOCK_PACKET, 0)) == errno.EAFNOSUPPORT
-    warned = [details for level, _, details in ours.net.log_events if level == "warning"]
+    warned = [details for level, _, details, _ in ours.net.log_events if level == "warning"]
     assert [w["text"] for w in warned] == ["uses obsolete (PF_INET,SOCK_PACKET)"]
 
 

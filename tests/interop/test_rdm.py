@@ -204,7 +204,7 @@ def test_the_module_is_found_among_entry_points(
     assert request_module(net, ALIAS)  # once more is no harm
     net.log_events.clear()
     assert not request_module(net, "net-pf-38")
-    ((level, _, details),) = net.log_events
+    ((level, _, details, _),) = net.log_events
     assert level == "warning"
     assert "skbus_no_such_module" in str(details["text"])
     # What is installed later is found, but not at once: the list is read once a second at most.

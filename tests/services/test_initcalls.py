@@ -124,10 +124,10 @@ def test_the_order_is_the_kernels(layer: str) -> None:
     names = [step.name for step in steps]
     function = {"nic": "net_dev_init", "sock_init": "sock_init"}.get(layer, "inet_init")
     traced = [
-        name for _, _, name, _, details in net.trace_events if details.get("initcall") == function
+        event.function for event in net.trace_events if event.details.get("initcall") == function
     ]
     assert traced == names  # a line each at debug
-    said = [d for level, name, d in net.log_events if (level, name) == ("info", function)]
+    said = [d for level, name, d, _ in net.log_events if (level, name) == ("info", function)]
     assert said == [{"steps": names}]  # and one for all at info
 
 
@@ -155,7 +155,7 @@ def test_a_step_that_fails_is_unwound(layer: str, at: int) -> None:
     assert undone == earlier
     assert state(net) == before
     assert net.timers.next_expiry() is None
-    ((_, _, details),) = [e for e in net.log_events if e[0] == "warning"]
+    ((_, _, details, _),) = [e for e in net.log_events if e[0] == "warning"]
     assert details["failed"] == name
     assert details["err"] == "ENOMEM"
     assert details["unwound"] == earlier
@@ -207,7 +207,7 @@ def test_an_error_that_is_no_errno_is_told_too() -> None:
     net = Net("odd", rand=Random(1), pool=Pool())
     with pytest.raises(InitError, match="odd: failed: injected"):
         do_initcalls(net, "inet_init", [InitStep("odd", broken, broken)])
-    ((_, _, details),) = net.log_events
+    ((_, _, details, _),) = net.log_events
     assert details["err"] == "ZeroDivisionError"
 
 
@@ -347,7 +347,7 @@ def test_frames_go_to_whom_they_are_registered_for() -> None:
         PacketType(0x0800, "mine", "ip_rcv"),
     ):
         add(net, bad)
-    assert [details["error"] for _, _, details in net.log_events] == [
+    assert [details["error"] for _, _, details, _ in net.log_events] == [
         "no such entry: no_such_entry",
         "no such entry: tcp_v4_rcv",
         "no Ethernet type",

@@ -1,23 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""`skbus logs`: the logs of all processes of a stack as one, in the order of time."""
+"""`skbus logs`: the logs of all processes of a stack as one, in the order of time.
 
-import heapq
-import json
+`skbus.logread` reads and chooses; here is what a person says and sees.
+"""
+
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
-from typing import IO, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from skbus.rundir import RunDir
+from skbus.cli import names
+from skbus.rundir import RunDir, RunDirError
+
+if TYPE_CHECKING:
+    from skbus.logread import Filter, Follower
 
 _POLL: Final = 0.1  # seconds between looks at the files with -f
-_LEVELS: Final = ("debug", "info", "warning", "error")
+_LAST: Final = 10
+"""Lines that -f begins with."""
+_SHOWN: Final = 12
+"""So many of the flows, or of the skbs, that there are, are named to who has found none."""
 
 Event = dict[str, Any]
+Show = Callable[[Event], None]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,144 +37,330 @@ def register(app: typer.Typer) -> None:
 
 
 def logs(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[FILE]...",
+            help="Logs that were kept, or - for standard input, as from `docker-compose logs "
+            "--no-log-prefix`; without any, those of the stack in SKBUS_DIR.",
+        ),
+    ] = None,
     layer: Annotated[
         list[str] | None,
-        typer.Option("--layer", "-l", metavar="LAYER", help="nic, nic.eth0, tcp, ...; repeatable."),
+        typer.Option(
+            "--layer",
+            "-l",
+            metavar="LAYER",
+            help="nic, nic.eth0, tcp, ...; repeatable.",
+            autocompletion=names.logged,
+        ),
     ] = None,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as logs grow.")] = False,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on as logs grow, after the last lines.")
+    ] = False,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            "-n", "--lines", metavar="N", min=0, help="The last N lines (with -f: 10 by default)."
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="WHEN",
+            help="From then on: 10s, 5m, 2h (so long ago), 13:36, 13:36:25, or a date and time.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="WHEN", help="Up to then; as --since.")
+    ] = None,
     level: Annotated[
-        str, typer.Option("--level", metavar="LEVEL", help="This level and what is graver.")
+        str,
+        typer.Option(
+            "--level",
+            metavar="LEVEL",
+            help="This level and what is graver: debug, info, warning, error.",
+            autocompletion=names.levels,
+        ),
     ] = "debug",
     skb: Annotated[
         str | None, typer.Option("--skb", metavar="ID", help="One packet, through all processes.")
     ] = None,
     flow: Annotated[
-        str | None, typer.Option("--flow", metavar="TEXT", help="Flows that contain this text.")
+        str | None,
+        typer.Option(
+            "--flow",
+            metavar="FLOW",
+            help="Packets and sockets of a flow, in both directions: :80, 10.77.0.1, "
+            "10.77.0.1:80, or two of these with -> between.",
+        ),
     ] = None,
+    grep: Annotated[
+        str | None,
+        typer.Option(
+            "--grep", metavar="REGEX", help="Lines with a function, or a KEY=VALUE, like this."
+        ),
+    ] = None,
+    stack_time: Annotated[
+        bool,
+        typer.Option("--stack-time", help="Times of the stack's clock, not of this machine's."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines, as they were logged.")
     ] = False,
 ) -> None:
     """Print the logs of all layers, merged by the stack's time. What each packet meets is there
-    at `--log-level debug` (`skbus log-level debug` sets it in a running stack)."""
+    at `--log-level debug` (`skbus log-level debug` sets it in a running stack). Exit status: 0 if
+    there was a line to print, 1 if not; then standard error says what there is."""
+    wanted = _filter(layer or [], level, skb, flow, grep, since, until)
+    show = _shower(as_json, stack_time)
+    if files:
+        _from_files(files, wanted, show, follow=follow, lines=lines)
+        return
+    run = RunDir().require()
+    if follow:
+        begin = _LAST if since is None else sys.maxsize
+        _follow(run, wanted, show, begin if lines is None else lines)
+    elif not _print(run, wanted, show, lines):
+        _say_what_there_is(wanted, _all(run), str(run.log_dir))
+        sys.exit(1)
+
+
+def _filter(
+    layers: list[str],
+    level: str,
+    skb: str | None,
+    flow: str | None,
+    grep: str | None,
+    since: str | None,
+    until: str | None,
+) -> "Filter":
+    """What the options ask for. BadParameter where they are wrong, by themselves."""
+    from skbus import logread
+    from skbus.flow_dissector import FlowFilter, FlowFilterError
+
+    if level not in logread.LEVELS:
+        levels = ", ".join(logread.LEVELS)
+        raise typer.BadParameter(f"{level!r}: it takes {levels}", param_hint="--level")
+    if skb is not None and not re.fullmatch(r"(0x)?[0-9a-fA-F]+", skb):
+        raise typer.BadParameter(f"{skb!r}: it takes hex digits, as lines have", param_hint="--skb")
+    now = logread.now()
+    try:
+        return logread.Filter(
+            layers=layers,
+            level=level,
+            skb=None if skb is None else skb.lower().removeprefix("0x").lstrip("0"),
+            flow=None if flow is None else FlowFilter(flow),
+            since=None if since is None else logread.parse_when(since, now),
+            until=None if until is None else logread.parse_when(until, now),
+            grep=None if grep is None else re.compile(grep),
+        )
+    except FlowFilterError as e:
+        raise typer.BadParameter(str(e), param_hint="--flow") from None
+    except logread.LogReadError as e:
+        raise typer.BadParameter(str(e), param_hint="--since, --until") from None
+    except re.error as e:
+        raise typer.BadParameter(f"{grep!r}: {e}", param_hint="--grep") from None
+
+
+def _shower(as_json: bool, stack_time: bool) -> Show:
     from skbus.log import render_console, render_json
 
-    if level not in _LEVELS:
-        raise typer.BadParameter(f"{level!r}: it takes {', '.join(_LEVELS)}", param_hint="--level")
-    run = RunDir().require()
-    wanted = Filter(layers=layer or [], level=level, skb=skb, flow=flow)
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     out = sys.stdout.write
 
     def show(event: Event) -> None:
-        out((render_json(event) if as_json else render_console(event, colour)) + "\n")
+        if as_json:
+            out(render_json(event) + "\n")
+        else:
+            out(render_console(event, colour, stack_time=stack_time) + "\n")
 
-    if follow:
-        _follow(run, wanted, show)
-    if flow is not None:
-        wanted.skbs = {e["skb"] for e in merged(run) if "skb" in e and flow in e.get("flow", "")}
-    for event in merged(run):
-        if wanted(event):
+    return show
+
+
+# ---- of a stack ------------------------------------------------------------------------------
+
+
+def _all(run: RunDir) -> Iterable[Event]:
+    from skbus.logread import merged
+
+    return merged(run)
+
+
+def _print(run: RunDir, wanted: "Filter", show: Show, lines: int | None) -> int:
+    """Print what is there now; returns how many lines that were (before `lines` took the last)."""
+    from skbus.logread import last_of, log_files, merged, time_of
+
+    if lines is not None and wanted.flow is None:
+        found = [e for f in log_files(run, wanted.layers) for e in last_of(f, wanted, lines or 1)]
+        last = sorted(found, key=time_of)[-lines:] if lines else []
+        for event in last:
             show(event)
+        return len(found)
+    if wanted.flow is not None:
+        for event in merged(run):
+            wanted.learn(event)
+    having = b"" if wanted.skb is None else wanted.skb.encode()
+    chosen = filter(wanted, merged(run, wanted.layers, having))
+    return _show_last(chosen, show, lines)
 
 
-class Filter:
-    """Which lines are wanted."""
-
-    def __init__(self, layers: list[str], level: str, skb: str | None, flow: str | None) -> None:
-        self._layers = frozenset(layers)
-        self._levels = frozenset(_LEVELS[_LEVELS.index(level) :])
-        self._skb = skb
-        self._flow = flow
-        self.skbs: set[str] = set()
-        """skbs that are known to be of that flow, although not each of their lines says so."""
-
-    def __call__(self, event: Event) -> bool:
-        if event.get("level") not in self._levels:
-            return False
-        if self._layers and self._layers.isdisjoint((event.get("process"), event.get("layer"))):
-            return False
-        if self._skb is not None and event.get("skb") != self._skb:
-            return False
-        if self._flow is None or event.get("skb") in self.skbs:
-            return True
-        return self._flow in str(event.get("flow", ""))
+def _show_last(chosen: Iterable[Event], show: Show, lines: int | None) -> int:
+    count = 0
+    last: deque[Event] = deque(maxlen=lines)
+    for event in chosen:
+        count += 1
+        if lines is None:
+            show(event)
+        else:
+            last.append(event)
+    for event in last:
+        show(event)
+    return count
 
 
-def parse(line: str) -> Event | None:
-    """One line; None if it is no complete line of ours."""
-    if not line.endswith("\n"):
-        return None
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) and "event" in event else None
+def _follow(run: RunDir, wanted: "Filter", show: Show, last: int) -> None:
+    """Print the last lines, and what comes, until the stack ends."""
+    from skbus.logread import Follower
+
+    with closing(Follower(run)) as follower:
+        _follow_on(follower, run, wanted, show, last)
+    sys.stderr.write(f"skbus: the stack in {run.path} has ended\n")
 
 
-def _lines(path: Path) -> Iterator[Event]:
-    for file in (Path(f"{path}.1"), path):
-        try:
-            with file.open(encoding="utf-8", errors="replace") as f:
-                yield from filter(None, map(parse, f))
-        except FileNotFoundError:
-            continue
-
-
-def _time(event: Event) -> float:
-    return float(event.get("time", 0))
-
-
-def merged(run: RunDir) -> Iterator[Event]:
-    """All events of a stack in the order of its time."""
-    files = sorted(run.log_dir.glob("*.jsonl"))
-    yield from heapq.merge(*(_lines(f) for f in files), key=_time)
-
-
-class _Tail:
-    """The end of one log, also when the file is begun anew."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file: IO[str] | None = None
-        self._part = ""
-
-    def read(self) -> list[Event]:
-        events: list[Event] = []
-        if self._file is not None:
-            events += self._rest()
-            try:
-                same = os.stat(self._path).st_ino == os.fstat(self._file.fileno()).st_ino
-            except FileNotFoundError:
-                return events
-            if same:
-                return events
-            events += self._rest()
-            self._file.close()
-        try:
-            self._file = self._path.open(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            self._file = None
-            return events
-        return events + self._rest()
-
-    def _rest(self) -> list[Event]:
-        assert self._file is not None
-        lines = (self._part + self._file.read()).splitlines(keepends=True)
-        self._part = lines.pop() if lines and not lines[-1].endswith("\n") else ""
-        return [e for e in map(parse, lines) if e is not None]
-
-
-def _follow(run: RunDir, wanted: Filter, show: Callable[[Event], None]) -> None:
-    tails: dict[Path, _Tail] = {}
+def _follow_on(follower: "Follower", run: RunDir, wanted: "Filter", show: Show, last: int) -> None:
+    shown = 0
+    if wanted.flow is not None:
+        for event in _all(run):
+            wanted.learn(event)
+    if last:
+        for event in follower.last(wanted, last):
+            show(event)
+            shown += 1
+    first = True
     while run.path.is_dir():
-        for path in run.log_dir.glob("*.jsonl"):
-            if path not in tails:
-                tails[path] = _Tail(path)
-        events = [e for tail in tails.values() for e in tail.read()]
-        for event in sorted(events, key=_time):
+        for event in follower.read():
+            wanted.learn(event)
             if wanted(event):
                 show(event)
+                shown += 1
         sys.stdout.flush()
+        if first and not shown and last:
+            _say_what_there_is(wanted, _all(run), str(run.log_dir))
+            sys.stderr.write("waiting for more (Ctrl-C ends it)\n")
+            sys.stderr.flush()
+        first = False
         time.sleep(_POLL)
-    sys.exit(0)
+
+
+# ---- of files --------------------------------------------------------------------------------
+
+
+def _from_files(
+    files: list[Path], wanted: "Filter", show: Show, *, follow: bool, lines: int | None
+) -> None:
+    """Print what files or standard input bring: sorted at the end of all, or as it comes."""
+    from skbus.logread import parse, time_of
+
+    if follow:
+        if [str(f) for f in files] != ["-"]:
+            raise typer.BadParameter("takes standard input alone: -f -", param_hint="--follow")
+        _as_it_comes(wanted, show)
+        return
+    events: list[Event] = []
+    other = 0
+    for file in files:
+        try:
+            with sys.stdin.buffer if str(file) == "-" else file.open("rb") as source:
+                for line in source:
+                    event = parse(line if line.endswith(b"\n") else line + b"\n")
+                    if event is not None:
+                        events.append(event)
+                    elif line.strip():
+                        other += 1
+        except OSError as e:
+            raise RunDirError(f"cannot read {file}: {e.strerror}") from None
+    events.sort(key=time_of)
+    for event in events:
+        wanted.learn(event)
+    where = ", ".join("standard input" if str(f) == "-" else str(f) for f in files)
+    if other:
+        sys.stderr.write(f"skbus: {other} lines of {where} are none of skbus's\n")
+    if not _show_last(filter(wanted, events), show, lines):
+        _say_what_there_is(wanted, events, where)
+        sys.exit(1)
+
+
+def _as_it_comes(wanted: "Filter", show: Show) -> None:
+    from skbus.logread import Census, parse
+
+    census, shown = Census(), 0
+    for line in sys.stdin.buffer:
+        event = parse(line)
+        if event is None:
+            continue
+        census.add(event)
+        wanted.learn(event)
+        if wanted(event):
+            show(event)
+            sys.stdout.flush()
+            shown += 1
+    if not shown:
+        _say(wanted, census, "standard input")
+        sys.exit(1)
+
+
+# ---- where nothing is found ------------------------------------------------------------------
+
+
+def _say_what_there_is(wanted: "Filter", events: Iterable[Event], where: str) -> None:
+    from skbus.logread import Census
+
+    census = Census()
+    for event in events:
+        census.add(event)
+    _say(wanted, census, where)
+
+
+def _say(wanted: "Filter", census: Any, where: str) -> None:
+    """Why there is no line, as far as that can be told, and what there is."""
+    said: list[str] = []
+    if not census.lines:
+        said.append(f"no line in {where}: is it the right stack? SKBUS_DIR names it")
+    else:
+        said.append(f"none of {census.lines} lines in {where} is what was asked for")
+        have = ", ".join(f"{p} ({n})" for p, n in sorted(census.processes.items()))
+        layers = {*census.processes, *(p.split(".")[0] for p in census.processes)}
+        if unknown := sorted(wanted.layers - layers):
+            said.append(f"no line of {', '.join(unknown)}; there are lines of: {have}")
+        if wanted.level != "debug":
+            levels = ", ".join(f"{n} {x}" for x, n in census.levels.items())
+            said.append(f"by level there are: {levels}")
+        if wanted.skb is not None:
+            said.append(_sample("skb", f"no skb {wanted.skb}", list(census.skbs)))
+        if wanted.flow is not None:
+            flows = [f for f, _ in census.flows.most_common()]
+            said.append(_sample("flow", f"no flow {wanted.flow.text}", flows))
+        if wanted.grep is not None:
+            functions = [f for f, _ in census.functions.most_common()]
+            none = f"no function and no KEY=VALUE like {wanted.grep.pattern}"
+            said.append(_sample("function", none, functions))
+        if wanted.since is not None or wanted.until is not None:
+            said.append(f"the lines are of {census.first} to {census.last}")
+        packets = wanted.skb is not None or wanted.flow is not None or wanted.level == "debug"
+        if packets and not census.levels["debug"]:
+            said.append("packets are logged at debug alone: `skbus log-level debug`")
+    sys.stderr.write("skbus: " + "\n  ".join(said) + "\n")
+
+
+def _sample(what: str, none: str, have: list[str]) -> str:
+    """The names that there are: the commonest, or the latest of skbs."""
+    if not have:
+        return f"{none}; no line names a {what}"
+    if len(have) <= _SHOWN:
+        return f"{none}; there are: {', '.join(have)}"
+    latest = what == "skb"
+    shown = have[-_SHOWN:] if latest else have[:_SHOWN]
+    which = "the last" if latest else "those of most lines"
+    return f"{none}; there are {len(have)}, {which}: {', '.join(shown)}"

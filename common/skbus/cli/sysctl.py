@@ -191,6 +191,4 @@ def sysctl(
 def _remember(run: RunDir, name: str, value: str) -> None:
     from skbus.config import Config
 
-    config = Config.read(run)
-    config.sysctl = {**config.sysctl, name: value}
-    config.write(run)
+    Config.update(run, lambda config: config.set_sysctl(name, value))

@@ -132,6 +132,7 @@ def check(config: "Config") -> None:
 
 def _run(run: "RunDir", config: "Config") -> None:
     from skbus import log, takeover
+    from skbus.clock import StackClock
     from skbus.supervise import Supervisor, preload
     from skbusd.cli import open_device, run_supervised
 
@@ -141,6 +142,7 @@ def _run(run: "RunDir", config: "Config") -> None:
         path=run.log_file("supervisor"),
         stream=sys.stderr,
         format=config.log.format,
+        clock=StackClock(config.clock.time_scale),
     )
     preload()
     try:

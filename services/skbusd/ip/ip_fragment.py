@@ -313,5 +313,5 @@ def ip_frag_reasm(net: IpNet, q: Ipq) -> tuple[SkBuff, IpHdr] | None:
         return None
     net.mib["IpReasmOKs"] += 1
     if net.tracing:
-        net.trace("ip_frag_reasm", skb, len=skb.len, fragments=len(q.skbs))
+        net.trace("ip_frag_reasm", skb, len=skb.len, fragments=[f"{s.id:x}" for s in q.skbs])
     return skb, ipv4.parse(skb.head, skb.network_header)

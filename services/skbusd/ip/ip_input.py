@@ -41,7 +41,8 @@ _ECN: Final = ("IpExtInNoECTPkts", "IpExtInECT1Pkts", "IpExtInECT0Pkts", "IpExtI
 def ip_rcv(net: IpNet, skb: SkBuff) -> None:
     """An IPv4 packet from a device: check its header (RFC 1122 3.2.1.1 to 3.2.1.3)."""
     if net.tracing:
-        net.trace("ip_rcv", skb, len=skb.len, dev=skb.dev)
+        dev = net.device(skb)
+        net.trace("ip_rcv", skb, len=skb.len, dev=dev.name if dev is not None else skb.dev)
     mib = net.mib
     size = len(skb.head) - skb.data + skb.data_len
     if skb.gso_type & SKB_GSO_BATCH:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.flow_dissector import NO_PORT, Flow
 from skbus.ip_sockglue import InetOptions
 from skbus.mcast import McList
 from skbus.net import Net
@@ -512,6 +513,13 @@ class IpNet(Net):
         """Host -> (tokens, time), both ns, of the rate limit."""
         self.redirect_peers: dict[bytes, tuple[int, int]] = {}
         """Host -> (redirects that it has not heeded, when the last was sent)."""
+
+    def sk_flow(self, sk: int) -> Flow | None:
+        """As `Net.sk_flow`: raw and ping sockets have no ports."""
+        inet = self.inet_socks.get(sk)
+        if inet is None or not any(inet.inet_saddr + inet.inet_daddr):
+            return None
+        return Flow(inet.inet_saddr, NO_PORT, inet.inet_daddr, NO_PORT)
 
     def device(self, skb: SkBuff) -> NetDevice | None:
         """The device that the skb came from."""

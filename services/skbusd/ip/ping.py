@@ -196,7 +196,7 @@ def ping_err(
     DF, so no router can have asked for it, and nobody could tell whether we sent one.
     """
     if net.tracing:
-        net.trace("ping_err", daddr=inner.daddr, type=hdr.type, code=hdr.code)
+        net.trace("ping_err", saddr=inner.saddr, daddr=inner.daddr, type=hdr.type, code=hdr.code)
     try:
         quoted = icmphdr.parse(payload)
     except HeaderError:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
+from skbus.flow_dissector import Flow, frame_flow
 from skbus.headers import Buffer
 from skbus.impair import Impairment
 from skbus.net import Net
@@ -203,6 +204,14 @@ class NicNet(Net):
         """Ethernet type -> (process, entry)."""
         self.netem_rx: Netem | None = None
         self.netem_tx: Netem | None = None
+
+    def skb_flow(self, skb: SkBuff, head: bytes) -> Flow | None:
+        """As `Net.skb_flow`: here, every skb is a whole frame, with `data` at its beginning."""
+        return frame_flow(head, skb.data)
+
+    def skb_network_header(self, skb: SkBuff) -> int:
+        """As `Net.skb_network_header`."""
+        return skb.data + 14
 
 
 __all__ = [

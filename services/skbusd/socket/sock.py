@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from skbus.abi import Accept
 from skbus.compiled import mypyc_attr
+from skbus.flow_dissector import Flow, sock_flow
 from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import Allocator, Pool, StalePlaceError
@@ -397,6 +398,14 @@ class SocketNet(Net):
         self.next_kernel_req = 0
         self.modules: dict[str, Any] = {}
         """What is loaded (`module.Module`)."""
+
+    def sk_flow(self, sk: int) -> Flow | None:
+        """As `Net.sk_flow`."""
+        inet = self.socks.get(sk)
+        if inet is None:
+            return None
+        saddr = inet.inet_rcv_saddr if not any(inet.inet_saddr) else inet.inet_saddr
+        return sock_flow(saddr, inet.inet_sport, inet.inet_daddr, inet.inet_dport)
 
     def capable(self, name: str) -> bool:
         """`ns_capable`: has the process whose call this is a capability (a field of `Cred`)? Code

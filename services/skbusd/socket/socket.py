@@ -199,6 +199,11 @@ def sock_create_kern(net: SocketNet, family: int, type: int, protocol: int) -> S
     return __sock_create(net, family, type, protocol, True)
 
 
+def _number(sock: Socket) -> int:
+    """For the trace: the number of a socket's sock."""
+    return sock.sk.number if sock.sk is not None else 0
+
+
 def sock_map_fd(net: SocketNet, client: Client, sock: Socket, cloexec: bool) -> int:
     """`sock_map_fd`: a descriptor for a socket. Without one the socket is gone: EMFILE, ENFILE."""
     try:
@@ -208,7 +213,7 @@ def sock_map_fd(net: SocketNet, client: Client, sock: Socket, cloexec: bool) -> 
         raise
     sock.client = client
     if net.tracing:
-        net.trace("sock_map_fd", fd=fd)
+        net.trace("sock_map_fd", sk=_number(sock), fd=fd)
     return fd
 
 
@@ -232,7 +237,7 @@ def sys_socket(net: SocketNet, call: Call, family: int, type: int, protocol: int
 def sock_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
     """`sock_release`: the last descriptor is gone. Ends `call` when lingering is over."""
     if net.tracing:
-        net.trace("sock_release", state=uapi.SS_NAMES[sock.state])
+        net.trace("sock_release", sk=_number(sock), state=uapi.SS_NAMES[sock.state])
     if sock.polled:
         sock.polled = False
         net.poll_dirty.pop(sock, None)
@@ -259,7 +264,7 @@ def sock_close(net: SocketNet, sock: Socket, call: Call) -> None:
     Differs from Linux: there, a call in another thread that waits goes on waiting.
     """
     if net.tracing:
-        net.trace("sock_close", state=uapi.SS_NAMES[sock.state])
+        net.trace("sock_close", sk=_number(sock), state=uapi.SS_NAMES[sock.state])
     if sock.sk is not None:
         for waiting in tuple(sock.sk.sk_wq):
             sys_return(net, waiting, errno.EBADF)
@@ -356,14 +361,14 @@ def sys_shutdown(net: SocketNet, call: Call, fd: int, how: int) -> None:
 def sock_sendmsg(net: SocketNet, call: Call, sock: Socket) -> None:
     """`sock_sendmsg`: call.chunks to call.addr, or to the peer."""
     if net.tracing:
-        net.trace("sock_sendmsg", size=call.size, flags=call.flags)
+        net.trace("sock_sendmsg", sk=_number(sock), size=call.size, flags=call.flags)
     sock.ops.sendmsg(net, call, sock)
 
 
 def sock_write(net: SocketNet, call: Call, sock: Socket) -> None:
     """`sock_write` (`sock_aio_write`): the file's view of a socket that is written to."""
     if net.tracing:
-        net.trace("sock_write", size=call.size)
+        net.trace("sock_write", sk=_number(sock), size=call.size)
     sock_sendmsg(net, call, sock)
 
 
@@ -403,14 +408,14 @@ def sys_sendmsg(
 def sock_recvmsg(net: SocketNet, call: Call, sock: Socket) -> None:
     """`sock_recvmsg`: up to call.size bytes."""
     if net.tracing:
-        net.trace("sock_recvmsg", size=call.size, flags=call.flags)
+        net.trace("sock_recvmsg", sk=_number(sock), size=call.size, flags=call.flags)
     sock.ops.recvmsg(net, call, sock)
 
 
 def sock_read(net: SocketNet, call: Call, sock: Socket) -> None:
     """`sock_read` (`sock_aio_read`): the file's view of a socket that is read from."""
     if net.tracing:
-        net.trace("sock_read", size=call.size)
+        net.trace("sock_read", sk=_number(sock), size=call.size)
     sock_recvmsg(net, call, sock)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from siphash24 import siphash24
 
 from skbus.abi import InetdevEvent, SkWriteSpace
+from skbus.flow_dissector import Flow, sock_flow
 from skbus.net import Net
 from skbus.pool import Allocator, Pool
 from skbus.rps import SHARD_BITS, flow_hash, reciprocal_scale, tcp_shard
@@ -133,6 +134,11 @@ class TcpNet(Net):
         """A number for a request of ours to ip."""
         self._req += 1
         return self._req
+
+    def sk_flow(self, sk: int) -> Flow | None:
+        """As `Net.sk_flow`."""
+        tp = self.socks.get(sk)
+        return None if tp is None else sock_flow(tp.saddr, tp.sport, tp.daddr, tp.dport)
 
     def siphash(self, data: bytes, secret: bytes) -> int:
         """SipHash-2-4, 64 bits."""

@@ -349,7 +349,7 @@ def tcp_sendmsg_fastopen(net: TcpNet, skb: SkBuff) -> None:
     """MSG_FASTOPEN, or the first data after a deferred connect(2): RFC 7413 4.2.1."""
     cb = skb.cb
     if net.tracing:
-        net.trace("tcp_sendmsg_fastopen", skb)
+        net.trace("tcp_sendmsg_fastopen", skb, sk=getattr(cb, "sk", 0), len=skb.len)
     if not isinstance(cb, TcpSendmsgFastopenCb):
         net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
         return
@@ -374,7 +374,7 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
     """Queue bytes and send what may go. They stay with the socket layer until SkWriteSpace."""
     cb = skb.cb
     if net.tracing:
-        net.trace("tcp_sendmsg", skb)
+        net.trace("tcp_sendmsg", skb, sk=getattr(cb, "sk", 0), len=skb.len)
     if not isinstance(cb, TcpSendmsgCb):
         net.kfree_skb(skb, "SKBUS_BAD_MESSAGE")
         return

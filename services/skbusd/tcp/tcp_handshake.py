@@ -71,7 +71,8 @@ def tcp_queue_header(
     skb.cb = cb
     net.mib["TcpOutSegs"] += 1
     if net.tracing:
-        net.trace(function, skb)
+        seq = int.from_bytes(header[4:8], "big")
+        net.trace(function, skb, seq=seq, len=size, flags=header[13] | header[12] << 8 & 0x100)
     net.call_skb("ip", "ip_queue_xmit", skb)
 
 

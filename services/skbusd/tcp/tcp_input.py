@@ -216,7 +216,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
     a pure ACK, with a window that has not changed, needs no more than this."""
     seq, flags, doff = th.seq, th.flags, th.doff
     if net.tracing:
-        net.trace("tcp_rcv_established", skb, sk=tp.sk, seq=seq, ack=th.ack_seq)
+        net.trace("tcp_rcv_established", skb, sk=tp.sk, seq=seq, ack=th.ack_seq, flags=th.flags)
     if (
         tp.pred_flags
         and flags & ~PSH == tp.pred_ack

@@ -492,13 +492,22 @@ def tcp_v4_timewait_rcv(
 def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
     """An ICMP error about a segment of ours. Only what quotes a number that is out counts
     (RFC 5927 4.1); before ESTABLISHED it ends the attempt, later it is a hint (RFC 5461)."""
-    if net.tracing:
-        net.trace("tcp_v4_err", type=err.type, code=err.code)
     payload = err.payload
+    sport, dport = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
+    if net.tracing:
+        net.trace(
+            "tcp_v4_err",
+            saddr=err.saddr,
+            sport=sport,
+            daddr=err.daddr,
+            dport=dport,
+            type=err.type,
+            code=err.code,
+            info=err.info,
+        )
     if len(payload) < 8:
         net.mib["IcmpInErrors"] += 1
         return
-    sport, dport = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
     seq = int.from_bytes(payload[4:8], "big")
     sk = net.ehash.get(inet_ehashfn(err.saddr, err.daddr, sport, dport))
     if sk is None:

@@ -8,6 +8,7 @@ from collections import deque
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.flow_dissector import Flow, sock_flow
 from skbus.ip_sockglue import InetOptions
 from skbus.mcast import McList
 from skbus.net import Net
@@ -183,6 +184,13 @@ class UdpNet(Net):
         self.addrs: dict[bytes, InDevice] = {}
         self.broadcasts: dict[bytes, int] = {}
         self.dev_by_name: dict[str, int] = {}
+
+    def sk_flow(self, sk: int) -> Flow | None:
+        """As `Net.sk_flow`."""
+        up = self.socks.get(sk)
+        if up is None:
+            return None
+        return sock_flow(up.inet_saddr, up.inet_num, up.inet_daddr, up.inet_dport)
 
     def udp_table_set(self, table: UdpTable) -> None:
         """This is UDP's table from now on."""

@@ -280,7 +280,16 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
     It reaches a connected socket if it is hard, and any socket with IP_RECVERR.
     """
     if net.tracing:
-        net.trace("udp_err", type=item.type, code=item.code, daddr=item.daddr)
+        net.trace(
+            "udp_err",
+            saddr=item.saddr,
+            sport=int.from_bytes(item.payload[:2], "big"),
+            daddr=item.daddr,
+            dport=int.from_bytes(item.payload[2:4], "big"),
+            type=item.type,
+            code=item.code,
+            info=item.info,
+        )
     if len(item.payload) < UDP_HLEN or len(item.saddr) != 4 or len(item.daddr) != 4:
         net.mib["IcmpInErrors"] += 1
         return

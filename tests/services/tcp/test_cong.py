@@ -133,7 +133,7 @@ def test_entry_points_are_registered_and_a_broken_one_is_only_logged(
     monkeypatch.setattr(EntryPoint, "load", _load(points[2]))
     register_congestion_controls(host.net, [])
     assert "mine" in host.net.cong
-    logged = [details for level, _, details in host.net.log_events if level == "warning"]
+    logged = [details for level, _, details, _ in host.net.log_events if level == "warning"]
     assert [d.get("entry_point") or d["name"] for d in logged] == ["no.such.module:X", "cubic"]
 
 
