@@ -74,6 +74,7 @@ def ipfrag_init(net: IpNet) -> None:
     """`ipfrag_init`: no fragment waits, and no memory is in use for any."""
     net.ip4_frags.clear()
     net.frag_mem = 0
+    net.frag_rid.clear()
 
 
 def nothing(net: IpNet) -> None:

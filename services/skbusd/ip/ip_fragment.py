@@ -32,6 +32,8 @@ from skbusd.ip.netns import IpNet, Ipq, Rtable
 INET_FRAG_FIRST_IN: Final = 1
 INET_FRAG_LAST_IN: Final = 2
 
+_PEERS: Final = 4096
+"""Most senders whose fragments are counted."""
 _OVERHEAD: Final = 512
 """What one waiting fragment costs beside its payload (`skb.truesize`)."""
 
@@ -145,8 +147,15 @@ def ip_defrag(net: IpNet, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, IpHdr] | Non
 
 
 def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, IpHdr] | None:
-    """Put a fragment into its place. What contradicts the others is dropped; what overlaps ends
-    the datagram (RFC 5722, which Linux follows for IPv4 too)."""
+    """Put a fragment into its place. What contradicts the others or overlaps them ends the
+    datagram (RFC 5722, which Linux follows for IPv4 too). Bytes that have all come already, in
+    whatever cut, are a duplicate, which is dropped alone (its erratum 3089).
+
+    Differs from Linux: bytes that came as adjacent fragments are one run, in whatever order these
+    came; in Linux, only if each came behind all others (`fragrun_append_to_last`).
+    """
+    if ip_frag_too_far(net, q):
+        ip_frag_reinit(net, q)
     ihl = iph.ihl
     offset = (iph.frag_off & IP_OFFSET) << 3
     end = offset + skb.len - ihl
@@ -158,17 +167,12 @@ def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, 
     else:
         bad = end < q.len or (bool(q.flags & INET_FRAG_LAST_IN) and end != q.len)
     if end <= offset or end + ihl > 65535 or bad:
-        if not bad:
-            net.mib["IpReasmFails"] += 1
-            net.kfree_skb(skb, "IP_INHDR")
-            if not q.skbs:
-                ipq_kill(net, q)
-            return None
         _discard(net, q, skb, "IP_INHDR")
         return None
     at = bisect_right(q.offsets, offset)
-    if at and offset < q.offsets[at - 1] + _payload(q.skbs[at - 1]):
-        if end <= q.offsets[at - 1] + _payload(q.skbs[at - 1]):
+    run_end = _run_end(q, at - 1, end) if at else 0
+    if offset < run_end:
+        if end <= run_end:
             net.kfree_skb(skb, "DUP_FRAG")
             return None
         net.mib["IpExtReasmOverlaps"] += 1
@@ -194,6 +198,43 @@ def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, 
     if q.flags == INET_FRAG_FIRST_IN | INET_FRAG_LAST_IN and q.meat == q.len:
         return ip_frag_reasm(net, q)
     return None
+
+
+def _run_end(q: Ipq, at: int, enough: int) -> int:
+    """Where the run of adjacent fragments ends that begins with the one at index `at`; `enough` or
+    more where it goes on beyond."""
+    end = q.offsets[at] + _payload(q.skbs[at])
+    while end < enough and at + 1 < len(q.offsets) and q.offsets[at + 1] == end:
+        at += 1
+        end += _payload(q.skbs[at])
+    return end
+
+
+def ip_frag_too_far(net: IpNet, q: Ipq) -> bool:
+    """Have so many other fragments of this sender come since the last one of this datagram that
+    this one's identification may be used for the second time (`ipfrag_max_dist`, RFC 4963)?"""
+    far = net.sysctl["net.ipv4.ipfrag_max_dist"]
+    if not far:
+        return False
+    saddr = q.key[0]
+    start = q.rid
+    if saddr not in net.frag_rid and len(net.frag_rid) >= _PEERS:
+        del net.frag_rid[next(iter(net.frag_rid))]
+    q.rid = net.frag_rid[saddr] = net.frag_rid.get(saddr, 0) + 1
+    return bool(q.skbs) and q.rid - start > far
+
+
+def ip_frag_reinit(net: IpNet, q: Ipq) -> None:
+    """What waits is of an earlier datagram with the same identification: begin anew."""
+    net.mib["IpReasmFails"] += 1
+    if q.timer is not None:
+        net.mod_timer(q.timer, net.now + net.sysctl["net.ipv4.ipfrag_time"] * SEC)
+    net.frag_mem -= q.mem
+    for skb in q.skbs:
+        net.kfree_skb(skb, "FRAG_TOO_FAR")
+    q.skbs = []
+    q.offsets = []
+    q.len = q.meat = q.mem = q.flags = q.max_size = q.tos = 0
 
 
 def _payload(skb: SkBuff) -> int:

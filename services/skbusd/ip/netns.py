@@ -404,6 +404,7 @@ class Ipq:
         "meat",
         "mem",
         "offsets",
+        "rid",
         "skbs",
         "timer",
         "tos",
@@ -421,6 +422,8 @@ class Ipq:
         self.max_size = 0
         self.tos = 0
         self.iif = 0
+        self.rid = 0
+        """How many fragments its sender had sent with the last one of this datagram."""
         self.timer: Timer[Any] | None = None
 
 
@@ -506,6 +509,8 @@ class IpNet(Net):
         # fragments
         self.ip4_frags: dict[tuple[bytes, bytes, int, int, int], Ipq] = {}
         self.frag_mem = 0
+        self.frag_rid: dict[bytes, int] = {}
+        """Sender -> how many fragments have come from it (`inet_peer.rid`)."""
         # icmp
         self.icmp_global_credit = 0
         self.icmp_global_stamp = -1

@@ -58,9 +58,13 @@ SO_RCVBUFFORCE: Final = 33
 SO_ATTACH_FILTER: Final = 26
 BUFFER: Final = 4 << 20
 
-# linux/filter.h: take the frame unless the kernel has taken an 802.1Q tag out of it
+# linux/filter.h: take the frame unless the kernel has taken an 802.1Q tag out of it that names a
+# network; VID 0 only has a priority
 _NO_VLAN: Final = (
     (0x30, 0, 0, 0xFFFFF000 + 48),  # ldb [SKF_AD_VLAN_TAG_PRESENT]
+    (0x15, 3, 0, 0),  # jeq #0, ret all
+    (0x20, 0, 0, 0xFFFFF000 + 44),  # ld [SKF_AD_VLAN_TAG]
+    (0x54, 0, 0, 0xFFF),  # and #0xfff
     (0x15, 0, 1, 0),  # jeq #0
     (0x06, 0, 0, 0x7FFFFFFF),  # ret all
     (0x06, 0, 0, 0),  # ret #0
@@ -100,8 +104,8 @@ class AfPacketDevice:
 
     dev_addr: our MAC where it is not the interface's: the card is told to receive it. fd: a
     socket that `open_socket` made, e.g. in a supervisor; it is ours then. auxdata: also receive
-    frames whose 802.1Q tag the kernel took out (it costs a microsecond a frame); without it they
-    are filtered out in the kernel, which has no VLAN device for them either.
+    frames whose 802.1Q tag the kernel took out (it costs a microsecond a frame); without it those
+    of a VLAN are filtered out in the kernel, which has no VLAN device for them either.
     """
 
     def __init__(

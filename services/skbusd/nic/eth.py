@@ -53,6 +53,9 @@ _GSO_TYPES: Final = {
 _PEEK: Final = 144
 """Ethernet, tag, and the longest IPv4 and TCP headers: 138 bytes."""
 _VLAN_TAG: Final = 4
+_VID: Final = 0xFFF
+_TPIDS: Final = (b"\x81\x00", b"\x88\xa8")
+"""ETH_P_8021Q, ETH_P_8021AD"""
 
 
 def eth_get_headlen(peek: bytes, size: int) -> int:
@@ -85,13 +88,13 @@ def napi_build_skb(
     """An skb of a frame: the first `size` bytes of `buf`, which `place` names where it lies in
     the pool. The second value is True if the skb has taken the slot."""
     peek = bytes(buf[:_PEEK]) if size >= _PEEK else bytes(buf[:size])
-    if peek[12:14] == b"\x81\x00" and size >= 18:
-        return _untag(net, buf, size, vnet)
     # the usual frame first: TCP over IPv4 without IP options
     if peek[12:15] == b"\x08\x00\x45" and size >= 54 and peek[23] == 6:
         hlen = 34 + ((peek[46] >> 4) << 2)
         if hlen > size or peek[20] & 0x3F or peek[21] or hlen < 54:
             hlen = eth_get_headlen(peek, size)
+    elif peek[12:14] in _TPIDS and size >= 18:
+        return _untag(net, buf, size, vnet, vlan_tci)
     else:
         hlen = eth_get_headlen(peek, size)
     kept = False
@@ -121,18 +124,23 @@ def napi_build_skb(
     return skb, kept
 
 
-def _untag(net: NicNet, buf: Buffer, size: int, vnet: Vnet) -> tuple[SkBuff, bool]:
-    """`skb_vlan_untag`: a frame with its 802.1Q tag inside. The tag is taken out."""
+def _untag(net: NicNet, buf: Buffer, size: int, vnet: Vnet, outer: int) -> tuple[SkBuff, bool]:
+    """`skb_vlan_untag`: a frame with its tag inside. The tag is taken out. outer: one that was
+    around it, -1 for none.
+
+    A tag that names no network (VID 0) only has a priority (802.1Q 9.6): it is as if it were not
+    there. A second one that names one makes it another's frame.
+    """
     mem = memoryview(buf)
     tci = mem[14] << 8 | mem[15]
     bare = bytes(mem[:12]) + bytes(mem[16:size])
     flags, gso_type, hdr_len, gso_size, csum_start, csum_offset = vnet
     if flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
         vnet = (flags, gso_type, hdr_len, gso_size, max(csum_start - _VLAN_TAG, 0), csum_offset)
-    if bare[12:14] == b"\x81\x00":  # a second tag: not for us
+    if outer >= 0 and outer & _VID:
         skb = net.alloc_skb(bare[:18])
         skb.pkt_type = PACKET_OTHERHOST
-        skb.vlan_tci = tci
+        skb.vlan_tci = outer
         return skb, False
     return napi_build_skb(net, bare, size - _VLAN_TAG, vnet, None, tci)
 
@@ -156,7 +164,7 @@ def eth_type_trans(net: NicNet, skb: SkBuff) -> None:
         skb.pkt_type = PACKET_OTHERHOST
         return
     vlan = net.config.vlan
-    if (vlan or skb.vlan_tci >= 0) and skb.vlan_tci & 0xFFF != vlan:
+    if (vlan or skb.vlan_tci >= 0) and skb.vlan_tci & _VID != vlan:
         skb.pkt_type = PACKET_OTHERHOST  # as Linux, where there is no such VLAN device
     if skb.protocol == 0x0800 and len(head) >= 34:
         skb.hash = skb_get_hash(head, net.config.hashrnd)

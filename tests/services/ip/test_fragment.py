@@ -190,6 +190,84 @@ def test_duplicates_are_dropped(host: IpHost) -> None:
     assert len(host.out("udp", "udp_rcv")) == 1
 
 
+WHOLE = [(0, 16), (16, 16), (32, 16), (48, 16)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    "again", [(0, 32), (8, 16), (0, 64), (16, 48), (32, 32), (40, 8), (8, 56), (24, 16)]
+)
+def test_what_has_all_come_is_a_duplicate_in_any_cut(
+    host: IpHost, seed: int, again: tuple[int, int]
+) -> None:
+    """Compared with the run of adjacent fragments, not with one: RFC 5722, erratum 3089."""
+    data = bytes(range(72))
+    order = [*WHOLE]
+    Random(seed).shuffle(order)
+    for at, size in order:
+        host.rcv("ip_rcv", fragment(data, at, size))
+    host.rcv("ip_rcv", fragment(data, *again))
+    assert host.dropped("DUP_FRAG") == 1
+    host.rcv("ip_rcv", fragment(data, 64, 8))
+    (skb,) = host.out("udp", "udp_rcv")
+    assert host.net.skb_bytes(skb) == data
+    assert not host.net.mib["IpReasmFails"]
+
+
+def test_a_tail_in_another_cut(host: IpHost) -> None:
+    data = bytes(range(64))
+    for at, size in ((32, 16), (48, 16), (32, 32), (48, 16), (0, 32)):
+        host.rcv("ip_rcv", fragment(data, at, size))
+    assert host.dropped("DUP_FRAG") == 2
+    assert len(host.out("udp", "udp_rcv")) == 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [(0, 16), (24, 8), (0, 32)],  # over a gap
+        [(0, 16), (16, 16), (8, 32)],  # beyond the run
+        [(8, 16), (24, 8), (0, 16)],
+        [(0, 16), (24, 8), (16, 16)],
+    ],
+)
+def test_what_is_partly_new_is_an_overlap(host: IpHost, parts: list[tuple[int, int]]) -> None:
+    for at, size in parts:
+        host.rcv("ip_rcv", fragment(bytes(100), at, size))
+    assert host.net.mib["IpExtReasmOverlaps"] == host.net.mib["IpReasmFails"] == 1
+    assert host.ip.ip4_frags == {}
+
+
+def test_an_empty_fragment_ends_the_datagram(host: IpHost) -> None:
+    """As in Linux, whether others wait or not."""
+    host.rcv("ip_rcv", fragment(bytes(64), 0, 0, last=False))
+    assert host.ip.ip4_frags == {}
+    host.rcv("ip_rcv", fragment(bytes(64), 0, 32))
+    host.rcv("ip_rcv", fragment(bytes(64), 32, 0, last=False))
+    assert host.ip.ip4_frags == {}
+    assert host.net.mib["IpReasmFails"] == 2
+    assert host.dropped("IP_INHDR") == 3
+
+
+@pytest.mark.parametrize(("between", "far"), [(64, 64), (65, 64), (9, 8), (8, 8), (900, 0)])
+def test_an_identification_that_comes_back_is_not_mixed_up(
+    make_host: MakeHost, between: int, far: int
+) -> None:
+    """`ipfrag_max_dist`: with so many fragments of others between (RFC 4963)."""
+    host = make_host(sysctl={"net.ipv4.ipfrag_max_dist": far})
+    host.rcv("ip_rcv", fragment(bytes(64), 0, 32, id=7))
+    for n in range(between - 1):
+        host.rcv("ip_rcv", fragment(bytes(64), 0, 32, id=100 + n))
+    host.rcv("ip_rcv", fragment(b"x" * 64, 32, 32, id=7))
+    mixed = not far or between <= far
+    assert len(host.out("udp", "udp_rcv")) == mixed
+    assert host.dropped("FRAG_TOO_FAR") == host.net.mib["IpReasmFails"] == (not mixed)
+    if not mixed:
+        host.rcv("ip_rcv", fragment(b"x" * 64, 0, 32, id=7))
+        (skb,) = host.out("udp", "udp_rcv")
+        assert host.net.skb_bytes(skb) == b"x" * 64
+
+
 @pytest.mark.parametrize(
     "parts", [[(0, 1480), (1472, 800)], [(1480, 800), (0, 1488)], [(8, 800), (0, 816)]]
 )

@@ -355,20 +355,21 @@ def run_flood() -> dict[str, Any]:
 
 
 def run_vlan(*options: str) -> dict[str, Any]:
-    """Tagged frames are for nobody here, whether filtered in the kernel or dropped by us."""
+    """Tagged frames are for nobody here, whether filtered in the kernel or dropped by us; those
+    that only have a priority are ours."""
     veth()
     host = Host(AfPacketDevice("ours", dev_addr=OUR_MAC, auxdata="auxdata" in options))
     tail = ipv4.build(THEM, US, 17, 40) + bytes(20)
     link = OUR_MAC + mac_of("theirs")
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.bind(("theirs", 0))
-        sock.send(link + b"\x81\x00\0\x07\x08\x00" + tail)
-        sock.send(link + b"\x08\x00" + tail)
+        for tag in ("81000007", "810060008100000788a80000", "81000000", "8100a000", "88a86000", ""):
+            sock.send(link + bytes.fromhex(tag) + b"\x08\x00" + tail)
     seen: list[int] = []
 
     def step() -> bool:
         seen.extend(skb.vlan_tci for skb in host.receive() if skb.head[26:30] == THEM)
-        return bool(seen)
+        return -1 in seen
 
     host.wait(step)
     return {"seen": seen, **host.summary()}

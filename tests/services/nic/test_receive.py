@@ -184,6 +184,31 @@ def test_a_tag_beside_the_frame() -> None:
     assert skb.vlan_tci == 5
 
 
+@pytest.mark.parametrize("tpid", [b"\x81\x00", b"\x88\xa8"])
+@pytest.mark.parametrize("pcp", [0, 5, 7])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_tag_that_only_has_a_priority_is_none(times: int, pcp: int, tpid: bytes) -> None:
+    """VID 0 (802.1Q 9.6), inside the frame or beside it, also around another of its kind."""
+    frame = segment(data(500))
+    for _ in range(times):
+        frame = frame[:12] + tpid + (pcp << 13).to_bytes(2, "big") + frame[12:]
+    rig = NicRig()
+    rig.device.rx_vlan_tci = 0xE000 if times == 3 else -1
+    (skb,) = rig.receive(frame)
+    assert (skb.head[12:14], skb.protocol, skb.pkt_type) == (b"\x08\x00", 0x0800, PACKET_HOST)
+    assert skb.vlan_tci == pcp << 13
+    assert rig.conserved()
+    request = ethernet.build(ethernet.BROADCAST, PEER_MAC, 0x0806) + bytes(28)
+    (skb,) = rig.receive(tagged(pcp << 13, request))
+    assert skb.protocol == 0x0806
+
+
+def test_a_priority_around_a_tag_of_ours() -> None:
+    rig = NicRig(vlan=5)
+    assert rig.receive(tagged(0x6000, tagged(5, segment(b"x"))))
+    assert not rig.receive(tagged(5, tagged(0x6000, segment(b"x"))))
+
+
 @pytest.mark.parametrize(
     ("ours", "tci", "passes"), [(0, 0x6000, True), (0, 7, False), (5, 7, False)]
 )
