@@ -28,9 +28,10 @@ from skbusd.ip import dev as netdev
 from skbusd.ip import fib, icmp, neighbour, route
 from skbusd.ip.netns import (
     INADDR_ANY,
+    INADDR_BROADCAST,
     RTN_BROADCAST,
-    RTN_LOCAL,
     RTN_MULTICAST,
+    RTN_UNICAST,
     IpNet,
     Neighbour,
     NetDevice,
@@ -189,7 +190,9 @@ def _arp_bad(arp: ArpHdr, dev: NetDevice) -> str:
     if arp.ar_tip[0] & 0xF0 == 0xE0 or arp.ar_tip[0] == 127:
         return "IP_INVALID_DEST"
     sip = arp.ar_sip
-    if sip != INADDR_ANY and (sip[0] & 0xF0 in (0xE0, 0xF0) or sip[0] in (0, 127)):
+    if sip != INADDR_ANY and (
+        sip[0] & 0xF0 == 0xE0 or sip[0] in (0, 127) or sip == INADDR_BROADCAST
+    ):
         return "IP_INVALID_SOURCE"
     if is_multicast_ether_addr(arp.ar_sha) or arp.ar_sha == _ZERO_MAC:
         return "IP_INVALID_SOURCE"
@@ -211,26 +214,57 @@ def arp_process(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> str:
     if arp.ar_sip in net.local_addrs:
         _duplicate(net, arp, dev)
         return ""
-    if request and _arp_is_ours(net, dev, arp.ar_tip):
-        if arp.ar_sip != INADDR_ANY:
-            if route.fib_validate_source(net, arp.ar_sip, dev):
-                return ""
-            neigh_event_ns(net, arp.ar_sha, arp.ar_sip, dev)
-        arp_send(net, arphdr.ARPOP_REPLY, dev, arp.ar_tip, arp.ar_sip, arp.ar_sha, arp.ar_sha)
+    owner = net.local_addrs.get(arp.ar_tip)
+    ours = owner is not None and not owner.loopback
+    probe = arp.ar_sip == INADDR_ANY  # RFC 5227 2.1.1
+    if request and ours and (probe or not route.fib_validate_source(net, arp.ar_sip, dev)):
+        if not arp_ignore(net, dev, arp.ar_sip, arp.ar_tip):
+            if not probe:
+                neigh_event_ns(net, arp.ar_sha, arp.ar_sip, dev)
+            arp_send(net, arphdr.ARPOP_REPLY, dev, arp.ar_tip, arp.ar_sip, arp.ar_sha, arp.ar_sha)
         return ""
-    _arp_learn(net, arp, dev, pkt_type)
+    if not probe:
+        _arp_learn(net, arp, dev, pkt_type)
     return ""
 
 
-def _arp_is_ours(net: IpNet, dev: NetDevice, tip: bytes) -> bool:
-    """Do we answer for tip on this device (`arp_ignore`)?"""
-    owner = net.local_addrs.get(tip)
-    if owner is None or owner.loopback:
-        return False
+def arp_ignore(net: IpNet, dev: NetDevice, sip: bytes, tip: bytes) -> bool:
+    """Do we not answer on `dev` for tip, an address of ours? 1: for those of other devices;
+    2: nor where the asker is in another network; 8: never."""
     mode = net.sysctl["net.ipv4.conf.all.arp_ignore"]
-    if mode == 0:
+    if mode not in (1, 2):
+        return bool(mode == 8)
+    if net.local_addrs.get(tip) is not dev:
         return True
-    return bool(mode <= 2 and owner is dev)
+    return mode == 2 and sip != INADDR_ANY and not _inet_addr_onlink(dev, sip, tip)
+
+
+def _inet_addr_onlink(dev: NetDevice, a: bytes, b: bytes = b"") -> bool:
+    """Is address a (and b) in the network of an address that dev has?"""
+    for ifa in dev.ifa_list:
+        mask = fib.inet_make_mask(ifa.ifa_prefixlen)
+        local = int.from_bytes(ifa.ifa_local, "big")
+        if not (int.from_bytes(a, "big") ^ local) & mask and (
+            not b or not (int.from_bytes(b, "big") ^ local) & mask
+        ):
+            return True
+    return False
+
+
+def arp_accept(net: IpNet, dev: NetDevice, sip: bytes) -> bool:
+    """May what nobody asked for make an entry? 1: always, 2: where it is of a network of dev."""
+    mode = net.sysctl["net.ipv4.conf.all.arp_accept"]
+    return bool(mode == 1 or (mode == 2 and _inet_addr_onlink(dev, sip)))
+
+
+def arp_is_garp(net: IpNet, arp: ArpHdr) -> bool:
+    """Does a host tell of itself (RFC 5227 3)? A reply that does has its own hardware address as
+    the target's; others are for somebody else, and may be an attempt to be taken for one."""
+    if arp.ar_sip != arp.ar_tip:
+        return False
+    if arp.ar_op == arphdr.ARPOP_REPLY and arp.ar_tha != arp.ar_sha:
+        return False
+    return route.inet_addr_type(net, arp.ar_sip) == RTN_UNICAST
 
 
 def neigh_event_ns(net: IpNet, lladdr: bytes, saddr: bytes, dev: NetDevice) -> None:
@@ -244,14 +278,15 @@ def _arp_learn(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> None:
     """A reply, or a request for someone else: it may renew what we know, never add to it
     (unless `arp_accept`)."""
     neigh = neighbour.neigh_lookup(net, dev, arp.ar_sip)
-    garp = arp.ar_tip == arp.ar_sip
-    if neigh is None and garp and net.sysctl["net.ipv4.conf.all.arp_accept"]:
-        fi = fib.fib_lookup(net, arp.ar_sip)
-        if fi is not None and fi.fib_dev is dev and fi.fib_type not in (RTN_LOCAL, RTN_BROADCAST):
-            neigh = neighbour.neigh_create(net, dev, arp.ar_sip)
+    accept = neigh is None and arp_accept(net, dev, arp.ar_sip)
+    if neigh is None and not accept:
+        return
+    garp = arp_is_garp(net, arp)
+    reply = arp.ar_op == arphdr.ARPOP_REPLY
+    if neigh is None and (garp or (reply and route.inet_addr_type(net, arp.ar_sip) == RTN_UNICAST)):
+        neigh = neighbour.neigh_create(net, dev, arp.ar_sip)
     if neigh is None:
         return
-    reply = arp.ar_op == arphdr.ARPOP_REPLY
     state = neighbour.NUD_REACHABLE if reply and pkt_type == PACKET_HOST else neighbour.NUD_STALE
     override = garp or neighbour.neigh_may_override(net, neigh)
     neighbour.neigh_update(net, neigh, arp.ar_sha, state, override)

@@ -298,31 +298,33 @@ def neigh_update(
 ) -> None:
     """News of a neighbour: its address, and how sure it is (`new`: a NUD_ state)."""
     old = neigh.nud_state
-    if old & (NUD_NOARP | NUD_PERMANENT):
+    if old & (NUD_NOARP | NUD_PERMANENT) or neigh.dead:
         return
-    if old & NUD_VALID and lladdr != neigh.ha and not override:
-        return
+    changed = not old & NUD_VALID or lladdr != neigh.ha
+    if old & NUD_VALID:
+        if changed and not override:
+            return
+        if not changed and new == NUD_STALE:
+            new = old
     if new & NUD_CONNECTED:
         neigh.confirmed = net.now
-    changed = lladdr != neigh.ha
-    if not changed and new == NUD_STALE and old & NUD_CONNECTED:
-        return
-    if changed or not old & NUD_VALID:
+    if new == old and not changed:
+        return  # it stays as old as it is: `locktime` begins with what is news
+    neigh.updated = net.now
+    if new != old:
+        if neigh.timer is not None:
+            net.del_timer(neigh.timer)
+        if new == NUD_REACHABLE:
+            _neigh_add_timer(net, neigh, net.now + _reachable_time(net))
+        neigh.nud_state = new
+        neigh.probes = 0
+    if changed:
         neigh.ha = lladdr
         neigh.hh = _ether_header(neigh)
         if not new & NUD_CONNECTED:
             neigh.confirmed = net.now - 2 * net.sysctl[_CONF + "base_reachable_time_ms"] * MSEC
-    elif new == NUD_STALE and old & (NUD_DELAY | NUD_PROBE):
-        return
-    neigh.updated = net.now
-    neigh.nud_state = new
     if net.tracing:
         net.trace("neigh_update", addr=neigh.primary_key, lladdr=lladdr, state=NUD_NAMES[new])
-    if neigh.timer is not None:
-        net.del_timer(neigh.timer)
-    if new == NUD_REACHABLE:
-        _neigh_add_timer(net, neigh, net.now + _reachable_time(net))
-    neigh.probes = 0
     while neigh.arp_queue and neigh.nud_state & NUD_VALID:
         skb = neigh.arp_queue.popleft()
         neigh.arp_queue_len_bytes -= skb.len

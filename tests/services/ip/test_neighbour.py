@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from skbus.abi import XmitCb
 from skbus.headers import arp, ethernet, icmp
-from skbus.skbuff import SkBuff
-from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
+from skbus.skbuff import PACKET_BROADCAST, PACKET_HOST, SkBuff
+from skbus.testing.iphost import FAR, GW, PEER, US, US2, IpHost
 from skbus.testing.packets import MAC, PEER_MAC, arp_skb, frame_skb, inet_aton
 
 MakeHost = Callable[..., IpHost]
@@ -198,10 +198,76 @@ def test_a_rival_reply_is_ignored_at_first(host: IpHost) -> None:
     assert [ethernet.parse(s.head).h_dest for s in host.frames()] == [OTHER_MAC]
 
 
-def test_arp_accept(make_host: MakeHost) -> None:
-    host = make_host(sysctl={"net.ipv4.conf.all.arp_accept": 1})
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, PEER))
-    assert state(host) == "STALE"
+ELSE = inet_aton("10.0.0.77")
+SAME = b"same"
+"""The target's hardware address is the sender's."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("op", "tip", "tha", "at_once"),
+    [
+        (2, US, MAC, False),
+        (2, PEER, SAME, True),
+        (2, PEER, bytes(6), False),
+        (2, PEER, ethernet.BROADCAST, False),
+        (2, ELSE, SAME, False),
+        (1, PEER, bytes(6), True),
+        (1, US, bytes(6), True),
+        (1, ELSE, bytes(6), False),
+    ],
+)
+@pytest.mark.parametrize("pkt_type", [PACKET_HOST, PACKET_BROADCAST])
+def test_who_may_replace_an_address(
+    host: IpHost, op: int, tip: bytes, tha: bytes, at_once: bool, after: bool, pkt_type: int
+) -> None:
+    """Within the lock time only who tells of itself, or asks us; a reply about itself is for all
+    only if it says so (`arp_is_garp`). Linux 6.18 does the same for each."""
+    send(host)
+    reply(host)
+    if after:
+        host.run_for(2)
+    target = OTHER_MAC if tha is SAME else tha
+    host.rcv("arp_rcv", arp_skb(op, OTHER_MAC, PEER, tip, tha=target, pkt_type=pkt_type))
+    replaced = at_once or after
+    (neigh,) = host.ip.arp_tbl.values()
+    assert neigh.ha == (OTHER_MAC if replaced else PEER_MAC)
+    if replaced:
+        reachable = op == 2 and pkt_type == PACKET_HOST
+        assert state(host) == ("REACHABLE" if reachable else "STALE")
+
+
+def test_what_is_no_news_does_not_keep_news_away(host: IpHost) -> None:
+    """The lock time begins with a change, not with each confirmation."""
+    send(host)
+    reply(host)
+    for _ in range(15):
+        host.run_for(0.1)
+        reply(host)
+    reply(host, OTHER_MAC)
+    (neigh,) = host.ip.arp_tbl.values()
+    assert neigh.ha == OTHER_MAC
+
+
+@pytest.mark.parametrize(
+    ("mode", "op", "sip", "tip", "made"),
+    [
+        (0, 1, PEER, PEER, False),
+        (1, 1, PEER, PEER, True),
+        (1, 2, PEER, US, True),
+        (1, 1, PEER, ELSE, False),
+        (1, 2, FAR, FAR, True),
+        (2, 1, PEER, PEER, True),
+        (2, 2, FAR, US, False),
+        (1, 2, inet_aton("10.0.0.255"), US, False),
+    ],
+)
+def test_arp_accept(
+    make_host: MakeHost, mode: int, op: int, sip: bytes, tip: bytes, made: bool
+) -> None:
+    host = make_host(sysctl={"net.ipv4.conf.all.arp_accept": mode})
+    host.rcv("arp_rcv", arp_skb(op, PEER_MAC, sip, tip, tha=PEER_MAC))
+    assert bool(host.ip.arp_tbl) == made
 
 
 def test_a_probe_for_our_address_is_answered(host: IpHost) -> None:
@@ -222,11 +288,24 @@ def test_a_duplicate_address_is_warned_of_once(host: IpHost) -> None:
     assert US in host.ip.local_addrs
 
 
-@pytest.mark.parametrize(("mode", "answers"), [(0, 1), (1, 0), (8, 0)])
-def test_arp_ignore(make_host: MakeHost, mode: int, answers: int) -> None:
+@pytest.mark.parametrize(
+    ("mode", "sip", "tip", "answered"),
+    [
+        (0, PEER, US2, True),
+        (1, PEER, US2, False),
+        (1, PEER, US, True),
+        (1, FAR, US, True),
+        (2, PEER, US, True),
+        (2, FAR, US, False),
+        (2, bytes(4), US, True),
+        (3, PEER, US2, True),
+        (8, PEER, US, False),
+    ],
+)
+def test_arp_ignore(make_host: MakeHost, mode: int, sip: bytes, tip: bytes, answered: bool) -> None:
     host = make_host(sysctl={"net.ipv4.conf.all.arp_ignore": mode}, two=True)
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("10.1.0.2")))
-    assert len(host.frames()) == answers
+    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, sip, tip))
+    assert bool(host.frames()) == answered
 
 
 def test_not_for_others_and_not_for_lo(host: IpHost) -> None:
