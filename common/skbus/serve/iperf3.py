@@ -20,12 +20,13 @@ to 3.17 say on the wire. Spoken: TCP and UDP, -R, --bidir, -P, -t, -n, -k, -l, -
 """
 
 import json
+import signal
 import socket as stdlib
 import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -38,6 +39,8 @@ COOKIE_SIZE: Final = 37
 """36 characters and a NUL."""
 _MAX_PARAMS: Final = 8 * 1024
 _MAX_RESULTS: Final = 4 << 20
+_MAX_NAME: Final = 15
+"""TCP_CA_NAME_MAX of Linux, without the NUL"""
 _MAX_STREAMS: Final = 128
 """iperf3's own limit (MAX_STREAMS)."""
 
@@ -59,6 +62,7 @@ SERVER_ERROR: Final = 0xFE
 _IEUNIMP: Final = 13
 _IESTREAMWRITE: Final = 205
 _IERECVPARAMS: Final = 114
+_IESETMSS: Final = 136
 _IEAUTHTEST: Final = 142
 
 _CONTROL_TIMEOUT: Final = 30.0
@@ -131,7 +135,7 @@ class Params:
             mss=int(number("MSS", 0, 0, 65535)),
             window=int(number("window", 0, 0, 2**31 - 1)),
             tos=int(number("TOS", 0, 0, 255)),
-            congestion=str(given.get("congestion", "")),
+            congestion=_name(given.get("congestion", "")),
             counters_64bit=bool(given.get("udp_counters_64bit")),
             server_output=bool(given.get("get_server_output")),
         )
@@ -213,7 +217,7 @@ class Control:
             raise ProtocolError(f"a JSON of {length} bytes: {limit} are the limit")
         try:
             value = json.loads(self.read(length))
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:  # the latter: ten thousand brackets
             raise ProtocolError(f"no JSON: {e}") from None
         if not isinstance(value, dict):
             raise ProtocolError("a JSON that is no object")
@@ -265,7 +269,10 @@ class Server:
         """Wait for one client, and run its test."""
         self.listener.settimeout(None)
         while True:
-            sock, peer = self.listener.accept()
+            try:
+                sock, peer = self.listener.accept()
+            except ConnectionAbortedError:
+                continue  # a connection that has ended before we had it
             with sock:
                 control = Control(sock)
                 report = Report(f"{peer[0]}:{peer[1]}", Params(), 0.0)
@@ -335,9 +342,10 @@ class Server:
 
     def _results(self, control: Control, report: Report, cpu: float) -> None:
         control.state(EXCHANGE_RESULTS)
-        theirs = control.read_json(_MAX_RESULTS).get("streams", [])
+        theirs = control.read_json(_MAX_RESULTS).get("streams")
         # The numbers of the streams are the client's affair: it makes them in the same order.
-        ids = [s.get("id") for s in theirs if isinstance(s, dict)]
+        streams = theirs if isinstance(theirs, list) else []
+        ids = [s["id"] for s in streams if isinstance(s, dict) and isinstance(s.get("id"), int)]
         ids += range(len(ids) + 1, len(report.streams) + 1)
         sends = any(s.direction == "send" for s in report.streams)
         results: dict[str, Any] = {
@@ -445,18 +453,23 @@ class Server:
 
     @contextmanager
     def _socket_options(self, params: Params) -> Iterator[None]:
-        if not params.window:
-            yield
-            return
-        options = (stdlib.SO_RCVBUF, stdlib.SO_SNDBUF)
-        before = [self.listener.getsockopt(stdlib.SOL_SOCKET, o) for o in options]
-        for option in options:
-            self.listener.setsockopt(stdlib.SOL_SOCKET, option, params.window)
+        listener = self.listener
+        options = (stdlib.SO_RCVBUF, stdlib.SO_SNDBUF) if params.window else ()
+        before = [listener.getsockopt(stdlib.SOL_SOCKET, o) for o in options]
         try:
+            for option in options:
+                listener.setsockopt(stdlib.SOL_SOCKET, option, params.window)
+            if params.mss:
+                try:
+                    listener.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_MAXSEG, params.mss)
+                except OSError as e:
+                    raise ProtocolError(f"an MSS of {params.mss}: {e}", _IESETMSS) from None
             yield
         finally:
             for option, value in zip(options, before, strict=True):
-                self.listener.setsockopt(stdlib.SOL_SOCKET, option, value // 2)
+                listener.setsockopt(stdlib.SOL_SOCKET, option, value // 2)
+            if params.mss:
+                listener.setsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_MAXSEG, 0)
 
     def _configure(self, sock: stdlib.socket, params: Params) -> None:
         # `Control`, which read its cookie, has set it.
@@ -472,6 +485,14 @@ class Server:
                 raise ProtocolError(f"congestion control {params.congestion}: {e}", 121) from None
 
 
+def _name(value: object) -> str:
+    """A name of the client's, of the characters that such names have."""
+    text = str(value)
+    if not text.isascii() or not text.isprintable() or len(text) > _MAX_NAME:
+        raise ProtocolError("congestion is no name of a congestion control")
+    return text
+
+
 def serve(
     address: str = "",
     port: int = PORT,
@@ -479,10 +500,11 @@ def serve(
     api: Any = None,
     one_off: bool = False,
     say: Callable[[str], None] | None = None,
+    greeting: Callable[[int], Iterable[str]] | None = None,
 ) -> int:
     """`skbus serve iperf3`: serve until Ctrl-C, or one test; returns the exit status.
 
-    api: None for `skbus.socket`, our stack.
+    api: None for `skbus.socket`, our stack. greeting: what is said when it listens, at a port.
     """
     if api is None:
         from importlib import import_module
@@ -490,8 +512,14 @@ def serve(
         api = import_module("skbus.socket")
     out = say or (lambda line: print(line, flush=True))  # noqa: T201 what a person runs it for
     server = Server(address, port, api=api, say=out)
-    out(f"iperf3 server on port {server.port}")
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's & ignores the first
+            signal.signal(number, signal.default_int_handler)
     try:
+        for line in (
+            greeting(server.port) if greeting else (f"iperf3 server on port {server.port}",)
+        ):
+            out(line)
         if one_off:
             return 1 if server.serve_one().error else 0
         server.serve_forever()

@@ -4,6 +4,7 @@
 Each serves TCP and UDP on the same port.
 """
 
+import errno
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -71,7 +72,9 @@ async def _datagrams(host: str, port: int, answer: Answer) -> None:
                 reply = answer(data)
                 if reply is not None:
                     await sock.sendto(reply, sender)
-            except OSError:
+            except OSError as e:
+                if e.errno in (errno.ENETDOWN, errno.EBADF):
+                    raise  # the stack has ended
                 # An ICMP error about an answer, or no route for it: the next one may go well.
                 await trio.lowlevel.checkpoint()
 
@@ -80,9 +83,24 @@ async def _serve(
     host: str, port: int, connection: type[Connection], answer: Answer, task_status: Any
 ) -> None:
     loop = ServerLoop(host, port, connection)
+    failures: list[OSError] = []
+
+    async def datagrams() -> None:
+        try:
+            await _datagrams(host, loop.port, answer)
+        except OSError as e:
+            failures.append(e)
+            nursery.cancel_scope.cancel()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_datagrams, host, loop.port, answer)
-        await loop.run(task_status=task_status)
+        nursery.start_soon(datagrams)
+        try:
+            await loop.run(task_status=task_status)
+        except OSError as e:
+            failures.append(e)
+        nursery.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
 
 
 async def echo(host: str, port: int, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:

@@ -2,9 +2,11 @@
 """A small web server on our stack: a page, and `/bytes/N` for N bytes.
 
 HTTP/1.1 (RFC 9112) with keep-alive and pipelining; GET and HEAD; what a request carries as its
-content is read and ignored. `skbus serve http` runs it, and the test servers use it.
+content is read and ignored. What is no HTTP is answered with 400, and the connection closed.
+`skbus serve http` runs it, and the test servers use it.
 """
 
+import re
 from typing import Any, Final
 
 import trio
@@ -28,6 +30,11 @@ MAX_HEAD: Final = 65536
 """Bytes of a request's head"""
 MAX_CONTENT: Final = 1 << 24
 MAX_BYTES: Final = 1 << 40
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/1\.([0-9])")
+"""RFC 9112 3: method, target, and the minor version."""
+_FIELDS: Final = re.compile(rb"(?:" + _TOKEN + rb":[^\x00\r\n]*(?:\r\n|\Z))*")
+"""RFC 9112 5: no folded lines, no space before the colon."""
 _BLOCK: Final = bytes(range(256)) * 4096
 """What `/bytes/N` repeats: 1 MiB."""
 
@@ -88,29 +95,44 @@ class Web(Connection):
 
     def _request(self, head: bytes) -> None:
         line, _, fields = head.partition(b"\r\n")
-        words = line.split(b" ")
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+        found = _LINE.fullmatch(line)
+        if found is None or not _FIELDS.fullmatch(fields):
             self._refuse("400 Bad Request")
             return
-        method, target, version = words
+        method, target, minor = found.groups()
+        keep = minor != b"0"
         lower = fields.lower()
-        keep = version != b"HTTP/1.0"
-        if b"connection:" in lower:
-            if b"close" in _field(lower, b"connection"):
+        if b"connection" in lower:
+            options = _tokens(lower, b"connection")
+            if b"close" in options:
                 keep = False
-            elif b"keep-alive" in _field(lower, b"connection"):
+            elif b"keep-alive" in options:
                 keep = True
-        if b"transfer-encoding:" in lower:
+        if b"transfer-encoding" in lower and _field(lower, b"transfer-encoding"):
             self._refuse("411 Length Required")
             return
-        if b"content-length:" in lower:
-            length = _field(lower, b"content-length")
-            if not length.isdigit() or int(length) > MAX_CONTENT:
-                self._refuse("413 Content Too Large")
-                return
-            self._skip = int(length)
+        if b"content-length" in lower and not self._content(lower):
+            return
         self._keep = keep
-        path = target.partition(b"?")[0]
+        self._answer(method, target.partition(b"?")[0], keep)
+
+    def _content(self, lower: bytes) -> bool:
+        """How much content follows the head; False where that has been refused."""
+        lengths = set(_tokens(lower, b"content-length"))
+        if not lengths:
+            return True
+        length = lengths.pop()
+        if lengths or not _DIGITS.fullmatch(length):  # RFC 9112 6.3: the same twice is one
+            self._refuse("400 Bad Request")
+            return False
+        size = number(length, MAX_CONTENT)
+        if size is None:
+            self._refuse("413 Content Too Large")
+            return False
+        self._skip = size
+        return True
+
+    def _answer(self, method: bytes, path: bytes, keep: bool) -> None:
         if method not in (b"GET", b"HEAD"):
             self._short("405 Method Not Allowed", b"Only GET and HEAD.\n", False)
         elif path in (b"/", b"/index.html"):
@@ -118,8 +140,7 @@ class Web(Connection):
                 self.send(_head("200 OK", len(PAGE), keep))
             else:
                 self.send(_PAGE_KEEP if keep else _PAGE_CLOSE)
-        elif path.startswith(b"/bytes/") and path[7:].isdigit() and int(path[7:]) <= MAX_BYTES:
-            n = int(path[7:])
+        elif path.startswith(b"/bytes/") and (n := number(path[7:], MAX_BYTES)) is not None:
             kind = "application/octet-stream"
             response = _head("200 OK", n, keep, kind)
             if method == b"GET" and n <= 2048:
@@ -154,13 +175,34 @@ class Web(Connection):
         super().sent()
 
 
-def _field(fields: bytes, name: bytes) -> bytes:
-    """The value of a header field, of fields in lower case."""
-    for line in fields.split(b"\r\n"):
-        key, _, value = line.partition(b":")
-        if key == name:
-            return value.strip()
-    return b""
+_DIGITS: Final = re.compile(rb"[0-9]+")
+
+
+def number(digits: bytes, most: int) -> int | None:
+    """A decimal number from 0 to `most`; None for anything else, however long it is."""
+    if not _DIGITS.fullmatch(digits):
+        return None
+    digits = digits.lstrip(b"0") or b"0"
+    if len(digits) > len(str(most)):
+        return None
+    value = int(digits)
+    return value if value <= most else None
+
+
+def _field(fields: bytes, name: bytes) -> list[bytes]:
+    """All values of a header field, of fields in lower case."""
+    start = name + b":"
+    size = len(start)
+    return [line[size:].strip(b" \t") for line in fields.split(b"\r\n") if line[:size] == start]
+
+
+def _tokens(fields: bytes, name: bytes) -> list[bytes]:
+    """The members of a header field that is a list (RFC 9110 5.6.1)."""
+    values = _field(fields, name)
+    if len(values) == 1 and b"," not in values[0]:
+        return values
+    members = (member.strip(b" \t") for member in b",".join(values).split(b","))
+    return [member for member in members if member]
 
 
 async def http(host: str, port: int, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
