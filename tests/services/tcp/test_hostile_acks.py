@@ -421,3 +421,32 @@ def test_the_indices_are_what_the_queue_says() -> None:
             timely = list(tp.tsorted)
             assert not any(seg.sacked & SACKED_ACKED for seg in timely)
             assert all(a.tsorted_next is b and b.tsorted_prev is a for a, b in pairwise(timely))
+
+
+def test_another_connection_goes_on() -> None:
+    """The whole attack, and beside it someone who asks and is answered."""
+    n = BIG
+    conn = sender(n, sndbuf=1 << 20)
+    host = conn.host
+    other = Conn(host, rport=5001, ts=True)
+
+    def ask(i: int) -> int:
+        host.net.outbox.clear()
+        with Lines() as lines:
+            other.rcv(ACK, 3 * i, 100 * i, b"ask")
+            other.send(100)
+        assert ("PA", 100 * i, 100, 3 * i + 3) in other.sent()
+        return lines.count
+
+    quiet = [ask(i) for i in range(8)]
+    cut(conn, n)
+    tp = conn.tp
+    assert len(tp.rtx_queue) > n // 2
+    for i in range(8, 8 + K):
+        with Lines() as lines:
+            at = i * 40 % n // 2
+            sack(conn, (at | 1, (at | 1) + 1), (n // 2 | 1, (n // 2 | 1) + 1), (n - i, n - i + 1))
+        assert lines.count < 20 * max(quiet)
+        assert ask(i) <= 2 * max(quiet)
+        host.run_for(0.011)
+    check_tcp(host.net)
