@@ -245,7 +245,7 @@ def _ifaddr_routes(dev: NetDevice, ifa: InIfaddr) -> list[FibInfo]:
         # All of 127/8 is local, not only the address that lo has.
         kind = RTN_LOCAL if dev.loopback else RTN_UNICAST
         routes.append(FibInfo(kind, dev, b"", local, 0, 0, prefix, plen, "kernel"))
-    if brd and not dev.loopback:
+    if brd:
         routes.append(FibInfo(RTN_BROADCAST, dev, b"", local, 0, 0, brd, 32, "kernel"))
     return routes
 

@@ -79,7 +79,7 @@ def fib_lookup(net: IpNet, daddr: bytes, oif: int = 0) -> FibInfo | None:
             continue
         for fi in entry:
             dev = fi.fib_dev
-            if oif and fi.fib_type != RTN_LOCAL and dev is not None and dev.ifindex != oif:
+            if oif and dev is not None and dev.ifindex != oif:
                 continue
             found = fi
             break

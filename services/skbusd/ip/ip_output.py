@@ -307,7 +307,7 @@ def ip_finish_output2(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         net.trace("ip_finish_output2", skb, nexthop=rt.rt_gateway)
     dev = rt.dev
     if dev.loopback:
-        loopback_xmit(net, skb)
+        loopback_xmit(net, skb, rt.rt_iif)
         return
     neigh = rt.rt_neigh
     if neigh is None or neigh.dead:
@@ -345,8 +345,9 @@ def skb_own_frags(net: IpNet, skb: SkBuff) -> bool:
     return True
 
 
-def loopback_xmit(net: IpNet, skb: SkBuff) -> None:
-    """`drivers/net/loopback.c`: what we send to ourselves comes in again, without leaving ip.
+def loopback_xmit(net: IpNet, skb: SkBuff, iif: int) -> None:
+    """`drivers/net/loopback.c`: what we send to ourselves comes in again, without leaving ip. Who
+    has bound himself to a device sees it come by `iif` (`inet_iif`), 0 for lo.
 
     The payload of a lent skb is copied: its owner may have it back before it has been read.
     """
@@ -362,7 +363,8 @@ def loopback_xmit(net: IpNet, skb: SkBuff) -> None:
     mib["DevTxBytes"] += size
     mib["DevRxPackets"] += segs
     mib["DevRxBytes"] += size
-    skb.dev = skb.skb_iif = lo.ifindex
+    skb.dev = lo.ifindex
+    skb.skb_iif = iif or lo.ifindex
     skb.pkt_type = PACKET_HOST
     _netif_rx(net, skb)
 

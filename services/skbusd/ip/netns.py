@@ -44,6 +44,7 @@ RTCF_DOREDIRECT: Final = 0x01000000
 """include/uapi/linux/in_route.h: who sent this had better ask the next hop itself."""
 
 LOOPBACK_MTU: Final = 65536
+IP_MAX_MTU: Final = 0xFFFF
 INADDR_ANY: Final = b"\0\0\0\0"
 INADDR_BROADCAST: Final = b"\xff\xff\xff\xff"
 INADDR_ALLHOSTS_GROUP: Final = b"\xe0\0\0\x01"
@@ -331,7 +332,9 @@ class Rtable:
         self.rt_gateway = daddr
         """The next hop."""
         self.rt_iif = 0
-        self.mtu = dev.mtu
+        """Input: the device that it came by. Output to ourselves: the one that has the address, by
+        which it is taken to have come."""
+        self.mtu = min(dev.mtu, IP_MAX_MTU)
         self.mtu_locked = False
         """`ip_mtu_locked`: the path takes less than `route.min_pmtu`, and routers may fragment."""
         self.peer_mtu = 0

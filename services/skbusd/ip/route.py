@@ -142,14 +142,15 @@ def inet_addr_type(net: IpNet, addr: bytes) -> int:
 
 def inet_select_addr(net: IpNet, dev: NetDevice, dst: bytes) -> bytes:
     """The address of ours to use on `dev` towards next hop `dst`: one in whose prefix dst lies,
-    else the device's primary, else any (RFC 1122 3.3.4.3)."""
+    else the device's primary, else any (RFC 1122 3.3.4.3). What lo has is for this host alone (its
+    scope)."""
     want = int.from_bytes(dst, "big")
     for ifa in dev.ifa_list:
         if not (want ^ int.from_bytes(ifa.ifa_local, "big")) & fib.inet_make_mask(
             ifa.ifa_prefixlen
         ):
             return ifa.ifa_local
-    if dev.ifa_list:
+    if dev.ifa_list and not dev.loopback:
         return dev.ifa_list[0].ifa_local
     for other in net.devices.values():
         if other.up and not other.loopback and other.ifa_list:
@@ -201,7 +202,11 @@ def _ip_route_output_slow(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> R
         if not dev.up:
             return ENETUNREACH
     if daddr == INADDR_ANY:
-        daddr = saddr or b"\x7f\0\0\x01"
+        # This host itself (RFC 1122 3.2.1.3 (a)): by the address that it would have.
+        if not saddr and dev is not None and dev.ifa_list:
+            saddr = dev.ifa_list[0].ifa_local
+        daddr = saddr = saddr or b"\x7f\0\0\x01"
+        oif = 0
     multicast = daddr[0] & 0xF0 == 0xE0
     if multicast or daddr == INADDR_BROADCAST:
         if dev is None and saddr:
@@ -222,7 +227,10 @@ def _ip_route_output_slow(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> R
     if fi.fib_type in _FIB_ERRORS:
         return _FIB_ERRORS[fi.fib_type]
     if fi.fib_type == RTN_LOCAL:
-        return _mkroute_output(net, daddr, saddr, net.loopback_dev, fi, RTN_LOCAL)
+        made = _mkroute_output(net, daddr, saddr, net.loopback_dev, fi, RTN_LOCAL)
+        if isinstance(made, Rtable) and fi.fib_dev is not None:
+            made.rt_iif = fi.fib_dev.ifindex
+        return made
     if fi.fib_dev is None:
         return ENETUNREACH
     return _mkroute_output(net, daddr, saddr, fi.fib_dev, fi, fi.fib_type)

@@ -139,11 +139,13 @@ def inet_lookup_established(net: TcpNet, key: bytes) -> Established | None:
 
 
 def inet_lookup_listener(
-    net: TcpNet, saddr: bytes, sport: int, daddr: bytes, dport: int
+    net: TcpNet, saddr: bytes, sport: int, daddr: bytes, dport: int, dif: int
 ) -> TcpSock | None:
-    """The listener for a SYN from saddr:sport to our daddr:dport: the bound address before the
-    wildcard; among several with SO_REUSEPORT by the hash of the flow."""
-    group = net.lhash.get((daddr, dport)) or net.lhash.get((ANY, dport))
+    """The listener for a SYN from saddr:sport to our daddr:dport, by device `dif`: the bound
+    address before the wildcard, one that is bound to the device before others; among several with
+    SO_REUSEPORT by the hash of the flow."""
+    group = _of_device(net.lhash.get((daddr, dport)), dif)
+    group = group or _of_device(net.lhash.get((ANY, dport)), dif)
     if net.tracing:
         net.trace("inet_lookup_listener", daddr=daddr, dport=dport, found=len(group or ()))
     if not group:
@@ -152,6 +154,13 @@ def inet_lookup_listener(
         return group[0]
     flow = net.siphash(saddr + daddr + (sport << 16 | dport).to_bytes(4, "big"), net.net_secret)
     return group[(flow & 0xFFFFFFFF) * len(group) >> 32]
+
+
+def _of_device(group: list[TcpSock] | None, dif: int) -> list[TcpSock] | None:
+    """`compute_score`: those that are bound to device dif, else those that are to none."""
+    if not group or not any(tp.oif for tp in group):
+        return group
+    return [tp for tp in group if tp.oif == dif] or [tp for tp in group if not tp.oif]
 
 
 def reserved_ports(text: str) -> frozenset[int]:

@@ -263,7 +263,8 @@ def tcp_make_synack(
         build_options(opt),
     )
     tos = listener.tos
-    cb = XmitCb(req.saddr, req.daddr, IPPROTO_TCP, tos, listener.ttl, True, 0, b"", True, True)
+    oif, ttl = listener.oif, listener.ttl
+    cb = XmitCb(req.saddr, req.daddr, IPPROTO_TCP, tos, ttl, True, oif, b"", True, True)
     tcp_queue_header(net, "tcp_v4_send_synack", header, cb, mark=listener.mark)
 
 

@@ -132,10 +132,12 @@ def tcp_v4_rcv(net: TcpNet, skb: SkBuff) -> None:
             dport=th.dest,
             found=found,
         )
+    if type(sk) is TcpSock and sk.oif and sk.oif != skb.skb_iif:
+        sk = None  # bound to another device (`INET_MATCH`)
     if type(sk) is TcpSock:
         tp = sk
     elif sk is None:
-        listener = inet_lookup_listener(net, cb.saddr, th.source, cb.daddr, th.dest)
+        listener = inet_lookup_listener(net, cb.saddr, th.source, cb.daddr, th.dest, skb.skb_iif)
         if listener is None:
             tcp_v4_no_socket(net, skb, cb, th, end_seq)
         else:
@@ -470,7 +472,7 @@ def tcp_v4_timewait_rcv(
     """A segment for a connection in TIME_WAIT."""
     verdict = tcp_timewait_state_process(net, tw, th, end_seq, _options(skb, th))
     if verdict == TCP_TW_SYN:
-        listener = inet_lookup_listener(net, cb.saddr, th.source, cb.daddr, th.dest)
+        listener = inet_lookup_listener(net, cb.saddr, th.source, cb.daddr, th.dest, skb.skb_iif)
         if listener is not None:
             isn = (tw.snd_nxt + 65535 + 2) & MASK
             inet_twsk_deschedule_put(net, tw)

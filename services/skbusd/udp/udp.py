@@ -333,6 +333,4 @@ def inetdev_event(net: UdpNet, item: InetdevEvent) -> None:
         net.dev_by_name[item.dev] = item.ifindex
     else:
         net.addrs.pop(item.addr, None)
-    net.broadcasts = {
-        d.broadcast: d.ifindex for d in net.addrs.values() if d.broadcast and d.dev != "lo"
-    }
+    net.broadcasts = {d.broadcast: d.ifindex for d in net.addrs.values() if d.broadcast}
