@@ -152,7 +152,7 @@ def traffic(cable: Cable, ports: Iterator[int]) -> None:
     for command in (
         f"curl -sS -o /dev/null {url}",
         f"wrk -t 1 -c 50 -d 2s {url}",
-        f"ping -f -q -c 100 {cable.address}",
+        f"ping -f -i 0.002 -q -c 100 {cable.address}",
         f"ping -q -c 3 -i 0.02 -s 20000 {cable.address}",
         f"traceroute -n -m 3 -w 5 {cable.address}",
         f"traceroute -n -m 3 -w 5 -I {cable.address}",
