@@ -8,6 +8,7 @@ Called by `skbus demo`. `python -m skbus.demo URL` is the part that runs httpx o
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from skbus import lab
+from skbus.linux import die_with_parent
 from skbus.rundir import ENV, RunDir
 
 PORT: Final = 80
@@ -73,8 +75,14 @@ def _config(run: RunDir) -> str:
 
 @contextmanager
 def _process(argv: Sequence[str | Path], env: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    me = os.getpid()
     with subprocess.Popen(
-        argv, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        argv,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: die_with_parent(signal.SIGTERM, me),
     ) as process:
         try:
             yield process

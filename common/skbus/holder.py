@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from skbus.gso_size import set_gso_ipv4_max_size
-from skbus.lab import ADDRESS, DEV, PEER_ADDRESS, PEER_DEV, PREFIX, Cable, LabError
+from skbus.lab import ADDRESS, DEV, PEER_ADDRESS, PEER_DEV, PREFIX, Cable, LabError, wait, within
 from skbus.linux import (
     CLONE_NEWNET,
     CLONE_NEWUSER,
@@ -36,6 +36,7 @@ from skbus.rundir import RunDir, RunDirError
 
 _PROBE_TIME: Final = 30.0
 _PROBE_PORT: Final = 9  # discard: nobody listens, so that a RST is the sign of life
+_GUEST_TIME: Final = 2.0
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -230,7 +231,17 @@ def _run(
         supervisor.supervise()
     finally:
         supervisor.stop()
+        _end_guests(run, peer)
     return 0
+
+
+def _end_guests(run: RunDir, peer: int) -> None:
+    """End what runs in our namespaces besides us, as `lab down` does."""
+    guests = within([_inode(peer), _inode(os.getpid())], run, True)
+    for how, seconds in ((signal.SIGTERM, _GUEST_TIME), (signal.SIGKILL, _GUEST_TIME)):
+        for pid in guests:
+            pid.kill(how)
+        guests = wait(guests, seconds)
 
 
 class _Probe:

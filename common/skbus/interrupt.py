@@ -3,10 +3,13 @@
 
 import os
 import signal
-from collections.abc import Callable
-from typing import Any, Final
 
-STATUS: Final = 130
+TYPE_CHECKING = False  # typing's own is behind an import that takes its time
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+STATUS = 130
 """128 + SIGINT, as a shell has it."""
 
 
@@ -14,7 +17,7 @@ def _end(*_: object) -> None:
     os._exit(STATUS)
 
 
-def run(load: Callable[[], Callable[[], Any]]) -> Any:
+def run(load: "Callable[[], Callable[[], Any]]") -> "Any":
     """Run a command, which `load` imports.
 
     Until it is there, and after it has ended, Ctrl-C ends this process without a word: there is

@@ -16,6 +16,7 @@ Called by `skbus.cli.lab`.
 import errno
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -27,7 +28,16 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 from skbus import rundir
-from skbus.linux import CLONE_NEWNET, CLONE_NEWUSER, Pid, identify, keep_capabilities, setns
+from skbus.linux import (
+    CLONE_NEWNET,
+    CLONE_NEWUSER,
+    Pid,
+    die_with_parent,
+    identify,
+    keep_capabilities,
+    parent_signal,
+    setns,
+)
 from skbus.rundir import RunDir, RunDirError
 from skbus.state import read_state
 
@@ -54,8 +64,11 @@ def lab_dir(name: str | None) -> RunDir:
     in which commands and clients look when nothing is said."""
     if name is None:
         return RunDir()
-    if not name or "/" in name or name.startswith("."):
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise LabError(f"{name!r} is no name for a lab: it takes letters, digits, - and _")
+    for run in rundir.find_all():
+        if run.path.name == name:
+            return run
     return RunDir(rundir.default_base() / name)
 
 
@@ -95,6 +108,8 @@ def up(
     config_json: `Config.to_json` with the device DEV. tied: it ends when this process does,
     however that ends. LabError if it does not come up: then, and after Ctrl-C, nothing is left.
     """
+    if is_up(run):
+        raise LabError(f"`skbus up` runs in {run.path}: `skbus lab up --name NAME` is beside it")
     if run.locked():
         raise LabError(
             f"a lab is up in {run.path} already: {run.remedy('down')} ends it, "
@@ -207,12 +222,23 @@ def _state(run: RunDir) -> dict[str, Any]:
 
 def status(run: RunDir) -> dict[str, Any]:
     """The lab's addresses, directory, pids. LabError if there is none."""
-    state = _state(run)
+    return _told(run, _state(run))
+
+
+def told(run: RunDir) -> dict[str, Any]:
+    """The same, or of what is left of something: name, directory, and that it is not up."""
+    state = read_state(run)
+    if state is None or "lab" not in state:
+        return {"lab": run.path.name, "up": False, "run_dir": str(run.path)}
+    return _told(run, state)
+
+
+def _told(run: RunDir, state: dict[str, Any]) -> dict[str, Any]:
     holder, peer = state["supervisor"], state["others"]["peer"]
     pids = {"holder": holder, "peer": peer, **state["layers"]}
     return {
         "lab": state["lab"]["name"],
-        "up": holder.alive() and peer.alive(),
+        "up": bool(holder.alive() and peer and peer.alive()),
         "address": ADDRESS,
         "peer_address": PEER_ADDRESS,
         "prefix": PREFIX,
@@ -234,6 +260,7 @@ def enter(run: RunDir, stack: bool = False) -> None:
     target: Pid | None = state["supervisor"] if stack else state["others"]["peer"]
     if target is None or not target.alive():
         raise LabError(f"the lab in {run.path} has died: {run.remedy('down')} clears it away")
+    parent, tie = os.getppid(), parent_signal()
     for kind, flag in (("user", CLONE_NEWUSER), ("net", CLONE_NEWNET)):
         path = f"/proc/{target.pid}/ns/{kind}"
         if kind == "user" and os.stat(path).st_ino == os.stat("/proc/self/ns/user").st_ino:
@@ -247,6 +274,8 @@ def enter(run: RunDir, stack: bool = False) -> None:
             os.close(fd)
         if kind == "user":
             keep_capabilities()
+    if tie:  # a process whose rights change forgets it
+        die_with_parent(tie, parent)
     os.environ[rundir.ENV] = str(run.path)
 
 
@@ -304,15 +333,15 @@ def _down(run: RunDir) -> bool:
         return True
     ours: list[Pid] = [p for p in (state["supervisor"], *state["others"].values()) if p]
     proven = any(p.alive() for p in ours)
-    strangers = _within(state["lab"]["namespaces"], run, proven)
+    strangers = within(state["lab"]["namespaces"], run, proven)
     state["supervisor"].kill(signal.SIGTERM)
     for pid in strangers:
         pid.kill(signal.SIGTERM)
-    left = _wait([*ours, *strangers], 8.0)
+    left = wait([*ours, *strangers], 8.0)
     left += [p for p in state["layers"].values() if p and p.alive()]
     for pid in left:
         pid.kill(signal.SIGKILL)
-    _wait(left, 5.0)
+    wait(left, 5.0)
     run.remove()
     return True
 
@@ -334,7 +363,7 @@ def _clear_up(run: RunDir) -> None:
     run.remove()
 
 
-def _within(namespaces: Sequence[int], run: RunDir, proven: bool) -> list[Pid]:
+def within(namespaces: Sequence[int], run: RunDir, proven: bool) -> list[Pid]:
     """Processes in the lab's network namespaces, other than its own.
 
     A namespace's number may be given to another one after its death. So, unless a process of
@@ -359,7 +388,7 @@ def _within(namespaces: Sequence[int], run: RunDir, proven: bool) -> list[Pid]:
     return found
 
 
-def _wait(pids: Sequence[Pid], seconds: float) -> list[Pid]:
+def wait(pids: Sequence[Pid], seconds: float) -> list[Pid]:
     """Wait for the end of processes that need not be our children; returns who is left."""
     deadline = time.monotonic() + seconds
     for pid in pids:

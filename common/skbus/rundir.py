@@ -14,7 +14,6 @@ import fcntl
 import os
 import shutil
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -170,8 +169,9 @@ class RunDir:
             return
         if not private.on_tmpfs(_SHM) or private.free_bytes(_SHM) < POOL_ROOM:
             return
-        place = tempfile.mkdtemp(prefix=_POOL_PREFIX, dir=_SHM)
-        self.pool_dir.symlink_to(place)
+        place = _SHM / f"{_POOL_PREFIX}{os.urandom(8).hex()}"
+        self.pool_dir.symlink_to(place)  # first of all, so that it can always be found
+        place.mkdir(mode=0o700)
 
     def require(self) -> "RunDir":
         """Check that a stack has been started here; RunDirError says what to do if not."""
@@ -248,13 +248,14 @@ class RunDir:
 
     def _remove_pool(self) -> None:
         pool = self.pool_dir
-        if not pool.is_symlink():
-            shutil.rmtree(pool, ignore_errors=True)
+        place = Path(os.readlink(pool)) if pool.is_symlink() else pool
+        if place != pool and not (place.parent == _SHM and place.name.startswith(_POOL_PREFIX)):
             return
-        place = Path(os.readlink(pool))
-        if place.parent == _SHM and place.name.startswith(_POOL_PREFIX):
+        for _ in range(100):  # a client that does not know yet may make a region meanwhile
             shutil.rmtree(place, ignore_errors=True)
-        pool.unlink()
+            if not place.exists():
+                pool.unlink(missing_ok=True)
+                return
 
     # ---- endpoints -----------------------------------------------------------------------
 

@@ -264,9 +264,11 @@ def test_a_pool_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_all_that_is_left_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rundir, "_bases", lambda: [tmp_path / "a", tmp_path / "none"])
-    RunDir(tmp_path / "a" / "r").create()
+    run = RunDir(tmp_path / "a" / "r").create()
     (tmp_path / "a" / "other").mkdir()
-    assert [run.path.name for run in rundir.find_all()] == ["r"]
+    assert [found.path for found in rundir.find_all()] == [run.path]
+    run.remove()
+    assert rundir.find_all() == []
 
 
 def test_a_reserved_file_is_whole_at_any_moment(tmp_path: Path) -> None:

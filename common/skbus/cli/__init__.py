@@ -2,9 +2,11 @@
 """The command `skbus`: its entry point, which can be interrupted before anything heavy is imported
 (`skbus.cli.app` has the commands)."""
 
-from collections.abc import Callable
-
 from skbus import interrupt
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def main() -> None:
@@ -12,7 +14,7 @@ def main() -> None:
     interrupt.run(_load)
 
 
-def _load() -> Callable[[], None]:
+def _load() -> "Callable[[], None]":
     from skbus.cli.app import main
 
     return main

@@ -3,12 +3,15 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from skbus.cli import options
 from skbus.lab import ADDRESS, DEV, PEER_ADDRESS, PREFIX
+
+if TYPE_CHECKING:
+    from skbus.rundir import RunDir
 
 app = typer.Typer(
     help=f"Our stack at {ADDRESS} and the Linux kernel at {PEER_ADDRESS}, in namespaces of "
@@ -17,9 +20,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _names() -> list[str]:
+    """For the shell, which completes them."""
+    from skbus.lab import labs
+
+    return [run.path.name for run in labs()]
+
+
 Name = Annotated[
     str | None,
-    typer.Option("--name", metavar="NAME", help="Which lab, where several are up side by side."),
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Which lab, where several are up side by side.",
+        autocompletion=_names,
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="JSON, as where the output is no terminal; one line a lab.")
 ]
 
 
@@ -43,9 +62,11 @@ def up(
     corrupt: options.Corrupt = None,
     rate: options.Rate = None,
     seed: options.Seed = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Start a lab. Returns when the stack answers, and prints one JSON line: addresses, run
-    directory, pids. What --loss to --rate do, they do in both directions between nic and wire."""
+    """Start a lab. Returns when the stack answers, and prints where it is and what to do next;
+    where the output is no terminal, one JSON line: addresses, run directory, pids. What --loss to
+    --rate do, they do in both directions between nic and wire."""
     from skbus import lab
     from skbus.config import Config
 
@@ -70,7 +91,24 @@ def up(
         tcp_shards=tcp_shards,
     )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
-    print(json.dumps(lab.up(run, effective.to_json(), lab.Cable(mtu or 0, gso_max_size or 0))))
+    found = lab.up(run, effective.to_json(), lab.Cable(mtu or 0, gso_max_size or 0))
+    if as_json or not sys.stdout.isatty():
+        print(json.dumps(found))
+        return
+    _welcome(run, found)
+
+
+def _welcome(run: "RunDir", found: dict[str, Any]) -> None:
+    """Where it is, and the next commands, as they are to be typed for this lab."""
+    from skbus.rundir import ENV, RunDir
+
+    default = RunDir().path == run.path
+    where = "" if default else f" --name {found['lab']}"
+    env = "" if default else f"{ENV}={run.path} "
+    print(f"The lab {found['lab']!r} is up: our stack at {ADDRESS}, Linux at {PEER_ADDRESS}.")
+    print(f"  {env}skbus serve http --port 80 &")
+    print(f"  skbus lab exec{where} -- curl http://{ADDRESS}/")
+    print(f"  skbus lab down{where}")
 
 
 @app.command(
@@ -98,33 +136,53 @@ def exec_(
 
 
 @app.command()
-def status(name: Name = None) -> None:
-    """Print what `up` did, as it is now. Exit status 1 if a process of the lab is not there."""
+def status(name: Name = None, as_json: AsJson = False) -> None:
+    """Print how a lab is now: addresses, run directory, pids; where the output is no terminal, the
+    JSON line that `up` prints. Exit status 1 if a process of the lab is not there."""
     from skbus import lab
 
     found = lab.status(lab.lab_dir(name))
-    print(json.dumps(found))
+    if as_json or not sys.stdout.isatty():
+        print(json.dumps(found))
+    else:
+        print(_line(found))
+        for process, pid in found["pids"].items():
+            print(f"  {process:<12} {'is not there' if pid is None else f'pid {pid}'}")
     if not found["up"] or None in found["pids"].values():
         sys.exit(1)
 
 
+def _line(found: dict[str, Any]) -> str:
+    from skbus.rundir import RunDir
+
+    remedy = RunDir(found["run_dir"]).remedy("down")
+    state = "up" if found["up"] else f"has died: {remedy} clears it away"
+    return f"{found['lab']:<20} {found['run_dir']:<40} {state}"
+
+
 @app.command("list")
-def list_() -> None:
-    """Print a line like `status` does for each of this user's labs."""
+def list_(as_json: AsJson = False) -> None:
+    """Print a line for each of this user's labs, also for what is left of one that has died; where
+    the output is no terminal, JSON as `status` prints it."""
     from skbus import lab
 
     for run in lab.labs():
-        print(json.dumps(lab.status(run)))
+        found = lab.told(run)
+        print(json.dumps(found) if as_json or not sys.stdout.isatty() else _line(found))
 
 
 @app.command()
 def down(
     name: Name = None,
-    all_: Annotated[bool, typer.Option("--all", help="All labs of this user.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="All labs of this user, and what is left of others.")
+    ] = False,
 ) -> None:
     """End a lab and everything that runs in its namespaces; also clears away after a crash."""
     from skbus import lab
 
+    if all_ and name is not None:
+        raise typer.BadParameter("it is either --name or --all", param_hint="--all")
     for run in lab.labs() if all_ else [lab.lab_dir(name)]:
         if not lab.down(run) and not all_:
             sys.stderr.write(f"skbus: no lab in {run.path}: nothing to do\n")
