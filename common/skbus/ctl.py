@@ -16,6 +16,7 @@ import zmq
 from skbus.frames import readable
 from skbus.linux import proc_status
 from skbus.rundir import RunDir
+from skbus.settings import Settings
 from skbus.sysctl import SysctlError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class ControlSource:
         self._socket.setsockopt(zmq.MAXMSGSIZE, _MAX_REQUEST)
         self._socket.bind(endpoint)
         self._answered = False
+        self._settings = Settings(service.rundir, service.net.name)
+        self.lasting = {"sysctl_set", "log_level"}
+        """Methods whose effect outlives the process (`skbus.settings`)."""
         self.methods: dict[str, Callable[[Any], Any]] = {
             "ping": lambda _: {
                 "process": service.net.name,
@@ -90,9 +94,27 @@ class ControlSource:
         except (ValueError, TypeError, KeyError, msgpack.exceptions.UnpackException):
             return False, f"not [method, argument] with a method of {', '.join(self.methods)}"
         try:
-            return True, function(argument)
+            answer = function(argument)
+            if method in self.lasting:
+                self._note(method, argument)
+            return True, answer
         except (SysctlError, ValueError, TypeError, KeyError) as e:
             return False, f"{method}: {e}"
+
+    def _note(self, method: str, argument: Any) -> None:
+        try:
+            self._settings.note(method, argument)
+        except OSError as e:
+            self._service.net.warning("setting_not_kept", method=method, problem=str(e))
+
+    def restore(self) -> None:
+        """Make the settings of this process's earlier lives again. Call it before `run`, when the
+        layer's own methods are there."""
+        for method, argument in self._settings.load():
+            try:
+                self.methods[method](argument)
+            except (SysctlError, ValueError, TypeError, KeyError) as e:  # of other code than ours
+                self._service.net.warning("setting_not_kept", method=method, problem=str(e))
 
     def _sysctl_get(self, name: Any) -> Any:
         sysctl = self._service.net.sysctl

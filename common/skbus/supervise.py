@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Final, Protocol
 
+from skbus import settings
 from skbus.config import Config, Device
 from skbus.linux import Pid, die_with_parent, identify, set_name
 from skbus.placement import Placement, read_usage, set_processors
@@ -117,6 +118,7 @@ class Supervisor:
             self._state = StateFile(self.run)
         except OSError as e:
             self._give_up(f"no room in {self.run.path}: {e.strerror}")
+        settings.clear(self.run)
         for stale in self.run.path.iterdir():
             if stale.suffix in (".in", ".ctl", ".trace", ".sys", ".life"):
                 stale.unlink()

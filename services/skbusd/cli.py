@@ -37,6 +37,7 @@ def run_process(run: RunDir, config: Config, process: str, fd: int | None = None
     layer = process.split(".")[0]
     service = importlib.import_module(f"skbusd.{layer}.main").make_service(run, config, process, fd)
     service.net.tracing = log.get_level() == "debug"
+    service.control.restore()
     _say_started(service)
     gc.collect()
     gc.freeze()  # what is there now stays: no need to look through it again and again

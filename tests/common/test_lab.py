@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from skbus import lab
+from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
 
 pytestmark = pytest.mark.lab
@@ -211,6 +212,7 @@ def test_exec_finds_what_is_in_sbin(bench: Bench) -> None:
 THREADS = """
 import sys, threading, time
 from skbus import lab
+from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 try:
@@ -299,6 +301,29 @@ def test_a_layer_that_is_killed_comes_back_and_answers(bench: Bench) -> None:
         eventually(partial(again, name, layer, old))
         # the kernel may have asked for our address while nobody was there
         eventually(partial(answers, bench, name))
+
+
+def test_what_was_set_at_run_time_outlives_a_layers_death(bench: Bench) -> None:
+    name = bench.name()
+    up = bench.up(name)
+    run = lab.lab_dir(name)
+    for layer in ("nic.eth0", "ip", "tcp"):
+        ctl_call(run, layer, "sysctl_set", ("net.ipv4.tcp_sack", "0"))
+        ctl_call(run, layer, "log_level", "debug")
+    ctl_call(run, "nic.eth0", "impair", {"dup": "100%"})
+    ctl_call(run, "nic.eth0", "tso", False)
+    for layer in ("nic.eth0", "ip", "tcp"):
+        old = up["pids"][layer]
+        os.kill(old, signal.SIGKILL)
+        eventually(partial(again, name, layer, old))
+        assert ctl_call(run, layer, "sysctl_get", "net.ipv4.tcp_sack", 60) == 0
+    eventually(partial(answers, bench, name))
+    for layer in ("nic.eth0", "ip", "tcp"):
+        lines = map(json.loads, run.log_file(layer).read_text().splitlines())
+        levels = [(e["event"], e["level"]) for e in lines]
+        reborn = max(i for i, line in enumerate(levels) if line == ("started", "info"))
+        assert any(level == "debug" for _, level in levels[reborn:]), f"a hole in {layer}'s trace"
+    assert ctl_call(run, "nic.eth0", "status")["core"]["impair_rx"]["duplicated"] > 0
 
 
 def test_interrupted_up_leaves_nothing(bench: Bench) -> None:

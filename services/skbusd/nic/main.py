@@ -98,4 +98,5 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
 
     service.control.methods["impair"] = impair
     service.control.methods["tso"] = tso
+    service.control.lasting |= {"impair", "tso"}
     return service
