@@ -287,11 +287,13 @@ class Client:
     # ---- poll descriptors ----------------------------------------------------------------
 
     def poll_open(self, fd: int) -> int:
-        """A real descriptor that shows the state of our descriptor fd. The caller closes it."""
-        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        """A real descriptor that shows the state of our descriptor fd. The caller closes it.
+
+        It is for select and its like alone: write(2) and sendfile(2) fail with EPIPE, read(2)
+        finds the end of a file, or EAGAIN.
+        """
+        a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with a, b, self._lock:
-            # The smallest buffer: one message fills it.
-            a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
             self._token = self._token + 1 & 0xFFFFFFFF
             try:
                 socket.send_fds(

@@ -637,7 +637,12 @@ class _Installed(contextlib.AbstractContextManager["_Installed"]):
     """What `install` gives; leaving it, or `uninstall`, restores the standard module."""
 
     def __init__(self) -> None:
+        from skbus.osfuncs import PATCHED
+
         self._saved = {name: getattr(_std, name) for name in _PATCHED}
+        self._saved_os = {name: getattr(_os, name) for name in PATCHED}
+        for name, function in PATCHED.items():
+            setattr(_os, name, function)
         for name in _PATCHED:
             setattr(_std, name, globals()[name])
 
@@ -645,6 +650,8 @@ class _Installed(contextlib.AbstractContextManager["_Installed"]):
         """Put the standard sockets back."""
         for name, value in self._saved.items():
             setattr(_std, name, value)
+        for name, value in self._saved_os.items():
+            setattr(_os, name, value)
 
     def __exit__(self, *args: object) -> None:
         self.uninstall()

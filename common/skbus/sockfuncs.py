@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _real_socket: Final = std.socket
 _real_close: Final = std.close
+_close_fd: Final = os.close  # `skbus.socket.install` replaces the name
 _real_getaddrinfo: Final = std.getaddrinfo
 _GLOBAL_DEFAULT: Final = object()
 
@@ -24,7 +25,7 @@ def close(fd: int) -> None:
     for client in known_clients():
         if fd in client.poll_fds:
             number = client.poll_fds.pop(fd)
-            os.close(fd)
+            _close_fd(fd)
             client.call("close", number)
             return
     _real_close(fd)

@@ -48,6 +48,9 @@ _NO_RIVALS: Final = threading.Lock()
 """Of sockets that read nothing ahead, and so need none of their own."""
 _LENGTH: Final = struct.Struct("=H").pack
 
+# `skbus.socket.install` replaces the one in the module
+_write: Final = os.write
+
 Buffer = bytes | memoryview
 Stashed = tuple[Any, bytes]
 """A call's result and its data."""
@@ -149,7 +152,7 @@ class Messages:
         if now - self._post_time >= _POST_PAUSE or self._posts >= POSTS_MAX:
             return False
         try:
-            os.write(self._client.post_fd, b"".join((_LENGTH(size), self._post_head, data)))
+            _write(self._client.post_fd, b"".join((_LENGTH(size), self._post_head, data)))
         except OSError:
             return False
         self._posts += 1

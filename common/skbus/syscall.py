@@ -32,7 +32,7 @@ import msgpack
 
 from skbus.skbuff import Place
 
-SYS_ABI: Final = 1
+SYS_ABI: Final = 2
 
 CLIENT_ID_LEN: Final = 16
 """Bytes of a client id: the beginning of all identities of one process."""

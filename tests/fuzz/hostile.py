@@ -275,7 +275,9 @@ class Campaign:
                 life.connect(str(self.run.life))
                 life.sendall(words)
         with tempfile.TemporaryFile() as file, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            a, b = socket.socketpair()
+            a, b = socket.socketpair(
+                socket.AF_UNIX, r.choice((socket.SOCK_STREAM, socket.SOCK_DGRAM))
+            )
             with a, b:
                 ends = [a.fileno(), b.fileno()]
                 for fds in ([file.fileno()] * 2, [udp.fileno()] * 2, ends, ends[:1], ends * 2, []):

@@ -12,9 +12,10 @@ for its life:
 The kernel closes that connection when the process ends, however it ends. What the client writes to
 the post pipe (`skbus.syscall.POST`) is read before any later call of its is looked at, and before
 its end is noted. The two descriptors are
-the ends A and B of a socketpair: A is what the application polls, and we, who hold both, make it
-readable or writable as our socket is, before we answer any call. So it shows the true state when
-a call returns.
+the ends A and B of a socketpair of datagrams: A is what the application polls, and we, who hold
+both, make it readable or writable as our socket is, before we answer any call. So it shows the
+true state when a call returns. It shows that, and nothing else: who writes to A has EPIPE, who
+reads from it an empty datagram, which read(2) tells as the end of the file.
 """
 
 import contextlib
@@ -47,24 +48,41 @@ _CAP_NET_ADMIN: Final = 12
 _CAP_NET_RAW: Final = 13
 _REPLY_HWM: Final = 100_000
 """Replies that an application may leave unread before it is taken for broken."""
-_FILL: Final = bytes(4096)
-_FILLS: Final = 1024
-"""Of those at most; one is enough for the smallest buffer."""
+_FILL: Final = bytes(1600)
+"""A datagram that takes more than a quarter of the smallest send buffer, and far less of a big one:
+a Unix socket is writable while its datagrams that nobody has read take no more (unix_writable)."""
+_BIG_SNDBUF: Final = 65536
+_SMALL_SNDBUF: Final = 1
+"""The kernel makes it 4608 (SOCK_MIN_SNDBUF)."""
 
 
 class PollDescriptor:
-    """Our two ends of what an application polls; see the module's text."""
+    """Our two ends of what an application polls; see the module's text.
 
-    __slots__ = ("a", "b", "err", "hup", "rdhup", "readable", "writable")
+    A is readable while an empty datagram from B lies in it. One from A lies in B for ever, and A is
+    writable where its send buffer is big beside that. B receives no more: so whoever writes to A is
+    told EPIPE. `nowhere` is the address of a socket that B may be connected to.
+    """
 
-    def __init__(self, a: int, b: int) -> None:
+    __slots__ = ("a", "b", "err", "hup", "nowhere", "rdhup", "readable", "writable")
+
+    def __init__(self, a: int, b: int, nowhere: bytes) -> None:
         self.a = socket.socket(fileno=a)
         self.b = socket.socket(fileno=b)
+        self.nowhere = nowhere
         self.readable = False
         self.writable = True
         self.err = False
         self.hup = False
         self.rdhup = False
+        try:
+            self._set_sndbuf(_BIG_SNDBUF)
+            self.a.send(_FILL, socket.MSG_DONTWAIT)
+            self.b.shutdown(socket.SHUT_RD)
+        except OSError as e:
+            self.a.close()
+            self.b.close()
+            raise SysCallError(errno.EINVAL, f"no pair of sockets: {e}") from e
 
     def show(self, mask: int, over: bool, rdhup: bool) -> None:
         """Make the descriptor show these events. over: nothing will ever happen any more, rdhup:
@@ -77,44 +95,43 @@ class PollDescriptor:
         try:
             if over:
                 self.hup = True
+                self._set_sndbuf(_BIG_SNDBUF)
+                self.a.shutdown(socket.SHUT_RDWR)
                 if mask & uapi.POLLERR:
                     self._show_error()
-                else:
-                    self.b.shutdown(socket.SHUT_RDWR)
                 return
             if rdhup and not self.rdhup:
                 self.rdhup = self.readable = True  # the end of the stream is to be read
-                self.b.shutdown(socket.SHUT_WR)
+                self.a.shutdown(socket.SHUT_RD)
             readable = self.rdhup or bool(mask & (uapi.POLLIN | uapi.POLLERR | uapi.POLLHUP))
             writable = bool(mask & (uapi.POLLOUT | uapi.POLLERR | uapi.POLLHUP))
             if readable != self.readable:
                 self.readable = readable
                 if readable:
-                    self.b.send(b"\0", socket.MSG_DONTWAIT)
+                    self.b.send(b"", socket.MSG_DONTWAIT)
                 else:
                     self.a.recv(16, socket.MSG_DONTWAIT)
             if writable != self.writable:
                 self.writable = writable
-                with contextlib.suppress(BlockingIOError):
-                    # bounded, as the application holds the one end too
-                    for _ in range(_FILLS):
-                        if writable:
-                            if not self.b.recv(65536, socket.MSG_DONTWAIT):
-                                break
-                        else:
-                            self.a.send(_FILL, socket.MSG_DONTWAIT)
+                self._set_sndbuf(_BIG_SNDBUF if writable else _SMALL_SNDBUF)
         except OSError:
             self.hup = True  # the application has done something odd with it
 
+    def _set_sndbuf(self, size: int) -> None:
+        """This wakes those who wait for A to be writable, if it is so now."""
+        self.a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+
     def _show_error(self) -> None:
-        """An end that is closed before all was read is an error to the other: ECONNRESET."""
+        """A peer that goes to another, and has not read all, is an error: ECONNRESET
+        (unix_dgram_disconnected)."""
         self.err = True
-        with contextlib.suppress(BlockingIOError):  # then there is something to read as it is
-            self.a.send(b"\0", socket.MSG_DONTWAIT)
-        self.b.close()
+        self.b.connect(self.nowhere)
 
     def close(self) -> None:
         """Give up our ends; the application's shows a hang-up."""
+        with contextlib.suppress(OSError):
+            self.a.shutdown(socket.SHUT_RDWR)
+            self._set_sndbuf(_BIG_SNDBUF)
         self.a.close()
         self.b.close()
 
@@ -162,6 +179,9 @@ class SyscallSource:
         self._lives: dict[int, LifeConnection] = {}
         self._by_id: dict[bytes, LifeConnection] = {}
         self._polls: dict[Socket, list[PollDescriptor]] = {}
+        self._nowhere = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._nowhere.bind("")  # a name that the kernel chooses
+        self._nowhere.shutdown(socket.SHUT_RD)
         self._post_ids: dict[int, bytes] = {}
         self._post_fds: dict[bytes, int] = {}
         """Post pipes, and whose they are."""
@@ -234,6 +254,7 @@ class SyscallSource:
         for descriptors in self._polls.values():
             for descriptor in descriptors:
                 descriptor.close()
+        self._nowhere.close()
         self._listener.close()
         self._router.close()
         self._epoll.close()
@@ -390,14 +411,17 @@ class SyscallSource:
     def _poll_open(self, life: LifeConnection, number: int) -> int:
         fds, life.fds = life.fds, []
         try:
-            if len(fds) != 2 or not all(map(_is_unix_stream, fds)):
+            if len(fds) != 2 or not all(map(_is_unix_dgram, fds)):
                 raise SysCallError(errno.EINVAL)
             sock = self.core.poll_open(life.id, number)
         except SysCallError as e:
             for fd in fds:
                 os.close(fd)
             return e.errno
-        descriptor = PollDescriptor(*fds)
+        try:
+            descriptor = PollDescriptor(fds[0], fds[1], self._nowhere.getsockname())
+        except SysCallError as e:
+            return e.errno
         self._polls.setdefault(sock, []).append(descriptor)
         self._show(sock, [descriptor])
         return 0
@@ -426,7 +450,7 @@ class SyscallSource:
                 descriptor.close()
 
 
-def _is_unix_stream(fd: int) -> bool:
+def _is_unix_dgram(fd: int) -> bool:
     """Is a descriptor that was sent to us what it should be? Its buffer is then bounded."""
     try:
         sock = socket.socket(fileno=fd)
@@ -434,7 +458,7 @@ def _is_unix_stream(fd: int) -> bool:
         return False  # no socket at all
     found = (sock.family, sock.type)
     sock.detach()
-    return found == (socket.AF_UNIX, socket.SOCK_STREAM)
+    return found == (socket.AF_UNIX, socket.SOCK_DGRAM)
 
 
 def peer_cred(sock: socket.socket) -> Cred:

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 
@@ -39,8 +39,8 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
 
 
 @pytest.fixture
-def contexts(tmp_path: Any) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server's, client's), with a certificate for localhost made for the occasion."""
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """(certificate, key), for localhost, made for the occasion."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: it makes the test's certificate")
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
@@ -50,6 +50,13 @@ def contexts(tmp_path: Any) -> tuple[ssl.SSLContext, ssl.SSLContext]:
          "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
         check=True, capture_output=True,
     )  # fmt: skip
+    return cert, key
+
+
+@pytest.fixture
+def contexts(certificate: tuple[Path, Path]) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(server's, client's)"""
+    cert, key = certificate
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(cert, key)
     return server, ssl.create_default_context(cafile=cert)

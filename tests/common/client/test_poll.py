@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What poll and epoll say of our sockets, and of Linux's."""
 
+import asyncio
 import errno
+import os
 import select
 import socket as stdlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -135,3 +138,60 @@ def test_what_a_descriptor_cannot_take_back_it_does_not_show(loopback: Loopback)
             sock.connect_ex(listener.getsockname())
             loopback.settle()
             assert events(sock) == "OUT"
+
+
+def test_nothing_is_written_to_or_read_from_the_descriptor(loopback: Loopback) -> None:
+    """Who does not know that it is no socket is told so at once, and nothing is lost by it."""
+    with one_and_two(socket, loopback.settle) as (one, two), tempfile.TemporaryFile() as file:
+        file.write(b"file")
+        file.flush()
+        fd = one.fileno()
+        pipe = os.pipe()
+        os.write(pipe[1], b"pipe")
+        writes: list[Callable[[], int]] = [
+            lambda: os.write(fd, b"x"),
+            lambda: os.writev(fd, [b"x"]),
+            lambda: os.sendfile(fd, file.fileno(), 0, 4),
+            lambda: os.splice(pipe[0], fd, 4),
+        ]
+        for write in writes:
+            with pytest.raises(BrokenPipeError):
+                write()
+        for end in pipe:
+            os.close(end)
+        os.set_blocking(fd, False)
+        with pytest.raises(BlockingIOError):
+            os.read(fd, 1)
+        assert events(one) == "OUT"
+        two.sendall(b"data")
+        loopback.settle()
+        assert events(one) == "IN|OUT"
+        assert os.read(fd, 1) == b"", "the end of a file, and no byte that nobody has sent"
+        assert one.recv(10) == b"data"
+
+
+def test_asyncios_sendfile_falls_back(loopback: Loopback) -> None:
+    """Without `install` the system call fails at once, and asyncio sends the file itself."""
+
+    async def main(listener: Any) -> bytes:
+        loop = asyncio.get_running_loop()
+
+        async def handle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await loop.sendfile(writer.transport, file)
+            writer.close()
+
+        server = await asyncio.start_server(handle, sock=listener)
+        two = socket.create_connection(listener.getsockname())
+        reader, writer = await asyncio.open_connection(sock=two)
+        data = await reader.read(-1)
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        return data
+
+    blob = bytes(range(256)) * 1000
+    with tempfile.TemporaryFile() as file:
+        file.write(blob)
+        file.seek(0)  # asyncio sends from there, where it has to read the file itself
+        assert asyncio.run(main(socket.create_server((HERE, 0)))) == blob

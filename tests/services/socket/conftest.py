@@ -20,7 +20,7 @@ from skbus.abi import (
 )
 from skbus.pool import Allocator, Pool, Region, StalePlaceError
 from skbus.skbuff import SkBuff
-from skbus.syscall import encode_request
+from skbus.syscall import SYS_ABI, encode_request
 from skbusd.socket.core import SocketCore
 from skbusd.socket.sock import SocketNet
 
@@ -75,7 +75,7 @@ class Stack:
         out = {}
         for _, meta, data in self.net.replies:
             abi, req, err, result = msgpack.unpackb(meta, use_list=False)
-            assert abi == 1
+            assert abi == SYS_ABI
             out[req] = (err, result, data)
         self.net.replies.clear()
         return out
