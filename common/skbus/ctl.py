@@ -7,7 +7,9 @@ ask. ROUTER in the process, `ctl_call` in the asker.
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
 import msgpack
@@ -155,6 +157,8 @@ class ControlSource:
     def _log_level(self, level: Any) -> str:
         from skbus import log
 
+        if level is None:
+            return log.get_level()
         log.set_level(str(level))
         self._service.net.tracing = str(level) == "debug"
         return str(level)
@@ -164,15 +168,71 @@ def ctl_call(
     rundir: RunDir, process: str, method: str, argument: Any = None, seconds: float = 5.0
 ) -> Any:
     """Ask a process. ControlError where it does not answer within `seconds`, or refuses."""
-    with zmq.Context() as context, context.socket(zmq.REQ) as sock:
-        sock.setsockopt(zmq.LINGER, 0)
-        sock.connect(rundir.ctl(process))
-        sock.send(msgpack.packb((method, argument)))
-        if not sock.poll(int(seconds * 1000)):
-            raise ControlError(
-                f"{process} does not answer within {seconds:g} s in {rundir.path}: is it running?"
+    answer = ctl_ask(rundir, {process: (method, argument)}, seconds)[process]
+    if isinstance(answer, ControlError):
+        raise answer
+    return answer
+
+
+def ctl_ask(
+    rundir: RunDir, requests: Mapping[str, tuple[str, Any]], seconds: float = 5.0
+) -> dict[str, Any]:
+    """Ask several processes at once: process -> (method, argument). For each its answer, or the
+    ControlError of one that has given none within `seconds`, or refused."""
+    answers: dict[str, Any] = {}
+    with zmq.Context() as context, ExitStack() as stack:
+        poller = zmq.Poller()
+        waiting: dict[zmq.Socket[bytes], str] = {}
+        for process, request in requests.items():
+            sock = stack.enter_context(context.socket(zmq.REQ))
+            sock.setsockopt(zmq.LINGER, 0)
+            sock.connect(rundir.ctl(process))
+            sock.send(msgpack.packb(request))
+            poller.register(sock, zmq.POLLIN)
+            waiting[sock] = process
+        deadline = monotonic() + seconds
+        while waiting:
+            ready = poller.poll(max(0, int((deadline - monotonic()) * 1000)))
+            if not ready:
+                break
+            for sock, _ in ready:
+                poller.unregister(sock)
+                process = waiting.pop(sock)
+                ok, result = msgpack.unpackb(sock.recv(), strict_map_key=False)
+                answers[process] = result if ok else ControlError(f"{process}: {result}")
+        for process in waiting.values():
+            answers[process] = ControlError(
+                f"{process} does not answer within {seconds:g} s in {rundir.path}: "
+                f"{why_silent(rundir, process)}"
             )
-        ok, result = msgpack.unpackb(sock.recv(), strict_map_key=False)
-    if not ok:
-        raise ControlError(f"{process}: {result}")
-    return result
+    return {process: answers[process] for process in requests}
+
+
+def why_silent(rundir: RunDir, process: str) -> str:
+    """What can be seen of a process that does not answer, from outside."""
+    from skbus.state import read_state
+
+    try:
+        state = read_state(rundir)
+    except (OSError, ValueError, KeyError, TypeError):
+        state = None
+    if state is None or process not in state["layers"]:
+        there = os.path.exists(rundir.ctl(process).removeprefix("ipc://"))
+        return "is it running?" if there else "it has not started"
+    pid = state["layers"][process]
+    if pid is None:
+        return "it has died, and is about to be started again"
+    if not pid.alive():
+        return f"its process (pid {pid.pid}) is gone, and so is who should start it again"
+    if stopped(pid.pid):
+        return f"it stands still (`kill -CONT {pid.pid}` lets it go on)"
+    return f"it is busy, or hangs (pid {pid.pid})"
+
+
+def stopped(pid: int) -> bool:
+    """Has somebody stopped it (SIGSTOP)?"""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")
+    except OSError:
+        return False

@@ -115,12 +115,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+class _Version(argparse.Action):
+    """--version: it is looked for when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from skbus.compiled import version
+
+        parser.exit(message=f"skbusd {version()}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="skbusd",
         description="Run one layer of the skbus network stack. The layers of one stack meet in "
         "a run directory (SKBUS_DIR); `skbus up` and `skbus lab up` run all of them.",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument(
         "layer", choices=("nic", *LAYERS), metavar="LAYER", help="nic, ip, tcp, udp or socket"
     )

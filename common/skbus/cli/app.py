@@ -7,22 +7,45 @@ end as one line on standard error that names cause and remedy, with exit status 
 """
 
 import sys
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
 from skbus.cli import demo, inspect, lab, load, logs, modules, proc, serve, sysctl, up
+from skbus.cli.help import Group
 from skbus.packetdrill import cli as packetdrill
 
 app = typer.Typer(
     name="skbus",
     help="The Linux network stack taken apart into processes. SKBUS_DIR names the run directory "
     "of the stack that is meant; without it, it is the default lab's.",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from skbus.compiled import version
+
+        print(f"skbus {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def skbus(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """The options of the command itself."""
+
 
 app.add_typer(lab.app, name="lab")
 up.register(app)

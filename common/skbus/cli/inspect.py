@@ -2,21 +2,30 @@
 """Commands that ask the processes of a running stack: status, counters, log-level,
 health, barrier.
 
-They speak with the control socket of each process (`skbus.ctl`).
+They speak with the control socket of each process (`skbus.ctl`). Whoever does not answer is named
+on standard error, and the exit status is 1; what the others say is printed.
 """
 
 import json
 import sys
 import time
-from typing import Annotated, Any
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Final
 
 import typer
 
+from skbus.cli import names
 from skbus.rundir import RunDir
 
 Layer = Annotated[
     str | None,
-    typer.Option("--layer", "-l", metavar="LAYER", help="One process: nic.eth0, ip, tcp, ..."),
+    typer.Option(
+        "--layer",
+        "-l",
+        metavar="LAYER",
+        help="One process: nic.eth0, ip, tcp, ...",
+        autocompletion=names.processes,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
@@ -30,32 +39,41 @@ def register(app: typer.Typer) -> None:
 
 
 def _ask(run: RunDir, layer: str | None, method: str, argument: Any = None) -> dict[str, Any]:
-    from skbus.ctl import ctl_call
+    """What each process answers, or the ControlError of one that does not."""
+    from skbus.ctl import ctl_ask
     from skbus.health import processes
 
-    return {p: ctl_call(run, p, method, argument) for p in processes(run, layer)}
+    return ctl_ask(run, dict.fromkeys(processes(run, layer), (method, argument)))
+
+
+def _split(answers: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """(answers, errors)"""
+    from skbus.ctl import ControlError
+
+    errors = {p: str(a) for p, a in answers.items() if isinstance(a, ControlError)}
+    return {p: a for p, a in answers.items() if p not in errors}, errors
+
+
+def _fail_if(errors: dict[str, str]) -> None:
+    if errors:
+        sys.stdout.flush()
+        sys.stderr.write("".join(f"skbus: {text}\n" for text in errors.values()))
+        sys.exit(1)
+
+
+# ---- status ----------------------------------------------------------------------------------
 
 
 def status(layer: Layer = None, as_json: AsJson = False) -> None:
     """Print how each process fares: its life, what it did with skbs, its drops by reason."""
-    from skbus.ctl import ControlError, ctl_call
-    from skbus.health import processes
-
     run = RunDir()
-    answers: dict[str, Any] = {}
-    failed = False
-    for process in processes(run, layer):
-        try:
-            answers[process] = ctl_call(run, process, "status")
-        except ControlError as e:
-            answers[process] = {"error": str(e)}
-            failed = True
+    answers, errors = _split(_ask(run, layer, "status"))
     if as_json:
-        print(json.dumps(answers, default=_address))
+        gone = {process: {"error": text} for process, text in errors.items()}
+        print(json.dumps({**answers, **gone}, default=_address))
     else:
         _print_status(run, answers)
-    if failed:
-        sys.exit(1)
+    _fail_if(errors)
 
 
 def _address(value: object) -> str:
@@ -65,20 +83,31 @@ def _address(value: object) -> str:
     return ".".join(map(str, value)) if len(value) == 4 else value.hex(":")
 
 
-_FLOWS = ("born", "received", "sent", "consumed", "dropped", "held")
+_FLOWS: Final = ("born", "received", "sent", "consumed", "dropped", "held")
+
+
+def columns(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a table: the first column to the left, the others to the right, each as wide as
+    what is in it, so that nothing is cut, on whatever terminal."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = []
+    for first, *others in (head, *rows):
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append(" ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines
 
 
 def _print_status(run: RunDir, answers: dict[str, Any]) -> None:
     print(f"run directory {run.path}")
     if any(answer.get("compiled") for answer in answers.values()):
         print("compiled by mypyc")
-    print(f"{'process':<12} {'life':>4} " + " ".join(f"{f:>10}" for f in _FLOWS))
-    for process, answer in answers.items():
-        if "error" in answer:
-            print(f"{process:<12} {answer['error']}")
-            continue
-        skbs = answer["conservation"]
-        print(f"{process:<12} {answer['epoch']:>4} " + " ".join(f"{skbs[f]:>10}" for f in _FLOWS))
+    if not answers:
+        return
+    rows = [
+        [process, str(a["epoch"]), *(str(a["conservation"][flow]) for flow in _FLOWS)]
+        for process, a in answers.items()
+    ]
+    print("\n".join(columns(["process", "life", *_FLOWS], rows)))
     for process, answer in answers.items():
         for reason, count in sorted(answer.get("drops", {}).items()):
             print(f"  {process}: {reason} {count}")
@@ -87,7 +116,18 @@ def _print_status(run: RunDir, answers: dict[str, Any]) -> None:
                 print(f"  {process}: {key} {value}")
 
 
+# ---- counters --------------------------------------------------------------------------------
+
+
 def counters(
+    patterns: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Names, or patterns as in nstat(8): 'TcpExt*'; without any, all.",
+            autocompletion=names.counters,
+        ),
+    ] = None,
     layer: Layer = None,
     all_: Annotated[bool, typer.Option("-a", "--all", help="Also those that are zero.")] = False,
     as_json: AsJson = False,
@@ -95,25 +135,76 @@ def counters(
     """Print Linux's SNMP counters in the form of `nstat -a`; each process counts its own."""
     from skbus.snmp import NAMES
 
-    total: dict[str, int] = dict.fromkeys(NAMES, 0) if all_ else {}
-    for answer in _ask(RunDir(), layer, "counters").values():
+    answers, errors = _split(_ask(RunDir(), layer, "counters"))
+    total: dict[str, int] = dict.fromkeys(NAMES, 0)
+    for answer in answers.values():
         for name, value in answer.items():
             total[name] = total.get(name, 0) + value
+    chosen = _chosen(patterns or [], total)
+    shown = {name: n for name, n in chosen.items() if n or all_ or name in (patterns or ())}
     if as_json:
-        print(json.dumps(total))
-        return
-    print("#kernel")
-    for name in sorted(total):
-        print(f"{name:<32}{total[name]:<18} 0.0")
+        print(json.dumps(shown))
+    else:
+        print("#kernel")
+        for name in sorted(shown):
+            print(f"{name:<32}{shown[name]:<18} 0.0")
+    if not shown and not errors:
+        sys.stderr.write(f"skbus: all of {len(chosen)} counters are zero; -a prints those, too\n")
+    _fail_if(errors)
+
+
+def _chosen(patterns: list[str], total: dict[str, int]) -> dict[str, int]:
+    """The counters that are named. BadParameter for a name that there is not."""
+    import difflib
+
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in total):
+            near = difflib.get_close_matches(pattern, total, 3)
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise typer.BadParameter(
+                f"no counter {pattern}; {hint}`skbus counters -a` has all", param_hint="NAME"
+            )
+    if not patterns:
+        return total
+    return {n: v for n, v in total.items() if any(fnmatchcase(n, p) for p in patterns)}
+
+
+# ---- log-level -------------------------------------------------------------------------------
 
 
 def log_level(
-    level: Annotated[str, typer.Argument(metavar="LEVEL", help="debug, info, warning or error.")],
+    level: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="LEVEL",
+            help="debug, info, warning or error; without it, what is set is printed.",
+            autocompletion=names.levels,
+        ),
+    ] = None,
     layer: Layer = None,
 ) -> None:
-    """Change how much a running stack logs. `debug` logs each step of each packet."""
-    for process, answer in _ask(RunDir(), layer, "log_level", level).items():
+    """Change how much a running stack logs, also for layers that are restarted later. `debug`
+    logs each step of each packet."""
+    if level is not None and level not in names.LEVELS:
+        levels = ", ".join(names.LEVELS)
+        raise typer.BadParameter(f"no log level {level!r}: it takes {levels}", param_hint="LEVEL")
+    run = RunDir()
+    answers, errors = _split(_ask(run, layer, "log_level", level))
+    if level is not None:
+        _remember_level(run, layer, level)
+    for process, answer in answers.items():
         print(f"{process} {answer}")
+    _fail_if(errors)
+
+
+def _remember_level(run: RunDir, layer: str | None, level: Any) -> None:
+    from skbus.config import Config
+
+    if run.config_file.exists():
+        Config.update(run, lambda config: config.set_level(layer, level))
+
+
+# ---- health, barrier -------------------------------------------------------------------------
 
 
 def health(
@@ -124,18 +215,24 @@ def health(
 ) -> None:
     """Say whether the processes answer, by the exit status: 0 or 1. For health checks."""
     from skbus.ctl import ControlError
-    from skbus.health import check
+    from skbus.health import look
     from skbus.rundir import RunDirError
 
     deadline = time.monotonic() + wait
     while True:
         try:
-            for process, epoch in check(RunDir(), layer).items():
-                print(f"{process} answers (life {epoch})")
-            return
-        except (ControlError, RunDirError):
+            found = look(RunDir(), layer)
+        except RunDirError:
             if time.monotonic() >= deadline:
                 raise
+        else:
+            errors = {p: str(e) for p, e in found.items() if isinstance(e, ControlError)}
+            if not errors or time.monotonic() >= deadline:
+                for process, life in found.items():
+                    if process not in errors:
+                        print(f"{process} answers (life {life})")
+                _fail_if(errors)
+                return
         time.sleep(0.1)
 
 
@@ -146,9 +243,25 @@ def barrier(
 ) -> None:
     """Wait until all that was under way in the stack has been processed: a token goes through
     all layers and back, twice, behind what was in the pipes."""
-    RunDir().require()
+    from skbus.ctl import ControlError
+    from skbus.health import look
+
+    if timeout <= 0:
+        raise typer.BadParameter(f"{timeout:g}: it takes more than 0", param_hint="--timeout")
+    run = RunDir().require()
     from skbus.socket import barrier as pass_through
 
     started = time.monotonic()
-    pass_through(timeout)
-    print(f"{(time.monotonic() - started) * 1e3:.3f} ms")
+    try:
+        pass_through(timeout)
+    except (TimeoutError, BlockingIOError):
+        pass  # the time is over
+    else:
+        print(f"{(time.monotonic() - started) * 1e3:.3f} ms")
+        return
+    sys.stderr.write(f"skbus: the token has not come back within {timeout:g} s\n")
+    errors = {p: str(e) for p, e in look(run, seconds=1.0).items() if isinstance(e, ControlError)}
+    if not errors:
+        sys.stderr.write("  every layer answers: they have much to do, or it takes longer\n")
+    _fail_if(errors)
+    sys.exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skbus.cli import options
+from skbus.cli.help import Group
 from skbus.lab import ADDRESS, DEV, PEER_ADDRESS, PREFIX
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help=f"Our stack at {ADDRESS} and the Linux kernel at {PEER_ADDRESS}, in namespaces of "
     "their own: no root, no Docker.",
+    cls=Group,
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -40,7 +40,7 @@ def logs(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[FILE]...",
+            metavar="FILE",
             help="Logs that were kept, or - for standard input, as from `docker-compose logs "
             "--no-log-prefix`; without any, those of the stack in SKBUS_DIR.",
         ),

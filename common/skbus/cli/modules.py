@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from skbus.cli import options
+from skbus.cli import names, options
 
 _UNLOAD_TIME: Final = 10.0
 
@@ -20,24 +20,32 @@ def register(app: typer.Typer) -> None:
 
 def insmod(
     name: Annotated[
-        str, typer.Argument(help="A Python file, entry point of skbus.modules or dotted module.")
+        str,
+        typer.Argument(
+            help="A Python file, entry point of skbus.modules or dotted module.",
+            autocompletion=names.module_names,
+        ),
     ],
-    parameters: Annotated[list[str] | None, typer.Argument(metavar="[PARAMETER=VALUE]...")] = None,
+    parameters: Annotated[list[str] | None, typer.Argument(metavar="PARAMETER=VALUE")] = None,
 ) -> None:
     """Load code into the running socket process. What it says is in that process's log."""
     from skbus.ctl import ctl_call
     from skbus.rundir import RunDir
 
     spec = options.module(" ".join((name, *(parameters or ()))))
-    print(ctl_call(RunDir(), "socket", "insmod", spec))
+    print(ctl_call(RunDir().require(), "socket", "insmod", spec))
 
 
-def rmmod(name: Annotated[str, typer.Argument(help="As lsmod shows it.")]) -> None:
+def rmmod(
+    name: Annotated[
+        str, typer.Argument(help="As lsmod shows it.", autocompletion=names.loaded_modules)
+    ],
+) -> None:
     """Unload a module: its threads are asked to end. Returns when they have."""
     from skbus.ctl import ctl_call
     from skbus.rundir import RunDir
 
-    run = RunDir()
+    run = RunDir().require()
     ctl_call(run, "socket", "rmmod", name)
     end = time.monotonic() + _UNLOAD_TIME
     while any(m["module"] == name for m in ctl_call(run, "socket", "lsmod")):
@@ -52,6 +60,9 @@ def lsmod() -> None:
     from skbus.ctl import ctl_call
     from skbus.rundir import RunDir
 
-    for module in ctl_call(RunDir(), "socket", "lsmod"):
+    loaded = ctl_call(RunDir().require(), "socket", "lsmod")
+    if not loaded:
+        sys.stderr.write("skbus: no module is loaded; `skbus insmod` loads one\n")
+    for module in loaded:
         words = (f"{key}={value}" for key, value in module["params"].items())
         print(module["module"], module["state"], *words)

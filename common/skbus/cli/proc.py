@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from skbus.cli import names as completion
 from skbus.rundir import RunDir
 
 
@@ -15,11 +16,15 @@ def register(app: typer.Typer) -> None:
 def proc(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[net/NAME]...", help="Which; without any, their names are listed."),
+        typer.Argument(
+            metavar="net/NAME",
+            help="Which: net/tcp, net/snmp and so on; without any, their names are listed.",
+            autocompletion=completion.proc_files,
+        ),
     ] = None,
 ) -> None:
-    """Print files of the stack's /proc/net as Linux prints its own: net/tcp, net/snmp, ...
-    Several are told apart as by head(1). Without a name: list them."""
+    """Print files of the stack's /proc/net as Linux prints its own. Several are told apart as by
+    head(1). Without a name: list them."""
     from skbus import proc as files
     from skbus.rundir import RunDirError
 
@@ -30,7 +35,8 @@ def proc(
     short = [name.removeprefix("/proc/").removeprefix("net/") for name in names]
     for given, name in zip(names, short, strict=True):
         if name not in files.NAMES:
-            raise RunDirError(f"no such file: {given} (`skbus proc` lists them)")
+            have = " ".join(f"net/{name}" for name in files.NAMES)
+            raise RunDirError(f"no such file: {given}; there are: {have}")
     ask = asker(RunDir())
     for i, name in enumerate(short):
         if len(names) > 1:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`skbus sysctl`: sysctl(8) for a running stack, with the same options, output and errors.
 
-Differs from sysctl(8): what is wrong with a value is said in a line below the error.
+Differs from sysctl(8): what is wrong with a value is said in a line below the error; a pattern that
+nothing matches, and a file that sets nothing, is an error.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from skbus.cli import names as completion
 from skbus.rundir import RunDir
 
 _CONGESTION = "net.ipv4.tcp_congestion_control"
@@ -75,9 +77,11 @@ class _Command:
         except re.error as e:
             raise typer.BadParameter(f"{pattern!r}: {e}", param_hint="-r") from None
         values = ctl_call(self.run, self.processes[-1], "sysctl_get")
-        for name in sorted(values):
-            if wanted.search(name):
-                self.show(name, values[name])
+        found = [name for name in sorted(values) if wanted.search(name)]
+        for name in found:
+            self.show(name, values[name])
+        if not found:
+            self.error(f"none of {len(values)} sysctls matches {pattern!r} (-a prints all)")
 
     def write(self, assignment: str) -> None:
         """NAME=VALUE, in all processes, and for those that are restarted."""
@@ -147,7 +151,10 @@ def _from_file(file: Path) -> Iterator[tuple[str, str]]:
 
 def sysctl(
     assignments: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME|NAME=VALUE]...", help="Read, or set.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME|NAME=VALUE", help="Read, or set.", autocompletion=completion.sysctls
+        ),
     ] = None,
     all_: Annotated[bool, typer.Option("-a", "-A", "-X", "--all", help="All there are.")] = False,
     write: Annotated[
@@ -177,7 +184,10 @@ def sysctl(
     command = _Command(values=values, names=names, quiet=quiet, ignore=ignore)
     if all_ or (pattern and not assignments):
         command.read_all(pattern)
-    for where, assignment in [*(_from_file(load) if load else ()), *_from_line(assignments)]:
+    from_file = list(_from_file(load)) if load else []
+    if load and not from_file:
+        command.error(f"{load}: sets nothing")
+    for where, assignment in [*from_file, *_from_line(assignments)]:
         if "=" in assignment:
             command.write(assignment)
         elif write or load:
