@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from skbus import lab
+from skbus import lab, log
 from skbus.linux import die_with_parent
 from skbus.rundir import ENV, RunDir
 
@@ -215,10 +215,8 @@ def _path(run: RunDir) -> None:
     _print(told)
 
 
-_WIDTH: Final = 118
-_HIDDEN: Final = frozenset(
-    {"time", "level", "wall", "process", "layer", "dev", "event", "skb", "flow"}
-)
+_INDENT: Final = 51
+"""Where a line's details begin, and go on in the next line if they are long."""
 
 
 def _print(journey: Sequence[Event]) -> None:
@@ -227,14 +225,28 @@ def _print(journey: Sequence[Event]) -> None:
     for event in journey:
         shown = event["process"] if event["process"] != process else ""
         process = event["process"]
-        details = " ".join(f"{k}={v}" for k, v in event.items() if k not in _HIDDEN)
+        details = [f"{key}={value}" for key, value in log.details_of(event)]
         if "flow" in event:
-            details = f"{event['flow']} {details}"
+            details.insert(0, event["flow"])
         if event.get("skb") not in (None, skb):
             skb = event["skb"]
-            details += f" skb={skb}"
-        line = f"  {(event['time'] - origin) * 1e6:>8.0f} us  {shown:<9} {event['event']:<24} "
-        say((line + details)[:_WIDTH].rstrip())
+            details.append(f"skb={skb}")
+        line = f"  {(event['time'] - origin) * 1e6:>8.0f} us  {shown:<9} {event['event']:<24}"
+        for part in _wrapped(line, details, shutil.get_terminal_size((118, 24)).columns):
+            say(part)
+
+
+def _wrapped(line: str, words: Sequence[str], columns: int) -> Iterator[str]:
+    """A line with words, and further lines of them below, none longer than the terminal is wide
+    where a word alone is not. No word is cut: there are numbers in them."""
+    indent = " " * (_INDENT if columns > 2 * _INDENT else 4)
+    for word in words:
+        if len(line) + 1 + len(word) > columns and line.strip():
+            yield line.rstrip()
+            line = indent + word
+        else:
+            line += f" {word}"
+    yield line.rstrip()
 
 
 # ---- httpx on our stack ----------------------------------------------------------------------

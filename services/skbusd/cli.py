@@ -121,7 +121,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from skbus.compiled import version
 
-        parser.exit(message=f"skbusd {version()}\n")
+        sys.stdout.write(f"skbusd {version()}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -205,11 +205,11 @@ def main() -> int:
     if not rounds:
         console.print("nothing measured")
         return 130 if interrupted else 2
-    console.print(report.table(rounds, chosen.seconds, chosen.reps))
+    report.print_table(console, report.table(rounds, chosen.seconds, chosen.reps))
     if (busy := report.cpu_table(rounds)) is not None:
-        console.print(busy)
+        report.print_table(console, busy)
     if idle_found is not None:
-        console.print(idle.table(idle_found))
+        report.print_table(console, idle.table(idle_found))
     chosen.out.mkdir(parents=True, exist_ok=True)
     stem = chosen.out / time.strftime("bench-%Y%m%d-%H%M%S")
     report.to_json(rounds, facts, stem.with_suffix(".json"))

@@ -23,6 +23,7 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
+from report import print_table
 from skbus.abi import Barrier
 from skbus.codec import Message, decode, encode
 from skbus.frames import readable
@@ -210,7 +211,7 @@ def main() -> None:
                     f"{times[int(len(times) * 0.99)]:.0f}",
                     f"{spent:.0f}",
                 )
-    Console().print(table)
+    print_table(Console(), table)
 
 
 if __name__ == "__main__":

@@ -269,7 +269,11 @@ def main() -> int:
         if name in only:
             text += make(chosen.seconds, chosen.reps, console)
     page = "\n".join(text)
-    Console().print(Markdown(page))
+    shown = Console()
+    if shown.is_terminal and shown.width >= max(map(len, page.splitlines())):
+        shown.print(Markdown(page))
+    else:
+        sys.stdout.write(page + "\n")  # rich would cut the tables' figures
     if chosen.into is not None:
         write_into(chosen.into, page, set(parts) <= set(only))
         drawn = draw(chosen.into.read_text(), chosen.into.with_name("growth.svg"))

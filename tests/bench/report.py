@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rich import box
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from subjects import WORKLOADS, Round
 
@@ -178,6 +181,39 @@ def cpu_table(rounds: Rounds) -> Table | None:
     for name, found in shares.items():
         shown.add_row(WORKLOADS[name].title, *(f"{share:.2f}" for share in found.values()))
     return shown
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table whole. Into a file it is as wide as it needs; on a terminal that is too narrow
+    for it, each row is a block of lines."""
+    wide = console.options.update(max_width=10_000)
+    needed = Measurement.get(console, wide, table).maximum
+    if needed <= console.width:
+        console.print(table)
+    elif not console.is_terminal:
+        before, console.width = console.width, needed
+        console.print(table)
+        console.width = before
+    else:
+        _print_rows(console, table)
+
+
+def _print_rows(console: Console, table: Table) -> None:
+    def plain(markup: Any) -> str:
+        return " ".join(Text.from_markup(str(markup)).plain.replace("-\n", "-").split())
+
+    def line(text: str) -> None:
+        console.print(text, markup=False, highlight=False, overflow="ignore", crop=False)
+
+    if table.title:
+        line(plain(table.title))
+    titles = [plain(column.header) for column in table.columns]
+    for first, *others in zip(*(column.cells for column in table.columns), strict=True):
+        line(plain(first))
+        for title, cell in zip(titles[1:], others, strict=True):
+            line(f"  {title}: {plain(cell)}")
+    if table.caption:
+        line(plain(table.caption))
 
 
 def below_floor(rounds: Rounds) -> list[str]:

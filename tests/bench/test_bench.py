@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The benchmark itself: its rounds on Linux alone, and what it makes of figures."""
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -88,6 +92,51 @@ def test_ratios_are_of_medians_and_the_floor_is_kept() -> None:
     assert bulk == [pytest.approx(900 / 20_000), pytest.approx(20.0)]
     assert rr == [pytest.approx(0.5), None]
     assert under == ["bulk_in"]
+
+
+TABLE = """
+import report
+from rich.console import Console
+from subjects import Round, WORKLOADS
+rounds = {
+    name: {s: [Round(123_456_789.0, 1.0, {}), Round(123_456_789.0, 1.0, {}), "no answer"]
+           for s in ("iperf3", "linux", "skbus", "pmd", "compiled")}
+    for name in WORKLOADS
+}
+report.print_table(Console(), report.table(rounds, 5, 3))
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 80, 400, None])
+def test_no_figure_is_cut_on_whatever_terminal_or_in_a_file(columns: int | None) -> None:
+    """None: into a pipe, for which rich takes 80 columns."""
+    env = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"TERM": "xterm"}
+    master, slave = pty.openpty()
+    if columns is not None:
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-c", TABLE],
+        cwd=BENCH.parent,
+        env=env,
+        stdout=subprocess.PIPE if columns is None else slave,
+    ) as process:
+        os.close(slave)
+        out = b""
+        if columns is None:
+            out, _ = process.communicate()
+        else:
+            try:
+                while more := os.read(master, 1 << 16):
+                    out += more
+            except OSError:
+                pass  # EIO: the other end is closed
+    os.close(master)
+    assert process.returncode == 0
+    text = out.decode()
+    assert "\u2026" not in text
+    assert text.count("123,456,789") == 5 * 7
+    assert text.count("1/3 failed") == 5 * 7
+    assert columns not in (40, 80) or "  pmd-pytcp: 123,456,789 ± 0% 1/3 failed" in text
 
 
 def test_the_tables_of_a_page_become_panels() -> None:

@@ -117,7 +117,10 @@ def _welcome(run: "RunDir", found: dict[str, Any]) -> None:
     "exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 def exec_(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGUMENT]...")],
+    command: Annotated[
+        list[str],
+        typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run, and its arguments."),
+    ],
     name: Name = None,
     stack: Annotated[
         bool, typer.Option("--stack", help="In the stack's namespace, not the peer's (tcpdump).")

@@ -26,7 +26,9 @@ def insmod(
             autocompletion=names.module_names,
         ),
     ],
-    parameters: Annotated[list[str] | None, typer.Argument(metavar="PARAMETER=VALUE")] = None,
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="PARAMETER=VALUE", help="What it is told.")
+    ] = None,
 ) -> None:
     """Load code into the running socket process. What it says is in that process's log."""
     from skbus.ctl import ctl_call

@@ -141,7 +141,9 @@ def _from_file(file: Path) -> Iterator[tuple[str, str]]:
 
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
-    except (OSError, UnicodeDecodeError) as e:
+    except OSError as e:
+        raise RunDirError(f"cannot read {file}: {e.strerror}") from None
+    except UnicodeDecodeError as e:
         raise RunDirError(f"cannot read {file}: {e}") from None
     for number, line in enumerate(text.splitlines(), 1):
         assignment = line.strip().removeprefix("-")
