@@ -141,9 +141,7 @@ def test_a_stack_is_ready_when_no_layer_misses_anything(run: RunDir) -> None:
 
 def test_nobody_there_is_an_error_that_says_so(run: RunDir) -> None:
     run.create()
-    with pytest.raises(
-        ControlError, match=r"tcp does not answer within 0\.05 s.*has not start"
-    ):
+    with pytest.raises(ControlError, match=r"tcp does not answer within 0\.05 s.*has not start"):
         ctl_call(run, "tcp", "ping", seconds=0.05)
 
 
