@@ -255,15 +255,6 @@ class Clock(_Model):
     """2.0: everything takes twice as long as it says, in the machine's time"""
 
 
-class Runtime(_Model):
-    """What was set while the stack ran, by `skbus sysctl` and `skbus log-level`: it is kept for
-    layers that are restarted, also where nic's container writes the configuration anew."""
-
-    sysctl: dict[str, int | str | list[int]] = {}
-    level: LogLevel | None = None
-    layers: dict[str, LogLevel] = {}
-
-
 class Config(_Model):
     """The whole configuration."""
 
@@ -291,8 +282,6 @@ class Config(_Model):
     """whether all layers share one processor, or use all; auto: by what there is to do"""
     affinity: dict[str, list[int]] = {}
     """process -> processors it may run on, whatever the placement"""
-    runtime: Runtime = Runtime()
-    """not for a file of one's own: what was set while the stack ran"""
 
     @field_validator("sysctl")
     @classmethod
@@ -385,33 +374,6 @@ class Config(_Model):
             config.write(run)
         finally:
             os.close(directory)
-
-    def set_sysctl(self, name: str, value: int | str | list[int]) -> None:
-        """A sysctl was set while the stack ran."""
-        self.runtime.sysctl[name] = value
-        self.sysctl = {**self.sysctl, name: value}
-
-    def set_level(self, layer: str | None, level: LogLevel) -> None:
-        """A log level was set while the stack ran: of all processes, or of a layer, or of one
-        process."""
-        if layer is None:
-            self.runtime.level = self.log.level = level
-            self.runtime.layers = {}
-            self.log.layers = {}
-            return
-        for layers in (self.runtime.layers, self.log.layers):
-            for process in [p for p in layers if p.startswith(f"{layer}.")]:
-                del layers[process]
-            layers[layer] = level
-
-    def keep_runtime(self, earlier: "Config") -> None:
-        """Take over what was set while the stack ran with an earlier configuration."""
-        for name, value in earlier.runtime.sysctl.items():
-            self.set_sysctl(name, value)
-        if earlier.runtime.level is not None:
-            self.set_level(None, earlier.runtime.level)
-        for layer, level in earlier.runtime.layers.items():
-            self.set_level(layer, level)
 
     def device(self, name: str) -> Device:
         """The device of that name; ConfigError lists those that there are."""

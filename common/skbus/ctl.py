@@ -57,6 +57,7 @@ class ControlSource:
             "sysctl_get": self._sysctl_get,
             "sysctl_set": self._sysctl_set,
             "log_level": self._log_level,
+            "log_level_get": self._log_level_get,
             "usage": lambda _: {"pid": os.getpid(), **proc_status(os.getpid())},
             "signal": self._signal,
             "proc": self._proc,
@@ -154,11 +155,14 @@ class ControlSource:
         subprocess.run(["/bin/sh", "-c", command], check=True, close_fds=True)
         return str(name)
 
+    def _log_level_get(self, _: Any) -> str:
+        from skbus import log
+
+        return log.get_level()
+
     def _log_level(self, level: Any) -> str:
         from skbus import log
 
-        if level is None:
-            return log.get_level()
         log.set_level(str(level))
         self._service.net.tracing = str(level) == "debug"
         return str(level)

@@ -193,8 +193,6 @@ def _nic_config(run: RunDir, options: argparse.Namespace) -> tuple[Config, str]:
         raise ConfigError(f"which interface? Name it with --dev; the configuration has: {names}")
     config.device(dev)
     if options.fd is None:
-        if run.config_file.exists():
-            config.keep_runtime(Config.read(run))
         config = takeover.resolve(run, config)
         config.run_dir = str(run.path)
         config.write(run)

@@ -114,7 +114,7 @@ def test_lab_down_where_there_is_none(skbus: Skbus, run: RunDir) -> None:
     [
         (ExceptionGroup("nursery", [OSError(100, "the socket layer has ended")]), "has ended"),
         (ExceptionGroup("a", [ExceptionGroup("b", [RunDirError("is it up?")])]), "is it up?"),
-        (PermissionError(13, "port 80"), "port 80"),
+        (PermissionError(13, "port 7"), "port 7 is for root alone"),
     ],
 )
 def test_what_a_nursery_raises_is_one_line(

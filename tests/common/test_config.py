@@ -169,35 +169,15 @@ def test_config_before_any_stack(tmp_path: Path) -> None:
         Config.read(RunDir(tmp_path))
 
 
-def test_what_is_set_while_the_stack_runs(tmp_path: Path) -> None:
+def test_a_change_is_made_to_what_is_there(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "r").create()
-    config = Config.load(None, {"log": {"level": "info", "layers": {"nic.eth0": "error"}}}, {})
-    config.write(run)
-    Config.update(run, lambda c: c.set_sysctl("net.ipv4.tcp_sack", 0))
-    Config.update(run, lambda c: c.set_level("nic.eth1", "warning"))
-    Config.update(run, lambda c: c.set_level("tcp", "debug"))
-    now = Config.read(run)
-    levels = {p: now.log.level_of(p) for p in ("nic.eth0", "nic.eth1", "ip", "tcp.1")}
-    assert levels == {"nic.eth0": "error", "nic.eth1": "warning", "ip": "info", "tcp.1": "debug"}
-    assert now.sysctl == {"net.ipv4.tcp_sack": 0}
+    Config.load(None, {"sysctl": {"net.ipv4.tcp_sack": 0}}, {}).write(run)
 
-    Config.update(run, lambda c: c.set_level("nic", "debug"))
-    now = Config.read(run)
-    assert {now.log.level_of(p) for p in ("nic.eth0", "nic.eth1", "tcp.0")} == {"debug"}
+    def change(config: Config) -> None:
+        config.sysctl = {**config.sysctl, "net.ipv4.ip_default_ttl": 7}
 
-    # nic's container starts anew, and writes what its environment says
-    anew = Config.load(None, {"sysctl": {"net.ipv4.ip_default_ttl": 7}}, {})
-    anew.keep_runtime(now)
-    assert anew.sysctl == {"net.ipv4.ip_default_ttl": 7, "net.ipv4.tcp_sack": 0}
-    assert (anew.log.level_of("tcp"), anew.log.level_of("ip")) == ("debug", "info")
-    anew.write(run)
-    again = Config.load(None, {}, {})
-    again.keep_runtime(Config.read(run))
-    assert again.sysctl == {"net.ipv4.tcp_sack": 0}
-
-    Config.update(run, lambda c: c.set_level(None, "error"))
-    now = Config.read(run)
-    assert {now.log.level_of(p) for p in ("nic.eth0", "tcp", "ip")} == {"error"}
+    Config.update(run, change)
+    assert Config.read(run).sysctl == {"net.ipv4.tcp_sack": 0, "net.ipv4.ip_default_ttl": 7}
 
 
 DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -211,7 +191,7 @@ def test_the_documented_file_is_valid_and_complete(tmp_path: Path) -> None:
     )
     config = load(file, tmp_path)
     shown = tomllib.loads(file)
-    assert set(shown) == set(Config.model_fields) - {"runtime"}
+    assert set(shown) == set(Config.model_fields)
     assert set(shown["devices"][0]) == set(Device.model_fields)
     assert set(shown["devices"][0]["impair"]) == set(Impair.model_fields)
     assert set(shown["routes"][0]) == set(Route.model_fields)

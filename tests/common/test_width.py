@@ -86,7 +86,7 @@ def huge(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> RunDir:
         "status": status,
         "counters": dict.fromkeys(NAMES, HUGE // len(PROCESSES)),
         "sysctl_get": {**Sysctl(), "net.ipv4.tcp_rmem": [HUGE, HUGE, HUGE]},
-        "log_level": "info",
+        "log_level_get": "info",
         "ping": {"epoch": HUGE},
     }
 

@@ -188,20 +188,11 @@ def log_level(
     if level is not None and level not in names.LEVELS:
         levels = ", ".join(names.LEVELS)
         raise typer.BadParameter(f"no log level {level!r}: it takes {levels}", param_hint="LEVEL")
-    run = RunDir()
-    answers, errors = _split(_ask(run, layer, "log_level", level))
-    if level is not None:
-        _remember_level(run, layer, level)
+    method = "log_level_get" if level is None else "log_level"
+    answers, errors = _split(_ask(RunDir(), layer, method, level))
     for process, answer in answers.items():
         print(f"{process} {answer}")
     _fail_if(errors)
-
-
-def _remember_level(run: RunDir, layer: str | None, level: Any) -> None:
-    from skbus.config import Config
-
-    if run.config_file.exists():
-        Config.update(run, lambda config: config.set_level(layer, level))
 
 
 # ---- health, barrier -------------------------------------------------------------------------

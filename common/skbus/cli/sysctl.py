@@ -203,4 +203,7 @@ def sysctl(
 def _remember(run: RunDir, name: str, value: str) -> None:
     from skbus.config import Config
 
-    Config.update(run, lambda config: config.set_sysctl(name, value))
+    def change(config: Config) -> None:
+        config.sysctl = {**config.sysctl, name: value}
+
+    Config.update(run, change)
