@@ -29,10 +29,12 @@ from skbusd.tcp.const import (
     TCP_FIN_WAIT2,
     TCP_MAX_QUICKACKS,
     TCP_MIN_MSS,
+    TCP_MSS_DEFAULT,
     TCP_NUM_SACKS,
     TCP_OFO_MAX_SKBS,
     TCP_SYN_RECV,
     TCP_TIME_WAIT,
+    URG,
 )
 from skbusd.tcp.inet_connection_sock import tcp_set_state
 from skbusd.tcp.netns import TcpNet
@@ -57,6 +59,8 @@ UNTOLD: Final = 32768
 """Below this the socket layer may know that the application has read, and not have said so."""
 
 TCP_FASTRETRANS_THRESH: Final = 3
+TCP_SACK_BLOCKS_EXPECTED: Final = 2
+"""Blocks that an ACK is likely to have room for, with timestamps and a D-SACK."""
 
 # ---- when to acknowledge ---------------------------------------------------------------------
 
@@ -127,17 +131,19 @@ def _ack_of_hole(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_measure_rcv_mss(tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
-    """What the peer's segments measure: by it we count, and see the small last one."""
+    """What the peer's segments measure: by it we count, and see the small last one, or a full one
+    that ends what was written. psh: PSH, and whatever else marks an end."""
     size = skb.gso_size or length
     if size >= tp.ack_rcv_mss:
         tp.ack_rcv_mss = min(size, tp.advmss) or size
         tp.ack_last_seg_size = 0
-        if length > size and length % size and psh:
+        if psh and (length == size or length % size):
             tp.ack_pending |= ICSK_ACK_PUSHED
         return
     last = tp.ack_last_seg_size
     tp.ack_last_seg_size = 0
-    if size >= 536 - 40 or (size >= TCP_MIN_MSS and not psh):
+    header = tp.tcp_header_len - 20
+    if size + header >= TCP_MSS_DEFAULT or (size + header >= TCP_MIN_MSS and not psh):
         tp.ack_last_seg_size = size
         if size == last:
             tp.ack_rcv_mss = size
@@ -181,6 +187,7 @@ def tcp_grow_window(net: TcpNet, tp: TcpSock, length: int) -> None:
     room = min(tp.window_clamp, tcp_space(net, tp)) - tp.rcv_ssthresh
     if room > 0 and not net.tcp_memory_pressure:
         tp.rcv_ssthresh += min(room, max(2 * tp.advmss, 2 * length))
+        tp.ack_quick |= 1  # the sender is to hear of it
 
 
 def tcp_rcv_rtt_update(tp: TcpSock, sample: int, window_dependent: bool) -> None:
@@ -305,19 +312,19 @@ def tcp_send_dupack(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
 
 def tcp_sack_new_ofo_skb(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
     """Out-of-order data came: its block is the first of the next ACK (RFC 2018 4)."""
-    if not tp.sack_ok:
-        return
     kept = []
-    for start, end in tp.selective_acks:
+    at = len(tp.selective_acks)
+    for i, (start, end) in enumerate(tp.selective_acks):
         if ((end - seq) & MASK) < HALF and ((end_seq - start) & MASK) < HALF:
+            at = min(at, i)
             if ((start - seq) & MASK) >= HALF:
                 seq = start
             if ((end - end_seq) & MASK) < HALF:
                 end_seq = end
         else:
             kept.append((start, end))
-    if tp.compressed_ack and len(kept) >= TCP_NUM_SACKS:
-        tcp_sack_compress_send_ack(net, tp)  # or the sender would never hear of the oldest
+    if tp.compressed_ack and at >= TCP_SACK_BLOCKS_EXPECTED:
+        tcp_sack_compress_send_ack(net, tp)  # or the sender might never hear of the oldest
     tp.selective_acks = ((seq, end_seq), *kept[: TCP_NUM_SACKS - 1])
 
 
@@ -373,6 +380,7 @@ def tcp_data_queue(
     rcv_nxt = tp.rcv_nxt
     fin = flags & FIN
     tcp_ecn_accept_cwr(tp, flags, True)
+    tp.duplicate_sack = None
     if seq != rcv_nxt:
         if ((rcv_nxt - end_seq) & MASK) < HALF:
             net.mib["TcpExtDelayedACKLost"] += 1
@@ -389,6 +397,7 @@ def tcp_data_queue(
             return
         tcp_dsack_set(net, tp, seq, rcv_nxt)
         if not window:
+            net.mib["TcpExtTCPZeroWindowDrop"] += 1
             _out_of_window(net, tp, skb, "TCP_ZEROWINDOW")
             return
         skb.eat((rcv_nxt - seq) & MASK)
@@ -448,7 +457,7 @@ def tcp_data_queue_ofo(
 ) -> None:
     """Out of order: keep it, without what is there already, until the hole is filled."""
     mib = net.mib
-    size = (end_seq - seq) & MASK
+    size = (end_seq - seq - (flags & FIN)) & MASK
     if tp.rmem_alloc + tp.ofo_bytes + size > tp.rmem_charged and not tcp_try_rmem_schedule(
         net, tp, size
     ):
@@ -457,12 +466,13 @@ def tcp_data_queue_ofo(
         return
     if tp.ecn_flags and tcp_ecn_check_ce(net, tp, skb):
         tcp_enter_quickack_mode(tp, 2)
+    tcp_measure_rcv_mss(tp, skb, size, flags & (PSH | FIN | URG))
     tp.pred_flags = False
     tp.ack_pending |= ICSK_ACK_SCHED
     tp.rcv_ooopack += max(skb.gso_segs, 1)
-    tp.ack_lrcvtime = net.now
     mib["TcpExtTCPOFOQueue"] += 1
     queue = tp.ofo
+    start, end = seq, end_seq
     fin = bool(flags & FIN)
     index = _ofo_index(tp, seq)
     if index:
@@ -470,10 +480,7 @@ def tcp_data_queue_ofo(
         overlap = (prev.end_seq - seq) & MASK
         if 0 < overlap < HALF:
             if ((prev.end_seq - end_seq) & MASK) < HALF:
-                mib["TcpExtTCPOFOMerge"] += 1
-                tcp_dsack_set(net, tp, seq, end_seq)
-                tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
-                net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
+                _ofo_duplicate(net, tp, skb, seq, end_seq)
                 return
             tcp_dsack_set(net, tp, seq, prev.end_seq)
             skb.eat(overlap)
@@ -483,15 +490,11 @@ def tcp_data_queue_ofo(
         overlap = (end_seq - after.seq) & MASK
         if not 0 < overlap < HALF:
             break
-        if ((after.end_seq - end_seq - 1) & MASK) < HALF or (
-            after.seq == seq and after.end_seq == end_seq
-        ):
-            if after.seq == seq:
-                mib["TcpExtTCPOFOMerge"] += 1
-                tcp_dsack_set(net, tp, seq, end_seq)
-                net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
-                return
-            tcp_dsack_set(net, tp, after.seq, end_seq)
+        if ((after.end_seq - end_seq) & MASK) < HALF and after.seq == seq == start:
+            _ofo_duplicate(net, tp, skb, seq, end_seq)
+            return
+        if 0 < ((after.end_seq - end_seq) & MASK) < HALF:
+            tcp_dsack_extend(net, tp, after.seq, end_seq)
             end_seq = after.seq
             fin = False
             skb.trim((end_seq - seq) & MASK)
@@ -500,16 +503,31 @@ def tcp_data_queue_ofo(
         mib["TcpExtTCPOFOMerge"] += 1
         _ofo_remove(net, tp, index)
         net.kfree_skb(after.skb, "TCP_OFOMERGE", sk=tp.sk)
-    if len(queue) >= TCP_OFO_MAX_SKBS:
+    if seq == end_seq:  # two that lie side by side have all of it
+        mib["TcpExtTCPOFOMerge"] += 1
+        net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
+    elif len(queue) >= TCP_OFO_MAX_SKBS:
         mib["TcpExtTCPOFODrop"] += 1
         net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.sk)
         return
-    queue.insert(index, OfoSkb(seq, end_seq, fin, skb))
-    net.ofo_skbs += 1
-    tp.ofo_bytes += (end_seq - seq) & MASK
+    else:
+        queue.insert(index, OfoSkb(seq, end_seq, fin, skb))
+        net.ofo_skbs += 1
+        tp.ofo_bytes += (end_seq - seq) & MASK
+    if tp.sack_ok:
+        tcp_sack_new_ofo_skb(net, tp, start, end)
+        if tp.rcv_ssthresh < tp.window_clamp:
+            # Not without SACK: a new window would spoil the duplicate ACK.
+            tcp_grow_window(net, tp, size)
+
+
+def _ofo_duplicate(net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int) -> None:
+    """All of it waits already: a D-SACK, and the block that it lies in comes first (RFC 2018 4,
+    RFC 2883 4)."""
+    net.mib["TcpExtTCPOFOMerge"] += 1
+    tcp_dsack_set(net, tp, seq, end_seq)
     tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
-    if tp.rcv_ssthresh < tp.window_clamp:
-        tcp_grow_window(net, tp, (end_seq - seq) & MASK)
+    net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
 
 
 def _ofo_remove(net: TcpNet, tp: TcpSock, index: int) -> None:
@@ -564,6 +582,7 @@ def tcp_fin(net: TcpNet, tp: TcpSock) -> None:
     tp.ofo.clear()
     tp.ofo_bytes = 0
     tp.selective_acks = ()
+    tp.duplicate_sack = None
     if not tp.dead:
         net.call("socket", "tcp_fin", TcpFin(tp.sk))
     state = tp.state
