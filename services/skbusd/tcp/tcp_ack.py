@@ -368,8 +368,14 @@ def tcp_replace_ts_recent(net: TcpNet, tp: TcpSock, seq: int) -> int:
 def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock, flags: int = 0) -> None:
     """RFC 5961 7: say where we stand, to whom it may concern, within the limits. flags: further
     ones of the ACK's header."""
-    if tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedChallenge"):
-        return
+    if not tcp_oow_rate_limited(
+        net, tp, "TcpExtTCPACKSkippedChallenge"
+    ) and tcp_challenge_ack_allowed(net):
+        tcp_send_ack(net, tp, flags)
+
+
+def tcp_challenge_ack_allowed(net: TcpNet) -> bool:
+    """One more of `net.ipv4.tcp_challenge_ack_limit` challenge ACKs a second; it is counted."""
     second = net.now // 1_000_000_000
     limit = net.sysctl["net.ipv4.tcp_challenge_ack_limit"]
     if limit < 2**31 - 1:
@@ -378,10 +384,10 @@ def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock, flags: int = 0) -> None:
             net.challenge_second = second
             net.challenge_count = half + (net.get_random_u32() % limit if limit else 0)
         if net.challenge_count <= 0:
-            return
+            return False
         net.challenge_count -= 1
     net.mib["TcpExtTCPChallengeACK"] += 1
-    tcp_send_ack(net, tp, flags)
+    return True
 
 
 def tcp_oow_rate_limited(net: TcpNet, tp: TcpSock, name: str) -> bool:

@@ -95,6 +95,7 @@ from skbusd.tcp.tcp_memory import sk_rmem_schedule
 from skbusd.tcp.tcp_minisocks import (
     REQ_CHILD,
     REQ_FASTOPEN_RST,
+    REQ_RESET,
     tcp_check_req,
     tcp_synack_rtt_meas,
 )
@@ -469,8 +470,10 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
         return tcp_rcv_synsent_state_process(net, tp, skb, th)
     opt = _parse(tp, skb, th)
     flags, seq = th.flags, th.seq
-    if tp.fastopen_rsk is not None and not _fastopen_check_req(net, tp, skb, th, end_seq, opt):
-        return ""
+    if tp.fastopen_rsk is not None:
+        verdict = _fastopen_check_req(net, tp, skb, th, end_seq, opt)
+        if verdict is not None:
+            return verdict
     if not flags & (ACK | RST | SYN):
         net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
         return ""
@@ -517,18 +520,21 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
 
 def _fastopen_check_req(
     net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
-) -> bool:
-    """A segment for a child whose handshake Fast Open has overtaken; False: it is dropped."""
+) -> str | None:
+    """A segment for a child whose handshake Fast Open has overtaken. None: go on; "": it has been
+    dropped; else it is answered with RST and dropped for that reason."""
     req = tp.fastopen_rsk
     assert req is not None
     result = tcp_check_req(net, tp, req, th, end_seq, opt, fastopen=True)
     if result == REQ_CHILD:
-        return True
+        return None
+    if result == REQ_RESET:
+        return "TCP_INVALID_SYN"
     if result == REQ_FASTOPEN_RST:
         reqsk_fastopen_remove(net, tp, True)
         tcp_reset(net, tp)
     net.kfree_skb(skb, "TCP_RESET" if th.flags & RST else "TCP_FASTOPEN", sk=tp.sk)
-    return False
+    return ""
 
 
 def tcp_rcv_synrecv_state_fastopen(net: TcpNet, tp: TcpSock) -> None:
@@ -619,10 +625,9 @@ def _text_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
     queue = True
     if state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK):
         queue = ((seq - tp.rcv_nxt) & MASK) >= HALF
-        if queue and state != TCP_CLOSE_WAIT and end_seq == seq:
-            queue = False
-    elif state in (TCP_FIN_WAIT1, TCP_FIN_WAIT2) and tp.shutdown & RCV_SHUTDOWN:
-        # RFC 9293 3.6.1 (a half close that is not one): the application has gone.
+    if queue and state != TCP_ESTABLISHED and tp.shutdown & RCV_SHUTDOWN:
+        # RFC 9293 3.6.1 (a half close that is not one): the application has gone. Or the peer
+        # has more to say than what its FIN has ended.
         fin = flags & FIN
         if end_seq != seq and 0 < ((end_seq - fin - tp.rcv_nxt) & MASK) < HALF:
             net.mib["TcpExtTCPAbortOnData"] += 1

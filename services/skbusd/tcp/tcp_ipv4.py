@@ -35,6 +35,7 @@ from skbusd.tcp.const import (
     ACK,
     FIN,
     HALF,
+    ICSK_TIME_RETRANS,
     IPPROTO_TCP,
     MASK,
     RST,
@@ -47,6 +48,7 @@ from skbusd.tcp.const import (
 )
 from skbusd.tcp.inet_connection_sock import (
     inet_csk_reqsk_queue_is_full,
+    inet_csk_reset_xmit_timer,
     sk_acceptq_is_full,
     sk_error_report,
     tcp_done,
@@ -68,6 +70,7 @@ from skbusd.tcp.syncookies import (
     cookie_timestamp_decode,
     cookie_v4_check,
 )
+from skbusd.tcp.tcp_ack import tcp_set_rto
 from skbusd.tcp.tcp_ecn import tcp_ecn_create_request
 from skbusd.tcp.tcp_fastopen_child import tcp_fastopen_create_child, tcp_try_fastopen
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_queue_header
@@ -81,6 +84,7 @@ from skbusd.tcp.tcp_minisocks import (
     tcp_create_openreq_child,
 )
 from skbusd.tcp.tcp_recovery import tcp_simple_retransmit
+from skbusd.tcp.tcp_timer import tcp_retransmit_timer
 from skbusd.tcp.tcp_timewait import (
     TCP_TW_ACK,
     TCP_TW_RST,
@@ -94,6 +98,8 @@ ICMP_DEST_UNREACH: Final = 3
 ICMP_TIME_EXCEEDED: Final = 11
 ICMP_PARAMETERPROB: Final = 12
 ICMP_FRAG_NEEDED: Final = 4
+_LD: Final = (0, 1)
+"""ICMP_NET_UNREACH, ICMP_HOST_UNREACH: the way is broken (RFC 6069 4.2)."""
 
 
 # ---- from ip ---------------------------------------------------------------------------------
@@ -257,9 +263,16 @@ def _options(skb: SkBuff, th: TcpHdr) -> TcpOptions:
 
 
 def tcp_v4_listen_rcv(
-    net: TcpNet, listener: TcpSock, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: int, key: bytes
+    net: TcpNet,
+    listener: TcpSock,
+    skb: SkBuff,
+    cb: RcvCb,
+    th: TcpHdr,
+    end_seq: int,
+    key: bytes,
+    isn: int | None = None,
 ) -> None:
-    """LISTEN (RFC 9293 3.10.7.2)."""
+    """LISTEN (RFC 9293 3.10.7.2). isn: from a TIME_WAIT that a SYN may follow."""
     flags = th.flags
     if flags & RST:
         net.kfree_skb(skb, "TCP_RESET", sk=listener.sk)
@@ -268,7 +281,7 @@ def tcp_v4_listen_rcv(
             tcp_v4_send_reset(net, skb, cb, th, end_seq)
             net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
     elif flags & SYN and not flags & FIN:
-        tcp_v4_conn_request(net, listener, skb, cb, th, key, None)
+        tcp_v4_conn_request(net, listener, skb, cb, th, key, isn)
     else:
         net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
 
@@ -476,8 +489,7 @@ def tcp_v4_timewait_rcv(
         if listener is not None:
             isn = (tw.snd_nxt + 65535 + 2) & MASK
             inet_twsk_deschedule_put(net, tw)
-            net.mib["TcpExtTWRecycled"] += 1
-            tcp_v4_conn_request(net, listener, skb, cb, th, tw.key, isn)
+            tcp_v4_listen_rcv(net, listener, skb, cb, th, end_seq, tw.key, isn)
             return
         verdict = TCP_TW_ACK
     if verdict == TCP_TW_ACK:
@@ -520,7 +532,9 @@ def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
     if type(sk) is TcpRequestSock:
         if seq != sk.snt_isn:
             net.mib["TcpExtOutOfWindowIcmps"] += 1
-        elif err.type == ICMP_DEST_UNREACH and err.code != ICMP_FRAG_NEEDED:
+        elif err.type in (ICMP_TIME_EXCEEDED, ICMP_PARAMETERPROB) or (
+            err.type == ICMP_DEST_UNREACH and err.code in _LD
+        ):
             listener = net.socks.get(sk.listener)
             if listener is not None:
                 net.mib["TcpExtListenDrops"] += 1
@@ -533,14 +547,15 @@ def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
     if ((seq - una) & MASK) >= HALF or ((sk.snd_nxt - seq) & MASK) >= HALF:
         net.mib["TcpExtOutOfWindowIcmps"] += 1
         return
-    _icmp_error(net, sk, err)
+    _icmp_error(net, sk, err, seq)
 
 
-def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
-    """An error that is plausible. Where a request owns the socket it is only remembered."""
+def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler, seq: int) -> None:
+    """An error that is plausible, about the segment at seq. Where a request owns the socket it is
+    only remembered."""
     if tp.sk_lock & SK_OWNED:
         if err.type == ICMP_DEST_UNREACH and err.code == ICMP_FRAG_NEEDED:
-            net.sk_owned[tp.sk].deferred.append(lambda: _icmp_error(net, tp, err))
+            net.sk_owned[tp.sk].deferred.append(lambda: _icmp_error(net, tp, err, seq))
             return
         net.mib["TcpExtLockDroppedIcmps"] += 1
     if err.type == ICMP_DEST_UNREACH:
@@ -550,6 +565,8 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
             tcp_v4_mtu_reduced(net, tp, err.info)
             return
         code = ICMP_ERR_CONVERT[err.code][0]
+        if err.code in _LD and tp.fastopen_rsk is None and not tp.sk_lock & SK_OWNED:
+            tcp_ld_rto_revert(net, tp, seq)
     elif err.type == ICMP_TIME_EXCEEDED:
         code = errno.EHOSTUNREACH
     elif err.type == ICMP_PARAMETERPROB:
@@ -567,6 +584,28 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler) -> None:
         sk_error_report(net, tp, code, False)
     else:
         tp.err_soft = code
+
+
+def tcp_ld_rto_revert(net: TcpNet, tp: TcpSock, seq: int) -> None:
+    """`tcp_ld_RTO_revert`: the way is broken, and the segment that RTO sent was not lost to
+    congestion: take one back-off back (RFC 6069 4.2)."""
+    if seq != tp.snd_una or not tp.icsk_retransmits or not tp.icsk_backoff or not tp.rtx_queue:
+        return
+    tp.icsk_backoff -= 1
+    if tp.srtt_us:
+        tcp_set_rto(net, tp)
+    else:
+        tp.icsk_rto = 1_000_000
+    rto_max = int(net.sysctl["net.ipv4.tcp_rto_max_ms"]) * 1000
+    tp.icsk_rto = min(tp.icsk_rto << tp.icsk_backoff, rto_max)
+    tp.tcp_mstamp = net.now // 1000
+    left = tp.icsk_rto - (tp.tcp_mstamp - tp.rtx_queue[0].mstamp)
+    if net.tracing:
+        net.trace("tcp_ld_RTO_revert", sk=tp.sk, rto=tp.icsk_rto, left=left)
+    if left > 0:
+        inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, left)
+    else:
+        tcp_retransmit_timer(net, tp)
 
 
 def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:

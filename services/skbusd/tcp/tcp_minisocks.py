@@ -30,9 +30,15 @@ from skbusd.tcp.inet_hashtables import inet_bind_hash
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpRequestSock
 from skbusd.tcp.sock import TcpSock
-from skbusd.tcp.tcp_ack import tcp_rtt_estimator, tcp_set_rto, tcp_update_rtt_min
+from skbusd.tcp.tcp_ack import (
+    tcp_challenge_ack_allowed,
+    tcp_rtt_estimator,
+    tcp_set_rto,
+    tcp_update_rtt_min,
+)
 from skbusd.tcp.tcp_ecn import tcp_ecn_openreq_child
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_time_stamp, tcp_v4_send_ack
+from skbusd.tcp.tcp_timewait import tcp_in_window
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss, tcp_update_pacing_rate
 
 REQ_DROP = 0
@@ -132,17 +138,15 @@ def tcp_check_req(
         paws_reject = ((opt.tsval - req.ts_recent) & MASK) >= HALF
     if flags & (SYN | ACK | RST) == SYN and seq == req.rcv_isn and not paws_reject:
         # Our SYN-ACK was lost, or the SYN came twice.
-        if _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv"):
-            return REQ_DROP
-        rtx_syn_ack(net, listener, req)
+        if not _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", False):
+            rtx_syn_ack(net, listener, req)
         return REQ_DROP
     if flags & ACK and not flags & RST and not fastopen and th.ack_seq != (req.snt_isn + 1) & MASK:
         return REQ_RESET
-    window_end = (req.rcv_nxt + req.rcv_wnd) & MASK
-    in_window = ((end_seq - req.rcv_nxt) & MASK) < HALF and ((window_end - seq) & MASK) < HALF
-    if paws_reject or not in_window:
-        if not flags & RST and not _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv"):
-            tcp_v4_reqsk_send_ack(net, req)
+    if paws_reject or not tcp_in_window(seq, end_seq, req.rcv_nxt, req.rcv_wnd):
+        data = seq != end_seq and not flags & SYN
+        if not flags & RST and not _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", data):
+            tcp_v4_reqsk_send_ack(net, listener, req)
         if paws_reject:
             net.mib["TcpExtPAWSEstab"] += 1
         return REQ_DROP
@@ -150,15 +154,19 @@ def tcp_check_req(
         req.ts_recent = opt.tsval
     if seq == req.rcv_isn:
         flags &= ~SYN  # the SYN once more, with an ACK: its number is before the window
+    if flags & RST and seq != req.rcv_nxt:
+        # RFC 5961 3.2: in the window, but not the next number: is it meant?
+        limited = _oow_limited(net, req, "TcpExtTCPACKSkippedChallenge", False)
+        if not limited and tcp_challenge_ack_allowed(net):
+            tcp_v4_reqsk_send_ack(net, listener, req)
+        return REQ_DROP
     if flags & (RST | SYN):
         net.mib["TcpAttemptFails"] += 1
-        if flags & RST and fastopen:
-            return REQ_FASTOPEN_RST
-        if flags & RST:
-            net.mib["TcpExtEmbryonicRsts"] += 1
-            inet_csk_reqsk_queue_drop(net, req)
-            return REQ_DROP
-        return REQ_RESET
+        if fastopen:
+            return REQ_FASTOPEN_RST if flags & RST else REQ_RESET
+        net.mib["TcpExtEmbryonicRsts"] += 1
+        inet_csk_reqsk_queue_drop(net, req)
+        return REQ_DROP if flags & RST else REQ_RESET
     if not flags & ACK:
         return REQ_DROP
     if fastopen:
@@ -179,12 +187,12 @@ def tcp_check_req(
     return REQ_CHILD
 
 
-def tcp_v4_reqsk_send_ack(net: TcpNet, req: TcpRequestSock) -> None:
-    """Say where the handshake stands."""
+def tcp_v4_reqsk_send_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
+    """Say where the handshake stands; a child that Fast Open made may be further."""
     tcp_v4_send_ack(
         net,
         req,
-        (req.snt_isn + 1) & MASK,
+        (req.snt_isn + 1) & MASK if listener.state == TCP_LISTEN else listener.snd_nxt,
         req.rcv_nxt,
         req.rcv_wnd >> req.rcv_wscale,
         tcp_time_stamp(net, req.ts_off),
@@ -193,7 +201,10 @@ def tcp_v4_reqsk_send_ack(net: TcpNet, req: TcpRequestSock) -> None:
     )
 
 
-def _oow_limited(net: TcpNet, req: TcpRequestSock, name: str) -> bool:
+def _oow_limited(net: TcpNet, req: TcpRequestSock, name: str, data: bool) -> bool:
+    """No loop of ACKs is made of data."""
+    if data:
+        return False
     if req.last_oow_ack_time:
         elapsed = net.now - req.last_oow_ack_time
         if 0 <= elapsed < net.sysctl["net.ipv4.tcp_invalid_ratelimit"] * 1_000_000:

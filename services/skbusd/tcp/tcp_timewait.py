@@ -35,6 +35,16 @@ TCP_TW_ACK: Final = 2
 TCP_TW_SYN: Final = 3
 
 
+def tcp_in_window(seq: int, end_seq: int, start: int, window: int) -> bool:
+    """`tcp_in_window`: RFC 9293 3.4, table 6, and an empty segment at the right edge."""
+    if seq == start:
+        return True
+    ahead = (seq - start) & MASK
+    if 0 < ((end_seq - start) & MASK) < HALF and (ahead >= HALF or ahead < window):
+        return True
+    return ahead == window and seq == end_seq
+
+
 def tcp_time_wait(net: TcpNet, tp: TcpSock, state: int, timeo: int) -> None:
     """End the socket; a small one stays in state TIME_WAIT, or FIN_WAIT2, for `timeo` ns."""
     key = tp.key
@@ -77,11 +87,10 @@ def inet_twsk_reschedule(net: TcpNet, tw: TcpTimewaitSock, timeo: int) -> None:
         net.mod_timer(tw.timer, net.now + timeo)
 
 
-def _oow(net: TcpNet, tw: TcpTimewaitSock, name: str, flags: int) -> int:
-    """Answer what is out of window with an ACK, at most so often."""
-    if flags & RST:
-        return TCP_TW_SUCCESS
-    if not flags & ACK and flags & SYN:
+def _oow(net: TcpNet, tw: TcpTimewaitSock, name: str, data: bool) -> int:
+    """`tcp_timewait_check_oow_rate_limit`: answer what is out of window with an ACK, at most so
+    often; no loop of ACKs is made of data."""
+    if data:
         return TCP_TW_ACK
     if tw.last_oow_ack_time:
         elapsed = net.now - tw.last_oow_ack_time
@@ -102,14 +111,9 @@ def _fin_wait2_state_process(
 ) -> int:
     """The same while the peer has not sent its FIN: nobody is there who could take data."""
     seq, flags = th.seq, th.flags
-    in_window = (
-        seq == tw.rcv_nxt
-        if end_seq == seq and not tw.rcv_wnd
-        else ((seq - tw.rcv_nxt - tw.rcv_wnd) & MASK) >= HALF
-        and (((end_seq - tw.rcv_nxt - 1) & MASK) < HALF or end_seq == tw.rcv_nxt)
-    )
-    if paws_reject or not in_window:
-        return _oow(net, tw, "TcpExtTCPACKSkippedFinWait2", flags)
+    if paws_reject or not tcp_in_window(seq, end_seq, tw.rcv_nxt, tw.rcv_wnd):
+        data = seq != end_seq and not flags & SYN
+        return _oow(net, tw, "TcpExtTCPACKSkippedFinWait2", data)
     if flags & RST:
         inet_twsk_deschedule_put(net, tw)
         return TCP_TW_SUCCESS
@@ -169,9 +173,10 @@ def tcp_timewait_state_process(
         net.mib["TcpExtPAWSTimewait"] += 1
     if flags & RST:
         return TCP_TW_SUCCESS
+    data = seq != end_seq and not flags & SYN
     if paws_reject or flags & ACK:
         inet_twsk_reschedule(net, tw, TCP_TIMEWAIT_LEN)
-    return _oow(net, tw, "TcpExtTCPACKSkippedTimeWait", flags)
+    return _oow(net, tw, "TcpExtTCPACKSkippedTimeWait", data)
 
 
 def tcp_v4_timewait_ack(net: TcpNet, tw: TcpTimewaitSock) -> None:
