@@ -483,6 +483,12 @@ class SkErrorReport(NamedTuple):
     hard: bool
 
 
+class TcpRcvqAsk(NamedTuple):
+    """What has been read of sk's receive queue and not been told: tell it now (Recvmsg)."""
+
+    sk: int
+
+
 class TcpFin(NamedTuple):
     """`tcp_fin`: the peer sent FIN, after all data that was handed up."""
 
@@ -499,7 +505,8 @@ class DataReadyCb(NamedTuple):
     """cb of `sk_data_ready`: payload for sk, in order (TCP), or one datagram (UDP: from saddr,
     sport to daddr, dport). `data` is at the payload: for raw sockets the IP header, for ping
     sockets the ICMP header; the IP header, where `network_header` says, is for control messages.
-    flags: 1 PSH; 2 the urgent byte is in it, at flags >> 8."""
+    flags: 1 PSH; 2 the urgent byte is in it, at flags >> 8; 4 an ACK waits for it to be read: with
+    the receive queue empty tcp is told at once (Recvmsg)."""
 
     sk: int
     saddr: bytes
@@ -614,6 +621,7 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "inet_csk_reqsk_queue_add": ReqskQueueAdd,
     "sk_write_space": SkWriteSpace,
     "sk_error_report": SkErrorReport,
+    "tcp_rcvq_ask": TcpRcvqAsk,
     "tcp_fin": TcpFin,
     "tcp_done": TcpDone,
 }

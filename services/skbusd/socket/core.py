@@ -22,6 +22,7 @@ from skbus.abi import (
     SockErrCb,
     TcpDone,
     TcpFin,
+    TcpRcvqAsk,
 )
 from skbus.initcall import InitError, unwind
 from skbus.net import Handler
@@ -96,6 +97,13 @@ def sk_error_report(net: SocketNet, item: SkErrorReport) -> None:
         sk.sk_prot.error_report(net, sk, item)
 
 
+def tcp_rcvq_ask(net: SocketNet, item: TcpRcvqAsk) -> None:
+    """tcp wants to know how much is still to be read."""
+    sk = net.socks.get(item.sk)
+    if isinstance(sk, TcpSock) and sk.rcv_told:
+        net.rcv_pending[sk] = None
+
+
 def tcp_fin(net: SocketNet, item: TcpFin) -> None:
     """The peer has sent all it had."""
     sk = net.socks.get(item.sk)
@@ -165,6 +173,7 @@ ENTRIES: Final[dict[str, Handler]] = {
     "inet_csk_reqsk_queue_add": inet_csk_reqsk_queue_add,
     "sk_write_space": sk_write_space,
     "sk_error_report": sk_error_report,
+    "tcp_rcvq_ask": tcp_rcvq_ask,
     "tcp_fin": tcp_fin,
     "tcp_done": tcp_done,
     "sk_data_ready": sk_data_ready,

@@ -121,7 +121,7 @@ class Sock:
     """`struct sock`. number: under which the transport knows it."""
 
     __slots__ = (
-        "number", "rcv_told", "sk_bound_dev", "sk_bound_dev_if", "sk_err", "sk_err_mem",
+        "number", "rcv_tell", "rcv_told", "sk_bound_dev", "sk_bound_dev_if", "sk_err", "sk_err_mem",
         "sk_err_soft", "sk_error_queue", "sk_family", "sk_flags", "sk_frag", "sk_lingertime",
         "sk_mark", "sk_max_pacing_rate", "sk_priority", "sk_prot", "sk_protocol",
         "sk_rcvbuf", "sk_rcvbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_receive_queue",
@@ -169,6 +169,8 @@ class Sock:
         self.sk_wq: list[Call] = []
         self.sk_frag: PageFrag | None = None
         self.rcv_told = 0
+        self.rcv_tell = False
+        """tcp is to hear at once that the receive queue has been emptied."""
         """Bytes that were taken from the receive queue and of which the transport knows nothing."""
 
 

@@ -89,6 +89,9 @@ from skbusd.socket.tcp_urg import (
 RCV_TELL: Final = 16384
 """Bytes taken from a receive queue after which tcp is told at once, so that the window opens."""
 PSH: Final = 1
+TELL_READ: Final = 4
+"""Flag of DataReadyCb: an ACK waits for the data to be read."""
+_RARE: Final = URG_IN_IT | TELL_READ
 
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 _GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
@@ -226,8 +229,11 @@ def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
     """`sk_data_ready`: bytes in order, for the receive queue."""
     sk.sk_receive_queue.append(skb)
     sk.sk_rmem_alloc += skb.len
-    if cb.flags & URG_IN_IT and isinstance(sk, TcpSock):
-        tcp_urg_queued(net, sk, skb, cb)
+    if cb.flags & _RARE:
+        if cb.flags & TELL_READ:
+            sk.rcv_tell = True
+        if cb.flags & URG_IN_IT and isinstance(sk, TcpSock):
+            tcp_urg_queued(net, sk, skb, cb)
     if sk.sk_wq or sk.sk_rmem_alloc >= sk.sk_rcvlowat:
         sk_wake(net, sk)
     if sk.sk_receive_queue and skb.frags and sk.sk_receive_queue[-1] is skb:
@@ -377,9 +383,13 @@ def _peek(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int) -> N
 
 
 def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
-    """`tcp_cleanup_rbuf`: tcp is told what was taken, when it is enough to open the window."""
+    """`tcp_cleanup_rbuf`: tcp is told what was taken, when it is enough to open the window, or
+    all, and an ACK waits for that."""
     sk.rcv_told += copied
-    if sk.rcv_told >= min(RCV_TELL, max(sk.sk_rcvbuf >> 3, 1)):
+    if sk.rcv_tell and not sk.sk_receive_queue:
+        sk.rcv_tell = False
+        net.rcv_pending[sk] = None
+    elif sk.rcv_told >= min(RCV_TELL, max(sk.sk_rcvbuf >> 3, 1)):
         net.rcv_pending[sk] = None
 
 

@@ -55,6 +55,8 @@ from skbusd.tcp.tcp_window import (
 RCV_TELL: Final = 16384
 """So much may have been read without our knowledge: the receive queue counts as empty."""
 HALF_SLOT: Final = 32768
+TELL_READ: Final = 4
+"""Flag of DataReadyCb: the socket layer tells at once that all has been read."""
 UNTOLD: Final = 32768
 """Below this the socket layer may know that the application has read, and not have said so."""
 
@@ -356,6 +358,11 @@ def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) 
         if at < length:
             flags |= 2 | at << 8
         tp.urg_notyet = length <= at < HALF
+    pending = tp.ack_pending
+    if pending & ICSK_ACK_PUSHED and (
+        pending & ICSK_ACK_PUSHED2 if tp.ack_pingpong else not tp.ack_quick
+    ):
+        flags |= TELL_READ  # tcp_cleanup_rbuf acknowledges it
     skb.cb = DataReadyCb(
         tp.sk, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, flags, tp.rcv_nxt
     )
@@ -401,10 +408,12 @@ def tcp_data_queue(
             _out_of_window(net, tp, skb, "TCP_ZEROWINDOW")
             return
         skb.eat((rcv_nxt - seq) & MASK)
-    elif not tcp_receive_window(tp) and end_seq != (seq + fin) & MASK:
-        net.mib["TcpExtTCPZeroWindowDrop"] += 1
-        _out_of_window(net, tp, skb, "TCP_ZEROWINDOW")
-        return
+    elif not tcp_receive_window(tp):
+        if end_seq != (seq + fin) & MASK:
+            net.mib["TcpExtTCPZeroWindowDrop"] += 1
+            _out_of_window(net, tp, skb, "TCP_ZEROWINDOW")
+            return
+        tp.ack_pending |= ICSK_ACK_NOW  # a FIN alone; the peer is told that there is no room
     length = ((end_seq - rcv_nxt) & MASK) - fin
     if length and tp.rmem_alloc + tp.ofo_bytes + length > tp.rmem_charged:
         if tp.rmem_alloc < RCV_TELL:

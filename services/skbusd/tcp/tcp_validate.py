@@ -8,10 +8,12 @@ RFC 9293 3.10.7.4, first to fourth; RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
 
 import errno
 
+from skbus.abi import TcpRcvqAsk
 from skbus.headers.tcp import TcpHdr, TcpOptions
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
     ACK,
+    FIN,
     HALF,
     MASK,
     RST,
@@ -19,6 +21,7 @@ from skbusd.tcp.const import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_CLOSING,
+    TCP_ESTABLISHED,
     TCP_LAST_ACK,
     TCP_PAWS_24DAYS,
     TCP_SYN_RECV,
@@ -38,6 +41,7 @@ from skbusd.tcp.tcp_ack import (
     tcp_send_challenge_ack,
 )
 from skbusd.tcp.tcp_data import (
+    UNTOLD,
     tcp_send_dupack,
 )
 from skbusd.tcp.tcp_window import tcp_receive_window
@@ -78,7 +82,8 @@ def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> bool:
 
 def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
     """RFC 5961 4.2: a SYN on a connection is answered with a challenge ACK only."""
-    net.mib["TcpInErrs"] += 1
+    if tp.state == TCP_ESTABLISHED:
+        net.mib["TcpInErrs"] += 1
     net.mib["TcpExtTCPSYNChallenge"] += 1
     acc = tp.accecn  # a SYN-ACK once more: our ACK of it, with its feedback, was lost
     reflect = 0 if acc is None else tcp_accecn_reflector_flags(acc.syn_ect_rcv)
@@ -96,6 +101,27 @@ def _reset_check(tp: TcpSock, seq: int) -> bool:
     )
 
 
+def tcp_sequence(tp: TcpSock, seq: int, end_seq: int, fin: int) -> str:
+    """The first check: is any of the segment in the window? "" or why it is to be dropped.
+
+    RFC 9293 3.10.7.4 trims what goes beyond the right edge. Linux takes all of it while nothing
+    waits to be read, and drops all of it otherwise, and so do we. A FIN needs no room, so it may
+    lie at the edge.
+
+    Differs from Linux: that little has been read the socket layer tells when it is asked, so what
+    is taken then is what the peer sends again.
+    """
+    if ((end_seq - tp.rcv_wup) & MASK) >= HALF:
+        return "TCP_OLD_SEQUENCE"
+    edge = (tp.rcv_nxt + tcp_receive_window(tp)) & MASK
+    if 0 < ((end_seq - fin - edge) & MASK) < HALF:
+        if 0 < ((seq - edge) & MASK) < HALF:
+            return "TCP_INVALID_SEQUENCE"
+        if tp.rmem_alloc:
+            return "TCP_INVALID_END_SEQUENCE"
+    return ""
+
+
 def tcp_validate_incoming(
     net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
 ) -> bool:
@@ -110,18 +136,22 @@ def tcp_validate_incoming(
             tcp_send_dupack(net, tp, seq, end_seq)
         net.kfree_skb(skb, "TCP_RFC7323_PAWS", sk=tp.sk)
         return False
-    old = ((end_seq - tp.rcv_wup) & MASK) >= HALF
-    if old or 0 < ((seq - tp.rcv_nxt - tcp_receive_window(tp)) & MASK) < HALF:
+    reason = tcp_sequence(tp, seq, end_seq, flags & FIN)
+    if reason:
         if not flags & RST:
             if flags & SYN:
                 return _syn_challenge(net, tp, skb)
+            if reason != "TCP_OLD_SEQUENCE":
+                net.mib["TcpExtBeyondWindow"] += 1
+                if tp.rmem_alloc < UNTOLD:
+                    net.call("socket", "tcp_rcvq_ask", TcpRcvqAsk(tp.sk))
             if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
                 tcp_send_dupack(net, tp, seq, end_seq)
         elif _reset_check(tp, seq):
             tcp_reset(net, tp)
             net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
             return False
-        net.kfree_skb(skb, "TCP_OLD_SEQUENCE" if old else "TCP_INVALID_SEQUENCE", sk=tp.sk)
+        net.kfree_skb(skb, reason, sk=tp.sk)
         return False
     if flags & RST:
         # RFC 5961 3.2: exactly the next number, or the end of what is SACKed, which the peer

@@ -313,7 +313,8 @@ def test_the_window_closes_and_opens(host: TcpHost) -> None:
     # a probe is answered, its byte is not taken
     conn.rcv(ACK, at, 0, b"p")
     assert conn.sent() == [("A", 0, 0, at)]
-    assert host.dropped("TCP_ZEROWINDOW") + host.dropped("TCP_OVERWINDOW") == 1
+    assert host.dropped("TCP_INVALID_END_SEQUENCE") == 1
+    assert host.net.mib["TcpExtBeyondWindow"] == 1
     # a little room is not told
     host.recvmsg(conn.sk, 100)
     assert conn.sent() == []

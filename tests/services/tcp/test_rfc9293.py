@@ -10,6 +10,7 @@ from skbus.skbuff import PACKET_BROADCAST, PACKET_MULTICAST
 from skbus.testing.packets import inet_aton
 from skbus.testing.tcphost import ACK, FIN, PSH, RST, SYN, URG, Conn, TcpHost
 from skbusd.tcp.const import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
+from skbusd.tcp.tcp_window import tcp_receive_window
 
 DAY = 24 * 3600
 
@@ -201,7 +202,7 @@ def test_must_66_a_shut_window_takes_rst_and_urg(host: TcpHost) -> None:
     host.setsockopt(conn.sk, 1, 8, 4000)
     at = 0
     while conn.tp.rcv_wnd and at < 200_000:
-        conn.rcv(ACK | PSH, at, 0, b"x" * 500)
+        conn.rcv(ACK | PSH, at, 0, b"x" * min(500, tcp_receive_window(conn.tp)))
         at = (conn.tp.rcv_nxt - conn.irs - 1) & 0xFFFFFFFF
         host.run_for(0.3)
     conn.sent()
