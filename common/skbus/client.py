@@ -53,8 +53,8 @@ _POST_OPEN: Final = -1
 """Instead of a descriptor: the post pipe is asked for."""
 
 REGION_CLASSES: Final = ((2048, 256), (16384, 128), (66560, 128), (262144, 32), (1048576, 32))
-"""A client's region: 52 MB of address space, touched as it is used. The slots are big because
-every layer works for each place of a packet (docs/performance.md)."""
+"""A client's region: 52 MB of address space; memory is reserved as it is needed. The slots are big
+because every layer works for each place of a packet (docs/performance.md)."""
 INLINE_MAX: Final = 4096
 """Bytes up to which payload travels in the request."""
 PUT_MAX: Final = 1048576

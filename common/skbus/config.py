@@ -358,10 +358,14 @@ class Config(_Model):
         return cls.from_json(text)
 
     def write(self, run: RunDir) -> None:
-        """Write RUN/config.json, whole or not at all; with a key for its shards, if it has any."""
+        """Write RUN/config.json, whole or not at all; with a key for its shards, if it has any.
+        ConfigError where it cannot be written."""
         if self.tcp_shards > 1 and not self.rss_key:
             self.rss_key = os.urandom(RSS_KEY_LEN).hex()
-        run.write_text("config.json", self.to_json())
+        try:
+            run.write_text("config.json", self.to_json())
+        except OSError as e:
+            raise ConfigError(f"cannot write {run.config_file}: {e.strerror}") from e
 
     @classmethod
     def update(cls, run: RunDir, change: Callable[["Config"], None]) -> None:

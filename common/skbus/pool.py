@@ -10,10 +10,15 @@ message; the allocator finds what came back by looking at the words of the slots
 A place whose generation is not the word any more is stale: its bytes are someone else's.
 
 A region is a file in the pool directory (tmpfs), named by its number in hex; or, in simulations,
-just a bytearray.
+just a bytearray. The file is as long as all its slots, but has memory only as far as they were
+ever needed: the allocator reserves it in steps (posix_fallocate), before a slot is used for the
+first time. A page that is not there would be made when it is touched, and on a file system that
+is full by then that is SIGBUS, the end of the process; so the slots that have memory are all there
+is, until there is room again.
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import struct
@@ -24,6 +29,7 @@ from typing import Final
 
 import numpy as np
 
+from skbus import private
 from skbus.skbuff import Frag, Place
 
 _MAGIC: Final = 0x736B6275
@@ -33,7 +39,12 @@ _HEADER_SIZE: Final = 64
 _VERSION: Final = 1
 
 DEFAULT_CLASSES: Final = ((2048, 8192), (16384, 256), (66560, 768))
-"""(slot size, slots): 16 MB, 4 MB and 51 MB of address space; pages are used when touched."""
+"""(slot size, slots): 16, 4 and 51 MB of address space; memory is reserved as it is needed."""
+
+STEP: Final = 512 << 10
+"""Bytes that are reserved at a time, for one class of slots."""
+_PATIENCE: Final = 64
+"""Slots that are asked for in vain until more room is tried for again."""
 
 
 class PoolError(Exception):
@@ -100,10 +111,12 @@ class Region:
 
     def punch(self) -> None:
         """Give the region's memory back to the system, also where others map it still: all its
-        bytes read as 0 from now on, and so every place in it is stale."""
+        places are stale from now on. The words stay, for others may look at them any time."""
         if isinstance(self._buf, mmap.mmap):
+            at = _data_start(self.nslots)
+            self.words[:] = memoryview(bytes(4 * self.nslots)).cast("I")
             with contextlib.suppress(OSError, ValueError):
-                self._buf.madvise(mmap.MADV_REMOVE)
+                self._buf.madvise(mmap.MADV_REMOVE, at, len(self._buf) - at)
 
     def close(self) -> None:
         """Unmap, if no view of it is left."""
@@ -121,33 +134,50 @@ def _data_start(nslots: int) -> int:
 
 
 class Allocator(Region):
-    """A region, as the one process that allocates in it sees it."""
+    """A region, as the one process that allocates in it sees it.
 
-    def __init__(self, number: int, buf: mmap.mmap | bytearray) -> None:
+    fd: its file, which is the allocator's from now on; -1: none, all its memory is there.
+    """
+
+    def __init__(self, number: int, buf: mmap.mmap | bytearray, fd: int = -1) -> None:
         super().__init__(number, buf)
+        self._fd = fd
         self._free: list[list[int]] = []
         self._out: list[deque[int]] = []
         """Slots in the order in which they went out, in which they mostly come back."""
+        self._ready: list[int] = []
+        """How many slots of each class have memory: the first ones."""
         at = 0
         for _, n in self.classes:
-            slots = range(at, at + n)
             # An adopted region: what is in use stays out until its holders give it back.
-            self._out.append(deque(s for s in slots if self.words[s] & 1))
-            self._free.append([s for s in reversed(slots) if not self.words[s] & 1])
+            used = [s for s in range(at, at + n) if self.words[s] & 1]
+            ready = n if fd < 0 else used[-1] + 1 - at if used else 0
+            self._ready.append(ready)
+            self._out.append(deque(used))
+            slots = reversed(range(at, at + ready))
+            self._free.append([s for s in slots if not self.words[s] & 1])
             at += n
         self.exhausted = 0
         """How often there was no slot to be had."""
+        self.no_room = 0
+        """How often there was no memory for more slots: the file system is full."""
+        self.told: Callable[[str], None] | None = None
+        """Called when that begins, with a sentence."""
+        self._wait = 0
 
     @staticmethod
     def format(
-        number: int, buf: mmap.mmap | bytearray, classes: Iterable[tuple[int, int]]
+        number: int,
+        buf: mmap.mmap | bytearray,
+        classes: Iterable[tuple[int, int]],
+        fd: int = -1,
     ) -> "Allocator":
-        """Make `buf` an empty region."""
+        """Make `buf` an empty region. fd: as for Allocator."""
         classes = list(classes)
         _HEADER.pack_into(buf, 0, _MAGIC, _VERSION, number, len(classes))
         for i, (size, n) in enumerate(classes):
             _CLASS.pack_into(buf, 16 + 8 * i, size, n)
-        return Allocator(number, buf)
+        return Allocator(number, buf, fd)
 
     def alloc(self, size: int, *, must: bool = True) -> tuple[int, int] | None:
         """A slot of at least `size` bytes: (slot, generation), or None where all are in use,
@@ -163,7 +193,7 @@ class Allocator(Region):
             out = self._out[i]
             while out and not words[out[0]] & 1:
                 free.append(out.popleft())
-            if free or self._reclaim(i):
+            if free or self._more(i):
                 slot = free.pop()
                 gen = (words[slot] + 1) & 0xFFFFFFFF
                 words[slot] = gen
@@ -187,8 +217,45 @@ class Allocator(Region):
         start = self.starts[place[1]]
         return self.mem[start : start + self.sizes[place[1]]]
 
-    def _reclaim(self, i: int) -> bool:
-        """Find what was given back out of order; `alloc` does it when it must."""
+    def _more(self, i: int) -> bool:
+        """Find free slots of a class; `alloc` does it when it must."""
+        self._reclaim(i)
+        free = self._free[i]
+        if self._ready[i] < self.classes[i][1] and len(free) <= len(self._out[i]) >> 3:
+            if self._wait:
+                self._wait -= 1
+            else:
+                self._grow(i)
+        return bool(free)
+
+    def _grow(self, i: int) -> None:
+        """Reserve memory for more slots of a class."""
+        size, n = self.classes[i]
+        ready = self._ready[i]
+        first = sum(n for _, n in self.classes[:i]) + ready
+        count = min(max(STEP // size, 1), n - ready)
+        try:
+            os.posix_fallocate(self._fd, self.starts[first], count * size)
+        except OSError as e:
+            self._wait = _PATIENCE
+            self.no_room += 1
+            if self.no_room == 1 and self.told is not None:
+                self.told(f"no memory for the pool: {e.strerror}; it goes on with what it has")
+            return
+        self.no_room = 0
+        self._ready[i] += count
+        self._free[i][:0] = reversed(range(first, first + count))
+
+    def reserve(self) -> None:
+        """Have memory for a step of each class now. OSError says how much is lacking."""
+        for i, (size, _) in enumerate(self.classes):
+            if not self._ready[i]:
+                self._grow(i)
+            if not self._ready[i]:
+                raise OSError(errno.ENOSPC, f"no room for the pool: {max(STEP, size)} bytes more")
+
+    def _reclaim(self, i: int) -> None:
+        """Find what was given back out of order."""
         out = self._out[i]
         slots = np.fromiter(out, dtype=np.int64, count=len(out))
         used = (np.frombuffer(self.words, dtype=np.uint32)[slots] & 1).astype(bool)
@@ -196,7 +263,16 @@ class Allocator(Region):
         out.clear()
         out.extend(slots[used].tolist())
         self._free[i] += back
-        return bool(back)
+
+    def close(self) -> None:
+        super().close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def reserved(self) -> int:
+        """Bytes of memory that the slots have."""
+        return sum(size * n for (size, _), n in zip(self.classes, self._ready, strict=True))
 
     def in_use(self) -> int:
         """How many slots are out and not given back."""
@@ -298,35 +374,55 @@ class PoolDir:
     def create(
         self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
     ) -> Allocator:
-        """Make a region. FileExistsError where the number is taken."""
+        """Make a region. FileExistsError where the number is taken, OSError where there is no room
+        for its table."""
         classes = list(classes)
-        size = _data_start(sum(n for _, n in classes)) + sum(s * n for s, n in classes)
-        fd = os.open(
-            self._file(number),
-            os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
+        start = _data_start(sum(n for _, n in classes))
+        size = start + sum(s * n for s, n in classes)
+        fd = self._open(number, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
+            os.posix_fallocate(fd, 0, start)
             os.ftruncate(fd, size)
-            buf = mmap.mmap(fd, size)
-        finally:
+            return Allocator.format(number, mmap.mmap(fd, size), classes, fd)
+        except BaseException:
             os.close(fd)
-        return Allocator.format(number, buf, classes)
+            self.unlink(number)
+            raise
 
     def adopt_or_create(
         self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
     ) -> Allocator:
         """The region that an earlier life of this process left behind, or a new one."""
         try:
-            return Allocator(number, self._map(number))
-        except (PoolError, OSError):
+            fd = self._open(number, os.O_RDWR)
+            try:
+                return Allocator(number, mmap.mmap(fd, 0), fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        except (PoolError, OSError, ValueError):
             self.unlink(number)
-            return self.create(number, classes)
+        try:
+            alloc = self.create(number, classes)
+            alloc.reserve()
+        except OSError as e:
+            self.unlink(number)
+            if e.errno != errno.ENOSPC:
+                raise
+            free = private.free_bytes(self.path)
+            raise OSError(
+                e.errno, f"{e.strerror}: {free} bytes are free in {self.path} for the pool"
+            ) from None
+        return alloc
 
     def open(self, number: int) -> Region:
         """Map someone else's region. PoolError where there is none."""
         try:
-            return Region(number, self._map(number))
+            fd = self._open(number, os.O_RDWR)
+            try:
+                return Region(number, mmap.mmap(fd, 0))
+            finally:
+                os.close(fd)
         except (OSError, ValueError) as e:  # ValueError: an empty file
             raise StalePlaceError(f"no region {number:08x} in {self.path}: {e}") from e
 
@@ -345,9 +441,10 @@ class PoolDir:
     def _file(self, number: int) -> Path:
         return self.path / f"{number:08x}"
 
-    def _map(self, number: int) -> mmap.mmap:
-        fd = os.open(self._file(number), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    def _open(self, number: int, flags: int) -> int:
+        """A region's file: in a directory that is ours alone, and never through a link."""
+        directory = private.open_dir(os.path.realpath(self.path))
         try:
-            return mmap.mmap(fd, 0)
+            return private.open_file(directory, f"{number:08x}", flags)
         finally:
-            os.close(fd)
+            os.close(directory)

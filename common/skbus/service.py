@@ -109,6 +109,8 @@ class Service:
         self.control = ControlSource(self, self.context, rundir.ctl(self.net.name))
         self.sources: tuple[Source, ...] = (*sources, self.control)
         self.inline = None if shared_pool else self.net.pool
+        if self.net.alloc is not None:
+            self.net.alloc.told = self._no_room
         self.logger: Any = structlog.get_logger(self.net.name)
         self.wakeups = 0
         self._outlets: dict[str, Outlet] = {}
@@ -149,6 +151,9 @@ class Service:
                 if not events:
                     await self._sleep()
                     events = epoll.poll(0)
+
+    def _no_room(self, problem: str) -> None:
+        self.net.warning("shmem_fallocate", problem=problem)
 
     def stop(self) -> None:
         """Leave the loop after this pass."""
@@ -345,6 +350,8 @@ class Service:
             "late_places": net.pool.late,
             "pool_in_use": net.alloc.in_use() if net.alloc else 0,
             "pool_exhausted": net.alloc.exhausted if net.alloc else 0,
+            "pool_reserved": net.alloc.reserved() if net.alloc else 0,
+            "pool_no_room": net.alloc.no_room if net.alloc else 0,
             "core": self.core.status(),
         }
 

@@ -109,6 +109,8 @@ def _print_status(run: RunDir, answers: dict[str, Any]) -> None:
     ]
     print("\n".join(columns(["process", "life", *_FLOWS], rows)))
     for process, answer in answers.items():
+        if answer.get("pool_no_room"):
+            print(f"  {process}: no memory for more of its pool: {run.pool_dir} is full")
         for reason, count in sorted(answer.get("drops", {}).items()):
             print(f"  {process}: {reason} {count}")
         for key, value in answer.get("core", {}).items():

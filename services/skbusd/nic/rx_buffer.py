@@ -28,7 +28,7 @@ SLOT_SIZE: Final = 66560
 BIG_SLOT: Final = GRO_MAX_SIZE + SLOT_SIZE
 """A slot that holds a joined skb, and room to read the frame that may be its last."""
 CLASSES: Final = ((2048, 8192), (16384, 256), (SLOT_SIZE, 512), (BIG_SLOT, 96))
-"""nic's region: 16, 4, 34 and 57 MB of address space; pages are used when touched."""
+"""nic's region: 16, 4, 34 and 57 MB of address space (`skbus.pool`: memory as it is needed)."""
 
 
 class RxBuffer:
