@@ -27,9 +27,11 @@ import trio
 from trio import socket as tsocket
 
 from skbus.load import wire
+from skbus.load.http1 import MAX_HEAD, BadHttp, Chunks, Head, parse_head
 from skbus.load.scenario import Flow
 
 _RECV: Final = 65536
+HTTP: Final = b"HTTP/"
 
 
 class LoadFailure(Exception):
@@ -206,59 +208,68 @@ class ConnectClose(Echo):
 
 
 class Http(Client):
-    """GET with keep-alive: against the built-in server, or any that sends Content-Length."""
+    """A request with keep-alive: against the built-in server, or any other."""
 
     protocol = "http"
+    _raw = b""
+    _parsed: Head
 
     async def request(self) -> None:
         await self.connect()
-        path = self.flow.path
+        flow = self.flow
+        path = flow.path
         wanted = -1
         if path is None:
             wanted = self.response_size()
             path = f"/bytes/{wanted}"
         host = f"{self.address[0]}:{self.address[1]}"
-        lines = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: skbus-load\r\n"
-        extra = self.request_size() - len(lines) - 2 if self.flow.path is None else 0
+        lines = f"{flow.method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: skbus-load\r\n"
+        extra = self.request_size() - len(lines) - 2 if flow.path is None else 0
         if extra > 9:  # make the request as long as the flow wants it
             lines += f"X-Pad: {'x' * (extra - 9)}\r\n"
         await self.send(f"{lines}\r\n".encode())
-        keep = await self._answer(wanted)
+        try:
+            keep = await self._answer(wanted)
+        except BadHttp as e:
+            raise LoadFailure(str(e)) from None
         await self.finish()
         if not keep:
             await self.close()
 
     async def _answer(self, wanted: int) -> bool:
-        """Read the head and the body; whether the connection may be used again."""
+        """Read the response; whether the connection may be used again."""
         pace = self.pace()
         data = await self.receive_some(pace.most if pace else _RECV)
+        head, data = await self._head(data)
+        while head.interim:  # 100, 103: the response itself is still to come
+            head, data = await self._head(data)
+        check = wanted >= 0 and self.flow.verify
+        if head.length >= 0:
+            if len(data) > head.length:
+                raise LoadFailure("more than Content-Length")
+            if check and data != wire.piece(0, len(data)):
+                raise LoadFailure("corrupt")
+            await self._body(head.length, len(data), check, pace)
+            size = head.length
+        else:
+            size = await self._open_body(head.chunked, data, check, pace)
+        if head.status >= 400 or head.status < 200:
+            raise LoadFailure(f"HTTP {head.status}")
+        if wanted >= 0 and size != wanted and self.flow.method != "HEAD":
+            raise LoadFailure("corrupt")
+        return head.keep
+
+    async def _head(self, data: bytes) -> tuple[Head, bytes]:
+        """A head, and what came behind it."""
         while (end := data.find(b"\r\n\r\n")) < 0:
-            if len(data) > 65536:
+            if len(data) > MAX_HEAD or not HTTP.startswith(data[: len(HTTP)]):
                 raise LoadFailure("no HTTP")
             data += await self.receive_some()
-        head = data[:end].lower()
-        status = head[9:12]
-        if not head.startswith(b"http/1.") or not status.isdigit():
-            raise LoadFailure("no HTTP")
-        at = head.find(b"\r\ncontent-length:")
-        try:
-            length = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else -1
-        except ValueError:
-            length = -1
-        if length < 0:
-            raise LoadFailure("no Content-Length")
-        body = data[end + 4 :]
-        if len(body) > length:
-            raise LoadFailure("more than Content-Length")
-        check = wanted >= 0 and self.flow.verify
-        if check and body != wire.piece(0, len(body)):
-            raise LoadFailure("corrupt")
-        await self._body(length, len(body), check, pace)
-        if not status.startswith(b"2"):
-            raise LoadFailure(f"HTTP {status.decode()}")
-        if wanted >= 0 and length != wanted:
-            raise LoadFailure("corrupt")
-        return b"\r\nconnection: close" not in head
+        raw = data[:end]
+        if raw != self._raw:  # servers say the same again and again
+            self._parsed = parse_head(raw, self.flow.method)
+            self._raw = raw
+        return self._parsed, data[end + 4 :]
 
     async def _body(self, length: int, got: int, check: bool, pace: Pace | None) -> None:
         most = pace.most if pace else wire.CHUNK
@@ -269,6 +280,33 @@ class Http(Client):
             got += len(data)
             if pace is not None:
                 await pace.wait(len(data))
+
+    async def _open_body(self, chunked: bool, data: bytes, check: bool, pace: Pace | None) -> int:
+        """A body of which the head does not say the length: in chunks, or until the connection
+        ends. Its length."""
+        most = pace.most if pace else wire.CHUNK
+        chunks = Chunks() if chunked else None
+        size = 0
+        while True:
+            body = chunks.feed(data) if chunks is not None else data
+            for at in range(0, len(body) if check else 0, wire.CHUNK):
+                part = body[at : at + wire.CHUNK]
+                if part != wire.piece(size + at, len(part)):
+                    raise LoadFailure("corrupt")
+            size += len(body)
+            if pace is not None:
+                await pace.wait(len(data))
+            if chunks is not None and chunks.done:
+                if chunks.rest:
+                    raise LoadFailure("more than its chunks")
+                return size
+            assert self.sock is not None
+            data = await self.sock.recv(most)
+            self.tally.bytes_in += len(data)
+            if not data:
+                if chunks is not None:
+                    raise LoadFailure("eof")
+                return size
 
 
 class Bulk(Client):

@@ -99,6 +99,8 @@ class Flow(_Model):
     timeout: Seconds = 10.0
     verify: bool = True
     """check that the bytes received are those that must come"""
+    method: Literal["GET", "HEAD"] = "GET"
+    """http"""
     path: str | None = None
     """http: what to ask for; None asks the built-in server for as many bytes as `response` says"""
     host: str | None = None

@@ -103,7 +103,7 @@ async def bulk(reader: Reader) -> None:
 
 
 async def http(reader: Reader) -> None:
-    """GET /bytes/N gives N bytes of the pattern; keep-alive."""
+    """GET /bytes/N gives N bytes of the pattern, HEAD none of them; keep-alive."""
     while (head := await reader.head()) is not None:
         line, _, rest = head.partition(b"\r\n")
         words = line.split()
@@ -118,7 +118,9 @@ async def http(reader: Reader) -> None:
             b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
             b"Content-Length: %d\r\n\r\n" % size
         )
-        if size <= wire.CHUNK:
+        if line.startswith(b"HEAD "):
+            await reader.stream.send_all(answer)
+        elif size <= wire.CHUNK:
             await reader.stream.send_all(answer + wire.payload(size))
         else:
             await reader.stream.send_all(answer)
@@ -128,7 +130,7 @@ async def http(reader: Reader) -> None:
 
 
 def _asked(words: list[bytes]) -> int | None:
-    if len(words) != 3 or words[0] != b"GET":
+    if len(words) != 3 or words[0] not in (b"GET", b"HEAD"):
         return None
     if words[1] == b"/":
         return 1024

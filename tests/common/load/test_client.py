@@ -118,7 +118,7 @@ def says(data: bytes) -> Handler:
         (b"y" * 64, "bulk", {}, "corrupt"),
         (b"\x01", "bulk", {"direction": "up"}, "corrupt"),
         (b"220 mail.example\r\n\r\n", "http", {}, "no HTTP"),
-        (b"HTTP/1.1 200 OK\r\n\r\n", "http", {}, "no Content-Length"),
+        (b"HTTP/1.1 200 OK\r\n\r\n", "http", {}, "corrupt"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "http", {}, "no Content-Length"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab", "http", {}, "more than Content-Length"),
         (b"HTTP/1.1 503 No\r\nContent-Length: 1\r\n\r\na", "http", {"path": "/"}, "HTTP 503"),
@@ -131,6 +131,107 @@ def test_wrong_answers(data: bytes, protocol: str, keys: dict[str, Any], kind: s
     with pytest.raises(LoadFailure) as caught:
         against(says(data), protocol, **keys)
     assert error_kind(caught.value) == kind
+
+
+BODY = b"0123456789" * 20
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nc8\r\n" + BODY + b"\r\n0\r\n\r\n"
+TRAILED = CHUNKED.replace(b"0\r\n\r\n", b"0\r\nX: y\r\n\r\n").replace(b"c8", b"0C8 ; a=b")
+
+
+def plain(fields: bytes = b"", version: bytes = b"1.1", status: bytes = b"200 OK") -> bytes:
+    return b"HTTP/%b %b\r\n%bContent-Length: 200\r\n\r\n%b" % (version, status, fields, BODY)
+
+
+def in_order(answers: list[bytes], closes: bool) -> Handler:
+    """A server that gives these answers, and then closes or goes on from the first."""
+
+    async def handler(stream: trio.SocketStream) -> None:
+        for answer in answers if closes else answers * 9:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                more = await stream.receive_some()
+                if not more:
+                    return
+                head += more
+            await stream.send_all(answer)
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("answer", "closes", "connects"),
+    [
+        (plain(version=b"1.0"), True, 3),
+        (plain(b"Connection: keep-alive\r\n", version=b"1.0"), False, 1),
+        (b"HTTP/1.0 200 OK\r\n\r\n" + BODY, True, 3),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + plain(), False, 1),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </s>\r\n\r\n" * 2 + plain(), False, 1),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", False, 1),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 200\r\n\r\n", False, 1),
+        (plain(b"Connection:close\r\n"), True, 3),
+        (plain(b"CONNECTION: \t CLOSE \r\n"), True, 3),
+        (plain(b"Connection: foo, close\r\n"), True, 3),
+        (plain(b"Connection: foo\r\nConnection: close\r\n"), True, 3),
+        (plain(b"X-Connection: close\r\n"), False, 1),
+        (plain(b"Connection: closed\r\n"), False, 1),
+        (plain(b"X-Content-Length: 7\r\n"), False, 1),
+        (plain(b"Content-Length: 200\r\n"), False, 1),
+        (CHUNKED, False, 1),
+        (TRAILED, False, 1),
+    ],
+    ids=range(17),
+)
+def test_servers_as_they_are(answer: bytes, closes: bool, connects: int) -> None:
+    _, tally = against(in_order([answer], closes), "http", 3, path="/")
+    assert tally.connects == connects
+    assert tally.bytes_in == 3 * len(answer)
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_an_answer_to_head_has_no_body(version: bytes) -> None:
+    head = plain(version=version).removesuffix(BODY)
+    _, tally = against(in_order([head], version == b"1.0"), "http", 2, path="/", method="HEAD")
+    assert tally.bytes_in == 2 * len(head)
+    _, tally = against(built_in("http"), "http", 3, method="HEAD", response=5000)
+    assert tally.connects == 1
+    assert tally.bytes_in < 600
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (plain(status=b"500 Oops"), "HTTP 500"),
+        (plain(status=b"404 No"), "HTTP 404"),
+        (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "HTTP 101"),
+        (plain(b"Content-Length: 7\r\n"), "several Content-Lengths"),
+        (plain().replace(b"200\r\n\r\n", b"9" * 5000 + b"\r\n\r\n"), "no Content-Length"),
+        (CHUNKED.replace(b"c8", b"c7"), "bad chunk"),
+        (CHUNKED.replace(b"c8", b"zz"), "bad chunk"),
+        (CHUNKED + b"x", "more than its chunks"),
+        (CHUNKED[:-5], "eof"),
+        (b"HTTP/2 200\r\n\r\n", "no HTTP"),
+        (b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", "no HTTP"),
+        (b"<html>", "no HTTP"),
+    ],
+)
+def test_servers_that_are_wrong(answer: bytes, kind: str) -> None:
+    with pytest.raises(LoadFailure) as caught:
+        against(in_order([answer], True), "http", path="/")
+    assert error_kind(caught.value) == kind
+
+
+@pytest.mark.parametrize("cut", [1, 100, 201, 70000])
+def test_chunks_of_the_pattern_are_verified(cut: int) -> None:
+    size = 300_000
+    body = wire.payload(size)
+    pieces = [body[at : at + cut] for at in range(0, size, cut)]
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks
+    if cut > 1:
+        against(in_order([answer], False), "http", 2, response=size)
+    wrong = answer[:-100] + b"!" + answer[-99:]
+    with pytest.raises(LoadFailure):
+        against(in_order([wrong], False), "http", response=size)
 
 
 def test_wrong_bytes_pass_where_nobody_looks() -> None:
