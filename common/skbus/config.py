@@ -20,7 +20,6 @@ configuration is then written to RUN/config.json, which is what the layers read.
 A mistake is a ConfigError that names the key, what was given and what the key takes.
 """
 
-import difflib
 import fcntl
 import ipaddress
 import os
@@ -41,6 +40,7 @@ from pydantic import (
     model_validator,
 )
 
+from skbus.explain import explain
 from skbus.rps import MAX_SHARDS, RSS_KEY_LEN, tcp_processes
 from skbus.rundir import RunDir
 from skbus.sysctl import Sysctl, SysctlError
@@ -343,7 +343,7 @@ class Config(_Model):
         try:
             return cls.model_validate_json(text)
         except ValidationError as e:
-            raise ConfigError(_explain(e, cls, "config.json")) from None
+            raise ConfigError(explain(e, cls, "config.json")) from None
 
     @classmethod
     def read(cls, run: RunDir) -> "Config":
@@ -501,54 +501,4 @@ def _validate(model: type[M], data: Mapping[str, Any], source: str | None) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as e:
-        raise ConfigError(_explain(e, model, source)) from None
-
-
-def _key(loc: tuple[int | str, ...]) -> str:
-    text = ""
-    for part in loc:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += f".{part}" if text else part
-    return text
-
-
-def _fields(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that are known where `loc` points."""
-    at: type[BaseModel] = model
-    inner: dict[str, type[BaseModel]] = {
-        "devices": Device,
-        "routes": Route,
-        "impair": Impair,
-        "log": Log,
-        "clock": Clock,
-    }
-    for part in loc:
-        if isinstance(part, str) and part in inner:
-            at = inner[part]
-    return list(at.model_fields)
-
-
-def _explain(error: ValidationError, model: type[BaseModel], source: str | None) -> str:
-    lines: list[str] = []
-    for e in error.errors(include_url=False):
-        loc = e["loc"]
-        key = _key(loc)
-        if e["type"] == "extra_forbidden":
-            known = _fields(model, loc[:-1])
-            near = difflib.get_close_matches(str(loc[-1]), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            line = f"{key}: no such key; {hint}"
-        elif e["type"] == "value_error":
-            said = str(e["ctx"]["error"]) if "ctx" in e else e["msg"]
-            simple = loc and isinstance(e["input"], (str, int, float))
-            line = f"{key} = {e['input']!r}: {said}" if simple else f"{key}: {said}"
-            line = line.removeprefix(": ")
-        else:
-            line = f"{key} = {e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}"
-        # a union tries each of its members and reports each failure: one is enough
-        line = re.sub(r"\.(int|str|list\[int\])(?= =|:)", "", line)
-        lines.append(line)
-    where = f" ({source})" if source else ""
-    return "\n".join(f"{line}{where}" for line in dict.fromkeys(lines))
+        raise ConfigError(explain(e, model, source, data)) from None

@@ -18,10 +18,10 @@ from skbus import lab
 from skbus.config import Config
 from skbus.ctl import ctl_call
 from skbus.load.command import main
+from skbus.load.scenario import OWN
 from skbus.rundir import RunDir
 
-HERE = Path(__file__).parent
-SMOKE = str(HERE / "smoke.toml")
+SMOKE = str(OWN / "smoke.toml")
 
 
 def outcome(directory: Path, name: str = "smoke") -> dict[str, Any]:
@@ -67,7 +67,7 @@ def test_the_status_says_what_the_assertions_say(
 
 
 def test_a_protocol_of_the_scenarios_own(tmp_path: Path) -> None:
-    file = str(HERE / "login.py")
+    file = str(OWN / "login.py")
     changes = {"assert": ["errors == 0"]}  # and no time
     assert main(file, on="loopback", out=tmp_path, time=0.1, changes=changes, quiet=True) == 0
     assert outcome(tmp_path, "login")["flows"]["morning"]["completed"] > 3
@@ -85,7 +85,7 @@ def test_a_server_that_is_not_there_is_errors_and_no_end(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "on", "error"),
     [
-        ({"flow.web.rat": 3}, "loopback", "flow[0].rat: no such key; did you mean rate?"),
+        ({"flow.web.rat": 3}, "loopback", "flow.web.rat: no such key; did you mean rate?"),
         ({}, "the moon", "--on the moon: takes stack, new-lab or loopback"),
         ({"impair": {"loss": "5%"}}, "loopback", "has no stack of ours, which this needs: impair"),
         ({"event": [{"at": "1s", "restart": "ip"}]}, "loopback", "which this needs: restart ip"),

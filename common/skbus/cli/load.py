@@ -18,10 +18,16 @@ def load(
         str,
         typer.Argument(
             metavar="SCENARIO",
-            help="A .toml or .py file (docs/load.md), or the name of one in SKBUS_SCENARIOS or "
-            "tests/load.",
+            help="A .toml or .py file (docs/load.md), or a name of --list.",
         ),
-    ],
+    ] = "",
+    list_: Annotated[
+        bool,
+        typer.Option(
+            "--list",
+            help="The scenarios that come with skbus, and those in the directory SKBUS_SCENARIOS.",
+        ),
+    ] = False,
     on: Annotated[
         str,
         typer.Option(
@@ -60,11 +66,16 @@ def load(
     """Run a scenario of load. Exit status: 0 if all that it asserts holds, 1 if not, 2 if it
     could not be run, 130 after Ctrl-C (which still writes the report)."""
     try:
-        from skbus.load.command import main
+        from skbus.load.command import main, show_library
     except ModuleNotFoundError as e:
         sys.stderr.write(f"skbus load: {e.name} is missing: `pip install skbus[load]` brings it\n")
         sys.exit(2)
 
+    if list_:
+        sys.exit(show_library())
+    if not scenario:
+        sys.stderr.write("skbus load: which scenario? `skbus load --list` says which there are\n")
+        sys.exit(2)
     sys.exit(
         main(
             scenario,

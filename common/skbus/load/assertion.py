@@ -113,6 +113,11 @@ class Assertion:
         return say(value, self.unit)
 
 
+def blank(value: float | None, unit: Unit) -> str:
+    """The same, and nothing where there is no value."""
+    return "" if value is None else say(value, unit)
+
+
 def say(value: float | None, unit: Unit) -> str:
     """A metric's value for a person."""
     if value is None:

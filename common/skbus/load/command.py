@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What `skbus load` does: from the scenario's file to the exit status."""
 
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from skbus.load.live import Display
 from skbus.load.place import Place, PlaceError
 from skbus.load.result import Result
 from skbus.load.runner import Runner
-from skbus.load.scenario import Scenario, ScenarioError
+from skbus.load.scenario import Scenario, ScenarioError, library
 from skbus.load.scenario import find as find_scenario
 from skbus.load.scenario import load as read
 from skbus.rundir import RunDir
@@ -53,6 +54,23 @@ def main(
     if result.interrupted:
         return INTERRUPTED
     return PASSED if result.passed else FAILED
+
+
+def show_library() -> int:
+    """`--list`: the scenarios that can be called by name, and what they do."""
+    from textwrap import wrap
+
+    there = library()
+    width = max(map(len, there))
+    room = shutil.get_terminal_size((100, 24)).columns - width - 2 if sys.stdout.isatty() else 10000
+    for name, path in there.items():
+        try:
+            said = " ".join(read(path).description.split())
+        except ScenarioError as e:
+            said = str(e)
+        for i, line in enumerate(wrap(said, max(room, 30)) or [""]):
+            _say(f"{'' if i else name:<{width}}  {line}".rstrip())
+    return PASSED
 
 
 def run(scenario: Scenario, where: Place, *, quiet: bool = True) -> Result:
@@ -121,10 +139,9 @@ def _place(on: str, host: str | None) -> Iterator[Place]:
     config = Config.load(None, {"devices": [device], "run_dir": str(run.path)})
     try:
         lab.up(run, config.to_json(), tied=True)
+        yield place.Lab(run)
     except lab.LabError as e:
         raise PlaceError(str(e)) from None
-    try:
-        yield place.Lab(run)
     finally:
         lab.down(run)
 

@@ -65,6 +65,8 @@ def parse_head(data: bytes, method: str = "GET") -> Head:
         return Head(status, keep, 0, False)
     if b"transfer-encoding" in lower:
         codings = tokens(lower, b"transfer-encoding")
+        if codings.count(b"chunked") > 1:  # RFC 9112 7.1
+            raise BadHttp("chunks in chunks")
         if codings and codings[-1] == b"chunked":
             return Head(status, keep, -1, True)
         if codings:

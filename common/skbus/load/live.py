@@ -11,11 +11,9 @@ from typing import Final, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from skbus.load.assertion import say
+from skbus.load.assertion import blank, say
 from skbus.load.monitor import Sample
 from skbus.load.quantity import say_bits, say_size
 from skbus.load.result import Cell, Result
@@ -53,7 +51,7 @@ class Display:
         if self._live is None:
             self.console.print(line(result, t), soft_wrap=True, highlight=False)
         else:
-            self._live.update(screen(result, t), refresh=True)
+            self._live.update(screen(result, t, self.console.width), refresh=True)
 
 
 def recent(result: Result, flow: str, t: float) -> Cell:
@@ -88,8 +86,7 @@ def line(result: Result, t: float) -> str:
         f"{t:7.1f} s",
         f"{phase_at(result, t):<8}",
         f"{(now.metric('rate') or 0):.0f}/s",
-        f"p50 {say(now.metric('p50'), 'time')}",
-        f"p99 {say(now.metric('p99'), 'time')}",
+        *(f"{p} {say(v, 'time')}" for p in ("p50", "p99") if (v := now.shown(p)) is not None),
         say_bits(now.metric("goodput") or 0.0),
         f"errors {total.failed}",
         f"retransmits {result.monitor.retransmits()}",
@@ -101,22 +98,26 @@ def line(result: Result, t: float) -> str:
     return "  ".join(parts)
 
 
-def screen(result: Result, t: float) -> Group:
-    """What the terminal shows."""
+def screen(result: Result, t: float, width: int = 120) -> Group:
+    """What the terminal shows. width: its columns; where they do not suffice, columns of the
+    tables are left out, the least important first. A number is never cut."""
     scenario = result.scenario
-    head = Table.grid(padding=(0, 2))
-    head.add_row(
-        Text(scenario.name, style="bold"),
-        f"on {result.where}",
-        f"phase {phase_at(result, t)}",
-        f"{min(t, scenario.duration):.0f} of {scenario.duration:.0f} s",
-        ProgressBar(total=scenario.duration, completed=min(t, scenario.duration), width=24),
-        f"retransmits {result.monitor.retransmits()}",
-        f"lag p99 {say(result.lag.percentile(99), 'time')}",
+    done = min(t, scenario.duration)
+    head = Text()
+    head.append(scenario.name, style="bold")
+    head.append(
+        f"  on {result.where}  phase {phase_at(result, t)}  {done:.0f} of {scenario.duration:.0f} s"
+        f"  retransmits {result.monitor.retransmits()}"
     )
-    parts: list[Table | Text] = [head, _flows(result, t)]
+    if (lag := result.lag.percentile(99)) is not None:
+        head.append(f"  lag p99 {say(lag, 'time')}")
+    room = min(width, 60)
+    full = round(room * done / scenario.duration)
+    bar = Text("━" * full, style="green")
+    bar.append("━" * (room - full), style="dim")
+    parts: list[Text] = [head, bar, *_flows(result, t, width)]
     if result.monitor.samples:
-        parts.append(_processes(result))
+        parts += _processes(result, width)
     events = result.happened[-_EVENTS:]
     parts.extend(Text(f"{at:8.1f} s  {text}", style="cyan") for at, text in events)
     parts.extend(Text(text, style="bold red") for text in result.trouble[-_EVENTS:])
@@ -124,50 +125,97 @@ def screen(result: Result, t: float) -> Group:
     return Group(*parts)
 
 
-def _flows(result: Result, t: float) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("flow", "rate", "p50", "p99", "max", "in", "out", "active", "waiting", "errors"):
-        table.add_column(column, justify="left" if column == "flow" else "right", min_width=8)
+Row = dict[str, str]
+
+
+def columns_that_fit(rows: list[Row], order: tuple[str, ...], width: int) -> list[str]:
+    """The columns for which there is room, by importance; shown in the order of the rows' keys.
+    The first two are always there."""
+    chosen: list[str] = []
+    for name in order:
+        wide = [max(len(name), *(len(row[name]) for row in rows)) for name in [*chosen, name]]
+        if len(chosen) >= 2 and sum(wide) + 2 * (len(wide) - 1) > width:
+            continue
+        chosen.append(name)
+    return [name for name in rows[0] if name in chosen]
+
+
+def _table(rows: list[Row], order: tuple[str, ...], width: int) -> list[Text]:
+    if not rows:
+        return []
+    names = columns_that_fit(rows, order, width)
+    wide = {name: max(len(name), *(len(row[name]) for row in rows)) for name in names}
+
+    def line(row: Row) -> str:
+        first, *rest = names
+        cells = [row[first].ljust(wide[first]), *(row[name].rjust(wide[name]) for name in rest)]
+        return "  ".join(cells).rstrip()
+
+    lines = [Text(line({name: name for name in names}), style="dim")]
+    for row in rows:
+        text = Text(line(row))
+        if row.get("errors", "0") != "0":
+            text.stylize("red")
+        lines.append(text)
+    return lines
+
+
+_FLOW_ORDER: Final = (
+    "flow", "errors", "rate", "p99", "p50", "waiting", "max", "active", "in", "out"
+)  # fmt: skip
+
+
+def _flows(result: Result, t: float, width: int) -> list[Text]:
+    rows: list[Row] = []
+    kinds: list[Text] = []
     for flow in result.flow_names():
         now, total = recent(result, flow, t), result.total(flow)
         beats = result.beats.get(flow, [])
         seconds = now.seconds or 1.0
-        kinds = ", ".join(f"{k} {n}" for k, n in total.errors.most_common(3))
-        table.add_row(
-            flow,
-            f"{(now.metric('rate') or 0):.0f}/s",
-            say(now.metric("p50"), "time"),
-            say(now.metric("p99"), "time"),
-            say(now.metric("max"), "time"),
-            say_bits(now.bytes_in * 8 / seconds),
-            say_bits(now.bytes_out * 8 / seconds),
-            str(beats[-1].running if beats else 0),
-            str(beats[-1].waiting if beats else 0),
-            Text(kinds or "0", style="red" if kinds else ""),
+        rows.append(
+            {
+                "flow": flow,
+                "rate": f"{(now.metric('rate') or 0):.0f}/s",
+                "p50": blank(now.shown("p50"), "time"),
+                "p99": blank(now.shown("p99"), "time"),
+                "max": blank(now.metric("max"), "time"),
+                "in": say_bits(now.bytes_in * 8 / seconds),
+                "out": say_bits(now.bytes_out * 8 / seconds),
+                "active": str(beats[-1].running if beats else 0),
+                "waiting": str(beats[-1].waiting if beats else 0),
+                "errors": str(total.failed),
+            }
         )
-    return table
+        if total.failed:
+            said = ", ".join(f"{kind} {n}" for kind, n in total.errors.most_common(3))
+            kinds.append(Text(f"{flow}: {said}", style="red"))
+    return [*_table(rows, _FLOW_ORDER, width), *kinds]
 
 
-def _processes(result: Result) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    columns = ("process", "pid", "cpu", "memory", "growth", "held", "pool", "drops/s", "retr/s")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "process" else "right", min_width=8)
+_PROCESS_ORDER: Final = (
+    "process", "cpu", "memory", "drops/s", "held", "retr/s", "growth", "pool", "pid"
+)  # fmt: skip
+
+
+def _processes(result: Result, width: int) -> list[Text]:
+    rows: list[Row] = []
     for process, samples in result.monitor.samples.items():
         last = samples[-1]
         before = samples[-2] if len(samples) > 1 else last
-        table.add_row(
-            process,
-            str(last.pid),
-            f"{cpu_share(before, last) * 100:.0f} %",
-            say_size(last.rss) if last.rss else "?",
-            say(result.growth(process), "slope") if last.rss else "?",
-            "?" if last.held is None else str(last.held),
-            str(last.pool),
-            f"{per_second(before, last, 'dropped'):.0f}",
-            f"{per_second(before, last, 'retransmits'):.0f}",
+        rows.append(
+            {
+                "process": process,
+                "pid": str(last.pid),
+                "cpu": f"{cpu_share(before, last) * 100:.0f} %",
+                "memory": say_size(last.rss) if last.rss else "?",
+                "growth": blank(result.growth_shown(process), "slope") if last.rss else "?",
+                "held": "?" if last.held is None else str(last.held),
+                "pool": str(last.pool),
+                "drops/s": f"{per_second(before, last, 'dropped'):.0f}",
+                "retr/s": f"{per_second(before, last, 'retransmits'):.0f}",
+            }
         )
-    return table
+    return _table(rows, _PROCESS_ORDER, width)
 
 
 def cpu_share(a: Sample, b: Sample) -> float:

@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from skbus.load.assertion import say
+from skbus.load.assertion import blank, say
 from skbus.load.plots import NoPlotsError, all_plots
 from skbus.load.quantity import say_bits, say_size, say_time
 from skbus.load.result import Cell, Result
@@ -54,9 +54,11 @@ def summary(result: Result) -> list[str]:
         last = result.monitor.samples[process][-1]
         if not last.rss:
             continue
+        growth = result.growth_shown(process)
         out.append(
             f"{process + ':':<12} cpu {result.monitor.cpu(process) * 100:.0f} %, memory "
-            f"{say_size(last.rss)}, growth {say(result.growth(process), 'slope')}"
+            f"{say_size(last.rss)}"
+            + (f", growth {say(growth, 'slope')}" if growth is not None else "")
         )
     if result.books:
         missing = result.unaccounted()
@@ -68,19 +70,23 @@ def summary(result: Result) -> list[str]:
         drops = ", ".join(f"{k} {v}" for k, v in sorted(result.drops().items()))
         out.append(f"dropped:     {drops or 'none'}; {result.monitor.retransmits()} retransmits")
     out.extend(f"TROUBLE      {text}" for text in result.trouble)
+    missing_phases = [p.name for p in result.scenario.phases if not result.reached(p.name)]
+    out.extend(f"phase {name}: not reached" for name in missing_phases)
+    out.extend(f"NOTE         {text}" for text in result.unasserted())
     for verdict in result.verdicts():
         word = "ok  " if verdict.holds else "FAIL"
-        a = verdict.assertion
-        out.append(f"{word}         {a.text}    ({a.say(verdict.value)})")
+        out.append(f"{word}         {verdict.assertion.text}    ({verdict.said})")
     return out
 
 
 def _sentence(cell: Cell) -> str:
-    text = (
-        f"{cell.completed} answered ({say(cell.metric('rate'), 'rate')}), "
-        f"p50 {say(cell.metric('p50'), 'time')}, p99 {say(cell.metric('p99'), 'time')}, "
-        f"longest {say(cell.metric('max'), 'time')}, {say_bits(cell.metric('goodput') or 0)}"
-    )
+    rate = cell.metric("rate")
+    parts = [f"{cell.completed} answered" + (f" ({say(rate, 'rate')})" if rate is not None else "")]
+    parts += [f"{p} {say(v, 'time')}" for p in ("p50", "p99") if (v := cell.shown(p)) is not None]
+    if cell.completed:
+        parts.append(f"longest {say(cell.metric('max'), 'time')}")
+    parts.append(say_bits(cell.metric("goodput") or 0))
+    text = ", ".join(parts)
     kinds = ", ".join(f"{n} {k}" for k, n in cell.errors.most_common())
     return f"{text}, {cell.failed} errors" + (f" ({kinds})" if kinds else "")
 
@@ -140,12 +146,12 @@ def _mark(good: bool, text: str) -> str:
 
 def _verdicts(result: Result) -> str:
     verdicts = result.verdicts()
-    parts = [f"<p>{_mark(False, escape(t))}</p>" for t in result.trouble]
+    parts = [f"<p>{_mark(False, escape(t))}</p>" for t in [*result.trouble, *result.unasserted()]]
     if verdicts:
         rows = [
             (
                 f"<code>{escape(v.assertion.text)}</code>",
-                escape(v.assertion.say(v.value)),
+                escape(v.said),
                 _mark(v.holds, "holds" if v.holds else "does not hold"),
             )
             for v in verdicts
@@ -172,8 +178,9 @@ _FLOW_HEAD: Final = (
 
 
 def _flow_row(name: str, cell: Cell) -> list[str]:
-    times = [say(cell.metric(m), "time") for m in ("p50", "p90", "p99", "p99.9", "max")]
-    times += [say(cell.metric(m), "time") for m in ("service", "connect")]
+    times = [blank(cell.shown(m), "time") for m in ("p50", "p90", "p99", "p99.9")]
+    times.append(blank(cell.metric("max"), "time"))
+    times += [blank(cell.shown(m), "time") for m in ("service", "connect")]
     kinds = ", ".join(f"{escape(k)} {n}" for k, n in cell.errors.most_common())
     errors = _mark(False, f"{cell.failed} ({kinds})") if cell.failed else "0"
     return [
@@ -193,7 +200,8 @@ def _notes(result: Result) -> str:
     text = (
         "<p class='sub'>Latency counts from the time at which a request was meant to start, "
         "service from the time at which it did. Requests that failed are counted as errors, and "
-        f"have no latency. The load itself was late by {lag} at p99; processor time: "
+        "have no latency. A percentile that no request lies beyond is left out. "
+        f"The load itself was late by {lag} at p99; processor time: "
         f"{load or 'unknown'}.</p>"
     )
     examples = [f"<li>{escape(k)}: {escape(t)}</li>" for k, t in result.samples.items() if t]
@@ -206,6 +214,8 @@ def _phases(result: Result) -> str:
         return ""
     rows = [
         _flow_row(f"{p.name}: {f}", result.total(f, p.name))
+        if result.reached(p.name)
+        else [escape(f"{p.name}: {f}"), "not reached", *[""] * (len(_FLOW_HEAD) - 2)]
         for p in phases
         for f in result.flow_names()
     ]
@@ -234,7 +244,7 @@ def _processes(result: Result) -> str:
                 f"{result.monitor.cpu(process) * 100:.1f} %",
                 say_size(samples[0].rss) if last.rss else "?",
                 say_size(last.rss) if last.rss else "?",
-                say(result.growth(process), "slope") if last.rss else "?",
+                blank(result.growth_shown(process), "slope") if last.rss else "?",
                 str(max((s.held for s in samples if s.held is not None), default="?")),
                 str(max(s.pool for s in samples)),
             )
@@ -253,7 +263,7 @@ def _processes(result: Result) -> str:
         "<h2>Processes of the stack</h2>"
         + _table(head, rows)
         + "<p class='sub'>Growth is the slope, by least squares, of anonymous memory in the "
-        "longest phase, without the first tenth of that.</p>"
+        "longest phase, without the first tenth of that; of less than 10 s there is none.</p>"
     )
 
 

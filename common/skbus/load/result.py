@@ -19,6 +19,17 @@ _KEPT: Final = 30
 """Beats of a flow whose histograms are kept: for those that lag behind, and the live display."""
 
 
+_TIMES: Final = ("service", "connect")
+_GROWTH_SECONDS: Final = 10.0
+_GROWTH_SAMPLES: Final = 5
+"""What a growth in a minute needs: fewer seconds or samples are noise, times ten or more."""
+
+
+def enough(percentile: float, count: int) -> bool:
+    """Are so many requests enough for a percentile: does at least one lie beyond it?"""
+    return count * (100 - percentile) >= 100 - 1e-6
+
+
 @dataclass
 class Cell:
     """One flow in one phase, or any sum of these."""
@@ -79,18 +90,26 @@ class Cell:
         }
         return values[name]
 
+    def shown(self, name: str, detail: str | None = None) -> float | None:
+        """The same for people: None also where a percentile would come from too few requests, so
+        that it would be the longest one by another name."""
+        percentile = float((detail or "p99" if name in _TIMES else name)[1:])
+        histogram = {"service": self.service, "connect": self.connect}.get(name, self.latency)
+        return self.metric(name, detail) if enough(percentile, histogram.count) else None
+
     def to_json(self) -> dict[str, Any]:
-        """Numbers in seconds and bytes; the histogram in HdrHistogram's own encoding."""
+        """Numbers in seconds and bytes; the histogram in HdrHistogram's own encoding. A percentile
+        of too few requests is null."""
         return {
             **{m: self.metric(m) for m in ("requests", "completed", "errors", "error_rate")},
             "errors_by_kind": dict(self.errors),
             **{m: self.metric(m) for m in ("rate", "goodput", "bytes_in", "bytes_out", "connects")},
             "latency": {
-                m: self.metric(m)
-                for m in ("min", "mean", "p50", "p90", "p95", "p99", "p99.9", "max")
+                **{m: self.metric(m) for m in ("min", "mean", "max")},
+                **{m: self.shown(m) for m in ("p50", "p90", "p95", "p99", "p99.9")},
             },
-            "service": {p: self.metric("service", p) for p in ("p50", "p99")},
-            "connect": {p: self.metric("connect", p) for p in ("p50", "p99")},
+            "service": {p: self.shown("service", p) for p in ("p50", "p99")},
+            "connect": {p: self.shown("connect", p) for p in ("p50", "p99")},
             "histogram": self.latency.encode(),
         }
 
@@ -124,11 +143,17 @@ class Beat:
 
 @dataclass
 class Verdict:
-    """An assertion and its outcome."""
+    """An assertion and its outcome. reached: whether its phase began."""
 
     assertion: Assertion
     value: float | None
     holds: bool
+    reached: bool = True
+
+    @property
+    def said(self) -> str:
+        """The value for a person."""
+        return self.assertion.say(self.value) if self.reached else "not reached"
 
 
 @dataclass
@@ -211,6 +236,15 @@ class Result:
         begin, end = self._span(phase)
         return self.monitor.growth(process, begin + (end - begin) / 10, end)
 
+    def growth_shown(self, process: str) -> float | None:
+        """The same for people: None where it comes from too little time."""
+        begin, end = self._span(None)
+        end = min(end, self.elapsed)
+        times = [s.t for s in self.monitor.samples.get(process, []) if begin <= s.t <= end + 1]
+        if len(times) < _GROWTH_SAMPLES or times[-1] - times[0] < _GROWTH_SECONDS:
+            return None
+        return self.growth(process)
+
     def _span(self, phase: str | None) -> tuple[float, float]:
         """When a phase begins and ends; without a name, the longest, and the last of equals."""
         at = 0.0
@@ -241,8 +275,33 @@ class Result:
         """Every assertion of the scenario, with its value."""
         out: list[Verdict] = []
         for assertion in self.scenario.assertions():
-            value = self.metric(assertion)
-            out.append(Verdict(assertion, value, assertion.holds(value)))
+            reached = assertion.phase is None or self.reached(assertion.phase)
+            value = self.metric(assertion) if reached else None
+            out.append(Verdict(assertion, value, assertion.holds(value), reached))
+        return out
+
+    def reached(self, phase: str) -> bool:
+        """Whether a phase began before the run ended."""
+        return self._span(phase)[0] < self.elapsed
+
+    def unasserted(self) -> list[str]:
+        """Sentences about requests that failed while nothing is asserted about errors."""
+        about = {
+            a.flow
+            for a in self.scenario.assertions()
+            if a.metric in ("errors", "error_rate") and a.detail is None
+        }
+        out = []
+        for flow in self.flow_names():
+            total = self.total(flow)
+            if not total.failed or about & {None, flow}:
+                continue
+            share = 100 * total.failed / (total.completed + total.failed)
+            out.append(
+                f"{flow}: {total.failed} of {total.completed + total.failed} requests failed "
+                f"({share:.3g} %), and nothing is asserted about errors: whether the run passes "
+                f'says nothing of them. assert = ["{flow}.errors == 0"] would.'
+            )
         return out
 
     @property
@@ -306,11 +365,14 @@ class Result:
                 for v in self.verdicts()
             ],
             "trouble": self.trouble,
+            "unasserted": self.unasserted(),
             "events": [{"t": t, "event": text} for t, text in self.happened],
             "total": self.total().to_json(),
             "flows": {f: self.total(f).to_json() for f in self.flow_names()},
             "phases": {
                 p.name: {f: self.total(f, p.name).to_json() for f in self.flow_names()}
+                if self.reached(p.name)
+                else None
                 for p in self.scenario.phases
             },
             "error_samples": self.samples,
@@ -338,7 +400,7 @@ class Result:
         samples = self.monitor.samples[name]
         return {
             "pids": self.monitor.lives[name],
-            "memory_growth_per_minute": self.growth(name),
+            "memory_growth_per_minute": self.growth_shown(name),
             "cpu": self.monitor.cpu(name),
             "series": [
                 {

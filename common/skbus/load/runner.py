@@ -77,6 +77,7 @@ async def _spawn(module: str, job: dict[str, Any], what: str) -> "AsyncIterator[
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        process_group=0,  # the terminal's Ctrl-C is the runner's, from the first moment on
     )
     child = Child(process, what)
     try:
@@ -161,6 +162,8 @@ class Runner:
             said = await child.line()
             if said is None:
                 raise PlaceError(f"the {child.what} did not start (its error is above)")
+            if "error" in said:
+                raise PlaceError(f"the {child.what} {said['error']}")
             self._ports[side] = said["ports"]
 
     def _server(self, flow: Flow) -> tuple[str, int]:

@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from skbus.config import Impair
+from skbus.explain import explain
 from skbus.load import quantity
 from skbus.load.assertion import Assertion
 from skbus.load.curve import Curve
@@ -316,7 +317,22 @@ class Scenario(_Model):
 # ---- reading -----------------------------------------------------------------------------------
 
 LIBRARY: Final = "SKBUS_SCENARIOS"
-"""The variable that names a directory of scenarios; without it, tests/load where we are."""
+"""The variable that names a directory of scenarios of one's own, which come first."""
+
+OWN: Final = Path(__file__).with_name("scenarios")
+"""Those that come with the package."""
+
+
+def library() -> dict[str, Path]:
+    """Every scenario that can be called by its name."""
+    there: dict[str, Path] = {}
+    given = os.environ.get(LIBRARY)
+    for directory in (*([Path(given)] if given else ()), OWN):
+        for path in sorted(directory.glob("*")):
+            python = path.suffix == ".py" and not path.name.startswith(("test_", "_"))
+            if path.suffix == ".toml" or python:
+                there.setdefault(path.stem, path)
+    return there
 
 
 def find(name: str) -> Path:
@@ -324,18 +340,15 @@ def find(name: str) -> Path:
     there are."""
     if "/" in name or Path(name).suffix in (".toml", ".py"):
         return Path(name)
-    library = Path(os.environ.get(LIBRARY) or "tests/load")
-    there = {
-        p.stem: p
-        for p in sorted(library.glob("*"))
-        if p.suffix == ".toml" or (p.suffix == ".py" and not p.name.startswith(("test_", "_")))
-    }
-    if name not in there:
-        raise ScenarioError(
-            f"no scenario {name!r} in {library}: there are {', '.join(there) or 'none'} "
-            f"({LIBRARY} names another directory; a path names a file)"
-        )
-    return there[name]
+    there = library()
+    if name in there:
+        return there[name]
+    near = difflib.get_close_matches(name, there, 1)
+    hint = f"did you mean {near[0]}? There are" if near else "there are"
+    raise ScenarioError(
+        f"no scenario {name!r}: {hint} {', '.join(there)} (`skbus load --list` says what they do; "
+        "a path, as ./mine.toml, names a file)"
+    )
 
 
 def load(file: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Scenario:
@@ -364,7 +377,7 @@ def validate(data: Mapping[str, Any], source: str | None = None) -> Scenario:
     try:
         return Scenario.model_validate(data)
     except ValidationError as e:
-        raise ScenarioError(_explain(e, source)) from None
+        raise ScenarioError(explain(e, Scenario, source, data, ("file",))) from None
 
 
 def _from_python(path: Path) -> dict[str, Any]:
@@ -400,42 +413,3 @@ def _change(data: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(at, dict):
         raise ScenarioError(f"{key}: what of {way[-1]}? Name one, as in {way[-1]}.NAME.{last}")
     at[last] = value
-
-
-_MODELS: Final[dict[str, type[BaseModel]]] = {
-    "flow": Flow,
-    "phase": Phase,
-    "event": Event,
-    "impair": Impair,
-}
-
-
-def _explain(error: ValidationError, source: str | None) -> str:
-    """One line for each mistake, beginning with the key."""
-    lines: list[str] = []
-    for e in error.errors(include_url=False):
-        loc = [p for p in e["loc"] if not (isinstance(p, str) and ("[" in p or p in _UNION))]
-        key = ""
-        for part in loc:
-            key += f"[{part}]" if isinstance(part, int) else f".{part}" if key else str(part)
-        if e["type"] == "extra_forbidden":
-            inner = [p for p in loc[:-1] if p in _MODELS]
-            model: type[BaseModel] = _MODELS[str(inner[-1])] if inner else Scenario
-            known = [f.alias or n for n, f in model.model_fields.items() if n != "file"]
-            near = difflib.get_close_matches(str(loc[-1]), known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-            lines.append(f"{key}: no such key; {hint}")
-        elif e["type"] == "missing":
-            lines.append(f"{key}: is missing")
-        elif e["type"] == "value_error":
-            said = str(e["ctx"]["error"]) if "ctx" in e else e["msg"]
-            given = e["input"]
-            simple = bool(key) and isinstance(given, (str, int, float))
-            lines.append(f"{key} = {given!r}: {said}" if simple else f"{key}: {said}")
-        else:
-            lines.append(f"{key} = {e['input']!r}: {e['msg'][:1].lower()}{e['msg'][1:]}")
-    where = f" ({source})" if source else ""
-    return "\n".join(f"{line.removeprefix(': ')}{where}" for line in dict.fromkeys(lines))
-
-
-_UNION: Final = frozenset({"float", "int", "str"})

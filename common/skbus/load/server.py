@@ -8,6 +8,7 @@
 It prints one JSON line with its ports when it listens, and ends with its standard input.
 """
 
+import errno
 import json
 import sys
 from contextlib import suppress
@@ -190,6 +191,17 @@ async def _serve(listener: tsocket.SocketType, kind: str) -> None:
             nursery.start_soon(handle, sock)
 
 
+def _why(error: OSError, kind: str, port: int) -> str:
+    """Why it cannot listen, and what to do."""
+    way = "UDP" if kind == "udp" else "TCP"
+    if error.errno != errno.EADDRINUSE:
+        return f"cannot listen at {way} port {port} ({kind}): {error.strerror}"
+    return (
+        f"cannot listen at {way} port {port} ({kind}): another program has that port, perhaps "
+        "another load. End it, or say host and port of a server that runs in each flow"
+    )
+
+
 async def main(job: dict[str, Any]) -> None:
     """Listen, say where, serve until standard input ends."""
     place.use_side(job["side"])
@@ -200,7 +212,12 @@ async def main(job: dict[str, Any]) -> None:
             sock = tsocket.socket(tsocket.AF_INET, type_)
             if kind != "udp":
                 sock.setsockopt(tsocket.SOL_SOCKET, tsocket.SO_REUSEADDR, 1)
-            await sock.bind((job["address"], 0 if job["any_port"] else fixed))
+            try:
+                await sock.bind((job["address"], 0 if job["any_port"] else fixed))
+            except OSError as e:
+                sys.stdout.write(json.dumps({"error": _why(e, kind, fixed)}) + "\n")
+                nursery.cancel_scope.cancel()
+                return
             ports[kind] = sock.getsockname()[1]
             if kind == "udp":
                 nursery.start_soon(udp, sock)

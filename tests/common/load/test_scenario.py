@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 
 from skbus.load.quantity import Distribution
-from skbus.load.scenario import Flow, Scenario, ScenarioError, load, validate
+from skbus.load.scenario import (
+    OWN,
+    Flow,
+    Scenario,
+    ScenarioError,
+    find,
+    library,
+    load,
+    validate,
+)
 
 MINIMAL = """
 [[flow]]
@@ -99,20 +108,23 @@ def test_it_survives_the_way_to_a_worker(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("[[flow]]\nname='a'\n", "flow[0].protocol: is missing"),
+        ("[[flow]]\nname='a'\n", "flow.a.protocol: is missing"),
         ("x = 1", "x: no such key; known here: name, description"),
-        (MINIMAL.replace("rate", "rat"), "flow[0].rat: no such key; did you mean rate?"),
+        (MINIMAL.replace("rate", "rat"), "flow.web.rat: no such key; did you mean rate?"),
         (MINIMAL.replace("http", "gopher"), "flow web: protocol = 'gopher': takes connect-close"),
-        (MINIMAL.replace('"2s"', "2"), "phase[0].duration = 2: takes a time with its unit"),
-        (MINIMAL.replace('"2s"', '"0s"'), "phase[0].duration = '0s': must be longer than 0s"),
-        (MINIMAL.replace("rate = 10", 'rate = "fast"'), "flow[0].rate = 'fast': takes so many"),
-        (MINIMAL.replace("rate = 10", "clients = 0"), "flow[0].clients = 0: input should be"),
-        (MINIMAL.replace("rate = 10", 'response = "1 kg"'), "flow[0].response = '1 kg': takes a"),
-        (MINIMAL.replace("rate = 10", 'rate = 1\nthink = "1s"'), "flow[0]: rate makes an open"),
-        (MINIMAL.replace("rate = 10", 'host = "h"'), "flow[0]: host and port belong together"),
-        (MINIMAL + "load = -1", "phase[0].load = -1: a load is not negative"),
+        (MINIMAL.replace('"2s"', "2"), "phase.hold.duration = 2: takes a time with its unit"),
+        (MINIMAL.replace('"2s"', '"0s"'), "phase.hold.duration = '0s': must be longer than 0s"),
+        (MINIMAL.replace("rate = 10", 'rate = "fast"'), "flow.web.rate = 'fast': takes so many"),
+        (MINIMAL.replace("rate = 10", "clients = 0"), "flow.web.clients = 0: takes 1 or more"),
+        (MINIMAL.replace("rate = 10", 'response = "1 kg"'), "flow.web.response = '1 kg': takes a"),
+        (MINIMAL.replace("rate = 10", 'rate = 1\nthink = "1s"'), "flow.web: rate makes an open"),
+        (MINIMAL.replace("rate = 10", 'host = "h"'), "flow.web: host and port belong together"),
+        (MINIMAL + "load = -1", "phase.hold.load = -1: a load is not negative"),
         (MINIMAL + "load = { mail = 1 }", "phase hold: load: no flow 'mail'"),
-        (MINIMAL + "impair = { los = 1 }", "phase[0].impair.los: no such key; did you mean loss?"),
+        (
+            MINIMAL + "impair = { los = 1 }",
+            "phase.hold.impair.los: no such key; did you mean loss?",
+        ),
         (MINIMAL + "[[event]]\nat='1s'", "event[0]: takes exactly one of impair, pause"),
         (
             MINIMAL + "[[event]]\nat='1s'\npause='tcp'\nrestart='ip'",
@@ -187,12 +199,87 @@ def test_distributions_are_equal_by_their_text() -> None:
     assert Flow(name="a", protocol="udp").think == Distribution.parse("0s", "time")
 
 
-LIBRARY = Path(__file__).parents[2] / "load"
-FILES = [*LIBRARY.glob("*.toml"), LIBRARY / "login.py"]
-
-
-@pytest.mark.parametrize("file", sorted(FILES), ids=lambda p: p.name)
+@pytest.mark.parametrize("file", library().values(), ids=lambda p: p.name)
 def test_the_library_is_valid(file: Path) -> None:
     scenario = load(file)
     assert scenario.description
     assert scenario.asserts
+
+
+def test_a_scenario_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find("smoke") == OWN / "smoke.toml"
+    assert find("login") == OWN / "login.py"
+    assert len(library()) >= 11
+    (tmp_path / "mine.toml").write_text(MINIMAL)
+    (tmp_path / "smoke.toml").write_text(MINIMAL)
+    monkeypatch.setenv("SKBUS_SCENARIOS", str(tmp_path))
+    assert find("mine") == tmp_path / "mine.toml"
+    assert find("smoke") == tmp_path / "smoke.toml"
+    assert find("steady-web") == OWN / "steady-web.toml"
+    assert find("./other.toml") == Path("other.toml")
+    with pytest.raises(ScenarioError) as caught:
+        find("stedy-web")
+    assert "did you mean steady-web? There are mine, smoke, datagrams" in str(caught.value)
+    monkeypatch.setenv("SKBUS_SCENARIOS", str(tmp_path / "none"))
+    assert find("smoke") == OWN / "smoke.toml"
+
+
+WRONG = """processes = "many"
+processes = 0
+processes = 100
+processes = 1.5
+name = "a b"
+name = 3
+side = "windows"
+settle = 5
+sysctl = 3
+flow = 3
+phase = []
+flow = [{}]
+event = [{ at = "1s", run = 3 }]
+event = [3]
+impair = 5
+impair = { loss = "x" }
+assert = "errors == 0"
+assert = [3]
+flow = [{ name = "1a", protocol = "udp" }]
+flow = [{ name = "a", protocol = "udp", clients = 100000 }]
+flow = [{ name = "a", protocol = "udp", verify = "perhaps" }]
+flow = [{ name = "a", protocol = "udp", arrivals = "odd" }]
+flow = [{ name = "a", protocol = "http", method = "BREW" }]
+flow = [{ name = "a", protocol = "http", host = "h", port = 70000 }]
+flow = [{ name = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", protocol = "udp" }]
+phase = [{ name = "p", duration = "1s", load = "much" }]
+phase = [{ name = "p", duration = "1s", load = [1] }]
+phase = [{ name = "p", duration = "1s", load = { web = "x" } }]""".splitlines()
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_mistakes_are_told_in_words_of_ours(tmp_path: Path, line: str) -> None:
+    key = line.partition(" ")[0]
+    kept = MINIMAL
+    if key in ("flow", "phase"):
+        head, second, rest = MINIMAL.partition("[[phase]]")
+        kept = second + rest if key == "flow" else head
+    with pytest.raises(ScenarioError) as caught:
+        from_toml(tmp_path, f"{line}\n{kept}")
+    said = str(caught.value)
+    for word in ("nput should", "alid ", "ydantic", "dictionary", "pattern", "_type", "[type"):
+        assert word not in said, said
+    assert said.startswith(key), said
+    assert "takes " in said or "is missing" in said, said
+
+
+def test_a_union_s_mistake_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        from_toml(tmp_path, MINIMAL + 'load = "much"')
+    assert (
+        str(caught.value)
+        .splitlines()[0]
+        .startswith("phase.hold.load = 'much': takes a number or a list or a table")
+    )
+    assert str(caught.value).count("\n") == 0
+    with pytest.raises(ScenarioError) as caught:
+        from_toml(tmp_path, MINIMAL + 'load = { web = "much" }')
+    assert str(caught.value).startswith("phase.hold.load.web = 'much': takes a number or a list")
