@@ -442,7 +442,7 @@ def test_no_stack(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="is the stack up") as e:
         socket.socket()
     assert e.value.errno == errno.ENETDOWN
-    (tmp_path / "none").mkdir()
+    (tmp_path / "none").mkdir(0o700)
     with pytest.raises(OSError, match="no socket layer answers"):
         socket.socket()
 
