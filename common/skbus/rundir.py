@@ -177,9 +177,11 @@ class RunDir:
         """Check that a stack has been started here; RunDirError says what to do if not."""
         try:
             if not os.path.lexists(self.path):
+                others = " ".join(str(run.path) for run in find_all() if run.locked())
                 raise RunDirError(
                     f"no run directory {self.path}: is the stack up? Start it (`skbus up`, "
                     f"`skbus lab up`), or set {ENV} to the run directory of one that is"
+                    f"{f'; there are: {others}' if others else ''}"
                 )
             private.check_path(self.path)
             os.close(private.open_dir(self.path))

@@ -99,6 +99,15 @@ def test_a_layer_that_there_is_not(ask: Ask, command: str) -> None:
     assert f"no process sctp in {os.environ['SKBUS_DIR']}; there are: nic.eth0, ip" in done.stderr
 
 
+def test_where_no_stack_is_those_that_are_up_are_named(
+    skbus: Callable[..., Done], stack: RunDir, tmp_path: Path
+) -> None:
+    done = skbus("status", env={"SKBUS_DIR": str(tmp_path / "nope")})
+    assert done.returncode == 1
+    assert f"no run directory {tmp_path}/nope: is the stack up?" in done.stderr
+    assert str(stack.path) in done.stderr.partition("; there are: ")[2].split()
+
+
 # ---- counters --------------------------------------------------------------------------------
 
 

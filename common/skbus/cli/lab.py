@@ -171,7 +171,10 @@ def list_(as_json: AsJson = False) -> None:
     the output is no terminal, JSON as `status` prints it."""
     from skbus import lab
 
-    for run in lab.labs():
+    labs = lab.labs()
+    if not labs:
+        sys.stderr.write("skbus: there is no lab; `skbus lab up` starts one\n")
+    for run in labs:
         found = lab.told(run)
         print(json.dumps(found) if as_json or not sys.stdout.isatty() else _line(found))
 
