@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -128,6 +129,28 @@ def test_logs_of_tcp_are_tcps() -> None:
     events = [json.loads(line.partition("|")[2]) for line in lines if "{" in line]
     assert "started" in [e["event"] for e in events]
     assert {e["layer"] for e in events} == {"tcp"}
+
+
+def test_skbus_logs_in_a_container_and_of_what_containers_print() -> None:
+    """The layers write both files in the run directory that they share, and what compose shows."""
+    told = compose("exec", "-T", "web", "skbus", "logs", "--json")
+    events = [json.loads(line) for line in told.splitlines()]
+    assert {e["layer"] for e in events} >= set(LAYERS)
+    assert [e["time"] for e in events] == sorted(e["time"] for e in events)
+    silent = subprocess.run(
+        [*command(), "-p", PROJECT, "exec", "-T", "web", "skbus", "logs", "--layer", "sctp"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert silent.returncode == 1
+    assert "no line of sctp; there are lines of: ip (" in silent.stderr
+
+    printed = compose("logs", "--no-color", "--no-log-prefix")
+    shown = subprocess.run(
+        [sys.executable, "-c", "from skbus.cli import main; main()", "logs", "--json", "-"],
+        input=printed, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    piped = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert {e["layer"] for e in piped} >= set(LAYERS)
 
 
 @pytest.mark.parametrize("layer", ["ip", "nic"])
