@@ -50,6 +50,7 @@ IPOPT_RA: Final = 148
 IPOPT_TS_TSONLY: Final = 0
 IPOPT_TS_TSANDADDR: Final = 1
 IPOPT_TS_PRESPEC: Final = 3
+IPOPT_TS_KINDS: Final = (IPOPT_TS_TSONLY, IPOPT_TS_TSANDADDR, IPOPT_TS_PRESPEC)
 
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
 
@@ -234,8 +235,9 @@ def _check_slots(opt: IpOption, first: int, entry: int) -> None:
         raise HeaderError(f"IP option {opt.type} has pointer {pointer}", "IP_INHDR", at + 2)
 
 
-def parse_options(options: bytes) -> IpOptions:
-    """`ip_options_compile`: check the options and find those that are acted on.
+def parse_options(options: bytes, *, received: bool = False) -> IpOptions:
+    """`ip_options_compile`: check the options and find those that are acted on. received: they
+    came with a packet, in which a kind of timestamps that nobody knows is let pass.
 
     The HeaderError's pointer is what an ICMP parameter problem shall name.
     """
@@ -256,7 +258,7 @@ def parse_options(options: bytes) -> IpOptions:
             _check_slots(opt, 4, 4)
         elif type_ == IPOPT_TIMESTAMP:
             twice, ts = ts is not None, opt
-            _check_timestamp(opt)
+            _check_timestamp(opt, received)
         elif type_ == IPOPT_RA:
             if length < 4:
                 raise HeaderError("router alert is short", "IP_INHDR", IP_HLEN + at + 1)
@@ -266,15 +268,17 @@ def parse_options(options: bytes) -> IpOptions:
     return IpOptions(rr, ts, srr, router_alert)
 
 
-def _check_timestamp(opt: IpOption) -> None:
+def _check_timestamp(opt: IpOption, received: bool) -> None:
     at = IP_HLEN + opt.offset
     if len(opt.data) < 4:
         raise HeaderError("IP timestamp option is short", "IP_INHDR", at + 1)
     flag = opt.data[3] & 0xF
-    if flag not in (IPOPT_TS_TSONLY, IPOPT_TS_TSANDADDR, IPOPT_TS_PRESPEC):
+    known = flag in IPOPT_TS_KINDS
+    if not known and not received:
         raise HeaderError(f"IP timestamp option has flag {flag}", "IP_INHDR", at + 3)
-    _check_slots(opt, 5, 4 if flag == IPOPT_TS_TSONLY else 8)
-    if opt.data[2] > len(opt.data) and opt.data[3] >> 4 == 15:
+    _check_slots(opt, 5, 8 if known and flag != IPOPT_TS_TSONLY else 4)
+    full = opt.data[2] > len(opt.data) and flag != IPOPT_TS_PRESPEC
+    if full and opt.data[3] >> 4 == 15:
         raise HeaderError("IP timestamp option's overflow is full", "IP_INHDR", at + 3)
 
 

@@ -169,7 +169,8 @@ def _must_not_send(net: IpNet, skb: SkBuff, iph: IpHdr) -> str:
 def icmp_send(net: IpNet, skb: SkBuff, type_: int, code: int, info: int) -> None:
     """Send an ICMP error about skb, which stays the caller's. info: the header's last word.
 
-    As much of the packet is quoted as fits 576 bytes (RFC 1812 4.3.2.3).
+    As much of the packet is quoted as fits 576 bytes (RFC 1812 4.3.2.3). Record route and
+    timestamp go back with it (`__ip_options_echo`).
     """
     try:
         iph = ipv4.parse(skb.head, skb.network_header)
@@ -194,8 +195,11 @@ def icmp_send(net: IpNet, skb: SkBuff, type_: int, code: int, info: int) -> None
     if limited and not icmpv4_xrlim_allow(net, rt, iph.saddr):
         net.mib["IcmpOutRateLimitHost"] += 1
         return
+    options = b""
+    if iph.options:
+        options = ip_options.ip_options_echo(net, iph.options, rt.rt_saddr)
     quote = skb.head[skb.network_header :]
-    room = min(rt.mtu, _QUOTE_LIMIT) - ipv4.IP_HLEN - ICMP_HLEN
+    room = min(rt.mtu, _QUOTE_LIMIT) - ipv4.IP_HLEN - ((len(options) + 3) & ~3) - ICMP_HLEN
     if len(quote) < room and skb.frags:
         try:
             quote += net.pool.gather(skb.frags)
@@ -203,7 +207,7 @@ def icmp_send(net: IpNet, skb: SkBuff, type_: int, code: int, info: int) -> None
             pass  # the header says what matters
     message = icmphdr.build_message(type_, code, info, quote[:room])
     tos = iph.tos & 0x1E | _PREC_INTERNETCONTROL
-    _icmp_push(net, net.alloc_skb(message), type_, rt, tos, b"")
+    _icmp_push(net, net.alloc_skb(message), type_, rt, tos, options)
 
 
 def _icmp_push(net: IpNet, skb: SkBuff, type_: int, rt: Rtable, tos: int, options: bytes) -> None:
@@ -284,10 +288,7 @@ def icmp_reply(net: IpNet, skb: SkBuff, iph: IpHdr, type_: int) -> None:
     skb.pkt_type = PACKET_HOST
     options = b""
     if iph.options:
-        try:
-            options = ip_options.ip_options_echo(net, iph.options, rt.rt_saddr)
-        except HeaderError:
-            pass  # they were good when they came in; a reply without them does no harm
+        options = ip_options.ip_options_echo(net, iph.options, rt.rt_saddr)
     _icmp_push(net, skb, type_, rt, iph.tos, options)
 
 
@@ -306,11 +307,12 @@ def icmp_echo(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_timestamp(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """What time is it? In ms since midnight UTC (RFC 792, RFC 1122 3.2.2.8).
+    """What time is it? In ms since midnight UTC (RFC 792, RFC 1122 3.2.2.8). Of the question only
+    its own time is needed.
 
     Differs from Linux: it is said not to be UTC.
     """
-    if not pskb_may_pull(net, skb, ICMP_HLEN + 12):
+    if not pskb_may_pull(net, skb, ICMP_HLEN + 4):
         _icmp_drop(net, skb, "PKT_TOO_SMALL")
         return
     at = skb.data + ICMP_HLEN

@@ -67,7 +67,7 @@ def ip_forward_options(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     at = skb.network_header
     try:
         iph = parse(skb.head, at)
-        parsed = parse_options(iph.options)
+        parsed = parse_options(iph.options, received=True)
     except HeaderError:
         return  # checked on the way in
     options = ip_options.ip_options_fill(net, iph.options, parsed, rt.rt_saddr)

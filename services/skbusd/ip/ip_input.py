@@ -139,7 +139,7 @@ def ip_rcv_options(net: IpNet, skb: SkBuff, iph: IpHdr) -> bool:
     RFC 1122 3.2.1.8; source routes are refused, as `accept_source_route` is off in Linux.
     """
     try:
-        options = parse_options(iph.options)
+        options = parse_options(iph.options, received=True)
     except HeaderError as e:
         net.mib["IpInHdrErrors"] += 1
         pointer = max(e.pointer, 0) << 24

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Options that hosts and routers write into: record route and timestamp (`net/ipv4/ip_options.c`).
 
-`icmp_echo` sends them back, `ip_forward` adds itself. Their form was checked by `parse_options`.
+`icmp_reply` and `icmp_send` send them back, `ip_forward` adds itself. Their form was checked by
+`parse_options`.
 RFC 791 3.1; RFC 1122 3.2.2.6.
 
 Differs from Linux: other options are neither echoed nor changed; source routes were refused.
@@ -11,6 +12,8 @@ from typing import Final
 
 from skbus.headers import HeaderError
 from skbus.headers.ipv4 import (
+    IP_HLEN,
+    IPOPT_TS_KINDS,
     IPOPT_TS_PRESPEC,
     IPOPT_TS_TSANDADDR,
     IPOPT_TS_TSONLY,
@@ -37,14 +40,16 @@ def _fill_rr(out: bytearray, offset: int, addr: bytes) -> None:
         out[offset + 2] = pointer + 4
 
 
-def _fill_ts(net: IpNet, out: bytearray, offset: int, addr: bytes) -> None:
+def _fill_ts(net: IpNet, out: bytearray, offset: int, addr: bytes, received: bool) -> None:
     length, pointer, flags = out[offset + 1], out[offset + 2], out[offset + 3]
     flag = flags & 0xF
     at = offset + pointer - 1
     size = 4 if flag == IPOPT_TS_TSONLY else 8
     if pointer + size - 1 > length:
-        if flag != IPOPT_TS_PRESPEC and flags >> 4 < 15:
+        if received and flag != IPOPT_TS_PRESPEC and flags >> 4 < 15:
             out[offset + 3] = flags + 0x10  # one more that did not fit
+        return
+    if flag not in IPOPT_TS_KINDS:
         return
     if flag == IPOPT_TS_PRESPEC and bytes(out[at : at + 4]) not in net.local_addrs:
         return
@@ -54,15 +59,18 @@ def _fill_ts(net: IpNet, out: bytearray, offset: int, addr: bytes) -> None:
     out[offset + 2] = pointer + size
 
 
-def ip_options_fill(net: IpNet, options: bytes, parsed: IpOptions, addr: bytes) -> bytes:
-    """The options, with our address and time written into their next free place."""
+def ip_options_fill(
+    net: IpNet, options: bytes, parsed: IpOptions, addr: bytes, *, received: bool = True
+) -> bytes:
+    """The options, with our address and time written into their next free place. received: they
+    came with a packet, and a time that does not fit is counted (RFC 791 3.1)."""
     if parsed.rr is None and parsed.ts is None:
         return options
     out = bytearray(options)
     if parsed.rr is not None:
         _fill_rr(out, parsed.rr.offset, addr)
     if parsed.ts is not None:
-        _fill_ts(net, out, parsed.ts.offset, addr)
+        _fill_ts(net, out, parsed.ts.offset, addr, received)
     return bytes(out)
 
 
@@ -70,13 +78,24 @@ def ip_options_build(net: IpNet, options: bytes, addr: bytes) -> bytes:
     """`ip_options_build`: the options of a packet that we send; where it records its route, or
     times, it begins with us."""
     try:
-        return ip_options_fill(net, options, parse_options(options), addr)
+        parsed = parse_options(options, received=True)
+        return ip_options_fill(net, options, parsed, addr, received=False)
     except HeaderError:
         return options  # not ours to judge: who gave them to us has checked them
 
 
 def ip_options_echo(net: IpNet, options: bytes, addr: bytes) -> bytes:
-    """The options of a reply: record route and timestamp, in which we stand as the one who
-    received; `ip_options_build` adds us as the one who sends. HeaderError as `parse_options`."""
-    parsed = parse_options(ip_options_fill(net, options, parse_options(options), addr))
-    return b"".join([opt.data for opt in (parsed.rr, parsed.ts) if opt is not None])
+    """The options of a reply, or of an error: record route and timestamp, in which we stand as the
+    one who received; `ip_options_build` adds us as the one who sends. Where an option is there
+    twice, which is an error: those in front of the second."""
+    try:
+        parsed = parse_options(options, received=True)
+    except HeaderError as e:
+        options = options[: max(e.pointer - IP_HLEN, 0)]
+    try:
+        parsed = parse_options(options, received=True)
+    except HeaderError:
+        return b""
+    filled = ip_options_fill(net, options, parsed, addr)
+    there = [opt for opt in (parsed.rr, parsed.ts) if opt is not None]
+    return b"".join([filled[opt.offset : opt.offset + len(opt.data)] for opt in there])

@@ -135,8 +135,58 @@ def test_timestamp(host: IpHost) -> None:
     originate, receive, transmit = struct.unpack_from("!III", message, 8)
     assert originate == 123
     assert receive == transmit == 1_000_000 | 0x80000000
-    host.rcv("ip_rcv", ip_skb(icmp.build_message(13, 0, 9, b"short"), PEER, US, 1))
+    host.rcv("ip_rcv", ip_skb(icmp.build_message(13, 0, 9, b"time"), PEER, US, 1))
+    ((_, message),) = host.packets()
+    assert (message[8:12], len(message)) == (b"time", 20)
+    host.rcv("ip_rcv", ip_skb(icmp.build_message(13, 0, 9, b"sho"), PEER, US, 1))
     assert host.net.mib["IcmpInErrors"] == 1
+
+
+NOW, TIME = (1_000_000 | 0x80000000).to_bytes(4, "big"), bytes(4)
+RR1, RR2 = bytes([7, 7, 4]) + bytes(4), bytes([7, 11, 4]) + bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("options", "echoed"),
+    [
+        (b"", b""),
+        (b"\x01" * 4, b""),
+        (RR1 + b"\0", bytes([7, 7, 8]) + US),
+        (RR2 + b"\0", bytes([7, 11, 12]) + US + US),
+        (bytes([7, 7, 8]) + PEER + b"\0", bytes([7, 7, 8]) + PEER),  # full
+        (RR1 + RR1, bytes([7, 7, 8]) + US),  # twice: a parameter problem
+        (bytes([68, 8, 5, 0]) + TIME, bytes([68, 8, 9, 0]) + NOW),
+        (bytes([68, 12, 5, 0]) + TIME * 2, bytes([68, 12, 13, 0]) + NOW * 2),
+        (bytes([68, 8, 9, 0]) + TIME, bytes([68, 8, 9, 0x10]) + TIME),  # full: counted, once
+        (bytes([68, 8, 9, 0xE0]) + TIME, bytes([68, 8, 9, 0xF0]) + TIME),
+        (bytes([68, 12, 13, 0xF3]) + PEER + TIME, bytes([68, 12, 13, 0xF3]) + PEER + TIME),
+        (bytes([68, 12, 5, 1]) + TIME * 2, bytes([68, 12, 13, 1]) + US + NOW),
+        (bytes([68, 12, 5, 3]) + PEER + TIME, bytes([68, 12, 5, 3]) + PEER + TIME),
+        (bytes([68, 12, 5, 2]) + TIME * 2, bytes([68, 12, 5, 2]) + TIME * 2),  # no such kind
+        (bytes([7, 7, 3]) + bytes(5), b""),  # bad
+    ],
+)
+@pytest.mark.parametrize("error", [False, True])
+def test_record_route_and_timestamp_go_back(
+    host: IpHost, options: bytes, echoed: bytes, error: bool
+) -> None:
+    """With a reply, and with an error; as Linux 6.18 sends them."""
+    host.learn()
+    packet = ip_skb(ECHO, PEER, US, 99 if error else 1, options=options)
+    host.rcv("ip_rcv", packet)
+    ((iph, message),) = host.packets()
+    assert iph.options == echoed + bytes(-len(echoed) & 3)
+    bad = options in (RR1 + RR1, bytes([7, 7, 3]) + bytes(5))
+    assert message[0] == (12 if bad else 3 if error else 0)
+
+
+def test_an_error_with_options_fits_576_bytes(host: IpHost) -> None:
+    host.learn()
+    options = bytes([7, 39, 4]) + bytes(37)
+    host.rcv("ip_rcv", ip_skb(bytes(1000), PEER, US, 99, options=options))
+    ((iph, message),) = host.packets()
+    assert iph.tot_len == 576
+    assert len(message) == 576 - 60
 
 
 def test_unknown_and_unanswered_types(host: IpHost) -> None:
