@@ -68,6 +68,8 @@ def rt_cache_flush(net: IpNet) -> None:
 
 def ipv4_update_pmtu(net: IpNet, item: UpdatePmtu) -> None:
     """A transport was told by ICMP of the MTU on the way to daddr, about a packet of its own."""
+    if net.tracing:
+        net.trace("ipv4_update_pmtu", daddr=item.daddr, mtu=item.mtu)
     if len(item.daddr) == 4:
         ip_rt_update_pmtu(net, item.daddr, item.mtu)
 
