@@ -8,6 +8,7 @@ that there is not yet.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Final, NamedTuple
 
@@ -32,7 +33,13 @@ class Flow(NamedTuple):
     dport: int
 
     def __str__(self) -> str:
-        return f"{_end(self.saddr, self.sport)}->{_end(self.daddr, self.dport)}"
+        return _text(self.saddr, self.sport, self.daddr, self.dport)
+
+
+@lru_cache(4096)
+def _text(saddr: bytes, sport: int, daddr: bytes, dport: int) -> str:
+    """The same flow comes in many lines in a row."""
+    return f"{_end(saddr, sport)}->{_end(daddr, dport)}"
 
 
 def _address(value: bytes) -> str:

@@ -201,6 +201,7 @@ def _run(
     if trouble := os.read(cable, 4096).decode():
         raise LabError(trouble)
     from skbus import log
+    from skbus.clock import StackClock
     from skbusd.cli import open_device, run_supervised
 
     supervisor = Supervisor(
@@ -217,7 +218,12 @@ def _run(
                 "namespaces": [_inode(peer), _inode(os.getpid())],
             }
         },
-        logger=log.configure("supervisor", config.log.level, path=run.log_file("supervisor")),
+        logger=log.configure(
+            "supervisor",
+            config.log.level,
+            path=run.log_file("supervisor"),
+            clock=StackClock(config.clock.time_scale),
+        ),
     )
     try:
         supervisor.start()

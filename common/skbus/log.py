@@ -30,7 +30,7 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 
 from skbus.clock import StackClock
-from skbus.names import named
+from skbus.names import NAMED, named
 from skbus.net import LogEvent, TraceEvent
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -347,9 +347,11 @@ _RESERVED: Final = frozenset(
 )
 
 
-def _fields(function: str, details: Mapping[str, object]) -> dict[str, object]:
+def _fields(function: str, details: Mapping[str, object]) -> Mapping[str, object]:
     """Details as a line has them: numbers by their names, and one that is named like a field of
     ours under another name."""
+    if _RESERVED.isdisjoint(details) and NAMED.isdisjoint(details):
+        return details  # most lines
     return {
         (f"{key}_" if key in _RESERVED else key): named(function, key, value, details)
         for key, value in details.items()

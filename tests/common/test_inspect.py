@@ -169,6 +169,45 @@ def test_a_level_is_set_shown_and_kept(ask: Ask, stack: RunDir) -> None:
     assert ask("log-level").stdout.splitlines() == [f"{p} info" for p in PROCESSES]
 
 
+CONNECT = """
+import socket
+try:
+    socket.create_connection(("10.77.0.2", 81), timeout=10)
+except ConnectionRefusedError:
+    print("refused")
+"""
+
+
+def test_a_flow_is_found_in_both_directions(ask: Ask, stack: RunDir) -> None:
+    """On a real interface: the kernel's SYN, and our reset, through all layers."""
+    ask("log-level", "debug")
+    try:
+        done = subprocess.run(
+            [BIN / "skbus", "lab", "exec", "--name", stack.path.name, "--",
+             sys.executable, "-P", "-c", CONNECT],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout == "refused\n"
+        ask("barrier")
+        shown = ask("logs", "--flow", ":81", "--json").stdout.splitlines()
+        events = [json.loads(line) for line in shown]
+    finally:
+        ask("log-level", "info")
+    syn, reset = (
+        [e for e in events if e.get("flow", "").count(":") == 2 and e["flow"].endswith(":81") is to]
+        for to in (True, False)
+    )
+    assert {e["event"] for e in syn} >= {"napi_gro_receive", "ip_rcv", "tcp_v4_rcv"}
+    way = ["tcp_v4_send_reset", "ip_queue_xmit", "ip_output", "dev_queue_xmit"]
+    assert [e["event"] for e in reset if e["event"] in way] == way
+    assert len({e["skb"] for e in reset}) == 1
+    (sent,) = [e for e in reset if e["event"] == "tcp_v4_send_reset"]
+    assert sent["flags"] == "[R.]"
+    assert [e["time"] for e in events] == sorted(e["time"] for e in events)
+    assert len({e["time"] for e in reset}) > len(way), "each function has a time of its own"
+    assert {e["process"] for e in events} == {"nic.eth0", "ip", "tcp"}
+
+
 # ---- health, barrier -------------------------------------------------------------------------
 
 
