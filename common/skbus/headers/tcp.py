@@ -38,12 +38,17 @@ TCPOPT_TIMESTAMP: Final = 8
 TCPOPT_MD5SIG: Final = 19
 TCPOPT_AO: Final = 29
 TCPOPT_FASTOPEN: Final = 34
+TCPOPT_ACCECN0: Final = 172
+TCPOPT_ACCECN1: Final = 174
 TCPOPT_EXP: Final = 254
 TCPOPT_FASTOPEN_MAGIC: Final = 0xF989
 
 TCPOLEN_TSTAMP_ALIGNED: Final = 12
 TCPOLEN_SACK_BASE_ALIGNED: Final = 4
 TCPOLEN_SACK_PERBLOCK: Final = 8
+TCPOLEN_ACCECN_BASE: Final = 2
+TCPOLEN_ACCECN_PERFIELD: Final = 3
+TCP_ACCECN_NUMFIELDS: Final = 3
 TCP_MAX_WSCALE: Final = 14
 TCP_FASTOPEN_COOKIE_MIN: Final = 4
 TCP_FASTOPEN_COOKIE_MAX: Final = 16
@@ -105,6 +110,7 @@ class TcpOptions:
     """What a segment's options say (`struct tcp_options_received`). None or False: not there."""
 
     __slots__ = (
+        "accecn",
         "ao",
         "fastopen",
         "fastopen_exp",
@@ -132,6 +138,7 @@ class TcpOptions:
         fastopen_exp: bool = False,
         md5: bool = False,
         ao: bool = False,
+        accecn: tuple[int, ...] | None = None,
     ) -> None:
         self.mss = mss
         """0: none was given."""
@@ -148,6 +155,8 @@ class TcpOptions:
         """The cookie came, or shall go, in the experimental option (RFC 6994)."""
         self.md5 = md5
         self.ao = ao
+        self.accecn = accecn
+        """TCPOPT_ACCECN0 or 1, and up to three counters of 24 bits in the order of the wire."""
 
     def _values(self) -> tuple[object, ...]:
         return tuple([getattr(self, name) for name in _OPTION_FIELDS])
@@ -194,6 +203,8 @@ def parse_options(raw: Buffer, syn: bool) -> TcpOptions:
             opt.md5 = opt.md5 or size == 18
         elif kind == TCPOPT_AO:
             opt.ao = opt.ao or size >= 4
+        elif kind in (TCPOPT_ACCECN0, TCPOPT_ACCECN1):
+            opt.accecn = _parse_accecn(kind, bytes(raw[at + 2 : at + size]))
         elif syn:
             _parse_syn_option(opt, kind, bytes(raw[at + 2 : at + size]))
         at += size
@@ -216,6 +227,14 @@ def _parse_syn_option(opt: TcpOptions, kind: int, body: bytes) -> None:
         _parse_fastopen(opt, body[2:], exp=True)
 
 
+def _parse_accecn(kind: int, body: bytes) -> tuple[int, ...]:
+    """RFC 9768 3.2.3: the whole fields that there are, three at most; what is behind is padding."""
+    return (
+        kind,
+        *[int.from_bytes(body[i : i + 3], "big") for i in range(0, min(len(body), 9) - 2, 3)],
+    )
+
+
 def _parse_fastopen(opt: TcpOptions, cookie: bytes, *, exp: bool) -> None:
     """RFC 7413 4.1.1: empty to ask, else an even number of 4 to 16 bytes."""
     n = len(cookie)
@@ -229,7 +248,8 @@ def build_options(opt: TcpOptions) -> bytes:
     """The options as Linux lays them out (`tcp_options_write`), a multiple of 4 bytes.
 
     In a SYN: MSS; SACK-permitted and timestamps in one aligned 12 bytes; NOP and window scale;
-    Fast Open. On a connection: NOP NOP timestamps; NOP NOP SACK. ValueError above 40 bytes.
+    Accurate ECN; Fast Open. On a connection: NOP NOP timestamps; NOP NOP SACK; Accurate ECN.
+    ValueError above 40 bytes.
     """
     parts: list[bytes] = []
     if opt.mss:
@@ -244,12 +264,21 @@ def build_options(opt: TcpOptions) -> bytes:
     if opt.sacks:
         parts.append(bytes([TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK, 2 + 8 * len(opt.sacks)]))
         parts += [_TS.pack(start, end) for start, end in opt.sacks]
+    if opt.accecn is not None:
+        parts.append(build_accecn(opt.accecn[0], opt.accecn[1:]))
     if opt.fastopen is not None:
         parts.append(_build_fastopen(opt.fastopen, opt.fastopen_exp))
     out = b"".join(parts)
     if len(out) > MAX_TCP_OPTION_SPACE:
         raise ValueError(f"{len(out)} bytes of TCP options, at most {MAX_TCP_OPTION_SPACE}")
     return out
+
+
+def build_accecn(kind: int, counters: tuple[int, ...]) -> bytes:
+    """An Accurate ECN option (RFC 9768 3.2.3) with up to three counters, padded to 4 bytes."""
+    size = TCPOLEN_ACCECN_BASE + TCPOLEN_ACCECN_PERFIELD * len(counters)
+    out = bytes([kind, size]) + b"".join([(n & 0xFFFFFF).to_bytes(3, "big") for n in counters])
+    return out + bytes([TCPOPT_NOP]) * (-size & 3)
 
 
 def _build_fastopen(cookie: bytes, exp: bool) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from skbus.compiled import field_names
 from skbus.skbuff import SkBuff
-from skbusd.tcp.sock import OfoSkb, TcpSeg, TcpSock
+from skbusd.tcp.sock import OfoSkb, TcpAccEcn, TcpSeg, TcpSock
 from skbusd.tcp.tcp_lost import tcp_rebuild_rtx_indices
 
 _DERIVED: Final = frozenset(
@@ -37,7 +37,7 @@ _SEG_LINKS: Final = frozenset({"tsorted_on", "tsorted_prev", "tsorted_next"})
 _SEG_FIELDS: Final = tuple(sorted({*field_names(TcpSeg)} - _SEG_LINKS))
 _OFO_SKB: Final = ("id", "head", "data", "frags", "lent", "skb_iif", "gso_size", "gso_segs")
 
-DUMP_VERSION: Final = 3
+DUMP_VERSION: Final = 4
 
 
 class BadDumpError(ValueError):
@@ -60,6 +60,8 @@ def tcp_sock_dump(tp: TcpSock) -> tuple[object, ...]:
             )
         elif (name == "accept_queue" and value is not None) or name == "ca_priv":
             value = tuple(value)
+        elif name == "accecn" and value is not None:
+            value = value.dump()
         out.append(value)
     timers = (tp.write_timer, tp.delack_timer, tp.sk_timer)
     out += [timer.expires if timer is not None else -1 for timer in timers]
@@ -107,6 +109,8 @@ def tcp_sock_load(dump: tuple[object, ...]) -> tuple[TcpSock, tuple[int, int, in
             value = dict.fromkeys(value)
         elif name == "ca_priv":
             value = list(value)
+        elif name == "accecn" and value is not None:
+            value = TcpAccEcn.load(value)
         if value != getattr(tp, name):
             setattr(tp, name, value)
     for _, seg in sorted(ordered, key=lambda pair: pair[0]):

@@ -16,6 +16,7 @@ class TcpRequestSock:
     """A connection in SYN_RECV that has no socket yet (`struct tcp_request_sock`)."""
 
     __slots__ = (
+        "accecn_fail_mode",
         "accecn_ok",
         "acked",
         "daddr",
@@ -70,6 +71,7 @@ class TcpRequestSock:
         self.wscale_ok = False
         self.ecn_ok = False
         self.accecn_ok = False
+        self.accecn_fail_mode = 0
         self.syn_ect_rcv = 0
         """The ECN field that the SYN came with."""
         self.ts_recent = 0

@@ -580,13 +580,22 @@ class TcpAccEcn:
     """The Accurate ECN of a connection (RFC 9768)."""
 
     __slots__ = (
+        "cep_pending",
+        "changed",
         "checked",
-        "fail",
+        "deaf",
+        "delivered_bytes",
+        "est_ecnfield",
+        "fail_mode",
+        "opt_demand",
+        "opt_seen",
+        "opt_tstamp",
         "pkts_acked_ewma",
         "prev_ecnfield",
         "received_bytes",
         "received_ce",
         "received_ce_pending",
+        "rx_option",
         "syn_ect_rcv",
         "syn_ect_snt",
     )
@@ -602,9 +611,48 @@ class TcpAccEcn:
         """and those of them that the peer has not been told of."""
         self.received_bytes = [0, 0, 0]
         """Bytes that came with ECT(1), ECT(0) and CE."""
-        self.fail = False
-        """Somebody mangles the bits: nothing that is sent is ECN-capable."""
+        self.fail_mode = 0
+        """TCP_ACCECN_ACE_FAIL_SEND 1, ACE_FAIL_RECV 2: nothing that is sent is ECN-capable;
+        OPT_FAIL_SEND 4, OPT_FAIL_RECV 8: the option is not sent, or not read."""
+        self.deaf = False
+        """Somebody mangles the counter: what it says is not believed."""
         self.checked = False
         """The peer's first counter has been seen."""
         self.pkts_acked_ewma = 0
         """How many segments an ACK acknowledges, smoothed; of 64."""
+
+        # The option (RFC 9768 3.2.3)
+        self.delivered_bytes = [0, 0, 0]
+        """Bytes that the peer has received with ECT(1), ECT(0) and CE, as it says,"""
+        self.est_ecnfield = 0
+        """and with which of them the next will probably come; 0: who knows."""
+        self.opt_seen = 0
+        """TCP_ACCECN_OPT_NOT_SEEN 0, EMPTY_SEEN 1, COUNTER_SEEN 2, FAIL_SEEN 3"""
+        self.rx_option: tuple[int, ...] | None = None
+        """That of the segment that is being looked at."""
+        self.cep_pending = 0
+        """Marks that the counter in the header told of since the last counter of marked bytes."""
+        self.changed = 0
+        """Counters of ours that have changed since the last option, bits by ECN field - 1."""
+        self.opt_demand = 2
+        """So many segments more must carry the option; the handshake's last and the first data do.
+        """
+        self.opt_tstamp = 0
+        """When one went last, us."""
+
+    def dump(self) -> tuple[object, ...]:
+        """Its fields, to be written down."""
+        values = [getattr(self, name) for name in ACCECN_FIELDS]
+        return tuple([tuple(v) if isinstance(v, list) else v for v in values])
+
+    @classmethod
+    def load(cls, values: tuple[object, ...]) -> "TcpAccEcn":
+        """The reverse."""
+        acc = cls(0, 0)
+        for name, value in zip(ACCECN_FIELDS, values, strict=True):
+            counters = name in ("received_bytes", "delivered_bytes") and isinstance(value, tuple)
+            setattr(acc, name, list(value) if counters else value)  # type: ignore[call-overload]
+        return acc
+
+
+ACCECN_FIELDS: Final = field_names(TcpAccEcn)

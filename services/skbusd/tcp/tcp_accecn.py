@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Accurate ECN without its option (RFC 9768; the `tcp_accecn_` functions of
-`include/net/tcp_ecn.h` and `net/ipv4/tcp_input.c`).
+"""Accurate ECN (RFC 9768; the `tcp_accecn_` functions of `include/net/tcp_ecn.h` and
+`net/ipv4/tcp_input.c`): who agrees to it, and the counter in the header. The option is
+`tcp_accecn_option`'s.
 
 Where both ends agree, AE, CWR and ECE of every segment after the handshake are one number, ACE:
 five more than the CE marks that the receiver has seen, modulo 8. The sender learns how many marks
@@ -10,10 +11,10 @@ header's ECN field of the SYN, and of the SYN-ACK, had become on its way.
 Called by tcp_ecn (the handshake, what a segment carries), tcp_input (every valid segment) and
 tcp_ack (what the peer counts). All is in `TcpSock.accecn`, which is None for other connections.
 
-Differs from Linux: the option (kinds 172 and 174) is neither sent nor read, whatever
-`net.ipv4.tcp_ecn_option` says; RFC 9768 3.2.3 leaves it to the implementation. While the counter
-has the bit that is also CWR, data goes in single segments: whoever cuts a super-segment would
-clear that bit in all but the first.
+Differs from Linux: while the counter has the bit that is also CWR, data goes in single segments:
+whoever cuts a super-segment would clear that bit in all but the first. Where the ECN field of a
+handshake's packet was mangled, marks are believed all the same (3.2.2.3); where the counter was,
+they are not (3.2.2.4); Linux believes neither.
 """
 
 from typing import Final
@@ -32,10 +33,17 @@ from skbusd.tcp.const import (
     FLAG_TS_PROGRESS,
     ICSK_ACK_NOW,
     ICSK_ACK_SCHED,
+    TCP_CA_CWR,
+    TCP_CA_OPEN,
     TCP_SYN_RECV,
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpAccEcn, TcpSock
+from skbusd.tcp.tcp_accecn_option import (
+    TCP_ACCECN_ACE_FAIL_RECV,
+    tcp_accecn_option_init,
+    tcp_accecn_process_option,
+)
 
 TCPHDR_ACE: Final = ECE | CWR | TCPHDR_AE
 _ACE_SHIFT: Final = 6
@@ -92,7 +100,7 @@ def tcp_accecn_validate_syn_feedback(net: TcpNet, acc: TcpAccEcn, ace: int) -> b
     if not net.sysctl["net.ipv4.tcp_ecn_fallback"]:
         return True
     if not tcp_ect_transition_valid(acc.syn_ect_snt, tcp_accecn_extract_syn_ect(ace)):
-        acc.fail = True
+        acc.fail_mode |= TCP_ACCECN_ACE_FAIL_RECV
         return False
     return True
 
@@ -115,9 +123,13 @@ def tcp_accecn_third_ack(
     """The first segment after our SYN-ACK; alone, it says how that one came (RFC 9768 table 3)."""
     ace = tcp_accecn_ace(flags)
     acc.checked = True
+    if acc.rx_option is not None:
+        tcp_accecn_option_init(acc, acc.rx_option)
     if not ace:
         if not has_sacks:
-            acc.fail = True  # somebody clears the bits (RFC 9768 3.2.2.1)
+            # somebody clears the bits, or the client has no ECN (RFC 9768 3.2.2.1)
+            acc.fail_mode |= TCP_ACCECN_ACE_FAIL_RECV
+            acc.deaf = True
     elif (
         ace not in (0b001, 0b101, 0b111)
         and not has_data
@@ -157,16 +169,27 @@ def tcp_ecn_received_counters(tp: TcpSock, acc: TcpAccEcn, skb: SkBuff, length: 
             tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     if field:
         tp.ecn_flags |= 8  # TCP_ECN_SEEN
-        acc.received_bytes[field - 1] += length
+        if length:
+            before = acc.received_bytes[field - 1]
+            acc.received_bytes[field - 1] = before + length
+            acc.changed |= 1 << field - 1
+            if (before ^ before + length) >> 22:
+                acc.opt_demand = max(acc.opt_demand, 1)  # before 24 bits go round (3.2.3.3)
     if acc.prev_ecnfield != field:
         acc.prev_ecnfield = field
+        acc.opt_demand = 2
         if length:
             tp.ack_pending |= ICSK_ACK_NOW
+    elif field == _CE:
+        acc.opt_demand = 2
 
 
-def tcp_accecn_process(net: TcpNet, tp: TcpSock, hdr_flags: int, flag: int, delivered: int) -> int:
+def tcp_accecn_process(
+    net: TcpNet, tp: TcpSock, hdr_flags: int, flag: int, delivered: int, delivered_bytes: int
+) -> int:
     """An ACK: FLAG_ECE if any of our packets were marked since the last one. hdr_flags: of its
-    header; flag: of tcp_ack; delivered: how many segments it acknowledges."""
+    header; flag: of tcp_ack; delivered: how many segments it acknowledges, and with how many bytes.
+    """
     acc = tp.accecn
     if acc is None or not flag & (FLAG_FORWARD_PROGRESS | FLAG_TS_PROGRESS):
         return 0  # perhaps older than the last one
@@ -176,10 +199,20 @@ def tcp_accecn_process(net: TcpNet, tp: TcpSock, hdr_flags: int, flag: int, deli
     if not acc.checked:
         acc.checked = True
         if not ace and delivered < 3:
-            acc.fail = True  # RFC 9768 3.2.2.4: it cannot be so far yet: somebody clears the bits
-    if acc.fail:
+            # RFC 9768 3.2.2.4: it cannot be so far yet: somebody clears the bits
+            acc.fail_mode |= TCP_ACCECN_ACE_FAIL_RECV
+            acc.deaf = True
+    old_ceb = acc.delivered_bytes[_CE - 1]
+    valid = tcp_accecn_process_option(tp, acc, delivered_bytes)
+    ceb = acc.delivered_bytes[_CE - 1] - old_ceb if valid else -1
+    if acc.deaf:
         return 0
-    delta = _ce_delta(tp, acc, ace, flag, delivered)
+    delta = _ce_delta(tp, acc, ace, flag, delivered, delivered_bytes, ceb)
+    acc.cep_pending += delta
+    if ceb > 0 and acc.rx_option is not None:
+        if not acc.cep_pending and delivered <= _DATA_DELTA:
+            acc.fail_mode |= TCP_ACCECN_ACE_FAIL_RECV  # 3.2.3.2.5: one of the two is mangled
+        acc.cep_pending = 0
     if not delta:
         return 0
     tp.delivered_ce += delta
@@ -190,10 +223,19 @@ def tcp_accecn_process(net: TcpNet, tp: TcpSock, hdr_flags: int, flag: int, deli
     return FLAG_ECE
 
 
-def _ce_delta(tp: TcpSock, acc: TcpAccEcn, ace: int, flag: int, delivered: int) -> int:
+def _ce_delta(
+    tp: TcpSock,
+    acc: TcpAccEcn,
+    ace: int,
+    flag: int,
+    delivered: int,
+    delivered_bytes: int,
+    ceb: int,
+) -> int:
     """The marks that an ACK tells of. The counter may have gone round where one ACK acknowledges
-    more than 7 segments: then the worst is assumed, unless that is how ACKs are on this path
-    (RFC 9768 3.2.2.5.2, appendix A.2)."""
+    more than 7 segments: then the worst is assumed, unless that is how ACKs are on this path, or
+    the option's bytes say better (RFC 9768 3.2.2.5.2, appendix A.2). ceb: new marked bytes by the
+    option; below 0 where it does not tell."""
     if delivered:
         ewma = acc.pkts_acked_ewma
         now = delivered << _PKTS_ACKED_PREC
@@ -205,14 +247,27 @@ def _ce_delta(tp: TcpSock, acc: TcpAccEcn, ace: int, flag: int, delivered: int) 
     delta = ace - _INIT - tp.delivered_ce & _ACE_MASK
     if delivered <= _ACE_MASK:
         return delta
-    if acc.pkts_acked_ewma > _ACK_COMP_THRESH << _PKTS_ACKED_PREC:
+    safe = delivered - (delivered - delta & _ACE_MASK)
+    if ceb < 0:
+        smooth = acc.pkts_acked_ewma > _ACK_COMP_THRESH << _PKTS_ACKED_PREC
+        return delta if smooth else safe
+    if not ceb:
         return delta
-    return delivered - (delivered - delta & _ACE_MASK)
+    if delivered > 2 * _ACE_MASK + 1 and (tp.sack_ok or tp.ca_state in (TCP_CA_OPEN, TCP_CA_CWR)):
+        if delivered_bytes <= ceb:
+            return safe
+        # as many of the segments as of the bytes, up to what the counter's bits leave open
+        share = -(-ceb * delivered // delivered_bytes)
+        return min(safe, delta + (share & ~_ACE_MASK))
+    if ceb > delta * tp.mss_cache:
+        return safe
+    return delta if 2 * ceb < safe * tp.mss_cache else safe
 
 
 def tcp_accecn_info(tp: TcpSock) -> tuple[int, ...]:
-    """tcpi_received_ce to tcpi_accecn_opt_seen; what only the option could tell is 0."""
+    """tcpi_received_ce to tcpi_accecn_opt_seen."""
     acc = tp.accecn
     if acc is None:
         return _NO_INFO
-    return (acc.received_ce, 0, 0, 0, *acc.received_bytes, acc.fail << 1)
+    seen = acc.fail_mode | acc.opt_seen << 16
+    return (acc.received_ce, *acc.delivered_bytes, *acc.received_bytes, seen)

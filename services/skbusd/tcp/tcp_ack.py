@@ -265,7 +265,7 @@ def tcp_clean_rtx_queue(
     if ((tp.snd_up - prior_una) & MASK) <= ((una - prior_una) & MASK):
         tp.snd_up = una
     if tp.sacked_ranges:
-        tcp_sack_ranges_acked(tp)
+        state.delivered_bytes -= tcp_sack_ranges_acked(tp)
     if queue and queue[0].sacked & SACKED_ACKED:
         flag |= FLAG_SACK_RENEGING
     if tp.mtup_probe_size and ((una - tp.mtu_probe_seq_end) & MASK) < HALF:
@@ -505,7 +505,8 @@ def tcp_ack(
         return _no_queue(net, tp, ack, prior_una, hdr_flags, flag)
     flag = tcp_clean_rtx_queue(net, tp, prior_fack, prior_una, flag, state)
     if tp.accecn is not None:
-        flag |= tcp_accecn_process(net, tp, hdr_flags, flag, tp.delivered - prior_delivered)
+        size = ((ack - prior_una) & MASK) + state.delivered_bytes
+        flag |= tcp_accecn_process(net, tp, hdr_flags, flag, tp.delivered - prior_delivered, size)
     tcp_rack_update_reo_wnd(net, tp, rs.prior_delivered)
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, ack, flag)
@@ -522,7 +523,7 @@ def tcp_ack(
 def _no_queue(net: TcpNet, tp: TcpSock, ack: int, prior_una: int, hdr_flags: int, flag: int) -> int:
     """An ACK while nothing was out: of a D-SACK or a window probe, or one that data brought."""
     if tp.accecn is not None:
-        tcp_accecn_process(net, tp, hdr_flags, flag, 0)
+        tcp_accecn_process(net, tp, hdr_flags, flag, 0, 0)
     if flag & FLAG_DSACKING_ACK:
         tcp_fastretrans_alert(net, tp, prior_una, 0, flag)  # it may undo a reduction
     tcp_ack_probe(net, tp)

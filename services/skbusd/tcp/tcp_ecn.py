@@ -14,6 +14,7 @@ of the two it is; a peer that does not know the newer one answers with the older
 from typing import Final
 
 from skbus.abi import RcvCb, XmitCb
+from skbus.headers.tcp import TCPHDR_AE
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
     ACK,
@@ -38,6 +39,12 @@ from skbusd.tcp.tcp_accecn import (
     tcp_accecn_syn_requested,
     tcp_accecn_validate_syn_feedback,
 )
+from skbusd.tcp.tcp_accecn_option import (
+    TCP_ACCECN_ACE_FAIL_RECV,
+    TCP_ACCECN_ACE_FAIL_SEND,
+    TCP_ACCECN_OPT_FAIL_SEND,
+    tcp_accecn_option_init,
+)
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_ca_needs_ecn
 
 TCP_ECN_MODE_RFC3168: Final = 1
@@ -55,6 +62,7 @@ INET_ECN_CE: Final = 3
 INET_ECN_MASK: Final = 3
 
 _SETUP: Final = ECE | CWR
+_ACE_FAIL: Final = TCP_ACCECN_ACE_FAIL_SEND | TCP_ACCECN_ACE_FAIL_RECV
 
 
 # ---- the handshake (RFC 3168 6.1.1) ----------------------------------------------------------
@@ -75,11 +83,17 @@ def tcp_ecn_send_syn(net: TcpNet, tp: TcpSock, syn: TcpSeg) -> None:
         tp.ecn_flags = TCP_ECN_MODE_RFC3168
 
 
-def tcp_ecn_clear_syn(net: TcpNet, syn: TcpSeg) -> None:
-    """A SYN that is sent again: perhaps somebody drops those that ask (RFC 3168 6.1.1.1,
-    RFC 9768 3.1.4.1). What the SYN-ACK says counts, as the first SYN may have come after all."""
-    if syn.flags & _SETUP == _SETUP and net.sysctl["net.ipv4.tcp_ecn_fallback"]:
-        syn.flags &= ~TCPHDR_ACE
+def tcp_ecn_clear_syn(net: TcpNet, tp: TcpSock, syn: TcpSeg) -> None:
+    """A SYN that is sent again: perhaps somebody drops those that ask (RFC 3168 6.1.1.1). What the
+    SYN-ACK says counts, as the first SYN may have come after all.
+
+    Differs from Linux: Accurate ECN is asked for once more, as RFC 9768 3.1.4.1 recommends.
+    """
+    if syn.flags & _SETUP != _SETUP or not net.sysctl["net.ipv4.tcp_ecn_fallback"]:
+        return
+    if syn.flags & TCPHDR_AE and not tp.total_retrans:
+        return
+    syn.flags &= ~TCPHDR_ACE
 
 
 def _syn_ect_snt(net: TcpNet, tp: TcpSock) -> int:
@@ -92,7 +106,9 @@ def _ecn_field(skb: SkBuff) -> int:
     return cb.tos & INET_ECN_MASK if isinstance(cb, RcvCb) else INET_ECN_NOT_ECT
 
 
-def tcp_ecn_rcv_synack(net: TcpNet, tp: TcpSock, flags: int, skb: SkBuff) -> None:
+def tcp_ecn_rcv_synack(
+    net: TcpNet, tp: TcpSock, flags: int, skb: SkBuff, option: tuple[int, ...] | None
+) -> None:
     """What the peer agrees to (RFC 9768 table 2). ECE alone is RFC 3168, and so it is with AE,
     which was the nonce's; no bit is no ECN, and all of them are an echo of what is not understood.
     """
@@ -111,6 +127,8 @@ def tcp_ecn_rcv_synack(net: TcpNet, tp: TcpSock, flags: int, skb: SkBuff) -> Non
         field = _ecn_field(skb)
         acc = tcp_accecn_start(tp, _syn_ect_snt(net, tp), field)
         tcp_accecn_validate_syn_feedback(net, acc, ace)
+        if option is not None:
+            tcp_accecn_option_init(acc, option)
         if field == INET_ECN_CE:
             acc.received_ce = acc.received_ce_pending = 1
 
@@ -150,9 +168,32 @@ def tcp_ecn_create_request(net: TcpNet, req: TcpRequestSock, flags: int, tos: in
     )
 
 
-def tcp_ecn_make_synack(req: TcpRequestSock) -> int:
-    """The header flags with which a SYN-ACK agrees."""
+def tcp_ecn_rcv_syn_again(net: TcpNet, req: TcpRequestSock, flags: int, tos: int) -> bool:
+    """The SYN of a request sock once more. Its ECN field is the one to be told (RFC 9768 3.1.5).
+    False: it asks for another kind of ECN than the first, for which there must be a RST; else the
+    two ends might not agree on what it is to be."""
+    ace = tcp_accecn_ace(flags)
     if req.accecn_ok:
+        if ace == 0b011:
+            return False
+        req.syn_ect_rcv = tos & INET_ECN_MASK
+        if not ace:
+            req.accecn_fail_mode |= TCP_ACCECN_ACE_FAIL_SEND
+    elif req.ecn_ok and net.sysctl["net.ipv4.tcp_ecn"] >= 3:
+        return not tcp_accecn_syn_requested(flags)
+    return True
+
+
+def tcp_ecn_make_synack(net: TcpNet, req: TcpRequestSock, retrans: int = 0) -> int:
+    """The header flags with which a SYN-ACK agrees. retrans: how often it has been sent. The second
+    time it goes without the option, from the third on without the flags; what was agreed stays, but
+    that nothing of ours may be ECN-capable (RFC 9768 3.2.3.2.2, 3.1.5)."""
+    if req.accecn_ok:
+        if retrans and net.sysctl["net.ipv4.tcp_ecn_fallback"]:
+            req.accecn_fail_mode |= TCP_ACCECN_OPT_FAIL_SEND
+            if retrans > 1:
+                req.accecn_fail_mode |= TCP_ACCECN_ACE_FAIL_SEND
+                return 0
         return tcp_accecn_reflector_flags(req.syn_ect_rcv)
     return ECE if req.ecn_ok else 0
 
@@ -161,7 +202,8 @@ def tcp_ecn_openreq_child(tp: TcpSock, req: TcpRequestSock) -> None:
     """A child has what its SYN-ACK agreed to."""
     if req.accecn_ok:
         tp.ecn_flags = TCP_ECN_MODE_ACCECN
-        tcp_accecn_start(tp, INET_ECN_NOT_ECT, req.syn_ect_rcv)
+        acc = tcp_accecn_start(tp, INET_ECN_NOT_ECT, req.syn_ect_rcv)
+        acc.fail_mode = req.accecn_fail_mode
     else:
         tp.ecn_flags = TCP_ECN_MODE_RFC3168 if req.ecn_ok else 0
 
@@ -187,7 +229,7 @@ def tcp_ecn_send(
     if acc is not None:
         if not flags & TCPHDR_ACE:
             flags |= tcp_accecn_set_ace(acc)
-        return flags, cb if acc.fail else tcp_ecn_xmit(cb)
+        return flags, cb if acc.fail_mode & _ACE_FAIL else tcp_ecn_xmit(cb)
     new = dlen and ((seq - tp.snd_nxt) & MASK) < HALF
     if tp.ecn_flags & TCP_ECN_MODE_RFC3168 and (new or tcp_ca_needs_ecn(net, tp)):
         cb = tcp_ecn_xmit(cb)

@@ -30,6 +30,7 @@ from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
 from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_accecn_option import tcp_accecn_synack_option
 from skbusd.tcp.tcp_cong import tcp_ca_needs_ecn
 from skbusd.tcp.tcp_ecn import (
     tcp_ecn_make_synack,
@@ -205,6 +206,10 @@ def tcp_transmit_syn(
     opt.sack_ok = tp.sack_ok if synack else bool(sysctl["net.ipv4.tcp_sack"])
     if tp.wscale_ok if synack else sysctl["net.ipv4.tcp_window_scaling"]:
         opt.wscale = tp.rcv_wscale
+    raw = build_options(opt)
+    if synack and tp.accecn is not None:
+        opt.accecn = tcp_accecn_synack_option(net, len(raw))
+        raw = build_options(opt)
     header = build(
         tp.sport,
         tp.dport,
@@ -212,7 +217,7 @@ def tcp_transmit_syn(
         tp.rcv_nxt if synack else 0,
         seg.flags,
         min(tp.rcv_wnd, 65535),
-        build_options(opt),
+        raw,
     )
     now = net.now // 1000
     seg.mstamp = now
@@ -243,8 +248,10 @@ def tcp_make_synack(
     req: TcpRequestSock,
     foc: bytes | None = None,
     exp: bool = False,
+    retrans: int = 0,
 ) -> None:
-    """Send the SYN-ACK of a request sock (`tcp_v4_send_synack`). foc: a Fast Open cookie."""
+    """Send the SYN-ACK of a request sock (`tcp_v4_send_synack`). foc: a Fast Open cookie; retrans:
+    how often it has been sent."""
     opt = TcpOptions(mss=tcp_advertise_mss(net, listener, req.mtu), sack_ok=req.sack_ok)
     if req.tstamp_ok:
         opt.saw_tstamp = True
@@ -253,14 +260,19 @@ def tcp_make_synack(
     if req.wscale_ok:
         opt.wscale = req.rcv_wscale
     opt.fastopen, opt.fastopen_exp = foc, exp
+    ecn = tcp_ecn_make_synack(net, req, retrans)
+    raw = build_options(opt)
+    if req.accecn_ok and not retrans:
+        opt.accecn = tcp_accecn_synack_option(net, len(raw))
+        raw = build_options(opt)
     header = build(
         req.sport,
         req.dport,
         req.snt_isn,
         req.rcv_nxt,
-        SYN | ACK | tcp_ecn_make_synack(req),
+        SYN | ACK | ecn,
         min(req.rcv_wnd, 65535),
-        build_options(opt),
+        raw,
     )
     tos = listener.tos
     oif, ttl = listener.oif, listener.ttl

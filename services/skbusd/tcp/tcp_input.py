@@ -209,6 +209,8 @@ def _parse(tp: TcpSock, skb: SkBuff, th: TcpHdr) -> TcpOptions:
     if opt.saw_tstamp:
         tp.rcv_tsval = opt.tsval
         tp.rcv_tsecr = opt.tsecr
+    if tp.accecn is not None:
+        tp.accecn.rx_option = opt.accecn
     return opt
 
 
@@ -234,7 +236,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
     if not tcp_validate_incoming(net, tp, skb, th, end_seq, opt):
         return ""
     if tp.accecn is not None:
-        tcp_ecn_received_counters(tp, tp.accecn, skb, (end_seq - seq) & MASK)
+        tcp_ecn_received_counters(tp, tp.accecn, skb, skb.len - doff)
     segs = skb.gso_segs or 1
     result = tcp_ack(
         net,
@@ -290,6 +292,7 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
         tcp_store_ts_recent(net, tp)
     acc = tp.accecn
     if acc is not None:
+        acc.rx_option = None
         tcp_ecn_received_counters(tp, acc, skb, length)
     segs = skb.gso_segs or 1
     if not length:
@@ -404,7 +407,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
 
 def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: TcpOptions) -> None:
     """Our SYN is acknowledged: the connection is established (`tcp_finish_connect`)."""
-    tcp_ecn_rcv_synack(net, tp, th.flags, skb)
+    tcp_ecn_rcv_synack(net, tp, th.flags, skb, opt.accecn)
     tp.snd_wl1 = th.seq
     _syn_options(net, tp, opt)
     tcp_ack(
@@ -441,7 +444,11 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
         tcp_fin(net, tp)
     else:
         sk_state_change(net, tp)
-    if tp.write_queue or tp.ack_pingpong or tp.write_pending:
+    if tp.accecn is not None:
+        # A pure ACK, even if data waits: it tells how the SYN-ACK came (RFC 9768 3.2.2.1).
+        tcp_send_ack(net, tp, tcp_accecn_reflector_flags(tp.accecn.syn_ect_rcv))
+        tcp_push_pending_frames(net, tp)
+    elif tp.write_queue or tp.ack_pingpong or tp.write_pending:
         # Data of ours is about to carry the ACK.
         tp.ack_lrcvtime = net.now
         tcp_enter_quickack_mode(tp, 16)
@@ -450,8 +457,6 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
         if length and (tp.rcv_nxt - tp.rcv_wup) & MASK > tp.ack_rcv_mss:
             # Differs from Linux: it waits for the application to read, which we do not hear of.
             tcp_send_ack(net, tp)
-    elif tp.accecn is not None:
-        tcp_send_ack(net, tp, tcp_accecn_reflector_flags(tp.accecn.syn_ect_rcv))
     else:
         tcp_send_ack(net, tp)
 
@@ -484,7 +489,7 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
         return ""
     acc = tp.accecn
     if acc is not None:
-        tcp_ecn_received_counters(tp, acc, skb, (end_seq - seq) & MASK)
+        tcp_ecn_received_counters(tp, acc, skb, skb.len - th.doff)
         if tp.state == TCP_SYN_RECV and not flags & SYN:
             tcp_accecn_third_ack(net, tp, acc, flags, seq != end_seq, bool(opt.sacks))
     result = tcp_ack(

@@ -463,7 +463,7 @@ def tcp_v4_req_rcv(
         inet_csk_reqsk_queue_drop(net, req)
         tcp_v4_no_socket(net, skb, cb, th, end_seq)
         return
-    result = tcp_check_req(net, listener, req, th, end_seq, _options(skb, th))
+    result = tcp_check_req(net, listener, req, th, end_seq, _options(skb, th), tos=cb.tos)
     if result == REQ_CHILD:
         child = tcp_create_openreq_child(net, listener, req, th)
         child.segs_in = skb.gso_segs or 1

@@ -36,7 +36,7 @@ from skbusd.tcp.tcp_ack import (
     tcp_set_rto,
     tcp_update_rtt_min,
 )
-from skbusd.tcp.tcp_ecn import tcp_ecn_openreq_child
+from skbusd.tcp.tcp_ecn import tcp_ecn_openreq_child, tcp_ecn_rcv_syn_again
 from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_time_stamp, tcp_v4_send_ack
 from skbusd.tcp.tcp_timewait import tcp_in_window
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss, tcp_update_pacing_rate
@@ -98,10 +98,7 @@ def reqsk_timer_handler(net: TcpNet, key: bytes) -> None:
         inet_csk_reqsk_queue_drop(net, req)
         return
     if not req.acked or req.num_timeout >= max(listener.defer_accept - 1, 0):
-        tcp_make_synack(net, listener, req)
-        net.mib["TcpRetransSegs"] += 1
-        net.mib["TcpExtTCPSynRetrans"] += 1
-        req.num_retrans += 1
+        rtx_syn_ack(net, listener, req)
     if not req.num_timeout and listener.qlen_young:
         listener.qlen_young -= 1
     req.num_timeout += 1
@@ -112,7 +109,7 @@ def reqsk_timer_handler(net: TcpNet, key: bytes) -> None:
 
 def rtx_syn_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
     """`inet_rtx_syn_ack`: the SYN-ACK once more."""
-    tcp_make_synack(net, listener, req)
+    tcp_make_synack(net, listener, req, retrans=req.num_retrans + 1)
     net.mib["TcpRetransSegs"] += 1
     net.mib["TcpExtTCPSynRetrans"] += 1
     req.num_retrans += 1
@@ -126,11 +123,12 @@ def tcp_check_req(
     end_seq: int,
     opt: TcpOptions,
     fastopen: bool = False,
+    tos: int = 0,
 ) -> int:
     """A segment for a request sock. REQ_CHILD: it completes the handshake.
 
     fastopen: there is a child already, which stands here as its own listener; REQ_CHILD: the
-    segment is its. REQ_FASTOPEN_RST: it ends the child.
+    segment is its. REQ_FASTOPEN_RST: it ends the child. tos: of the IP header.
     """
     flags, seq = th.flags, th.seq
     paws_reject = False
@@ -138,8 +136,12 @@ def tcp_check_req(
         paws_reject = ((opt.tsval - req.ts_recent) & MASK) >= HALF
     if flags & (SYN | ACK | RST) == SYN and seq == req.rcv_isn and not paws_reject:
         # Our SYN-ACK was lost, or the SYN came twice.
-        if not _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", False):
-            rtx_syn_ack(net, listener, req)
+        if _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", False):
+            return REQ_DROP
+        if not tcp_ecn_rcv_syn_again(net, req, flags, tos):
+            inet_csk_reqsk_queue_drop(net, req)
+            return REQ_RESET
+        rtx_syn_ack(net, listener, req)
         return REQ_DROP
     if flags & ACK and not flags & RST and not fastopen and th.ack_seq != (req.snt_isn + 1) & MASK:
         return REQ_RESET

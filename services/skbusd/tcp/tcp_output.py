@@ -53,6 +53,7 @@ from skbusd.tcp.inet_connection_sock import (
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_accecn_option import tcp_accecn_option, tcp_options_fit_accecn
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_cwnd_restart
 from skbusd.tcp.tcp_ecn import tcp_ecn_send
 from skbusd.tcp.tcp_pacing import (
@@ -103,8 +104,8 @@ def tcp_transmit_skb(
     if tp.urg_mode and (urg_ptr := _urgent_pointer(tp, seq)):
         flags |= URG
     check = tp.pseudo + dlen
-    if tp.selective_acks or tp.duplicate_sack is not None:
-        header = _header_with_sacks(net, tp, seq, flags, window, urg_ptr, dlen)
+    if tp.selective_acks or tp.duplicate_sack is not None or tp.accecn is not None:
+        header = _header_with_options(net, tp, seq, flags, window, urg_ptr, dlen)
     elif tp.tstamp_ok:
         check = (check + 32) % 0xFFFF or 0xFFFF
         tsval = (net.now // 1_000_000 + tp.tsoffset) & MASK
@@ -178,10 +179,11 @@ def _compressed_acks_sent(net: TcpNet, tp: TcpSock) -> None:
         tp.compressed_ack_timer.expires = -1
 
 
-def _header_with_sacks(
+def _header_with_options(
     net: TcpNet, tp: TcpSock, seq: int, flags: int, window: int, urg_ptr: int, dlen: int
 ) -> bytes:
-    """The header with SACK blocks (RFC 2018 3), a D-SACK first (RFC 2883 4)."""
+    """The header with SACK blocks (RFC 2018 3), a D-SACK first (RFC 2883 4), and with Accurate
+    ECN's option."""
     blocks = tp.selective_acks
     if tp.duplicate_sack is not None:
         blocks = (tp.duplicate_sack, *blocks)
@@ -193,8 +195,16 @@ def _header_with_sacks(
         options += tp.ts_recent.to_bytes(4, "big")
     else:
         blocks = blocks[:4]
-    options += bytes((1, 1, 5, 2 + 8 * len(blocks)))
-    options += b"".join([_PAIR.pack(start, end) for start, end in blocks])
+    fields = -1
+    acc = tp.accecn
+    if acc is not None:
+        n, fields = tcp_options_fit_accecn(net, tp, acc, len(options), len(blocks))
+        blocks = blocks[:n]
+    if blocks:
+        options += bytes((1, 1, 5, 2 + 8 * len(blocks)))
+        options += b"".join([_PAIR.pack(start, end) for start, end in blocks])
+    if acc is not None and fields >= 0:
+        options += tcp_accecn_option(net, acc, fields)
     size = 20 + len(options)
     check = (tp.pseudo + dlen + size) % 0xFFFF or 0xFFFF
     return (

@@ -29,6 +29,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
+from skbusd.tcp.tcp_accecn_option import TCP_ACCECN_OPT_FAIL_SEND
 from skbusd.tcp.tcp_cong import tcp_current_ssthresh, tcp_set_ca_state
 from skbusd.tcp.tcp_ecn import tcp_ecn_clear_syn
 from skbusd.tcp.tcp_handshake import tcp_transmit_syn
@@ -143,13 +144,16 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
     net.mib["TcpRetransSegs"] += pcount
     if seg.flags & SYN:
         net.mib["TcpExtTCPSynRetrans"] += 1
-        tcp_ecn_clear_syn(net, seg)
+        tcp_ecn_clear_syn(net, tp, seg)
         tcp_transmit_syn(net, tp, seg)
     else:
         # Everything of a batch has one time, but RACK must know what went before what.
         now = max(net.now // 1000, tp.tcp_wstamp + 1)
         tcp_rate_skb_sent(tp, seg, now)
         dlen = seg.dlen()
+        if tp.accecn is not None and tp.bytes_acked <= 1:
+            # The first data is lost: perhaps somebody drops the option (RFC 9768 3.2.3.2.2).
+            tp.accecn.fail_mode |= TCP_ACCECN_OPT_FAIL_SEND
         if net.tracing:
             net.trace("tcp_retransmit_skb", sk=tp.sk, seq=seg.seq, len=dlen)
         if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):

@@ -42,6 +42,7 @@ class SackState:
     """What one ACK's scoreboard work found (`struct tcp_sacktag_state`)."""
 
     __slots__ = (
+        "delivered_bytes",
         "first_sackt",
         "flag",
         "last_sackt",
@@ -63,6 +64,8 @@ class SackState:
         self.flag = 0
         self.prior_delivered = 0
         """What had been delivered before this ACK."""
+        self.delivered_bytes = 0
+        """Bytes of segments that are SACKed now, less those of such that are acknowledged now."""
 
 
 def tcp_is_sackblock_valid(tp: TcpSock, is_dsack: bool, start: int, end: int) -> bool:
@@ -174,6 +177,7 @@ def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) 
         tp.sacked_out += pcount
         tp.delivered += pcount
         state.sack_delivered += pcount
+        state.delivered_bytes += (seg.end_seq - seg.seq) & MASK
         seg.sacked = sacked
         tcp_rate_skb_delivered(tp, seg, state.rs)
         tp.tsorted.remove(seg)
@@ -299,18 +303,21 @@ def _sack_ranges_add(tp: TcpSock, start: int, end: int) -> None:
     ranges[index:upto] = [(start, end)]
 
 
-def tcp_sack_ranges_acked(tp: TcpSock) -> None:
-    """snd_una has moved: what lies below it is no matter of SACK any more."""
+def tcp_sack_ranges_acked(tp: TcpSock) -> int:
+    """snd_una has moved: what lies below it is no matter of SACK any more; its bytes."""
     una = tp.snd_una
     ranges = tp.sacked_ranges
-    done = 0
+    done = acked = 0
     for start, end in ranges:
         if 0 < ((end - una) & MASK) < HALF:
             if ((una - start) & MASK) < HALF:
+                acked += (una - start) & MASK
                 ranges[done] = (una, end)
             break
+        acked += (end - start) & MASK
         done += 1
     del ranges[:done]
+    return acked
 
 
 def _tag_block(net: TcpNet, tp: TcpSock, start: int, end: int, state: SackState) -> None:

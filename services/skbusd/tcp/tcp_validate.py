@@ -8,7 +8,7 @@ RFC 9293 3.10.7.4, first to fourth; RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
 
 import errno
 
-from skbus.abi import TcpRcvqAsk
+from skbus.abi import RcvCb, TcpRcvqAsk
 from skbus.headers.tcp import TcpHdr, TcpOptions
 from skbus.skbuff import SkBuff
 from skbusd.tcp.const import (
@@ -34,6 +34,7 @@ from skbusd.tcp.inet_connection_sock import (
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_accecn import (
+    TCPHDR_ACE,
     tcp_accecn_reflector_flags,
 )
 from skbusd.tcp.tcp_ack import (
@@ -80,13 +81,18 @@ def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> bool:
     )
 
 
-def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
+def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff, flags: int) -> bool:
     """RFC 5961 4.2: a SYN on a connection is answered with a challenge ACK only."""
     if tp.state == TCP_ESTABLISHED:
         net.mib["TcpInErrs"] += 1
     net.mib["TcpExtTCPSYNChallenge"] += 1
-    acc = tp.accecn  # a SYN-ACK once more: our ACK of it, with its feedback, was lost
-    reflect = 0 if acc is None else tcp_accecn_reflector_flags(acc.syn_ect_rcv)
+    acc = tp.accecn
+    reflect = 0
+    if acc is not None and flags & TCPHDR_ACE:
+        # A SYN-ACK once more: our ACK of it, with its feedback, was lost (RFC 9768 3.1.5).
+        if isinstance(skb.cb, RcvCb):
+            acc.syn_ect_rcv = skb.cb.tos & 3
+        reflect = tcp_accecn_reflector_flags(acc.syn_ect_rcv)
     tcp_send_challenge_ack(net, tp, reflect)
     net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.sk)
     return False
@@ -130,7 +136,7 @@ def tcp_validate_incoming(
     paws = tp.rx_saw_tstamp and tp.tstamp_ok and not flags & RST
     if paws and _paws_discard(net, tp, th, end_seq):
         if flags & SYN:
-            return _syn_challenge(net, tp, skb)
+            return _syn_challenge(net, tp, skb, flags)
         net.mib["TcpExtPAWSEstab"] += 1
         if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
             tcp_send_dupack(net, tp, seq, end_seq)
@@ -140,7 +146,7 @@ def tcp_validate_incoming(
     if reason:
         if not flags & RST:
             if flags & SYN:
-                return _syn_challenge(net, tp, skb)
+                return _syn_challenge(net, tp, skb, flags)
             if reason != "TCP_OLD_SEQUENCE":
                 net.mib["TcpExtBeyondWindow"] += 1
                 if tp.rmem_alloc < UNTOLD:
@@ -176,5 +182,5 @@ def tcp_validate_incoming(
             and th.ack_seq == tp.snd_nxt
         ):
             return True  # the SYN-ACK of a simultaneous open
-        return _syn_challenge(net, tp, skb)
+        return _syn_challenge(net, tp, skb, flags)
     return True

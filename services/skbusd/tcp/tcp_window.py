@@ -23,6 +23,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_accecn import tcp_accecn_no_tso
+from skbusd.tcp.tcp_accecn_option import tcp_accecn_option_size, tcp_options_fit_accecn
 from skbusd.tcp.tcp_pacing import TCP_PACING_SHIFT
 
 _RMEM_TO_WIN_SCALE: Final = 8
@@ -92,11 +93,18 @@ def tcp_sync_mss(net: TcpNet, tp: TcpSock, pmtu: int) -> int:
 
 
 def tcp_current_mss(net: TcpNet, tp: TcpSock) -> int:
-    """The payload that fits a segment now, SACK blocks considered."""
+    """The payload that fits a segment now, SACK blocks and Accurate ECN's option considered."""
     mss = tp.mss_cache
+    acc = tp.accecn
     if tp.duplicate_sack is not None or tp.selective_acks:
         n = min(len(tp.selective_acks) + (tp.duplicate_sack is not None), 3 + (not tp.tstamp_ok))
+        if acc is not None:
+            n, fields = tcp_options_fit_accecn(net, tp, acc, tp.tstamp_ok * 12, n)
+            mss -= tcp_accecn_option_size(fields)
         mss -= 4 + 8 * n
+    elif acc is not None:
+        fields = tcp_options_fit_accecn(net, tp, acc, tp.tstamp_ok * 12, 0)[1]
+        mss -= tcp_accecn_option_size(fields)
     return mss
 
 
