@@ -10,6 +10,7 @@ from skbus.impair import Impairment
 from skbus.testing.record import LinkInfo
 
 if TYPE_CHECKING:
+    from skbus.testing.host import Host
     from skbus.testing.world import World
 
 
@@ -55,6 +56,7 @@ class Link:
         self._sent = {id(a): [0, 0], id(b): [0, 0]}
         self._before: dict[int, tuple[int, ...]] = {id(a): (0,) * 6, id(b): (0,) * 6}
         """What impairments that were changed since then had done."""
+        self._tamper: dict[int, Callable[[bytes], bytes | None]] = {}
         self.frames = 0
         a.link = b.link = self
 
@@ -70,6 +72,23 @@ class Link:
         """Change the impairment, in both directions, from now on."""
         self._before = {id(end): self._done(end) for end in self.ends}
         self._impair = self._impairments(impairment)
+
+    def tamper(
+        self, sender: "Port | Host", function: Callable[[bytes], bytes | None] | None
+    ) -> None:
+        """Pass what this end sends through a function, from now on: a frame as it goes on, or None
+        where it does not. None instead of a function: through none (see `middlebox`)."""
+        end = sender if isinstance(sender, Port) else self._end_of(sender)
+        if function is None:
+            self._tamper.pop(id(end), None)
+        else:
+            self._tamper[id(end)] = function
+
+    def _end_of(self, host: "Host") -> Port:
+        for end in self.ends:
+            if end in host.ports.values():
+                return end
+        raise ValueError(f"the link does not end at {host.name}")
 
     def _done(self, end: Port) -> tuple[int, ...]:
         """lost, overflowed, duplicated, corrupted, reordered, marked"""
@@ -90,6 +109,12 @@ class Link:
         sent[0] += 1
         sent[1] += len(frame)
         world.note(sender.name, frame)
+        tamper = self._tamper.get(id(sender))
+        if tamper is not None:
+            changed = tamper(frame)
+            if changed is None:
+                return
+            frame = changed
         receiver = self.ends[1] if sender is self.ends[0] else self.ends[0]
         for when, delivered in self._impair[id(sender)].admit(world.now, frame):
             if when <= world.now:

@@ -585,6 +585,7 @@ class TcpAccEcn:
         "checked",
         "deaf",
         "delivered_bytes",
+        "dup_data",
         "est_ecnfield",
         "fail_mode",
         "opt_demand",
@@ -639,6 +640,8 @@ class TcpAccEcn:
         """
         self.opt_tstamp = 0
         """When one went last, us."""
+        self.dup_data = 0
+        """Segments in a row with nothing but what we have, and have acknowledged."""
 
     def dump(self) -> tuple[object, ...]:
         """Its fields, to be written down."""

@@ -170,6 +170,7 @@ def tcp_ecn_received_counters(tp: TcpSock, acc: TcpAccEcn, skb: SkBuff, length: 
     if field:
         tp.ecn_flags |= 8  # TCP_ECN_SEEN
         if length:
+            acc.dup_data = 0
             before = acc.received_bytes[field - 1]
             acc.received_bytes[field - 1] = before + length
             acc.changed |= 1 << field - 1

@@ -52,6 +52,8 @@ _LEAST_BLOCKS: Final = 2
 _TOO_LATE: Final = (1 << 23) - 1
 """Bytes sent without any option: its first counters might have gone round."""
 
+_DUP_DATA: Final = 2
+
 # Counters stand by ECN field - 1: ECT(1), ECT(0), CE.
 _INIT: Final = (1, 1, 0)
 """TCP_ACCECN_E1B_INIT_OFFSET, E0B_, CEB_: what they begin with on the wire (RFC 9768 3.2.1)."""
@@ -127,6 +129,14 @@ def tcp_accecn_option(net: TcpNet, acc: TcpAccEcn, fields: int) -> bytes:
         acc.opt_demand -= 1
     counters = [acc.received_bytes[i] + _INIT[i] for i in order[:fields]]
     return build_accecn(kind, tuple(counters))
+
+
+def tcp_accecn_dup_data(acc: TcpAccEcn) -> None:
+    """Data came that we have acknowledged already. Where that goes on, somebody may drop ACKs with
+    the option: they go without (RFC 9768 3.2.3.2.2)."""
+    acc.dup_data += 1
+    if acc.dup_data >= _DUP_DATA:
+        acc.fail_mode |= TCP_ACCECN_OPT_FAIL_SEND
 
 
 def tcp_accecn_synack_option(net: TcpNet, used: int) -> tuple[int, ...] | None:

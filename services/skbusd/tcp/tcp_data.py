@@ -39,6 +39,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import tcp_set_state
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import OfoSkb, TcpSock
+from skbusd.tcp.tcp_accecn_option import tcp_accecn_dup_data
 from skbusd.tcp.tcp_ecn import tcp_ecn_accept_cwr, tcp_ecn_check_ce
 from skbusd.tcp.tcp_memory import sk_forced_rmem_schedule, tcp_try_rmem_schedule
 from skbusd.tcp.tcp_output import tcp_send_ack, tcp_send_delayed_ack
@@ -306,6 +307,8 @@ def tcp_send_dupack(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
     if end_seq != seq and ((seq - tp.rcv_nxt) & MASK) >= HALF:
         net.mib["TcpExtDelayedACKLost"] += 1
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
+        if tp.accecn is not None:
+            tcp_accecn_dup_data(tp.accecn)
         if ((end_seq - tp.rcv_nxt) & MASK) < HALF:
             end_seq = tp.rcv_nxt
         tcp_dsack_set(net, tp, seq, end_seq)

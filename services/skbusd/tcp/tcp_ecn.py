@@ -185,9 +185,9 @@ def tcp_ecn_rcv_syn_again(net: TcpNet, req: TcpRequestSock, flags: int, tos: int
 
 
 def tcp_ecn_make_synack(net: TcpNet, req: TcpRequestSock, retrans: int = 0) -> int:
-    """The header flags with which a SYN-ACK agrees. retrans: how often it has been sent. The second
-    time it goes without the option, from the third on without the flags; what was agreed stays, but
-    that nothing of ours may be ECN-capable (RFC 9768 3.2.3.2.2, 3.1.5)."""
+    """The header flags with which a SYN-ACK agrees. retrans: as for `tcp_make_synack`. Once more it
+    goes without the option; where that does not help either, without the flags: what was agreed
+    stays, but nothing of ours may be ECN-capable (RFC 9768 3.2.3.2.2, 3.1.5)."""
     if req.accecn_ok:
         if retrans and net.sysctl["net.ipv4.tcp_ecn_fallback"]:
             req.accecn_fail_mode |= TCP_ACCECN_OPT_FAIL_SEND

@@ -251,7 +251,7 @@ def tcp_make_synack(
     retrans: int = 0,
 ) -> None:
     """Send the SYN-ACK of a request sock (`tcp_v4_send_synack`). foc: a Fast Open cookie; retrans:
-    how often it has been sent."""
+    0 at first, else how often no ACK came in time, or 1 where the SYN came once more."""
     opt = TcpOptions(mss=tcp_advertise_mss(net, listener, req.mtu), sack_ok=req.sack_ok)
     if req.tstamp_ok:
         opt.saw_tstamp = True

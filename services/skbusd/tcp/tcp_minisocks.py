@@ -98,7 +98,7 @@ def reqsk_timer_handler(net: TcpNet, key: bytes) -> None:
         inet_csk_reqsk_queue_drop(net, req)
         return
     if not req.acked or req.num_timeout >= max(listener.defer_accept - 1, 0):
-        rtx_syn_ack(net, listener, req)
+        rtx_syn_ack(net, listener, req, req.num_timeout + 1)
     if not req.num_timeout and listener.qlen_young:
         listener.qlen_young -= 1
     req.num_timeout += 1
@@ -107,9 +107,9 @@ def reqsk_timer_handler(net: TcpNet, key: bytes) -> None:
         net.mod_timer(req.timer, net.now + timeout)
 
 
-def rtx_syn_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
-    """`inet_rtx_syn_ack`: the SYN-ACK once more."""
-    tcp_make_synack(net, listener, req, retrans=req.num_retrans + 1)
+def rtx_syn_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock, timeouts: int) -> None:
+    """`inet_rtx_syn_ack`: the SYN-ACK once more. timeouts: how often no ACK came for it in time."""
+    tcp_make_synack(net, listener, req, retrans=max(timeouts, 1))
     net.mib["TcpRetransSegs"] += 1
     net.mib["TcpExtTCPSynRetrans"] += 1
     req.num_retrans += 1
@@ -141,7 +141,7 @@ def tcp_check_req(
         if not tcp_ecn_rcv_syn_again(net, req, flags, tos):
             inet_csk_reqsk_queue_drop(net, req)
             return REQ_RESET
-        rtx_syn_ack(net, listener, req)
+        rtx_syn_ack(net, listener, req, req.num_timeout)
         return REQ_DROP
     if flags & ACK and not flags & RST and not fastopen and th.ack_seq != (req.snt_isn + 1) & MASK:
         return REQ_RESET

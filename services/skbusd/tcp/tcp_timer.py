@@ -243,7 +243,7 @@ def tcp_fastopen_synack_timer(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> 
         return
     if tp.icsk_retransmits == 1:
         tcp_enter_loss(net, tp)
-    rtx_syn_ack(net, tp, req)
+    rtx_syn_ack(net, tp, req, req.num_timeout + 1)
     req.num_timeout += 1
     tcp_update_rto_stats(net, tp)
     tp.total_retrans += 1
