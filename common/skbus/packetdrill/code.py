@@ -47,6 +47,7 @@ _LAYOUT: Final = (
         "delivered_e1_bytes delivered_e0_bytes delivered_ce_bytes received_e1_bytes"
         " received_e0_bytes received_ce_bytes",
     ),
+    ("H", "accecn_fail_mode accecn_opt_seen"),
 )
 TCP_INFO_SIZE: Final = 280
 """More than struct tcp_info has."""
