@@ -103,6 +103,28 @@ def test_malformed_options(skbus: Skbus) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["lab", "up", "--seed", "x"], "'--seed': it takes a whole number"),
+        (["lab", "up", "--time-scale", "fast"], "'--time-scale': it takes a number"),
+        (["lab", "up", "--gso-max-size", "9"], "'--gso-max-size': it takes 65536 or more"),
+        (["lab", "up", "--gso-max-size", "999999"], "it takes 524280 at most"),
+        (["logs", "-n", "-1"], "'-n' / '--lines': it takes 0 or more"),
+        (["serve", "gopher"], "gopher: it takes http, echo, discard, chargen, iperf3"),
+        (["barrier", "--timeout", "soon"], "'--timeout': it takes a number"),
+    ],
+)
+def test_what_an_option_takes_is_said_in_our_words(
+    skbus: Skbus, argv: list[str], said: str
+) -> None:
+    done = skbus(*argv)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Input should" not in done.stderr
+    assert "Value error" not in done.stderr
+
+
 def test_lab_down_where_there_is_none(skbus: Skbus, run: RunDir) -> None:
     done = skbus("lab", "down", env={"SKBUS_DIR": str(run.path)})
     assert done.returncode == 0

@@ -142,7 +142,7 @@ def test_no_log_at_all(skbus: Skbus, run: RunDir) -> None:
         (["--since", "soon"], "'soon' is no time: it takes 10s, 5m"),
         (["--until", "25:00"], "'25:00' is no time"),
         (["--grep", "("], "'(': "),
-        (["-n", "-1"], "should be greater than or equal to 0"),
+        (["-n", "-1"], "it takes 0 or more"),
         (["-f", "x.jsonl"], "takes standard input alone"),
     ],
 )

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Help as people read it: in the list of commands, each command's first sentence, whole.
-
-Typer cuts what does not fit into one line off, and writes "..." in its place.
+"""Help and mistakes as people read them: in the list of commands, each command's first sentence,
+whole (typer cuts what does not fit into one line off, and writes "..." in its place); and what an
+option takes in the words of our other errors, not in those of a library.
 """
 
 import re
-from typing import Any
+from typing import Any, Final
 
+import typer
 from typer.core import TyperGroup
 
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)", re.DOTALL)
@@ -20,8 +21,39 @@ def summary(text: str) -> str:
     return " ".join(sentence.split()).rstrip(".")
 
 
+_WORDS: Final = (
+    (r"Input should be a valid number.*", "it takes a number"),
+    (r"Input should be a valid integer.*", "it takes a whole number"),
+    (r"Input should be greater than or equal to (\S+)", r"it takes \1 or more"),
+    (r"Input should be greater than (\S+)", r"it takes more than \1"),
+    (r"Input should be less than or equal to (\S+)", r"it takes \1 at most"),
+    (r"Input should be less than (\S+)", r"it takes less than \1"),
+    (r"Input should be (.*)", r"it takes \1"),
+    (r"Value error, '(.*)' is not one of (.*)\.", r"\1: it takes \2"),
+    (r"Value error, (.*)", r"\1"),
+)
+"""What typer's parser (pydantic) says -> what we say."""
+
+
+def plain_words(text: str) -> str:
+    """What is wrong with an option, by what it takes."""
+    for pattern, ours in _WORDS:
+        found = re.search(pattern, text, re.DOTALL)
+        if found:
+            return text[: found.start()] + found.expand(ours).replace("'", "")
+    return text
+
+
 class Group(TyperGroup):
     """A group of commands."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; a mistake in its options is said in our words."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as e:
+            e.message = plain_words(e.message)
+            raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of commands; long lines are wrapped."""
@@ -35,4 +67,4 @@ class Group(TyperGroup):
                 formatter.write_dl(rows)
 
 
-__all__ = ["Group", "summary"]
+__all__ = ["Group", "plain_words", "summary"]
