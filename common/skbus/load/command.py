@@ -125,6 +125,8 @@ def _place(on: str, host: str | None) -> Iterator[Place]:
     if on != "new-lab":
         yield place.find(on, RunDir(), host)
         return
+    if host is not None:
+        raise PlaceError(f"--host {host}: a new lab has addresses of its own")
     import os
 
     from skbus import lab

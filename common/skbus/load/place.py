@@ -138,6 +138,7 @@ class Up:
 def find(on: str, run: RunDir, host: str | None = None) -> Place:
     """`--on lab|stack|loopback`; PlaceError says what is missing."""
     if on == "loopback":
+        _no_host(host, on)
         return Loopback()
     from skbus.supervise import read_state
 
@@ -149,7 +150,18 @@ def find(on: str, run: RunDir, host: str | None = None) -> Place:
             f"no stack in {run.path}: `skbus lab up` starts a lab, `--on new-lab` one for this "
             "run; `--on loopback` needs none"
         )
-    return Lab(run) if "lab" in state else Up(run, host)
+    if "lab" not in state:
+        return Up(run, host)
+    _no_host(host, "a lab")
+    return Lab(run)
+
+
+def _no_host(host: str | None, where: str) -> None:
+    if host is not None:
+        raise PlaceError(
+            f"--host {host}: {where} has addresses of its own; --host is for a stack by `skbus up` "
+            "or in containers. Flows take host and port for a server that runs already"
+        )
 
 
 # ---- in the processes that are started ---------------------------------------------------------

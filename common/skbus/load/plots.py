@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from skbus.load.live import cpu_share, rates
+from skbus.load.quantity import say_time
 from skbus.load.result import Result
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def all_plots(result: Result) -> list[tuple[str, str]]:
             _percentiles,
         ),
         ("Requests answered in a second", _rate),
-        ("Latency in seconds: p50, p99 (pale) and the longest (palest)", _latency),
+        ("Latency: p50, p99 (pale) and the longest (palest)", _latency),
         ("Errors in a second", _errors),
         ("Goodput in Mbit/s: to the clients, and from them (dashed)", _goodput),
         ("Requests under way, and waiting for a free client (dashed)", _running),
@@ -122,14 +123,23 @@ def _percentiles(axes: "Axes", result: Result) -> bool:
     if not shown:
         return False
     axes.set_xscale("log")
-    axes.set_yscale("log")
     ticks = [50, 90, 99, 99.9, 99.99, 99.999]
     right = axes.get_xlim()[1]
     places = [100 / (100 - p) for p in ticks if 100 / (100 - p) <= right * 1.01]
     axes.set_xticks(places, [f"{p:g} %" for p in ticks[: len(places)]])
+    _log_times(axes)
     axes.minorticks_off()
-    axes.set_ylabel("seconds")
     return True
+
+
+def _log_times(axes: "Axes") -> None:
+    """A logarithmic axis of times, its ticks as people write times."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: say_time(value)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _rate(axes: "Axes", result: Result) -> bool:
@@ -150,7 +160,7 @@ def _latency(axes: "Axes", result: Result) -> bool:
     _timeline(axes, result)
     if shown:
         axes.set_ylim(auto=True)
-        axes.set_yscale("log")
+        _log_times(axes)
     return shown
 
 

@@ -163,6 +163,7 @@ def _verdicts(result: Result) -> str:
 _FLOW_HEAD: Final = (
     "",
     "answered",
+    "errors",
     "per second",
     "p50",
     "p90",
@@ -173,7 +174,6 @@ _FLOW_HEAD: Final = (
     "connect p99",
     "goodput",
     "connections",
-    "errors",
 )
 
 
@@ -186,11 +186,11 @@ def _flow_row(name: str, cell: Cell) -> list[str]:
     return [
         escape(name),
         str(cell.completed),
+        errors,
         f"{cell.metric('rate') or 0:.1f}",
         *times,
         say_bits(cell.metric("goodput") or 0.0),
         str(cell.connects),
-        errors,
     ]
 
 

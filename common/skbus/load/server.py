@@ -215,6 +215,7 @@ async def main(job: dict[str, Any]) -> None:
             try:
                 await sock.bind((job["address"], 0 if job["any_port"] else fixed))
             except OSError as e:
+                sock.close()
                 sys.stdout.write(json.dumps({"error": _why(e, kind, fixed)}) + "\n")
                 nursery.cancel_scope.cancel()
                 return
