@@ -63,7 +63,7 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
 
 _FORM: Final = re.compile(
     r"\s*(?:(?P<flow>[A-Za-z][\w-]*)?(?:@(?P<phase>[\w-]+))?\.)?"
-    r"(?P<metric>p\d+(?:\.\d+)?|[a-z_]+)(?:\.(?P<detail>[\w.-]+?))?"
+    r"(?P<metric>p\d+(?:\.\d+)?|[a-z_]+)(?:\.(?P<detail>[\w.-][\w. -]*?))?"
     r"\s*(?P<op><=|>=|==|!=|<|>)\s*(?P<value>.+?)\s*"
 )
 

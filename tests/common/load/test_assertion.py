@@ -13,6 +13,7 @@ FLOWS = frozenset({"web", "bulk"})
         ("p99.9<=1.5s", (None, None, "p99.9", None, "<=", 1.5, "time")),
         ("errors == 0", (None, None, "errors", None, "==", 0, "count")),
         ("errors.timeout < 3", (None, None, "errors", "timeout", "<", 3, "count")),
+        ("errors.HTTP 503 == 0", (None, None, "errors", "HTTP 503", "==", 0, "count")),
         ("web.errors.HTTP != 1", ("web", None, "errors", "HTTP", "!=", 1, "count")),
         ("web@hold.rate > 200/s", ("web", "hold", "rate", None, ">", 200, "rate")),
         ("@hold.p50 >= 1us", (None, "hold", "p50", None, ">=", 1e-6, "time")),
