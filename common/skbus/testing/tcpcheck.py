@@ -10,6 +10,9 @@ from itertools import pairwise
 from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
+    LOST,
+    SACKED_ACKED,
+    SACKED_RETRANS,
     TCP_CLOSE,
     TCP_FIN_WAIT2,
     TCP_LISTEN,
@@ -53,7 +56,7 @@ def check_numbers(tp: TcpSock) -> None:
     for queue in (tp.rtx_queue, tp.write_queue):
         for one, two in pairwise(queue):
             assert one.end_seq == two.seq, f"a gap between {one} and {two}"
-    assert all(seg in tp.rtx_queue for seg in tp.tsorted)
+    check_rtx_indices(tp)
     assert not_after(tp.snd_una, tp.snd_nxt), "snd_una after snd_nxt"
     assert not_after(tp.snd_nxt, tp.write_seq), "snd_nxt after write_seq"
     assert not_after(tp.copied_seq, tp.rcv_nxt), "copied_seq after rcv_nxt"
@@ -68,6 +71,27 @@ def check_numbers(tp: TcpSock) -> None:
         assert tp.state in (TCP_CLOSE, TCP_SYN_SENT, TCP_SYN_RECV) or tp.snd_una == tp.write_seq
     for o in tp.ofo:
         assert not_after(tp.rcv_nxt, o.seq), "what is in order is in the out-of-order queue"
+
+
+def check_rtx_indices(tp: TcpSock) -> None:
+    """What is derived of the retransmit queue is what the queue says."""
+    there = {id(seg) for seg in tp.rtx_queue}
+    timely = list(tp.tsorted)
+    assert there.issuperset(map(id, timely)), "sent last what is acknowledged"
+    assert not any(seg.sacked & SACKED_ACKED for seg in timely), "SACKed, and waits to be"
+    waiting = {id(seg) for seg in tp.lost_queue}
+    for seg in tp.rtx_queue:
+        if seg.sacked & (LOST | SACKED_ACKED | SACKED_RETRANS) == LOST:
+            assert id(seg) in waiting, f"{seg} is lost, and nobody would send it again"
+    if tp.sack_ok:
+        ranges: list[tuple[int, int]] = []
+        for seg in tp.rtx_queue:
+            if seg.sacked & SACKED_ACKED:
+                if ranges and ranges[-1][1] == seg.seq:
+                    ranges[-1] = (ranges[-1][0], seg.end_seq)
+                else:
+                    ranges.append((seg.seq, seg.end_seq))
+        assert tp.sacked_ranges == ranges, "SACKed ranges that are not the queue's"
 
 
 def check_timers(tp: TcpSock) -> None:
