@@ -19,13 +19,13 @@ reply awaited: either it was in time, and nothing happened; or the result has co
 is handed over, so that no byte and no connection is ever lost.
 """
 
-import atexit
 import contextlib
 import errno
 import os
 import select
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +76,16 @@ def os_error(err: int, text: object = None) -> OSError:
     return OSError(err, text if isinstance(text, str) else os.strerror(err))
 
 
+class _Life(socket.socket):
+    """The life connection. Its end is the end of all our sockets, so the interpreter's end does not
+    close it: `atexit` functions and finalisers may still use and close them. The kernel does, when
+    the process has ended."""
+
+    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not _is_finalizing():
+            self.close()
+
+
 class Client:
     """This process, as the socket layer of one stack knows it."""
 
@@ -106,7 +116,7 @@ class Client:
         """descriptor of the system -> descriptor of ours, for `socket(fileno=...)`"""
 
     def _connect_life(self) -> socket.socket:
-        life = _real_socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        life = _Life(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             life.connect(str(self.run.life))
             life.sendall(self.id)
@@ -353,6 +363,8 @@ class Client:
         self.forked = True
         self.life.close()
         self._close_post()
+        for channel in self._channels:
+            channel.abandon()
         self._channels.clear()
 
 
@@ -436,6 +448,10 @@ class Channel:
     def close(self) -> None:
         """The DEALER's end."""
         self._sock.close()
+
+    def abandon(self) -> None:
+        """In a child of fork: the connection is the parent's, and nothing goes there from here."""
+        self._sock.abandon()
 
 
 class Mux:
@@ -576,10 +592,4 @@ def _after_fork_in_child() -> None:
     _clients.clear()
 
 
-def _at_exit() -> None:
-    for client in _clients.values():
-        client.life.close()
-
-
 os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)

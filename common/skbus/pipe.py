@@ -412,7 +412,7 @@ class Dealer:
     OSError where the other side is not there.
     """
 
-    __slots__ = ("_decoder", "_messages", "_out", "_sock")
+    __slots__ = ("_decoder", "_messages", "_out", "_raw", "_sock")
 
     def __init__(self, endpoint: str, identity: bytes, limit: int) -> None:
         self._decoder = Decoder(b"DEALER", limit)
@@ -427,9 +427,8 @@ class Dealer:
             self._sock.close()
             raise
         # Its buffer remembers what has gone when a signal's handler raises in mid-send.
-        self._out = io.BufferedWriter(
-            io.FileIO(self._sock.fileno(), "wb", closefd=False), _CLIENT_BUFFER
-        )
+        self._raw = io.FileIO(self._sock.fileno(), "wb", closefd=False)
+        self._out = io.BufferedWriter(self._raw, _CLIENT_BUFFER)
 
     def fileno(self) -> int:
         """The descriptor that is readable when a message has come."""
@@ -476,4 +475,10 @@ class Dealer:
         """Close it."""
         with contextlib.suppress(OSError):
             self._out.detach()  # which sends what an interrupted call has left
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close it; what an interrupted call has left is lost. Else a finaliser would send it, to
+        whatever has the descriptor's number then."""
+        self._raw.close()
         self._sock.close()

@@ -571,8 +571,8 @@ class socket(_Messages):
             client.poll_fds.pop(number, None)
             with contextlib.suppress(OSError):
                 _os.close(number)
-        if client.forked:
-            return
+        if client.forked or _sys.is_finalizing():
+            return  # the process's end closes it, as that of a standard one
         try:
             for result, _ in self._stash:
                 self._close_stashed(result)

@@ -2,6 +2,7 @@
 """`skbus.socket`: the standard library's behaviour, over the real socket layer."""
 
 import errno
+import gc
 import hashlib
 import http.client
 import http.server
@@ -25,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from skbus import socket
+from skbus import client, socket
 from skbus.client import get_client
 from skbus.testing.loopback import Loopback
 
@@ -631,3 +632,66 @@ def test_tls_by_hand(loopback: Loopback, contexts: tuple[ssl.SSLContext, ssl.SSL
             with other, plain[0]:
                 other.sendall(b"in the clear")
                 assert plain[0].recv(20) == b"in the clear"
+
+
+FINALISED = """if True:
+    import atexit, sys
+    told = []
+
+    def last():  # registered first: it runs when all of ours have run
+        for sock in (late, two):
+            sock.sendall(b"x")
+            sock.close()
+        sys.stdout.write("used and closed\\n")
+        sys.stdout.flush()
+
+    atexit.register(last)
+    from skbus import socket
+
+    class Keeper:
+        def __init__(self, sock):
+            self.sock = sock
+
+        def __del__(self):
+            self.sock.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    late, two, three = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    kept = Keeper(three)
+    circle = Keeper(listener)
+    circle.circle = circle
+    del listener
+    three.fileno()
+"""
+
+
+def test_sockets_may_be_used_and_closed_until_the_very_end(loopback: Loopback) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", FINALISED],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == ("used and closed\n", "", 0)
+    while loopback.net.clients:
+        loopback.settle()
+    assert not loopback.net.nr_files
+
+
+def test_nothing_of_a_dead_channel_is_sent_elsewhere(loopback: Loopback) -> None:
+    """What could not be sent to a socket layer that has gone is not sent by a finaliser, to
+    whatever has the descriptor's number then."""
+    dealer = get_client().dealer()
+    number = dealer.fileno()
+    loopback.stop()
+    with pytest.raises(OSError, match="Broken pipe"):
+        dealer.send(b"a request that nobody takes")
+    dealer.close()
+    a, b = stdlib.socketpair()
+    with a, b:
+        os.dup2(a.fileno(), number)
+        del dealer
+        gc.collect()
+        b.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            b.recv(100)
+        os.close(number)
+    client._clients.pop(loopback.run.path).close()
