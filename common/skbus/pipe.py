@@ -76,7 +76,7 @@ class Listener:
     """
 
     def __init__(
-        self, endpoint: str, socket_type: bytes, epoll: select.epoll, limit: int, *, named: bool
+        self, endpoint: str, socket_type: bytes, epoll: "select.epoll", limit: int, *, named: bool
     ) -> None:
         self._socket_type = socket_type
         self._epoll = epoll
@@ -232,7 +232,7 @@ class Inbox:
     `ready`: one system call less a message than with a descriptor for all of them.
     """
 
-    def __init__(self, endpoint: str, epoll: select.epoll | None = None) -> None:
+    def __init__(self, endpoint: str, epoll: "select.epoll | None" = None) -> None:
         self._own = epoll is None
         self._epoll = epoll or select.epoll()
         self._listener = Listener(endpoint, b"PULL", self._epoll, MAX_DATA, named=False)
@@ -437,7 +437,14 @@ class Dealer:
     def send(self, *frames: bytes) -> None:
         """Send a message. If a handler raises meanwhile, the rest goes before the next one."""
         self._out.write(encode_message(frames))
-        self._out.flush()
+        while True:
+            try:
+                self._out.flush()
+                return
+            except BlockingIOError:  # gevent makes all sockets so
+                poll = select.poll()
+                poll.register(self._sock, select.POLLOUT)
+                poll.poll()
 
     def poll(self, milliseconds: int) -> bool:
         """Wait until something has come."""

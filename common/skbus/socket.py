@@ -389,8 +389,9 @@ class socket(_Messages):
     # ---- receiving -----------------------------------------------------------------------
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
-        """Up to bufsize bytes; b"" when the peer has sent all."""
-        if not bufsize and self._type == _std.SOCK_STREAM:
+        """Up to bufsize bytes; b"" when the peer has sent all. Of none it asks nobody, as the
+        standard one: no datagram is taken."""
+        if not bufsize:
             return b""
         if self._ahead and not flags and bufsize >= 0:
             return self._datagram(bufsize)[0]
@@ -405,7 +406,9 @@ class socket(_Messages):
         return payload, _unpack(address)
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
-        """Receive into a buffer; returns how many bytes."""
+        """Receive into a buffer; returns how many bytes. See `recv` of an empty one."""
+        if not nbytes and not memoryview(buffer).nbytes:
+            return 0
         return self.recvfrom_into(buffer, nbytes, flags)[0]
 
     def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Address]:
@@ -416,8 +419,6 @@ class socket(_Messages):
             if nbytes > len(raw):
                 raise ValueError("buffer too small for requested bytes")
             size = nbytes or len(raw)
-            if not size and self._type == _std.SOCK_STREAM:
-                return 0, None
             if self._ahead and not flags:
                 payload, address = self._datagram(size)
                 raw[: len(payload)] = payload

@@ -329,14 +329,14 @@ class SocketType(trio.socket.SocketType):
         """(bytes, sender's address)"""
         if bufsize < 0:
             raise ValueError("negative buffersize in recv")
-        if not bufsize and self._sock._type == stdlib.SOCK_STREAM:
-            await trio.lowlevel.checkpoint()
-            return b"", None
         (parts, address, _, _), data = await self._call("recvmsg", bufsize, 0, int(flags), -1)
         return self._sock._client.collect(parts, data), unpack_address(address)
 
     async def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """Up to bufsize bytes; b"" when the peer has sent all."""
+        if not bufsize:  # as the standard one, which asks nobody
+            await trio.lowlevel.checkpoint()
+            return b""
         return (await self.recvfrom(bufsize, flags))[0]
 
     async def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
@@ -348,6 +348,9 @@ class SocketType(trio.socket.SocketType):
 
     async def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         """Receive into a buffer; returns how many bytes."""
+        if not nbytes and not memoryview(buffer).nbytes:
+            await trio.lowlevel.checkpoint()
+            return 0
         return (await self.recvfrom_into(buffer, nbytes, flags))[0]
 
     async def recvmsg(

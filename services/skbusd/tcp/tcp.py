@@ -150,6 +150,7 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
         and addr not in net.inetdev
         and addr[0] != 127
         and net.inetdev
+        and inet_bound_source(net, addr)  # a group or a broadcast may be bound to
         and not (tp.freebind or tp.transparent or net.sysctl["net.ipv4.ip_nonlocal_bind"])
     ):
         err = errno.EADDRNOTAVAIL
@@ -157,7 +158,7 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
         err = inet_csk_get_port(net, tp, addr, item.port, item.reuse)
         if not err:
             tp.reuse = item.reuse & 3
-            tp.saddr = b"" if addr == ANY else addr
+            tp.saddr = inet_bound_source(net, addr)
             tp.sport = tp.bound_port
             tp.ifindex = tp.oif = item.ifindex or tp.oif
             if addr != ANY:
@@ -165,6 +166,16 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
             if item.port > 0 and not item.reuse & GET_PORT_AUTO:
                 tp.userlocks |= SOCK_BINDPORT_LOCK
     sk_ret(net, item.sk, item.req, err, None if err or tp is None else [addr, tp.sport])
+
+
+def inet_bound_source(net: TcpNet, addr: bytes) -> bytes:
+    """The address that a socket bound to this one sends from; b"": the route's, as of one that is
+    bound to none, to a multicast group or to a broadcast address (`__inet_bind`: "use device")."""
+    if addr == ANY or addr[0] & 0xF0 == 0xE0 or addr in (b"\xff" * 4, b"\x7f\xff\xff\xff"):
+        return b""
+    if addr not in net.inetdev and any(addr == d.broadcast for d in net.inetdev.values()):
+        return b""
+    return addr
 
 
 def tcp_listen_start(net: TcpNet, item: ListenStart) -> None:
@@ -233,7 +244,7 @@ def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
             setattr(tp, name, default)
     tp.window_clamp = clamp
     tp.sport = tp.bound_port
-    tp.saddr = b"" if tp.bound_addr == ANY or not tp.bound_port else tp.bound_addr
+    tp.saddr = inet_bound_source(net, tp.bound_addr) if tp.bound_port else b""
     tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
     tp.icsk_rto = tp.mdev_us = 1_000_000
 

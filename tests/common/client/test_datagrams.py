@@ -4,11 +4,12 @@
 import os
 import select
 import signal
+import socket as stdlib
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -125,7 +126,8 @@ def test_each_call_has_its_own_size(loopback: Loopback) -> None:
         assert room == b"012345"
         assert one.recv_into(room, 2) == 2
         assert len(one.recv(1, trunc)) == 10
-        assert one.recv(0) == b""
+        assert one.recv(0) == b"", "which takes none"
+        assert one.recvfrom(0) == (b"", who)
         assert not one._stash
         one.settimeout(0)
         with pytest.raises(BlockingIOError):
@@ -372,3 +374,69 @@ def test_a_program_that_ends_loses_nothing(loopback: Loopback, more: list[str]) 
         command = [sys.executable, "-W", "ignore", "-c", PROGRAM, port, "25", *more]
         subprocess.run(command, check=True, env=os.environ)
         assert [int(one.recv(10)) for _ in range(25)] == list(range(100, 125))
+
+
+ZERO: dict[str, Callable[[Any, int], object]] = {
+    "recv": lambda sock, flags: sock.recv(0, flags),
+    "recv_into": lambda sock, flags: sock.recv_into(bytearray(), 0, flags),
+    "recv_into of some": lambda sock, flags: sock.recv_into(bytearray(5), 0, flags),
+    "recvfrom": lambda sock, flags: sock.recvfrom(0, flags)[0],
+    "recvfrom_into": lambda sock, flags: sock.recvfrom_into(bytearray(), 0, flags)[0],
+    "recvmsg": lambda sock, flags: sock.recvmsg(0, 0, flags)[::2],
+    "recvmsg_into": lambda sock, flags: sock.recvmsg_into([bytearray()], 0, flags)[::2],
+    "recvmsg_into nothing": lambda sock, flags: sock.recvmsg_into([], 0, flags)[::2],
+}
+
+
+def zero_bytes(net: Any, how: str, flags: int, settle: Callable[[], object]) -> list[object]:
+    """What a call for no bytes gives, and what is left then: of datagrams, and of a stream."""
+
+    def ask(sock: Any) -> object:
+        try:
+            return ZERO[how](sock, flags)
+        except OSError as e:
+            return e.errno or type(e).__name__
+
+    def rest(sock: Any) -> list[bytes]:
+        got = []
+        sock.setblocking(False)
+        with suppress(BlockingIOError):
+            while data := sock.recv(10):
+                got.append(data)
+        sock.settimeout(30.0)
+        return got
+
+    told: list[object] = []
+    with net.socket(net.AF_INET, net.SOCK_DGRAM) as b, net.socket(net.AF_INET, net.SOCK_DGRAM) as a:
+        b.bind((HERE, 0))
+        a.connect(b.getsockname())
+        b.settimeout(0.001)
+        told.append(ask(b))
+        b.settimeout(30.0)
+        for text in (b"one", b"two"):
+            a.send(text)
+        settle()
+        told += [ask(b), rest(b)]
+    with net.socket() as unconnected, net.create_server((HERE, 0)) as listener:
+        one = net.create_connection(listener.getsockname())
+        two, _ = listener.accept()
+        told.append(ask(unconnected))
+    with one, two:
+        two.settimeout(0.001)
+        told.append(ask(two))
+        two.settimeout(30.0)
+        one.sendall(b"stream")
+        settle()
+        told += [ask(two), rest(two)]
+        one.close()
+        settle()
+        told.append(ask(two))
+    return told
+
+
+@pytest.mark.parametrize("flags", [0, stdlib.MSG_PEEK, stdlib.MSG_DONTWAIT])
+@pytest.mark.parametrize("how", ZERO)
+def test_no_bytes_are_asked_for_as_in_linux(loopback: Loopback, how: str, flags: int) -> None:
+    """Some of these take a datagram, and wait for it; others ask nobody."""
+    ours = zero_bytes(socket, how, flags, loopback.settle)
+    assert ours == zero_bytes(stdlib, how, flags, lambda: None)

@@ -51,3 +51,46 @@ def test_a_program_finds_what_it_finds_on_linux(
     here = run(name, version, certificate, "-m", "skbus.run")
     there = run(name, version, certificate)
     assert here == there
+
+
+GEVENT_FIRST = """if True:
+    import gevent.monkey
+    gevent.monkey.patch_all()
+    import gevent
+    from skbus import socket
+
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        while True:
+            sock, _ = listener.accept()
+            gevent.spawn(echo, sock)
+
+    def echo(sock):
+        with sock:
+            while data := sock.recv(65536):
+                sock.sendall(data)
+
+    def ask(n):
+        with socket.create_connection(listener.getsockname()) as sock:
+            sock.sendall(b"%d" % n * 100_000)
+            return len(sock.recv(100_000, socket.MSG_WAITALL))
+
+    server = gevent.spawn(serve)
+    clients = [gevent.spawn(ask, n) for n in range(5)]
+    gevent.joinall(clients, timeout=60)
+    print([one.value for one in clients], flush=True)
+    import os
+    os._exit(0)
+"""
+
+
+def test_gevents_greenlets_take_turns_where_it_was_first(loopback: Loopback) -> None:
+    """It makes the sockets by which we ask the socket layer its own: a call that waits lets others
+    run. Imported after us it cannot, and such a call stops the thread."""
+    pytest.importorskip("gevent")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GEVENT_FIRST],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout == f"{[100_000] * 5}\n", done.stderr[-2000:]

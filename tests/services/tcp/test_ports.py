@@ -2,6 +2,7 @@
 """Ports: who may bind what, and which are chosen (RFC 6056)."""
 
 import errno
+import ipaddress
 
 import pytest
 
@@ -75,6 +76,28 @@ def test_an_address_that_is_not_ours(two: TcpHost) -> None:
     two.net.sysctl.set("net.ipv4.ip_nonlocal_bind", 1)
     assert two.bind(2, 80, PEER) == 0
     assert two.bind(2, 81) == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    "addr", ["224.0.0.1", "239.1.2.3", "255.255.255.255", "10.0.0.255", "127.255.255.255"]
+)
+def test_a_group_or_a_broadcast_may_be_bound_to(two: TcpHost, addr: str) -> None:
+    """As on Linux 6.18: nobody gets in there, and a connection has the route's address."""
+    broadcast = ipaddress.IPv4Address("10.0.0.255").packed
+    two.call("inetdev_event", InetdevEvent(2, "eth0", US, 24, broadcast, 1500, 0, 65536, True))
+    packed = ipaddress.IPv4Address(addr).packed
+    assert two.bind(2, 80, packed) == 0
+    assert listen(two, 2) == 0
+    assert two.bind(4, 80, packed) == errno.EADDRINUSE
+    assert two.bind(4, 81, packed) == 0
+    two.connect(4, 5000)
+    tp = two.net.socks[4]
+    assert (tp.saddr, tp.bound_addr, tp.sport) == (US, packed, 81)
+
+
+@pytest.mark.parametrize("addr", ["10.99.99.99", "240.0.0.1", "0.1.2.3"])
+def test_what_is_nobodys_is_no_address_to_bind_to(two: TcpHost, addr: str) -> None:
+    assert two.bind(2, 80, ipaddress.IPv4Address(addr).packed) == errno.EADDRNOTAVAIL
 
 
 def test_automatic_ports(two: TcpHost) -> None:
