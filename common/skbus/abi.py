@@ -107,7 +107,7 @@ class ErrHandler(NamedTuple):
     type: int
     code: int
     info: int
-    """Next-hop MTU for ICMP_FRAG_NEEDED, else 0."""
+    """Next-hop MTU for ICMP_FRAG_NEEDED, gateway for ICMP_REDIRECT, else 0."""
     offender: bytes
     saddr: bytes
     """Source of the quoted packet: our address."""
@@ -237,6 +237,16 @@ class XmitCb(NamedTuple):
     """IP_MTU_DISCOVER of the socket. IP_PMTUDISC_WANT: df only while the path's MTU is not locked
     (`ip_dont_fragment`); from IP_PMTUDISC_PROBE on, the device's MTU counts, not the path's
     (`ip_sk_use_pmtu`)"""
+
+
+class Redirect(NamedTuple):
+    """`ipv4_redirect`: a transport has recognised the packet that an ICMP redirect quotes as one of
+    its own, to `daddr`: `old_gw`, who sent the redirect by device `ifindex`, names `new_gw`."""
+
+    daddr: bytes
+    new_gw: bytes
+    old_gw: bytes
+    ifindex: int
 
 
 class UpdatePmtu(NamedTuple):
@@ -565,6 +575,7 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "inet_del_protocol": InetDelProtocol,
     "ip_route_output_key": IpRouteOutputKey,
     "ipv4_update_pmtu": UpdatePmtu,
+    "ipv4_redirect": Redirect,
     "ip_mc_setsockopt": McSetsockopt,
     "ip_mc_drop_socket": McDropSocket,
     # socket -> ip: raw and ping sockets

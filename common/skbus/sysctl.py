@@ -95,7 +95,7 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.conf.all.arp_ignore": _spec(0, 0, 8),
     "net.ipv4.conf.all.arp_accept": _spec(0, 0, 2),
     "net.ipv4.conf.all.rp_filter": _spec(0, 0, 2),
-    "net.ipv4.conf.all.accept_redirects": _spec(0, 0, 1),
+    "net.ipv4.conf.all.accept_redirects": _spec(0, 0, 1, "a host takes a gateway's word for it"),
     "net.ipv4.conf.all.send_redirects": _spec(1, 0, 1, "a router tells of better gateways"),
     "net.ipv4.conf.all.accept_source_route": _spec(0, 0, 1),
     "net.ipv4.conf.all.log_martians": _spec(0, 0, 1),

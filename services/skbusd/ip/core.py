@@ -38,6 +38,7 @@ ENTRIES: Final[dict[str, Handler]] = {
     "inet_del_protocol": protocol.inet_del_protocol,
     "ip_route_output_key": route.ip_route_output_key,
     "ipv4_update_pmtu": route.ipv4_update_pmtu,
+    "ipv4_redirect": route.ipv4_redirect,
     "ip_rcv": ip_input.ip_rcv,
     "arp_rcv": arp.arp_rcv,
     "ip_queue_xmit": ip_output.ip_queue_xmit,

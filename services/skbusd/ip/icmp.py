@@ -5,7 +5,7 @@
 incoming errors go to the `err_handler` of the transport whose packet they quote. RFC 792;
 RFC 1122 3.2.2; RFC 1812 4.3.2 for when no error may be sent and for the rate limits; RFC 1191.
 
-Differs from Linux: redirects are counted and never followed.
+Differs from Linux: redirects are not followed by default.
 """
 
 import struct
@@ -57,6 +57,7 @@ _QUOTE_LIMIT: Final = 576
 """Longest error datagram (RFC 1812 4.3.2.3)."""
 _PREC_INTERNETCONTROL: Final = 0xC0
 _XRLIM_BURST_FACTOR: Final = 6
+_ICMP_REDIR_HOSTTOS: Final = 3
 _PEERS: Final = 4096
 """Most hosts whose rate of errors is remembered."""
 
@@ -352,6 +353,8 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
             return
     elif hdr.type == ICMP_PARAMETERPROB:
         info = hdr.pointer
+    elif hdr.type == ICMP_REDIRECT:
+        info = hdr.rest
     if route.inet_addr_type(net, inner.daddr) == RTN_BROADCAST:
         # RFC 1122 3.2.2: nobody may send an error about a broadcast.
         _icmp_drop(net, skb, "INVALID_PROTO")
@@ -408,8 +411,12 @@ def icmp_echo_reply(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_redirect(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """A better gateway: not followed (`accept_redirects` off, RFC 6274 4.7)."""
-    net.consume_skb(skb)
+    """A better gateway: not followed while `accept_redirects` is off, as it is (RFC 6274 4.7); else
+    if a transport finds that it is about a packet of its own (`ipv4_redirect`)."""
+    if net.sysctl["net.ipv4.conf.all.accept_redirects"] and hdr.code <= _ICMP_REDIR_HOSTTOS:
+        icmp_unreach(net, skb, iph, hdr)
+    else:
+        net.consume_skb(skb)
 
 
 def icmp_discard(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:

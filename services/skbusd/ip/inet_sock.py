@@ -22,6 +22,7 @@ from skbus.abi import (
     DataReadyCb,
     Disconnect,
     Recvmsg,
+    Redirect,
     SkErrorReport,
     SkRet,
     UdpSendmsgCb,
@@ -274,6 +275,13 @@ def ip_push_pending_frames(
     skb.mac_header = skb.network_header = -1
     ip_output.ip_build_and_send_pkt(net, skb, rt, xmit)
     return 0
+
+
+def ipv4_sk_redirect(
+    net: IpNet, daddr: bytes, hdr: icmphdr.IcmpHdr, old_gw: bytes, dif: int
+) -> None:
+    """A gateway names a nearer one for packets of a socket."""
+    route.ipv4_redirect(net, Redirect(daddr, hdr.gateway, old_gw, dif))
 
 
 # ---- receiving ---------------------------------------------------------------------------

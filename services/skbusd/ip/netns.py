@@ -297,9 +297,12 @@ class FibNhException(NamedTuple):
     """`struct fib_nh_exception`: what was learned of the path to one address."""
 
     fnhe_pmtu: int
+    """0: nothing is known of it"""
     fnhe_mtu_locked: bool
     fnhe_expires: int
     """ns"""
+    fnhe_gw: bytes = b""
+    """The gateway that a redirect named, b'' for the route's."""
 
 
 class Rtable:

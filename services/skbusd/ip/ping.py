@@ -206,6 +206,8 @@ def ping_err(
     sk = ping_lookup(net, inner.saddr, quoted.id, dif)
     if sk is None:
         return
+    if hdr.type == ICMP_REDIRECT:
+        inet_sock.ipv4_sk_redirect(net, inner.daddr, hdr, offender, dif)
     if hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED:
         inet_sock.ipv4_sk_update_pmtu(net, sk, inner.daddr, info)
     err, hard = icmp_error(hdr.type, hdr.code, sk.pmtudisc)

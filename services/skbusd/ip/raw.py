@@ -18,7 +18,13 @@ from typing import Final
 
 from skbus.abi import GetPort, InitSock, UdpSendmsgCb
 from skbus.checksum import ip_fast_csum
-from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, ICMP_SOURCE_QUENCH, IcmpHdr
+from skbus.headers.icmp import (
+    ICMP_DEST_UNREACH,
+    ICMP_FRAG_NEEDED,
+    ICMP_REDIRECT,
+    ICMP_SOURCE_QUENCH,
+    IcmpHdr,
+)
 from skbus.headers.ipv4 import IP_HLEN, IpHdr
 from skbus.ip_sockglue import icmp_error, ip_icmp_error, ip_local_error
 from skbus.mcast import ip_mc_sf_allow
@@ -227,14 +233,24 @@ def raw_icmp_error(
     """An ICMP error about a packet of ours: every raw socket that it may be of hears of it."""
     for sk in tuple(net.raw_hash.get(inner.protocol, ())):
         if raw_v4_match(sk, inner.daddr, inner.saddr, dif):
-            raw_err(net, sk, inner, quoted, hdr, info, offender)
+            raw_err(net, sk, inner, quoted, hdr, info, offender, dif)
 
 
 def raw_err(
-    net: IpNet, sk: InetSock, inner: IpHdr, quoted: bytes, hdr: IcmpHdr, info: int, offender: bytes
+    net: IpNet,
+    sk: InetSock,
+    inner: IpHdr,
+    quoted: bytes,
+    hdr: IcmpHdr,
+    info: int,
+    offender: bytes,
+    dif: int,
 ) -> None:
     """It is an error of the socket where it is connected and the error is hard, or with
     IP_RECVERR; with that it is put on the error queue too."""
+    if hdr.type == ICMP_REDIRECT:
+        inet_sock.ipv4_sk_redirect(net, inner.daddr, hdr, offender, dif)
+        return
     if hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED:
         inet_sock.ipv4_sk_update_pmtu(net, sk, inner.daddr, info)
     if not sk.recverr and not sk.connected():

@@ -13,13 +13,13 @@ when a cache is full it is emptied. Source routes are never followed.
 from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 from typing import Final
 
-from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
+from skbus.abi import IpRouteOutputKey, Redirect, RouteRet, RtCacheFlush, UpdatePmtu
 from skbus.headers.icmp import ICMP_REDIR_HOST, ICMP_REDIRECT
 from skbus.headers.ipv4 import IpHdr
 from skbus.net import MSEC, SEC
 from skbus.skbuff import SkBuff
 from skbus.timer import Timer
-from skbusd.ip import fib, icmp, igmp, ip_forward, ip_input, ip_output
+from skbusd.ip import fib, icmp, igmp, ip_forward, ip_input, ip_output, neighbour
 from skbusd.ip.netns import (
     INADDR_ANY,
     INADDR_BROADCAST,
@@ -43,6 +43,9 @@ RT_CACHE_SIZE: Final = 8192
 """Entries of each of the two caches."""
 FNHE_SIZE: Final = 2048
 """Most destinations whose path MTU is remembered."""
+REDIRECT_LIFE: Final = 300 * SEC
+"""How long a redirect is believed (`route.gc_timeout`)."""
+_NOTHING: Final = FibNhException(0, False, 0)
 REDIRECT_PEERS: Final = 4096
 """Most hosts of which is remembered how often they were redirected."""
 
@@ -90,24 +93,61 @@ def ip_rt_update_pmtu(net: IpNet, daddr: bytes, mtu: int) -> None:
     if lock:
         mtu = min(rt.mtu, least)
     life = net.sysctl["net.ipv4.route.mtu_expires"] * SEC
-    known = net.fnhe.get(daddr)
-    if (
-        known is not None
-        and known.fnhe_pmtu == mtu
-        and not lock
-        and net.now < known.fnhe_expires - life // 2
-    ):
+    known = net.fnhe.get(daddr, _NOTHING)
+    if known.fnhe_pmtu == mtu and not lock and net.now < known.fnhe_expires - life // 2:
         return
-    if len(net.fnhe) >= FNHE_SIZE and daddr not in net.fnhe:
-        del net.fnhe[next(iter(net.fnhe))]
-    net.fnhe[daddr] = FibNhException(mtu, lock, net.now + life)
-    if net.fnhe_timer is None:
-        net.fnhe_timer = Timer(_fnhe_expire)
-    if not net.fnhe_timer.pending():
-        net.mod_timer(net.fnhe_timer, net.now + life)
-    _rt_forget(net, daddr)
+    _update_or_create_fnhe(net, daddr, FibNhException(mtu, lock, net.now + life, known.fnhe_gw))
     if net.tracing:
         net.trace("ip_rt_update_pmtu", daddr=daddr, mtu=mtu, lock=lock)
+
+
+def ipv4_redirect(net: IpNet, item: Redirect) -> None:
+    """A transport was told by ICMP of a nearer gateway for a packet of its own. Believed where
+    `accept_redirects` says so, by a host that is no router, from the gateway that it uses, for
+    one on the same network (RFC 1122 3.2.2.2), once it answers ARP.
+
+    Differs from Linux: it must be on the same network also where `shared_media` would not ask so.
+    """
+    daddr, new_gw, old_gw, ifindex = item
+    dev = net.dev_by_index.get(ifindex)
+    sysctl = net.sysctl
+    if (
+        not sysctl["net.ipv4.conf.all.accept_redirects"]
+        or sysctl["net.ipv4.ip_forward"]
+        or dev is None
+        or not len(daddr) == len(new_gw) == len(old_gw) == 4
+    ):
+        return
+    rt = ip_route_output(net, daddr, b"", 0)
+    if isinstance(rt, int) or rt.dev is not dev or rt.rt_gateway != old_gw or daddr == old_gw:
+        return
+    ours = inet_addr_type(net, new_gw) != RTN_UNICAST
+    if new_gw == old_gw or ours or not _on_link(net, new_gw, dev):
+        return
+    neigh = neighbour.neigh_create(net, dev, new_gw)
+    if neigh is None:
+        return
+    if not neigh.nud_state & neighbour.NUD_VALID:
+        neighbour.neigh_event_send(net, neigh, None)  # the next one will be believed
+        return
+    known = net.fnhe.get(daddr, _NOTHING)
+    life = net.now + REDIRECT_LIFE
+    _update_or_create_fnhe(net, daddr, known._replace(fnhe_expires=life, fnhe_gw=new_gw))
+    if net.tracing:
+        net.trace("ipv4_redirect", daddr=daddr, gateway=new_gw)
+
+
+def _update_or_create_fnhe(net: IpNet, daddr: bytes, exception: FibNhException) -> None:
+    """Remember it; routes that were made without it are forgotten."""
+    if len(net.fnhe) >= FNHE_SIZE and daddr not in net.fnhe:
+        del net.fnhe[next(iter(net.fnhe))]
+    net.fnhe[daddr] = exception
+    if net.fnhe_timer is None:
+        net.fnhe_timer = Timer(_fnhe_expire)
+    timer = net.fnhe_timer
+    if not timer.pending() or timer.expires > exception.fnhe_expires:
+        net.mod_timer(timer, exception.fnhe_expires)
+    _rt_forget(net, daddr)
 
 
 def _fnhe_expire(net: IpNet) -> None:
@@ -256,8 +296,9 @@ def _mkroute_output(
         rt.mtu = min(rt.mtu, fi.fib_mtu)
     known = net.fnhe.get(daddr)
     if known is not None and kind == RTN_UNICAST:
-        rt.mtu = min(rt.mtu, known.fnhe_pmtu)
+        rt.mtu = min(rt.mtu, known.fnhe_pmtu or rt.mtu)
         rt.mtu_locked = known.fnhe_mtu_locked
+        rt.rt_gateway = known.fnhe_gw or rt.rt_gateway
     rt.rt_id = net.get_random_u32() & 0xFFFF
     loops = kind == RTN_MULTICAST or (kind == RTN_BROADCAST and not dev.loopback)
     rt.output = ip_output.ip_mc_output if loops else ip_output.ip_output

@@ -12,7 +12,7 @@ RFC 9293 3.10.7, RFC 5461 and 5927 (ICMP errors), RFC 1191 (path MTU), RFC 4987 
 import errno
 from typing import Final
 
-from skbus.abi import ErrHandler, RcvCb, UpdatePmtu, XmitCb
+from skbus.abi import ErrHandler, RcvCb, Redirect, UpdatePmtu, XmitCb
 from skbus.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
 from skbus.headers import HeaderError
 from skbus.headers.tcp import TcpHdr, TcpOptions, build, parse, parse_options
@@ -95,6 +95,7 @@ from skbusd.tcp.tcp_timewait import (
 from skbusd.tcp.tcp_window import tcp_full_space, tcp_select_initial_window, tcp_sync_mss
 
 ICMP_DEST_UNREACH: Final = 3
+ICMP_REDIRECT: Final = 5
 ICMP_TIME_EXCEEDED: Final = 11
 ICMP_PARAMETERPROB: Final = 12
 ICMP_FRAG_NEEDED: Final = 4
@@ -553,6 +554,12 @@ def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
 def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler, seq: int) -> None:
     """An error that is plausible, about the segment at seq. Where a request owns the socket it is
     only remembered."""
+    if err.type == ICMP_REDIRECT:
+        if not tp.sk_lock & SK_OWNED:
+            gateway = err.info.to_bytes(4, "big")
+            item = Redirect(err.daddr, gateway, err.offender, err.ifindex)
+            net.call("ip", "ipv4_redirect", item)
+        return
     if tp.sk_lock & SK_OWNED:
         if err.type == ICMP_DEST_UNREACH and err.code == ICMP_FRAG_NEEDED:
             net.sk_owned[tp.sk].deferred.append(lambda: _icmp_error(net, tp, err, seq))

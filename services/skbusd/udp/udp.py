@@ -17,6 +17,7 @@ from skbus.abi import (
     InetdevEvent,
     RcvCb,
     Recvmsg,
+    Redirect,
     SkErrorReport,
 )
 from skbus.checksum import csum_tcpudp_nofold
@@ -24,6 +25,7 @@ from skbus.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_FRAG_NEEDED,
     ICMP_PORT_UNREACH,
+    ICMP_REDIRECT,
     ICMP_SOURCE_QUENCH,
     NR_ICMP_UNREACH,
 )
@@ -299,6 +301,11 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
         net.mib["IcmpInErrors"] += 1
         return
     if item.type == ICMP_SOURCE_QUENCH:
+        return
+    if item.type == ICMP_REDIRECT:
+        gateway = item.info.to_bytes(4, "big")
+        redirect = Redirect(item.daddr, gateway, item.offender, item.ifindex)
+        net.call("ip", "ipv4_redirect", redirect)
         return
     if item.type == ICMP_DEST_UNREACH:
         if item.code > NR_ICMP_UNREACH:

@@ -2,17 +2,19 @@
 """Redirects: a packet goes out where it came in, and its sender could ask the next hop itself."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from skbus.headers import icmp, ipv4
+from skbus.abi import GetPort, InitSock, Redirect, UpdatePmtu, XmitCb
+from skbus.headers import arp, icmp, ipv4
 from skbus.net import MSEC
-from skbus.skbuff import ETH_P_IP
+from skbus.skbuff import ETH_P_IP, SkBuff
 from skbus.testing.iphost import FAR, GW, MAC2, PEER, PEER2, US, IpHost
-from skbus.testing.packets import PEER_MAC, ip_skb
+from skbus.testing.packets import MAC, PEER_MAC, arp_skb, inet_aton, ip_skb
 
 MakeHost = Callable[..., IpHost]
-GW_MAC = bytes.fromhex("02000000bb01")
+GW_MAC = bytes.fromhex("02000000ee01")
 
 
 @pytest.fixture
@@ -101,3 +103,122 @@ def test_each_host_has_its_own_rate(router: IpHost) -> None:
     other = bytes([10, 0, 0, 8])
     router.learn(other)
     assert [len(sent(router)), len(sent(router)), len(sent(router, other))] == [2, 1, 2]
+
+
+# ---- taking them -------------------------------------------------------------------------
+
+NEAR = PEER
+"""The gateway that a redirect names: a neighbour."""
+
+
+def redirected(
+    host: IpHost,
+    *,
+    gateway: bytes = NEAR,
+    source: bytes = GW,
+    code: int = 1,
+    protocol: int = 17,
+    known: bool = True,
+) -> None:
+    """A redirect comes, and the transport finds (or does not) that it is about its packet."""
+    quoted = ipv4.build(US, FAR, protocol, 40) + bytes(8)
+    message = icmp.build_message(5, code, int.from_bytes(gateway, "big"), quoted)
+    host.rcv("ip_rcv", ip_skb(message, source, US, 1))
+    for item in host.out("udp", "udp_err"):
+        assert item.info.to_bytes(4, "big") == gateway
+        if known:
+            told = Redirect(item.daddr, gateway, item.offender, item.ifindex)
+            host.call("ipv4_redirect", told)
+
+
+def next_hop(host: IpHost) -> bytes:
+    """The hardware address that a packet to FAR goes to."""
+    host.rcv("ip_send_skb", SkBuff(bytes(20), cb=XmitCb(US, FAR, 17, 0, 0, True, 0, b"")))
+    skb = host.frames()[-1]
+    return skb.head[:6]
+
+
+def accepting(make_host: MakeHost, **sysctl: object) -> IpHost:
+    host = make_host(sysctl={"net.ipv4.conf.all.accept_redirects": 1, **sysctl})
+    host.learn(GW, GW_MAC)
+    host.learn(NEAR, PEER_MAC)
+    assert next_hop(host) == GW_MAC
+    return host
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3])
+def test_a_nearer_gateway_is_used_and_forgotten(make_host: MakeHost, code: int) -> None:
+    host = accepting(make_host)
+    redirected(host, code=code)
+    assert next_hop(host) == PEER_MAC
+    host.run_for(301)
+    host.learn(GW, GW_MAC)
+    assert next_hop(host) == GW_MAC
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": inet_aton("10.0.0.77")},  # not the gateway that we use
+        {"gateway": inet_aton("10.9.9.9")},  # not on our network
+        {"gateway": US},
+        {"gateway": GW},
+        {"gateway": inet_aton("10.0.0.255")},
+        {"gateway": inet_aton("224.0.0.1")},
+        {"gateway": bytes(4)},
+        {"code": 4},
+        {"protocol": 6},  # tcp has no such connection
+        {"protocol": 1},  # nobody pings
+        {"known": False},
+    ],
+)
+def test_whose_word_is_not_taken(make_host: MakeHost, wrong: dict[str, Any]) -> None:
+    host = accepting(make_host)
+    redirected(host, **wrong)
+    assert next_hop(host) == GW_MAC
+    assert not host.ip.fnhe
+
+
+def test_a_router_and_whoever_did_not_ask_for_it_takes_none(make_host: MakeHost) -> None:
+    for sysctl in (
+        {"net.ipv4.conf.all.accept_redirects": 0},
+        {"net.ipv4.ip_forward": 1},
+    ):
+        host = accepting(make_host, **sysctl)
+        redirected(host)
+        assert next_hop(host) == GW_MAC
+
+
+def test_the_new_gateway_must_be_there(make_host: MakeHost) -> None:
+    """It is asked for first; the next redirect counts."""
+    host = accepting(make_host)
+    other = inet_aton("10.0.0.88")
+    redirected(host, gateway=other)
+    request = arp.parse(host.frames()[-1].head, 14)
+    assert request.ar_tip == other
+    assert next_hop(host) == GW_MAC
+    host.rcv("arp_rcv", arp_skb(2, MAC2, other, US, tha=MAC, pkt_type=0))
+    redirected(host, gateway=other)
+    assert next_hop(host) == MAC2
+
+
+def test_what_is_known_of_the_mtu_stays(make_host: MakeHost) -> None:
+    host = accepting(make_host)
+    host.call("ipv4_update_pmtu", UpdatePmtu(FAR, 1000))
+    redirected(host)
+    host.call("ipv4_update_pmtu", UpdatePmtu(FAR, 900))
+    assert host.ip.fnhe[FAR][:2] == (900, False)
+    assert next_hop(host) == PEER_MAC
+
+
+@pytest.mark.parametrize(("entry", "protocol"), [("raw_sk_init", 17), ("ping_init_sock", 1)])
+def test_raw_and_ping_sockets_take_redirects(
+    make_host: MakeHost, entry: str, protocol: int
+) -> None:
+    host = accepting(make_host)
+    host.call(entry, InitSock(9, 2, protocol))
+    host.call(entry.split("_")[0] + "_bind", GetPort(9, 1, bytes(4), 1234, 0, 0))
+    quoted = ipv4.build(US, FAR, protocol, 40) + icmp.build(8, 0, 1234 << 16, 0)
+    message = icmp.build_message(5, 1, int.from_bytes(NEAR, "big"), quoted)
+    host.rcv("ip_rcv", ip_skb(message, GW, US, 1))
+    assert next_hop(host) == PEER_MAC
