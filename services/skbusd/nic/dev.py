@@ -56,7 +56,7 @@ from skbusd.nic.synlimit import (
     MARK_EVERY,
     PLAIN,
     SYN,
-    is_syn,
+    syn_key,
     syn_mark,
     syn_refused,
 )
@@ -199,12 +199,10 @@ def napi_poll(net: NicNet, budget: int) -> int:
                 buffer.joined(room, size - flow.hlen)
                 continue
             place, room = buffer.move(room, size)
-        if (
-            (room[FLAGS_AT] & FLAGS == SYN or room[14] != PLAIN)
-            and is_syn(net, room, size)
-            and syn_refused(net)
-        ):
-            continue
+        if room[FLAGS_AT] & FLAGS == SYN or room[14] != PLAIN:
+            key = syn_key(net, room, size)
+            if key and syn_refused(net, key):
+                continue
         _receive_frame(net, room, size, place, deliver)
     if frames:
         mib = net.mib

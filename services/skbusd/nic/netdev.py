@@ -5,7 +5,7 @@ Types alone, for `dev`, `eth`, `gro`, `gso`, `netem` and the drivers.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -164,6 +164,15 @@ class SynBacklog:
     """How many of them a mark that came back was behind."""
     moved: int = 0
     """When a mark came back last, or the first SYN went up, ns."""
+    limit: int = 2048
+    """How many may be under way: as many as are dealt with in `synlimit.TARGET`."""
+    shrunk: int = 0
+    """Marks up to this one say nothing of the limit that holds now."""
+    refused: dict[bytes, int] = field(default_factory=dict)
+    refused_before: dict[bytes, int] = field(default_factory=dict)
+    """Addresses and ports of SYNs that were refused, and when: two generations."""
+    marks: deque[tuple[int, int]] = field(default_factory=deque)
+    """(mark, when it was sent) of those that have not come back."""
 
 
 class NicNet(Net):

@@ -6,14 +6,19 @@ from. Here a packet crosses two pipes, which hold seconds of work, and a flood w
 packets wait behind it. So nic counts the SYNs that are on their way up. What counts is the place
 that a SYN takes in a pipe, not what becomes of it: a SYN with a bad checksum, for an address that
 is not ours, or for a port without a listener leaves the pipe as any other does, and soon. So no
-sender can hold a place by what it sends; it would have to send faster than the layers work, and
-then it takes from others what it takes of the work: a SYN of theirs gets up with the
-chance that any SYN has, and is repeated if it does not.
+sender can hold a place by what it sends; it would have to send faster than the layers work. Then a
+SYN of somebody else gets up with the chance that any SYN has; and if it does not, it is repeated,
+which those from made-up addresses are not: who comes again after `AGAIN` gets up beyond the limit,
+while there are not more than `RESERVE` of those.
 
 How nic knows: behind every `MARK_EVERY` SYNs goes a mark (`backlog_mark`), through ip to the
 processes that share TCP; it comes back (`backlog_mark_ret`) when all that was in front of it has
-been taken. While `SYN_BACKLOG` SYNs are up without a mark having come back, further ones are
-dropped (CPU_BACKLOG), before they have cost much. Fewer than `MARK_EVERY` cost nothing.
+been taken. While as many SYNs as `limit` says are up without a mark having come back, further ones
+are dropped (CPU_BACKLOG), before they have cost much. Fewer than `MARK_EVERY` cost nothing.
+
+The limit is one of time: what waits behind the SYNs, which is everybody, shall not wait for long.
+Where a mark was longer under way than `TARGET`, the limit shrinks (by half at most for each round,
+and not below `SYN_LEAST`); where it was not, it grows again, up to `SYN_BACKLOG`.
 
 A mark that does not come back, because a layer died with it, is forgotten with the SYNs in front of
 it when none has come back for `FORGET`. Segments of connections are not concerned.
@@ -25,13 +30,23 @@ from typing import Final
 
 from skbus.abi import BacklogMark
 from skbus.headers import Buffer
-from skbus.net import SEC
+from skbus.net import MSEC, SEC
 from skbusd.nic.netdev import NicNet
 
 SYN_BACKLOG: Final = 2048
-"""As many SYNs as all layers get through in a fraction of a second."""
-MARK_EVERY: Final = 256
+"""More SYNs than are ever dealt with in `TARGET`."""
+SYN_LEAST: Final = 128
+"""A burst that is let up however slow the layers are."""
+MARK_EVERY: Final = 64
 """SYNs between two marks."""
+TARGET: Final = 100 * MSEC
+"""How long SYNs may take to be dealt with."""
+AGAIN: Final = 500 * MSEC
+"""Who has not been answered sends a SYN again after a second (RFC 6298 2.1)."""
+RESERVE: Final = 64
+"""How many of those may be up beyond the limit."""
+REFUSED: Final = 8192
+"""So many of the latest that were refused are known, and up to twice as many."""
 FORGET: Final = 2 * SEC
 """No mark has come back for so long: they were lost with a layer."""
 FLAGS_AT: Final = 47
@@ -43,31 +58,49 @@ FLAGS: Final = 0x3F
 _TCP: Final = 6
 
 
-def is_syn(net: NicNet, frame: Buffer, size: int) -> bool:
-    """Is this frame a SYN for us? Whatever else is wrong with it is for others to find."""
+def syn_key(net: NicNet, frame: Buffer, size: int) -> bytes:
+    """Addresses and ports of a frame that is a SYN for us, b"" for another. Whatever else is wrong
+    with it is for others to find."""
     at = 14
     if frame[12] == 0x81 and not frame[13]:
         at = 18
     if size < at + 34 or frame[at - 2] != 0x08 or frame[at - 1]:
-        return False
+        return b""
     tcp = at + ((frame[at] & 0xF) << 2)
     if frame[at + 9] != _TCP or size < tcp + 14 or frame[tcp + 13] & FLAGS != SYN:
-        return False
-    return frame[at + 6] & 0x1F == 0 == frame[at + 7] and bytes(frame[:6]) == net.dev_addr
+        return b""
+    if frame[at + 6] & 0x1F or frame[at + 7] or bytes(frame[:6]) != net.dev_addr:
+        return b""
+    return bytes(frame[at + 12 : at + 20]) + bytes(frame[tcp : tcp + 4])
 
 
-def syn_refused(net: NicNet) -> bool:
+def _comes_again(net: NicNet, key: bytes) -> bool:
+    """Was this SYN refused a while ago? If not, it is now."""
+    backlog = net.syn_backlog
+    refused = backlog.refused
+    when = refused.get(key, backlog.refused_before.get(key, net.now))
+    if net.now - when >= AGAIN and backlog.sent - backlog.done < backlog.limit + RESERVE:
+        return True
+    if len(refused) >= REFUSED:
+        backlog.refused_before = refused
+        refused = backlog.refused = {}
+    refused.setdefault(key, when)
+    return False
+
+
+def syn_refused(net: NicNet, key: bytes) -> bool:
     """A SYN has come: is it one too many? Then it is dropped, and counted."""
     backlog = net.syn_backlog
-    if backlog.sent - backlog.done >= SYN_BACKLOG:
-        if net.now - backlog.moved < FORGET:
+    if backlog.sent - backlog.done >= backlog.limit:
+        if net.now - backlog.moved >= FORGET:
+            syn_forget(net)
+        elif not _comes_again(net, key):
             net.mib["DevRxDropped"] += 1
             name = "SKB_DROP_REASON_CPU_BACKLOG"
             net.drops[name] = net.drops.get(name, 0) + 1
             net.skb_born += 1
             net.skb_dropped += 1
             return True
-        syn_forget(net)
     if backlog.sent == backlog.done:
         backlog.moved = net.now
     backlog.sent += 1
@@ -78,6 +111,7 @@ def syn_mark(net: NicNet) -> None:
     """Send a mark up behind the SYNs that have gone."""
     backlog = net.syn_backlog
     backlog.marked = backlog.sent
+    backlog.marks.append((backlog.sent, net.now))
     net.call(net.ip, "backlog_mark", BacklogMark(net.name, _TCP, backlog.sent))
     if net.tracing:
         net.trace("backlog_mark", mark=backlog.sent, done=backlog.done)
@@ -87,12 +121,24 @@ def backlog_mark_ret(net: NicNet, item: BacklogMark) -> None:
     """A mark is back: what was in front of it has been taken. One of an earlier life is not
     ours."""
     backlog = net.syn_backlog
-    if backlog.done < item.mark <= backlog.marked:
-        backlog.done = item.mark
-        backlog.moved = net.now
+    marks = backlog.marks
+    if not backlog.done < item.mark <= backlog.marked or not marks:
+        return
+    backlog.done = item.mark
+    backlog.moved = net.now
+    while marks and marks[0][0] <= item.mark:
+        when = marks.popleft()[1]
+    took = net.now - when
+    if took <= TARGET:
+        backlog.limit = min(backlog.limit + MARK_EVERY, SYN_BACKLOG)
+    elif item.mark > backlog.shrunk:
+        backlog.shrunk = backlog.sent
+        share = max(backlog.limit * TARGET // took, backlog.limit // 2)
+        backlog.limit = max(share, SYN_LEAST)
 
 
 def syn_forget(net: NicNet) -> None:
     """What was up there is gone: a layer died with it."""
     backlog = net.syn_backlog
     backlog.done = backlog.marked = backlog.sent
+    backlog.marks.clear()

@@ -6,10 +6,17 @@ import pytest
 from skbus.abi import BacklogMark
 from skbus.checksum import csum_fold, csum_partial
 from skbus.headers import ethernet
-from skbus.net import SEC
+from skbus.net import MSEC, SEC
 from skbus.skbuff import SkBuff
 from skbus.testing.nicrig import OUR_MAC, PEER_MAC, NicRig, segment
-from skbusd.nic.synlimit import FORGET, MARK_EVERY, SYN_BACKLOG
+from skbusd.nic.synlimit import (
+    FORGET,
+    MARK_EVERY,
+    REFUSED,
+    RESERVE,
+    SYN_BACKLOG,
+    SYN_LEAST,
+)
 
 SYN, RST, ACK = 2, 4, 16
 
@@ -94,6 +101,67 @@ def test_marks_that_are_lost_are_forgotten() -> None:
         up = receive(rig, syn(1000), syn(1001))[0]
     assert up == 2
     assert receive(rig, *(syn(port) for port in range(10, 30)))[0] == 20
+
+
+def test_who_comes_again_gets_up() -> None:
+    """A client repeats its SYN, a flood from made-up addresses does not."""
+    rig = full()
+    assert receive(rig, syn(10), syn(11))[0] == 0
+    rig.advance(400 * MSEC)
+    assert receive(rig, syn(10))[0] == 0  # too soon
+    rig.advance(600 * MSEC)
+    assert receive(rig, syn(12), syn(10), syn(13), syn(11))[0] == 2
+
+
+def test_of_those_there_may_not_be_many() -> None:
+    rig = full()
+    again = [syn(port) for port in range(10, 11 + RESERVE)]
+    assert receive(rig, *again)[0] == 0
+    rig.advance(SEC)
+    assert receive(rig, *again)[0] == RESERVE
+    assert rig.net.syn_backlog.sent - rig.net.syn_backlog.done == SYN_BACKLOG + RESERVE
+
+
+def test_what_was_refused_is_forgotten_by_generations() -> None:
+    rig = full()
+    receive(rig, syn(10))
+    for n in range(2):
+        rig.advance(MSEC)
+        ports = range(20000 + n * REFUSED, 20000 + (n + 1) * REFUSED)
+        receive(rig, *(syn(port) for port in ports))
+    backlog = rig.net.syn_backlog
+    assert len(backlog.refused) + len(backlog.refused_before) <= 2 * REFUSED
+    rig.advance(SEC)
+    assert receive(rig, syn(10))[0] == 0  # forgotten
+    assert receive(rig, syn(20000 + 2 * REFUSED - 1))[0] == 1
+
+
+@pytest.mark.parametrize(("ms", "left"), [(100, SYN_BACKLOG), (125, 1638), (900, 1024)])
+def test_slow_layers_get_fewer(ms: int, left: int) -> None:
+    """What takes longer than 100 ms makes everybody wait."""
+    rig = full()
+    rig.advance(ms * MSEC)
+    for mark in range(MARK_EVERY, SYN_BACKLOG + 1, MARK_EVERY):
+        back(rig, mark)  # all of one round shrink it once
+    assert rig.net.syn_backlog.limit == left
+    up, _ = receive(rig, *(syn(port) for port in range(10, 11 + SYN_BACKLOG)))
+    assert up == left
+
+
+def test_it_shrinks_by_rounds_to_a_least_and_grows_again() -> None:
+    rig = full()
+    limits = []
+    for _ in range(8):
+        rig.advance(800 * MSEC)
+        back(rig, rig.net.syn_backlog.marked)
+        receive(rig, *(syn(port) for port in range(10, 11 + SYN_BACKLOG)))
+        limits.append(rig.net.syn_backlog.limit)
+    assert limits[:4] == [1024, 512, 256, SYN_LEAST]
+    assert limits[-1] == SYN_LEAST
+    for _ in range(SYN_BACKLOG // MARK_EVERY):
+        receive(rig, *(syn(port) for port in range(10, 10 + MARK_EVERY)))
+        back(rig, rig.net.syn_backlog.marked)
+    assert rig.net.syn_backlog.limit == SYN_BACKLOG
 
 
 def test_with_another_life_of_ip_all_are_forgotten() -> None:
