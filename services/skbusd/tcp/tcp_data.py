@@ -537,8 +537,9 @@ def _ofo_duplicate(net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int
     """All of it waits already: a D-SACK, and the block that it lies in comes first (RFC 2018 4,
     RFC 2883 4)."""
     net.mib["TcpExtTCPOFOMerge"] += 1
-    tcp_dsack_set(net, tp, seq, end_seq)
-    tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
+    if tp.sack_ok:
+        tcp_dsack_set(net, tp, seq, end_seq)
+        tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
     net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
 
 
