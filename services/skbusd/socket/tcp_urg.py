@@ -42,10 +42,24 @@ def tcp_urg_queued(net: SocketNet, sk: TcpSock, skb: SkBuff, cb: DataReadyCb) ->
         return
     byte = Parts()
     skb_copy_datagram(net, skb, byte, at, 1)
+    if sk.urg_data and not sk.urg_off and not sk.sk_flags.get(uapi.SO_OOBINLINE):
+        _pass_over(net, sk)
     sk.urg_off = sk.sk_rmem_alloc - skb.len + at
     sk.urg_data = TCP_URG_VALID | byte.data()[0]
     if net.tracing:
         net.trace("tcp_check_urg", skb, sk=sk.number, off=sk.urg_off)
+
+
+def _pass_over(net: SocketNet, sk: TcpSock) -> None:
+    """The read position is at an urgent byte, which the next one makes forgotten: it must not
+    become a part of the stream."""
+    first = sk.sk_receive_queue[0]
+    if first.len == 1:
+        net.consume_skb(sk.sk_receive_queue.pop(0))
+    else:
+        first.eat(1)
+    sk.sk_rmem_alloc -= 1
+    sk.rcv_told += 1
 
 
 def tcp_recv_urg(net: SocketNet, call: Call, sk: InetSock) -> None:

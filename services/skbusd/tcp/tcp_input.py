@@ -258,7 +258,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
         return ""
     tcp_rcv_rtt_measure_ts(net, tp, (end_seq - seq) & MASK)
     if flags & URG:
-        tcp_urg(tp, th)
+        tcp_urg(net, tp, th)
     if seq == end_seq:
         net.consume_skb(skb)
     else:
@@ -320,10 +320,14 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
     return True
 
 
-def tcp_urg(tp: TcpSock, th: TcpHdr) -> None:
-    """`tcp_check_urg`: which byte is urgent (RFC 6093), if it has not come before. What that means
-    is the socket layer's business."""
-    up = (th.seq + th.urg_ptr - 1) & MASK
+def tcp_urg(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
+    """`tcp_check_urg`: which byte is urgent, if it has not come before: the last one before where
+    the pointer points, or as RFC 6093 4 has it (`net.ipv4.tcp_stdurg`) that one. What it means is
+    the socket layer's business."""
+    ptr = th.urg_ptr
+    if ptr and not net.sysctl["net.ipv4.tcp_stdurg"]:
+        ptr -= 1
+    up = (th.seq + ptr) & MASK
     if ((up - tp.rcv_nxt) & MASK) >= HALF:
         return
     if not tp.urg_notyet or 0 < ((up - tp.rcv_up) & MASK) < HALF:
@@ -519,7 +523,7 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
     if reason is not None:
         return reason
     if flags & URG:
-        tcp_urg(tp, th)
+        tcp_urg(net, tp, th)
     return _text_of_state(net, tp, skb, th, end_seq)
 
 

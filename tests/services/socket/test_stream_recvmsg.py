@@ -64,6 +64,23 @@ URGENT: dict[str, tuple[Step, ...]] = {
         ("send", b"a", uapi.MSG_OOB), ("send", b"b", 0), ("recv", 100, 0),
         ("recv", 1, uapi.MSG_OOB),
     ),
+    "forgotten for the next": (
+        ("send", b"a", uapi.MSG_OOB), ("send", b"bcd", 0), ("send", b"e", uapi.MSG_OOB),
+        ("send", b"fg", 0), ("inq",), ("mark",), ("recv", 100, 0), ("mark",),
+        ("recv", 1, uapi.MSG_OOB), ("recv", 100, 0),
+    ),
+    "forgotten, and alone": (
+        ("send", b"a", uapi.MSG_OOB), ("send", b"b", uapi.MSG_OOB), ("send", b"c", 0),
+        ("recv", 1, uapi.MSG_OOB), ("recv", 100, 0),
+    ),
+    "forgotten after it was read": (
+        ("send", b"a", uapi.MSG_OOB), ("recv", 1, uapi.MSG_OOB), ("send", b"bc", uapi.MSG_OOB),
+        ("recv", 100, 0), ("recv", 1, uapi.MSG_OOB),
+    ),
+    "forgotten, but inline": (
+        ("inline",), ("send", b"a", uapi.MSG_OOB), ("send", b"bcd", 0),
+        ("send", b"e", uapi.MSG_OOB), ("recv", 100, 0), ("recv", 100, 0),
+    ),
     "waiting for all ends at the mark": (
         ("send", b"abc", 0), ("send", b"!", uapi.MSG_OOB), ("recv", 100, uapi.MSG_WAITALL),
         ("mark",),
