@@ -301,3 +301,9 @@ def parse_aligned_timestamp(buf: Buffer, offset: int) -> tuple[int, int] | None:
 def build_aligned_timestamp(tsval: int, tsecr: int) -> bytes:
     """NOP NOP TIMESTAMP: the options of an established connection's ordinary segment."""
     return _ALIGNED_TS.pack(ALIGNED_TS_WORD, tsval, tsecr)
+
+
+def build_aligned_sack(blocks: tuple[tuple[int, int], ...]) -> bytes:
+    """NOP NOP SACK: blocks of [start, end), up to four, three beside a timestamp (RFC 2018 3)."""
+    pairs = b"".join([struct.pack("!II", *block) for block in blocks])
+    return bytes((1, 1, TCPOPT_SACK, 2 + len(pairs))) + pairs

@@ -426,7 +426,8 @@ def tcp_data_queue(
             _out_of_window(net, tp, skb, "PROTO_MEM")
             return
     if length:
-        tcp_event_data_recv(net, tp, skb, length, flags & PSH)
+        size = (end_seq - seq - fin) & MASK  # as it came
+        tcp_event_data_recv(net, tp, skb, size, flags & (PSH | FIN | URG))
         tcp_queue_rcv(net, tp, skb, length, flags & PSH)
     else:
         net.consume_skb(skb)

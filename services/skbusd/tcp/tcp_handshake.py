@@ -10,6 +10,7 @@ from skbus.headers.tcp import (
     MAX_TCP_OPTION_SPACE,
     TcpOptions,
     build,
+    build_aligned_sack,
     build_aligned_timestamp,
     build_options,
 )
@@ -281,13 +282,19 @@ def tcp_make_synack(
 
 
 def tcp_send_active_reset(net: TcpNet, tp: TcpSock) -> None:
-    """RST because the user aborts (RFC 9293 3.10.5)."""
+    """RST because the user aborts (RFC 9293 3.10.5); as every segment it tells what waits out of
+    order (RFC 2018 4)."""
     net.mib["TcpOutRsts"] += 1
     if not isinstance(tp.xmit_cb, XmitCb):
         return
     options = b""
     if tp.tstamp_ok and tp.state not in (TCP_CLOSE,):
         options = build_aligned_timestamp(tcp_time_stamp(net, tp.tsoffset), tp.ts_recent)
+    blocks = tp.selective_acks
+    if tp.duplicate_sack is not None:
+        blocks = (tp.duplicate_sack, *blocks)
+    if blocks:
+        options += build_aligned_sack(blocks[: 3 if options else 4])
     seq = tp.snd_nxt
     if ((tp.snd_una + tp.snd_wnd - seq) & MASK) >= 0x80000000:
         seq = (tp.snd_una + tp.snd_wnd) & MASK  # tcp_acceptable_seq
