@@ -26,8 +26,9 @@ common/skbus/headers: ethernet ipv4 tcp
 services/skbusd/nic: core dev dim eth gro gso netdev rx_buffer source tso
 services/skbusd/ip: core ip_input ip_output neighbour netns protocol route
 services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock sock tcp tcp_ack
-  tcp_autocork tcp_cong tcp_cubic tcp_data tcp_ecn tcp_input tcp_ipv4 tcp_memory tcp_output
-  tcp_pacing tcp_rate tcp_recovery tcp_retransmit tcp_sack tcp_timer tcp_validate tcp_window
+  tcp_autocork tcp_cong tcp_cubic tcp_data tcp_ecn tcp_input tcp_ipv4 tcp_lost tcp_memory
+  tcp_output tcp_pacing tcp_rate tcp_recovery tcp_retransmit tcp_sack tcp_timer tcp_validate
+  tcp_window
 services/skbusd/socket: af_inet core files page_frag router sock socket stream tcp_sendmsg
   tcp_sock
 """

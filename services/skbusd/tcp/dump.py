@@ -37,7 +37,7 @@ _SEG_LINKS: Final = frozenset({"tsorted_on", "tsorted_prev", "tsorted_next"})
 _SEG_FIELDS: Final = tuple(sorted({*field_names(TcpSeg)} - _SEG_LINKS))
 _OFO_SKB: Final = ("id", "head", "data", "frags", "lent", "skb_iif", "gso_size", "gso_segs")
 
-DUMP_VERSION: Final = 4
+DUMP_VERSION: Final = 5
 
 
 class BadDumpError(ValueError):

@@ -586,6 +586,7 @@ class TcpAccEcn:
         "deaf",
         "delivered_bytes",
         "dup_data",
+        "dup_seq",
         "est_ecnfield",
         "fail_mode",
         "opt_demand",
@@ -641,7 +642,8 @@ class TcpAccEcn:
         self.opt_tstamp = 0
         """When one went last, us."""
         self.dup_data = 0
-        """Segments in a row with nothing but what we have, and have acknowledged."""
+        """How often the segment at dup_seq came again, after we had acknowledged it."""
+        self.dup_seq = -1
 
     def dump(self) -> tuple[object, ...]:
         """Its fields, to be written down."""

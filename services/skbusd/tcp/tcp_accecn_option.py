@@ -131,9 +131,12 @@ def tcp_accecn_option(net: TcpNet, acc: TcpAccEcn, fields: int) -> bytes:
     return build_accecn(kind, tuple(counters))
 
 
-def tcp_accecn_dup_data(acc: TcpAccEcn) -> None:
-    """Data came that we have acknowledged already. Where that goes on, somebody may drop ACKs with
-    the option: they go without (RFC 9768 3.2.3.2.2)."""
+def tcp_accecn_dup_data(acc: TcpAccEcn, seq: int) -> None:
+    """Data came that we have acknowledged already. Where the same comes again, and nothing new,
+    somebody may drop ACKs with the option: they go without (RFC 9768 3.2.3.2.2)."""
+    if seq != acc.dup_seq:
+        acc.dup_seq = seq
+        acc.dup_data = 0
     acc.dup_data += 1
     if acc.dup_data >= _DUP_DATA:
         acc.fail_mode |= TCP_ACCECN_OPT_FAIL_SEND

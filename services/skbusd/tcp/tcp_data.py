@@ -308,7 +308,7 @@ def tcp_send_dupack(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
         net.mib["TcpExtDelayedACKLost"] += 1
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         if tp.accecn is not None:
-            tcp_accecn_dup_data(tp.accecn)
+            tcp_accecn_dup_data(tp.accecn, seq)
         if ((end_seq - tp.rcv_nxt) & MASK) < HALF:
             end_seq = tp.rcv_nxt
         tcp_dsack_set(net, tp, seq, end_seq)
