@@ -84,7 +84,7 @@ SPECS: Final[dict[str, Spec]] = {
     # neighbours
     "net.ipv4.neigh.default.mcast_solicit": _spec(3, 0, doc="ARP requests before giving up"),
     "net.ipv4.neigh.default.ucast_solicit": _spec(3, 0),
-    "net.ipv4.neigh.default.app_solicit": _spec(0, 0),
+    "net.ipv4.neigh.default.app_solicit": _spec(0, 0, 0, "there is no daemon to ask"),
     "net.ipv4.neigh.default.retrans_time_ms": _spec(1000, 1),
     "net.ipv4.neigh.default.base_reachable_time_ms": _spec(30000, 1),
     "net.ipv4.neigh.default.delay_first_probe_time": _spec(5, 0, doc="seconds"),
@@ -97,9 +97,9 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.conf.all.rp_filter": _spec(0, 0, 2),
     "net.ipv4.conf.all.accept_redirects": _spec(0, 0, 1, "a host takes a gateway's word for it"),
     "net.ipv4.conf.all.send_redirects": _spec(1, 0, 1, "a router tells of better gateways"),
-    "net.ipv4.conf.all.accept_source_route": _spec(0, 0, 1),
-    "net.ipv4.conf.all.log_martians": _spec(0, 0, 1),
-    "net.ipv4.conf.all.mc_forwarding": _spec(0, 0, 1),
+    "net.ipv4.conf.all.accept_source_route": _spec(0, 0, 0, "source routes are refused"),
+    "net.ipv4.conf.all.log_martians": _spec(0, 0, 1, "log packets from impossible addresses"),
+    "net.ipv4.conf.all.mc_forwarding": _spec(0, 0, 0, "multicast is not forwarded"),
     # tcp
     "net.ipv4.tcp_sack": _spec(1, 0, 1),
     "net.ipv4.tcp_dsack": _spec(1, 0, 1),
@@ -185,10 +185,10 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.tcp_max_ssthresh": _spec(0, 0),
     "net.ipv4.tcp_window_shrink": _spec(0, 0, 1),
     # udp
-    "net.ipv4.udp_rmem_min": _spec(4096, 1),
-    "net.ipv4.udp_wmem_min": _spec(4096, 1),
+    "net.ipv4.udp_rmem_min": _spec(4096, 1, doc="no effect: udp_mem is the one limit"),
+    "net.ipv4.udp_wmem_min": _spec(4096, 1, doc="no effect: udp_mem is the one limit"),
     "net.ipv4.udp_mem": _spec((190000, 250000, 380000), 1),
-    "net.ipv4.udp_early_demux": _spec(1, 0, 1),
+    "net.ipv4.udp_early_demux": _spec(1, 0, 1, "no effect: ip knows no sockets"),
 }
 
 

@@ -20,12 +20,12 @@ from skbus.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_ECHO,
     ICMP_ECHOREPLY,
+    ICMP_EXC_FRAGTIME,
     ICMP_FRAG_NEEDED,
     ICMP_HLEN,
     ICMP_PARAMETERPROB,
     ICMP_REDIRECT,
     ICMP_SOURCE_QUENCH,
-    ICMP_SR_FAILED,
     ICMP_TIME_EXCEEDED,
     ICMP_TIMESTAMP,
     ICMP_TIMESTAMPREPLY,
@@ -348,9 +348,10 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
             return
         if hdr.code == ICMP_FRAG_NEEDED:
             info = _frag_needed_mtu(net, hdr, inner)
-        elif hdr.code == ICMP_SR_FAILED:
-            net.consume_skb(skb)
-            return
+    elif hdr.type == ICMP_TIME_EXCEEDED and hdr.code == ICMP_EXC_FRAGTIME:
+        # Fragments were lost: no news of the way, and Linux keeps it to itself too.
+        net.consume_skb(skb)
+        return
     elif hdr.type == ICMP_PARAMETERPROB:
         info = hdr.pointer
     elif hdr.type == ICMP_REDIRECT:

@@ -107,6 +107,8 @@ def ip_rcv_finish(net: IpNet, skb: SkBuff, iph: IpHdr) -> None:
         else:
             found = route.ip_route_input(net, iph, dev)
             if isinstance(found, str):
+                if net.sysctl["net.ipv4.conf.all.log_martians"] and found in route.MARTIANS:
+                    route.ip_handle_martian_source(net, iph, dev, found)
                 net.kfree_skb(skb, found)
                 return
             rt = found

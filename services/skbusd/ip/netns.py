@@ -478,6 +478,9 @@ class IpNet(Net):
         self.fnhe: dict[bytes, FibNhException] = {}
         """daddr -> what is known of the path there."""
         self.fnhe_timer: Timer[Any] | None = None
+        self.martians = 0
+        """How many came since `martians_since`, ns."""
+        self.martians_since = -1
         self.ip_idents: dict[int, int] = {}
         self.ip_idents_key = 0
         # neighbours

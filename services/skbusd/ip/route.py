@@ -46,6 +46,12 @@ FNHE_SIZE: Final = 2048
 REDIRECT_LIFE: Final = 300 * SEC
 """How long a redirect is believed (`route.gc_timeout`)."""
 _NOTHING: Final = FibNhException(0, False, 0)
+MARTIANS: Final = frozenset(
+    ("IP_INVALID_SOURCE", "IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_DEST", "IP_RPFILTER")
+)
+"""Drop reasons of packets with addresses that they cannot have (RFC 1812 5.3.7)."""
+MARTIANS_EVERY: Final = 5 * SEC
+MARTIANS_BURST: Final = 10
 REDIRECT_PEERS: Final = 4096
 """Most hosts of which is remembered how often they were redirected."""
 
@@ -387,6 +393,23 @@ def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str
         if isinstance(back, Rtable):
             rt.peer_mtu = back.mtu
     return rt
+
+
+def ip_handle_martian_source(net: IpNet, iph: IpHdr, dev: NetDevice, reason: str) -> None:
+    """A packet came from, or to, an address that it cannot have here: say so, for the first few in
+    a while (`net_ratelimit`)."""
+    if net.now - net.martians_since >= MARTIANS_EVERY or net.martians_since < 0:
+        net.martians_since = net.now
+        net.martians = 0
+    net.martians += 1
+    if net.martians <= MARTIANS_BURST:
+        net.warning(
+            "ip_handle_martian_source",
+            saddr=".".join(map(str, iph.saddr)),
+            daddr=".".join(map(str, iph.daddr)),
+            dev=dev.name,
+            reason=reason,
+        )
 
 
 def ip_route_mc_loopback(iph: IpHdr, dev: NetDevice) -> Rtable:

@@ -110,6 +110,24 @@ def test_martians(host: IpHost, saddr: str, daddr: str, reason: str) -> None:
     assert host.out("udp") == []
 
 
+@pytest.mark.parametrize("on", [0, 1])
+def test_martians_are_logged_if_that_is_asked_for(make_host: MakeHost, on: int) -> None:
+    """The first ten of each five seconds."""
+    host = make_host(sysctl={"net.ipv4.conf.all.log_martians": on})
+    host.net.log_events.clear()
+    for n in range(30):
+        host.rcv("ip_rcv", ip_skb(bytes(8), bytes((127, 0, 0, n)), US))
+    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, inet_aton("224.0.0.99")))  # not one
+    assert len(host.net.log_events) == 10 * on
+    host.run_for(6)
+    host.rcv("ip_rcv", ip_skb(bytes(8), bytes((127, 0, 0, 1)), US))
+    assert len(host.net.log_events) == 11 * on
+    if on:
+        level, event, details, *_ = host.net.log_events[0]
+        assert (level, event) == ("warning", "ip_handle_martian_source")
+        assert (details["saddr"], details["reason"]) == ("127.0.0.0", "IP_LOCALNET")
+
+
 @pytest.mark.parametrize(
     ("mode", "saddr", "reason"),
     [(0, FAR, ""), (1, inet_aton("10.1.0.7"), "IP_RPFILTER"), (2, inet_aton("10.1.0.7"), "")],
