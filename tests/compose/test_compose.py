@@ -183,8 +183,36 @@ def test_a_killed_nic_comes_back_in_its_container() -> None:
     assert inspect("nic")["RestartCount"] == 0
 
 
+def test_one_image_for_all_layers_and_without_what_load_tests_need() -> None:
+    assert len({inspect(service)["Image"] for service in SERVICES}) == 1
+    for package, status in (("numpy", 0), ("matplotlib", 1), ("pip", 1)):
+        done = subprocess.run(
+            [*command(), "-p", PROJECT, "exec", "-T", "tcp", "python3", "-c", f"import {package}"],
+            cwd=ROOT,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == status, package
+
+
+def test_logs_can_be_read_in_a_container() -> None:
+    """All layers' at once, as in a lab."""
+    lines = compose("exec", "-T", "tcp", "skbus", "logs")
+    for layer in ("nic.eth0", "ip", "tcp", "udp", "socket"):
+        assert f" {layer} " in lines
+
+
+def test_a_crashed_layer_is_started_again() -> None:
+    """As README says. Docker gives up on who was killed by `docker-compose kill`."""
+    count = inspect("tcp")["RestartCount"]
+    compose("exec", "-T", "tcp", "sh", "-c", "kill -9 -1")
+    eventually(lambda: inspect("tcp")["RestartCount"] == count + 1, "tcp is started again")
+    eventually(lambda: fetch(seconds=2) is not None, "a page after tcp's crash", 60)
+
+
 def test_a_load_in_a_container() -> None:
     """The status is that of the scenario's assertions."""
+    compose("build", "load")
     out = compose("run", "--rm", "load", "smoke", "--out", "/tmp")
     assert "every one is accounted for" in out
     for layer in LAYERS:
