@@ -195,13 +195,6 @@ def test_one_image_for_all_layers_and_without_what_load_tests_need() -> None:
         assert done.returncode == status, package
 
 
-def test_logs_can_be_read_in_a_container() -> None:
-    """All layers' at once, as in a lab."""
-    lines = compose("exec", "-T", "tcp", "skbus", "logs")
-    for layer in ("nic.eth0", "ip", "tcp", "udp", "socket"):
-        assert f" {layer} " in lines
-
-
 def test_a_crashed_layer_is_started_again() -> None:
     """As README says. Docker gives up on who was killed by `docker-compose kill`."""
     count = inspect("tcp")["RestartCount"]
