@@ -6,6 +6,7 @@ For the supervisor, the lab and the control socket; no layer's core needs them.
 """
 
 import ctypes
+import fcntl
 import os
 import struct
 from pathlib import Path
@@ -18,6 +19,7 @@ CLONE_NEWNET: Final = 0x40000000
 _PR_SET_PDEATHSIG: Final = 1
 _PR_GET_PDEATHSIG: Final = 2
 _PR_SET_NAME: Final = 15
+_NS_GET_OWNER_UID: Final = 0xB704
 _PR_CAP_AMBIENT: Final = 47
 _PR_CAP_AMBIENT_RAISE: Final = 2
 _CAPABILITY_VERSION_3: Final = 0x20080522
@@ -56,6 +58,25 @@ def parent_signal() -> int:
     found = ctypes.c_int()
     _check(_libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(found), 0, 0, 0), "prctl")
     return found.value
+
+
+def owns_our_namespace(pid: int, uid: int) -> bool:
+    """Whether a process is outside of our user namespace, and its user is the one who made that:
+    then it has all capabilities over us (user_namespaces(7)). uid: as we see it."""
+    try:
+        theirs = os.stat(f"/proc/{pid}/ns/user").st_ino
+    except PermissionError:
+        theirs = -1  # we, who have all capabilities in ours, may not look: it is not in there
+    except OSError:
+        return False
+    if theirs == os.stat("/proc/self/ns/user").st_ino:
+        return False
+    try:
+        with open("/proc/self/ns/user", "rb") as f:
+            owner: bytes = fcntl.ioctl(f, _NS_GET_OWNER_UID, bytes(4))
+    except OSError:
+        return False
+    return owner == struct.pack("=I", uid)
 
 
 def set_name(name: str) -> None:

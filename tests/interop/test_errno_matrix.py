@@ -207,7 +207,7 @@ def test_socket_answers_as_linux_does(matrix: Any, capable: bool) -> None:
 @pytest.mark.parametrize("groups", ["0 0", "1 0", "1 100"])
 def test_who_may_have_a_ping_socket(groups: str) -> None:
     asked = [(AF_INET, 2, 1), (AF_INET, 2, 0), (AF_INET, 1, 1), (AF_INET, 3, 1)]
-    if os.geteuid() and groups == "1 100":
+    if os.geteuid() and groups != "0 0":
         pytest.skip("a user namespace of an ordinary user knows one group")
     assert not compare(asked, capable=True, groups=groups)
 

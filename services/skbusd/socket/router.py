@@ -27,6 +27,7 @@ import socket
 import struct
 from typing import Final
 
+from skbus.linux import owns_our_namespace
 from skbus.pipe import Listener
 from skbus.pool import PoolDir
 from skbus.rundir import RunDir
@@ -462,7 +463,8 @@ def _is_unix_dgram(fd: int) -> bool:
 
 
 def peer_cred(sock: socket.socket) -> Cred:
-    """Who is at the other end: root has CAP_NET_RAW, and who else /proc says has it."""
+    """Who is at the other end: root has CAP_NET_RAW, and who else /proc says has it, and who has
+    made the user namespace that we are in (a lab's, without root)."""
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(raw)
@@ -474,8 +476,9 @@ def peer_cred(sock: socket.socket) -> Cred:
         more = b""  # more than that, or Linux before 4.13
     groups = struct.unpack(f"={len(more) // 4}I", more)
     caps = _cap_eff(pid)
-    net_raw = not uid or bool(caps >> _CAP_NET_RAW & 1)
-    return Cred(gid, groups, net_raw, uid, not uid or bool(caps >> _CAP_NET_ADMIN & 1))
+    all_caps = not uid or owns_our_namespace(pid, uid)
+    net_raw = all_caps or bool(caps >> _CAP_NET_RAW & 1)
+    return Cred(gid, groups, net_raw, uid, all_caps or bool(caps >> _CAP_NET_ADMIN & 1))
 
 
 def _cap_eff(pid: int) -> int:
