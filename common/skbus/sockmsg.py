@@ -283,12 +283,16 @@ class Messages:
         """Bytes of a stream that were received last are the next to be received again, by whoever
         asks, and select shows them."""
         end = len(payload)
+
+        def keep() -> None:
+            self._stash.insert(0, (((end,), None, 0, ()), payload[:end]))
+
         while end:
             piece = payload[max(end - MAX_DATA, 0) : end]
             try:
-                self._client.call("unrecv", self._fd, data=piece)
+                self._client.call("unrecv", self._fd, data=piece, nothing=keep)
             except OSError:  # the socket layer has gone: nobody else will ask for them
-                self._stash.insert(0, (((end,), None, 0, ()), payload[:end]))
+                keep()
                 return
             end -= len(piece)
 

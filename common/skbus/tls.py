@@ -118,7 +118,7 @@ class SSLSocket(socket.socket):
             self, self._context, self.server_side, self.server_hostname, self._session
         )
         if self._poll_fd >= 0:
-            self._tls.stay_exact()
+            self._tls.be_shown()
 
     # ---- what carries the records: `skbus.tlsstream.Transport` -------------------------------
 
@@ -141,11 +141,10 @@ class SSLSocket(socket.socket):
         self._unrecv(data)
 
     def fileno(self) -> int:
-        """As `socket.fileno`. From the first time on nothing is read ahead, so that it shows what
-        is there."""
+        """As `socket.fileno`. It shows also what has been read, and not been decrypted."""
         number = super().fileno()
-        if self._tls is not None and self._tls.ahead:
-            self._tls.stay_exact()
+        if self._tls is not None and not self._tls.polled:
+            self._tls.be_shown()
         return number
 
     # ---- TLS ---------------------------------------------------------------------------------
@@ -200,6 +199,8 @@ class SSLSocket(socket.socket):
 
     def detach(self) -> int:
         """As `socket.detach`: TLS does not go along."""
+        if self._tls is not None:
+            self._tls.end()
         number = super().detach()
         self._tls = None
         return number

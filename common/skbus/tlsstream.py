@@ -5,8 +5,9 @@ An `SSLObject` works on memory; somebody has to carry what comes out of it to th
 the socket has into it. `ssl.SSLSocket` leaves that to OpenSSL, and programs rely on what follows:
 
 - Nothing is read ahead of the record in process, so select shows that there is another one. Here
-  a read takes a record and the *header* of the next one, and no more: a header alone is nothing to
-  be read. Of a socket that nobody polls, more is read at once (`ahead`); `give_back` ends that.
+  many are read at once, as each read is a round trip to the socket layer. But of a socket that
+  somebody polls (`polled`), as long as a whole record is held, the last byte that was read lies in
+  the socket's queue again: select shows it. It completes the last record when that is wanted.
 - A record that was begun is sent to its end before anything else is. Where the transport takes
   a part of it, the rest stays here, the caller gets SSLWantWriteError or TimeoutError, and calls
   again with the same bytes.
@@ -37,9 +38,9 @@ _TYPES: Final = range(20, 25)
 """change_cipher_spec, alert, handshake, application_data, heartbeat"""
 _LENGTH_MAX: Final = 16384 + 2048
 """RFC 5246 6.2.3; RFC 8446 5.2 has 256 instead of the 2048."""
-AHEAD: Final = 65536
-"""Bytes to ask for of a socket that nobody polls."""
-STEP: Final = 15 * 16384
+AHEAD: Final = 262144
+"""Bytes to ask the transport for."""
+STEP: Final = 63 * 16384
 """Bytes of application data that are encrypted and sent at once: with what TLS adds, a slot of a
 client's region holds them."""
 _ALL: Final = (-1,)
@@ -72,7 +73,7 @@ class TlsStream:
     __slots__ = (
         "_cond", "_doubt", "_eof", "_fed", "_filling", "_held", "_in", "_out", "_over", "_raw",
         "_sending", "_sent", "_transport", "_turn", "_unsent", "_writer", "_written",
-        "_written_crc", "ahead", "object",
+        "_written_crc", "object", "polled",
     )  # fmt: skip
 
     def __init__(
@@ -89,8 +90,8 @@ class TlsStream:
         self.object: ssl.SSLObject = context.wrap_bio(
             self._in, self._out, server_side, server_hostname, session
         )
-        self.ahead = True
-        """May more be read than what is decoded next? Not of a socket that somebody polls."""
+        self.polled = False
+        """Somebody waits for the transport, who must be shown what is held here."""
         self._turn = threading.Lock()
         self._cond = threading.Condition(self._turn)
         self._held = bytearray()
@@ -174,15 +175,14 @@ class TlsStream:
         """As `ssl.SSLSocket.verify_client_post_handshake`: ask for the client's certificate."""
         self._run(self.object.verify_client_post_handshake, (), _deadline(timeout))
 
-    def stay_exact(self) -> None:
-        """Somebody polls the socket: what was read ahead goes back, and nothing is from now on."""
-        self.ahead = False
+    def be_shown(self) -> None:
+        """From now on somebody polls the transport."""
+        self.polled = True
         with self._turn:
-            if len(self._held) <= HEADER:
-                return
-            data = bytes(self._held)
-            self._held.clear()
-            self._transport.tls_unread(data)
+            if self._filling:
+                return  # who does will show it
+            self._filling = True
+        self._show()
 
     def end(self) -> None:
         """TLS has ended. What came behind its last record is the transport's."""
@@ -295,41 +295,50 @@ class TlsStream:
                     raise _want_read()
                 self._cond.wait(_left(end))
             self._filling = True
-            ahead = self.ahead
-            size = AHEAD if ahead else self._missing()
-        data: bytes | None = None
         try:
-            data = self._transport.tls_recv(size, _left(end))
+            data = self._transport.tls_recv(AHEAD, _left(end))
+            with self._turn:
+                self._held += data
+                self._eof = not data
+                self._feed()
         except BlockingIOError:
             raise _want_read() from None
         finally:
+            self._show()
+
+    def _show(self) -> None:
+        """The end of filling. A record that is held is no secret to who polls the transport."""
+        back = b""
+        try:
+            with self._turn:
+                held = self._held
+                size = self._record()
+                if self.polled and size and len(held) >= size:
+                    back = bytes(held[-1:])
+                    del held[-1:]
+            if back:
+                self._transport.tls_unread(back)
+        finally:
             with self._turn:
                 self._filling = False
-                if data is not None:
-                    self._held += data
-                    self._eof = not data
-                    self._feed()
                 self._cond.notify_all()
-        if ahead and not self.ahead:
-            self.stay_exact()
 
-    def _missing(self) -> int:
-        """Bytes up to the end of the record that is held in part, and the next one's header."""
+    def _record(self) -> int:
+        """Bytes of the record of which the beginning is held; 0 where that is not known yet."""
         held = self._held
         if len(held) < HEADER:
-            return HEADER - len(held)
-        return HEADER + int.from_bytes(held[3:5], "big") + HEADER - len(held)
+            return 0
+        length = int.from_bytes(held[3:5], "big")
+        if held[0] not in _TYPES or held[1] != 3 or length > _LENGTH_MAX:
+            self._raw = True
+        return HEADER + length
 
     def _feed(self) -> bool:
         """Give TLS the next record, if it is held as a whole; or the end."""
         held = self._held
-        if len(held) >= HEADER:
-            length = int.from_bytes(held[3:5], "big")
-            if held[0] not in _TYPES or held[1] != 3 or length > _LENGTH_MAX:
-                self._raw = True
-        else:
-            length = 0
-        size = len(held) if self._raw or self._eof else HEADER + length
+        size = self._record()
+        if self._raw or self._eof:
+            size = len(held)
         if size and len(held) >= size:
             self._in.write(held[:size])
             del held[:size]
