@@ -283,6 +283,12 @@ def test_following_since(logged: RunDir) -> None:
         assert f.next() == "x"
 
 
+def test_following_until_a_moment_ends(logged: RunDir) -> None:
+    with Following(logged, "-n", "1", "--until", "2026-11-30T13:36:29Z") as f:
+        assert f.next() == "dev_queue_xmit"
+        assert f.process.wait() == 0
+
+
 def test_following_nothing_says_so(logged: RunDir) -> None:
     with Following(logged, "--layer", "udp") as f:
         assert "none of 6 lines" in f.said()

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from skbus.logread import Filter, Follower
 
 _POLL: Final = 0.1  # seconds between looks at the files with -f
+_LATE: Final = 1.0
+"""Seconds by which a line may be written after its time."""
 _LAST: Final = 10
 """Lines that -f begins with."""
 _SHOWN: Final = 12
@@ -226,7 +228,8 @@ def _follow(run: RunDir, wanted: "Filter", show: Show, last: int) -> None:
 
     with closing(Follower(run)) as follower:
         _follow_on(follower, run, wanted, show, last)
-    sys.stderr.write(f"skbus: the stack in {run.path} has ended\n")
+    if not run.path.is_dir():
+        sys.stderr.write(f"skbus: the stack in {run.path} has ended\n")
 
 
 def _follow_on(follower: "Follower", run: RunDir, wanted: "Filter", show: Show, last: int) -> None:
@@ -251,6 +254,8 @@ def _follow_on(follower: "Follower", run: RunDir, wanted: "Filter", show: Show, 
             sys.stderr.write("waiting for more (Ctrl-C ends it)\n")
             sys.stderr.flush()
         first = False
+        if wanted.until is not None and time.time() > wanted.until + _LATE:
+            return
         time.sleep(_POLL)
 
 
