@@ -7,8 +7,10 @@ CI floods for 6 s. `SKBUS_FLOOD=60 pytest tests/interop/test_flood.py` floods fo
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,3 +73,13 @@ def test_a_syn_flood(clean_lab: Lab, port: int, need: Callable[..., None], tmp_p
         assert memory[2][layer] - size < GROWTH, f"{layer} grew: {memory}"
         if SECONDS >= 30:
             assert memory[2][layer] - memory[1][layer] < FLAT, f"{layer} grows: {memory}"
+
+
+@pytest.mark.parametrize("kind", ["checksum", "closed"])
+def test_a_few_syns_again_and_again_keep_nobody_out(clean_lab: Lab, port: int, kind: str) -> None:
+    lab = clean_lab
+    lab.serve("echo", port)
+    program = Path(__file__).with_name("repeated_syns.py")
+    done = lab.tool(sys.executable, str(program), lab.address, str(port), kind, seconds=240)
+    assert not done.returncode, done.stderr
+    assert json.loads(done.stdout) == {"ok": 20, "failed": 0}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from skbus.abi import InitSock, XmitCb
+from skbus.abi import InitSock, UpdatePmtu, XmitCb
 from skbus.headers import ipv4
 from skbus.skbuff import (
     CHECKSUM_PARTIAL,
@@ -109,6 +109,23 @@ def test_a_link_that_has_become_narrow(host: IpHost, df: bool) -> None:
         assert host.net.mib["IpFragOKs"] == 3
         assert len(sent) == 7
         assert b"".join(data for _, data in sent)[8:209] == data[:201]
+
+
+def test_a_path_that_is_narrower_than_is_believed(host: IpHost) -> None:
+    """Locked: datagrams of a batch go without DF, and so each with an identification."""
+    host.learn()
+    host.call("ipv4_update_pmtu", UpdatePmtu(PEER, 400))
+    head = struct.pack("!HHHH", 53, 5000, 8 + len(DATA), 0)
+    skb = batch(SkBuff(head + DATA), SKB_GSO_TCP_FIXEDID, 3)
+    skb.transport_header = skb.csum_start = 0
+    skb.csum_offset = 6
+    skb.cb = XmitCb(US, PEER, 17, 0, 0, True, 0, b"")
+    host.rcv("ip_send_skb", skb)
+    (down,) = host.frames()
+    assert not down.gso_type & SKB_GSO_TCP_FIXEDID
+    iph = ipv4.parse(down.head, 14)
+    assert iph.frag_off == 0
+    assert iph.id
 
 
 def test_over_the_loopback(host: IpHost) -> None:
