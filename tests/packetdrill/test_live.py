@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from skbus.ctl import ctl_call
 from skbus.packetdrill.config import Config
 from skbus.packetdrill.live import LiveBackend
 from skbus.packetdrill.report import Status, show
@@ -55,3 +56,67 @@ def test_script(run: RunDir, name: str) -> None:
         if result.status is Status.PASSED:
             break
     assert result.status is Status.PASSED, "\n" + show(result)
+
+
+def live(run: RunDir, *arguments: object) -> tuple[int, str]:
+    """`skbus packetdrill --live`, as it is typed."""
+    done = subprocess.run(
+        [SKBUS, "packetdrill", "--live", "--tolerance-usecs", "100000", *map(str, arguments)],
+        env={**os.environ, "SKBUS_DIR": str(run.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_command(run: RunDir) -> None:
+    for _ in range(3):
+        code, out = live(run, HERE / "handshake/passive_options.pkt", HERE / "udp/no_socket.pkt")
+        if not code:
+            break
+    assert code == 0, out
+    assert out.splitlines()[-1].startswith("2 passed in ")
+
+
+LISTENS = """
+0 socket(..., SOCK_STREAM, IPPROTO_TCP) = 3
++0 bind(3, ..., ...) = 0
++0 listen(3, 7) = 0
+"""
+
+
+def test_stand_ins_show_the_running_stack(run: RunDir, tmp_path: Path) -> None:
+    script = tmp_path / "script.pkt"
+    script.write_text(
+        "`sysctl -q net.ipv4.tcp_sack=0`"
+        + LISTENS
+        + """
++.3 `ss -Htln sport = 8080 | grep -q '^LISTEN 0  *7 '`
++.3 `test "$(sysctl -n net.ipv4.tcp_sack)" = 0`
++.3 `grep -q ':1F90 00000000:0000 0A' /proc/net/tcp`
++.3 `nstat | grep -q TcpActiveOpens || true`
+"""
+    )
+    code, out = live(run, script)
+    assert code == 0, out
+    assert ctl_call(run, "tcp", "sysctl_get", "net.ipv4.tcp_sack") == 1  # as it was
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "reason"),
+    [
+        ("sysctl -q net.ipv4.tcp_sak=1", 2, "no such sysctl: net.ipv4.tcp_sak"),
+        ("sysctl -q net.ipv4.tcp_congestion_control=x", 2, "no congestion control x"),
+        ("ip link set dev tun0 mtu 1000", 0, "the lab's interface is its own"),
+    ],
+)
+def test_what_cannot_be_set(
+    run: RunDir, tmp_path: Path, command: str, status: int, reason: str
+) -> None:
+    script = tmp_path / "script.pkt"
+    script.write_text(f"`{command}`{LISTENS}")
+    code, out = live(run, script)
+    assert code == status, out
+    assert reason in out

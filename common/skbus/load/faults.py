@@ -94,7 +94,8 @@ class Faults:
         for name, pid in found.items():
             if layer in (name, name.split(".")[0]):
                 return name, pid
-        raise PlaceError(f"no process {layer} is alive among {', '.join(found) or 'none'}")
+        alive = f"there are {', '.join(found)}" if found else "no process of the stack is"
+        raise PlaceError(f"no process {layer} is alive: {alive}")
 
     def _impair(self, impair: Impair | None) -> None:
         run = self._stack()
