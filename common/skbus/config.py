@@ -59,7 +59,7 @@ class ConfigError(ValueError):
 
 
 def _quantity(text: str, units: Mapping[str, int]) -> int | None:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
+    found = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([a-z]+)\s*", text.lower())
     if found is None or found[2] not in units:
         return None
     return round(float(found[1]) * units[found[2]])

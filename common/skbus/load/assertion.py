@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Final, Literal
 
 from skbus.load import quantity
@@ -63,7 +64,7 @@ _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
 
 _FORM: Final = re.compile(
     r"\s*(?:(?P<flow>[A-Za-z][\w-]*)?(?:@(?P<phase>[\w-]+))?\.)?"
-    r"(?P<metric>p\d+(?:\.\d+)?|[a-z_]+)(?:\.(?P<detail>[\w.-][\w. -]*?))?"
+    r"(?P<metric>p[0-9]{1,3}(?:\.[0-9]{1,9})?|[a-z_]+)(?:\.(?P<detail>[\w.-][\w. -]*?))?"
     r"\s*(?P<op><=|>=|==|!=|<|>)\s*(?P<value>.+?)\s*"
 )
 
@@ -91,7 +92,7 @@ class Assertion:
         if flow and not found["phase"] and (flow in METRICS or flow in STACK_METRICS):
             # errors.timeout: no flow of that name, but a metric with a detail
             flow, detail, metric = None, ".".join(filter(None, (metric, detail))), flow
-        elif flow and not found["phase"] and re.fullmatch(r"p\d+", flow):
+        elif flow and not found["phase"] and re.fullmatch(r"p[0-9]{1,3}", flow):
             flow, metric = None, f"{flow}.{metric}"
         if flow is not None and flows and flow not in flows:
             raise ValueError(f"no flow {flow!r}: there are {', '.join(sorted(flows))}")
@@ -138,7 +139,7 @@ def say(value: float | None, unit: Unit) -> str:
 
 
 def _unit(metric: str) -> Unit | None:
-    if re.fullmatch(r"p\d+(\.\d+)?", metric):
+    if re.fullmatch(r"p[0-9]{1,3}(\.[0-9]{1,9})?", metric):
         return "time" if float(metric[1:]) <= 100 else None
     return METRICS.get(metric) or STACK_METRICS.get(metric)
 
@@ -154,13 +155,20 @@ def _value(text: str, unit: Unit) -> float:
         return quantity.per_second(text)
     try:
         if unit == "share":
-            return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+            return _finite(text[:-1]) / 100 if text.endswith("%") else _finite(text)
         if unit == "slope":
             number = re.fullmatch(r"(-?[\d.]+)\s*(MB|KB|kB|MiB|KiB)\s*/\s*min", text)
             if number is None:
                 raise ValueError
-            return float(number[1]) * quantity.size(f"1{number[2]}")
-        return float(text)
+            return _finite(number[1]) * quantity.size(f"1{number[2]}")
+        return _finite(text)
     except ValueError:
         takes = {"share": "a share, such as 1%", "slope": "a growth, such as 1 MB/min"}
         raise ValueError(f"{text!r}: takes {takes.get(unit, 'a number')}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not isfinite(value):
+        raise ValueError
+    return value

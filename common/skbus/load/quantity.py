@@ -27,7 +27,7 @@ _SIZES: Final = {
 def seconds(value: object) -> float:
     """ "20ms" as 0.02; "2min" is understood too. A bare number has no unit and is refused."""
     if isinstance(value, str) and (
-        found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(min|h)\s*", value)
+        found := re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(min|h)\s*", value)
     ):
         return float(found[1]) * (60 if found[2] == "min" else 3600)
     return parse_time(value) / 1e9
@@ -35,10 +35,10 @@ def seconds(value: object) -> float:
 
 def size(value: object) -> int:
     """ "4KiB" or 4096 as 4096."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 60:
         return value
     found = (
-        re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b|)\s*", value.lower())
+        re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([kmg]?i?b|)\s*", value.lower())
         if isinstance(value, str)
         else None
     )
@@ -54,10 +54,10 @@ def bit_rate(value: object) -> float:
 
 def per_second(value: object) -> float:
     """ "200/s", "600/min" or 200 as 200.0."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e15:
         return float(value)
     found = (
-        re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*(s|min))?\s*", value)
+        re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(?:/\s*(s|min))?\s*", value)
         if isinstance(value, str)
         else None
     )
@@ -126,13 +126,15 @@ def _take(name: str, words: list[str], count: int) -> None:
         raise ValueError(f"{name} takes {count} argument{'s' * (count > 1)}, not {len(words)}")
 
 
-def _plain(name: str, word: str) -> float:
+def _plain(name: str, word: str, low: float = 1e-9, high: float = 1e9) -> float:
     try:
         value = float(word)
     except ValueError:
         raise ValueError(f"{name}: {word!r} is no number") from None
     if value <= 0:
         raise ValueError(f"{name}: {word} is not greater than 0")
+    if not low <= value <= high:  # beyond these a draw is larger than a float
+        raise ValueError(f"{name}: {word} is not from {low:g} to {high:g}")
     return value
 
 
@@ -160,13 +162,13 @@ def _normal(words: list[str], read: _Read) -> _Draw:
 
 def _lognormal(words: list[str], read: _Read) -> _Draw:
     _take("lognormal", words, 2)
-    median, sigma = read(words[0]), _plain("lognormal", words[1])
+    median, sigma = read(words[0]), _plain("lognormal", words[1], high=50)
     return lambda r: median * r.lognormvariate(0, sigma)
 
 
 def _pareto(words: list[str], read: _Read) -> _Draw:
     _take("pareto", words, 2)
-    least, alpha = read(words[0]), _plain("pareto", words[1])
+    least, alpha = read(words[0]), _plain("pareto", words[1], low=0.1)
     return lambda r: least * r.paretovariate(alpha)
 
 

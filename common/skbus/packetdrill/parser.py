@@ -34,6 +34,7 @@ from skbus.packetdrill.script import (
     Word,
 )
 
+MAX_DEPTH: Final = 64
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", '"': '"', "\\": "\\", "'": "'"}
 
 
@@ -49,6 +50,8 @@ def parse_script(text: str, path: str = "", defines: Mapping[str, str] | None = 
 
 class Parser(PacketParser):
     """The parser of one script."""
+
+    _depth = 0
 
     def script(self) -> Script:
         """The whole script."""
@@ -161,9 +164,13 @@ class Parser(PacketParser):
 
     def expression(self) -> Expr:
         """One expression, with its `|`s."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise self.error(f"brackets within brackets, more than {MAX_DEPTH} deep")
         expr = self._primary()
         while self.take("|"):
             expr = Or(expr, self._primary())
+        self._depth -= 1
         return expr
 
     def _primary(self) -> Expr:
