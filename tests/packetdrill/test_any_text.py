@@ -15,7 +15,8 @@ WORDS = st.sampled_from(
     """0 +0 +.1 * ~ + < > = | , ( ) [ ] { } ... : . S. P. F -1 0x10 99999999999 1:2(1) 0:0(0) ack
     win urg <mss 1000> <nop,nop,TS val 1 ecr 0> <sack 1:2> <FO zz> udp icmp unreachable frag_needed
     mtu [ect0] [tos 0x10] [ttl 0] socket bind listen accept connect write read send recv sendto
-    sendmsg recvmsg poll setsockopt getsockopt fcntl ioctl close shutdown epoll_create epoll_ctl epoll_wait
+    sendmsg recvmsg poll setsockopt getsockopt fcntl ioctl close shutdown epoll_create epoll_ctl
+    epoll_wait
     3 4 1000 SOCK_STREAM SOL_SOCKET EAGAIN AF_UNSPEC NULL "text" "\\x9" "\\" %{ }% assert ` `true`
     --mss=1000 --tolerance_usecs=x --define=A=B // /* */ {fd=3,events=1} [{...,10}] [1] [5] '
     htons(80) inet_addr("1.2.3.4") 1.2.3.4 ::1 sequence# label""".split()
