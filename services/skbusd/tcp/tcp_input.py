@@ -419,6 +419,8 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
     )
     tp.rcv_nxt = tp.rcv_wup = tp.copied_seq = (th.seq + 1) & MASK
     tp.rcv_up = th.seq
+    if th.flags & URG:
+        tcp_urg(net, tp, th)
     tp.snd_wnd = th.window
     tp.max_window = max(tp.max_window, tp.snd_wnd)
     tcp_sync_mss(net, tp, tp.pmtu)
