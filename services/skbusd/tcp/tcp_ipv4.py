@@ -631,6 +631,9 @@ def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     if tp.pmtudisc in (IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT):
         return
     if tp.pmtu > mtu:
+        before = tp.mss_cache
         tcp_sync_mss(net, tp, mtu)
+        if tp.mss_cache == before and not tp.syn_data:
+            return  # nothing that is out has become too big: the queue need not be looked through
         if tp.state not in (TCP_SYN_SENT, TCP_SYN_RECV) or tp.syn_data:
             tcp_simple_retransmit(net, tp)

@@ -64,11 +64,13 @@ def tcp_mtu_probe(net: TcpNet, tp: TcpSock) -> int:
     ):
         return GO_ON
     mss = tcp_current_mss(net, tp)
+    # Options that come and go (Accurate ECN's) take their part of the probe.
+    options = tp.mss_cache - mss
     probe_size = tcp_mtu_to_mss(net, tp, (tp.mtup_search_high + tp.mtup_search_low) >> 1)
     interval = tp.mtup_search_high - tp.mtup_search_low
     if (
         probe_size > tcp_mtu_to_mss(net, tp, tp.mtup_search_high)
-        or probe_size <= mss
+        or probe_size <= tp.mss_cache
         or interval < net.sysctl["net.ipv4.tcp_probe_threshold"]
     ):
         tcp_mtu_check_reprobe(net, tp)
@@ -82,8 +84,8 @@ def tcp_mtu_probe(net: TcpNet, tp: TcpSock) -> int:
     in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
     if in_flight + 2 > tp.snd_cwnd:
         return LATER if in_flight else GO_ON
-    seg = _take(tp, probe_size, mss)
-    return GO_ON if seg is None else _send(net, tp, seg, probe_size)
+    seg = _take(tp, probe_size - options, mss)
+    return GO_ON if seg is None else _send(net, tp, seg, probe_size - options, options)
 
 
 def _take(tp: TcpSock, size: int, mss: int) -> TcpSeg | None:
@@ -119,7 +121,7 @@ def _take(tp: TcpSock, size: int, mss: int) -> TcpSeg | None:
     return probe
 
 
-def _send(net: TcpNet, tp: TcpSock, seg: TcpSeg, size: int) -> int:
+def _send(net: TcpNet, tp: TcpSock, seg: TcpSeg, size: int, options: int) -> int:
     now = max(net.now // 1000, tp.tcp_wstamp)
     seg.mstamp = tp.tcp_wstamp = now
     tcp_rate_skb_sent(tp, seg, now)
@@ -135,7 +137,7 @@ def _send(net: TcpNet, tp: TcpSock, seg: TcpSeg, size: int) -> int:
     # It stands for more than one segment of the others.
     tp.snd_cwnd -= 1
     tcp_event_new_data_sent(net, tp, seg)
-    tp.mtup_probe_size = tcp_mss_to_mtu(tp, size)
+    tp.mtup_probe_size = tcp_mss_to_mtu(tp, size + options)
     tp.mtu_probe_seq_start = seg.seq
     tp.mtu_probe_seq_end = seg.end_seq
     return SENT

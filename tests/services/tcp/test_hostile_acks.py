@@ -243,6 +243,16 @@ def undone_again_and_again(n: int) -> int:
     return lines.count
 
 
+def fragmentation_needed(n: int) -> int:
+    """ICMP errors about a path MTU that is smaller each time, and never too small for the MSS."""
+    conn = sender(n)
+    with Lines() as lines:
+        for i in range(K):
+            conn.host.icmp(3, 4, conn.iss + 1, info=1400 - i)
+    assert conn.tp.pmtu == 1400 - K + 1
+    return lines.count
+
+
 ATTACKS: list[Attack] = [
     cut_forward,
     cut_backward,
@@ -255,6 +265,7 @@ ATTACKS: list[Attack] = [
     acknowledged_one_by_one,
     after_a_timeout,
     undone_again_and_again,
+    fragmentation_needed,
 ]
 
 

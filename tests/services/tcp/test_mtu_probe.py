@@ -10,11 +10,14 @@ from skbus.testing.tcphost import ACK, Conn, TcpHost
 PORT = 5001
 
 
-def transfer(world: World, probing: int, size: int, limit: int) -> tuple[object, object]:
+def transfer(
+    world: World, probing: int, size: int, limit: int, ecn: int = 2
+) -> tuple[object, object]:
     """a sends `size` bytes to b over a link that swallows frames longer than `limit`; returns a's
     tcp, and the socket's MSS at the end."""
-    a = world.host("a", "10.0.0.1/24", sysctl={"net.ipv4.tcp_mtu_probing": probing})
-    b = world.host("b", "10.0.0.2/24")
+    settings = {"net.ipv4.tcp_mtu_probing": probing, "net.ipv4.tcp_ecn": ecn}
+    a = world.host("a", "10.0.0.1/24", sysctl=settings)
+    b = world.host("b", "10.0.0.2/24", sysctl={"net.ipv4.tcp_ecn": ecn})
     world.link(a, b, delay=5 * MSEC, size=limit)
     ready: Future[None] = Future()
 
@@ -40,10 +43,12 @@ def transfer(world: World, probing: int, size: int, limit: int) -> tuple[object,
     return a.net("tcp"), mss
 
 
+@pytest.mark.parametrize("ecn", [2, 3])
 @pytest.mark.parametrize("probing", [1, 2])
-def test_a_black_hole_is_found_and_gone_around(probing: int) -> None:
+def test_a_black_hole_is_found_and_gone_around(probing: int, ecn: int) -> None:
+    """ecn 3: with an option in each segment, which counts as the rest of the header does."""
     with World(3) as world:
-        net, mss = transfer(world, probing, 800_000, 14 + 1300)
+        net, mss = transfer(world, probing, 800_000, 14 + 1300, ecn)
         # within tcp_probe_threshold of what passes: an MTU of 1300, less 52 bytes of headers
         assert isinstance(mss, int)
         assert 1300 - 52 - 8 <= mss <= 1300 - 52
