@@ -384,8 +384,9 @@ class Config(_Model):
         for device in self.devices:
             if device.name == name:
                 return device
-        have = ", ".join(d.name for d in self.devices) or "none"
-        raise ConfigError(f"no device {name!r} in the configuration; it has: {have}")
+        have = ", ".join(d.name for d in self.devices)
+        has = f"it has: {have}" if have else "it has no device at all"
+        raise ConfigError(f"no device {name!r} in the configuration; {has}")
 
     def processes(self) -> list[str]:
         """The processes of this stack, lowest layer first."""

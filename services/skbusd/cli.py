@@ -189,8 +189,9 @@ def _nic_config(run: RunDir, options: argparse.Namespace) -> tuple[Config, str]:
     if dev is None and len(config.devices) == 1:
         dev = config.devices[0].name
     if dev is None:
-        names = ", ".join(d.name for d in config.devices) or "none"
-        raise ConfigError(f"which interface? Name it with --dev; the configuration has: {names}")
+        names = ", ".join(d.name for d in config.devices)
+        has = names or "no device"
+        raise ConfigError(f"which interface? Name it with --dev; the configuration has {has}")
     config.device(dev)
     if options.fd is None:
         config = takeover.resolve(run, config)

@@ -182,7 +182,7 @@ def test_nic_drives_the_interface_that_is_named(run: RunDir, how: str) -> None:
 def test_what_is_wrong_is_said(run: RunDir) -> None:
     for argv, status, said in (
         (["arp"], 2, "invalid choice: 'arp'"),
-        (["nic"], 1, "which interface? Name it with --dev; the configuration has: none"),
+        (["nic"], 1, "which interface? Name it with --dev; the configuration has no device"),
         (["tcp", "--config", "/nonexistent"], 1, "cannot read the configuration /nonexistent"),
         (["tcp", "--log-level", "loud"], 2, "invalid choice: 'loud'"),
         (["tcp", "--log-format", "xml"], 2, "invalid choice: 'xml'"),
