@@ -136,6 +136,14 @@ class RtCacheFlush(NamedTuple):
     genid: int
 
 
+class DstMtu(NamedTuple):
+    """`dst_mtu`: from now on packets to daddr may have no more than `mtu` bytes: what was learned
+    of the path has changed, or was forgotten."""
+
+    daddr: bytes
+    mtu: int
+
+
 class McRet(NamedTuple):
     """The answer to McSetsockopt. mc_list: the groups that the socket is in from now on, as
     `skbus.mcast` has them."""
@@ -564,6 +572,7 @@ ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
     "udp_err": ErrHandler,
     "ip_route_output_ret": RouteRet,
     "rt_cache_flush": RtCacheFlush,
+    "dst_mtu": DstMtu,
     "inetdev_event": InetdevEvent,
     "udplite_err": ErrHandler,
     "ip_mc_ret": McRet,

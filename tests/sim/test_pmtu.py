@@ -15,7 +15,7 @@ from skbus.testing.packets import inet_aton
 from skbus.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE
 
 A, B = "10.0.1.2", "10.0.2.2"
-IP_MTU_DISCOVER = 10
+IP_MTU_DISCOVER, IP_MTU = 10, 14
 DF, MF = 0x4000, 0x2000
 
 
@@ -187,3 +187,37 @@ def test_nobody_learns_from_a_stranger(world: World) -> None:
     path.a.net("ip").rt_out.clear()
     blind(6, segment(tport, 80, tp.snd_una))
     assert path.mtu() == tp.pmtu == 600
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_all_hear_of_it_and_all_forget_it(world: World, shards: int) -> None:
+    """What one connection finds out holds for the others to that address, and for UDP; ten minutes
+    later the old size is tried again (RFC 1191 6.3)."""
+    path = Path(world, 1280, tcp_shards=shards)
+
+    async def go() -> None:
+        listener = await path.b.listen(80)
+        socks, theirs = [], []
+        for _ in range(4):
+            socks.append(await path.a.connect(B, 80))
+            theirs.append((await listener.accept())[0])
+        udp = await path.a.socket(2)
+        await udp.connect((B, 7))
+        assert await mtu(udp) == 1500
+        assert [await mtu(sock) for sock in socks] == [1500] * 4
+        await socks[0].sendall(bytes(20000))
+        await theirs[0].recv_exactly(20000)
+        assert [await mtu(sock) for sock in socks] == [1280] * 4
+        assert await mtu(udp) == 1280
+        await world.sleep(601 * SEC)
+        assert [await mtu(sock) for sock in socks] == [1500] * 4
+        assert await mtu(udp) == 1500
+        for sock, there in zip(socks, theirs, strict=True):
+            await sock.sendall(bytes(20000))
+            await there.recv_exactly(20000)
+        assert [await mtu(sock) for sock in socks] == [1280] * 4
+
+    async def mtu(sock: SimSocket) -> int:
+        return int.from_bytes(await sock.getsockopt(0, IP_MTU), "little")
+
+    world.run(world.start(go()))

@@ -19,6 +19,7 @@ ENTRIES: Final[dict[str, Handler]] = {
     "inet_add_protocol_ret": rdm.inet_add_protocol_ret,
     "inetdev_event": rdm.inetdev_event,
     "rt_cache_flush": rdm.rt_cache_flush,
+    "dst_mtu": rdm.dst_mtu,
     # from the socket layer
     "proto_init": rdm.rdm_init_sock,
     "proto_get_port": rdm.rdm_get_port,

@@ -17,6 +17,7 @@ from skbus.abi import (
     Connect,
     DataReadyCb,
     Disconnect,
+    DstMtu,
     ErrHandler,
     GetPort,
     Getsockopt,
@@ -384,6 +385,10 @@ def inetdev_event(net: RdmNet, item: InetdevEvent) -> None:
     """An address came or went: routes are asked for anew."""
     for out in net.out.values():
         out.saddr = out.saddr if out.queue else b""
+
+
+def dst_mtu(net: RdmNet, item: DstMtu) -> None:
+    """The MTU of a path has changed. None is kept here: ip fragments what is too long."""
 
 
 def rt_cache_flush(net: RdmNet, item: RtCacheFlush) -> None:

@@ -13,7 +13,7 @@ when a cache is full it is emptied. Source routes are never followed.
 from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 from typing import Final
 
-from skbus.abi import IpRouteOutputKey, Redirect, RouteRet, RtCacheFlush, UpdatePmtu
+from skbus.abi import DstMtu, IpRouteOutputKey, Redirect, RouteRet, RtCacheFlush, UpdatePmtu
 from skbus.headers.icmp import ICMP_REDIR_HOST, ICMP_REDIRECT
 from skbus.headers.ipv4 import IpHdr
 from skbus.net import MSEC, SEC
@@ -147,6 +147,7 @@ def _update_or_create_fnhe(net: IpNet, daddr: bytes, exception: FibNhException) 
     """Remember it; routes that were made without it are forgotten."""
     if len(net.fnhe) >= FNHE_SIZE and daddr not in net.fnhe:
         del net.fnhe[next(iter(net.fnhe))]
+    before = net.fnhe.get(daddr, _NOTHING)
     net.fnhe[daddr] = exception
     if net.fnhe_timer is None:
         net.fnhe_timer = Timer(_fnhe_expire)
@@ -154,15 +155,28 @@ def _update_or_create_fnhe(net: IpNet, daddr: bytes, exception: FibNhException) 
     if not timer.pending() or timer.expires > exception.fnhe_expires:
         net.mod_timer(timer, exception.fnhe_expires)
     _rt_forget(net, daddr)
+    if exception.fnhe_pmtu != before.fnhe_pmtu:
+        _dst_mtu_changed(net, daddr)
 
 
 def _fnhe_expire(net: IpNet) -> None:
     """What was learned long enough ago is forgotten, with the routes that were made with it."""
     for daddr in [d for d, e in net.fnhe.items() if e.fnhe_expires <= net.now]:
-        del net.fnhe[daddr]
+        known = net.fnhe.pop(daddr)
         _rt_forget(net, daddr)
+        if known.fnhe_pmtu:
+            _dst_mtu_changed(net, daddr)
     if net.fnhe and net.fnhe_timer is not None:
         net.mod_timer(net.fnhe_timer, min(e.fnhe_expires for e in net.fnhe.values()))
+
+
+def _dst_mtu_changed(net: IpNet, daddr: bytes) -> None:
+    """Tell the transports, which keep the MTUs of their routes. (In Linux they ask `dst_mtu` of a
+    route that is stale now, each time.)"""
+    rt = ip_route_output(net, daddr, b"", 0)
+    if isinstance(rt, Rtable):
+        for process in net.transports():
+            net.call(process, "dst_mtu", DstMtu(daddr, rt.mtu))
 
 
 def _rt_forget(net: IpNet, addr: bytes) -> None:

@@ -69,6 +69,7 @@ ENTRIES: dict[str, Handler] = {
     "tcp_v4_err": tcp_ipv4.tcp_v4_err,
     "ip_route_output_ret": tcp.ip_route_output_ret,
     "rt_cache_flush": rt_cache_flush,
+    "dst_mtu": tcp_ipv4.tcp_dst_mtu,
     "inetdev_event": inetdev_event,
     "inet_add_protocol_ret": af_inet.inet_add_protocol_ret,
     "backlog_mark": backlog_mark,

@@ -10,9 +10,10 @@ RFC 9293 3.10.7, RFC 5461 and 5927 (ICMP errors), RFC 1191 (path MTU), RFC 4987 
 """
 
 import errno
+from functools import partial
 from typing import Final
 
-from skbus.abi import ErrHandler, RcvCb, Redirect, UpdatePmtu, XmitCb
+from skbus.abi import DstMtu, ErrHandler, RcvCb, Redirect, UpdatePmtu, XmitCb
 from skbus.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
 from skbus.headers import HeaderError
 from skbus.headers.tcp import TcpHdr, TcpOptions, build, parse, parse_options
@@ -613,6 +614,22 @@ def tcp_ld_rto_revert(net: TcpNet, tp: TcpSock, seq: int) -> None:
         inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, left)
     else:
         tcp_retransmit_timer(net, tp)
+
+
+def tcp_dst_mtu(net: TcpNet, item: DstMtu) -> None:
+    """What is known of the path to an address has changed, whoever found out, or was forgotten: its
+    connections go by it (what `tcp_current_mss` does in Linux, segment by segment)."""
+    for tp in net.socks.values():
+        if tp.daddr != item.daddr or tp.pmtu == item.mtu or tp.state in (TCP_LISTEN, TCP_CLOSE):
+            continue
+        if tp.sk_lock & SK_OWNED:
+            net.sk_owned[tp.sk].deferred.append(partial(_sync_mss, net, tp, item.mtu))
+        else:
+            tcp_sync_mss(net, tp, item.mtu)
+
+
+def _sync_mss(net: TcpNet, tp: TcpSock, mtu: int) -> None:
+    tcp_sync_mss(net, tp, mtu)
 
 
 def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:

@@ -18,6 +18,7 @@ ENTRIES: Final[dict[str, Handler]] = {
     "ip_mc_ret": mcast.ip_mc_ret,
     "ip_route_output_ret": route.ip_route_output_ret,
     "rt_cache_flush": route.rt_cache_flush,
+    "dst_mtu": route.dst_mtu,
     "inetdev_event": udp.inetdev_event,
     "inet_add_protocol_ret": af_inet.inet_add_protocol_ret,
     # from the socket layer

@@ -14,7 +14,7 @@ from skbus.abi import Getsockopt, Setsockopt
 from skbus.ip_sockglue import do_ip_getsockopt, do_ip_setsockopt, int_value, ip_int, ip_multicast_if
 from skbus.mcast import IP_MULTICAST_IF, MEMBERSHIP, MSFILTERS
 from skbus.uapi import SOL_IP, SOL_SOCKET, SOL_UDP, SOL_UDPLITE
-from skbusd.udp import datagram, mcast, route, udplite
+from skbusd.udp import datagram, mcast, udplite
 from skbusd.udp.netns import IPPROTO_UDPLITE, SK_REUSEADDR, SK_REUSEPORT, UdpNet, UdpSock
 
 _CSCOV: Final = (uapi.UDPLITE_SEND_CSCOV, uapi.UDPLITE_RECV_CSCOV)
@@ -143,7 +143,8 @@ def udp_getsockopt(net: UdpNet, item: Getsockopt) -> None:
 
 def _get_ip(net: UdpNet, sk: UdpSock, optname: int, optlen: int) -> bytes | int:
     if optname == uapi.IP_MTU:
-        dst = route.sk_dst_get(net, datagram.route_key(sk, sk.inet_daddr))
+        # (However old: it is the one that the socket was connected by.)
+        dst = net.dst_cache.get(datagram.route_key(sk, sk.inet_daddr))
         return ip_int(dst.mtu, optlen) if sk.connected() and dst is not None else ENOTCONN
     if optname == uapi.IP_PROTOCOL:
         return ip_int(sk.inet_num, optlen)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from errno import EAGAIN, ENETUNREACH
 from typing import Final
 
-from skbus.abi import IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
+from skbus.abi import DstMtu, IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
 from skbus.net import SEC
 from skbus.timer import Timer
 from skbus.uapi import IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT
@@ -119,6 +119,13 @@ def rt_cache_flush(net: UdpNet, item: RtCacheFlush) -> None:
     """Routes or addresses changed."""
     net.rt_genid = item.genid
     net.dst_cache.clear()
+
+
+def dst_mtu(net: UdpNet, item: DstMtu) -> None:
+    """What is known of the path to an address has changed, whoever found out."""
+    for key, dst in net.dst_cache.items():
+        if key[0] == item.daddr:
+            net.dst_cache[key] = dst._replace(mtu=item.mtu)
 
 
 def ipv4_sk_update_pmtu(net: UdpNet, sk: UdpSock, daddr: bytes, mtu: int) -> None:
