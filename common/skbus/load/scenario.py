@@ -37,6 +37,14 @@ from skbus.load.quantity import Distribution
 PROTOCOLS: Final = ("connect-close", "echo", "http", "bulk", "udp")
 """Those that are built in."""
 
+_ONLY_FOR: Final = {
+    "path": ("http",),
+    "method": ("http",),
+    "direction": ("bulk",),
+    "read_rate": ("http", "bulk"),
+}
+"""Keys of a flow that some protocols alone look at."""
+
 LAYERS: Final = ("nic", "ip", "tcp", "udp", "socket")
 
 
@@ -116,7 +124,28 @@ class Flow(_Model):
             raise ValueError("think and pace exclude each other")
         if (self.host is None) != (self.port is None):
             raise ValueError("host and port belong together")
+        self._of_use()
         return self
+
+    def _of_use(self) -> None:
+        """A key that this flow's protocol or loop does not look at is a mistake, not a wish."""
+
+        def given(key: str) -> bool:
+            default = Flow.model_fields[key].default
+            return bool(getattr(self, key) != default)
+
+        if given("arrivals") and not self.rate:
+            raise ValueError("arrivals is of an open loop: it needs a rate")
+        for key in ("request", "response"):
+            if self.path is not None and given(key):
+                raise ValueError(
+                    f"path asks for what the server has there: {key} says nothing then"
+                )
+        if self.protocol not in PROTOCOLS:
+            return
+        for key, protocols in _ONLY_FOR.items():
+            if given(key) and self.protocol not in protocols:
+                raise ValueError(f"{key} is for {' and '.join(protocols)}, not for {self.protocol}")
 
 
 Load = float | tuple[float, float]

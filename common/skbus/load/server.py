@@ -18,6 +18,7 @@ import trio
 from trio import socket as tsocket
 
 from skbus.load import place, wire
+from skbus.load.http1 import tokens
 
 _BACKLOG: Final = 4096
 _HEAD: Final = 16384
@@ -109,7 +110,10 @@ async def http(reader: Reader) -> None:
         line, _, rest = head.partition(b"\r\n")
         words = line.split()
         size = _asked(words)
-        keep = b"\r\nconnection: close" not in b"\r\n" + rest.lower()
+        options = tokens(rest.lower(), b"connection")
+        keep = b"close" not in options
+        if words[-1:] == [b"HTTP/1.0"]:
+            keep = b"keep-alive" in options
         if size is None:
             await reader.stream.send_all(
                 b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -119,6 +119,16 @@ def test_it_survives_the_way_to_a_worker(tmp_path: Path) -> None:
         (MINIMAL.replace("rate = 10", 'response = "1 kg"'), "flow.web.response = '1 kg': takes a"),
         (MINIMAL.replace("rate = 10", 'rate = 1\nthink = "1s"'), "flow.web: rate makes an open"),
         (MINIMAL.replace("rate = 10", 'host = "h"'), "flow.web: host and port belong together"),
+        (
+            MINIMAL.replace("http", "echo").replace("rate = 10", "path = '/'"),
+            "flow.web: path is for http, not for echo",
+        ),
+        (MINIMAL.replace("rate = 10", "direction = 'up'"), "direction is for bulk, not for http"),
+        (MINIMAL.replace("rate = 10", "arrivals = 'even'"), "arrivals is of an open loop"),
+        (
+            MINIMAL.replace("rate = 10", "path = '/'\nresponse = 9"),
+            "flow.web: path asks for what the server has there: response says nothing then",
+        ),
         (MINIMAL + "load = -1", "phase.hold.load = -1: a load is not negative"),
         (MINIMAL + "load = { mail = 1 }", "phase hold: load: no flow 'mail'"),
         (

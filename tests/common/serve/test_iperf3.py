@@ -64,6 +64,7 @@ def iperf3(server: Server, *options: str) -> dict[str, Any]:
         (["-n", "20M", "-P", "2", "-R"], "send", 2),
         (["-k", "100", "-l", "16K", "-N"], "receive", 1),
         (["-n", "2M", "-w", "64K"], "receive", 1),
+        (["-n", "2M", "-M", "900"], "receive", 1),
         (["-n", "2M", "-C", "reno", "-R"], "send", 1),
     ],
 )
