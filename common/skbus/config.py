@@ -472,7 +472,7 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
         old = into.get(key)
         if isinstance(value, Mapping) and isinstance(old, dict):
             _merge(old, value)
-        elif key == "devices" and isinstance(old, list):
+        elif key == "devices" and isinstance(old, list) and isinstance(value, list):
             for device in value:
                 same = [d for d in old if isinstance(d, dict) and d.get("name") == device["name"]]
                 if same:
@@ -481,8 +481,8 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
                     old.append(_without_none(device))
         elif isinstance(value, Mapping):
             into[key] = _without_none(value)
-        elif key == "devices":
-            into[key] = [_without_none(d) for d in value]
+        elif key == "devices" and isinstance(value, list):
+            into[key] = [_without_none(d) if isinstance(d, Mapping) else d for d in value]
         else:
             into[key] = value
 
