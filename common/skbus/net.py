@@ -219,7 +219,10 @@ class Net:
         if dest is None:
             return flow
         saddr, sport = (flow.saddr, flow.sport) if flow is not None else (bytes(4), 0)
-        return Flow(saddr, sport, *dest)
+        daddr, dport = dest
+        if sport == NO_PORT or not (sport or dport):  # raw and ping sockets
+            sport = dport = NO_PORT
+        return Flow(saddr, sport, daddr, dport)
 
     def skb_flow(self, skb: SkBuff, head: bytes) -> Flow | None:
         """The flow of an skb, as this layer has it; None where it says nothing. head: skb.head, or

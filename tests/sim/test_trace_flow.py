@@ -11,9 +11,10 @@ import structlog
 
 from skbus import log
 from skbus.flow_dissector import FlowFilter
+from skbus.headers import icmp
 from skbus.logread import Filter
 from skbus.testing import Future, Host, World
-from skbus.uapi import SOCK_DGRAM
+from skbus.uapi import IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW
 
 Event = dict[str, Any]
 
@@ -155,3 +156,34 @@ def test_the_forms_agree() -> None:
     assert len(found(events, "10.0.0.1")) > len(one)
     assert not found(events, "10.0.0.3")
     assert not found(events, ":8")
+
+
+def ping(world: World, host: Host, kind: int, dest: str) -> None:
+    """An echo request and its reply, by a ping or a raw socket."""
+
+    async def ask() -> None:
+        sock = await host.socket(kind, IPPROTO_ICMP)
+        await sock.sendto(icmp.build_message(icmp.ICMP_ECHO, 0, 1, b"ping"), (dest, 0))
+        data, sender = await sock.recvfrom(1000)
+        assert data.endswith(b"ping")
+        assert sender is not None
+        assert sender[0] == dest
+        await sock.close()
+
+    world.run(world.start(ask()))
+
+
+@pytest.mark.parametrize("dest", ["10.0.0.2", "10.0.0.1", "127.0.0.1"])
+def test_packets_without_ports_and_to_oneself(dest: str) -> None:
+    with World(9, trace=True) as world:
+        client = world.host("client", "10.0.0.1/24", sysctl={"net.ipv4.ping_group_range": "0 9"})
+        server = world.host("server", "10.0.0.2/24")
+        world.link(client, server)
+        ping(world, client, SOCK_DGRAM, dest)
+        ping(world, client, SOCK_RAW, dest)
+        events = lines(client)
+    of_packets = [e for e in events if "skb" in e]
+    assert all("flow" in e for e in of_packets)
+    its = found(events, dest)
+    assert {e["event"] for e in its} >= {"ping_v4_sendmsg", "raw_sendmsg", "icmp_rcv", "ip_rcv"}
+    assert all(":" not in e["flow"] for e in its if "flow" in e), "there are no ports"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from skbus.abi import Accept
 from skbus.compiled import mypyc_attr
-from skbus.flow_dissector import Flow, sock_flow
+from skbus.flow_dissector import NO_PORT, Flow, sock_flow
 from skbus.mcast import McList
 from skbus.net import Net
 from skbus.pool import Allocator, Pool, StalePlaceError
@@ -407,6 +407,10 @@ class SocketNet(Net):
         if inet is None:
             return None
         saddr = inet.inet_rcv_saddr if not any(inet.inet_saddr) else inet.inet_saddr
+        if inet.sk_type == uapi.SOCK_RAW or inet.sk_protocol == uapi.IPPROTO_ICMP:
+            # their inet_sport is the protocol, or the identifier
+            named = any(saddr) or any(inet.inet_daddr)
+            return Flow(saddr, NO_PORT, inet.inet_daddr, NO_PORT) if named else None
         return sock_flow(saddr, inet.inet_sport, inet.inet_daddr, inet.inet_dport)
 
     def capable(self, name: str) -> bool:
