@@ -215,19 +215,20 @@ def _path(run: RunDir) -> None:
     _print(told)
 
 
-_INDENT: Final = 51
-"""Where a line's details begin, and go on in the next line if they are long."""
+_INDENT: Final = 27
+"""Where a line that is too long goes on below."""
 
 
 def _print(journey: Sequence[Event]) -> None:
     origin = journey[0]["time"]
-    process = skb = None
+    process = skb = flow = None
     for event in journey:
         shown = event["process"] if event["process"] != process else ""
         process = event["process"]
         details = [f"{key}={value}" for key, value in log.details_of(event)]
-        if "flow" in event:
-            details.insert(0, event["flow"])
+        if event.get("flow") not in (None, flow):
+            flow = event["flow"]
+            details.insert(0, flow)
         if event.get("skb") not in (None, skb):
             skb = event["skb"]
             details.append(f"skb={skb}")
@@ -239,7 +240,8 @@ def _print(journey: Sequence[Event]) -> None:
 def _wrapped(line: str, words: Sequence[str], columns: int) -> Iterator[str]:
     """A line with words, and further lines of them below, none longer than the terminal is wide
     where a word alone is not. No word is cut: there are numbers in them."""
-    indent = " " * (_INDENT if columns > 2 * _INDENT else 4)
+    longest = max(map(len, words), default=0)
+    indent = " " * (_INDENT if _INDENT + longest <= columns else 4)
     for word in words:
         if len(line) + 1 + len(word) > columns and line.strip():
             yield line.rstrip()
