@@ -5,12 +5,18 @@ round: http, socketserver, xmlrpc, smtplib, ftplib (PASV and PORT), asyncio, sel
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.common.client import programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.interop.conftest import Lab
 
@@ -68,3 +74,22 @@ def test_unmodified_servers_and_clients(stdlib: Lab, ports: Iterator[int], serve
     found = ask("ask", host=host, ports=chosen).result(120.0)
     end.go_on()
     assert found == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["processes", "sendfile", "paho", "tornado", "aiohttp"])
+def test_programs_on_the_whole_stack(lab: Lab, tmp_path: Path, name: str) -> None:
+    """The rest of them is tried on the socket layer alone (tests/common/client)."""
+    where = [*map(str, programs.make_certificate(tmp_path, lab.address, "127.0.0.1")), "TLSv1_3"]
+    found = []
+    for before, host in ((["-m", "skbus.run"], lab.address), ([], "127.0.0.1")):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", *before, programs.__file__, name, host, *where],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, **lab.env},
+        )
+        assert done.returncode == 0, done.stderr[-4000:]
+        found.append(json.loads(done.stdout))
+    assert found[0] == found[1]

@@ -4,12 +4,12 @@
 import os
 import shutil
 import ssl
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.common.client.programs import make_certificate
 
 from skbus import client
 from skbus.rundir import RunDir
@@ -43,14 +43,7 @@ def certificate(tmp_path: Path) -> tuple[Path, Path]:
     """(certificate, key), for localhost, made for the occasion."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed: it makes the test's certificate")
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
-         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
+    return make_certificate(tmp_path, "127.0.0.1")
 
 
 @pytest.fixture

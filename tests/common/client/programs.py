@@ -15,6 +15,7 @@ import socket
 import socketserver
 import ssl
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -28,6 +29,19 @@ BLOB = bytes(range(256)) * 4096
 
 def digest(data: bytes) -> str:
     return f"{len(data)} {hashlib.sha256(data).hexdigest()[:16]}"
+
+
+def make_certificate(folder: Path, *addresses: str) -> tuple[Path, Path]:
+    """(certificate, key) for localhost and these addresses."""
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    names = ",".join(("DNS:localhost", *(f"IP:{address}" for address in addresses)))
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+         "-nodes", "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost",
+         "-addext", f"subjectAltName={names}"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return cert, key
 
 
 class Where:
@@ -492,7 +506,6 @@ def descriptor(where: Where) -> Any:
 
 def fork(where: Where) -> Any:
     """socketserver's threads; a child process of subprocess"""
-    import subprocess
 
     class Lines(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -509,6 +522,35 @@ def fork(where: Where) -> Any:
             )
         server.shutdown()
     return [text.decode(), done.stdout.decode(), struct.calcsize("i")]
+
+
+def processes(where: Where) -> Any:
+    """Children of fork that listen at one port, each for itself"""
+    with socket.create_server((where.host, 0), reuse_port=True) as probe:
+        port = probe.getsockname()[1]
+    children = []
+    for _ in range(2):
+        up, is_up = os.pipe()
+        child = os.fork()
+        if not child:
+            listener = socket.create_server((where.host, port), reuse_port=True)
+            os.write(is_up, b"x")
+            while True:
+                sock, _ = listener.accept()
+                with sock:
+                    while data := sock.recv(100):
+                        sock.sendall(data.upper())
+        os.read(up, 1)
+        children.append(child)
+    told = []
+    for n in range(10):
+        with socket.create_connection((where.host, port)) as sock:
+            sock.sendall(b"ask %d" % n)
+            told.append(sock.recv(5, socket.MSG_WAITALL).decode())
+    for child in children:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    return told
 
 
 # ---- what has sockets of its own -------------------------------------------------------------
@@ -541,7 +583,7 @@ PROGRAMS = {
     function.__name__: function
     for function in (
         paho, tornado, websocket, urllib3, requests, httpx, aiohttp, sendfile, smtp, paramiko,
-        connection, descriptor, fork, gevent,
+        connection, descriptor, fork, processes, gevent,
     )
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Programs that know nothing of us (programs.py): what they find on our stack, and on Linux."""
 
+import errno
 import json
 import os
 import ssl
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from tests.common.client import programs
 
+from skbus import socket
 from skbus.testing.loopback import Loopback
 
 HERE = "127.0.0.1"
@@ -25,6 +27,7 @@ WITHOUT_TLS = {"sendfile", "paramiko", "connection", "descriptor", "fork", "geve
 CASES = [
     (name, version)
     for name in programs.PROGRAMS
+    if name != "processes"  # SO_REUSEPORT wants a real stack: tests/interop/test_stdlib.py
     for version in ("TLSv1_3", "TLSv1_2")
     if version == "TLSv1_3" or name not in WITHOUT_TLS
 ]
@@ -94,3 +97,87 @@ def test_gevents_greenlets_take_turns_where_it_was_first(loopback: Loopback) -> 
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.stdout == f"{[100_000] * 5}\n", done.stderr[-2000:]
+
+
+UVLOOP = """if True:
+    import asyncio, uvloop
+    from skbus import socket
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        one = socket.socket()
+        one.setblocking(False)
+        accept = asyncio.create_task(loop.sock_accept(listener))
+        await loop.sock_connect(one, listener.getsockname())
+        two, _ = await accept
+        await loop.sock_sendall(one, b"hello")
+        told = [(await loop.sock_recv(two, 10)).decode()]
+        try:
+            await asyncio.open_connection(sock=one)
+        except OSError as e:
+            told.append(e.errno)
+        return told
+
+    print(uvloop.run(main()), flush=True)
+    import os
+    os._exit(0)
+"""
+
+
+def test_uvloops_transports_refuse_our_sockets_and_sock_calls_take_them(
+    loopback: Loopback,
+) -> None:
+    pytest.importorskip("uvloop")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", UVLOOP],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == f"{['hello', errno.EOPNOTSUPP]}\n", done.stderr[-2000:]
+
+
+def test_a_module_of_the_standard_library(loopback: Loopback, tmp_path: Path) -> None:
+    (tmp_path / "page").write_bytes(b"page" * 1000)
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "skbus.run", "-m", "http.server", "8001", "--bind", HERE,
+         "--directory", tmp_path],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    with server:
+        try:
+            assert server.stdout is not None
+            assert "port 8001" in server.stdout.readline()
+            with socket.create_connection((HERE, 8001)) as sock:
+                sock.sendall(b"GET /page HTTP/1.0\r\n\r\n")
+                answer = b""
+                while data := sock.recv(65536):
+                    answer += data
+        finally:
+            server.kill()
+    assert answer.endswith(b"\r\n\r\n" + b"page" * 1000)
+
+
+SPAWNED = """if True:
+    import multiprocessing, sys
+    from skbus import socket
+
+    def child():
+        import socket
+        sys.stdout.write(socket.socket.__module__ + "\\n")
+        sys.stdout.flush()
+
+    if __name__ == "__main__":
+        socket.install()
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        process.join()
+"""
+
+
+def test_a_forked_child_makes_sockets_of_ours(loopback: Loopback) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SPAWNED],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "skbus.socket\n", done.stderr[-2000:]
