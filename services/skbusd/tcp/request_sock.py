@@ -38,6 +38,8 @@ class TcpRequestSock:
         "snd_wscale",
         "snt_isn",
         "snt_synack",
+        "snt_tsval_first",
+        "snt_tsval_last",
         "sport",
         "syn_ect_rcv",
         "timer",
@@ -61,6 +63,8 @@ class TcpRequestSock:
         self.snt_isn = 0
         self.snt_synack = 0
         """When the first SYN-ACK was sent, us."""
+        self.snt_tsval_first = self.snt_tsval_last = -1
+        """The timestamps that the peer has been sent: what it echoes lies between them."""
         self.mss = 0
         self.mtu = 0
         self.rcv_wnd = 0

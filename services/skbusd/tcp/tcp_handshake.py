@@ -243,6 +243,15 @@ def tcp_send_synack(net: TcpNet, tp: TcpSock) -> None:
     tcp_transmit_syn(net, tp, seg)
 
 
+def tcp_rsk_tsval(net: TcpNet, req: TcpRequestSock) -> int:
+    """`tcp_rsk_tsval`: the timestamp that goes to the peer now; remembered."""
+    tsval = tcp_time_stamp(net, req.ts_off)
+    if req.snt_tsval_first < 0:
+        req.snt_tsval_first = tsval
+    req.snt_tsval_last = tsval
+    return tsval
+
+
 def tcp_make_synack(
     net: TcpNet,
     listener: TcpSock,
@@ -256,7 +265,7 @@ def tcp_make_synack(
     opt = TcpOptions(mss=tcp_advertise_mss(net, listener, req.mtu), sack_ok=req.sack_ok)
     if req.tstamp_ok:
         opt.saw_tstamp = True
-        opt.tsval = tcp_time_stamp(net, req.ts_off)
+        opt.tsval = tcp_rsk_tsval(net, req)
         opt.tsecr = req.ts_recent
     if req.wscale_ok:
         opt.wscale = req.rcv_wscale

@@ -37,7 +37,7 @@ from skbusd.tcp.tcp_ack import (
     tcp_update_rtt_min,
 )
 from skbusd.tcp.tcp_ecn import tcp_ecn_openreq_child, tcp_ecn_rcv_syn_again
-from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_time_stamp, tcp_v4_send_ack
+from skbusd.tcp.tcp_handshake import tcp_make_synack, tcp_rsk_tsval, tcp_v4_send_ack
 from skbusd.tcp.tcp_timewait import tcp_in_window
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss, tcp_update_pacing_rate
 
@@ -127,13 +127,20 @@ def tcp_check_req(
 ) -> int:
     """A segment for a request sock. REQ_CHILD: it completes the handshake.
 
+    Differs from Linux: what a challenge ACK carried may be echoed as well as a SYN-ACK's timestamp.
+
     fastopen: there is a child already, which stands here as its own listener; REQ_CHILD: the
     segment is its. REQ_FASTOPEN_RST: it ends the child. tos: of the IP header.
     """
     flags, seq = th.flags, th.seq
-    paws_reject = False
-    if opt.saw_tstamp and req.tstamp_ok and not flags & RST:
-        paws_reject = ((opt.tsval - req.ts_recent) & MASK) >= HALF
+    paws_reject = tsecr_reject = False
+    if opt.saw_tstamp and req.tstamp_ok:
+        if req.ts_recent:
+            paws_reject = ((opt.tsval - req.ts_recent) & MASK) >= HALF
+        # RFC 7323 3.2: an echo of what has not been sent proves nothing.
+        if opt.tsecr and not fastopen:
+            sent = (req.snt_tsval_last - req.snt_tsval_first) & MASK
+            tsecr_reject = (opt.tsecr - req.snt_tsval_first) & MASK > sent
     if flags & (SYN | ACK | RST) == SYN and seq == req.rcv_isn and not paws_reject:
         # Our SYN-ACK was lost, or the SYN came twice.
         if _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", False):
@@ -145,12 +152,14 @@ def tcp_check_req(
         return REQ_DROP
     if flags & ACK and not flags & RST and not fastopen and th.ack_seq != (req.snt_isn + 1) & MASK:
         return REQ_RESET
-    if paws_reject or not tcp_in_window(seq, end_seq, req.rcv_nxt, req.rcv_wnd):
+    if paws_reject or tsecr_reject or not tcp_in_window(seq, end_seq, req.rcv_nxt, req.rcv_wnd):
         data = seq != end_seq and not flags & SYN
         if not flags & RST and not _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", data):
             tcp_v4_reqsk_send_ack(net, listener, req)
         if paws_reject:
             net.mib["TcpExtPAWSEstab"] += 1
+        elif tsecr_reject:
+            net.mib["TcpExtTSEcrRejected"] += 1
         return REQ_DROP
     if opt.saw_tstamp and req.tstamp_ok and ((req.rcv_nxt - seq) & MASK) < HALF:
         req.ts_recent = opt.tsval
@@ -197,7 +206,7 @@ def tcp_v4_reqsk_send_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -
         (req.snt_isn + 1) & MASK if listener.state == TCP_LISTEN else listener.snd_nxt,
         req.rcv_nxt,
         req.rcv_wnd >> req.rcv_wscale,
-        tcp_time_stamp(net, req.ts_off),
+        tcp_rsk_tsval(net, req),
         req.ts_recent,
         req.tstamp_ok,
     )

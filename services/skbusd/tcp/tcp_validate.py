@@ -64,21 +64,32 @@ def tcp_reset(net: TcpNet, tp: TcpSock) -> None:
     tcp_done(net, tp)
 
 
-def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> bool:
-    """RFC 7323 5.3: an old duplicate by its timestamp; but a reordered pure ACK is none."""
+def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> str:
+    """RFC 7323 5.3: an old duplicate by its timestamp; "" or why it is one."""
     behind = (tp.ts_recent - tp.rcv_tsval) & MASK
     if behind <= 1 or behind >= HALF or not tp.ts_recent_stamp:
-        return False
+        return ""
     if net.now // 1_000_000_000 >= tp.ts_recent_stamp + TCP_PAWS_24DAYS:
-        return False
-    # tcp_disordered_ack
-    return not (
-        th.flags & ACK
-        and th.seq == end_seq == tp.rcv_nxt
-        and th.ack_seq == tp.snd_una
-        and th.window << tp.snd_wscale == tp.snd_wnd
-        and behind <= tp.icsk_rto * 1200 // 1_000_000
+        return ""
+    return _disordered_ack(tp, th, end_seq, behind)
+
+
+def _disordered_ack(tp: TcpSock, th: TcpHdr, end_seq: int, behind: int) -> str:
+    """`tcp_disordered_ack_check`: a pure ACK that was overtaken is no old duplicate, as long as it
+    could be of this round; one that data have overtaken is, but needs no answer."""
+    seq = th.seq
+    if not th.flags & ACK or seq != end_seq:
+        return "TCP_RFC7323_PAWS"
+    if seq != tp.rcv_nxt:
+        before = ((seq - tp.rcv_nxt) & MASK) >= HALF
+        return "TCP_RFC7323_PAWS_ACK" if before else "TCP_RFC7323_PAWS"
+    window = th.window << tp.snd_wscale
+    update = 0 < ((seq - tp.snd_wl1) & MASK) < HALF or (
+        seq == tp.snd_wl1 and (window > tp.snd_wnd or not window)
     )
+    if th.ack_seq != tp.snd_una or update or behind > tp.icsk_rto * 1200 // 1_000_000:
+        return "TCP_RFC7323_PAWS"
+    return ""
 
 
 def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff, flags: int) -> bool:
@@ -134,13 +145,16 @@ def tcp_validate_incoming(
     """RFC 9293 3.10.7.4, first to fourth, with RFC 5961; False: the skb is dropped."""
     flags, seq = th.flags, th.seq
     paws = tp.rx_saw_tstamp and tp.tstamp_ok and not flags & RST
-    if paws and _paws_discard(net, tp, th, end_seq):
+    if paws and (old := _paws_discard(net, tp, th, end_seq)):
         if flags & SYN:
             return _syn_challenge(net, tp, skb, flags)
-        net.mib["TcpExtPAWSEstab"] += 1
-        if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
-            tcp_send_dupack(net, tp, seq, end_seq)
-        net.kfree_skb(skb, "TCP_RFC7323_PAWS", sk=tp.sk)
+        if old == "TCP_RFC7323_PAWS_ACK":
+            net.mib["TcpExtPAWSOldAck"] += 1
+        else:
+            net.mib["TcpExtPAWSEstab"] += 1
+            if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
+                tcp_send_dupack(net, tp, seq, end_seq)
+        net.kfree_skb(skb, old, sk=tp.sk)
         return False
     reason = tcp_sequence(tp, seq, end_seq, flags & FIN)
     if reason:

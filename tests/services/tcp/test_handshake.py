@@ -201,6 +201,27 @@ def test_simultaneous_open(host: TcpHost) -> None:
 # ---- passive ---------------------------------------------------------------------------------
 
 
+def test_an_echo_of_a_timestamp_that_was_not_sent_opens_nothing(host: TcpHost) -> None:
+    """SYN-RECEIVED, RFC 7323 3.2: a blind ACK does not know what the SYN-ACK carried."""
+    tp = host.listen(2, 80)
+    host.arrive(SYN, 0, opt=TcpOptions(mss=1460, saw_tstamp=True, tsval=7))
+    first = host.one().opt.tsval
+    host.run_for(1.5)
+    last = host.one().opt.tsval
+    assert last > first
+    for tsecr in (first - 1, first + 2**30, first + 2**31):
+        ts = TcpOptions(saw_tstamp=True, tsval=8, tsecr=tsecr & MASK)
+        host.arrive(ACK, 1, ISS + 1, opt=ts)
+        assert tp.qlen == 1
+        assert host.one().th.flags == ACK, "what is wrong is answered"
+        host.run_for(0.6)  # an answer in half a second
+        host.sent()
+    assert host.net.mib["TcpExtTSEcrRejected"] == 3
+    host.arrive(ACK, 1, ISS + 1, opt=TcpOptions(saw_tstamp=True, tsval=9, tsecr=first))
+    assert tp.qlen == 0
+    assert host.net.mib["TcpPassiveOpens"] == 1
+
+
 def test_passive_open(host: TcpHost) -> None:
     tp = host.listen(2, 80)
     assert tp.state == TCP_LISTEN
