@@ -23,8 +23,10 @@ ETH_P_ALL: Final = 3
 SO_RCVBUFFORCE: Final = 33
 MSS: Final = 88
 SYN, PSH, ACK = 2, 8, 16
-QUIET: Final = 0.05
-"""s without a segment: the sender has sent all that it may."""
+QUIET: Final = 0.02
+HOLD: Final = 0.15
+"""s without a segment, after which the sender has probably sent all that it may; before its timer
+finds out that nothing is acknowledged."""
 
 
 def checksum(data: bytes) -> int:
@@ -120,15 +122,20 @@ class Attacker:
     def grow(self, enough: int, seconds: float) -> int:
         """Acknowledge what comes, so that cwnd grows; then stop. Segments that are out."""
         end = time.monotonic() + seconds
+        acked = 0
         while True:
-            for _, seq, size in self.frames(QUIET):
+            hold = acked >= enough or time.monotonic() > end
+            for _, seq, size in self.frames(HOLD if hold else QUIET):
                 if size and seq == self.last:
                     self.last = seq + size & 0xFFFFFFFF
-                if time.monotonic() > end + 5:
-                    break
+                if not hold and self.last - self.una & 0xFFFFFFFF > 256 * MSS:
+                    break  # the sender's clock must not stand still
             out = (self.last - self.una & 0xFFFFFFFF) // MSS
-            if out >= enough or time.monotonic() > end:
+            if hold and (out >= enough // 4 or time.monotonic() > end):
                 return out
+            if hold:
+                acked = 0
+            acked += out
             while self.una != self.last:
                 step = min(self.last - self.una & 0xFFFFFFFF, 64 * MSS)
                 self.una = self.una + step & 0xFFFFFFFF

@@ -35,7 +35,8 @@ def test_others_are_served_meanwhile(clean_lab: Lab, port: int) -> None:
     lab.serve("http", port)
     before = lab.counters("tcp")
     own = lab.peer_address.rsplit(".", 1)[0] + ".200"
-    words = f"--dev {lab.peer_dev} --host {lab.address} --port {port} --own {own} --seconds 60"
+    words = f"--dev {lab.peer_dev} --host {lab.address} --port {port} --own {own}"
+    words += " --grow 90 --seconds 60"
     with subprocess.Popen(
         [*lab.peer, sys.executable, str(SCRIPT), *words.split()], stdout=subprocess.PIPE
     ) as attack:
