@@ -240,13 +240,21 @@ class socket(_Messages):
         else:
             try:
                 result, _ = self._client.call(
-                    "accept4", self._fd, 0, _ns(self._timeout), rescue=self._keep
+                    "accept4", self._fd, 0, _ns(self._timeout), rescue=self._unaccept
                 )
             except OSError as e:
                 raise self._again(e) from None
         fd, address = result
         new = socket._make(self._client, fd, self._family, self._type, self._proto)
         return new, _unpack(address)
+
+    def _unaccept(self, result: Any, data: bytes) -> None:
+        """An interrupted accept has had its result: it waits for the next one, and select shows
+        it."""
+        try:
+            self._client.call("unaccept", self._fd, result[0])
+        except OSError:
+            self._keep(result, data)
 
     def _accept(self) -> tuple[int, Address]:
         """As `accept`, but with a descriptor for `socket(fileno=...)`."""

@@ -115,6 +115,8 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
     "unread": (_FD, Arg("count", _INT, 1, MAX_VLEN)),
     # The data frame's bytes, which recvmsg gave of a stream, were not read: they are put back.
     "unrecv": (_FD,),
+    # The connection that accept4 gave was not taken: it is the next one to be accepted again.
+    "unaccept": (_FD, Arg("accepted")),
     "shutdown": (_FD, Arg("how")),
     # -> addr
     "getsockname": (_FD,),

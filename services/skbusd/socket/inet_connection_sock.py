@@ -94,6 +94,8 @@ def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
         return None
     child = queue.popleft()
     if isinstance(child, TcpSock):
+        if child.parent is None:  # `inet_csk_unaccept`: tcp was told before
+            return child
         child.parent = None
     number = tcp_shards.listener_number(net, sk, child) if net.tcp_prots else sk.number
     _tell_accept(net, sk, child.sk_prot.process, Accept(number, child.number))
@@ -102,6 +104,17 @@ def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
     if net.tracing:
         net.trace("inet_csk_accept", sk=sk.number, child=child.number)
     return child
+
+
+def inet_csk_unaccept(net: SocketNet, sk: TcpSock, child: TcpSock) -> None:
+    """A child that was accepted, and that nobody has seen, is the oldest one that waits again."""
+    child.sk_socket = None
+    if sk.icsk_accept_queue is None:
+        sk.icsk_accept_queue = deque()
+    sk.icsk_accept_queue.appendleft(child)
+    if net.tracing:
+        net.trace("inet_csk_unaccept", sk=sk.number, child=child.number)
+    sk_wake(net, sk)
 
 
 def _tell_accept(net: SocketNet, sk: TcpSock, process: str, item: Accept) -> None:
@@ -128,4 +141,8 @@ def flush_accepts(net: SocketNet) -> None:
 def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:
     """`inet_csk_listen_stop`: nobody will accept those who wait. tcp resets them."""
     while sk.icsk_accept_queue:
-        sk_free(net, sk.icsk_accept_queue.popleft())
+        child = sk.icsk_accept_queue.popleft()
+        if isinstance(child, TcpSock) and child.parent is None:
+            child.sk_prot.close(net, child, None)  # of an unaccepted one tcp knows no listener
+        else:
+            sk_free(net, child)

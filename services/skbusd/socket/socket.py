@@ -30,6 +30,7 @@ from skbusd.socket.files import (
     lend,
     sockfd_lookup,
 )
+from skbusd.socket.inet_connection_sock import inet_csk_unaccept
 from skbusd.socket.ip_sockglue import scm_pack
 from skbusd.socket.modprobe import request_module
 from skbusd.socket.sock import (
@@ -474,6 +475,33 @@ def sys_unrecv(net: SocketNet, call: Call, data: bytes, fd: int) -> None:
     sys_return(net, call, 0)
 
 
+def sys_unaccept(net: SocketNet, call: Call, fd: int, accepted: int) -> None:
+    """What accept4 gave last was not taken: it waits in the listener's queue again, where others,
+    and poll, find it. EINVAL where it is no connection of this listener's kind, or is shared. There
+    is no such call in Linux."""
+    client = _client(call)
+    listener = _lookup(call, fd).sk
+    new = sockfd_lookup(client, accepted)
+    sk = new.sk
+    if (
+        not isinstance(listener, TcpSock)
+        or listener.sk_state != uapi.TCP_LISTEN
+        or not isinstance(sk, TcpSock)
+        or sk.sk_state == uapi.TCP_LISTEN
+        or new.state != uapi.SS_CONNECTED
+        or new.f_count > 1
+        or new.polled
+        or sk.sk_wq
+    ):
+        raise SysCallError(errno.EINVAL)
+    fd_remove(net, client, accepted)
+    new.sk = None
+    new.ops = NO_OPS
+    sock_release(net, new, None)
+    inet_csk_unaccept(net, listener, sk)
+    sys_return(net, call, 0)
+
+
 def _datagram_lookup(call: Call, fd: int) -> tuple[Socket, UdpSock]:
     sock = _lookup(call, fd)
     sk = sock.sk
@@ -652,6 +680,7 @@ SYS_CALL_TABLE: Final[dict[str, Callable[..., None]]] = {
     "recvmmsg": sys_recvmmsg,
     "unread": sys_unread,
     "unrecv": sys_unrecv,
+    "unaccept": sys_unaccept,
     "shutdown": sys_shutdown,
     "getsockname": sys_getsockname,
     "getpeername": sys_getpeername,

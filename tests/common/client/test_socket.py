@@ -378,8 +378,32 @@ def test_a_signal_interrupts_and_loses_nothing(loopback: Loopback) -> None:
 
 
 def test_a_rescued_result_is_the_next_ones(loopback: Loopback) -> None:
+    """What an interrupted call has brought goes back, and select shows it."""
+    with pair() as (one, two):
+        one.sendall(b"early")
+        payload = two.recv(100)
+        two._keep_stream(((5,), None, 0, ()), payload)
+        assert select.select([two], [], [], 30.0)[0]
+        assert two.recv(2, socket.MSG_PEEK) == b"ea"
+        assert two.recv(2) == b"ea"
+        with two.dup() as other:
+            assert other.recv(20) == b"rly"
+    with socket.create_server((HERE, 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        two, address = listener.accept()
+        number, two._fd = two._fd, -1
+        listener._unaccept((number, (2, address[1], b"\x7f\0\0\1")), b"")
+        assert select.select([listener], [], [], 30.0)[0]
+        two, again = listener.accept()
+        assert again == address == one.getsockname()
+        one.close()
+        two.close()
+
+
+def test_a_stash_is_used_where_nothing_can_be_given_back(loopback: Loopback) -> None:
     with pair() as (_, two):
-        two._keep(((5,), None, 0, ()), b"early")
+        two._stash.append((((5,), None, 0, ()), b"early"))
+        assert two.recv(2, socket.MSG_PEEK) == b"ea"
         assert two.recv(2) == b"ea"
         assert two.recv(20) == b"rly"
 

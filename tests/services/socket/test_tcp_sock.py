@@ -354,3 +354,30 @@ def test_trace_names_the_functions(stack: "Stack") -> None:
     stack.recv(fd, 1)
     names = [e[2] for e in stack.net.trace_events]
     assert names == ["sk_data_ready", "sock_read", "sock_recvmsg", "inet_recvmsg", "tcp_recvmsg"]
+
+
+def test_unaccept_puts_a_connection_back(stack: "Stack") -> None:
+    listener, lsk = stack.socket()
+    assert stack.call("listen", listener, 5)[0] == 0
+    stack.child(lsk, 1001)
+    stack.child(lsk, 1003)
+    err, (fd, _), _ = stack.call("accept4", listener, 0, 0)
+    assert err == 0
+    stack.data(1001, b"early")
+    other, _ = stack.connected()
+    for first, second in ((other, fd), (listener, listener), (listener, 77)):
+        expected = errno.EBADF if second == 77 else errno.EINVAL
+        assert stack.call("unaccept", first, second)[0] == expected
+    assert stack.call("unaccept", listener, fd)[0] == 0
+    assert stack.call("recvmsg", fd, 1, 0, 0, 0)[0] == errno.EBADF
+    assert stack.call("poll", ((listener, uapi.POLLIN),), 0)[1] == ((listener, uapi.POLLIN),)
+    stack.outbox()
+    err, (fd, _), _ = stack.call("accept4", listener, 0, 0)
+    assert stack.recv(fd, 100)[2] == b"early"
+    assert stack.net.clients[stack.client].fdt[fd].sk is stack.net.socks[1001]
+    # One that is back when its listener is closed is closed too, by tcp as well.
+    assert stack.call("unaccept", listener, fd)[0] == 0
+    stack.begin("close", listener)
+    told = [(entry, item.sk) for entry, item in stack.answer_all()]
+    assert ("tcp_close", 1001) in told
+    stack.check_conserved()
