@@ -78,6 +78,11 @@ def test_define(tmp_path: Path) -> None:
     assert skbus(file)[0] == 2
     assert skbus("-D", "KIND=SOCK_STREAM", file)[0] == 0
     assert skbus("--define", "KIND=SOCK_STREAM", file)[0] == 0
+    code, _, err = skbus("-D", "KIN=SOCK_STREAM", file)
+    assert (code, err) == (
+        2,
+        "skbus packetdrill: --define KIN: the script has no symbol of that name\n",
+    )
     code, _, err = skbus("-D", "KIND", file)
     assert code == 2
     assert "NAME=VALUE, not KIND" in err

@@ -12,7 +12,7 @@ import difflib
 import os
 import runpy
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
@@ -28,11 +28,14 @@ from pydantic import (
 )
 
 from skbus.config import Impair
+from skbus.dropreason import REASONS
 from skbus.explain import explain
 from skbus.load import quantity
 from skbus.load.assertion import Assertion
 from skbus.load.curve import Curve
+from skbus.load.kinds import KINDS, is_kind
 from skbus.load.quantity import Distribution
+from skbus.sysctl import Sysctl
 
 PROTOCOLS: Final = ("connect-close", "echo", "http", "bulk", "udp")
 """Those that are built in."""
@@ -148,6 +151,13 @@ class Flow(_Model):
                 raise ValueError(f"{key} is for {' and '.join(protocols)}, not for {self.protocol}")
 
 
+def _sysctls(value: dict[str, int | str] | None) -> dict[str, int | str] | None:
+    table = Sysctl()
+    for name, given in (value or {}).items():
+        table.set(name, given)  # SysctlError is a ValueError, which says what is wrong
+    return value
+
+
 Load = float | tuple[float, float]
 
 
@@ -196,6 +206,11 @@ class Event(_Model):
     {bulk}, {udp} are its ports. It is ended after `lasting`, or at the end"""
     sysctl: dict[str, int | str] | None = None
     lasting: Seconds = 0.0
+
+    @field_validator("sysctl")
+    @classmethod
+    def _known(cls, value: dict[str, int | str] | None) -> dict[str, int | str] | None:
+        return _sysctls(value)
 
     @field_validator("pause", "restart")
     @classmethod
@@ -271,6 +286,11 @@ class Scenario(_Model):
     file: str | None = None
     """where it came from; a Python file has protocols of its own"""
 
+    @field_validator("sysctl")
+    @classmethod
+    def _known(cls, value: dict[str, int | str]) -> dict[str, int | str] | None:
+        return _sysctls(value)
+
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
         names = [f.name for f in self.flows]
@@ -300,7 +320,28 @@ class Scenario(_Model):
                 raise ValueError(f"assert {text!r}: {e}") from None
             if phase_name is not None and phase_name not in phases:
                 raise ValueError(f"assert {text!r}: no phase {phase_name!r}")
+        self._details()
         return self
+
+    def _details(self) -> None:
+        """A kind of error, or a reason for a drop, that cannot be: it would be 0 for ever."""
+        for a in self.assertions():
+            known: Collection[str]
+            if a.detail is None:
+                continue
+            if a.metric == "errors" and not (self.file or "").endswith(".py"):
+                unknown, known = not is_kind(a.detail), KINDS
+            elif a.metric == "drops":
+                unknown, known = a.detail not in REASONS, REASONS
+            else:
+                continue
+            if unknown:
+                near = difflib.get_close_matches(f"SKB_DROP_REASON_{a.detail}", REASONS, 1, 0.9)
+                near = near or difflib.get_close_matches(a.detail, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
+                if a.metric == "drops" and not near:
+                    hint = "they are named as Linux's, SKB_DROP_REASON_..."
+                raise ValueError(f"assert {a.text!r}: no {a.metric} of that kind; {hint}")
 
     @property
     def duration(self) -> float:
@@ -356,6 +397,8 @@ def library() -> dict[str, Path]:
     """Every scenario that can be called by its name."""
     there: dict[str, Path] = {}
     given = os.environ.get(LIBRARY)
+    if given and not Path(given).is_dir():
+        raise ScenarioError(f"{LIBRARY}={given}: there is no such directory")
     for directory in (*([Path(given)] if given else ()), OWN):
         for path in sorted(directory.glob("*")):
             python = path.suffix == ".py" and not path.name.startswith(("test_", "_"))

@@ -90,6 +90,7 @@ def packetdrill(
     except FileNotFoundError as e:
         _fail(str(e))
     defines = dict(map(_pair, define or ()))
+    _named_somewhere(defines, paths)
     if live:
         _not_live(seed=seed, sysctl=sysctl, congestion_control=congestion_control, pcap=pcap)
     sysctls, own = dict(map(_pair, sysctl or ())), congestion_control or []
@@ -134,6 +135,19 @@ def _write(results: list["Result"], json: Path | None, junit: Path | None) -> No
                 _fail(f"cannot write {path}: {e.strerror}")
     if len(results) != 1:
         typer.echo(report.summary(results))
+
+
+def _named_somewhere(defines: dict[str, str], paths: list[Path]) -> None:
+    """A symbol that no script has is a mistake."""
+    import re
+
+    texts = [path.read_text(errors="replace") for path in paths] if defines else []
+    for name in defines:
+        if not any(re.search(rf"\b{re.escape(name)}\b", text) for text in texts):
+            which = (
+                "the script has no" if len(texts) == 1 else f"none of {len(texts)} scripts has a"
+            )
+            _fail(f"--define {name}: {which} symbol of that name")
 
 
 def _not_live(**given: object) -> None:

@@ -327,6 +327,8 @@ class PacketParser:
             code = self._icmp_number("code", ICMP_UNREACH_CODES if kind == 3 else {})
         mtu = self.number("an MTU", 0xFFFF) if self.take("mtu") else None
         echo_id = self.number("an echo id", 0xFFFF) if self.take("id") else None
+        if mtu is not None and echo_id is not None:
+            raise self.error("mtu and id are the same bytes of an ICMP message: take one")
         return IcmpPacket(inbound, kind, code, mtu, echo_id, self._echoed(), ip)
 
     def _icmp_number(self, what: str, names: dict[str, int]) -> int:

@@ -166,7 +166,11 @@ def with_stack(*asserts: str) -> Result:
         monitor.lives = {"nic.eth0": [5, 9], "tcp": [7]}
     keys = ("born", "received", "sent", "consumed", "dropped", "held")
     result.books = [
-        Books("tcp", dict(zip(keys, (5, 10, 8, 4, 2, 1), strict=True)), {"NO_SOCKET": 2}),
+        Books(
+            "tcp",
+            dict(zip(keys, (5, 10, 8, 4, 2, 1), strict=True)),
+            {"SKB_DROP_REASON_NO_SOCKET": 2},
+        ),
         Books("nic.eth0", dict(zip(keys, (5, 10, 8, 4, 1, 1), strict=True)), {"FULL_RING": 1}),
     ]
     return result
@@ -185,7 +189,7 @@ def test_metrics_of_the_stack() -> None:
         "rss.tcp < 1MiB",
         "restarts == 1",
         "drops == 3",
-        "drops.NO_SOCKET == 2",
+        "drops.SKB_DROP_REASON_NO_SOCKET == 2",
         "retransmits == 24",
         "unaccounted == 0",
         "lag < 1s",
@@ -201,7 +205,7 @@ def test_metrics_of_the_stack() -> None:
         "rss.tcp < 1MiB": 50e6,
         "restarts == 1": 1,
         "drops == 3": 3,
-        "drops.NO_SOCKET == 2": 2,
+        "drops.SKB_DROP_REASON_NO_SOCKET == 2": 2,
         "retransmits == 24": 24,
         "unaccounted == 0": 1,  # of nic
         "memory.udp < 1 MB/min": None,
@@ -297,7 +301,7 @@ def test_summary() -> None:
     lines = report.summary(with_stack("errors == 0", "unaccounted == 0"))
     assert lines[0].startswith("web:         16 answered (4/s), p50 20 ms, longest 40 ms, ")
     assert "skbs:        1 unaccounted for" in lines
-    assert "dropped:     FULL_RING 1, NO_SOCKET 2; 24 retransmits" in lines
+    assert "dropped:     FULL_RING 1, SKB_DROP_REASON_NO_SOCKET 2; 24 retransmits" in lines
     assert lines[-2:] == [
         "ok           errors == 0    (0)",
         "FAIL         unaccounted == 0    (1)",

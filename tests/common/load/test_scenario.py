@@ -145,6 +145,15 @@ def test_it_survives_the_way_to_a_worker(tmp_path: Path) -> None:
         (MINIMAL + "[[event]]\nat='9s'\nrestart='ip'", "event: at = 9s is after the end (2s)"),
         ("assert = ['p99 < 5']\n" + MINIMAL, "assert 'p99 < 5': takes a time with its unit"),
         ("assert = ['@old.p99 < 5s']\n" + MINIMAL, "assert '@old.p99 < 5s': no phase 'old'"),
+        ("assert = ['errors.timout == 0']\n" + MINIMAL, "of that kind; did you mean timeout?"),
+        ("assert = ['errors.HTTP 99 == 0']\n" + MINIMAL, "no errors of that kind"),
+        ("assert = ['drops.FULL_RING == 0']\n" + MINIMAL, "mean SKB_DROP_REASON_FULL_RING?"),
+        ("assert = ['drops.nonsense == 0']\n" + MINIMAL, "they are named as Linux's"),
+        ("sysctl = { 'net.ipv4.tcp_sak' = 1 }\n" + MINIMAL, "no such sysctl: net.ipv4.tcp_sak"),
+        (
+            MINIMAL + "[[event]]\nat='1s'\nsysctl={ 'net.ipv4.tcp_sack' = 7 }",
+            "event[0].sysctl: net.ipv4.tcp_sack: 7 is outside 0 .. 1",
+        ),
         (MINIMAL + MINIMAL, "flow: web is there twice"),
         ("flow = 3 4", "is not TOML"),
     ],
@@ -232,7 +241,8 @@ def test_a_scenario_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         find("stedy-web")
     assert "did you mean steady-web? There are mine, smoke, datagrams" in str(caught.value)
     monkeypatch.setenv("SKBUS_SCENARIOS", str(tmp_path / "none"))
-    assert find("smoke") == OWN / "smoke.toml"
+    with pytest.raises(ScenarioError, match=r"SKBUS_SCENARIOS=.*: there is no such directory"):
+        find("smoke")
 
 
 WRONG = """processes = "many"
