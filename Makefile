@@ -16,9 +16,11 @@ BENCH_STAMP := $(VENV)/.skbus-bench-installed
 
 # pip, with a name for each thing that it gets, so that nobody waits before a silent terminal.
 PIP_INSTALL = python -m pip install --disable-pip-version-check --progress-bar off
-SAY_WHAT = awk '/^Collecting / { print "    getting " $$2; fflush() } \
-  /Installing build dep|Preparing editable|Building (editable|wheel) for/ { print "    building skbus"; fflush() } \
-  /^Installing collected/ { print "    unpacking"; fflush() } /WARNING|ERROR/' | uniq
+SAY_WHAT = awk 'function say(what) { if (what != last) print "    " what; last = what; fflush() } \
+  /^Collecting / { say("getting " $$2) } \
+  /Installing build dep|Preparing editable|Building (editable|wheel) for/ { say("building skbus") } \
+  /^Installing collected/ { say("unpacking") } \
+  /WARNING|ERROR/ { say($$0) }'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo unit test readme bench check format compose wheels wheel compiled test-compiled clean
