@@ -89,7 +89,7 @@ wheels: wheel ## Get wheels for the image into deploy/wheels: docker build then 
 	  $(foreach libc,2014 _2_17 _2_26 _2_27 _2_28,--platform manylinux$(libc)_$$(uname -m)) --platform any \
 	  --dest deploy/wheels "$$(ls -t dist/skbus-*.whl | head -1)[load]" | $(SAY_WHAT)
 
-wheel: $(STAMP) ## Build skbus's own wheel into dist.
+wheel: $(RUN_STAMP) ## Build skbus's own wheel into dist.
 	@echo "==> wheel of skbus, in dist"
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 

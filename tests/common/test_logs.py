@@ -194,6 +194,7 @@ def test_what_containers_print(tmp_path: Path) -> None:
         ("", ["-"], "no line in standard input"),
         (PREFIXED, ["--skb", "b", "-"], "no skb b; there are: a"),
         ("", ["/nonexistent"], "cannot read /nonexistent: No such file or directory"),
+        ("", ["tcp"], "cannot read tcp: No such file or directory; `-l tcp` is for a layer"),
     ],
 )
 def test_nothing_in_what_is_piped(text: str, argv: list[str], said: str) -> None:

@@ -285,7 +285,8 @@ def _from_files(
                     elif line.strip():
                         other += 1
         except OSError as e:
-            raise RunDirError(f"cannot read {file}: {e.strerror}") from None
+            layer = "" if file.suffix or len(file.parts) > 1 else f"; `-l {file}` is for a layer"
+            raise RunDirError(f"cannot read {file}: {e.strerror}{layer}") from None
     events.sort(key=time_of)
     for event in events:
         wanted.learn(event)
