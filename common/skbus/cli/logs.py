@@ -34,83 +34,95 @@ Event = dict[str, Any]
 Show = Callable[[Event], None]
 
 
+Files = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="FILE",
+        help="Logs that were kept, or - for standard input, as from `docker-compose logs "
+        "--no-log-prefix`; without any, those of the stack in SKBUS_DIR.",
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layer",
+        "-l",
+        metavar="LAYER",
+        help="nic, nic.eth0, tcp, ...; repeatable.",
+        autocompletion=names.logged,
+    ),
+]
+Follow = Annotated[
+    bool, typer.Option("-f", "--follow", help="Go on as logs grow, after the last lines.")
+]
+Lines = Annotated[
+    int | None,
+    typer.Option(
+        "-n", "--lines", metavar="N", min=0, help="The last N lines (with -f: 10 by default)."
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        "--since",
+        metavar="WHEN",
+        help="From then on: 10s, 5m, 2h (so long ago), 13:36, 13:36:25, or a date and time.",
+    ),
+]
+Until = Annotated[
+    str | None, typer.Option("--until", metavar="WHEN", help="Up to then; as --since.")
+]
+Level = Annotated[
+    str,
+    typer.Option(
+        "--level",
+        metavar="LEVEL",
+        help="This level and what is graver: debug, info, warning, error.",
+        autocompletion=names.levels,
+    ),
+]
+Skb = Annotated[
+    str | None, typer.Option("--skb", metavar="ID", help="One packet, through all processes.")
+]
+Flow = Annotated[
+    str | None,
+    typer.Option(
+        "--flow",
+        metavar="FLOW",
+        help="Packets and sockets of a flow, in both directions: :80, 10.77.0.1, "
+        "10.77.0.1:80, or two of these with -> between.",
+    ),
+]
+Grep = Annotated[
+    str | None,
+    typer.Option(
+        "--grep", metavar="REGEX", help="Lines with a function, or a KEY=VALUE, like this."
+    ),
+]
+StackTime = Annotated[
+    bool,
+    typer.Option("--stack-time", help="Times of the stack's clock, not of this machine's."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON lines, as they were logged.")]
+
+
 def register(app: typer.Typer) -> None:
     app.command()(logs)
 
 
 def logs(
-    files: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="FILE",
-            help="Logs that were kept, or - for standard input, as from `docker-compose logs "
-            "--no-log-prefix`; without any, those of the stack in SKBUS_DIR.",
-        ),
-    ] = None,
-    layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--layer",
-            "-l",
-            metavar="LAYER",
-            help="nic, nic.eth0, tcp, ...; repeatable.",
-            autocompletion=names.logged,
-        ),
-    ] = None,
-    follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on as logs grow, after the last lines.")
-    ] = False,
-    lines: Annotated[
-        int | None,
-        typer.Option(
-            "-n", "--lines", metavar="N", min=0, help="The last N lines (with -f: 10 by default)."
-        ),
-    ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since",
-            metavar="WHEN",
-            help="From then on: 10s, 5m, 2h (so long ago), 13:36, 13:36:25, or a date and time.",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="WHEN", help="Up to then; as --since.")
-    ] = None,
-    level: Annotated[
-        str,
-        typer.Option(
-            "--level",
-            metavar="LEVEL",
-            help="This level and what is graver: debug, info, warning, error.",
-            autocompletion=names.levels,
-        ),
-    ] = "debug",
-    skb: Annotated[
-        str | None, typer.Option("--skb", metavar="ID", help="One packet, through all processes.")
-    ] = None,
-    flow: Annotated[
-        str | None,
-        typer.Option(
-            "--flow",
-            metavar="FLOW",
-            help="Packets and sockets of a flow, in both directions: :80, 10.77.0.1, "
-            "10.77.0.1:80, or two of these with -> between.",
-        ),
-    ] = None,
-    grep: Annotated[
-        str | None,
-        typer.Option(
-            "--grep", metavar="REGEX", help="Lines with a function, or a KEY=VALUE, like this."
-        ),
-    ] = None,
-    stack_time: Annotated[
-        bool,
-        typer.Option("--stack-time", help="Times of the stack's clock, not of this machine's."),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines, as they were logged.")
-    ] = False,
+    files: Files = None,
+    layer: Layers = None,
+    follow: Follow = False,
+    lines: Lines = None,
+    since: Since = None,
+    until: Until = None,
+    level: Level = "debug",
+    skb: Skb = None,
+    flow: Flow = None,
+    grep: Grep = None,
+    stack_time: StackTime = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the logs of all layers, merged by the stack's time. What each packet meets is there
     at `--log-level debug` (`skbus log-level debug` sets it in a running stack). Exit status: 0 if
