@@ -428,6 +428,15 @@ def details_of(event: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
         yield key, value
 
 
+def plain(value: object) -> str:
+    """Text for a terminal: control characters, which may be a client's or a packet's, are shown
+    instead of obeyed."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def render_console(
     event: Mapping[str, Any], colour: bool = False, *, stack_time: bool = False
 ) -> str:
@@ -436,22 +445,22 @@ def render_console(
     def paint(text: str, code: int) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if colour else text
 
-    process = str(event.get("process", ""))
+    process = plain(event.get("process", ""))
     layer = str(event.get("layer", ""))
-    level = str(event.get("level", ""))
+    level = plain(event.get("level", ""))
     parts = [
         clock_of(event, stack_time),
         paint(f"{process:<10}", _LAYER_COLOURS.get(layer, 37)),
     ]
     if level not in ("debug", "info"):
         parts.append(paint(level, _LEVEL_COLOURS.get(level, 31)))
-    parts.append(paint(f"{event.get('event', '')!s:<26}", 1))
+    parts.append(paint(f"{plain(event.get('event', '')):<26}", 1))
     if skb := event.get("skb"):
-        parts.append(paint(str(skb), 2))
+        parts.append(paint(plain(skb), 2))
     if flow := event.get("flow"):
-        parts.append(str(flow))
-    parts += [f"{paint(key, 2)}={value}" for key, value in details_of(event)]
+        parts.append(plain(flow))
+    parts += [f"{paint(plain(key), 2)}={plain(value)}" for key, value in details_of(event)]
     line = " ".join(parts).rstrip()
     if "exception" in event:
-        line += f"\n{event['exception']}"
+        line += "".join(f"\n{plain(text)}" for text in str(event["exception"]).split("\n"))
     return line

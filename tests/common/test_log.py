@@ -289,6 +289,16 @@ def test_console_line(monkeypatch: pytest.MonkeyPatch) -> None:
     time.tzset()
 
 
+def test_a_terminal_obeys_no_line() -> None:
+    """What a client or a packet has sent may be in a line."""
+    evil = "\x1b]0;title\x07\r\n\x9b31m"
+    event = {"time": 1.0, "process": evil, "event": evil, "skb": evil, "flow": evil, "path": evil}
+    line = log.render_console({**event, "level": "info", evil: 1, "exception": f"a\n{evil}"})
+    assert [part for part in line.split("\n") if not part.isprintable()] == []
+    assert line.count("\\x1b]0;title") == 7
+    assert log.render_console({**event, "path": "caf\u00e9"}).endswith("path=caf\u00e9")
+
+
 @pytest.mark.parametrize(
     ("raw", "text"),
     [(A, "10.77.0.1"), (b"\2\0\0\0\0\7", "02:00:00:00:00:07"), (bytes(15) + b"\1", "::1")],
