@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from skbus import lab
-from skbus.cli.app import app
+from skbus import lab, rundir
 from skbus.config import Config
 from skbus.ctl import ctl_call
 from skbus.rundir import RunDir
@@ -202,19 +200,12 @@ def test_down_all_and_a_name_exclude_each_other() -> None:
     assert "either --name or --all" in done.stderr
 
 
-def test_the_shell_completes_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from skbus import rundir
-    from skbus.cli.lab import _names
-
-    monkeypatch.setattr(rundir, "_bases", lambda: [tmp_path / "base"])
-    directory = RunDir(tmp_path / "base" / "mine").create()
-    assert _names() == ["mine"]
-    directory.remove()
-    done = run(
-        _SKBUS_COMPLETE="complete_bash", COMP_WORDS="skbus lab down --name xyz", COMP_CWORD="4"
-    )
-    assert done.returncode == 0, done.stderr
-    command: Any = typer.main.get_command(app)
-    for word in ("exec", "status", "down", "up"):
-        (option,) = [p for p in command.commands["lab"].commands[word].params if p.name == "name"]
-        assert option._custom_shell_complete is not None
+def test_the_shell_completes_names() -> None:
+    directory = RunDir(rundir.default_base() / f"{NAME}done").create()
+    try:
+        for command in ("exec", "status", "down", "up"):
+            typed = f"skbus lab {command} --name {NAME}"
+            done = run(_SKBUS_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD="4")
+            assert done.stdout.split() == [f"{NAME}done"], done.stderr
+    finally:
+        directory.remove()
