@@ -17,7 +17,7 @@ import zmq
 
 from skbus.frames import readable
 from skbus.linux import proc_status
-from skbus.rundir import RunDir
+from skbus.rundir import RunDir, RunDirError
 from skbus.settings import Settings
 from skbus.sysctl import SysctlError
 
@@ -184,6 +184,10 @@ def ctl_ask(
     """Ask several processes at once: process -> (method, argument). For each its answer, or the
     ControlError of one that has given none within `seconds`, or refused."""
     answers: dict[str, Any] = {}
+    try:
+        rundir.require()  # nobody else's, who would answer as they like
+    except RunDirError as e:
+        raise ControlError(str(e)) from None
     with zmq.Context() as context, ExitStack() as stack:
         poller = zmq.Poller()
         waiting: dict[zmq.Socket[bytes], str] = {}

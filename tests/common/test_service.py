@@ -151,7 +151,7 @@ def test_the_control_socket_answers_and_refuses(tmp_path: Path) -> None:
             await ask("sysctl_set", ["net.ipv4.tcp_sack", 7])
         with pytest.raises(ControlError, match="ping, status"):
             await ask("no_such_method")
-        with pytest.raises(ControlError, match="is it running"):
+        with pytest.raises(ControlError, match="it has not started"):
             await trio.to_thread.run_sync(ctl_call, run, "nobody", "ping", None, 0.05)
 
     run_with(tmp_path, body)
