@@ -76,8 +76,7 @@ def test_a_syn_flood(clean_lab: Lab, port: int, need: Callable[..., None], tmp_p
 
 
 @pytest.mark.parametrize("kind", ["checksum", "closed"])
-def test_a_few_syns_again_and_again_keep_nobody_out(clean_lab: Lab, port: int, kind: str) -> None:
-    lab = clean_lab
+def test_a_few_syns_again_and_again_keep_nobody_out(lab: Lab, port: int, kind: str) -> None:
     lab.serve("echo", port)
     program = Path(__file__).with_name("repeated_syns.py")
     done = lab.tool(sys.executable, str(program), lab.address, str(port), kind, seconds=240)
