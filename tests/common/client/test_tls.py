@@ -133,13 +133,13 @@ def test_a_sender_that_does_not_wait(
         assert seen == {ssl.SSLWantWriteError}
 
 
-@KINDS
 @VERSIONS
 @pytest.mark.parametrize("size", [100, 65536, 1 << 20])
 def test_one_thread_sends_while_another_receives(
-    loopback: Loopback, contexts: Contexts, kind: str, version: ssl.TLSVersion, size: int
+    loopback: Loopback, contexts: Contexts, version: ssl.TLSVersion, size: int
 ) -> None:
-    net = the(kind, version, contexts)
+    """The standard one is no reference: CPython 3.13.0's has a bad record MAC now and then."""
+    net = the("ours", version, contexts)
     blob = bytes(i % 251 for i in range(size))
     count = 200 if size < 1000 else (4 << 20) // size
 
