@@ -67,6 +67,8 @@ _IEAUTHTEST: Final = 142
 
 _CONTROL_TIMEOUT: Final = 30.0
 """Seconds a client may be silent where it is its turn, outside of the test itself."""
+_LOOK: Final = 0.25
+"""Seconds after which the server looks whether a client that makes no stream is still there."""
 _DRAIN: Final = 1.0
 """Seconds in which bytes still under way at the end of a test are read and thrown away."""
 
@@ -210,6 +212,16 @@ class Control:
             got += part
         return bytes(got)
 
+    def gone(self) -> bool:
+        """Has the client ended the connection? What it says otherwise stays unread."""
+        self.sock.settimeout(0.0)
+        try:
+            return not self.sock.recv(1, stdlib.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        finally:
+            self.sock.settimeout(_CONTROL_TIMEOUT)
+
     def read_json(self, limit: int) -> dict[str, Any]:
         """One JSON object, at most `limit` bytes."""
         (length,) = struct.unpack("!I", self.read(4))
@@ -234,6 +246,21 @@ class Control:
         """SERVER_ERROR with iperf3's error number and an errno of 0."""
         with suppress(OSError):
             self.sock.sendall(bytes([SERVER_ERROR]) + struct.pack("!ii", error.number, 0))
+
+
+class Patience:
+    """Waits for a client's streams, as long as the client itself is there."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._until = time.monotonic() + _CONTROL_TIMEOUT
+
+    def check(self) -> None:
+        """ProtocolError where the client has gone, TimeoutError where it takes too long."""
+        if self._control.gone():
+            raise ProtocolError("the client has gone")
+        if time.monotonic() > self._until:
+            raise TimeoutError("the client makes no stream")
 
 
 class Server:
@@ -405,9 +432,15 @@ class Server:
             control.state(CREATE_STREAMS)
             streams: list[Stream] = []
             directions = params.directions()
-            self.listener.settimeout(_CONTROL_TIMEOUT)
+            self.listener.settimeout(_LOOK)
+            patience = Patience(control)
             while len(streams) < len(directions):
-                sock, _ = self.listener.accept()
+                try:
+                    sock, _ = self.listener.accept()
+                except TimeoutError:
+                    patience.check()
+                    continue
+                patience = Patience(control)
                 sock.settimeout(_CONTROL_TIMEOUT)
                 try:
                     mine = Control(sock).read(COOKIE_SIZE) == cookie
@@ -439,7 +472,13 @@ class Server:
         control.state(CREATE_STREAMS)
         streams: list[Stream] = []
         for direction in params.directions():
-            peer = port.greet(_CONTROL_TIMEOUT)
+            peer = None
+            patience = Patience(control)
+            while peer is None:
+                try:
+                    peer = port.greet(_LOOK)
+                except TimeoutError:
+                    patience.check()
             limit = self._limit(params)
             streams.append(UdpStream(port, peer, direction, params.length, params.bandwidth, limit))
         port.start()

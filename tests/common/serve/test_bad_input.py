@@ -288,3 +288,11 @@ def test_iperf3_s_results_are_any_json(server: Server) -> None:
                 data.close()
                 assert said.read(1) in (b"\0", b"\xfe")
     assert converse(server, COOKIE, framed(b"nonsense"))[:2] == bytes([9, 0xFE])
+
+
+@pytest.mark.parametrize("parameters", [b"{}", b'{"udp": true, "len": 1000}'])
+def test_an_iperf3_client_that_leaves_is_not_waited_for(server: Server, parameters: bytes) -> None:
+    """It asks for a test, and goes before it has made its streams."""
+    said = converse(server, COOKIE, framed(parameters))
+    assert said[:2] == bytes([9, 10])  # PARAM_EXCHANGE, CREATE_STREAMS
+    assert converse(server, COOKIE, framed(b"nonsense"))[:2] == bytes([9, 0xFE])
