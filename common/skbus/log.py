@@ -61,6 +61,7 @@ class LogFile(io.TextIOBase):
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
         super().__init__()
+        self._fd = -1  # `close` is called when it is finalised, also if it was never open
         self._path = path
         self._limit = max_file(path.parent) if limit is None else limit
         self._fd = self._open()
@@ -75,7 +76,7 @@ class LogFile(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         if self._size > self._limit:
-            os.close(self._fd)
+            self._close_fd()
             os.replace(self._path, f"{self._path}.1")
             self._fd = self._open()
         data = text.encode("utf-8", "replace")
@@ -90,9 +91,13 @@ class LogFile(io.TextIOBase):
         return len(text)
 
     def close(self) -> None:
-        if not self.closed:
-            os.close(self._fd)
+        self._close_fd()
         super().close()
+
+    def _close_fd(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class _Sink:
