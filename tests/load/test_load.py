@@ -338,10 +338,10 @@ def iperf3_server(stack: RunDir) -> Iterator[None]:
         text=True,
     ) as server:
         assert server.stdout is not None
-        assert server.stdout.readline() == "iperf3 server on port 5201\n"
-        yield
-        server.send_signal(signal.SIGINT)
         try:
+            assert "iperf3 server at 10.77.0.2, port 5201" in server.stdout.readline()
+            yield
+            server.send_signal(signal.SIGINT)
             server.communicate(timeout=60)
         finally:
             server.kill()
