@@ -73,7 +73,13 @@ def plot(runs: list[Run], path: str) -> None:
     """The window of each over time, and the queue that it makes."""
     from matplotlib import pyplot
 
-    pyplot.rcParams.update({"svg.hashsalt": "skbus"})
+    with pyplot.rc_context({"svg.hashsalt": "skbus", "svg.fonttype": "path"}):
+        _draw(runs, path)
+
+
+def _draw(runs: list[Run], path: str) -> None:
+    from matplotlib import pyplot
+
     figure, (above, below) = pyplot.subplots(2, sharex=True, figsize=(8, 5), layout="constrained")
     for run, style in zip(runs, ("-", "--"), strict=True):
         above.plot(run.window.time, run.window["snd_cwnd"], style, label=run.control)

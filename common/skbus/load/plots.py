@@ -29,18 +29,6 @@ def all_plots(result: Result) -> list[tuple[str, str]]:
     except ImportError:
         raise NoPlotsError("no plots: `pip install skbus[load]` brings matplotlib") from None
     matplotlib.use("svg")
-    matplotlib.rcParams.update(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "skbus",
-            "font.size": 8.5,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "legend.frameon": False,
-        }
-    )
     makers = (
         (
             "Latency by percentile, from the intended start (dotted: from the actual one)",
@@ -57,9 +45,22 @@ def all_plots(result: Result) -> list[tuple[str, str]]:
         ("Segments retransmitted, and skbs dropped (dashed), in a second", _losses),
     )
     out: list[tuple[str, str]] = []
-    for title, make in makers:
-        if (svg := _svg(make, result)) is not None:
-            out.append((title, svg))
+    with matplotlib.rc_context():
+        matplotlib.rcParams.update(
+            {
+                "svg.fonttype": "none",
+                "svg.hashsalt": "skbus",
+                "font.size": 8.5,
+                "axes.grid": True,
+                "grid.alpha": 0.25,
+                "axes.spines.top": False,
+                "axes.spines.right": False,
+                "legend.frameon": False,
+            }
+        )
+        for title, make in makers:
+            if (svg := _svg(make, result)) is not None:
+                out.append((title, svg))
     return out
 
 
