@@ -8,12 +8,15 @@ The members are those of `struct tcp_info` (`include/uapi/linux/tcp.h`, Linux 6.
 prefix `tcpi_`. tcp(7) and the header say what they mean; the units stand here.
 """
 
+import re
 import struct
+from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
 _IPPROTO_TCP: Final = 6
 _TCP_INFO: Final = 11
-_STRUCT: Final = struct.Struct("=8B24I4Q6I4Q2I2Q6I2H9I")
+_FORMAT: Final = "8B24I4Q6I4Q2I2Q6I2H8I2H"
+_STRUCT: Final = struct.Struct("=" + _FORMAT)
 SIZE: Final = _STRUCT.size
 """Bytes of the struct as it is known here; a newer kernel may have more."""
 
@@ -108,7 +111,15 @@ class TcpInfo(NamedTuple):
         values = _STRUCT.unpack(data[:SIZE].ljust(SIZE, b"\0"))
         wscale, flags = values[6], values[7]
         fields = (*values[:6], wscale & 15, wscale >> 4, flags & 1, flags >> 1 & 3)
-        return cls._make((*fields, *values[8:-1], values[-1] & 0xFFFF, values[-1] >> 16))
+        return cls._make((*fields, *values[8:]))
+
+    @classmethod
+    def members(cls, size: int) -> tuple[str, ...]:
+        """The fields that `size` bytes of the struct hold: what an older kernel has."""
+        kinds = "".join(kind * int(count) for count, kind in re.findall(r"(\d+)(\w)", _FORMAT))
+        ends = list(accumulate(struct.calcsize(kind) for kind in kinds))
+        ends[6:8] = [7, 7, 8, 8]  # two bytes with two fields each
+        return cls._fields[: sum(end <= size for end in ends)]
 
 
 class _HasOptions(Protocol):

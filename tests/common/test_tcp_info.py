@@ -40,3 +40,11 @@ def test_what_an_older_kernel_does_not_tell_is_0() -> None:
 
 def test_what_a_newer_kernel_tells_more_is_left_out() -> None:
     assert TcpInfo.unpack(bytes(SIZE) + b"\1" * 40) == TcpInfo.unpack(bytes(SIZE))
+
+
+def test_the_members_of_a_shorter_struct() -> None:
+    assert TcpInfo.members(SIZE + 4) == TcpInfo._fields
+    assert TcpInfo.members(SIZE - 1) == TcpInfo._fields[:-1]
+    assert TcpInfo.members(104)[-1] == "total_retrans"
+    assert TcpInfo.members(7)[-1] == "rcv_wscale"
+    assert TcpInfo.members(0) == ()

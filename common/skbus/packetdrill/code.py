@@ -12,6 +12,8 @@ import struct
 from types import CodeType
 from typing import Any, Final
 
+from skbus.tcp_info import TcpInfo
+
 _STATES: Final = (
     "ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK"
     " LISTEN CLOSING"
@@ -26,29 +28,6 @@ CONSTANTS: Final[dict[str, int]] = {
 }
 """`include/net/tcp_states.h`, `include/uapi/linux/tcp.h`"""
 
-_BYTES: Final = "state ca_state retransmits probes backoff options wscale flags".split()
-_LAYOUT: Final = (
-    (
-        "I",
-        "rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent"
-        " last_ack_sent last_data_recv last_ack_recv pmtu rcv_ssthresh rtt rttvar snd_ssthresh"
-        " snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans",
-    ),
-    ("Q", "pacing_rate max_pacing_rate bytes_acked bytes_received"),
-    ("I", "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out"),
-    ("Q", "delivery_rate busy_time rwnd_limited sndbuf_limited"),
-    ("I", "delivered delivered_ce"),
-    ("Q", "bytes_sent bytes_retrans"),
-    ("I", "dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash"),
-    ("H", "total_rto total_rto_recoveries"),
-    ("I", "total_rto_time received_ce"),
-    (
-        "I",
-        "delivered_e1_bytes delivered_e0_bytes delivered_ce_bytes received_e1_bytes"
-        " received_e0_bytes received_ce_bytes",
-    ),
-    ("H", "accecn_fail_mode accecn_opt_seen"),
-)
 TCP_INFO_SIZE: Final = 280
 """More than struct tcp_info has."""
 
@@ -66,24 +45,8 @@ class CodeError(Exception):
 def tcp_info(data: bytes) -> dict[str, int]:
     """struct tcp_info (`include/uapi/linux/tcp.h`) as the script's variables; members that the
     stack does not give are left out."""
-    values: dict[str, int] = {}
-    for name, value in zip(_BYTES, data, strict=False):
-        values["tcpi_" + name] = value
-    wscale = values.pop("tcpi_wscale", 0)
-    values["tcpi_snd_wscale"] = wscale & 15
-    values["tcpi_rcv_wscale"] = wscale >> 4
-    flags = values.pop("tcpi_flags", 0)
-    values["tcpi_delivery_rate_app_limited"] = flags & 1
-    values["tcpi_fastopen_client_fail"] = flags >> 1 & 3
-    at = 8
-    for kind, names in _LAYOUT:
-        for name in names.split():
-            size = struct.calcsize(kind)
-            if at + size > len(data):
-                return values
-            (values["tcpi_" + name],) = struct.unpack_from("=" + kind, data, at)
-            at += size
-    return values
+    info = TcpInfo.unpack(data)
+    return {f"tcpi_{name}": getattr(info, name) for name in TcpInfo.members(len(data))}
 
 
 def sk_meminfo(data: bytes) -> dict[str, int]:
