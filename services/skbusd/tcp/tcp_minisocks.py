@@ -182,6 +182,11 @@ def tcp_check_req(
         return REQ_DROP
     if fastopen:
         return REQ_CHILD
+    return _completes(net, listener, req, end_seq)
+
+
+def _completes(net: TcpNet, listener: TcpSock, req: TcpRequestSock, end_seq: int) -> int:
+    """The ACK that completes the handshake: may there be a child yet?"""
     if req.num_timeout < listener.defer_accept and end_seq == (req.rcv_isn + 1) & MASK:
         req.acked = True
         net.mib["TcpExtTCPDeferAcceptDrop"] += 1
