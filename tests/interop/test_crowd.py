@@ -58,11 +58,12 @@ def held(lab: Lab) -> dict[str, int]:
     """Descriptors of each layer, without those of the regions that it maps: one for each. (Which
     layers' regions it maps depends on what it has met; clients' are looked for by themselves.)"""
     found = {}
+    pool = str(lab.run.pool_dir.resolve())  # it may be a link to another tmpfs
     for name, pid in lab.layers.items():
         found[name] = 0
         for fd in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(FileNotFoundError):
-                found[name] += str(lab.run.pool_dir) not in os.readlink(fd)
+                found[name] += pool not in os.readlink(fd)
     return found
 
 
@@ -84,9 +85,10 @@ def clean(lab: Lab, port: int, poll: Any) -> dict[str, int]:
 
 def _no_region_of_clients(lab: Lab) -> bool:
     """Clients' regions have even numbers; nobody maps one, nor a file that is gone."""
+    pool = str(lab.run.pool_dir.resolve())
     for pid in lab.layers.values():
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            if str(lab.run.pool_dir) in line:
+            if pool in line:
                 path = line.split(maxsplit=5)[5]
                 if path.endswith("(deleted)") or not int(Path(path).name, 16) & 1:
                     return False
