@@ -95,9 +95,9 @@ class Loopback:
             self._thread.join()
 
     def settle(self) -> None:
-        """Return when the socket layer has had nothing to do for a moment."""
+        """Return when the socket layer has had nothing to do for a moment, or has ended."""
         idle = self._idle_passes
-        while self._idle_passes < idle + 3 and not self._stop.is_set():
+        while self._idle_passes < idle + 3 and self._thread.is_alive():
             self._stop.wait(0.005)
 
     # ---- the loop ------------------------------------------------------------------------

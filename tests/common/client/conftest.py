@@ -27,6 +27,8 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
             mine = client._clients.pop(run.path, None)
             if mine is not None:
                 stack.settle()
+                if stack.failure is not None:
+                    raise stack.failure
                 net = stack.net
                 left = {fd: s.sk for c in net.clients.values() for fd, s in c.fdt.items()}
                 assert not left
