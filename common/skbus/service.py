@@ -314,9 +314,10 @@ class Service:
             )
             self.dispatcher.bad_message(self.inbox.refused - self._refused)
             self._refused = self.inbox.refused
-        logged, net.log_events = net.log_events, []
-        traced, net.trace_events = net.trace_events, []
-        log.log_batch(self.logger, logged, traced)
+        if net.log_events or net.trace_events:
+            logged, net.log_events = net.log_events, []
+            traced, net.trace_events = net.trace_events, []
+            log.log_batch(self.logger, logged, traced)
 
     def _close(self) -> None:
         for source in self.sources:
