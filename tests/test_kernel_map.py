@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from skbus.compiled import field_names
+from skbus.core.compiled import field_names
 from skbusd.socket import sock, socket
 from skbusd.tcp import sock as tcp_sock
 

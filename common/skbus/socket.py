@@ -12,7 +12,7 @@ state to select, poll, epoll, selectors and asyncio; it is not for reading or wr
 Only IPv4 goes over the stack (`AF_INET`); a socket of another family is a real one. Names are
 resolved by the system. A child of fork() does not have its parent's sockets.
 
-Calls `skbus.client`; read `skbus.syscall` for what crosses to the socket layer.
+Calls `skbus.app.client`; read `skbus.core.syscall` for what crosses to the socket layer.
 """
 
 import contextlib
@@ -28,23 +28,23 @@ import warnings as _warnings
 from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from skbus.client import Client, get_client, known_clients, os_error
-from skbus.rundir import RunDir
-from skbus.sockargs import c_int as _c_int
-from skbus.sockargs import check_timeout as _check_timeout
-from skbus.sockargs import cmsgs as _cmsgs
-from skbus.sockargs import pack_address as _pack
-from skbus.sockargs import timeout_ns as _ns
-from skbus.sockargs import unpack_address as _unpack
-from skbus.sockargs import view as _view
-from skbus.sockfuncs import barrier as barrier
-from skbus.sockfuncs import close as close
-from skbus.sockfuncs import create_connection as create_connection
-from skbus.sockfuncs import create_server as create_server
-from skbus.sockfuncs import fromfd as fromfd
-from skbus.sockfuncs import getaddrinfo as getaddrinfo
-from skbus.sockfuncs import has_dualstack_ipv6 as has_dualstack_ipv6
-from skbus.sockmsg import Messages as _Messages
+from skbus.app.client import Client, get_client, known_clients, os_error
+from skbus.app.sockargs import c_int as _c_int
+from skbus.app.sockargs import check_timeout as _check_timeout
+from skbus.app.sockargs import cmsgs as _cmsgs
+from skbus.app.sockargs import pack_address as _pack
+from skbus.app.sockargs import timeout_ns as _ns
+from skbus.app.sockargs import unpack_address as _unpack
+from skbus.app.sockargs import view as _view
+from skbus.app.sockfuncs import barrier as barrier
+from skbus.app.sockfuncs import close as close
+from skbus.app.sockfuncs import create_connection as create_connection
+from skbus.app.sockfuncs import create_server as create_server
+from skbus.app.sockfuncs import fromfd as fromfd
+from skbus.app.sockfuncs import getaddrinfo as getaddrinfo
+from skbus.app.sockfuncs import has_dualstack_ipv6 as has_dualstack_ipv6
+from skbus.app.sockmsg import Messages as _Messages
+from skbus.bus.rundir import RunDir
 
 _real_socket: Final = _std.socket
 _FAMILIES: Final = frozenset({int(_std.AF_INET)})
@@ -633,7 +633,7 @@ def _wrap_socket(context: _ssl.SSLContext, sock: Any, *args: Any, **kwargs: Any)
     # Our sockets get an SSLSocket of ours. The standard one would do TLS on the descriptor.
     if not isinstance(sock, socket):
         return _real_wrap_socket(context, sock, *args, **kwargs)
-    from skbus import tls
+    from skbus.app import tls
 
     return tls.SSLSocket._wrap(sock, context, *args, **kwargs)
 
@@ -646,7 +646,7 @@ class _Installed(contextlib.AbstractContextManager["_Installed"]):
     """What `install` gives; leaving it, or `uninstall`, restores the standard module."""
 
     def __init__(self) -> None:
-        from skbus.osfuncs import PATCHED
+        from skbus.app.osfuncs import PATCHED
 
         self._saved = {name: getattr(_std, name) for name in _PATCHED}
         self._saved_os = {name: getattr(_os, name) for name in PATCHED}

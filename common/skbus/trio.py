@@ -8,7 +8,7 @@ After that `trio.open_tcp_stream`, `trio.serve_tcp`, `trio.SSLStream` and what i
 (httpx, httpcore, hypercorn) use our sockets. It holds for that one `trio.run`.
 
 All asynchronous calls of a run go through one DEALER and are told apart by their number
-(`skbus.client.Mux`). A cancelled call is cancelled in the socket layer too, and awaited: if its
+(`skbus.app.client.Mux`). A cancelled call is cancelled in the socket layer too, and awaited: if its
 result had come already, that is what the call returns, and the cancellation comes at the next
 checkpoint; so no bytes are lost. Calls that never wait (options, names, close) are short and
 blocking, as they are in trio.
@@ -25,9 +25,9 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT
 
 from skbus import socket as blocking
-from skbus.client import Client, Mux, get_client, os_error
-from skbus.rundir import RunDir
-from skbus.sockargs import cmsgs, pack_address, unpack_address
+from skbus.app.client import Client, Mux, get_client, os_error
+from skbus.app.sockargs import cmsgs, pack_address, unpack_address
+from skbus.bus.rundir import RunDir
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

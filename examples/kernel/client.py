@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from skbus import uapi
+from skbus.core import uapi
 from skbusd.socket.dns_resolver import dns_query, in4_pton, parse_hosts
 from skbusd.socket.kernel import (
     MsgHdr,

@@ -13,7 +13,7 @@ starts a thread for it. `cleanup_module` sets their shutdown flags.
 
 from collections.abc import Mapping
 
-from skbus import uapi
+from skbus.core import uapi
 from skbusd.socket.kernel import (
     MsgHdr,
     inet_accept,

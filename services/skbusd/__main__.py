@@ -4,7 +4,7 @@
 import sys
 from collections.abc import Callable
 
-from skbus import interrupt
+from skbus.stack import interrupt
 
 
 def main() -> int:

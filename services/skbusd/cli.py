@@ -19,10 +19,11 @@ from typing import Any, Final
 
 import trio
 
-from skbus import log, takeover
-from skbus.clock import StackClock
-from skbus.config import LAYERS, Config, ConfigError, Device
-from skbus.rundir import RunDir, RunDirError
+from skbus.bus import log
+from skbus.bus.rundir import RunDir, RunDirError
+from skbus.core.clock import StackClock
+from skbus.stack import takeover
+from skbus.stack.config import LAYERS, Config, ConfigError, Device
 
 CONFIG_TIME: Final = 30.0
 """Seconds that a layer waits for nic to write RUN/config.json."""
@@ -119,7 +120,7 @@ class _Version(argparse.Action):
     """--version: it is looked for when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from skbus.compiled import version
+        from skbus.core.compiled import version
 
         sys.stdout.write(f"skbusd {version()}\n")
         parser.exit()

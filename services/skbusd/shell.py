@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
-from skbus.clock import StackClock
-from skbus.config import Config
-from skbus.pool import DEFAULT_CLASSES, Allocator, PoolDir
-from skbus.rundir import RunDir
-from skbus.service import boot_epoch
-from skbus.sysctl import Sysctl
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import boot_epoch
+from skbus.core.clock import StackClock
+from skbus.core.pool import DEFAULT_CLASSES, Allocator, PoolDir
+from skbus.core.sysctl import Sysctl
+from skbus.stack.config import Config
 
 
 def net_arguments(run: RunDir, config: Config, process: str) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 
     python tests/bench/crossings.py [--hops 8] [--rounds 3000]
 
-A ring of processes passes one small message round, by the pipes of `skbus.pipe` or by libzmq's
+A ring of processes passes one small message round, by the pipes of `skbus.bus.pipe` or by libzmq's
 sockets. Three ways to wait are compared: plain (block in select, no trio), trio (`wait_readable`
-each time), and nap (block for up to 5 ms, then trio: what `skbus.service` does). Each is run with
-the processes spread and on one core. Processor time is that of all processes, libzmq's threads
+each time), and nap (block for up to 5 ms, then trio: what `skbus.bus.service` does). Each is run
+with the processes spread and on one core. Processor time is that of all processes, libzmq's threads
 included, divided by the crossings.
 """
 
@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from report import print_table
-from skbus.abi import Barrier
-from skbus.codec import Message, decode, encode
-from skbus.frames import readable
-from skbus.pipe import Inbox, Outlet
+from skbus.bus.codec import Message, decode, encode
+from skbus.bus.frames import readable
+from skbus.bus.pipe import Inbox, Outlet
+from skbus.core.abi import Barrier
 
 NAP = 0.005
 

@@ -22,8 +22,8 @@ from rich.markdown import Markdown
 import idle
 import report
 from growth import draw
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
 from subjects import WORKLOADS, BenchError, Process, Skbus, Workload
 
 BEGIN: Final = "<!-- tests/bench/performance.py writes what follows -->"

@@ -281,7 +281,7 @@ class Kernel(Subject):
             ns.run("ip", "link", "set", dev, "up")
         if self._gso_max_size:
             code = (
-                "import socket, sys; from skbus.gso_size import set_gso_ipv4_max_size;"
+                "import socket, sys; from skbus.bus.gso_size import set_gso_ipv4_max_size;"
                 "set_gso_ipv4_max_size(socket.if_nametoindex('v1'), int(sys.argv[1]))"
             )
             far.run(sys.executable, "-c", code, str(self._gso_max_size))
@@ -373,7 +373,7 @@ class Skbus(Subject):
         status = self._status = json.loads(text.splitlines()[-1])
         self.address = status["address"]
         if status["rootless"]:
-            peer = [str(self.python), "-P", "-m", "skbus.enter", status["run_dir"], "peer"]
+            peer = [str(self.python), "-P", "-m", "skbus.stack.enter", status["run_dir"], "peer"]
         else:
             peer = ["nsenter", "-t", str(status["pids"]["peer"]), "--net", "--"]
         for setting in ("ip_local_port_range=10000 65000", "tcp_tw_reuse=1"):

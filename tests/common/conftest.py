@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
+from skbus.bus.rundir import RunDir
 from skbus.cli import app
-from skbus.rundir import RunDir
 
 STANDIN = Path(__file__).with_name("standin.py")
 

@@ -13,9 +13,9 @@ import sys
 import msgpack
 import zmq
 
-from skbus.config import Config
-from skbus.rundir import RunDir
-from skbus.supervise import SuperviseError, Supervisor
+from skbus.bus.rundir import RunDir
+from skbus.stack.config import Config
+from skbus.stack.supervise import SuperviseError, Supervisor
 
 
 def answer_pings(run: RunDir, config: Config, process: str, fd: int | None) -> None:

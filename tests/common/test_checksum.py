@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus import checksum as cs
+from skbus.core import checksum as cs
 
 words16 = st.integers(0, 0xFFFF)
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from skbus.bus.rundir import RunDir, RunDirError
 from skbus.cli import app
-from skbus.rundir import RunDir, RunDirError
 
 STANDIN = Path(__file__).with_name("standin.py")
 BIN = Path(sys.executable).parent

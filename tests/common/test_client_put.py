@@ -3,8 +3,8 @@
 
 import pytest
 
-from skbus.client import CHUNKS, INLINE_MAX, PUT_MAX, REGION_CLASSES, Client
-from skbus.pool import Allocator, Pool
+from skbus.app.client import CHUNKS, INLINE_MAX, PUT_MAX, REGION_CLASSES, Client
+from skbus.core.pool import Allocator, Pool
 
 REGION = 4
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skbus.abi import ABI, ENTRIES, DataReadyCb, Hello, SkRet, TcpSendmsgCb
-from skbus.codec import SKB_FIELDS, CodecError, decode, encode
-from skbus.pool import Allocator, Pool
-from skbus.skbuff import Frag, SkBuff
+from skbus.bus.codec import SKB_FIELDS, CodecError, decode, encode
+from skbus.core.abi import ABI, ENTRIES, DataReadyCb, Hello, SkRet, TcpSendmsgCb
+from skbus.core.pool import Allocator, Pool
+from skbus.core.skbuff import Frag, SkBuff
 
 
 def region(number: int = 7) -> Allocator:

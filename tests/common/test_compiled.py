@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from skbus.compiled import field_names, is_compiled
-from skbus.headers.tcp import TcpOptions
+from skbus.core.compiled import field_names, is_compiled
+from skbus.inet.headers.tcp import TcpOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,6 +122,6 @@ def test_the_names_of_a_class_s_fields() -> None:
 
 
 def test_it_is_known_whether_the_code_is_compiled() -> None:
-    import skbus.dispatch
+    import skbus.bus.dispatch
 
-    assert is_compiled() == (not str(skbus.dispatch.__file__).endswith(".py"))
+    assert is_compiled() == (not str(skbus.bus.dispatch.__file__).endswith(".py"))

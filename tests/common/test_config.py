@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from skbus.config import (
+from skbus.bus.rundir import _LONGEST_NAME, SUN_PATH_MAX, RunDir
+from skbus.stack.config import (
     _ENV,
     _ENV_DEVICE,
     Clock,
@@ -18,7 +19,6 @@ from skbus.config import (
     Log,
     Route,
 )
-from skbus.rundir import _LONGEST_NAME, SUN_PATH_MAX, RunDir
 
 FULL = """
 [[devices]]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from skbus import demo
+from skbus.cli import demo_run as demo
 
 
 def event(time: float, process: str, function: str, **fields: object) -> dict[str, Any]:

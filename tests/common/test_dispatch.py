@@ -4,12 +4,12 @@
 from collections.abc import Mapping
 from random import Random
 
-from skbus.abi import Hello
-from skbus.codec import decode, encode
-from skbus.dispatch import Dispatcher
-from skbus.net import Handler, Net
-from skbus.pool import Pool
-from skbus.skbuff import SkBuff
+from skbus.bus.codec import decode, encode
+from skbus.bus.dispatch import Dispatcher
+from skbus.core.abi import Hello
+from skbus.core.net import Handler, Net
+from skbus.core.pool import Pool
+from skbus.core.skbuff import SkBuff
 
 ORDER = ("nic.a", "ip", "tcp", "socket")
 

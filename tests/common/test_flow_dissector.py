@@ -5,8 +5,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from skbus.abi import DataReadyCb, RcvCb, UdpSendmsgCb, XmitCb
-from skbus.flow_dissector import (
+from skbus.core.abi import DataReadyCb, RcvCb, UdpSendmsgCb, XmitCb
+from skbus.core.flow_dissector import (
     NO_PORT,
     Flow,
     FlowFilter,
@@ -19,8 +19,8 @@ from skbus.flow_dissector import (
     skb_flow_dissect,
     sock_flow,
 )
-from skbus.headers import ipv4
-from skbus.skbuff import ETH_P_ARP, ETH_P_IP, SkBuff
+from skbus.core.skbuff import ETH_P_ARP, ETH_P_IP, SkBuff
+from skbus.inet.headers import ipv4
 
 A, B = bytes((10, 77, 0, 1)), bytes((10, 77, 0, 2))
 MACS = bytes(12)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from skbus import lab
-from skbus.lab import ADDRESS
+from skbus.stack import lab
+from skbus.stack.lab import ADDRESS
 
 SKBUS = Path(sys.executable).with_name("skbus")
 SKBUSD = SKBUS.with_name("skbusd")

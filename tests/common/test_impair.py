@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from skbus.impair import Impairment
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
+from skbus.inet.impair import Impairment
 
 FRAME = bytes(range(100))
 

@@ -14,13 +14,13 @@ from typing import Protocol
 
 import pytest
 
-from skbus import lab
-from skbus.config import Config
-from skbus.proc import NAMES as PROC_FILES
-from skbus.rundir import RunDir
-from skbus.snmp import NAMES as COUNTERS
-from skbus.state import read_state
-from skbus.sysctl import SPECS
+from skbus.bus.rundir import RunDir
+from skbus.bus.state import read_state
+from skbus.core.snmp import NAMES as COUNTERS
+from skbus.core.sysctl import SPECS
+from skbus.inet.proc import NAMES as PROC_FILES
+from skbus.stack import lab
+from skbus.stack.config import Config
 
 pytestmark = pytest.mark.lab
 

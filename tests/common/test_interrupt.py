@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from skbus import lab, rundir
-from skbus.rundir import RunDir
+from skbus.bus import rundir
+from skbus.bus.rundir import RunDir
+from skbus.stack import lab
 
 SKBUS = Path(sys.executable).with_name("skbus")
 SMOKE = Path(__file__).parents[1] / "load" / "smoke.toml"
@@ -52,7 +53,7 @@ def processes_of(run: Path) -> list[str]:
                 environ = (entry / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            holder = f" {run} " in command and "skbus.holder" in command
+            holder = f" {run} " in command and "skbus.stack.holder" in command
             if holder or f"SKBUS_DIR={run}".encode() in environ:
                 found.append(f"{entry.name}: {command}")
     return found

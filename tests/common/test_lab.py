@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from skbus import lab
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
+from skbus.stack import lab
 
 pytestmark = pytest.mark.lab
 
@@ -211,9 +211,9 @@ def test_exec_finds_what_is_in_sbin(bench: Bench) -> None:
 
 THREADS = """
 import sys, threading, time
-from skbus import lab
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.stack import lab
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 try:
     lab.enter(RunDir(sys.argv[1]))

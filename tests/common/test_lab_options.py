@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from skbus import lab, rundir
-from skbus.config import Config
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.bus import rundir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
+from skbus.stack import lab
+from skbus.stack.config import Config
 
 BIN = Path(sys.executable).parent
 SKBUS = BIN / "skbus"
@@ -31,7 +32,7 @@ COMMON = {
 }  # fmt: skip
 GSO_SIZE = """
 import socket
-from skbus.gso_size import gso_ipv4_max_size
+from skbus.bus.gso_size import gso_ipv4_max_size
 print(gso_ipv4_max_size(socket.if_nametoindex("eth0")))
 """
 
@@ -186,7 +187,7 @@ def test_on_a_terminal_it_speaks_to_people(a_lab: str) -> None:
 
 
 def _holder(directory: RunDir) -> Any:
-    from skbus.state import read_state
+    from skbus.bus.state import read_state
 
     state = read_state(directory)
     assert state is not None

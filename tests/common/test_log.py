@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import structlog
 
-from skbus import log
-from skbus.clock import StackClock
-from skbus.net import LogEvent, TraceEvent
+from skbus.bus import log
+from skbus.core.clock import StackClock
+from skbus.core.net import LogEvent, TraceEvent
 
 A, B = bytes((10, 77, 0, 1)), bytes((10, 77, 0, 2))
 
@@ -247,7 +247,7 @@ def test_a_write_that_fits_in_part_leaves_no_part_of_a_line(tmp_path: Path) -> N
     code = f"""
 import resource, signal
 from pathlib import Path
-from skbus import log
+from skbus.bus import log
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 file = log.LogFile(Path({str(tmp_path / "x")!r}))
 file.write("whole\\n")

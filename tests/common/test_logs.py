@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from skbus import logread
-from skbus.flow_dissector import FlowFilter
-from skbus.rundir import RunDir
+from skbus.bus.rundir import RunDir
+from skbus.cli import logread
+from skbus.core.flow_dissector import FlowFilter
 
 BIN = Path(sys.executable).parent
 

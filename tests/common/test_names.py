@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from skbus import names
+from skbus.bus import names
 
 ROOT = Path(__file__).parents[2]
 
@@ -84,4 +84,4 @@ def test_each_number_that_may_have_a_name_has_one() -> None:
         for file, function, key in found
         if key in names.AMBIGUOUS and names.namer(function, key) is None
     }
-    assert not lacking, "add them to skbus.names._BY_FUNCTION"
+    assert not lacking, "add them to skbus.bus.names._BY_FUNCTION"

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import zmq
 
-from skbus.abi import RtCacheFlush
-from skbus.codec import Message, encode
-from skbus.pipe import MAX_MESSAGES, Dealer, Inbox, Listener, Outlet
+from skbus.bus.codec import Message, encode
+from skbus.bus.pipe import MAX_MESSAGES, Dealer, Inbox, Listener, Outlet
+from skbus.core.abi import RtCacheFlush
 
 
 class Loop:

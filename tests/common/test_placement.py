@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from skbus.placement import Placement, Usage, read_usage, set_processors
+from skbus.stack.placement import Placement, Usage, read_usage, set_processors
 
 
 def run(place: Placement, seconds: float, ran: float, waited: float, start: float = 0.0) -> float:

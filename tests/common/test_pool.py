@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.pool import Allocator, Pool, PoolDir, PoolError, Region, StalePlaceError
+from skbus.core.pool import Allocator, Pool, PoolDir, PoolError, Region, StalePlaceError
 
 CLASSES = [(64, 4), (256, 2)]
 

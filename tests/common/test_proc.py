@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from skbus import proc
-from skbus.testing.procfiles import PARSERS, address, heads
+from skbus.inet import proc
+from skbustest.procfiles import PARSERS, address, heads
 
 OURS: dict[tuple[str, str], Any] = {
     ("tcp", "tcp"): [

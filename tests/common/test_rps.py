@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from skbus.config import Config, ConfigError
-from skbus.proc import TcpLine, merge_tcp
-from skbus.rps import (
+from skbus.bus.rundir import RunDir
+from skbus.inet.proc import TcpLine, merge_tcp
+from skbus.inet.rps import (
     MAX_SHARDS,
     flow_hash,
     reciprocal_scale,
     tcp_processes,
     tcp_shard,
 )
-from skbus.rundir import RunDir
+from skbus.stack.config import Config, ConfigError
 
 KEY = bytes(range(16))
 

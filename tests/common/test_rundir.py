@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skbus import private, rundir
-from skbus.rundir import RunDir, RunDirError
+from skbus.bus import private, rundir
+from skbus.bus.rundir import RunDir, RunDirError
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as a second user")
 STRANGER = 54321

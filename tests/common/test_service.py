@@ -11,14 +11,14 @@ import pytest
 import trio
 import zmq
 
-from skbus.abi import RtCacheFlush
-from skbus.ctl import ControlError, ctl_call
-from skbus.net import Handler, Net
-from skbus.pipe import Outlet
-from skbus.pool import Pool
-from skbus.rundir import RunDir
-from skbus.service import Service, boot_epoch
-from skbus.skbuff import SkBuff
+from skbus.bus.ctl import ControlError, ctl_call
+from skbus.bus.pipe import Outlet
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import Service, boot_epoch
+from skbus.core.abi import RtCacheFlush
+from skbus.core.net import Handler, Net
+from skbus.core.pool import Pool
+from skbus.core.skbuff import SkBuff
 
 
 class Sink:

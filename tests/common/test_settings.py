@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from skbus import settings
-from skbus.rundir import RunDir
-from skbus.settings import Settings
+from skbus.bus import settings
+from skbus.bus.rundir import RunDir
+from skbus.bus.settings import Settings
 
 
 def test_the_last_of_each_kind_in_their_order(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Equal values as one object."""
 
-from skbus import share
+from skbus.core import share
 
 
 def test_equal_values_are_one_object() -> None:

@@ -4,9 +4,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.compiled import field_names
-from skbus.seq import after, before, between, seq_add, seq_sub
-from skbus.skbuff import SkBuff, frags_slice
+from skbus.core.compiled import field_names
+from skbus.core.seq import after, before, between, seq_add, seq_sub
+from skbus.core.skbuff import SkBuff, frags_slice
 
 parts = st.lists(st.binary(max_size=20), max_size=6)
 

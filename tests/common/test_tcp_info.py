@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""`skbus.tcp_info` reads what this machine's kernel writes."""
+"""`skbus.inet.tcp_info` reads what this machine's kernel writes."""
 
 import socket
 import struct
 
-from skbus.tcp_info import SIZE, TcpInfo, tcp_info
+from skbus.inet.tcp_info import SIZE, TcpInfo, tcp_info
 
 
 def test_of_a_connection_of_the_kernels() -> None:

@@ -4,7 +4,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.timer import Timer, Timers
+from skbus.core.timer import Timer, Timers
 
 MS = 1_000_000
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from skbus import lab
+from skbus.bus.rundir import RunDir
 from skbus.cli import up
-from skbus.config import Config
-from skbus.rundir import RunDir
+from skbus.stack import lab
+from skbus.stack.config import Config
 
 
 class Skbus(Protocol):

@@ -18,14 +18,16 @@ from typing import Any
 import pytest
 import typer
 
-from skbus import ctl, demo, health, log
+from skbus.bus import ctl, log
+from skbus.bus.ctl import ControlError
+from skbus.bus.rundir import RunDir
 from skbus.cli import app
+from skbus.cli import demo_run as demo
 from skbus.cli.help import summary
 from skbus.cli.inspect import columns
-from skbus.ctl import ControlError
-from skbus.rundir import RunDir
-from skbus.snmp import NAMES
-from skbus.sysctl import Sysctl
+from skbus.core.snmp import NAMES
+from skbus.core.sysctl import Sysctl
+from skbus.stack import health
 
 HUGE = 2**64 - 1
 WIDTHS = [40, 80, 400]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skbus.zmtp import Decoder, ZmtpError, encode_message, preamble
+from skbus.bus.zmtp import Decoder, ZmtpError, encode_message, preamble
 
 LIMIT = 1 << 20
 

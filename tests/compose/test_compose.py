@@ -100,7 +100,7 @@ def test_the_published_port_reaches_our_stack() -> None:
 
 def test_the_client_fetches_through_the_kernels_stack() -> None:
     out = compose(
-        "exec", "-T", "client", "python3", "/opt/skbus/client.py", "--once", "http://web/"
+        "exec", "-T", "client", "python3", "/opt/skbus/app/client.py", "--once", "http://web/"
     )
     assert "http://web/: 200, " in out
 
@@ -158,7 +158,7 @@ def test_restart_leaves_the_system_working(layer: str) -> None:
     compose("restart", layer)
     eventually(lambda: fetch(seconds=2) is not None, f"a page after {layer}'s restart", 60)
     out = compose(
-        "exec", "-T", "client", "python3", "/opt/skbus/client.py", "--once", "http://web/"
+        "exec", "-T", "client", "python3", "/opt/skbus/app/client.py", "--once", "http://web/"
     )
     assert "200" in out
 
@@ -175,7 +175,7 @@ def test_the_web_servers_address_is_not_the_kernels() -> None:
 def test_a_killed_nic_comes_back_in_its_container() -> None:
     """Where eth0 stays ours: nobody is reset meanwhile."""
     kill = (
-        "from skbus.ctl import ctl_call; from skbus.rundir import RunDir;"
+        "from skbus.bus.ctl import ctl_call; from skbus.bus.rundir import RunDir;"
         "ctl_call(RunDir(), 'nic.eth0', 'signal', ('KILL', 0), seconds=30)"
     )
     compose("exec", "-T", "nic", "python3", "-c", kill)

@@ -7,8 +7,8 @@ Kinds: random bytes; random msgpack; calls of the table with arguments of wrong 
 their bounds, with negative lengths, with descriptors and places that are others'; another ABI;
 requests cut short; frames that are too many or too long; identities of other clients, living and
 dead; life connections that say nonsense and pass on descriptors of all kinds. What is answered
-must be a reply as skbus.syscall has it, with an errno that exists and, where the request itself is
-wrong, a sentence.
+must be a reply as skbus.core.syscall has it, with an errno that exists and, where the request
+itself is wrong, a sentence.
 
 Prints a JSON line every 10,000 requests, with each process's memory, and one at the end. Beside it
 a client of good will has an echo over the stack. Run by test_hostile_requests.py.
@@ -31,10 +31,10 @@ from typing import Any, Final
 import msgpack
 import zmq
 
-from skbus import lab
 from skbus import socket as sk
-from skbus.rundir import RunDir
-from skbus.syscall import CALLS, MAX_DATA, SYS_ABI, encode_request
+from skbus.bus.rundir import RunDir
+from skbus.core.syscall import CALLS, MAX_DATA, SYS_ABI, encode_request
+from skbus.stack import lab
 
 BATCH: Final = 64
 """Requests that are under way."""

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from skbus import enter
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
+from skbus.stack import enter
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A bad cable between two interfaces: what comes in at one goes out at the other, as far as
-`skbus.impair` lets it.
+`skbus.inet.impair` lets it.
 
 `bridge.py DEV DEV` runs in a namespace between two ends, whatever stacks they have, so that our
 stack and the kernel's meet the same impairment, done by the same process. Each line of standard
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from itertools import count
 
-from skbus.impair import Impairment
+from skbus.inet.impair import Impairment
 from skbusd.nic.af_packet import PACKET_ADD_MEMBERSHIP, SOL_PACKET, open_socket
 
 PACKET_MR_PROMISC = 1

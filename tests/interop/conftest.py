@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-from skbus import lab
-from skbus.ctl import ctl_call
-from skbus.enter import prefix
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
+from skbus.stack import lab
+from skbus.stack.enter import prefix
 
 HERE = Path(__file__).resolve().parent
 SKBUS = Path(sys.executable).with_name("skbus")

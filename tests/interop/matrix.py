@@ -56,7 +56,7 @@ class Cell:
     size: int = 1 << 20
 
     def impairment(self) -> str:
-        """As `skbus.impair` reads it."""
+        """As `skbus.inet.impair` reads it."""
         words = {
             "loss": self.loss,
             "reorder": self.reorder,

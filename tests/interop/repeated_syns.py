@@ -10,8 +10,8 @@ import socket
 import sys
 import threading
 
-from skbus.checksum import csum_partial, csum_tcpudp_magic
-from skbus.headers import ipv4, tcp
+from skbus.core.checksum import csum_partial, csum_tcpudp_magic
+from skbus.inet.headers import ipv4, tcp
 
 SYN = 2
 

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import pytest
 
-from skbus.pool import Pool
-from skbus.syscall import SysCallError, decode_reply, encode_request
-from skbus.sysctl import Sysctl
+from skbus.core.pool import Pool
+from skbus.core.syscall import SysCallError, decode_reply, encode_request
+from skbus.core.sysctl import Sysctl
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import Cred
 from skbusd.socket.sock import SocketNet

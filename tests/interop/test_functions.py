@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skbus.ctl import ctl_call
+from skbus.bus.ctl import ctl_call
 
 if TYPE_CHECKING:
     from tests.interop.conftest import Lab

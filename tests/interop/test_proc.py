@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skbus import proc
 from skbus.cli.app import main
 from skbus.cli.proc import asker
-from skbus.testing.procfiles import PARSERS, Row, address
+from skbus.inet import proc
+from skbustest.procfiles import PARSERS, Row, address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

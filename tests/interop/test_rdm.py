@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from skbus.ctl import ControlError, ctl_call
-from skbus.lab import status as lab_status
-from skbus.pool import Pool
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ControlError, ctl_call
+from skbus.bus.rundir import RunDir
+from skbus.core.pool import Pool
+from skbus.stack.lab import status as lab_status
 from skbusd.socket.core import SocketCore
 from skbusd.socket.modalias import ModAlias
 from skbusd.socket.modprobe import request_module

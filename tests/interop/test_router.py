@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skbus.ctl import ctl_call
+from skbus.bus.ctl import ctl_call
 
 if TYPE_CHECKING:
     from tests.interop.conftest import OurRouter, Router

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skbus import lab as labs
-from skbus.ctl import ControlError, ctl_call
+from skbus.bus.ctl import ControlError, ctl_call
+from skbus.stack import lab as labs
 
 if TYPE_CHECKING:
     from tests.interop.conftest import End, Lab

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
 
 pytestmark = pytest.mark.lab
 

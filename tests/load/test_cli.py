@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import trio
 
+from skbus.bus.rundir import RunDir, default_base
 from skbus.load import server
 from skbus.load.place import Lab, Loopback, PlaceError, Up, find
 from skbus.load.scenario import library
-from skbus.rundir import RunDir, default_base
 
 SKBUS = str(Path(sys.executable).with_name("skbus"))
 
@@ -112,7 +112,7 @@ def test_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (code, err) == (2, "skbus load: --on mars: takes stack, new-lab or loopback\n")
     run = RunDir(tmp_path / "run")
     state: dict[str, Any] = {}
-    monkeypatch.setattr("skbus.supervise.read_state", lambda _: state)
+    monkeypatch.setattr("skbus.stack.supervise.read_state", lambda _: state)
     assert find("stack", run, "192.0.2.9") == Up(run, "192.0.2.9")
     assert Up(run, "192.0.2.9").address("skbus") == "192.0.2.9"
     state["lab"] = {}

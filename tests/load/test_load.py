@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from skbus import lab
-from skbus.config import Config
-from skbus.ctl import ctl_call
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
 from skbus.load.command import main
 from skbus.load.scenario import OWN
-from skbus.rundir import RunDir
+from skbus.stack import lab
+from skbus.stack.config import Config
 
 SMOKE = str(OWN / "smoke.toml")
 

@@ -25,15 +25,15 @@ import sys
 import time
 from typing import Any, Final
 
-from skbus.client import Client
-from skbus.ctl import ctl_call
-from skbus.health import processes
+from skbus.app.client import Client
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
 from skbus.packetdrill.backend import Reply
 from skbus.packetdrill.commands import switched
 from skbus.packetdrill.epoll import Epolls
 from skbus.packetdrill.live import live_counters, live_proc, live_tcp_metrics_flush, live_tso
 from skbus.packetdrill.shell import Asked, run_command
-from skbus.rundir import RunDir
+from skbus.stack.health import processes
 
 Address = tuple[Any, ...]
 """(family, host, port), or (family,)"""

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from skbus.ctl import ctl_call
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
 from skbus.packetdrill.config import Config
 from skbus.packetdrill.live import LiveBackend
 from skbus.packetdrill.report import Status, show
 from skbus.packetdrill.run import run_file
-from skbus.rundir import RunDir
 
 pytestmark = pytest.mark.lab
 

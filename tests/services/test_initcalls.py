@@ -14,18 +14,17 @@ from typing import Any, Final
 
 import pytest
 
-from skbus.abi import (
+from skbus.core.abi import (
     InetAddProtocol,
     InetDelProtocol,
     PacketType,
     ProtoUnregister,
     RegisterNetdevice,
 )
-from skbus.initcall import InitError, InitStep, do_initcalls
-from skbus.net import Net
-from skbus.pool import Pool
-from skbus.syscall import SysCallError
-from skbus.testing.nicrig import NicRig
+from skbus.core.initcall import InitError, InitStep, do_initcalls
+from skbus.core.net import Net
+from skbus.core.pool import Pool
+from skbus.core.syscall import SysCallError
 from skbusd.ip import af_inet as ip_inet
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import IpConfig, IpNet, NeighbourConfig
@@ -43,6 +42,7 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.udp import af_inet as udp_inet
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet, UdpTable
+from skbustest.nicrig import NicRig
 
 
 def _nic() -> NicNet:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from skbus.config import Config
-from skbus.ctl import ctl_call
-from skbus.rundir import RunDir
+from skbus.bus.ctl import ctl_call
+from skbus.bus.rundir import RunDir
+from skbus.stack.config import Config
 
 SKBUSD = Path(sys.executable).with_name("skbusd")
 SKBUS = Path(sys.executable).with_name("skbus")
@@ -138,7 +138,7 @@ run("ip", "link", "set", "eth0", "up")
 run("ip", "link", "set", "veth0", "up")
 skbusd, *argv = sys.argv[1:]
 if "FD" in argv:
-    from skbus.config import Config, Device
+    from skbus.stack.config import Config, Device
     from skbusd.cli import open_device
     fd = open_device(Device(name="eth0", addr=["192.0.2.7/24"]))
     os.set_inheritable(fd, True)

@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
 from skbus.testing import Future, World
 
 HERE: Final = Path(__file__).parent

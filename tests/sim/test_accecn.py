@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
 from skbus.testing import Future, World
 
 PORT = 5001

@@ -7,20 +7,9 @@ from typing import Any
 
 import pytest
 
-from skbus.headers.tcp import TcpHdr
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
+from skbus.inet.headers.tcp import TcpHdr
 from skbus.testing import Future, World
-from skbus.testing.middlebox import (
-    ACCECN_OPTIONS,
-    ACE,
-    CE,
-    ECT_0,
-    ECT_1,
-    NOT_ECT,
-    Middlebox,
-    is_syn,
-    is_synack,
-)
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_accecn_option import (
     TCP_ACCECN_ACE_FAIL_RECV,
@@ -30,6 +19,17 @@ from skbusd.tcp.tcp_accecn_option import (
     TCP_ACCECN_OPT_FAIL_SEEN,
     TCP_ACCECN_OPT_FAIL_SEND,
     TCP_ACCECN_OPT_NOT_SEEN,
+)
+from skbustest.middlebox import (
+    ACCECN_OPTIONS,
+    ACE,
+    CE,
+    ECT_0,
+    ECT_1,
+    NOT_ECT,
+    Middlebox,
+    is_syn,
+    is_synack,
 )
 
 PORT = 5001

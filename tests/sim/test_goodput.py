@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
 from skbus.testing import Future, World
 
 if TYPE_CHECKING:

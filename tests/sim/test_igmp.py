@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from skbus import mcast
-from skbus.headers import ethernet, igmp, ipv4
-from skbus.net import SEC
-from skbus.skbuff import ETH_P_IP
+from skbus.core.net import SEC
+from skbus.core.skbuff import ETH_P_IP
+from skbus.inet import mcast
+from skbus.inet.headers import ethernet, igmp, ipv4
 from skbus.testing import Host, SimSocket, World
-from skbus.testing.link import Port
+from skbustest.link import Port
 
 OWN = b"\x0a\0\0\1"
 ROUTER = b"\x0a\0\0\xfe"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
 from skbus.testing import Host, SimSocket, World
-from skbus.testing.packets import inet_aton
+from skbustest.packets import inet_aton
 
 OWN, LO = "10.0.0.2", "127.0.0.1"
 SO_BROADCAST, SO_BINDTODEVICE = 6, 25

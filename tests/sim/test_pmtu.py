@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from skbus.checksum import csum_fold, csum_partial
-from skbus.headers import ethernet, icmp, ipv4, udp
-from skbus.net import SEC
+from skbus.core.checksum import csum_fold, csum_partial
+from skbus.core.net import SEC
+from skbus.core.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE
+from skbus.inet.headers import ethernet, icmp, ipv4, udp
 from skbus.testing import Host, SimSocket, World
-from skbus.testing.packets import inet_aton
-from skbus.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE
+from skbustest.packets import inet_aton
 
 A, B = "10.0.1.2", "10.0.2.2"
 IP_MTU_DISCOVER, IP_MTU = 10, 14

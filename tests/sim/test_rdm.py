@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skbus.abi import GetPort, InitSock
-from skbus.net import SEC
-from skbus.skbuff import SkBuff
-from skbus.testing.harness import Harness, small_pool
-from skbus.testing.host import Host
-from skbus.testing.hostile import calls
-from skbus.testing.process import Process
-from skbus.testing.world import World
+from skbus.core.abi import GetPort, InitSock
+from skbus.core.net import SEC
+from skbus.core.skbuff import SkBuff
 from skbusd.socket.modalias import ModAlias
 from skbusd.socket.module import ModuleError, delete_module
+from skbustest.harness import Harness, small_pool
+from skbustest.host import Host
+from skbustest.hostile import calls
+from skbustest.process import Process
+from skbustest.world import World
 
 RDM = Path(__file__).parents[2] / "examples" / "rdm"
 sys.path.insert(0, str(RDM))

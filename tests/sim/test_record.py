@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
-from skbus.impair import Impairment
-from skbus.net import MSEC, SEC
-from skbus.tcp_info import SIZE, TcpInfo
+from skbus.core.net import MSEC, SEC
+from skbus.core.uapi import IPPROTO_TCP, TCP_INFO
+from skbus.inet.impair import Impairment
+from skbus.inet.tcp_info import SIZE, TcpInfo
 from skbus.testing import Future, Host, LinkInfo, SimSocket, World, WorldError
-from skbus.uapi import IPPROTO_TCP, TCP_INFO
 
 
 def connected(world: World, **impairment: float | str) -> tuple[Host, SimSocket]:

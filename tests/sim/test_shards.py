@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
+from skbus.core.uapi import TCP_INFO
 from skbus.testing import Host, SimSocket, World
-from skbus.uapi import TCP_INFO
 from skbusd.ip.netns import RouteConfig
 
 SOL_TCP, SOL_IP, SOL_SOCKET = 6, 0, 1

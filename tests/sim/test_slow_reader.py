@@ -3,9 +3,9 @@
 
 from typing import Any
 
-from skbus.net import MSEC
+from skbus.core.net import MSEC
 from skbus.testing import World
-from skbus.testing.host import Host
+from skbustest.host import Host
 
 READERS = 9
 SIZE = 100_000

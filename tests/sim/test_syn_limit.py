@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from skbus.checksum import csum_partial, csum_tcpudp_magic
-from skbus.headers import ethernet, ipv4, tcp
-from skbus.net import MSEC, SEC
+from skbus.core.checksum import csum_partial, csum_tcpudp_magic
+from skbus.core.net import MSEC, SEC
+from skbus.inet.headers import ethernet, ipv4, tcp
 from skbus.testing import World
-from skbus.testing.packets import inet_aton
 from skbusd.nic.synlimit import SYN_BACKLOG
+from skbustest.packets import inet_aton
 
 OUR, OTHER = "10.0.0.2", "10.0.0.77"
 ATTACKER = b"\x02\0\0\0\x06\x66"

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import structlog
 
-from skbus import log
-from skbus.flow_dissector import FlowFilter
-from skbus.headers import icmp
-from skbus.logread import Filter
+from skbus.bus import log
+from skbus.cli.logread import Filter
+from skbus.core.flow_dissector import FlowFilter
+from skbus.core.uapi import IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW
+from skbus.inet.headers import icmp
 from skbus.testing import Future, Host, World
-from skbus.uapi import IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW
 
 Event = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from skbus.net import MSEC
+from skbus.core.net import MSEC
 from skbus.testing import Future, Host, World
 
 PORT = 5001

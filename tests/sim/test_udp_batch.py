@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from skbus.net import MSEC
-from skbus.syscall import POST
-from skbus.testing.host import _IDENTITY, Host, SimSocket
-from skbus.testing.world import World
+from skbus.core.net import MSEC
+from skbus.core.syscall import POST
+from skbustest.host import _IDENTITY, Host, SimSocket
+from skbustest.world import World
 
 DGRAM = 2
 MIXED = [64] * 70 + [10] + [64] * 5 + [0] + [1472] * 46 + [1473, 1473, 5000] + [3, 2, 1, 1, 1]

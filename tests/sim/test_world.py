@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from skbus.net import MSEC, SEC
+from skbus.core.net import MSEC, SEC
 from skbus.testing import Future, Host, SimSocket, World, WorldError
 from skbusd.ip.netns import RouteConfig
 

@@ -2,7 +2,7 @@
 """The command `skbus`: its entry point, which can be interrupted before anything heavy is imported
 (`skbus.cli.app` has the commands)."""
 
-from skbus import interrupt
+from skbus.stack import interrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from skbus.compiled import version
+        from skbus.core.compiled import version
 
         print(f"skbus {version()}")
         raise typer.Exit
@@ -60,14 +60,14 @@ sysctl.register(app)
 packetdrill.register(app)
 
 _ERRORS: Final = (
-    ("skbus.rundir", "RunDirError"),
-    ("skbus.config", "ConfigError"),
-    ("skbus.ctl", "ControlError"),
-    ("skbus.sysctl", "SysctlError"),
-    ("skbus.lab", "LabError"),
-    ("skbus.supervise", "SuperviseError"),
-    ("skbus.takeover", "TakeoverError"),
-    ("skbus.demo", "DemoError"),
+    ("skbus.bus.rundir", "RunDirError"),
+    ("skbus.stack.config", "ConfigError"),
+    ("skbus.bus.ctl", "ControlError"),
+    ("skbus.core.sysctl", "SysctlError"),
+    ("skbus.stack.lab", "LabError"),
+    ("skbus.stack.supervise", "SuperviseError"),
+    ("skbus.stack.takeover", "TakeoverError"),
+    ("skbus.cli.demo_run", "DemoError"),
 )
 """What is the user's to mend. By name, so that this module need not import them all: who raises
 one has imported it."""

@@ -2,8 +2,8 @@
 """Commands that ask the processes of a running stack: status, counters, log-level,
 health, barrier.
 
-They speak with the control socket of each process (`skbus.ctl`). Whoever does not answer is named
-on standard error, and the exit status is 1; what the others say is printed.
+They speak with the control socket of each process (`skbus.bus.ctl`). Whoever does not answer is
+named on standard error, and the exit status is 1; what the others say is printed.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from skbus.bus.rundir import RunDir
 from skbus.cli import names
-from skbus.rundir import RunDir
 
 Layer = Annotated[
     str | None,
@@ -40,15 +40,15 @@ def register(app: typer.Typer) -> None:
 
 def _ask(run: RunDir, layer: str | None, method: str, argument: Any = None) -> dict[str, Any]:
     """What each process answers, or the ControlError of one that does not."""
-    from skbus.ctl import ctl_ask
-    from skbus.health import processes
+    from skbus.bus.ctl import ctl_ask
+    from skbus.stack.health import processes
 
     return ctl_ask(run, dict.fromkeys(processes(run, layer), (method, argument)))
 
 
 def _split(answers: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """(answers, errors)"""
-    from skbus.ctl import ControlError
+    from skbus.bus.ctl import ControlError
 
     errors = {p: str(a) for p, a in answers.items() if isinstance(a, ControlError)}
     return {p: a for p, a in answers.items() if p not in errors}, errors
@@ -135,7 +135,7 @@ def counters(
     as_json: AsJson = False,
 ) -> None:
     """Print Linux's SNMP counters in the form of `nstat -a`; each process counts its own."""
-    from skbus.snmp import NAMES
+    from skbus.core.snmp import NAMES
 
     answers, errors = _split(_ask(RunDir(), layer, "counters"))
     total: dict[str, int] = dict.fromkeys(NAMES, 0)
@@ -207,9 +207,9 @@ def health(
     ] = 0.0,
 ) -> None:
     """Say whether the processes answer, by the exit status: 0 or 1. For health checks."""
-    from skbus.ctl import ControlError
-    from skbus.health import look
-    from skbus.rundir import RunDirError
+    from skbus.bus.ctl import ControlError
+    from skbus.bus.rundir import RunDirError
+    from skbus.stack.health import look
 
     deadline = time.monotonic() + wait
     while True:
@@ -236,8 +236,8 @@ def barrier(
 ) -> None:
     """Wait until all that was under way in the stack has been processed: a token goes through
     all layers and back, twice, behind what was in the pipes."""
-    from skbus.ctl import ControlError
-    from skbus.health import look
+    from skbus.bus.ctl import ControlError
+    from skbus.stack.health import look
 
     if timeout <= 0:
         raise typer.BadParameter(f"{timeout:g}: it takes more than 0", param_hint="--timeout")

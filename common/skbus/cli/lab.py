@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`skbus lab`: our stack and the Linux kernel at the two ends of a cable (`skbus.lab`)."""
+"""`skbus lab`: our stack and the Linux kernel at the two ends of a cable (`skbus.stack.lab`)."""
 
 import json
 import sys
@@ -9,10 +9,10 @@ import typer
 
 from skbus.cli import options
 from skbus.cli.help import Group
-from skbus.lab import ADDRESS, DEV, PEER_ADDRESS, PREFIX
+from skbus.stack.lab import ADDRESS, DEV, PEER_ADDRESS, PREFIX
 
 if TYPE_CHECKING:
-    from skbus.rundir import RunDir
+    from skbus.bus.rundir import RunDir
 
 app = typer.Typer(
     help=f"Our stack at {ADDRESS} and the Linux kernel at {PEER_ADDRESS}, in namespaces of "
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 def _names() -> list[str]:
     """For the shell, which completes them."""
-    from skbus.lab import labs
+    from skbus.stack.lab import labs
 
     return [run.path.name for run in labs()]
 
@@ -69,8 +69,8 @@ def up(
     """Start a lab. Returns when the stack answers, and prints where it is and what to do next;
     where the output is no terminal, one JSON line: addresses, run directory, pids. What --loss to
     --rate do, they do in both directions between nic and wire."""
-    from skbus import lab
-    from skbus.config import Config
+    from skbus.stack import lab
+    from skbus.stack.config import Config
 
     run = lab.lab_dir(name)
     impair = {
@@ -102,7 +102,7 @@ def up(
 
 def _welcome(run: "RunDir", found: dict[str, Any]) -> None:
     """Where it is, and the next commands, as they are to be typed for this lab."""
-    from skbus.rundir import ENV, RunDir
+    from skbus.bus.rundir import ENV, RunDir
 
     default = RunDir().path == run.path
     where = "" if default else f" --name {found['lab']}"
@@ -128,7 +128,7 @@ def exec_(
 ) -> None:
     """Run a command in the peer's namespace: an ordinary program on the Linux kernel's stack,
     for which ours is another machine. SKBUS_DIR is set for it."""
-    from skbus import lab
+    from skbus.stack import lab
 
     try:
         lab.exec_(lab.lab_dir(name), command, stack)
@@ -144,7 +144,7 @@ def exec_(
 def status(name: Name = None, as_json: AsJson = False) -> None:
     """Print how a lab is now: addresses, run directory, pids; where the output is no terminal, the
     JSON line that `up` prints. Exit status 1 if a process of the lab is not there."""
-    from skbus import lab
+    from skbus.stack import lab
 
     found = lab.status(lab.lab_dir(name))
     if as_json or not sys.stdout.isatty():
@@ -158,7 +158,7 @@ def status(name: Name = None, as_json: AsJson = False) -> None:
 
 
 def _line(found: dict[str, Any]) -> str:
-    from skbus.rundir import RunDir
+    from skbus.bus.rundir import RunDir
 
     remedy = RunDir(found["run_dir"]).remedy("down")
     state = "up" if found["up"] else f"has died: {remedy} clears it away"
@@ -169,7 +169,7 @@ def _line(found: dict[str, Any]) -> str:
 def list_(as_json: AsJson = False) -> None:
     """Print a line for each of this user's labs, also for what is left of one that has died; where
     the output is no terminal, JSON as `status` prints it."""
-    from skbus import lab
+    from skbus.stack import lab
 
     labs = lab.labs()
     if not labs:
@@ -187,7 +187,7 @@ def down(
     ] = False,
 ) -> None:
     """End a lab and everything that runs in its namespaces; also clears away after a crash."""
-    from skbus import lab
+    from skbus.stack import lab
 
     if all_ and name is not None:
         raise typer.BadParameter("it is either --name or --all", param_hint="--all")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`skbus logs`: the logs of all processes of a stack as one, in the order of time.
 
-`skbus.logread` reads and chooses; here is what a person says and sees.
+`skbus.cli.logread` reads and chooses; here is what a person says and sees.
 """
 
 import os
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from skbus.bus.rundir import RunDir, RunDirError
 from skbus.cli import names
-from skbus.rundir import RunDir, RunDirError
 
 if TYPE_CHECKING:
-    from skbus.logread import Filter, Follower
+    from skbus.cli.logread import Filter, Follower
 
 _POLL: Final = 0.1  # seconds between looks at the files with -f
 _LATE: Final = 1.0
@@ -151,8 +151,8 @@ def _filter(
     until: str | None,
 ) -> "Filter":
     """What the options ask for. BadParameter where they are wrong, by themselves."""
-    from skbus import logread
-    from skbus.flow_dissector import FlowFilter, FlowFilterError
+    from skbus.cli import logread
+    from skbus.core.flow_dissector import FlowFilter, FlowFilterError
 
     if level not in logread.LEVELS:
         levels = ", ".join(logread.LEVELS)
@@ -179,7 +179,7 @@ def _filter(
 
 
 def _shower(as_json: bool, stack_time: bool) -> Show:
-    from skbus.log import render_console, render_json
+    from skbus.bus.log import render_console, render_json
 
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     out = sys.stdout.write
@@ -197,14 +197,14 @@ def _shower(as_json: bool, stack_time: bool) -> Show:
 
 
 def _all(run: RunDir) -> Iterable[Event]:
-    from skbus.logread import merged
+    from skbus.cli.logread import merged
 
     return merged(run)
 
 
 def _print(run: RunDir, wanted: "Filter", show: Show, lines: int | None) -> int:
     """Print what is there now; returns how many lines that were (before `lines` took the last)."""
-    from skbus.logread import last_of, log_files, merged, time_of
+    from skbus.cli.logread import last_of, log_files, merged, time_of
 
     if lines is not None and wanted.flow is None:
         found = [e for f in log_files(run, wanted.layers) for e in last_of(f, wanted, lines or 1)]
@@ -236,7 +236,7 @@ def _show_last(chosen: Iterable[Event], show: Show, lines: int | None) -> int:
 
 def _follow(run: RunDir, wanted: "Filter", show: Show, last: int) -> None:
     """Print the last lines, and what comes, until the stack ends."""
-    from skbus.logread import Follower
+    from skbus.cli.logread import Follower
 
     with closing(Follower(run)) as follower:
         _follow_on(follower, run, wanted, show, last)
@@ -278,7 +278,7 @@ def _from_files(
     files: list[Path], wanted: "Filter", show: Show, *, follow: bool, lines: int | None
 ) -> None:
     """Print what files or standard input bring: sorted at the end of all, or as it comes."""
-    from skbus.logread import parse, time_of
+    from skbus.cli.logread import parse, time_of
 
     if follow:
         if [str(f) for f in files] != ["-"]:
@@ -311,7 +311,7 @@ def _from_files(
 
 
 def _as_it_comes(wanted: "Filter", show: Show) -> None:
-    from skbus.logread import Census, parse
+    from skbus.cli.logread import Census, parse
 
     census, shown = Census(), 0
     for line in sys.stdin.buffer:
@@ -333,7 +333,7 @@ def _as_it_comes(wanted: "Filter", show: Show) -> None:
 
 
 def _say_what_there_is(wanted: "Filter", events: Iterable[Event], where: str) -> None:
-    from skbus.logread import Census
+    from skbus.cli.logread import Census
 
     census = Census()
     for event in events:

@@ -31,8 +31,8 @@ def insmod(
     ] = None,
 ) -> None:
     """Load code into the running socket process. What it says is in that process's log."""
-    from skbus.ctl import ctl_call
-    from skbus.rundir import RunDir
+    from skbus.bus.ctl import ctl_call
+    from skbus.bus.rundir import RunDir
 
     spec = options.module(" ".join((name, *(parameters or ()))))
     print(ctl_call(RunDir().require(), "socket", "insmod", spec))
@@ -44,8 +44,8 @@ def rmmod(
     ],
 ) -> None:
     """Unload a module: its threads are asked to end. Returns when they have."""
-    from skbus.ctl import ctl_call
-    from skbus.rundir import RunDir
+    from skbus.bus.ctl import ctl_call
+    from skbus.bus.rundir import RunDir
 
     run = RunDir().require()
     ctl_call(run, "socket", "rmmod", name)
@@ -59,8 +59,8 @@ def rmmod(
 
 def lsmod() -> None:
     """List the modules in the socket process: name, state, parameters."""
-    from skbus.ctl import ctl_call
-    from skbus.rundir import RunDir
+    from skbus.bus.ctl import ctl_call
+    from skbus.bus.rundir import RunDir
 
     loaded = ctl_call(RunDir().require(), "socket", "lsmod")
     if not loaded:

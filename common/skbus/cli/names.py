@@ -7,7 +7,7 @@ A completer says nothing where something is wrong: the command itself will say i
 
 from collections.abc import Iterable
 
-from skbus.rundir import RunDir, RunDirError
+from skbus.bus.rundir import RunDir, RunDirError
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -33,7 +33,7 @@ def processes(incomplete: str) -> list[str]:
 
 def logged(incomplete: str) -> list[str]:
     """Those that have logged something: the supervisor, too."""
-    from skbus.logread import log_files
+    from skbus.cli.logread import log_files
 
     try:
         return _beginning(_with_layers(path.stem for path in log_files(RunDir())), incomplete)
@@ -48,7 +48,7 @@ def levels(incomplete: str) -> list[str]:
 
 def sysctls(incomplete: str) -> list[str]:
     """All sysctls; with a slash, as sysctl(8) takes them too."""
-    from skbus.sysctl import SPECS
+    from skbus.core.sysctl import SPECS
 
     if "/" in incomplete:
         return _beginning((name.replace(".", "/") for name in SPECS), incomplete)
@@ -57,21 +57,21 @@ def sysctls(incomplete: str) -> list[str]:
 
 def counters(incomplete: str) -> list[str]:
     """All counters."""
-    from skbus.snmp import NAMES
+    from skbus.core.snmp import NAMES
 
     return _beginning(NAMES, incomplete)
 
 
 def proc_files(incomplete: str) -> list[str]:
     """The files of /proc/net."""
-    from skbus.proc import NAMES
+    from skbus.inet.proc import NAMES
 
     return _beginning((f"net/{name}" for name in NAMES), incomplete)
 
 
 def loaded_modules(incomplete: str) -> list[str]:
     """What `skbus lsmod` lists."""
-    from skbus.ctl import ControlError, ctl_call
+    from skbus.bus.ctl import ControlError, ctl_call
 
     try:
         run = RunDir().require()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""`skbus proc`: the stack's /proc/net, in Linux's format (`skbus.proc`)."""
+"""`skbus proc`: the stack's /proc/net, in Linux's format (`skbus.inet.proc`)."""
 
 from typing import Annotated, Any
 
 import typer
 
+from skbus.bus.rundir import RunDir
 from skbus.cli import names as completion
-from skbus.rundir import RunDir
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +25,8 @@ def proc(
 ) -> None:
     """Print files of the stack's /proc/net as Linux prints its own. Several are told apart as by
     head(1). Without a name: list them."""
-    from skbus import proc as files
-    from skbus.rundir import RunDirError
+    from skbus.bus.rundir import RunDirError
+    from skbus.inet import proc as files
 
     if not names:
         for name in files.NAMES:
@@ -45,10 +45,10 @@ def proc(
 
 
 def asker(run: RunDir) -> Any:
-    """How `skbus.proc.read` asks a running stack."""
-    from skbus import proc as files
-    from skbus.ctl import ctl_call
-    from skbus.health import processes
+    """How `skbus.inet.proc.read` asks a running stack."""
+    from skbus.bus.ctl import ctl_call
+    from skbus.inet import proc as files
+    from skbus.stack.health import processes
 
     everyone = processes(run)
 

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from skbus.rundir import RunDir
+from skbus.bus.rundir import RunDir
 
 
 class Kind(StrEnum):

@@ -15,8 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
+from skbus.bus.rundir import RunDir
 from skbus.cli import names as completion
-from skbus.rundir import RunDir
 
 _CONGESTION = "net.ipv4.tcp_congestion_control"
 
@@ -33,7 +33,7 @@ class _Command:
     """One call of the command: whom it speaks with, and how it prints."""
 
     def __init__(self, *, values: bool, names: bool, quiet: bool, ignore: bool) -> None:
-        from skbus.health import processes
+        from skbus.stack.health import processes
 
         self.run = RunDir().require()
         # tcp last, which is asked: it alone knows which congestion controls there are
@@ -50,7 +50,7 @@ class _Command:
 
     def known(self, name: str) -> bool:
         """Is there such a key? Says so if not, unless that is to be ignored."""
-        from skbus.sysctl import SPECS
+        from skbus.core.sysctl import SPECS
 
         if name in SPECS:
             return True
@@ -64,13 +64,13 @@ class _Command:
         self.failed = True
 
     def read(self, name: str) -> None:
-        from skbus.ctl import ctl_call
+        from skbus.bus.ctl import ctl_call
 
         if self.known(name):
             self.show(name, ctl_call(self.run, self.processes[-1], "sysctl_get", name))
 
     def read_all(self, pattern: str | None) -> None:
-        from skbus.ctl import ctl_call
+        from skbus.bus.ctl import ctl_call
 
         try:
             wanted = re.compile(pattern or "")
@@ -85,7 +85,7 @@ class _Command:
 
     def write(self, assignment: str) -> None:
         """NAME=VALUE, in all processes, and for those that are restarted."""
-        from skbus.ctl import ctl_call
+        from skbus.bus.ctl import ctl_call
 
         name, _, given = (part.strip() for part in assignment.partition("="))
         name = _dots(name)
@@ -105,8 +105,8 @@ class _Command:
 
     def check(self, name: str, given: str) -> None:
         """Would every process take it? _Failure: errno and why not."""
-        from skbus.ctl import ctl_call
-        from skbus.sysctl import Sysctl, SysctlError
+        from skbus.bus.ctl import ctl_call
+        from skbus.core.sysctl import Sysctl, SysctlError
 
         try:
             Sysctl().set(name, given)
@@ -137,7 +137,7 @@ def _from_line(arguments: list[str] | None) -> Iterator[tuple[str, str]]:
 
 def _from_file(file: Path) -> Iterator[tuple[str, str]]:
     """(where, assignment) of a file of sysctl.conf(5). RunDirError where it cannot be read."""
-    from skbus.rundir import RunDirError
+    from skbus.bus.rundir import RunDirError
 
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
@@ -201,7 +201,7 @@ def sysctl(
 
 
 def _remember(run: RunDir, name: str, value: str) -> None:
-    from skbus.config import Config
+    from skbus.stack.config import Config
 
     def change(config: Config) -> None:
         config.sysctl = {**config.sysctl, name: value}

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""`skbus up`: all layers on a real interface, supervised in the foreground (`skbus.supervise`)."""
+"""`skbus up`: all layers on a real interface, supervised in the foreground
+(`skbus.stack.supervise`)."""
 
 import os
 import socket
@@ -12,8 +13,8 @@ import typer
 from skbus.cli import options
 
 if TYPE_CHECKING:
-    from skbus.config import Config
-    from skbus.rundir import RunDir
+    from skbus.bus.rundir import RunDir
+    from skbus.stack.config import Config
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +60,7 @@ def up(
 ) -> None:
     """Run all layers on an interface of this machine, until Ctrl-C. A layer that dies is started
     again. Other commands and programs find the stack by SKBUS_DIR, which is printed."""
-    from skbus.config import Config
+    from skbus.stack.config import Config
 
     impair = {"loss": loss, "delay": delay, "jitter": jitter, "reorder": reorder, "dup": dup,
               "corrupt": corrupt, "rate": rate, "seed": seed}  # fmt: skip
@@ -87,7 +88,7 @@ def up(
 
 def _up(effective: "Config") -> None:
     """Have the run directory for ourselves, for as long as it runs."""
-    from skbus.rundir import RunDir
+    from skbus.bus.rundir import RunDir
 
     run = RunDir(effective.run_dir).create()
     effective.run_dir = str(run.path)
@@ -101,7 +102,7 @@ def _up(effective: "Config") -> None:
 
 def check(config: "Config") -> None:
     """Refuse what cannot work, before anything is started. ConfigError says what to do."""
-    from skbus.config import ConfigError
+    from skbus.stack.config import ConfigError
 
     if not config.devices:
         raise ConfigError(
@@ -131,9 +132,10 @@ def check(config: "Config") -> None:
 
 
 def _run(run: "RunDir", config: "Config") -> None:
-    from skbus import log, takeover
-    from skbus.clock import StackClock
-    from skbus.supervise import Supervisor, preload
+    from skbus.bus import log
+    from skbus.core.clock import StackClock
+    from skbus.stack import takeover
+    from skbus.stack.supervise import Supervisor, preload
     from skbusd.cli import open_device, run_supervised
 
     logger = log.configure(

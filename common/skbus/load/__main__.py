@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from skbus import interrupt
+from skbus.stack import interrupt
 
 
 def _load() -> Callable[[], object]:

@@ -9,8 +9,8 @@ import json
 import sys
 from importlib import import_module
 
-from skbus.lab import LabError
 from skbus.load import place
+from skbus.stack.lab import LabError
 
 
 def main(module: str, job: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import trio
 
+from skbus.bus.rundir import RunDir
 from skbus.load import place, report
 from skbus.load.live import Display
 from skbus.load.place import Place, PlaceError
@@ -19,7 +20,6 @@ from skbus.load.runner import Runner
 from skbus.load.scenario import Scenario, ScenarioError, library
 from skbus.load.scenario import find as find_scenario
 from skbus.load.scenario import load as read
-from skbus.rundir import RunDir
 
 PASSED, FAILED, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 
@@ -129,8 +129,8 @@ def _place(on: str, host: str | None) -> Iterator[Place]:
         raise PlaceError(f"--host {host}: a new lab has addresses of its own")
     import os
 
-    from skbus import lab
-    from skbus.config import Config
+    from skbus.stack import lab
+    from skbus.stack.config import Config
 
     run = lab.lab_dir(f"load-{os.getpid()}")
     device = {

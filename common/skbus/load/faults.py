@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import trio
 
-from skbus.config import Impair
-from skbus.ctl import ControlError, ctl_call
+from skbus.bus.ctl import ControlError, ctl_call
+from skbus.bus.rundir import RunDir
 from skbus.load.place import Place, PlaceError, processes
 from skbus.load.scenario import Event, Scenario
-from skbus.rundir import RunDir
+from skbus.stack.config import Impair
 
 _PATIENCE: Final = 20.0
 """Seconds that a busy process has to answer."""
@@ -164,7 +164,7 @@ class Faults:
 
 def configured_impair(run: RunDir, nic: str) -> Impair:
     """What the stack's configuration says of a nic's link."""
-    from skbus.config import Config
+    from skbus.stack.config import Config
 
     config = Config.read(run)
     return next((d.impair for d in config.devices if d.process == nic), Impair())

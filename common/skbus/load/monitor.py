@@ -2,8 +2,9 @@
 """What the stack does while it is loaded: memory, processor, counters, queues, drops.
 
 `skbus.load.runner` calls `sample` at each beat, and `books` when all is over. What is asked of a
-process goes through its control socket (`skbus.ctl`); memory and processor time come from /proc;
-Linux's own counters from the /proc/net of a client's process, which is in the peer's namespace.
+process goes through its control socket (`skbus.bus.ctl`); memory and processor time come from
+/proc; Linux's own counters from the /proc/net of a client's process, which is in the peer's
+namespace.
 """
 
 import os
@@ -14,11 +15,11 @@ from math import inf
 from pathlib import Path
 from typing import Any, Final
 
-from skbus.ctl import ControlError, ctl_call
-from skbus.linux import proc_status
+from skbus.bus.ctl import ControlError, ctl_call
+from skbus.bus.linux import proc_status
+from skbus.bus.rundir import RunDir
 from skbus.load.curve import slope
 from skbus.load.place import processes
-from skbus.rundir import RunDir
 
 _PATIENCE: Final = 1.0
 _END_PATIENCE: Final = 20.0

@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from skbus.bus.rundir import ENV, RunDir
 from skbus.load.scenario import Side
-from skbus.rundir import ENV, RunDir
 
 
 class PlaceError(Exception):
@@ -83,7 +83,7 @@ class Lab:
         return {"side": side, "address": "0.0.0.0", "any_port": False, "run_dir": path, **where}
 
     def address(self, side: Side) -> str:
-        from skbus.lab import ADDRESS, PEER_ADDRESS
+        from skbus.stack.lab import ADDRESS, PEER_ADDRESS
 
         return PEER_ADDRESS if side == "linux" else ADDRESS
 
@@ -111,7 +111,7 @@ class Up:
         }
 
     def address(self, side: Side) -> str:
-        from skbus.config import Config
+        from skbus.stack.config import Config
 
         if side == "skbus" and self.host is not None:
             return self._numeric(self.host)
@@ -140,7 +140,7 @@ def find(on: str, run: RunDir, host: str | None = None) -> Place:
     if on == "loopback":
         _no_host(host, on)
         return Loopback()
-    from skbus.supervise import read_state
+    from skbus.stack.supervise import read_state
 
     state = read_state(run)
     if state is None and run.processes():
@@ -179,7 +179,7 @@ def prepare(job: dict[str, Any]) -> None:
     if "run_dir" in job:
         os.environ[ENV] = job["run_dir"]
     if "enter" in job:
-        from skbus import lab
+        from skbus.stack import lab
 
         lab.enter(RunDir(job["enter"]))
 
@@ -200,7 +200,7 @@ def processes(run: RunDir | None) -> dict[str, int]:
     container of its own, whose pid means nothing here."""
     if run is None:
         return {}
-    from skbus.supervise import read_state
+    from skbus.stack.supervise import read_state
 
     state = read_state(run)
     if state is None:

@@ -27,15 +27,15 @@ from pydantic import (
     model_validator,
 )
 
-from skbus.config import Impair
-from skbus.dropreason import REASONS
-from skbus.explain import explain
+from skbus.core.dropreason import REASONS
+from skbus.core.sysctl import Sysctl
 from skbus.load import quantity
 from skbus.load.assertion import Assertion
 from skbus.load.curve import Curve
 from skbus.load.kinds import KINDS, is_kind
 from skbus.load.quantity import Distribution
-from skbus.sysctl import Sysctl
+from skbus.stack.config import Impair
+from skbus.stack.explain import explain
 
 PROTOCOLS: Final = ("connect-close", "echo", "http", "bulk", "udp")
 """Those that are built in."""

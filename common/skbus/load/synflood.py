@@ -12,8 +12,8 @@ import socket
 import sys
 import time
 
-from skbus.checksum import csum_partial, csum_tcpudp_magic
-from skbus.headers import ipv4, tcp
+from skbus.core.checksum import csum_partial, csum_tcpudp_magic
+from skbus.inet.headers import ipv4, tcp
 
 BATCH = 0.005
 """Seconds between two bursts."""

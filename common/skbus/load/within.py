@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 
-from skbus import lab
-from skbus.rundir import RunDir
+from skbus.bus.rundir import RunDir
+from skbus.stack import lab
 
 
 def main(run: str, argv: list[str]) -> int:

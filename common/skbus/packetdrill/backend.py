@@ -99,7 +99,7 @@ class Backend(Protocol):
         ...
 
     def call(self, name: str, *args: object, data: bytes = b"") -> Pending:
-        """Begin a system call (`skbus.syscall`)."""
+        """Begin a system call (`skbus.core.syscall`)."""
         ...
 
     def sysctl(self, name: str, value: str) -> None:

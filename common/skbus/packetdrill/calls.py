@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""System calls of scripts: made of `skbus.syscall`'s, and their outcome held against the script.
+"""System calls of scripts: made of `skbus.core.syscall`'s, and their outcome held against the
+script.
 
 `Calls.start` begins one; what it returns says when it is done, and whether the outcome is right.
 Descriptors in scripts are the script's own; they are mapped to the stack's here. What is sent is
@@ -531,7 +532,7 @@ def _epoll_event(expr: Expr) -> Struct:
 
 
 _MSG_FLAGS: Final = 0xFFFFFFFF
-"""msg_flags; above them is how long what was cut off or thrown away was (`skbus.syscall`)."""
+"""msg_flags; above them is how long what was cut off or thrown away was (`skbus.core.syscall`)."""
 
 
 def _received_length(reply: Reply) -> int:

@@ -210,8 +210,8 @@ def _sim(
 
 
 def _live() -> "MakeBackend":
+    from skbus.bus.rundir import RunDir
     from skbus.packetdrill.live import LiveBackend
-    from skbus.rundir import RunDir
 
     run = RunDir().require()
     return lambda _: LiveBackend(run)

@@ -12,7 +12,7 @@ import struct
 from types import CodeType
 from typing import Any, Final
 
-from skbus.tcp_info import TcpInfo
+from skbus.inet.tcp_info import TcpInfo
 
 _STATES: Final = (
     "ESTABLISHED SYN_SENT SYN_RECV FIN_WAIT1 FIN_WAIT2 TIME_WAIT CLOSE CLOSE_WAIT LAST_ACK"

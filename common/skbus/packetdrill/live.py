@@ -17,12 +17,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from skbus import proc
+from skbus.app.client import Client
+from skbus.bus.ctl import ControlError, ctl_call
+from skbus.bus.rundir import RunDir
 from skbus.cli.proc import asker
-from skbus.client import Client
-from skbus.ctl import ControlError, ctl_call
-from skbus.health import processes
-from skbus.lab import ADDRESS, PEER_ADDRESS, PEER_DEV, PREFIX, status
+from skbus.core.sysctl import Sysctl
+from skbus.inet import proc
 from skbus.packetdrill.backend import (
     CONGESTION_CONTROLS,
     Addresses,
@@ -32,8 +32,8 @@ from skbus.packetdrill.backend import (
 )
 from skbus.packetdrill.records import RECORD, read_records
 from skbus.packetdrill.script import Unsupported
-from skbus.rundir import RunDir
-from skbus.sysctl import Sysctl
+from skbus.stack.health import processes
+from skbus.stack.lab import ADDRESS, PEER_ADDRESS, PEER_DEV, PREFIX, status
 
 _SO_LINGER: Final = 13
 _PATIENCE: Final = 30.0

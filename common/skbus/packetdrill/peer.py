@@ -72,8 +72,8 @@ def carry(sock: socket.socket) -> None:
 
 def main(argv: list[str]) -> int:
     """The program."""
-    from skbus.lab import enter
-    from skbus.rundir import RunDir
+    from skbus.bus.rundir import RunDir
+    from skbus.stack.lab import enter
 
     run, dev, address = argv
     enter(RunDir(run))

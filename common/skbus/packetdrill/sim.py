@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from skbus import proc
-from skbus.headers import ethernet
+from skbus.core.skbuff import ETH_P_ARP, ETH_P_IP
+from skbus.inet import proc
+from skbus.inet.headers import ethernet
 from skbus.packetdrill.backend import (
     CONGESTION_CONTROLS,
     Addresses,
@@ -22,11 +23,10 @@ from skbus.packetdrill.backend import (
     Reply,
     check_congestion_control,
 )
-from skbus.skbuff import ETH_P_ARP, ETH_P_IP
-from skbus.testing.tasks import Future, Task
-from skbus.testing.world import World
 from skbusd.nic.core import NicCore
 from skbusd.tcp.tcp_cong import TcpCongestionOps
+from skbustest.tasks import Future, Task
+from skbustest.world import World
 
 CALL_TIME: Final = 10_000
 """What a system call takes, ns. Where it takes nothing, round-trip times are equal that never are
@@ -199,10 +199,10 @@ class SimBackend:
     # ---- inside ------------------------------------------------------------------------
 
     def _ask(self, process: str, name: str) -> Any:
-        """How `skbus.proc` asks the cores."""
+        """How `skbus.inet.proc` asks the cores."""
         if not process:
             return self.counters()
-        # every layer's core has it (`skbus.ctl` asks by it)
+        # every layer's core has it (`skbus.bus.ctl` asks by it)
         core: Any = self.host.processes["nic.eth0" if process == "nic" else process].core
         return core.proc(name)
 

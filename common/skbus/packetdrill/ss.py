@@ -100,7 +100,7 @@ def _end(text: str) -> tuple[str, int]:
 
 
 def _socket(netid: str, words: list[str]) -> dict[str, Any]:
-    """A line of /proc/net/tcp and its like (`skbus.proc`)."""
+    """A line of /proc/net/tcp and its like (`skbus.inet.proc`)."""
     local, remote = _end(words[1]), _end(words[2])
     tx, rx = (int(n, 16) for n in words[4].split(":"))
     timer, when = (int(n, 16) for n in words[5].split(":"))

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from skbus.headers import ipv4
+from skbus.inet.headers import ipv4
 from skbus.packetdrill.packet_parser import (
     ICMP_TYPES,
     TCPOPT_ACCECN0,

@@ -2,7 +2,7 @@
 """The loop of the sample servers: many connections, one DEALER, no task for each.
 
 An application may speak to the socket layer through `skbus.socket` or trio; this is the third
-way, for servers that count microseconds: calls are submitted to a `skbus.client.Mux`, and their
+way, for servers that count microseconds: calls are submitted to a `skbus.app.client.Mux`, and their
 callbacks run when the replies are there. trio only waits, once for each batch.
 """
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from skbus import socket
-from skbus.client import Client, Mux, get_client, os_error
+from skbus.app.client import Client, Mux, get_client, os_error
 
 _BACKLOG: Final = 1024
 _ACCEPTS: Final = 4

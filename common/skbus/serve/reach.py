@@ -6,9 +6,9 @@
 
 from collections.abc import Iterator
 
-from skbus import rundir
-from skbus.config import Config
-from skbus.rundir import RunDir
+from skbus.bus import rundir
+from skbus.bus.rundir import RunDir
+from skbus.stack.config import Config
 
 _WHAT = {
     "http": "curl http://{addr}{colon}/",
@@ -49,7 +49,7 @@ def lines(run: RunDir, kind: str, address: str, port: int) -> Iterator[str]:
 
 def _prefix(run: RunDir) -> str:
     """What comes before the command; nothing where the other end is a machine of its own."""
-    from skbus.supervise import read_state
+    from skbus.stack.supervise import read_state
 
     state = read_state(run)
     if state is None or "lab" not in state:

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import trio
 
-from skbus.config import Config
-from skbus.rundir import RunDir
-from skbus.service import Service
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import Service
+from skbus.stack.config import Config
 from skbus_rdm.core import RdmCore
 from skbus_rdm.netns import RdmNet
 from skbusd.cli import start_log

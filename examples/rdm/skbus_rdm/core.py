@@ -4,9 +4,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from skbus.abi import InetAddProtocol, InetDelProtocol, ProtoUnregister
-from skbus.initcall import InitStep, do_initcalls, unwind
-from skbus.net import Handler, Net
+from skbus.core.abi import InetAddProtocol, InetDelProtocol, ProtoUnregister
+from skbus.core.initcall import InitStep, do_initcalls, unwind
+from skbus.core.net import Handler, Net
 from skbus_rdm import rdm
 from skbus_rdm.netns import RdmNet
 from skbus_rdm.wire import IPPROTO_RDM
@@ -57,7 +57,7 @@ STEPS: Final = (
 
 
 class RdmCore:
-    """`skbus.net.Core` for rdm."""
+    """`skbus.core.net.Core` for rdm."""
 
     net: Net
     entries: Mapping[str, Handler] = ENTRIES

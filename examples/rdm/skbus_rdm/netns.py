@@ -4,9 +4,9 @@
 from collections import deque
 from typing import Any
 
-from skbus.abi import UdpSendmsgCb
-from skbus.net import Net
-from skbus.timer import Timer
+from skbus.core.abi import UdpSendmsgCb
+from skbus.core.net import Net
+from skbus.core.timer import Timer
 
 Peer = tuple[int, bytes, int]
 """(our port, peer's address, peer's port)"""

@@ -12,7 +12,7 @@ the sender tries again later.
 import errno
 from typing import Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Connect,
     DataReadyCb,
@@ -35,12 +35,12 @@ from skbus.abi import (
     UdpSendmsgCb,
     XmitCb,
 )
-from skbus.ip_sockglue import ICMP_ERR_CONVERT
-from skbus.net import MSEC
-from skbus.pool import PoolError
-from skbus.pskb import pskb_may_pull
-from skbus.skbuff import SkBuff
-from skbus.timer import Timer
+from skbus.core.net import MSEC
+from skbus.core.pool import PoolError
+from skbus.core.pskb import pskb_may_pull
+from skbus.core.skbuff import SkBuff
+from skbus.core.timer import Timer
+from skbus.inet.ip_sockglue import ICMP_ERR_CONVERT
 from skbus_rdm.netns import Out, Peer, RdmNet, RdmSock
 from skbus_rdm.wire import (
     ACK,

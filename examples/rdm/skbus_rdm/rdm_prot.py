@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from skbus.abi import Close, Connect, Disconnect, GetPort, InitSock
+from skbus.core.abi import Close, Connect, Disconnect, GetPort, InitSock
 from skbusd.socket import udp_sock
 from skbusd.socket.af_inet import INET_DGRAM_OPS
 from skbusd.socket.proto import Proto, Result, proto_register, proto_unregister

@@ -18,7 +18,7 @@ UDP's, over pseudo-header, header and message (RFC 1071).
 import struct
 from typing import Final, NamedTuple
 
-from skbus.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
+from skbus.core.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
 
 IPPROTO_RDM: Final = 253
 DATA: Final = 1

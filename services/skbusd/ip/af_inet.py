@@ -7,8 +7,8 @@ tcp and udp do their parts, and register with us (protocol.py); the socket layer
 
 from typing import Final
 
-from skbus.initcall import InitStep, do_initcalls
-from skbus.skbuff import ETH_P_IP
+from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.skbuff import ETH_P_IP
 from skbusd.ip import arp, dev, devinet, icmp, igmp, proc, protocol
 from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_IGMP, IpNet
 

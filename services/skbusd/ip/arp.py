@@ -9,13 +9,8 @@ announcements; RFC 1122 2.3.2.1 for the bounded rate of requests, which `neighbo
 from errno import EHOSTUNREACH, EINVAL
 from typing import Final
 
-from skbus.headers import HeaderError
-from skbus.headers import arp as arphdr
-from skbus.headers.arp import ArpHdr
-from skbus.headers.ethernet import BROADCAST, is_multicast_ether_addr
-from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_HOST_UNREACH
-from skbus.pskb import pskb_may_pull
-from skbus.skbuff import (
+from skbus.core.pskb import pskb_may_pull
+from skbus.core.skbuff import (
     ETH_P_ARP,
     ETH_P_IP,
     PACKET_HOST,
@@ -23,7 +18,12 @@ from skbus.skbuff import (
     PACKET_OTHERHOST,
     SkBuff,
 )
-from skbus.syscall import SysCallError
+from skbus.core.syscall import SysCallError
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers import arp as arphdr
+from skbus.inet.headers.arp import ArpHdr
+from skbus.inet.headers.ethernet import BROADCAST, is_multicast_ether_addr
+from skbus.inet.headers.icmp import ICMP_DEST_UNREACH, ICMP_HOST_UNREACH
 from skbusd.ip import dev as netdev
 from skbusd.ip import fib, icmp, neighbour, route
 from skbusd.ip.netns import (

@@ -8,7 +8,7 @@ takes `dev_queue_xmit`. Above: the transports, which register by `inet_add_proto
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from skbus.net import Handler, Net
+from skbus.core.net import Handler, Net
 from skbusd.ip import (
     arp,
     devinet,
@@ -71,7 +71,7 @@ _ROUTING: Final = ("net.ipv4.ip_forward", "net.ipv4.conf.all.rp_filter")
 
 
 class IpCore:
-    """`skbus.net.Core` for ip."""
+    """`skbus.core.net.Core` for ip."""
 
     net: Net
     entries: Mapping[str, Handler]
@@ -211,6 +211,6 @@ class IpCore:
         return neighbour.neigh_dump(self.ipnet)
 
     def proc(self, name: str) -> object:
-        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        """This process's part of a file of /proc/net (`skbus.inet.proc`)."""
         net = self.ipnet
         return net.proc_net(net, name) if net.proc_net is not None else None

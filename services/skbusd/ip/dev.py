@@ -6,8 +6,8 @@
 
 import errno
 
-from skbus.abi import PacketType
-from skbus.syscall import SysCallError
+from skbus.core.abi import PacketType
+from skbus.core.syscall import SysCallError
 from skbusd.ip.netns import IpNet
 
 

@@ -11,7 +11,7 @@ announcement.
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
-from skbus.abi import InetdevEvent, PacketType, RegisterNetdevice
+from skbus.core.abi import InetdevEvent, PacketType, RegisterNetdevice
 from skbusd.ip import arp, fib, igmp, mcast, neighbour, route
 from skbusd.ip.netns import (
     INADDR_BROADCAST,

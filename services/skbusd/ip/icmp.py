@@ -12,11 +12,21 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
-from skbus.abi import ErrHandler, IcmpSendCb, XmitCb
-from skbus.checksum import csum_replace2
-from skbus.headers import HeaderError, ipv4
-from skbus.headers import icmp as icmphdr
-from skbus.headers.icmp import (
+from skbus.core.abi import ErrHandler, IcmpSendCb, XmitCb
+from skbus.core.checksum import csum_replace2
+from skbus.core.net import MSEC, SEC
+from skbus.core.pool import PoolError
+from skbus.core.pskb import pskb_may_pull, skb_checksum
+from skbus.core.skbuff import (
+    CHECKSUM_NONE,
+    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
+    PACKET_HOST,
+    SkBuff,
+)
+from skbus.inet.headers import HeaderError, ipv4
+from skbus.inet.headers import icmp as icmphdr
+from skbus.inet.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_ECHO,
     ICMP_ECHOREPLY,
@@ -31,17 +41,7 @@ from skbus.headers.icmp import (
     ICMP_TIMESTAMPREPLY,
     IcmpHdr,
 )
-from skbus.headers.ipv4 import IP_OFFSET, IpHdr
-from skbus.net import MSEC, SEC
-from skbus.pool import PoolError
-from skbus.pskb import pskb_may_pull, skb_checksum
-from skbus.skbuff import (
-    CHECKSUM_NONE,
-    CHECKSUM_PARTIAL,
-    CHECKSUM_UNNECESSARY,
-    PACKET_HOST,
-    SkBuff,
-)
+from skbus.inet.headers.ipv4 import IP_OFFSET, IpHdr
 from skbusd.ip import ip_options, ip_output, ping, raw, route, rps
 from skbusd.ip.netns import (
     IPPROTO_ICMP,

@@ -14,10 +14,14 @@ for it instead of going beside it.
 from collections.abc import Iterable
 from typing import Final
 
-from skbus.abi import XmitCb
-from skbus.headers import HeaderError
-from skbus.headers import igmp as igmphdr
-from skbus.headers.igmp import (
+from skbus.core.abi import XmitCb
+from skbus.core.net import MSEC, SEC
+from skbus.core.pskb import pskb_may_pull, skb_checksum
+from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, PACKET_HOST, SkBuff
+from skbus.core.timer import Timer
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers import igmp as igmphdr
+from skbus.inet.headers.igmp import (
     IGMP_ALL_HOSTS,
     IGMP_ALL_ROUTER,
     IGMP_HLEN,
@@ -34,12 +38,8 @@ from skbus.headers.igmp import (
     IGMPV3_MODE_IS_INCLUDE,
     Igmpv3Grec,
 )
-from skbus.headers.ipv4 import IpHdr
-from skbus.mcast import MCAST_EXCLUDE, MCAST_INCLUDE
-from skbus.net import MSEC, SEC
-from skbus.pskb import pskb_may_pull, skb_checksum
-from skbus.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, PACKET_HOST, SkBuff
-from skbus.timer import Timer
+from skbus.inet.headers.ipv4 import IpHdr
+from skbus.inet.mcast import MCAST_EXCLUDE, MCAST_INCLUDE
 from skbusd.ip import ip_output, route
 from skbusd.ip.netns import IPPROTO_IGMP, IpMcList, IpNet, NetDevice
 

@@ -16,7 +16,7 @@ from errno import (
 )
 from typing import Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Connect,
     DataReadyCb,
@@ -28,10 +28,8 @@ from skbus.abi import (
     UdpSendmsgCb,
     XmitCb,
 )
-from skbus.headers import icmp as icmphdr
-from skbus.ip_sockglue import ip_local_error, ip_options_route
-from skbus.skbuff import SkBuff
-from skbus.uapi import (
+from skbus.core.skbuff import SkBuff
+from skbus.core.uapi import (
     IP_PMTUDISC_DO,
     IP_PMTUDISC_INTERFACE,
     IP_PMTUDISC_OMIT,
@@ -39,6 +37,8 @@ from skbus.uapi import (
     IP_PMTUDISC_WANT,
     MSG_OOB,
 )
+from skbus.inet.headers import icmp as icmphdr
+from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
 from skbusd.ip import ip_output, mcast, route
 from skbusd.ip.netns import INADDR_ANY, RTN_BROADCAST, RTN_MULTICAST, InetSock, IpNet, Rtable
 

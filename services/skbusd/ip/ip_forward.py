@@ -8,9 +8,10 @@ RFC 1812 5.2.7.2 and 5.3; RFC 1624 for the checksum; RFC 1191 4.
 from errno import EACCES, EHOSTUNREACH, ENETUNREACH
 from typing import Final
 
-from skbus.checksum import csum_replace2
-from skbus.headers import HeaderError
-from skbus.headers.icmp import (
+from skbus.core.checksum import csum_replace2
+from skbus.core.skbuff import PACKET_HOST, SkBuff
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_EXC_TTL,
     ICMP_FRAG_NEEDED,
@@ -19,8 +20,7 @@ from skbus.headers.icmp import (
     ICMP_PKT_FILTERED,
     ICMP_TIME_EXCEEDED,
 )
-from skbus.headers.ipv4 import IP_DF, IpHdr, build, parse, parse_options
-from skbus.skbuff import PACKET_HOST, SkBuff
+from skbus.inet.headers.ipv4 import IP_DF, IpHdr, build, parse, parse_options
 from skbusd.ip import icmp, ip_options, ip_output, route
 from skbusd.ip.netns import IpNet, Rtable
 

@@ -9,13 +9,10 @@ RFC 1122 3.3.2; RFC 5722 for overlaps, which end a datagram; RFC 1858 and 3128 f
 from bisect import bisect_right
 from typing import Final
 
-from skbus.headers import HeaderError, ipv4
-from skbus.headers.icmp import ICMP_EXC_FRAGTIME, ICMP_TIME_EXCEEDED
-from skbus.headers.ipv4 import IP_DF, IP_MF, IP_OFFSET, IpHdr
-from skbus.net import SEC
-from skbus.pool import PoolError
-from skbus.pskb import skb_checksum_help, skb_linearize_frags
-from skbus.skbuff import (
+from skbus.core.net import SEC
+from skbus.core.pool import PoolError
+from skbus.core.pskb import skb_checksum_help, skb_linearize_frags
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     MAX_SKB_FRAGS,
@@ -25,7 +22,10 @@ from skbus.skbuff import (
     frag_slice,
     frags_slice,
 )
-from skbus.timer import Timer
+from skbus.core.timer import Timer
+from skbus.inet.headers import HeaderError, ipv4
+from skbus.inet.headers.icmp import ICMP_EXC_FRAGTIME, ICMP_TIME_EXCEEDED
+from skbus.inet.headers.ipv4 import IP_DF, IP_MF, IP_OFFSET, IpHdr
 from skbusd.ip import icmp, ip_output
 from skbusd.ip.netns import IpNet, Ipq, Rtable
 

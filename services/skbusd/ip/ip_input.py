@@ -10,12 +10,9 @@ silently discarded; RFC 6040 and 3168 for the ECN counters.
 
 from typing import Final
 
-from skbus.abi import RcvCb
-from skbus.headers import HeaderError
-from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH
-from skbus.headers.ipv4 import IpHdr, parse, parse_options
-from skbus.pskb import pskb_may_pull
-from skbus.skbuff import (
+from skbus.core.abi import RcvCb
+from skbus.core.pskb import pskb_may_pull
+from skbus.core.skbuff import (
     GSO_LEGACY_MAX_SIZE,
     PACKET_BROADCAST,
     PACKET_HOST,
@@ -25,7 +22,10 @@ from skbus.skbuff import (
     SKB_GSO_BATCH,
     SkBuff,
 )
-from skbus.udp_offload import batch_count, udp_gso_segment
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers.icmp import ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH
+from skbus.inet.headers.ipv4 import IpHdr, parse, parse_options
+from skbus.inet.udp_offload import batch_count, udp_gso_segment
 from skbusd.ip import icmp, ip_fragment, raw, route, rps
 from skbusd.ip.netns import (
     RTN_BROADCAST,

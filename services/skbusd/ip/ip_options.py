@@ -10,8 +10,9 @@ Differs from Linux: other options are neither echoed nor changed; source routes 
 
 from typing import Final
 
-from skbus.headers import HeaderError
-from skbus.headers.ipv4 import (
+from skbus.core.net import MSEC
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers.ipv4 import (
     IP_HLEN,
     IPOPT_TS_KINDS,
     IPOPT_TS_PRESPEC,
@@ -20,7 +21,6 @@ from skbus.headers.ipv4 import (
     IpOptions,
     parse_options,
 )
-from skbus.net import MSEC
 from skbusd.ip.netns import IpNet
 
 _DAY_MS: Final = 24 * 3600 * 1000

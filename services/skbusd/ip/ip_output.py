@@ -14,12 +14,9 @@ Differs from Linux: tcp's segments count their identification per route rather t
 import struct
 from typing import Final
 
-from skbus.abi import XmitCb
-from skbus.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED
-from skbus.headers.ipv4 import IP_DF, IP_HLEN, MAX_IPOPTLEN, build
-from skbus.headers.udp import UDP_HLEN
-from skbus.pool import PoolError
-from skbus.skbuff import (
+from skbus.core.abi import XmitCb
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_UNNECESSARY,
     ETH_P_IP,
@@ -34,8 +31,11 @@ from skbus.skbuff import (
     SkBuff,
     frag_len,
 )
-from skbus.uapi import IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT
-from skbus.udp_offload import batch_count, udp_gso_segment
+from skbus.core.uapi import IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT
+from skbus.inet.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED
+from skbus.inet.headers.ipv4 import IP_DF, IP_HLEN, MAX_IPOPTLEN, build
+from skbus.inet.headers.udp import UDP_HLEN
+from skbus.inet.udp_offload import batch_count, udp_gso_segment
 from skbusd.ip import icmp, igmp, ip_fragment, ip_input, ip_options, neighbour, route
 from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
 

@@ -2,7 +2,7 @@
 """Options of raw and ping sockets (`raw_setsockopt` of `net/ipv4/raw.c`, and what of
 `do_ip_setsockopt` and `sock_setsockopt` ip must know).
 
-Values are as setsockopt(2) takes them. Those of level IP are checked by `skbus.ip_sockglue`.
+Values are as setsockopt(2) takes them. Those of level IP are checked by `skbus.inet.ip_sockglue`.
 """
 
 from errno import (
@@ -18,11 +18,17 @@ from errno import (
 )
 from struct import pack
 
-from skbus import mcast as mc
-from skbus import uapi
-from skbus.abi import Getsockopt, Setsockopt
-from skbus.ip_sockglue import do_ip_getsockopt, do_ip_setsockopt, int_value, ip_int, ip_multicast_if
-from skbus.uapi import SOL_IP, SOL_RAW, SOL_SOCKET
+from skbus.core import uapi
+from skbus.core.abi import Getsockopt, Setsockopt
+from skbus.core.uapi import SOL_IP, SOL_RAW, SOL_SOCKET
+from skbus.inet import mcast as mc
+from skbus.inet.ip_sockglue import (
+    do_ip_getsockopt,
+    do_ip_setsockopt,
+    int_value,
+    ip_int,
+    ip_multicast_if,
+)
 from skbusd.ip import inet_sock, mcast
 from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_RAW, InetSock, IpNet
 
@@ -81,7 +87,7 @@ def _set_raw(sk: InetSock, optname: int, value: bytes) -> int:
 
 
 def _ifindex(net: IpNet, addr: bytes, index: int) -> int:
-    """`skbus.ip_sockglue.IfIndex`"""
+    """`skbus.inet.ip_sockglue.IfIndex`"""
     if addr:
         dev = net.loopback_dev if addr[0] == 127 else net.local_addrs.get(addr)
         return dev.ifindex if dev is not None else 0

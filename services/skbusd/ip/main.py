@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The ip process: its core in the generic shell."""
 
-from skbus.config import Config
-from skbus.rundir import RunDir
-from skbus.service import Service
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import Service
+from skbus.stack.config import Config
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
 from skbusd.shell import allocator, clock, net_arguments, nics, plug_ins

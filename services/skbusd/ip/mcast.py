@@ -9,9 +9,9 @@ groups that the socket is in from then on. RFC 3678 for the options, RFC 3376 se
 from errno import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENODEV
 from typing import Final
 
-from skbus import mcast
-from skbus.abi import McDropSocket, McRet, McSetsockopt
-from skbus.mcast import MCAST_EXCLUDE, MCAST_INCLUDE, IpMcSocklist, McList, Mreq, MreqError
+from skbus.core.abi import McDropSocket, McRet, McSetsockopt
+from skbus.inet import mcast
+from skbus.inet.mcast import MCAST_EXCLUDE, MCAST_INCLUDE, IpMcSocklist, McList, Mreq, MreqError
 from skbusd.ip import igmp, route
 from skbusd.ip.netns import INADDR_ANY, IpNet, NetDevice
 

@@ -10,9 +10,9 @@ RFC 1122 2.3.2 (the queue, and that entries expire); RFC 4861 7.3 for the states
 
 from typing import Final
 
-from skbus.net import MSEC, SEC
-from skbus.skbuff import ETH_P_IP, SkBuff
-from skbus.timer import Timer
+from skbus.core.net import MSEC, SEC
+from skbus.core.skbuff import ETH_P_IP, SkBuff
+from skbus.core.timer import Timer
 from skbusd.ip import arp
 from skbusd.ip.netns import IpNet, Neighbour, NetDevice, Rtable
 

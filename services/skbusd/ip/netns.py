@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from skbus.flow_dissector import NO_PORT, Flow
-from skbus.ip_sockglue import InetOptions
-from skbus.mcast import McList
-from skbus.net import Net
-from skbus.pool import Allocator, Pool
-from skbus.skbuff import SkBuff
-from skbus.sysctl import Sysctl
-from skbus.timer import Timer
+from skbus.core.flow_dissector import NO_PORT, Flow
+from skbus.core.net import Net
+from skbus.core.pool import Allocator, Pool
+from skbus.core.skbuff import SkBuff
+from skbus.core.sysctl import Sysctl
+from skbus.core.timer import Timer
+from skbus.inet.ip_sockglue import InetOptions
+from skbus.inet.mcast import McList
 
 # include/uapi/linux/rtnetlink.h
 RTN_UNSPEC: Final = 0
@@ -105,7 +105,8 @@ class IpConfig:
 
     protocols: the transports that this stack has, by IP protocol number. While one of them has
     not registered, nobody answers protocol unreachable for it (DESIGN section 7).
-    tcp_shards, rss_key: how many tcp processes there are, and how flows are spread (`skbus.rps`).
+    tcp_shards, rss_key: how many tcp processes there are, and how flows are spread
+    (`skbus.inet.rps`).
     """
 
     devices: tuple[DeviceConfig, ...] = ()

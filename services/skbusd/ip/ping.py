@@ -8,11 +8,14 @@ brings those to `ping_rcv`, errors about requests to `ping_err`. icmp(7).
 
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EBADF, EINVAL, EREMOTEIO
 
-from skbus.abi import GetPort, InitSock, UdpSendmsgCb
-from skbus.checksum import csum_fold
-from skbus.headers import HeaderError
-from skbus.headers import icmp as icmphdr
-from skbus.headers.icmp import (
+from skbus.core.abi import GetPort, InitSock, UdpSendmsgCb
+from skbus.core.checksum import csum_fold
+from skbus.core.pskb import pskb_may_pull, skb_checksum
+from skbus.core.skbuff import CHECKSUM_NONE, SkBuff
+from skbus.core.uapi import IP_PMTUDISC_DONT
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers import icmp as icmphdr
+from skbus.inet.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_ECHO,
     ICMP_FRAG_NEEDED,
@@ -21,11 +24,8 @@ from skbus.headers.icmp import (
     ICMP_SOURCE_QUENCH,
     IcmpHdr,
 )
-from skbus.headers.ipv4 import IpHdr
-from skbus.ip_sockglue import icmp_error, ip_icmp_error
-from skbus.pskb import pskb_may_pull, skb_checksum
-from skbus.skbuff import CHECKSUM_NONE, SkBuff
-from skbus.uapi import IP_PMTUDISC_DONT
+from skbus.inet.headers.ipv4 import IpHdr
+from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error
 from skbusd.ip import inet_sock, route
 from skbusd.ip.inet_sock import (
     SOCK_BINDADDR_LOCK,

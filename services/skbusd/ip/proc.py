@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What ip tells `skbus proc` (`raw.c`, `ping.c`, `igmp.c`, `arp.c`, `fib_trie.c`): its part of
-/proc/net/raw, icmp, igmp, arp, route, dev, snmp and sockstat, as plain values for `skbus.proc`."""
+/proc/net/raw, icmp, igmp, arp, route, dev, snmp and sockstat, as plain values for
+`skbus.inet.proc`."""
 
 from typing import Any
 
-from skbus.proc import (
+from skbus.inet.proc import (
     TCP_CLOSE,
     TCP_ESTABLISHED,
     USER_HZ_NS,

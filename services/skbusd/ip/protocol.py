@@ -6,14 +6,14 @@ The transports call `inet_add_protocol` when they start, and again when ip has b
 
 import errno
 
-from skbus.abi import (
+from skbus.core.abi import (
     ENTRIES,
     SKB_ENTRIES,
     InetAddProtocol,
     InetDelProtocol,
     InetProtocolRet,
 )
-from skbus.syscall import SysCallError
+from skbus.core.syscall import SysCallError
 from skbusd.ip import devinet, rps
 from skbusd.ip.netns import InetProtocol, IpNet, LocalHandler
 

@@ -16,20 +16,20 @@ from errno import (
 )
 from typing import Final
 
-from skbus.abi import GetPort, InitSock, UdpSendmsgCb
-from skbus.checksum import ip_fast_csum
-from skbus.headers.icmp import (
+from skbus.core.abi import GetPort, InitSock, UdpSendmsgCb
+from skbus.core.checksum import ip_fast_csum
+from skbus.core.pskb import pskb_may_pull
+from skbus.core.skbuff import CHECKSUM_NONE, ETH_P_IP, SkBuff
+from skbus.inet.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_FRAG_NEEDED,
     ICMP_REDIRECT,
     ICMP_SOURCE_QUENCH,
     IcmpHdr,
 )
-from skbus.headers.ipv4 import IP_HLEN, IpHdr
-from skbus.ip_sockglue import icmp_error, ip_icmp_error, ip_local_error
-from skbus.mcast import ip_mc_sf_allow
-from skbus.pskb import pskb_may_pull
-from skbus.skbuff import CHECKSUM_NONE, ETH_P_IP, SkBuff
+from skbus.inet.headers.ipv4 import IP_HLEN, IpHdr
+from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error, ip_local_error
+from skbus.inet.mcast import ip_mc_sf_allow
 from skbusd.ip import inet_sock, ip_output, route
 from skbusd.ip.inet_sock import SOCK_BINDADDR_LOCK, sk_ret
 from skbusd.ip.netns import (

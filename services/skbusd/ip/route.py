@@ -13,12 +13,12 @@ when a cache is full it is emptied. Source routes are never followed.
 from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 from typing import Final
 
-from skbus.abi import DstMtu, IpRouteOutputKey, Redirect, RouteRet, RtCacheFlush, UpdatePmtu
-from skbus.headers.icmp import ICMP_REDIR_HOST, ICMP_REDIRECT
-from skbus.headers.ipv4 import IpHdr
-from skbus.net import MSEC, SEC
-from skbus.skbuff import SkBuff
-from skbus.timer import Timer
+from skbus.core.abi import DstMtu, IpRouteOutputKey, Redirect, RouteRet, RtCacheFlush, UpdatePmtu
+from skbus.core.net import MSEC, SEC
+from skbus.core.skbuff import SkBuff
+from skbus.core.timer import Timer
+from skbus.inet.headers.icmp import ICMP_REDIR_HOST, ICMP_REDIRECT
+from skbus.inet.headers.ipv4 import IpHdr
 from skbusd.ip import fib, icmp, igmp, ip_forward, ip_input, ip_output, neighbour
 from skbusd.ip.netns import (
     INADDR_ANY,

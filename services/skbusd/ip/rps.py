@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Receive packet steering (`get_rps_cpu`, `enqueue_to_backlog` of `net/core/dev.c`): which of the
-processes that share a protocol gets a packet, by the hash of its flow (`skbus.rps`).
+processes that share a protocol gets a packet, by the hash of its flow (`skbus.inet.rps`).
 
 Called by ip_input.py behind reassembly, since fragments have no ports, and by icmp.py with the
 flow of the packet that an error quotes; protocol.py has the processes register.
@@ -11,11 +11,11 @@ by addresses alone.
 
 from typing import Final
 
-from skbus.abi import BacklogMark, RcvCb
-from skbus.headers.ipv4 import IpHdr
-from skbus.pskb import pskb_may_pull
-from skbus.rps import flow_hash, reciprocal_scale, tcp_processes
-from skbus.skbuff import SKB_GSO_BATCH, SkBuff
+from skbus.core.abi import BacklogMark, RcvCb
+from skbus.core.pskb import pskb_may_pull
+from skbus.core.skbuff import SKB_GSO_BATCH, SkBuff
+from skbus.inet.headers.ipv4 import IpHdr
+from skbus.inet.rps import flow_hash, reciprocal_scale, tcp_processes
 from skbusd.ip.netns import IPPROTO_TCP, InetProtocol, IpNet, Rtable
 
 _PORTS: Final = 4

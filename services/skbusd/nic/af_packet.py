@@ -16,7 +16,7 @@ goes on working on the same interface, which is why a stack has one of two kinds
   With the *interface's* MAC and an IP of our own, the kernel takes our packets for packets to be
   forwarded: it drops them silently with `ip_forward=0`, but with `ip_forward=1` it sends them
   back out, with redirects. `conflicts` says so.
-- **Take-over** (`skbus.takeover`): the kernel gives its address up, and MAC and IP are ours.
+- **Take-over** (`skbus.stack.takeover`): the kernel gives its address up, and MAC and IP are ours.
 
 What goes wrong and what is done: ENETDOWN comes once when the interface goes down, and the
 socket wakes up again with the interface; an interface that is deleted and made anew under its
@@ -31,7 +31,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-from skbus.headers import Buffer
+from skbus.inet.headers import Buffer
 from skbusd.nic.eth import VIRTIO_NET_HDR_LEN
 from skbusd.nic.link import Link, RxInterrupt
 

@@ -9,10 +9,10 @@ writes frames through `net.device` alone.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from skbus.impair import Impairment
-from skbus.initcall import do_initcalls
-from skbus.net import Handler
-from skbus.skbuff import SkBuff
+from skbus.core.initcall import do_initcalls
+from skbus.core.net import Handler
+from skbus.core.skbuff import SkBuff
+from skbus.inet.impair import Impairment
 from skbusd.nic import dev, synlimit
 from skbusd.nic.dim import Dim, net_dim
 from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR, VIRTIO_NET_HDR_LEN, napi_build_skb
@@ -164,5 +164,5 @@ class NicCore:
         return status
 
     def proc(self, name: str) -> object:
-        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        """This process's part of a file of /proc/net (`skbus.inet.proc`)."""
         return proc_net(self.net, name)

@@ -12,11 +12,10 @@ driver (`netdev.Device`) is all that does I/O.
 import errno
 from typing import Final
 
-from skbus.abi import SKB_ENTRIES, PacketType, RegisterNetdevice
-from skbus.headers import Buffer
-from skbus.initcall import InitStep
-from skbus.net import MSEC, StalePlaceError
-from skbus.skbuff import (
+from skbus.core.abi import SKB_ENTRIES, PacketType, RegisterNetdevice
+from skbus.core.initcall import InitStep
+from skbus.core.net import MSEC, StalePlaceError
+from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     ETH_P_ARP,
     ETH_P_IP,
@@ -27,7 +26,8 @@ from skbus.skbuff import (
     Place,
     SkBuff,
 )
-from skbus.timer import Timer
+from skbus.core.timer import Timer
+from skbus.inet.headers import Buffer
 from skbusd.nic import tso
 from skbusd.nic.eth import (
     NO_VNET,

@@ -15,8 +15,8 @@ Differs from Linux, which chooses among five profiles by trial; we compute the t
 from collections.abc import Callable
 from typing import Final
 
-from skbus.skbuff import GRO_MAX_SIZE
-from skbus.timer import Timer
+from skbus.core.skbuff import GRO_MAX_SIZE
+from skbus.core.timer import Timer
 from skbusd.nic.netdev import NicNet
 
 _USEC: Final = 1000

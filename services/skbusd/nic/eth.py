@@ -13,9 +13,7 @@ out of an impaired link; the skb then goes to `napi_gro_receive`. IEEE 802.3, 80
 import struct
 from typing import Final
 
-from skbus.headers import Buffer
-from skbus.headers.ethernet import BROADCAST
-from skbus.skbuff import (
+from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
     PACKET_BROADCAST,
@@ -29,6 +27,8 @@ from skbus.skbuff import (
     Place,
     SkBuff,
 )
+from skbus.inet.headers import Buffer
+from skbus.inet.headers.ethernet import BROADCAST
 from skbusd.nic.netdev import COPYBREAK, SMALL_SLOT, NicNet
 
 # include/uapi/linux/virtio_net.h

@@ -15,10 +15,9 @@ import struct
 import sys
 from typing import Final
 
-from skbus.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
-from skbus.headers.ipv4 import IP_DF
-from skbus.net import StalePlaceError
-from skbus.skbuff import (
+from skbus.core.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
+from skbus.core.net import StalePlaceError
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
@@ -32,6 +31,7 @@ from skbus.skbuff import (
     Place,
     SkBuff,
 )
+from skbus.inet.headers.ipv4 import IP_DF
 from skbusd.nic.eth import VIRTIO_NET_HDR_GSO_TCPV4, Vnet
 from skbusd.nic.netdev import NicNet
 from skbusd.nic.udp_gro import udp4_gro_receive, udp_gro_flush

@@ -10,8 +10,8 @@ so that the segments own no slot. RFC 9293 3.1 (checksum), RFC 6864 (id), RFC 31
 import struct
 from typing import Final
 
-from skbus.checksum import csum_blocks, csum_fold, csum_partial, csum_tcpudp_nofold
-from skbus.skbuff import (
+from skbus.core.checksum import csum_blocks, csum_fold, csum_partial, csum_tcpudp_nofold
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     SKB_GSO_TCP_FIXEDID,

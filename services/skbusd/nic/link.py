@@ -11,8 +11,8 @@ import socket
 import struct
 from typing import Final
 
-from skbus.gso_size import gso_ipv4_max_size
-from skbus.skbuff import GSO_LEGACY_MAX_SIZE
+from skbus.bus.gso_size import gso_ipv4_max_size
+from skbus.core.skbuff import GSO_LEGACY_MAX_SIZE
 
 _SIOCGIFFLAGS: Final = 0x8913
 _SIOCGIFMTU: Final = 0x8921

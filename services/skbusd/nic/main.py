@@ -4,10 +4,10 @@
 import hashlib
 from typing import Any
 
-from skbus.config import Config, Device, Impair
-from skbus.impair import Impairment
-from skbus.rundir import RunDir
-from skbus.service import Service
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import Service
+from skbus.inet.impair import Impairment
+from skbus.stack.config import Config, Device, Impair
 from skbusd.nic import af_packet, rx_buffer, tun
 from skbusd.nic.core import NicCore
 from skbusd.nic.netdev import KernelDevice, NicConfig, NicNet
@@ -85,7 +85,8 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     )
 
     def impair(given: Any) -> dict[str, object]:
-        """The control method "impair": the keys of `skbus.config.Impair`; the rest is as new."""
+        """The control method "impair": the keys of `skbus.stack.config.Impair`; the rest is as
+        new."""
         wanted = Impair.model_validate(given or {})
         rx, tx = (Impairment(**dict(wanted), direction=d) for d in ("rx", "tx"))
         core.set_impair(rx, tx)

@@ -7,8 +7,8 @@ import errno
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from skbus.headers import Buffer
-from skbus.skbuff import GSO_LEGACY_MAX_SIZE
+from skbus.core.skbuff import GSO_LEGACY_MAX_SIZE
+from skbus.inet.headers import Buffer
 from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR_LEN
 
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
-from skbus.flow_dissector import Flow, frame_flow
-from skbus.headers import Buffer
-from skbus.impair import Impairment
-from skbus.net import Net
-from skbus.pool import Allocator, Pool
-from skbus.skbuff import SkBuff
-from skbus.sysctl import Sysctl
-from skbus.timer import Timer
+from skbus.core.flow_dissector import Flow, frame_flow
+from skbus.core.net import Net
+from skbus.core.pool import Allocator, Pool
+from skbus.core.skbuff import SkBuff
+from skbus.core.sysctl import Sysctl
+from skbus.core.timer import Timer
+from skbus.inet.headers import Buffer
+from skbus.inet.impair import Impairment
 from skbusd.nic.rx_buffer import RxBuffer
 
 if TYPE_CHECKING:

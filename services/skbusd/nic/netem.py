@@ -2,16 +2,16 @@
 """The impaired link between nic and wire (`net/sched/sch_netem.c`), one `Netem` a direction.
 
 `dev_hard_start_xmit` puts outgoing frames in, and `napi_poll` incoming ones; what
-`skbus.impair.Impairment` lets through comes out at its time through `dequeue`. Frames here are
+`skbus.inet.impair.Impairment` lets through comes out at its time through `dequeue`. Frames here are
 whole, linear and as long as on the wire; they own no pool slot, however long they wait.
 """
 
 from collections.abc import Callable
 from heapq import heappop, heappush
 
-from skbus.impair import Impairment
-from skbus.skbuff import SkBuff
-from skbus.timer import Timer
+from skbus.core.skbuff import SkBuff
+from skbus.core.timer import Timer
+from skbus.inet.impair import Impairment
 from skbusd.nic.netdev import NicNet
 
 

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from skbus.proc import DevLine, dev_stats
+from skbus.inet.proc import DevLine, dev_stats
 from skbusd.nic.dev import count_missed
 from skbusd.nic.netdev import NicNet
 

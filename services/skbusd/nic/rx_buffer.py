@@ -17,8 +17,8 @@ Nothing that was handed up is written to: a chain ends with its batch, as what G
 
 from typing import TYPE_CHECKING, Final
 
-from skbus.pool import Allocator
-from skbus.skbuff import GRO_MAX_SIZE, Place
+from skbus.core.pool import Allocator
+from skbus.core.skbuff import GRO_MAX_SIZE, Place
 
 if TYPE_CHECKING:
     from skbusd.nic.gro import GroFlow
@@ -28,7 +28,8 @@ SLOT_SIZE: Final = 66560
 BIG_SLOT: Final = GRO_MAX_SIZE + SLOT_SIZE
 """A slot that holds a joined skb, and room to read the frame that may be its last."""
 CLASSES: Final = ((2048, 8192), (16384, 256), (SLOT_SIZE, 512), (BIG_SLOT, 96))
-"""nic's region: 16, 4, 34 and 57 MB of address space (`skbus.pool`: memory as it is needed)."""
+"""nic's region: 16, 4, 34 and 57 MB of address space (`skbus.core.pool`: memory as it is
+needed)."""
 
 
 class RxBuffer:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""nic's place in the generic shell: a `skbus.service.Source` made of a core and its device."""
+"""nic's place in the generic shell: a `skbus.bus.service.Source` made of a core and its device."""
 
 from skbusd.nic.core import NicCore
 from skbusd.nic.netdev import KernelDevice

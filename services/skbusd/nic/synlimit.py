@@ -28,9 +28,9 @@ Called by dev.napi_poll with the frame. Differs from Linux: there is no such thi
 
 from typing import Final
 
-from skbus.abi import BacklogMark
-from skbus.headers import Buffer
-from skbus.net import MSEC, SEC
+from skbus.core.abi import BacklogMark
+from skbus.core.net import MSEC, SEC
+from skbus.inet.headers import Buffer
 from skbusd.nic.netdev import NicNet
 
 SYN_BACKLOG: Final = 2048

@@ -12,9 +12,9 @@ import errno
 import struct
 from typing import Final
 
-from skbus.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
-from skbus.headers import Buffer
-from skbus.skbuff import GSO_LEGACY_MAX_SIZE, MAX_SKB_FRAGS, SKB_GSO_TCPV4, SkBuff
+from skbus.core.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
+from skbus.core.skbuff import GSO_LEGACY_MAX_SIZE, MAX_SKB_FRAGS, SKB_GSO_TCPV4, SkBuff
+from skbus.inet.headers import Buffer
 from skbusd.nic.eth import virtio_net_hdr_from_skb
 from skbusd.nic.netdev import NicNet
 

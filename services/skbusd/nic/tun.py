@@ -13,8 +13,8 @@ import os
 import struct
 from typing import Final
 
-from skbus.headers import Buffer
-from skbus.skbuff import GSO_LEGACY_MAX_SIZE
+from skbus.core.skbuff import GSO_LEGACY_MAX_SIZE
+from skbus.inet.headers import Buffer
 from skbusd.nic.eth import VIRTIO_NET_HDR_LEN
 from skbusd.nic.link import Link, RxInterrupt
 

@@ -16,10 +16,9 @@ and it is right. The identification counts up, or is always the same; so each ca
 import struct
 from typing import TYPE_CHECKING, Final
 
-from skbus.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
-from skbus.headers.ipv4 import IP_DF
-from skbus.net import StalePlaceError
-from skbus.skbuff import (
+from skbus.core.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
+from skbus.core.net import StalePlaceError
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     PACKET_HOST,
@@ -28,6 +27,7 @@ from skbus.skbuff import (
     SKB_GSO_UDP_L4,
     SkBuff,
 )
+from skbus.inet.headers.ipv4 import IP_DF
 from skbusd.nic.eth import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import errno
 from collections.abc import Callable
 from typing import Any, Final
 
-from skbus.abi import ListenStart
-from skbus.initcall import InitStep, do_initcalls
-from skbus.syscall import SysCallError
+from skbus.core.abi import ListenStart
+from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.syscall import SysCallError
 from skbusd.socket import (
     inet_connection_sock,
     ping_sock,

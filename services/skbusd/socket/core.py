@@ -10,7 +10,7 @@ import errno
 from collections.abc import Mapping
 from typing import Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     DataReadyCb,
     ProtoUnregister,
     Recvmsg,
@@ -24,17 +24,17 @@ from skbus.abi import (
     TcpFin,
     TcpRcvqAsk,
 )
-from skbus.initcall import InitError, unwind
-from skbus.net import Handler
-from skbus.skbuff import SkBuff
-from skbus.syscall import (
+from skbus.core.initcall import InitError, unwind
+from skbus.core.net import Handler
+from skbus.core.skbuff import SkBuff
+from skbus.core.syscall import (
     CLIENT_ID_LEN,
     MAX_IDENTITY,
     SysCallError,
     decode_request,
     encode_reply,
 )
-from skbus.timer import Timer
+from skbus.core.timer import Timer
 from skbusd.socket import inet_connection_sock, ip_sockglue, tcp_shards, tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
 from skbusd.socket.datagram import recvmmsg_ready
@@ -193,7 +193,7 @@ def reply(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> 
 
 
 class SocketCore:
-    """The socket layer (`skbus.net.Core`), and the side that applications see."""
+    """The socket layer (`skbus.core.net.Core`), and the side that applications see."""
 
     def __init__(self, net: SocketNet) -> None:
         self.net = net
@@ -201,7 +201,7 @@ class SocketCore:
         self._dying: dict[int, int] = {}
         self._region_timer: Timer[SocketNet] = Timer(self._check_regions)
 
-    # ---- skbus.net.Core ------------------------------------------------------------------
+    # ---- skbus.core.net.Core ------------------------------------------------------------------
 
     def start(self) -> None:
         """`sock_init`, then `inet_init`: families and protocols register themselves. InitError
@@ -281,7 +281,7 @@ class SocketCore:
         }
 
     def proc(self, name: str) -> object:
-        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        """This process's part of a file of /proc/net (`skbus.inet.proc`)."""
         return proc_net(self.net, name)
 
     # ---- applications --------------------------------------------------------------------
@@ -345,8 +345,9 @@ class SocketCore:
                    args, data)  # fmt: skip
 
     def posts(self, id: bytes, data: bytes, force: bool) -> bool:
-        """A client has posted these datagrams (`skbus.syscall.POST`). force: take them whatever
-        room there is. True where more shall not be brought before net.post_resumed says so."""
+        """A client has posted these datagrams (`skbus.core.syscall.POST`). force: take them
+        whatever room there is. True where more shall not be brought before net.post_resumed says
+        so."""
         client = self.net.clients.get(id)
         if client is None:
             return False

@@ -12,10 +12,10 @@ Called by socket.py, core.py and udp_sock.py. Tells the transport by its `recvms
 import errno
 from typing import Any, Final
 
-from skbus.abi import DataReadyCb, Recvmsg
-from skbus.pool import PoolError
-from skbus.skbuff import SKB_GSO_BATCH, SkBuff
-from skbus.syscall import SysCallError
+from skbus.core.abi import DataReadyCb, Recvmsg
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import SKB_GSO_BATCH, SkBuff
+from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.files import lend
 from skbusd.socket.ip_sockglue import ip_cmsg_recv, scm_pack, sock_recv_cmsgs

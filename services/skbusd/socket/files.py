@@ -11,9 +11,9 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from skbus.pool import PoolError
-from skbus.skbuff import Place
-from skbus.syscall import SysCallError
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import Place
+from skbus.core.syscall import SysCallError
 
 if TYPE_CHECKING:
     from skbusd.socket.sock import Call, SocketNet

@@ -8,8 +8,8 @@ Called by core.py with what tcp reports, by af_inet.py, and by tcp_sock.py at a 
 from collections import deque
 from typing import Final
 
-from skbus.abi import Accept, ReqskQueueAdd
-from skbus.timer import Timer
+from skbus.core.abi import Accept, ReqskQueueAdd
+from skbus.core.timer import Timer
 from skbusd.socket import tcp_shards, uapi
 from skbusd.socket.sock import (
     SNDBUF_START,

@@ -4,7 +4,7 @@
 `net/core/skbuff.c`).
 
 What an application wants to hear with each datagram is kept here, as `cmsg_flags`; the other
-options of level IP are the transport's (`skbus.ip_sockglue`). Called by udp_sock, raw_sock and
+options of level IP are the transport's (`skbus.inet.ip_sockglue`). Called by udp_sock, raw_sock and
 tcp_sock when they send and receive, and by core with errors that transports report. ip(7).
 """
 
@@ -12,13 +12,13 @@ import errno
 import struct
 from typing import Final, NamedTuple
 
-from skbus import uapi
-from skbus.abi import DataReadyCb, SockErrCb
-from skbus.headers import HeaderError
-from skbus.headers.ipv4 import IP_HLEN, parse_options
-from skbus.ip_sockglue import int_value, ip_int, ip_options_get
-from skbus.skbuff import SkBuff
-from skbus.syscall import SysCallError
+from skbus.core import uapi
+from skbus.core.abi import DataReadyCb, SockErrCb
+from skbus.core.skbuff import SkBuff
+from skbus.core.syscall import SysCallError
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers.ipv4 import IP_HLEN, parse_options
+from skbus.inet.ip_sockglue import int_value, ip_int, ip_options_get
 from skbusd.socket.sock import Call, Cmsg, InetSock, Parts, Sock, SocketNet, sk_wake, sys_return
 
 # cmsg_flags (include/net/inet_sock.h), and what of SOL_SOCKET and SOL_UDP comes the same way

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
-from skbus.config import ConfigError
+from skbus.stack.config import ConfigError
 from skbusd.socket.core import SocketCore
 from skbusd.socket.module import (
     Module,
@@ -98,7 +98,7 @@ def _by_name(where: str) -> object:
 
 class ModuleSource:
     """Loads modules at start, unloads them at the process's end, and answers `skbus insmod`,
-    `rmmod` and `lsmod`: a `skbus.service.Source` without descriptors."""
+    `rmmod` and `lsmod`: a `skbus.bus.service.Source` without descriptors."""
 
     def __init__(self, core: SocketCore, specs: list[str]) -> None:
         self.net = core.net

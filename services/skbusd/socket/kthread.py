@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final
 
-from skbus.timer import Timer
+from skbus.core.timer import Timer
 from skbusd.socket.files import Client, Cred
 from skbusd.socket.sock import Call, Sock, SocketNet, attempt, interrupt
 

@@ -3,9 +3,9 @@
 
 import time
 
-from skbus.config import Config
-from skbus.rundir import RunDir
-from skbus.service import Service
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import Service
+from skbus.stack.config import Config
 from skbusd.shell import allocator, clock, net_arguments, plug_ins
 from skbusd.socket.core import SocketCore
 from skbusd.socket.kmod import ModuleSource

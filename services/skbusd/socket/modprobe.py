@@ -13,7 +13,7 @@ How a name becomes a module is the shell's business: `net.modprobe`.
 import errno
 from collections.abc import Callable
 
-from skbus.syscall import SysCallError
+from skbus.core.syscall import SysCallError
 from skbusd.socket.sock import SocketNet
 
 ModProbe = Callable[[str], bool]

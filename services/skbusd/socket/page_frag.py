@@ -8,7 +8,7 @@ and by sock at the end.
 
 from typing import TYPE_CHECKING
 
-from skbus.skbuff import Frag, Place, frag_slice
+from skbus.core.skbuff import Frag, Place, frag_slice
 
 if TYPE_CHECKING:
     from skbusd.socket.sock import Call, Sock, SocketNet

@@ -10,8 +10,8 @@ import errno
 from dataclasses import replace
 from typing import Final
 
-from skbus.abi import InitSock
-from skbus.syscall import SysCallError
+from skbus.core.abi import InitSock
+from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.raw_sock import RAW_PROT, bind_by, close_by, restore
 from skbusd.socket.sock import InetSock, SocketNet

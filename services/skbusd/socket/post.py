@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Posts: datagrams that an application's library sends without waiting for a reply (skbus.client).
+"""Posts: datagrams that an application's library sends without waiting for a reply
+(skbus.app.client).
 
     client: write to its post pipe
     router.py: reads all that is there -> core.posts -> udp_post -> udp: udp_sendmsg
@@ -14,9 +15,9 @@ is done, all that it has posted is taken, whatever the room.
 import errno
 from typing import Any, Final
 
-from skbus.abi import UdpSendmsgCb
-from skbus.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, Frag
-from skbus.syscall import POST
+from skbus.core.abi import UdpSendmsgCb
+from skbus.core.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, Frag
+from skbus.core.syscall import POST
 from skbusd.socket import uapi
 from skbusd.socket.files import Client
 from skbusd.socket.sock import Call, SocketNet, UdpSock, attempt, sk_wake

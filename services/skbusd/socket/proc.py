@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What the socket layer tells `skbus proc`: whose each socket is, /proc/net/protocols
-(`net/core/sock.c`), and its part of /proc/net/sockstat, as plain values for `skbus.proc`."""
+(`net/core/sock.c`), and its part of /proc/net/sockstat, as plain values for `skbus.inet.proc`."""
 
 from typing import Any
 
-from skbus.proc import TRANSPORTS, Owner, ProtoLine
+from skbus.inet.proc import TRANSPORTS, Owner, ProtoLine
 from skbusd.socket.proto import Proto
 from skbusd.socket.sock import SocketNet
 from skbusd.socket.tcp_shards import sk_ino

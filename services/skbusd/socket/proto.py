@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skbus.abi import DataReadyCb, SkErrorReport, SkStateChange, SkWriteSpace
-from skbus.skbuff import SkBuff
-from skbus.syscall import SysCallError
+from skbus.core.abi import DataReadyCb, SkErrorReport, SkStateChange, SkWriteSpace
+from skbus.core.skbuff import SkBuff
+from skbus.core.syscall import SysCallError
 from skbusd.socket.sock import Call, InetSock, SocketNet
 
 PROTO_INUSE_NR: Final = 64

@@ -11,7 +11,7 @@ import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from skbus.syscall import SysCallError
+from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.proto import Proto
 from skbusd.socket.sock import SocketNet

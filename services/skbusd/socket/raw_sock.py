@@ -3,14 +3,14 @@
 behalf of an application), and what ping sockets share with them.
 
 Called by af_inet.py through `sk.sk_prot`, and by core.py with what ip reports. Speaks to the
-process "ip" by the entries of `skbus.abi`. Received datagrams are queued and read as UDP's are.
-raw(7).
+process "ip" by the entries of `skbus.core.abi`. Received datagrams are queued and read as UDP's
+are. raw(7).
 """
 
 import errno
 from typing import Any, Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Connect,
     GetPort,
@@ -18,8 +18,8 @@ from skbus.abi import (
     Setsockopt,
     SkErrorReport,
 )
-from skbus.mcast import restore_options
-from skbus.syscall import SysCallError
+from skbus.core.syscall import SysCallError
+from skbus.inet.mcast import restore_options
 from skbusd.socket import uapi, udp_sock
 from skbusd.socket.ip_sockglue import NO_COOKIE, ip_cmsg_send
 from skbusd.socket.proto import Proto, Result

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The socket layer's shell part: system calls, life connections and poll descriptors.
 
-A `Source` of the generic shell (`skbus.service`). It owns the ROUTER to which all applications
+A `Source` of the generic shell (`skbus.bus.service`). It owns the ROUTER to which all applications
 send their calls, and the Unix socket to which each application's process holds one connection
 for its life:
 
@@ -10,12 +10,12 @@ for its life:
     client -> -1, token (=iI)                       <- errno, token, with the post pipe
 
 The kernel closes that connection when the process ends, however it ends. What the client writes to
-the post pipe (`skbus.syscall.POST`) is read before any later call of its is looked at, and before
-its end is noted. The two descriptors are
-the ends A and B of a socketpair of datagrams: A is what the application polls, and we, who hold
-both, make it readable or writable as our socket is, before we answer any call. So it shows the
-true state when a call returns. It shows that, and nothing else: who writes to A has EPIPE, who
-reads from it an empty datagram, which read(2) tells as the end of the file.
+the post pipe (`skbus.core.syscall.POST`) is read before any later call of its is looked at, and
+before its end is noted. The two descriptors are the ends A and B of a socketpair of datagrams: A is
+what the application polls, and we, who hold both, make it readable or writable as our socket is,
+before we answer any call. So it shows the true state when a call returns. It shows that, and
+nothing else: who writes to A has EPIPE, who reads from it an empty datagram, which read(2) tells as
+the end of the file.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ import socket
 import struct
 from typing import Final
 
-from skbus.linux import owns_our_namespace
-from skbus.pipe import Listener
-from skbus.pool import PoolDir
-from skbus.rundir import RunDir
-from skbus.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, POST_PIPE, SYS_ABI, SysCallError
+from skbus.bus.linux import owns_our_namespace
+from skbus.bus.pipe import Listener
+from skbus.bus.rundir import RunDir
+from skbus.core.pool import PoolDir
+from skbus.core.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, POST_PIPE, SYS_ABI, SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import NOBODY, Cred
@@ -157,7 +157,7 @@ class LifeConnection:
 
 
 class SyscallSource:
-    """What applications ask, for the loop of `skbus.service.Service`."""
+    """What applications ask, for the loop of `skbus.bus.service.Service`."""
 
     def __init__(self, core: SocketCore, rundir: RunDir) -> None:
         self.core = core
@@ -189,7 +189,7 @@ class SyscallSource:
         self._post_paused: set[int] = set()
         """Those of clients whose posts wait for room."""
 
-    # ---- skbus.service.Source ------------------------------------------------------------
+    # ---- skbus.bus.service.Source ------------------------------------------------------------
 
     def filenos(self) -> list[int]:
         return [self._epoll.fileno()]

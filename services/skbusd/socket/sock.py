@@ -21,17 +21,17 @@ from random import Random
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from skbus.abi import Accept
-from skbus.compiled import mypyc_attr
-from skbus.flow_dissector import NO_PORT, Flow, sock_flow
-from skbus.mcast import McList
-from skbus.net import Net
-from skbus.pool import Allocator, Pool, StalePlaceError
-from skbus.share import Share
-from skbus.skbuff import Frag, Place, SkBuff
-from skbus.syscall import SysCallError
-from skbus.sysctl import Sysctl
-from skbus.timer import Timer
+from skbus.core.abi import Accept
+from skbus.core.compiled import mypyc_attr
+from skbus.core.flow_dissector import NO_PORT, Flow, sock_flow
+from skbus.core.net import Net
+from skbus.core.pool import Allocator, Pool, StalePlaceError
+from skbus.core.share import Share
+from skbus.core.skbuff import Frag, Place, SkBuff
+from skbus.core.syscall import SysCallError
+from skbus.core.sysctl import Sysctl
+from skbus.core.timer import Timer
+from skbus.inet.mcast import McList
 from skbusd.socket import uapi
 from skbusd.socket.page_frag import (
     PageFrag,
@@ -636,7 +636,7 @@ def _region_pressure(net: SocketNet, skb: SkBuff) -> bool:
 
 
 class Parts:
-    """The payload of a reply under construction: see `skbus.syscall` on `recvmsg`."""
+    """The payload of a reply under construction: see `skbus.core.syscall` on `recvmsg`."""
 
     __slots__ = ("inline", "places", "size", "spec")
 

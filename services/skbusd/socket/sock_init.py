@@ -7,9 +7,9 @@ Called by core.py at start; then it calls `inet_init` (af_inet.py).
 
 from typing import Final
 
-from skbus.initcall import InitStep, do_initcalls
-from skbus.net import SEC
-from skbus.timer import Timer
+from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.net import SEC
+from skbus.core.timer import Timer
 from skbusd.socket.files import kern_mount, kern_unmount
 from skbusd.socket.sock import SocketNet
 

@@ -6,9 +6,9 @@
     sys_recvmsg -> sock_read -> sock_recvmsg -> sock.ops.recvmsg
 
 Called by core.py with requests of applications, which have been checked against the table of
-`skbus.syscall`. Calls the family's `ops` (af_inet.py). A function either answers by `sys_return`,
-raises SysCallError, or parks its call. Code inside this process may use the functions below
-`sys_` in the same way, with a Call of its own.
+`skbus.core.syscall`. Calls the family's `ops` (af_inet.py). A function either answers by
+`sys_return`, raises SysCallError, or parks its call. Code inside this process may use the functions
+below `sys_` in the same way, with a Call of its own.
 """
 
 import errno
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skbus.pool import PoolError
-from skbus.skbuff import Place
-from skbus.syscall import MAX_DATA, SysCallError
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import Place
+from skbus.core.syscall import MAX_DATA, SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.datagram import udp_unread
 from skbusd.socket.files import (

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from skbus.abi import Getsockopt, Setsockopt
-from skbus.syscall import SysCallError
+from skbus.core.abi import Getsockopt, Setsockopt
+from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, SOCK_RCVTSTAMPNS, SOCK_RXQ_OVFL
 from skbusd.socket.sock import (

@@ -12,8 +12,8 @@ Called by tcp_sock.py. A report counts only where tcp had by then all that was h
 
 from typing import Final
 
-from skbus.abi import SkWriteSpace, TcpSendmsgCb
-from skbus.skbuff import SkBuff
+from skbus.core.abi import SkWriteSpace, TcpSendmsgCb
+from skbus.core.skbuff import SkBuff
 from skbusd.socket import uapi
 from skbusd.socket.sock import Call, InetSock, SocketNet, TcpSock, hold, sk_wake
 

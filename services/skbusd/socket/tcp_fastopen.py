@@ -9,9 +9,9 @@ TCP_FASTOPEN_CONNECT has deferred. Calls tcp, which knows how much the SYN may t
 import errno
 from typing import Any, Final
 
-from skbus.abi import Disconnect, TcpSendmsgFastopenCb
-from skbus.skbuff import Frag, frag_len, frag_slice
-from skbus.syscall import SysCallError
+from skbus.core.abi import Disconnect, TcpSendmsgFastopenCb
+from skbus.core.skbuff import Frag, frag_len, frag_slice
+from skbus.core.syscall import SysCallError
 from skbusd.socket import tcp_shards, uapi
 from skbusd.socket.page_frag import (
     PageFrag,

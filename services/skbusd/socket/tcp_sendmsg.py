@@ -11,9 +11,9 @@ may be queued: stream.py. RFC 9293 3.9.1.2.
 import errno
 from typing import Final
 
-from skbus.abi import TcpSendmsgCb
-from skbus.skbuff import GSO_MAX_SIZE, Frag
-from skbus.syscall import SysCallError
+from skbus.core.abi import TcpSendmsgCb
+from skbus.core.skbuff import GSO_MAX_SIZE, Frag
+from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.page_frag import page_frag_write, place_take, sk_wmem_queue
 from skbusd.socket.sock import (

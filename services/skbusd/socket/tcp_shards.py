@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sockets of a TCP that is spread over several processes (`tcp_shards`, `skbus.rps`).
+"""Sockets of a TCP that is spread over several processes (`tcp_shards`, `skbus.inet.rps`).
 
 A socket begins at one shard, its *home*, by turns; it is known there under its number. Sockets'
 numbers come in blocks of as many even numbers as there are shards, so that a socket may be known
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from skbus.abi import (
+from skbus.core.abi import (
     GET_PORT_AUTO,
     Close,
     Connect,
@@ -37,7 +37,7 @@ from skbus.abi import (
     ListenStart,
     Setsockopt,
 )
-from skbus.rps import MAX_SHARDS, tcp_processes
+from skbus.inet.rps import MAX_SHARDS, tcp_processes
 from skbusd.socket import uapi
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.sock import InetSock, SocketNet, TcpSock, TransportRequest, transport_call

@@ -3,15 +3,15 @@
 parts that run on behalf of an application).
 
 Called by af_inet.py through `sk.sk_prot`, and by core.py with what tcp reports. Speaks to the
-process "tcp" by the entries of `skbus.abi`. The bytes are here (DESIGN section 7): what is to be
-sent stays in the pool until `sk_write_space` says that it was acknowledged; what arrived was
+process "tcp" by the entries of `skbus.core.abi`. The bytes are here (DESIGN section 7): what is to
+be sent stays in the pool until `sk_write_space` says that it was acknowledged; what arrived was
 handed up before it was acknowledged. RFC 9293 3.9.1 (the user's calls).
 """
 
 import errno
 from typing import Any, Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Connect,
     DataReadyCb,
@@ -26,11 +26,11 @@ from skbus.abi import (
     SkStateChange,
     SkWriteSpace,
 )
-from skbus.pool import PoolError
-from skbus.skbuff import SkBuff
-from skbus.syscall import MAX_DATA, SysCallError
-from skbus.timer import Timer
-from skbus.uapi import TCP_INFO
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import SkBuff
+from skbus.core.syscall import MAX_DATA, SysCallError
+from skbus.core.timer import Timer
+from skbus.core.uapi import TCP_INFO
 from skbusd.socket import tcp_shards, uapi
 from skbusd.socket.inet_connection_sock import inet_csk_listen_stop
 from skbusd.socket.ip_sockglue import (

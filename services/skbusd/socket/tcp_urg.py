@@ -13,10 +13,10 @@ says EINVAL, not EAGAIN, until it has.
 import errno
 from typing import Final
 
-from skbus import uapi
-from skbus.abi import DataReadyCb
-from skbus.skbuff import SkBuff
-from skbus.syscall import SysCallError
+from skbus.core import uapi
+from skbus.core.abi import DataReadyCb
+from skbus.core.skbuff import SkBuff
+from skbus.core.syscall import SysCallError
 from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, sock_recv_timestamp
 from skbusd.socket.sock import (
     Call,

@@ -3,7 +3,7 @@
 on behalf of an application).
 
 Called by af_inet.py through `sk.sk_prot`, and by core.py with what udp reports. Speaks to the
-process "udp" by the entries of `skbus.abi`. RFC 768, RFC 1122 4.1.
+process "udp" by the entries of `skbus.core.abi`. RFC 768, RFC 1122 4.1.
 """
 
 import errno
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Connect,
     DataReadyCb,
@@ -27,11 +27,11 @@ from skbus.abi import (
     SkWriteSpace,
     UdpSendmsgCb,
 )
-from skbus.ip_sockglue import int_value
-from skbus.mcast import MEMBERSHIP, decode_mc_list, restore_options
-from skbus.pool import PoolError
-from skbus.skbuff import SKB_GSO_BATCH, Frag, SkBuff
-from skbus.syscall import SysCallError
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import SKB_GSO_BATCH, Frag, SkBuff
+from skbus.core.syscall import SysCallError
+from skbus.inet.ip_sockglue import int_value
+from skbus.inet.mcast import MEMBERSHIP, decode_mc_list, restore_options
 from skbusd.socket import uapi
 from skbusd.socket.datagram import (
     SKB_TRUESIZE,

@@ -6,9 +6,9 @@
 import errno
 from typing import Final
 
-from skbus.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
-from skbus.initcall import InitStep, do_initcalls
-from skbus.syscall import SysCallError
+from skbus.core.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
+from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.syscall import SysCallError
 from skbusd.tcp.const import IPPROTO_TCP
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control

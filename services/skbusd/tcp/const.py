@@ -6,9 +6,9 @@ Times with the suffix _US are microseconds, the others nanoseconds.
 
 from typing import Final
 
-from skbus import uapi
-from skbus.net import MSEC, SEC
-from skbus.uapi import *  # noqa: F403 - states and options, under Linux's names
+from skbus.core import uapi
+from skbus.core.net import MSEC, SEC
+from skbus.core.uapi import *  # noqa: F403 - states and options, under Linux's names
 
 MASK: Final = 0xFFFFFFFF
 HALF: Final = 0x80000000

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The tcp process without I/O: what enters it, and what it does at start and when a neighbour
-comes back. The shell (`skbus.service`) or the simulation drives it.
+comes back. The shell (`skbus.bus.service`) or the simulation drives it.
 
     socket   requests (tcp.py, tcp_sockopt.py)        ip   segments, errors, routes (tcp_ipv4.py)
 
@@ -11,9 +11,9 @@ segment's way begins.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from skbus.abi import BacklogMark, InetdevEvent, RtCacheFlush
-from skbus.net import Handler
-from skbus.timer import Timer
+from skbus.core.abi import BacklogMark, InetdevEvent, RtCacheFlush
+from skbus.core.net import Handler
+from skbus.core.timer import Timer
 from skbusd.tcp import af_inet, tcp, tcp_close, tcp_ipv4, tcp_sockopt, tcp_timer
 from skbusd.tcp.const import (
     STATE_NAMES,
@@ -176,7 +176,7 @@ class TcpCore:
         }
 
     def proc(self, name: str) -> object:
-        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        """This process's part of a file of /proc/net (`skbus.inet.proc`)."""
         return proc_net(self.net, name)
 
     # ---- a process that has died -------------------------------------------------------------

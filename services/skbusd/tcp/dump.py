@@ -7,8 +7,8 @@ puts the socket back into the tables.
 
 from typing import Any, Final
 
-from skbus.compiled import field_names
-from skbus.skbuff import SkBuff
+from skbus.core.compiled import field_names
+from skbus.core.skbuff import SkBuff
 from skbusd.tcp.sock import OfoSkb, TcpAccEcn, TcpSeg, TcpSock
 from skbusd.tcp.tcp_lost import tcp_rebuild_rtx_indices
 

@@ -8,8 +8,8 @@ as in Linux: `icsk_pending` says what it is armed for. RFC 9293 3.3.2 (states).
 
 from typing import Final
 
-from skbus.abi import SkErrorReport, SkStateChange, TcpDone
-from skbus.timer import Timer
+from skbus.core.abi import SkErrorReport, SkStateChange, TcpDone
+from skbus.core.timer import Timer
 from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,

@@ -10,7 +10,7 @@ Ports of outgoing connections are chosen as RFC 6056 3.3.4 (double hash) says.
 import errno
 from typing import Final
 
-from skbus.abi import GET_PORT_AUTO
+from skbus.core.abi import GET_PORT_AUTO
 from skbusd.tcp.const import TCP_LISTEN
 from skbusd.tcp.netns import ANY, Established, TcpNet
 from skbusd.tcp.request_sock import TcpTimewaitSock

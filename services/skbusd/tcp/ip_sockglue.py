@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Options of level IP on a TCP socket (what of `net/ipv4/ip_sockglue.c` concerns tcp). Their values
-are checked by `skbus.ip_sockglue`; here they are put into effect. Called by tcp_sockopt; ip(7).
+are checked by `skbus.inet.ip_sockglue`; here they are put into effect. Called by tcp_sockopt;
+ip(7).
 
 Differs from Linux: a stream can be in no multicast group.
 """
@@ -8,11 +9,11 @@ Differs from Linux: a stream can be in no multicast group.
 from errno import EINVAL, ENOPROTOOPT, ENOTCONN, EPROTO
 from typing import Final
 
-from skbus import mcast as mc
-from skbus import uapi
-from skbus.abi import XmitCb
-from skbus.ip_sockglue import InetOptions, do_ip_getsockopt, ip_int
-from skbus.ip_sockglue import do_ip_setsockopt as check
+from skbus.core import uapi
+from skbus.core.abi import XmitCb
+from skbus.inet import mcast as mc
+from skbus.inet.ip_sockglue import InetOptions, do_ip_getsockopt, ip_int
+from skbus.inet.ip_sockglue import do_ip_setsockopt as check
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss
@@ -25,7 +26,7 @@ _UNCONNECTED: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_LISTEN, uapi.TCP_SYN_S
 
 
 def ifindex(net: TcpNet, addr: bytes, index: int) -> int:
-    """`skbus.ip_sockglue.IfIndex`, as far as ip has told of its devices."""
+    """`skbus.inet.ip_sockglue.IfIndex`, as far as ip has told of its devices."""
     for ours, event in net.inetdev.items():
         if addr == ours or (not addr and event.ifindex == index):
             return event.ifindex

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The tcp process: its core in the generic shell."""
 
-from skbus.config import Config, ConfigError
-from skbus.rundir import RunDir
-from skbus.service import Service
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import Service
+from skbus.stack.config import Config, ConfigError
 from skbusd.shell import clock, net_arguments
 from skbusd.tcp.congestion_plugins import CongestionControlError, register_congestion_controls
 from skbusd.tcp.core import TcpCore, tcp_register_own_congestion_controls

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from siphash24 import siphash24
 
-from skbus.abi import InetdevEvent, SkWriteSpace
-from skbus.flow_dissector import Flow, sock_flow
-from skbus.net import Net
-from skbus.pool import Allocator, Pool
-from skbus.rps import SHARD_BITS, flow_hash, reciprocal_scale, tcp_shard
-from skbus.share import Share
-from skbus.sysctl import Sysctl
-from skbus.timer import Timer
+from skbus.core.abi import InetdevEvent, SkWriteSpace
+from skbus.core.flow_dissector import Flow, sock_flow
+from skbus.core.net import Net
+from skbus.core.pool import Allocator, Pool
+from skbus.core.share import Share
+from skbus.core.sysctl import Sysctl
+from skbus.core.timer import Timer
+from skbus.inet.rps import SHARD_BITS, flow_hash, reciprocal_scale, tcp_shard
 from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_metrics import TcpMetrics
@@ -38,7 +38,7 @@ class TcpNet(Net):
 
     isn: for tests and experiments, takes the place of RFC 6528's initial sequence numbers; called
     with (saddr, daddr, sport, dport). shards, rss_key: how many tcp processes there are, and by
-    what connections are spread among them (`skbus.rps`).
+    what connections are spread among them (`skbus.inet.rps`).
     """
 
     def __init__(

@@ -2,12 +2,13 @@
 """What tcp tells `skbus proc` (`net/ipv4/tcp_ipv4.c`: get_tcp4_sock, get_openreq4,
 get_timewait4_sock): its part of /proc/net/tcp, sockstat and protocols, as plain values.
 
-Asked by the control socket; `skbus.proc` puts the parts of all processes together and prints them.
+Asked by the control socket; `skbus.inet.proc` puts the parts of all processes together and prints
+them.
 """
 
 from typing import Any
 
-from skbus.proc import USER_HZ_NS, TcpLine
+from skbus.inet.proc import USER_HZ_NS, TcpLine
 from skbusd.tcp.const import (
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,

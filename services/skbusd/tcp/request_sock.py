@@ -7,7 +7,7 @@ Made and looked after by tcp_ipv4, tcp_minisocks and tcp_timewait.
 
 from typing import Any, Final
 
-from skbus.timer import Timer
+from skbus.core.timer import Timer
 from skbusd.tcp.const import TCP_NEW_SYN_RECV, TCP_TIME_WAIT
 from skbusd.tcp.sock import TcpSock
 

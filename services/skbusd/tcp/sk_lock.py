@@ -25,8 +25,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from skbus.headers.tcp import TcpHdr
-from skbus.skbuff import SkBuff
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TcpHdr
 from skbusd.tcp.const import TCP_CLOSE
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock

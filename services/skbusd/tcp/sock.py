@@ -12,9 +12,9 @@ RFC 9293 3.3.1 (the variables of a connection).
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from skbus.compiled import field_names
-from skbus.skbuff import Frag, SkBuff
-from skbus.timer import Timer
+from skbus.core.compiled import field_names
+from skbus.core.skbuff import Frag, SkBuff
+from skbus.core.timer import Timer
 from skbusd.tcp.const import (
     FIN,
     SYN,

@@ -12,7 +12,7 @@ Calls tcp_output to send, and ip (`ip_route_output_key`) before a connection. RF
 import errno
 from typing import Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     GET_PORT_AUTO,
     Accept,
     Connect,
@@ -27,7 +27,7 @@ from skbus.abi import (
     TcpSendmsgCb,
     TcpSendmsgFastopenCb,
 )
-from skbus.skbuff import Frag, SkBuff, frag_slice
+from skbus.core.skbuff import Frag, SkBuff, frag_slice
 from skbusd.tcp.const import (
     ACK,
     FIN,

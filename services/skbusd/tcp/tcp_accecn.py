@@ -19,9 +19,9 @@ they are not (3.2.2.4); Linux believes neither.
 
 from typing import Final
 
-from skbus.abi import RcvCb
-from skbus.headers.tcp import TCPHDR_AE
-from skbus.skbuff import SkBuff
+from skbus.core.abi import RcvCb
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TCPHDR_AE
 from skbusd.tcp.const import (
     ACK,
     CWR,

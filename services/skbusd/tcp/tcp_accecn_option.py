@@ -22,7 +22,7 @@ whether the peer's option has come does not decide whether ours goes (3.2.3.2.3)
 
 from typing import Final
 
-from skbus.headers.tcp import (
+from skbus.inet.headers.tcp import (
     MAX_TCP_OPTION_SPACE,
     TCP_ACCECN_NUMFIELDS,
     TCPOLEN_ACCECN_BASE,

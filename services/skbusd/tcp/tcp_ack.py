@@ -7,7 +7,7 @@ the congestion control and tcp_retransmit; tells the socket layer by SkWriteSpac
 RFC 9293 3.10.7.4, RFC 6298 (round-trip time), RFC 5961 5 (ACK validation).
 """
 
-from skbus.skbuff import frags_slice
+from skbus.core.skbuff import frags_slice
 from skbusd.tcp.const import (
     FLAG_ACKED,
     FLAG_CA_ALERT,

@@ -10,7 +10,7 @@ RFC 9293 3.10.4, 3.10.5.
 
 import errno
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Disconnect,
     Shutdown,

@@ -11,8 +11,8 @@ import errno
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
-from skbus.compiled import mypyc_attr
-from skbus.sysctl import SysctlError
+from skbus.core.compiled import mypyc_attr
+from skbus.core.sysctl import SysctlError
 from skbusd.tcp.const import CA_EVENT_CWND_RESTART, TCP_CA_OPEN, TCP_CLOSE, TCP_LISTEN
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock

@@ -8,9 +8,9 @@ before the ACK for them is queued. RFC 9293 3.10.7.4, RFC 2018, 2883, RFC 5681 4
 
 from typing import Final
 
-from skbus.abi import DataReadyCb, TcpFin
-from skbus.skbuff import SkBuff
-from skbus.timer import Timer
+from skbus.core.abi import DataReadyCb, TcpFin
+from skbus.core.skbuff import SkBuff
+from skbus.core.timer import Timer
 from skbusd.tcp.const import (
     FIN,
     HALF,

@@ -13,9 +13,9 @@ of the two it is; a peer that does not know the newer one answers with the older
 
 from typing import Final
 
-from skbus.abi import RcvCb, XmitCb
-from skbus.headers.tcp import TCPHDR_AE
-from skbus.skbuff import SkBuff
+from skbus.core.abi import RcvCb, XmitCb
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TCPHDR_AE
 from skbusd.tcp.const import (
     ACK,
     CA_EVENT_ECN_IS_CE,

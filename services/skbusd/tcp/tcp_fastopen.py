@@ -13,7 +13,7 @@ Linux's cookie: SipHash-2-4 of both addresses under `net.ipv4.tcp_fastopen_key`.
 from dataclasses import dataclass
 from typing import Final
 
-from skbus.skbuff import Frag
+from skbus.core.skbuff import Frag
 from skbusd.tcp.const import TCP_LISTEN
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock

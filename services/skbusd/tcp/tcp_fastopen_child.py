@@ -8,8 +8,8 @@ child), tcp_data (its data).
 
 from typing import Final
 
-from skbus.headers.tcp import TcpHdr, TcpOptions
-from skbus.skbuff import SkBuff
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import ICSK_TIME_RETRANS, MASK, PSH
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet

@@ -6,7 +6,7 @@ Called by tcp_input when a connection of ours is established. Calls tcp_metrics 
 remembered) and tcp_retransmit (data that the server did not take).
 """
 
-from skbus.headers.tcp import TcpOptions
+from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_fastopen import TFO_DATA_NOT_ACKED, TFO_SYN_RETRANSMITTED

@@ -5,8 +5,9 @@ established stream (`tcp_connect`, `tcp_make_synack`, `tcp_send_active_reset`).
 RFC 9293 3.5, 3.7.1; RFC 7323 (options of a SYN); RFC 6298 5.7 (its timer).
 """
 
-from skbus.abi import XmitCb
-from skbus.headers.tcp import (
+from skbus.core.abi import XmitCb
+from skbus.core.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, Frag, frags_slice
+from skbus.inet.headers.tcp import (
     MAX_TCP_OPTION_SPACE,
     TcpOptions,
     build,
@@ -14,7 +15,6 @@ from skbus.headers.tcp import (
     build_aligned_timestamp,
     build_options,
 )
-from skbus.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, Frag, frags_slice
 from skbusd.tcp.const import (
     ACK,
     ICSK_TIME_RETRANS,

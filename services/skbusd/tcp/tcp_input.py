@@ -11,9 +11,9 @@ RFC 9293 3.10.7; what makes a segment acceptable is in tcp_validate.
 
 from typing import Final
 
-from skbus.abi import XmitCb
-from skbus.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse_options
-from skbus.skbuff import SkBuff
+from skbus.core.abi import XmitCb
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse_options
 from skbusd.tcp.const import (
     ACK,
     FIN,

@@ -13,25 +13,25 @@ import errno
 from functools import partial
 from typing import Final
 
-from skbus.abi import DstMtu, ErrHandler, RcvCb, Redirect, UpdatePmtu, XmitCb
-from skbus.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
-from skbus.headers import HeaderError
-from skbus.headers.tcp import TcpHdr, TcpOptions, build, parse, parse_options
-from skbus.ip_sockglue import ICMP_ERR_CONVERT, ip_icmp_error
-from skbus.pool import StalePlaceError
-from skbus.skbuff import (
+from skbus.core.abi import DstMtu, ErrHandler, RcvCb, Redirect, UpdatePmtu, XmitCb
+from skbus.core.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
+from skbus.core.pool import StalePlaceError
+from skbus.core.skbuff import (
     CHECKSUM_COMPLETE,
     CHECKSUM_NONE,
     PACKET_HOST,
     SkBuff,
     frag_len,
 )
-from skbus.uapi import (
+from skbus.core.uapi import (
     IP_PMTUDISC_DO,
     IP_PMTUDISC_DONT,
     IP_PMTUDISC_INTERFACE,
     IP_PMTUDISC_OMIT,
 )
+from skbus.inet.headers import HeaderError
+from skbus.inet.headers.tcp import TcpHdr, TcpOptions, build, parse, parse_options
+from skbus.inet.ip_sockglue import ICMP_ERR_CONVERT, ip_icmp_error
 from skbusd.tcp.const import (
     ACK,
     FIN,

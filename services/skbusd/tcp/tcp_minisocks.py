@@ -8,9 +8,9 @@ Called by tcp_ipv4. Calls the socket layer: `inet_csk_reqsk_queue_add`. RFC 9293
 
 from typing import Final
 
-from skbus.abi import ReqskQueueAdd
-from skbus.headers.tcp import TcpHdr, TcpOptions
-from skbus.timer import Timer
+from skbus.core.abi import ReqskQueueAdd
+from skbus.core.timer import Timer
+from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
     HALF,

@@ -11,7 +11,7 @@ Called by tcp_output (a probe instead of ordinary data), tcp_ack (it arrived), t
 did not), tcp_timer (black holes).
 """
 
-from skbus.skbuff import frags_slice
+from skbus.core.skbuff import frags_slice
 from skbusd.tcp.const import ACK, FIN, HALF, MASK, TCP_CA_CWR, TCP_CA_OPEN
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock

@@ -11,9 +11,9 @@ RFC 9293 3.8; RFC 896 and 1122 4.2.3.4 (Nagle); RFC 7323 (timestamps); RFC 7661 
 import struct
 from typing import Final
 
-from skbus.net import MSEC
-from skbus.pool import StalePlaceError
-from skbus.skbuff import (
+from skbus.core.net import MSEC
+from skbus.core.pool import StalePlaceError
+from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     ETH_P_IP,
     SKB_GSO_TCP_ECN,

@@ -15,7 +15,7 @@ Called by tcp_output and tcp_retransmit. Rates are B/s, times ns.
 
 from typing import Final
 
-from skbus.timer import Timer
+from skbus.core.timer import Timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 

@@ -8,7 +8,7 @@ Called by tcp_ack (recovery) and tcp_timer. RFC 6298, RFC 6675 (what to send nex
 
 from typing import Final
 
-from skbus.skbuff import frags_slice
+from skbus.core.skbuff import frags_slice
 from skbusd.tcp.const import (
     ACK,
     EVER_RETRANS,

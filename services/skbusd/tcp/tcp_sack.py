@@ -9,7 +9,7 @@ RFC 2018, RFC 2883 (D-SACK), RFC 6675.
 
 from typing import Final
 
-from skbus.skbuff import frags_joined
+from skbus.core.skbuff import frags_joined
 from skbusd.tcp.const import (
     EVER_RETRANS,
     FLAG_DATA_SACKED,

@@ -7,8 +7,8 @@ import errno
 import struct
 from typing import Final
 
-from skbus import uapi
-from skbus.abi import Getsockopt, Setsockopt, XmitCb
+from skbus.core import uapi
+from skbus.core.abi import Getsockopt, Setsockopt, XmitCb
 from skbusd.tcp import const as c
 from skbusd.tcp.inet_connection_sock import (
     inet_csk_delete_keepalive_timer,

@@ -9,8 +9,8 @@ last segments may still be under way, kept small.
 
 from typing import Final
 
-from skbus.headers.tcp import TcpHdr, TcpOptions
-from skbus.timer import Timer
+from skbus.core.timer import Timer
+from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
     FIN,

@@ -8,9 +8,9 @@ RFC 9293 3.10.7.4, first to fourth; RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
 
 import errno
 
-from skbus.abi import RcvCb, TcpRcvqAsk
-from skbus.headers.tcp import TcpHdr, TcpOptions
-from skbus.skbuff import SkBuff
+from skbus.core.abi import RcvCb, TcpRcvqAsk
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
     FIN,

@@ -8,9 +8,9 @@ Called by tcp_output, tcp_input and tcp. RFC 9293 3.8.6 (silly windows, shrinkin
 
 from typing import Final
 
-from skbus.abi import XmitCb
-from skbus.ip_sockglue import ip_options_route
-from skbus.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+from skbus.core.abi import XmitCb
+from skbus.core.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_WANT
+from skbus.inet.ip_sockglue import ip_options_route
 from skbusd.tcp.const import (
     GSO_LEGACY_MAX_PAYLOAD,
     HALF,

@@ -6,8 +6,8 @@
 import errno
 from typing import Final
 
-from skbus.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
-from skbus.initcall import InitStep, do_initcalls
+from skbus.core.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
+from skbus.core.initcall import InitStep, do_initcalls
 from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet, UdpTable
 
 

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from skbus.net import Handler, Net
+from skbus.core.net import Handler, Net
 from skbusd.udp import af_inet, datagram, ip_sockglue, mcast, route, table, udp, udp_output, udplite
 from skbusd.udp.netns import UdpNet
 from skbusd.udp.proc import proc_net
@@ -36,7 +36,7 @@ ENTRIES: Final[dict[str, Handler]] = {
 
 
 class UdpCore:
-    """`skbus.net.Core` for udp."""
+    """`skbus.core.net.Core` for udp."""
 
     net: Net
     entries: Mapping[str, Handler]
@@ -109,5 +109,5 @@ class UdpCore:
         }
 
     def proc(self, name: str) -> object:
-        """This process's part of a file of /proc/net (`skbus.proc`)."""
+        """This process's part of a file of /proc/net (`skbus.inet.proc`)."""
         return proc_net(self.udpnet, name)

@@ -3,7 +3,7 @@
 
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
-from skbus.abi import Close, Connect, Disconnect, InitSock, Shutdown, SkRet
+from skbus.core.abi import Close, Connect, Disconnect, InitSock, Shutdown, SkRet
 from skbusd.udp import mcast, route, table
 from skbusd.udp.netns import (
     INADDR_ANY,

@@ -2,18 +2,24 @@
 """Options of a UDP socket (`udp_lib_setsockopt` of `net/ipv4/udp.c`, and what of `do_ip_setsockopt`
 and `sock_setsockopt` udp must know).
 
-Values are as setsockopt(2) takes them. Those of level IP are checked by `skbus.ip_sockglue`.
+Values are as setsockopt(2) takes them. Those of level IP are checked by `skbus.inet.ip_sockglue`.
 """
 
 from errno import EBADF, EINVAL, ENODEV, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP
 from struct import pack
 from typing import Final
 
-from skbus import uapi
-from skbus.abi import Getsockopt, Setsockopt
-from skbus.ip_sockglue import do_ip_getsockopt, do_ip_setsockopt, int_value, ip_int, ip_multicast_if
-from skbus.mcast import IP_MULTICAST_IF, MEMBERSHIP, MSFILTERS
-from skbus.uapi import SOL_IP, SOL_SOCKET, SOL_UDP, SOL_UDPLITE
+from skbus.core import uapi
+from skbus.core.abi import Getsockopt, Setsockopt
+from skbus.core.uapi import SOL_IP, SOL_SOCKET, SOL_UDP, SOL_UDPLITE
+from skbus.inet.ip_sockglue import (
+    do_ip_getsockopt,
+    do_ip_setsockopt,
+    int_value,
+    ip_int,
+    ip_multicast_if,
+)
+from skbus.inet.mcast import IP_MULTICAST_IF, MEMBERSHIP, MSFILTERS
 from skbusd.udp import datagram, mcast, udplite
 from skbusd.udp.netns import IPPROTO_UDPLITE, SK_REUSEADDR, SK_REUSEPORT, UdpNet, UdpSock
 
@@ -75,7 +81,7 @@ def _set_socket(net: UdpNet, sk: UdpSock, optname: int, value: bytes) -> int:
 
 
 def _ifindex(net: UdpNet, addr: bytes, index: int) -> int:
-    """`skbus.ip_sockglue.IfIndex`, as far as ip has told of its devices."""
+    """`skbus.inet.ip_sockglue.IfIndex`, as far as ip has told of its devices."""
     if addr:
         dev = net.addrs.get(addr)
         return dev.ifindex if dev is not None else 0

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The udp process: its core in the generic shell."""
 
-from skbus.config import Config
-from skbus.rundir import RunDir
-from skbus.service import Service
+from skbus.bus.rundir import RunDir
+from skbus.bus.service import Service
+from skbus.stack.config import Config
 from skbusd.shell import clock, net_arguments
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet

@@ -7,8 +7,8 @@
 
 from errno import EADDRNOTAVAIL, ENETDOWN
 
-from skbus.abi import Getsockopt, McDropSocket, McRet, McSetsockopt, Setsockopt
-from skbus.mcast import MreqError, decode_mc_list, msfilter_get, restore_options
+from skbus.core.abi import Getsockopt, McDropSocket, McRet, McSetsockopt, Setsockopt
+from skbus.inet.mcast import MreqError, decode_mc_list, msfilter_get, restore_options
 from skbusd.udp import datagram
 from skbusd.udp.netns import UdpNet, UdpSock
 

@@ -8,14 +8,14 @@ from collections import deque
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from skbus.flow_dissector import Flow, sock_flow
-from skbus.ip_sockglue import InetOptions
-from skbus.mcast import McList
-from skbus.net import Net
-from skbus.pool import Allocator, Pool
-from skbus.skbuff import SkBuff
-from skbus.sysctl import Sysctl
-from skbus.timer import Timer
+from skbus.core.flow_dissector import Flow, sock_flow
+from skbus.core.net import Net
+from skbus.core.pool import Allocator, Pool
+from skbus.core.skbuff import SkBuff
+from skbus.core.sysctl import Sysctl
+from skbus.core.timer import Timer
+from skbus.inet.ip_sockglue import InetOptions
+from skbus.inet.mcast import McList
 
 INADDR_ANY: Final = b"\0\0\0\0"
 INADDR_BROADCAST: Final = b"\xff\xff\xff\xff"

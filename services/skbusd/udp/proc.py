@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What udp tells `skbus proc` (`net/ipv4/udp.c`: udp4_format_sock): its part of /proc/net/udp,
-/proc/net/udplite, sockstat and protocols, as plain values for `skbus.proc`."""
+/proc/net/udplite, sockstat and protocols, as plain values for `skbus.inet.proc`."""
 
 from typing import Any
 
-from skbus.proc import TCP_CLOSE, TCP_ESTABLISHED, DatagramLine
+from skbus.inet.proc import TCP_CLOSE, TCP_ESTABLISHED, DatagramLine
 from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet
 from skbusd.udp.udp import PAGE_SIZE
 

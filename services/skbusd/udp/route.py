@@ -9,10 +9,10 @@ from collections.abc import Callable
 from errno import EAGAIN, ENETUNREACH
 from typing import Final
 
-from skbus.abi import DstMtu, IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
-from skbus.net import SEC
-from skbus.timer import Timer
-from skbus.uapi import IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT
+from skbus.core.abi import DstMtu, IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
+from skbus.core.net import SEC
+from skbus.core.timer import Timer
+from skbus.core.uapi import IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT
 from skbusd.udp import datagram, udp_output
 from skbusd.udp.netns import Dst, RouteKey, RouteRequest, UdpNet, UdpSock, Waiter
 

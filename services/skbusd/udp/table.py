@@ -9,8 +9,8 @@ look-up in a dict. RFC 6056 for automatic ports.
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EINVAL
 from typing import Any, Final
 
-from skbus.abi import GetPort, SkRet
-from skbus.mcast import ip_mc_sf_allow
+from skbus.core.abi import GetPort, SkRet
+from skbus.inet.mcast import ip_mc_sf_allow
 from skbusd.udp.netns import (
     INADDR_ANY,
     INADDR_BROADCAST,

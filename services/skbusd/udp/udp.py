@@ -10,7 +10,7 @@ ICMP errors come by `udp_err`. RFC 768; RFC 1122 4.1.
 import struct
 from typing import Final
 
-from skbus.abi import (
+from skbus.core.abi import (
     DataReadyCb,
     ErrHandler,
     IcmpSendCb,
@@ -20,8 +20,18 @@ from skbus.abi import (
     Redirect,
     SkErrorReport,
 )
-from skbus.checksum import csum_tcpudp_nofold
-from skbus.headers.icmp import (
+from skbus.core.checksum import csum_tcpudp_nofold
+from skbus.core.pool import PoolError
+from skbus.core.pskb import pskb_may_pull, skb_checksum
+from skbus.core.skbuff import (
+    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
+    SKB_GSO_BATCH,
+    SKB_GSO_UDP_L4,
+    SkBuff,
+)
+from skbus.core.uapi import IP_PMTUDISC_DONT
+from skbus.inet.headers.icmp import (
     ICMP_DEST_UNREACH,
     ICMP_FRAG_NEEDED,
     ICMP_PORT_UNREACH,
@@ -29,19 +39,9 @@ from skbus.headers.icmp import (
     ICMP_SOURCE_QUENCH,
     NR_ICMP_UNREACH,
 )
-from skbus.headers.udp import UDP_HLEN
-from skbus.ip_sockglue import icmp_error, ip_icmp_error
-from skbus.pool import PoolError
-from skbus.pskb import pskb_may_pull, skb_checksum
-from skbus.skbuff import (
-    CHECKSUM_PARTIAL,
-    CHECKSUM_UNNECESSARY,
-    SKB_GSO_BATCH,
-    SKB_GSO_UDP_L4,
-    SkBuff,
-)
-from skbus.uapi import IP_PMTUDISC_DONT
-from skbus.udp_offload import udp_gso_segment
+from skbus.inet.headers.udp import UDP_HLEN
+from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error
+from skbus.inet.udp_offload import udp_gso_segment
 from skbusd.udp import route, table, udplite
 from skbusd.udp.netns import (
     INADDR_BROADCAST,

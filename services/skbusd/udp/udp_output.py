@@ -21,12 +21,10 @@ from errno import (
 )
 from typing import Final
 
-from skbus.abi import SkErrorReport, SkWriteSpace, UdpSendmsgCb, XmitCb
-from skbus.checksum import csum_tcpudp_nofold
-from skbus.headers.udp import CSUM_OFFSET, UDP_HLEN
-from skbus.ip_sockglue import ip_local_error, ip_options_route
-from skbus.pool import PoolError
-from skbus.skbuff import (
+from skbus.core.abi import SkErrorReport, SkWriteSpace, UdpSendmsgCb, XmitCb
+from skbus.core.checksum import csum_tcpudp_nofold
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     SKB_GSO_BATCH,
@@ -34,7 +32,7 @@ from skbus.skbuff import (
     SKB_GSO_UDP_L4,
     SkBuff,
 )
-from skbus.uapi import (
+from skbus.core.uapi import (
     IP_PMTUDISC_DO,
     IP_PMTUDISC_INTERFACE,
     IP_PMTUDISC_PROBE,
@@ -42,6 +40,8 @@ from skbus.uapi import (
     MSG_OOB,
     SEND_SHUTDOWN,
 )
+from skbus.inet.headers.udp import CSUM_OFFSET, UDP_HLEN
+from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
 from skbusd.udp import datagram, route, table, udplite
 from skbusd.udp.netns import (
     INADDR_ANY,

@@ -11,13 +11,13 @@ header has the datagram's whole length (RFC 3828 3.1).
 import struct
 from typing import Final
 
-from skbus.abi import ErrHandler, RcvCb
-from skbus.checksum import csum_fold, csum_partial, csum_tcpudp_nofold
-from skbus.headers.udp import UDP_HLEN
-from skbus.pool import PoolError
-from skbus.pskb import pskb_may_pull
-from skbus.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff
-from skbus.uapi import UDPLITE_SEND_CSCOV
+from skbus.core.abi import ErrHandler, RcvCb
+from skbus.core.checksum import csum_fold, csum_partial, csum_tcpudp_nofold
+from skbus.core.pool import PoolError
+from skbus.core.pskb import pskb_may_pull
+from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff
+from skbus.core.uapi import UDPLITE_SEND_CSCOV
+from skbus.inet.headers.udp import UDP_HLEN
 from skbusd.udp import udp
 from skbusd.udp.netns import IPPROTO_UDPLITE, UdpNet, UdpSock
 

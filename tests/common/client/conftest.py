@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tests.common.client.programs import make_certificate
 
-from skbus import client
-from skbus.rundir import RunDir
-from skbus.testing.loopback import Loopback
+from skbus.app import client
+from skbus.bus.rundir import RunDir
+from skbustest.loopback import Loopback
 
 
 @pytest.fixture

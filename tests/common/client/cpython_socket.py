@@ -172,8 +172,8 @@ def lab() -> Iterator[None]:
 @contextmanager
 def imagined() -> Iterator[None]:
     """A socket layer over imagined transports, in this process."""
-    from skbus.rundir import RunDir
-    from skbus.testing.loopback import Loopback
+    from skbus.bus.rundir import RunDir
+    from skbustest.loopback import Loopback
 
     with tempfile.TemporaryDirectory(prefix="skb", dir="/dev/shm") as path:
         os.environ["SKBUS_DIR"] = os.path.join(path, "r")

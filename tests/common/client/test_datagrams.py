@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from skbus import socket, sockmsg
-from skbus.sockmsg import POSTS_MAX
-from skbus.syscall import POST
-from skbus.testing.loopback import Loopback
+from skbus import socket
+from skbus.app import sockmsg
+from skbus.app.sockmsg import POSTS_MAX
+from skbus.core.syscall import POST
+from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
 FIONREAD = 0x541B
@@ -354,7 +355,8 @@ def test_an_error_of_a_post_is_told_by_the_next_call(loopback: Loopback) -> None
 
 PROGRAM = f"""
 import sys
-from skbus import socket, sockmsg
+from skbus import socket
+from skbus.app import sockmsg
 sockmsg._POST_PAUSE = 3600.0
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.connect(("{HERE}", int(sys.argv[1])))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from skbus import socket
-from skbus.testing.loopback import Loopback
+from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
 

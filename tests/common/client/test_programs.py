@@ -14,7 +14,7 @@ import pytest
 from tests.common.client import programs
 
 from skbus import socket
-from skbus.testing.loopback import Loopback
+from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
 NEEDS = {

@@ -11,7 +11,7 @@ from skbus import serve, socket
 from skbus.serve.loop import ServerLoop
 from skbus.serve.simple import CHARGEN
 from skbus.serve.web import PAGE
-from skbus.testing.loopback import Loopback
+from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
 

@@ -26,9 +26,10 @@ from typing import Any
 
 import pytest
 
-from skbus import client, socket
-from skbus.client import get_client
-from skbus.testing.loopback import Loopback
+from skbus import socket
+from skbus.app import client
+from skbus.app.client import get_client
+from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
 
@@ -610,7 +611,7 @@ def test_https(loopback: Loopback, contexts: tuple[ssl.SSLContext, ssl.SSLContex
         for path in ("/a", "/b" * 50):
             connection.request("GET", path)
             assert connection.getresponse().read() == path.encode() * 1000
-        assert type(connection.sock).__module__ == "skbus.tls"
+        assert type(connection.sock).__module__ == "skbus.app.tls"
         connection.close()
         with pytest.raises(ssl.SSLCertVerificationError):
             http.client.HTTPSConnection(HERE, port, context=ssl.create_default_context()).request(

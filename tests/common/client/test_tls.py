@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from skbus import socket, tls
-from skbus.testing.loopback import Loopback
+from skbus import socket
+from skbus.app import tls
+from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]

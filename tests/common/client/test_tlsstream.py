@@ -9,7 +9,7 @@ from itertools import cycle
 
 import pytest
 
-from skbus.tlsstream import TlsStream
+from skbus.app.tlsstream import TlsStream
 
 Contexts = tuple[ssl.SSLContext, ssl.SSLContext]
 WANTS = (ssl.SSLWantReadError, ssl.SSLWantWriteError)

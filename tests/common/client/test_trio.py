@@ -15,7 +15,7 @@ import trio
 
 import skbus.trio
 from skbus import socket
-from skbus.testing.loopback import Loopback
+from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
 
@@ -219,7 +219,7 @@ def test_the_stack_ends(loopback: Loopback) -> None:
         await two.aclose()
 
     run(main)
-    from skbus import client
+    from skbus.app import client
 
     client._clients.pop(loopback.run.path).close()
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.headers import HeaderError, ipv4
+from skbus.inet.headers import HeaderError, ipv4
 
 ip4 = st.binary(min_size=4, max_size=4)
 u8 = st.integers(0, 0xFF)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.headers import HeaderError, arp, ethernet, vlan
+from skbus.inet.headers import HeaderError, arp, ethernet, vlan
 
 mac = st.binary(min_size=6, max_size=6)
 ip4 = st.binary(min_size=4, max_size=4)

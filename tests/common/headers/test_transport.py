@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.checksum import csum_partial
-from skbus.headers import HeaderError, icmp, igmp, tcp, udp
+from skbus.core.checksum import csum_partial
+from skbus.inet.headers import HeaderError, icmp, igmp, tcp, udp
 
 u8 = st.integers(0, 0xFF)
 u16 = st.integers(0, 0xFFFF)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from skbus.bus.rundir import RunDir
 from skbus.load import live, report
 from skbus.load.histogram import Histogram
 from skbus.load.monitor import Books, Monitor, Sample
 from skbus.load.plots import all_plots
 from skbus.load.result import Cell, Result
 from skbus.load.scenario import validate
-from skbus.rundir import RunDir
 
 SCENARIO: dict[str, Any] = {
     "name": "made-up",

@@ -3,7 +3,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from skbus.testing.iphost import IpHost
+from skbustest.iphost import IpHost
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.abi import XmitCb
-from skbus.checksum import csum_partial, csum_tcpudp_magic, csum_tcpudp_nofold
-from skbus.headers import icmp, ipv4, udp
-from skbus.headers.ipv4 import IP_DF, IP_MF
-from skbus.skbuff import CHECKSUM_PARTIAL, SkBuff
-from skbus.testing.iphost import PEER, US, IpHost
-from skbus.testing.packets import frame_skb, ip_skb
+from skbus.core.abi import XmitCb
+from skbus.core.checksum import csum_partial, csum_tcpudp_magic, csum_tcpudp_nofold
+from skbus.core.skbuff import CHECKSUM_PARTIAL, SkBuff
+from skbus.inet.headers import icmp, ipv4, udp
+from skbus.inet.headers.ipv4 import IP_DF, IP_MF
+from skbustest.iphost import PEER, US, IpHost
+from skbustest.packets import frame_skb, ip_skb
 
 MakeHost = Callable[..., IpHost]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from skbus.abi import (
+from skbus.core.abi import (
     ErrHandler,
     GetPort,
     IcmpSendCb,
@@ -17,11 +17,8 @@ from skbus.abi import (
     UpdatePmtu,
     XmitCb,
 )
-from skbus.headers import icmp, ipv4, udp
-from skbus.skbuff import PACKET_BROADCAST, SkBuff
-from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
-from skbus.testing.packets import MAC, inet_aton, ip_skb
-from skbus.uapi import (
+from skbus.core.skbuff import PACKET_BROADCAST, SkBuff
+from skbus.core.uapi import (
     IP_MTU_DISCOVER,
     IP_PMTUDISC_DO,
     IP_PMTUDISC_INTERFACE,
@@ -29,6 +26,9 @@ from skbus.uapi import (
     IP_PMTUDISC_PROBE,
     IP_PMTUDISC_WANT,
 )
+from skbus.inet.headers import icmp, ipv4, udp
+from skbustest.iphost import FAR, GW, PEER, US, IpHost
+from skbustest.packets import MAC, inet_aton, ip_skb
 
 MakeHost = Callable[..., IpHost]
 ECHO = icmp.build_message(icmp.ICMP_ECHO, 0, 1, b"")

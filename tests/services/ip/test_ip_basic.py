@@ -3,11 +3,11 @@
 
 from collections.abc import Callable
 
-from skbus.abi import RcvCb, XmitCb
-from skbus.checksum import ip_compute_csum
-from skbus.headers import arp, ethernet, icmp
-from skbus.testing.iphost import MAC2, PEER, US, IpHost
-from skbus.testing.packets import MAC, PEER_MAC, arp_skb, ip_skb
+from skbus.core.abi import RcvCb, XmitCb
+from skbus.core.checksum import ip_compute_csum
+from skbus.inet.headers import arp, ethernet, icmp
+from skbustest.iphost import MAC2, PEER, US, IpHost
+from skbustest.packets import MAC, PEER_MAC, arp_skb, ip_skb
 
 
 def test_arp_request_is_answered(host: IpHost) -> None:

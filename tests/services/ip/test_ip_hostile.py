@@ -4,10 +4,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skbus.skbuff import SkBuff
-from skbus.testing.hostile import calls
-from skbus.testing.iphost import IpHost
+from skbus.core.skbuff import SkBuff
 from skbusd.ip.core import ENTRIES
+from skbustest.hostile import calls
+from skbustest.iphost import IpHost
 
 
 @settings(max_examples=60)

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.abi import InetDelProtocol, InetProtocolRet
-from skbus.headers import icmp, ipv4
-from skbus.skbuff import PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST, SkBuff
-from skbus.testing.iphost import FAR, PEER, US, IpHost
-from skbus.testing.packets import arp_skb, frame_skb, inet_aton, ip_skb
+from skbus.core.abi import InetDelProtocol, InetProtocolRet
+from skbus.core.skbuff import PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST, SkBuff
+from skbus.inet.headers import icmp, ipv4
+from skbustest.iphost import FAR, PEER, US, IpHost
+from skbustest.packets import arp_skb, frame_skb, inet_aton, ip_skb
 
 MakeHost = Callable[..., IpHost]
 

@@ -8,16 +8,16 @@ from random import Random
 
 import pytest
 
-from skbus.abi import IpRouteOutputKey, RegisterNetdevice, RtCacheFlush, XmitCb
-from skbus.headers import arp, ethernet, icmp, ipv4
-from skbus.initcall import InitError
-from skbus.pool import Pool
-from skbus.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff
-from skbus.testing.iphost import FAR, GW, MAC2, PEER, PEER2, US, US2, IpHost
-from skbus.testing.packets import MAC, PEER_MAC, inet_aton, ip_skb
+from skbus.core.abi import IpRouteOutputKey, RegisterNetdevice, RtCacheFlush, XmitCb
+from skbus.core.initcall import InitError
+from skbus.core.pool import Pool
+from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff
+from skbus.inet.headers import arp, ethernet, icmp, ipv4
 from skbusd.ip import devinet
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
+from skbustest.iphost import FAR, GW, MAC2, PEER, PEER2, US, US2, IpHost
+from skbustest.packets import MAC, PEER_MAC, inet_aton, ip_skb
 
 MakeHost = Callable[..., IpHost]
 

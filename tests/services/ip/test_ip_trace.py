@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A packet's way through ip, function by function, as DESIGN has it."""
 
-from skbus.abi import XmitCb
-from skbus.headers import icmp
-from skbus.skbuff import SkBuff
-from skbus.testing.iphost import PEER, PEER2, US, IpHost
-from skbus.testing.packets import ip_skb
+from skbus.core.abi import XmitCb
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers import icmp
+from skbustest.iphost import PEER, PEER2, US, IpHost
+from skbustest.packets import ip_skb
 
 
 def functions(host: IpHost) -> list[str]:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.abi import XmitCb
-from skbus.headers import arp, ethernet, icmp
-from skbus.skbuff import PACKET_BROADCAST, PACKET_HOST, SkBuff
-from skbus.testing.iphost import FAR, GW, PEER, US, US2, IpHost
-from skbus.testing.packets import MAC, PEER_MAC, arp_skb, frame_skb, inet_aton
+from skbus.core.abi import XmitCb
+from skbus.core.skbuff import PACKET_BROADCAST, PACKET_HOST, SkBuff
+from skbus.inet.headers import arp, ethernet, icmp
+from skbustest.iphost import FAR, GW, PEER, US, US2, IpHost
+from skbustest.packets import MAC, PEER_MAC, arp_skb, frame_skb, inet_aton
 
 MakeHost = Callable[..., IpHost]
 OTHER_MAC = bytes.fromhex("02000000cc01")

@@ -20,7 +20,7 @@ from errno import (
 
 import pytest
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Connect,
     DataReadyCb,
@@ -36,11 +36,11 @@ from skbus.abi import (
     SkRet,
     UdpSendmsgCb,
 )
-from skbus.checksum import ip_compute_csum
-from skbus.headers import icmp, ipv4
-from skbus.skbuff import SkBuff
-from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
-from skbus.testing.packets import inet_aton, ip_skb
+from skbus.core.checksum import ip_compute_csum
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers import icmp, ipv4
+from skbustest.iphost import FAR, GW, PEER, US, IpHost
+from skbustest.packets import inet_aton, ip_skb
 
 ANY = bytes(4)
 ICMP, TCP, RAW = 1, 6, 255

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from skbus.abi import GetPort, InitSock, Redirect, UpdatePmtu, XmitCb
-from skbus.headers import arp, icmp, ipv4
-from skbus.net import MSEC
-from skbus.skbuff import ETH_P_IP, SkBuff
-from skbus.testing.iphost import FAR, GW, MAC2, PEER, PEER2, US, IpHost
-from skbus.testing.packets import MAC, PEER_MAC, arp_skb, inet_aton, ip_skb
+from skbus.core.abi import GetPort, InitSock, Redirect, UpdatePmtu, XmitCb
+from skbus.core.net import MSEC
+from skbus.core.skbuff import ETH_P_IP, SkBuff
+from skbus.inet.headers import arp, icmp, ipv4
+from skbustest.iphost import FAR, GW, MAC2, PEER, PEER2, US, IpHost
+from skbustest.packets import MAC, PEER_MAC, arp_skb, inet_aton, ip_skb
 
 MakeHost = Callable[..., IpHost]
 GW_MAC = bytes.fromhex("02000000ee01")

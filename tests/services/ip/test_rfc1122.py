@@ -2,11 +2,11 @@
 """Requirements of RFC 1122's internet layer that no other test is about, by their sections.
 `docs/rfc.md` has all of them."""
 
-from skbus.headers import icmp, ipv4
-from skbus.skbuff import PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST
-from skbus.testing.iphost import FAR, GW, PEER, US, IpHost
-from skbus.testing.packets import inet_aton, ip_skb
+from skbus.core.skbuff import PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST
+from skbus.inet.headers import icmp, ipv4
 from skbusd.ip.netns import IpNet
+from skbustest.iphost import FAR, GW, PEER, US, IpHost
+from skbustest.packets import inet_aton, ip_skb
 
 
 def test_3_2_1_1_another_version_is_silently_dropped(host: IpHost) -> None:

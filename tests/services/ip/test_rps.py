@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from skbus.abi import BacklogMark, ErrHandler, InetDelProtocol
-from skbus.headers import icmp, ipv4
-from skbus.rps import flow_hash, reciprocal_scale, tcp_processes
-from skbus.testing.iphost import PEER, US, IpHost
-from skbus.testing.packets import ip_skb
+from skbus.core.abi import BacklogMark, ErrHandler, InetDelProtocol
+from skbus.inet.headers import icmp, ipv4
+from skbus.inet.rps import flow_hash, reciprocal_scale, tcp_processes
+from skbustest.iphost import PEER, US, IpHost
+from skbustest.packets import ip_skb
 
 KEY = bytes(range(16))
 TCP = 6

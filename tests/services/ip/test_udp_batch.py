@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 import pytest
 
-from skbus.abi import InitSock, UpdatePmtu, XmitCb
-from skbus.headers import ipv4
-from skbus.skbuff import (
+from skbus.core.abi import InitSock, UpdatePmtu, XmitCb
+from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     SKB_GSO_BATCH,
     SKB_GSO_TCP_FIXEDID,
     SKB_GSO_UDP_L4,
     SkBuff,
 )
-from skbus.testing.iphost import PEER, PEER2, US, IpHost
-from skbus.testing.packets import MAC, ip_skb, udp_datagram
-from skbus.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_DONT
+from skbus.core.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_DONT
+from skbus.inet.headers import ipv4
+from skbustest.iphost import PEER, PEER2, US, IpHost
+from skbustest.packets import MAC, ip_skb, udp_datagram
 
 MakeHost = Callable[..., IpHost]
 DATA = b"0123456789"

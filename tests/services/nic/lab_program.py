@@ -23,10 +23,10 @@ from typing import Any
 
 from pyroute2 import IPRoute
 
-from skbus.checksum import csum_from32to16, csum_tcpudp_nofold
-from skbus.headers import ethernet, ipv4, tcp
-from skbus.pool import Allocator, Pool
-from skbus.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, Frag, SkBuff
+from skbus.core.checksum import csum_from32to16, csum_tcpudp_nofold
+from skbus.core.pool import Allocator, Pool
+from skbus.core.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, Frag, SkBuff
+from skbus.inet.headers import ethernet, ipv4, tcp
 from skbusd.nic.af_packet import AfPacketDevice, conflicts, open_socket
 from skbusd.nic.core import NicCore
 from skbusd.nic.link import Link

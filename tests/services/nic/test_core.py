@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from skbus.abi import RegisterNetdevice
-from skbus.impair import Impairment
-from skbus.net import MSEC
-from skbus.skbuff import CHECKSUM_UNNECESSARY, GSO_MAX_SIZE
-from skbus.testing.nicrig import (
+from skbus.core.abi import RegisterNetdevice
+from skbus.core.net import MSEC
+from skbus.core.skbuff import CHECKSUM_UNNECESSARY, GSO_MAX_SIZE
+from skbus.inet.impair import Impairment
+from skbusd.nic.netdev import SOFTWARE_FEATURES
+from skbustest.nicrig import (
     OUR_MAC,
     NicRig,
     checksums_right,
@@ -20,7 +21,6 @@ from skbus.testing.nicrig import (
     segment,
     vnet,
 )
-from skbusd.nic.netdev import SOFTWARE_FEATURES
 
 
 def registered(rig: NicRig) -> list[RegisterNetdevice]:
@@ -141,8 +141,8 @@ def test_an_incoming_super_segment_is_cut_and_joined_again() -> None:
 
 
 def _seeded(payload: bytes) -> bytes:
-    from skbus.checksum import csum_tcpudp_nofold
-    from skbus.testing.nicrig import OUR_IP, PEER_IP
+    from skbus.core.checksum import csum_tcpudp_nofold
+    from skbustest.nicrig import OUR_IP, PEER_IP
 
     bare = segment(payload)
     seed = csum_tcpudp_nofold(PEER_IP, OUR_IP, len(bare) - 34, 6)

@@ -3,8 +3,8 @@
 
 import pytest
 
-from skbus.skbuff import GRO_MAX_SIZE
-from skbus.testing.nicrig import NicRig, data, segment, vnet
+from skbus.core.skbuff import GRO_MAX_SIZE
+from skbustest.nicrig import NicRig, data, segment, vnet
 
 MSS = 1448
 SUPER = vnet(flags=1, gso_type=1, gso_size=MSS)

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.headers import ipv4, tcp
-from skbus.skbuff import (
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     MAX_SKB_FRAGS,
     SKB_GSO_TCPV4,
 )
-from skbus.testing.nicrig import NicRig, checksums_right, data, eth_ip, segment, vnet
+from skbus.inet.headers import ipv4, tcp
 from skbusd.nic.gso import skb_gso_segment
+from skbustest.nicrig import NicRig, checksums_right, data, eth_ip, segment, vnet
 
 MSS = 1000
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The link's impairment, changed while frames pass (the control method "impair")."""
 
-from skbus.impair import Impairment
-from skbus.net import MSEC
-from skbus.testing.nicrig import NicRig, data, datagram, out_datagram, out_segment
+from skbus.core.net import MSEC
+from skbus.inet.impair import Impairment
+from skbustest.nicrig import NicRig, data, datagram, out_datagram, out_segment
 
 
 def test_a_good_link_becomes_bad_and_good_again() -> None:

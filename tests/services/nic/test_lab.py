@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY
+from skbus.core.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY
 
 PROGRAM = Path(__file__).with_name("lab_program.py")
 UNSHARE = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-Urn"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from skbus.config import Device
-from skbus.net import MSEC
+from skbus.core.net import MSEC
+from skbus.stack.config import Device
 from skbusd.nic.main import dev_addr, nic_config, own_mac
 
 

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
-from skbus.headers import arp, ethernet, vlan
-from skbus.skbuff import (
+from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
@@ -12,7 +11,8 @@ from skbus.skbuff import (
     SKB_GSO_TCP_ECN,
     SKB_GSO_TCPV4,
 )
-from skbus.testing.nicrig import (
+from skbus.inet.headers import arp, ethernet, vlan
+from skbustest.nicrig import (
     OUR_IP,
     OUR_MAC,
     PEER_IP,

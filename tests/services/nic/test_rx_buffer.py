@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.skbuff import GRO_MAX_SIZE, SkBuff
-from skbus.testing.nicrig import NicRig, data, segment, vnet
+from skbus.core.skbuff import GRO_MAX_SIZE, SkBuff
 from skbusd.nic.rx_buffer import BIG_SLOT, SLOT_SIZE
+from skbustest.nicrig import NicRig, data, segment, vnet
 
 MSS = 1000
 SIZE = 40 * MSS

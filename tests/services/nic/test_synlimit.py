@@ -3,12 +3,11 @@
 
 import pytest
 
-from skbus.abi import BacklogMark
-from skbus.checksum import csum_fold, csum_partial
-from skbus.headers import ethernet
-from skbus.net import MSEC, SEC
-from skbus.skbuff import SkBuff
-from skbus.testing.nicrig import OUR_MAC, PEER_MAC, NicRig, segment
+from skbus.core.abi import BacklogMark
+from skbus.core.checksum import csum_fold, csum_partial
+from skbus.core.net import MSEC, SEC
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers import ethernet
 from skbusd.nic.synlimit import (
     FORGET,
     MARK_EVERY,
@@ -17,6 +16,7 @@ from skbusd.nic.synlimit import (
     SYN_BACKLOG,
     SYN_LEAST,
 )
+from skbustest.nicrig import OUR_MAC, PEER_MAC, NicRig, segment
 
 SYN, RST, ACK = 2, 4, 16
 

@@ -5,11 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.checksum import csum_from32to16, csum_tcpudp_nofold
-from skbus.headers import ipv4, tcp, udp
-from skbus.net import MSEC
-from skbus.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCP_ECN, SkBuff
-from skbus.testing.nicrig import (
+from skbus.core.checksum import csum_from32to16, csum_tcpudp_nofold
+from skbus.core.net import MSEC
+from skbus.core.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCP_ECN, SkBuff
+from skbus.inet.headers import ipv4, tcp, udp
+from skbusd.nic.dev import vlan_insert_tag
+from skbusd.nic.eth import VIRTIO_NET_HDR, VIRTIO_NET_HDR_GSO_TCPV4
+from skbusd.nic.gso import GsoError, skb_checksum_help, skb_gso_segment
+from skbustest.nicrig import (
     OUR_MAC,
     PEER_MAC,
     NicRig,
@@ -19,9 +22,6 @@ from skbus.testing.nicrig import (
     out_datagram,
     out_segment,
 )
-from skbusd.nic.dev import vlan_insert_tag
-from skbusd.nic.eth import VIRTIO_NET_HDR, VIRTIO_NET_HDR_GSO_TCPV4
-from skbusd.nic.gso import GsoError, skb_checksum_help, skb_gso_segment
 
 MSS = 1448
 HDR = 66

@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.headers import ipv4, udp
-from skbus.skbuff import (
+from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     SKB_GSO_BATCH,
     SKB_GSO_TCP_FIXEDID,
     SKB_GSO_UDP_L4,
     SkBuff,
 )
-from skbus.testing.nicrig import OUR_MAC, NicRig, checksums_right, data, datagram, eth_ip, vnet
-from skbus.udp_offload import udp_gso_segment
+from skbus.inet.headers import ipv4, udp
+from skbus.inet.udp_offload import udp_gso_segment
 from skbusd.nic.gso import skb_gso_segment
+from skbustest.nicrig import OUR_MAC, NicRig, checksums_right, data, datagram, eth_ip, vnet
 
 BATCH = SKB_GSO_UDP_L4 | SKB_GSO_BATCH
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from skbus.abi import (
+from skbus.core.abi import (
     DataReadyCb,
     GetPort,
     ListenStart,
@@ -18,9 +18,9 @@ from skbus.abi import (
     SkWriteSpace,
     TcpFin,
 )
-from skbus.pool import Allocator, Pool, Region, StalePlaceError
-from skbus.skbuff import SkBuff
-from skbus.syscall import SYS_ABI, encode_request
+from skbus.core.pool import Allocator, Pool, Region, StalePlaceError
+from skbus.core.skbuff import SkBuff
+from skbus.core.syscall import SYS_ABI, encode_request
 from skbusd.socket.core import SocketCore
 from skbusd.socket.sock import SocketNet
 

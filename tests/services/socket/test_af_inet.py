@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skbus.abi import Close, Connect, GetPort, InitSock, ListenStart, Shutdown
-from skbus.syscall import SysCallError
+from skbus.core.abi import Close, Connect, GetPort, InitSock, ListenStart, Shutdown
+from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.af_inet import INET_FAMILY_OPS, INETSW_ARRAY, inet_register_protosw
 from skbusd.socket.socket import NetProtoFamily, sock_register, sock_unregister

@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import pytest
 
-from skbus import uapi
-from skbus.net import MSEC
-from skbus.skbuff import SkBuff
-from skbus.testing.host import Host
-from skbus.testing.world import World
+from skbus.core import uapi
+from skbus.core.net import MSEC
+from skbus.core.skbuff import SkBuff
+from skbustest.host import Host
+from skbustest.world import World
 
 ON = (1).to_bytes(4, "little")
 A, B = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skbus.abi import DataReadyCb, Recvmsg, SkWriteSpace
-from skbus.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, SkBuff
-from skbus.syscall import POST
+from skbus.core.abi import DataReadyCb, Recvmsg, SkWriteSpace
+from skbus.core.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, SkBuff
+from skbus.core.syscall import POST
 from skbusd.socket import uapi
 from skbusd.socket.datagram import SKB_TRUESIZE
 

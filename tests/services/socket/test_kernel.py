@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from skbus import uapi
-from skbus.net import MSEC, SEC
+from skbus.core import uapi
+from skbus.core.net import MSEC, SEC
 from skbus.testing import World
-from skbus.testing.host import SOCK_DGRAM, Host, SimSocket
 from skbusd.socket import dns_resolver, kernel, kmod, kthread, module
 from skbusd.socket.kthread import (
     TASK_INTERRUPTIBLE,
@@ -35,6 +34,7 @@ from skbusd.socket.kthread import (
 )
 from skbusd.socket.module import Module, ModuleError
 from skbusd.socket.sock import SocketNet, sk_wake
+from skbustest.host import SOCK_DGRAM, Host, SimSocket
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "kernel"
 ANY = (uapi.AF_INET, 0, uapi.INADDR_ANY)

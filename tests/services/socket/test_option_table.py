@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from skbus.linux import CLONE_NEWNET, setns, unshare
-from skbus.testing.host import Host
-from skbus.testing.option_table import ANY, KINDS, OPTIONS, Get, Option, Set, transcript
-from skbus.testing.world import World
+from skbus.bus.linux import CLONE_NEWNET, setns, unshare
+from skbustest.host import Host
+from skbustest.option_table import ANY, KINDS, OPTIONS, Get, Option, Set, transcript
+from skbustest.world import World
 
 DIFFERENT = {
     (".*", "SO_LINGER", "3: .*"): "the machine's seconds overflow in jiffies; ours are the most",

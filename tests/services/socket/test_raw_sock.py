@@ -12,8 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
 
-from skbus.abi import DataReadyCb, Recvmsg, SkErrorReport
-from skbus.skbuff import SkBuff
+from skbus.core.abi import DataReadyCb, Recvmsg, SkErrorReport
+from skbus.core.skbuff import SkBuff
 from skbusd.socket.files import Cred
 
 INET = 2

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skbus.syscall import CALLS, MAX_DATA, SYS_ABI, SysCallError, decode_request, encode_request
+from skbus.core.syscall import (
+    CALLS,
+    MAX_DATA,
+    SYS_ABI,
+    SysCallError,
+    decode_request,
+    encode_request,
+)
 from skbusd.socket import uapi
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import msgpack
 import pytest
 import zmq
 
-from skbus.pool import PoolDir
-from skbus.rundir import RunDir
-from skbus.syscall import POST, SYS_ABI, decode_reply, encode_request
-from skbus.testing.loopback import Loopback
+from skbus.bus.rundir import RunDir
+from skbus.core.pool import PoolDir
+from skbus.core.syscall import POST, SYS_ABI, decode_reply, encode_request
+from skbustest.loopback import Loopback
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skbus.pool import StalePlaceError
+from skbus.core.pool import StalePlaceError
 
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack

@@ -4,7 +4,7 @@
 import errno
 from typing import TYPE_CHECKING, Any
 
-from skbus.syscall import MAX_DATA
+from skbus.core.syscall import MAX_DATA
 from skbusd.socket import uapi
 from skbusd.socket.tcp_sock import RCV_TELL
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from skbus import uapi
-from skbus.net import MSEC
-from skbus.testing.host import Host, SimSocket
-from skbus.testing.world import World
+from skbus.core import uapi
+from skbus.core.net import MSEC
+from skbustest.host import Host, SimSocket
+from skbustest.world import World
 
 ON = (1).to_bytes(4, "little")
 SIOCATMARK = uapi.SIOCATMARK

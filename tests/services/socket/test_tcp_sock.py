@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from skbus.abi import Recvmsg, TcpSendmsgCb
+from skbus.core.abi import Recvmsg, TcpSendmsgCb
 from skbusd.socket import uapi
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 import errno
 from typing import TYPE_CHECKING
 
-from skbus.abi import GetPort, Recvmsg, UdpSendmsgCb
+from skbus.core.abi import GetPort, Recvmsg, UdpSendmsgCb
 from skbusd.socket import uapi
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-from skbus.checksum import csum_partial, csum_tcpudp_magic
-from skbus.headers import ipv4, tcp
+from skbus.core.checksum import csum_partial, csum_tcpudp_magic
+from skbus.inet.headers import ipv4, tcp
 
 ANSWERS: Final = Path(__file__).with_name("answers.json")
 LOCAL, REMOTE = socket.inet_aton("192.168.0.1"), socket.inet_aton("192.0.2.1")

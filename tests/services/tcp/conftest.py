@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from skbus.testing.tcphost import TcpHost
+from skbustest.tcphost import TcpHost
 
 
 @pytest.fixture

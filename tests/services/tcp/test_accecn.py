@@ -3,10 +3,10 @@
 
 import pytest
 
-from skbus.headers.tcp import TcpOptions
-from skbus.testing.tcphost import ACK, PSH, SYN, Conn, TcpHost
+from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp import const as c
 from skbusd.tcp import tcp_accecn, tcp_ecn
+from skbustest.tcphost import ACK, PSH, SYN, Conn, TcpHost
 
 ECE, CWR, AE = 0x40, 0x80, 0x100
 ACE = ECE | CWR | AE

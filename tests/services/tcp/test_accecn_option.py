@@ -4,14 +4,13 @@
 import msgpack
 import pytest
 
-from skbus.headers.tcp import (
+from skbus.inet.headers.tcp import (
     TCPOPT_ACCECN0,
     TCPOPT_ACCECN1,
     TcpOptions,
     build_options,
     parse_options,
 )
-from skbus.testing.tcphost import ACK, PSH, SYN, Conn, Seg, TcpHost
 from skbusd.tcp.dump import tcp_sock_dump, tcp_sock_load
 from skbusd.tcp.sock import TcpAccEcn
 from skbusd.tcp.tcp_accecn_option import (
@@ -25,6 +24,7 @@ from skbusd.tcp.tcp_accecn_option import (
     tcp_accecn_option_init,
     tcp_accecn_process_option,
 )
+from skbustest.tcphost import ACK, PSH, SYN, Conn, Seg, TcpHost
 
 ACE = 0x1C0
 CWR = 0x80

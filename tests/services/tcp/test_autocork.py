@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from skbus.testing.tcphost import ACK, Conn, TcpHost
 from skbusd.tcp.const import MSG_EOR, MSG_OOB
 from skbusd.tcp.tcp_autocork import TCP_AUTOCORK_MAX
 from skbusd.tcp.tcp_window import tcp_xmit_size_goal
+from skbustest.tcphost import ACK, Conn, TcpHost
 
 MSS = 1460
 GOAL = 44 * MSS

@@ -3,13 +3,13 @@
 
 import pytest
 
-from skbus.testing.tcphost import ACK, Conn, TcpHost
 from skbusd.tcp import const as c
 from skbusd.tcp import tcp_bbr as bbr
 from skbusd.tcp import tcp_cubic
 from skbusd.tcp.dump import tcp_sock_dump, tcp_sock_load
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_pacing import NO_LIMIT
+from skbustest.tcphost import ACK, Conn, TcpHost
 
 MSS = 1460
 SO_MAX_PACING_RATE = 47

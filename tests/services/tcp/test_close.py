@@ -7,20 +7,8 @@ from functools import partial
 
 import pytest
 
-from skbus.abi import ReqskQueueAdd, SkErrorReport, TcpDone, TcpFin
-from skbus.headers.tcp import TcpOptions
-from skbus.testing.tcphost import (
-    ACK,
-    FIN,
-    PSH,
-    RST,
-    SYN,
-    Conn,
-    SimApp,
-    TcpHost,
-    TcpPair,
-    payload,
-)
+from skbus.core.abi import ReqskQueueAdd, SkErrorReport, TcpDone, TcpFin
+from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
@@ -32,6 +20,18 @@ from skbusd.tcp.const import (
     TCP_TIME_WAIT,
 )
 from skbusd.tcp.request_sock import TcpTimewaitSock
+from skbustest.tcphost import (
+    ACK,
+    FIN,
+    PSH,
+    RST,
+    SYN,
+    Conn,
+    SimApp,
+    TcpHost,
+    TcpPair,
+    payload,
+)
 
 MASK = 0xFFFFFFFF
 

@@ -3,7 +3,7 @@
 
 import pytest
 
-from skbus.testing.tcphost import ACK, Conn, TcpHost
+from skbustest.tcphost import ACK, Conn, TcpHost
 
 MSS = 1460
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from skbus.core.sysctl import SysctlError
 from skbus.packetdrill.config import Config
 from skbus.packetdrill.report import Status
 from skbus.packetdrill.run import run_file
 from skbus.packetdrill.sim import SimBackend
-from skbus.sysctl import SysctlError
-from skbus.testing.tcphost import Conn, TcpHost
 from skbusd.tcp import congestion_plugins
 from skbusd.tcp import const as c
 from skbusd.tcp.congestion_plugins import (
@@ -29,6 +28,7 @@ from skbusd.tcp.tcp_cong import (
     tcp_set_congestion_control,
     tcp_unregister_congestion_control,
 )
+from skbustest.tcphost import Conn, TcpHost
 
 EXAMPLE = Path(__file__).parents[3] / "examples/congestion"
 GENTLE = f"{EXAMPLE / 'gentle.py'}:Gentle"

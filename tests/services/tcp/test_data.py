@@ -4,11 +4,11 @@
 
 import pytest
 
-from skbus.abi import DataReadyCb, SkWriteSpace, TcpFin
-from skbus.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, SkBuff
-from skbus.testing.tcphost import ACK, FIN, PEER, PSH, US, Conn, TcpHost
+from skbus.core.abi import DataReadyCb, SkWriteSpace, TcpFin
+from skbus.core.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, SkBuff
 from skbusd.tcp.const import MSG_MORE, TCP_CORK, TCP_NODELAY
 from skbusd.tcp.tcp_window import tcp_space
+from skbustest.tcphost import ACK, FIN, PEER, PSH, US, Conn, TcpHost
 
 # ---- sending -----------------------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ def test_payload_keeps_its_places(host: TcpHost) -> None:
     """What is sent, and sent again, names the socket layer's bytes."""
     conn = Conn(host, ts=True, rtt=0.0001)
     places = ((7, 3, 1, 0, 2000), (7, 4, 1, 100, 3000))
-    from skbus.abi import TcpSendmsgCb
+    from skbus.core.abi import TcpSendmsgCb
 
     host.rcv("tcp_sendmsg", SkBuff(b"", places, cb=TcpSendmsgCb(conn.sk, 0), lent=True))
     (skb,) = host.out("ip", "ip_queue_xmit")

@@ -3,12 +3,12 @@
 
 import pytest
 
-from skbus.abi import XmitCb
-from skbus.headers.tcp import TcpOptions
-from skbus.impair import Impairment
-from skbus.testing.tcphost import ACK, PSH, SYN, Conn, TcpHost
+from skbus.core.abi import XmitCb
+from skbus.inet.headers.tcp import TcpOptions
+from skbus.inet.impair import Impairment
 from skbusd.tcp import const as c
 from skbusd.tcp import tcp_dctcp as dctcp
+from skbustest.tcphost import ACK, PSH, SYN, Conn, TcpHost
 
 MSS = 1460
 ECE, CWR = 0x40, 0x80

@@ -4,10 +4,9 @@ the suspicion of a black hole. Its conversations are in tests/packetdrill/fastop
 
 import errno
 
-from skbus.abi import ReqskQueueAdd, SkErrorReport, TcpSendmsgFastopenCb
-from skbus.headers.tcp import TcpOptions
-from skbus.skbuff import SkBuff
-from skbus.testing.tcphost import ACK, PEER, RST, SYN, US, Seg, TcpHost
+from skbus.core.abi import ReqskQueueAdd, SkErrorReport, TcpSendmsgFastopenCb
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import TCP_CLOSE, TCP_FASTOPEN, TCP_FASTOPEN_KEY, TCP_SYN_RECV, TCP_SYN_SENT
 from skbusd.tcp.tcp_fastopen import (
     parse_key,
@@ -19,6 +18,7 @@ from skbusd.tcp.tcp_metrics import (
     tcp_fastopen_cache_get,
     tcp_fastopen_cache_set,
 )
+from skbustest.tcphost import ACK, PEER, RST, SYN, US, Seg, TcpHost
 
 SOL_TCP = 6
 DATA = b"GET / HTTP/1.0\r\n\r\n"

@@ -4,8 +4,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skbus.testing.tcpcheck import check_tcp
-from skbus.testing.tcphost import ACK, FIN, RST, SYN, Conn, TcpHost
+from skbustest.tcpcheck import check_tcp
+from skbustest.tcphost import ACK, FIN, RST, SYN, Conn, TcpHost
 
 near = st.one_of(
     st.integers(-5, 5), st.integers(-70000, 70000), st.sampled_from([0, 1, 1460, 2**31, -(2**31)])

@@ -5,7 +5,7 @@ import errno
 
 import pytest
 
-from skbus.abi import (
+from skbus.core.abi import (
     Connect,
     IpRouteOutputKey,
     ListenStart,
@@ -16,8 +16,7 @@ from skbus.abi import (
     SkWriteSpace,
     TcpDone,
 )
-from skbus.headers.tcp import TcpOptions
-from skbus.testing.tcphost import ACK, FIN, PEER, PSH, RST, SYN, US, Conn, TcpHost
+from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import (
     TCP_CLOSE,
     TCP_ESTABLISHED,
@@ -25,6 +24,7 @@ from skbusd.tcp.const import (
     TCP_SYN_RECV,
     TCP_SYN_SENT,
 )
+from skbustest.tcphost import ACK, FIN, PEER, PSH, RST, SYN, US, Conn, TcpHost
 
 ISS = 0xFFFFFF00
 MASK = 0xFFFFFFFF

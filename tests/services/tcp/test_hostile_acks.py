@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from skbus.testing.tcpcheck import check_tcp
-from skbus.testing.tcphost import ACK, Conn, TcpHost
 from skbusd.tcp.const import LOST, SACKED_ACKED, SACKED_RETRANS, TCP_CA_LOSS
 from skbusd.tcp.tcp_retransmit import SKB_OVERHEAD
+from skbustest.tcpcheck import check_tcp
+from skbustest.tcphost import ACK, Conn, TcpHost
 
 pytestmark = pytest.mark.interpreted
 

@@ -6,8 +6,7 @@ import errno
 
 import pytest
 
-from skbus.abi import SkErrorReport
-from skbus.testing.tcphost import ACK, Conn, TcpHost
+from skbus.core.abi import SkErrorReport
 from skbusd.tcp.const import (
     TCP_CA_CWR,
     TCP_CA_DISORDER,
@@ -17,6 +16,7 @@ from skbusd.tcp.const import (
     TCP_CLOSE,
     TCP_USER_TIMEOUT,
 )
+from skbustest.tcphost import ACK, Conn, TcpHost
 
 MSS = 1460
 

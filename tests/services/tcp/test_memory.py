@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from skbus.abi import SkWriteSpace
-from skbus.testing.tcphost import ACK, PSH, Conn, TcpHost
+from skbus.core.abi import SkWriteSpace
 from skbusd.tcp.tcp_memory import (
     SK_MEM_QUANTUM,
     SK_RECLAIM_THRESHOLD,
     SOCK_MIN_SNDBUF,
     sk_mem_used,
 )
+from skbustest.tcphost import ACK, PSH, Conn, TcpHost
 
 MSS = 1460
 

@@ -3,7 +3,7 @@
 
 A run is a sequence of calls at both ends, segments that arrive, are lost, copied, or arrive in any
 order, segments that someone forges, and time that passes. After each step hold the invariants of
-`skbus.testing.tcpcheck` and those of the model: each byte comes once and in order, no number
+`skbustest.tcpcheck` and those of the model: each byte comes once and in order, no number
 leaves the peer's window, an offered window is not taken back, nothing forged by a blind attacker
 has an effect (RFC 5961). At the end both sides close, and nothing of the connection is left.
 
@@ -28,13 +28,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from skbus.abi import RcvCb
-from skbus.headers.tcp import TcpOptions, parse
-from skbus.skbuff import SkBuff
-from skbus.testing.tcpcheck import HALF, MASK, check_tcp, not_after
-from skbus.testing.tcphost import ACK, FIN, PSH, RST, SYN, SimApp, SimHost, TcpPair
+from skbus.core.abi import RcvCb
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers.tcp import TcpOptions, parse
 from skbusd.tcp.inet_hashtables import inet_ehashfn
 from skbusd.tcp.sock import TcpSock
+from skbustest.tcpcheck import HALF, MASK, check_tcp, not_after
+from skbustest.tcphost import ACK, FIN, PSH, RST, SYN, SimApp, SimHost, TcpPair
 
 STREAM: Final = Random(7).randbytes(1 << 17)
 MSG_OOB, MSG_EOR, MSG_MORE = 1, 0x80, 0x8000

@@ -3,9 +3,9 @@
 
 import pytest
 
-from skbus.net import MSEC
+from skbus.core.net import MSEC
 from skbus.testing import Future, World
-from skbus.testing.tcphost import ACK, Conn, TcpHost
+from skbustest.tcphost import ACK, Conn, TcpHost
 
 PORT = 5001
 

@@ -6,9 +6,9 @@ import ipaddress
 
 import pytest
 
-from skbus.abi import InetdevEvent, ListenStart
-from skbus.testing.tcphost import ACK, FIN, PEER, US, Conn, TcpHost
+from skbus.core.abi import InetdevEvent, ListenStart
 from skbusd.tcp.core import TcpCore
+from skbustest.tcphost import ACK, FIN, PEER, US, Conn, TcpHost
 
 ANY = bytes(4)
 OTHER = b"\x0a\0\0\x03"

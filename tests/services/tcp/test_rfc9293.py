@@ -4,13 +4,13 @@
 
 import errno
 
-from skbus.abi import Connect, SkErrorReport, TcpDone
-from skbus.headers.tcp import TcpOptions
-from skbus.skbuff import PACKET_BROADCAST, PACKET_MULTICAST
-from skbus.testing.packets import inet_aton
-from skbus.testing.tcphost import ACK, FIN, PSH, RST, SYN, URG, Conn, TcpHost
+from skbus.core.abi import Connect, SkErrorReport, TcpDone
+from skbus.core.skbuff import PACKET_BROADCAST, PACKET_MULTICAST
+from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
 from skbusd.tcp.tcp_window import tcp_receive_window
+from skbustest.packets import inet_aton
+from skbustest.tcphost import ACK, FIN, PSH, RST, SYN, URG, Conn, TcpHost
 
 DAY = 24 * 3600
 

@@ -5,16 +5,16 @@ from random import Random
 
 import pytest
 
-from skbus.abi import RcvCb
-from skbus.checksum import csum_partial, csum_tcpudp_magic
-from skbus.headers.tcp import TcpOptions, build
-from skbus.skbuff import CHECKSUM_UNNECESSARY, SkBuff
-from skbus.testing.harness import small_pool
-from skbus.testing.tcphost import ACK, FIN, PEER, RST, SYN, US, Conn, TcpHost
+from skbus.core.abi import RcvCb
+from skbus.core.checksum import csum_partial, csum_tcpudp_magic
+from skbus.core.skbuff import CHECKSUM_UNNECESSARY, SkBuff
+from skbus.inet.headers.tcp import TcpOptions, build
 from skbusd.tcp import tcp_data
 from skbusd.tcp.af_inet import tcp_v4_init
 from skbusd.tcp.const import TCP_CLOSE, TCP_ESTABLISHED, TCP_SYN_SENT
 from skbusd.tcp.netns import TcpNet
+from skbustest.harness import small_pool
+from skbustest.tcphost import ACK, FIN, PEER, RST, SYN, US, Conn, TcpHost
 
 
 @pytest.mark.parametrize("offset", [1, 100, 60000])

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from skbus.abi import Recvmsg
-from skbus.testing.tcphost import ACK, FIN, PSH, Conn, TcpHost
+from skbus.core.abi import Recvmsg
 from skbusd.tcp.const import MSG_MORE
 from skbusd.tcp.sk_lock import (
     SENDMSG_SLICE,
@@ -17,6 +16,7 @@ from skbusd.tcp.sk_lock import (
     tcp_release_all,
     tcp_release_slices,
 )
+from skbustest.tcphost import ACK, FIN, PSH, Conn, TcpHost
 
 pytestmark = pytest.mark.interpreted  # `batch` puts another `idle` into the core
 

@@ -4,8 +4,8 @@
 import msgpack
 import pytest
 
-from skbus.testing.tcphost import ACK, Conn, SimApp, TcpHost, TcpPair, digest, payload
 from skbusd.tcp.dump import BadDumpError, tcp_sock_dump, tcp_sock_load
+from skbustest.tcphost import ACK, Conn, SimApp, TcpHost, TcpPair, digest, payload
 
 
 def through_msgpack(dump: tuple[object, ...]) -> tuple[object, ...]:

@@ -7,7 +7,6 @@ import struct
 
 import pytest
 
-from skbus.testing.tcphost import ACK, Conn, TcpHost
 from skbusd.tcp import const as c
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
@@ -16,6 +15,7 @@ from skbusd.tcp.tcp_cong import (
     tcp_register_congestion_control,
     tcp_slow_start,
 )
+from skbustest.tcphost import ACK, Conn, TcpHost
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from skbus.sysctl import SPECS
+from skbus.core.sysctl import SPECS
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = "".join(

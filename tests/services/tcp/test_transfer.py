@@ -3,7 +3,7 @@
 
 import pytest
 
-from skbus.testing.tcphost import SimApp, TcpPair, digest, payload
+from skbustest.tcphost import SimApp, TcpPair, digest, payload
 
 
 def transfer(pair: TcpPair, size: int) -> float:

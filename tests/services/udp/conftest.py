@@ -3,7 +3,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from skbus.testing.udphost import UdpHost
+from skbustest.udphost import UdpHost
 
 
 @pytest.fixture

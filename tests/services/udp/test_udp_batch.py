@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from skbus.abi import Close, RcvCb, Recvmsg, Setsockopt, Shutdown, UdpSendmsgCb
-from skbus.checksum import csum_from32to16, csum_tcpudp_nofold
-from skbus.headers import ipv4
-from skbus.skbuff import (
+from skbus.core.abi import Close, RcvCb, Recvmsg, Setsockopt, Shutdown, UdpSendmsgCb
+from skbus.core.checksum import csum_from32to16, csum_tcpudp_nofold
+from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     SKB_GSO_BATCH,
     SKB_GSO_TCP_FIXEDID,
     SKB_GSO_UDP_L4,
     SkBuff,
 )
-from skbus.testing.udphost import ANY, PEER, US, UdpHost
+from skbus.inet.headers import ipv4
+from skbustest.udphost import ANY, PEER, US, UdpHost
 
 TRUESIZE = 256
 

@@ -4,10 +4,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.skbuff import SkBuff
-from skbus.testing.hostile import calls
-from skbus.testing.udphost import ANY, UdpHost
+from skbus.core.skbuff import SkBuff
 from skbusd.udp.core import ENTRIES
+from skbustest.hostile import calls
+from skbustest.udphost import ANY, UdpHost
 
 
 @given(st.lists(calls(ENTRIES), max_size=10))

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from skbus.abi import (
+from skbus.core.abi import (
     Close,
     Connect,
     Disconnect,
@@ -20,11 +20,11 @@ from skbus.abi import (
     Shutdown,
     XmitCb,
 )
-from skbus.checksum import csum_tcpudp_nofold
-from skbus.headers import udp
-from skbus.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4
-from skbus.testing.packets import inet_aton
-from skbus.testing.udphost import ANY, PEER, US, UdpHost
+from skbus.core.checksum import csum_tcpudp_nofold
+from skbus.core.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4
+from skbus.inet.headers import udp
+from skbustest.packets import inet_aton
+from skbustest.udphost import ANY, PEER, US, UdpHost
 
 BROADCAST = inet_aton("10.0.0.255")
 

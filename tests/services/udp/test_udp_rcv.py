@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.abi import Close, IcmpSendCb, RcvCb, Recvmsg, Setsockopt
-from skbus.pool import PoolError
-from skbus.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff
-from skbus.testing.packets import inet_aton, udp_datagram
-from skbus.testing.udphost import ANY, PEER, US, UdpHost
+from skbus.core.abi import Close, IcmpSendCb, RcvCb, Recvmsg, Setsockopt
+from skbus.core.pool import PoolError
+from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff
 from skbusd.udp.netns import UdpNet
+from skbustest.packets import inet_aton, udp_datagram
+from skbustest.udphost import ANY, PEER, US, UdpHost
 
 OTHER = inet_aton("10.0.0.77")
 

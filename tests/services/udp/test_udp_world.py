@@ -5,9 +5,9 @@ import errno
 
 import pytest
 
-from skbus.net import MSEC, SEC
-from skbus.testing.host import Host, SimSocket
-from skbus.testing.world import World
+from skbus.core.net import MSEC, SEC
+from skbustest.host import Host, SimSocket
+from skbustest.world import World
 
 SOCK_DGRAM = 2
 

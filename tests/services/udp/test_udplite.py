@@ -6,11 +6,11 @@ from errno import EADDRINUSE, EINVAL, ENETDOWN, ENOPROTOOPT
 
 import pytest
 
-from skbus.abi import Close, InitSock, McRet, RcvCb, Setsockopt
-from skbus.checksum import csum_fold, csum_partial, csum_tcpudp_nofold
-from skbus.headers import ipv4
-from skbus.skbuff import SkBuff
-from skbus.testing.udphost import ANY, PEER, US, UdpHost
+from skbus.core.abi import Close, InitSock, McRet, RcvCb, Setsockopt
+from skbus.core.checksum import csum_fold, csum_partial, csum_tcpudp_nofold
+from skbus.core.skbuff import SkBuff
+from skbus.inet.headers import ipv4
+from skbustest.udphost import ANY, PEER, US, UdpHost
 
 LITE = 136
 SEND, RECV = 10, 11

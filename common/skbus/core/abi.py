@@ -1,0 +1,682 @@
+# SPDX-License-Identifier: MIT
+"""The schema of what crosses between processes: one table, one ABI number.
+
+A message is one or two ZeroMQ frames: `meta` and, where there is inline payload, `data`. `meta`
+is one msgpack array
+
+    [ABI, sender, epoch, [entry, [item, ...], entry, [item, ...], ...]]
+
+in which runs of items for one entry lie together, in the order in which they were sent. An
+entry is named after the function of the callee that takes it. An item is a positional tuple:
+an skb (`SKB_FIELDS`), or one of the NamedTuples below. Inline payload lies in `data`, in the
+order of the skbs; payload in the pool is only named, by its place.
+
+Every entry with payload is an skb entry, whose `cb` is the NamedTuple given in `SKB_ENTRIES`.
+Addresses are bytes of length 4 (or 16); ports, lengths and times are ints; `sk` is a socket's
+number: below 2^32 it was given by the socket layer, from 2^32 on by tcp (an accepted `child`);
+`req` is the asker's number for a request, 0 where no answer is wanted.
+"""
+
+from typing import Final, NamedTuple
+
+ABI: Final = 2
+
+
+# ---- every process ----------------------------------------------------------------------
+
+
+class Hello(NamedTuple):
+    """A process is up; sent to its neighbours at start, and as the answer to theirs."""
+
+    process: str
+    epoch: int
+    answer: bool
+
+
+class Barrier(NamedTuple):
+    """`leg` 0 goes down, 1 up, 2 down, 3 up (DESIGN section 8); joined at every process."""
+
+    token: int
+    leg: int
+
+
+# ---- nic -> ip ---------------------------------------------------------------------------
+
+
+class RegisterNetdevice(NamedTuple):
+    """A device is there, or has changed. `process` is where `dev_queue_xmit` goes."""
+
+    process: str
+    dev: str
+    ifindex: int
+    dev_addr: bytes
+    mtu: int
+    features: int
+    gso_max_size: int
+    up: bool
+
+
+class BacklogMark(NamedTuple):
+    """`backlog_mark`: a mark that the nic `process` sends up behind packets of `protocol`. ip sends
+    it on to whoever has the protocol; `backlog_mark_ret` is the way back (`nic/synlimit.py`)."""
+
+    process: str
+    protocol: int
+    mark: int
+    """How many packets have gone up in front of it."""
+
+
+# ---- ip -> nic ---------------------------------------------------------------------------
+
+
+class PacketType(NamedTuple):
+    """`struct packet_type`: frames of Ethernet type `type` go to `process`, by the entry `func`."""
+
+    type: int
+    process: str
+    func: str
+
+
+# ---- ip -> transports --------------------------------------------------------------------
+
+
+class InetProtocolRet(NamedTuple):
+    """What became of an InetAddProtocol that ip refuses. err: an errno."""
+
+    protocol: int
+    err: int
+
+
+class RcvCb(NamedTuple):
+    """cb of an skb that ip hands to a transport: `data` is at the transport header,
+    `network_header` at the IP header; padding is trimmed, fragments are reassembled."""
+
+    saddr: bytes
+    daddr: bytes
+    tos: int
+    ttl: int
+    mtu: int
+    """MTU of the route back to saddr, bytes."""
+
+
+class ErrHandler(NamedTuple):
+    """`tcp_v4_err` and `udp_err`: an ICMP error about a packet that we sent.
+
+    `payload` is what ICMP quoted from the transport header on (8 bytes or more)."""
+
+    type: int
+    code: int
+    info: int
+    """Next-hop MTU for ICMP_FRAG_NEEDED, gateway for ICMP_REDIRECT, else 0."""
+    offender: bytes
+    saddr: bytes
+    """Source of the quoted packet: our address."""
+    daddr: bytes
+    payload: bytes
+    ifindex: int = 0
+    """Of the device that it came by."""
+
+
+class RouteRet(NamedTuple):
+    """The answer to IpRouteOutputKey. err is an errno, 0 for success."""
+
+    req: int
+    err: int
+    saddr: bytes
+    daddr: bytes
+    oif: int
+    mtu: int
+    rt_type: int
+    genid: int
+
+
+class RtCacheFlush(NamedTuple):
+    """Routes or addresses changed: what was cached of an older genid is stale."""
+
+    genid: int
+
+
+class DstMtu(NamedTuple):
+    """`dst_mtu`: from now on packets to daddr may have no more than `mtu` bytes: what was learned
+    of the path has changed, or was forgotten."""
+
+    daddr: bytes
+    mtu: int
+
+
+class McRet(NamedTuple):
+    """The answer to McSetsockopt. mc_list: the groups that the socket is in from now on, as
+    `skbus.inet.mcast` has them."""
+
+    sk: int
+    req: int
+    err: int
+    mc_list: object
+
+
+class InetdevEvent(NamedTuple):
+    """An address of ours, with its device; sent to every transport when it registers, and on
+    change. `up` False: it is gone."""
+
+    ifindex: int
+    dev: str
+    addr: bytes
+    prefixlen: int
+    broadcast: bytes
+    mtu: int
+    features: int
+    gso_max_size: int
+    up: bool
+
+
+# ---- transports -> ip --------------------------------------------------------------------
+
+
+class McSetsockopt(NamedTuple):
+    """`ip_mc_setsockopt`: an option of a socket of `process` that changes what groups it is in
+    (IP_ADD_MEMBERSHIP, MCAST_JOIN_GROUP, ...). McRet answers."""
+
+    process: str
+    sk: int
+    req: int
+    optname: int
+    value: bytes
+
+
+class McDropSocket(NamedTuple):
+    """`ip_mc_drop_socket`: a socket of `process` is closed, and leaves all its groups."""
+
+    process: str
+    sk: int
+
+
+class InetAddProtocol(NamedTuple):
+    """Deliver IP protocol `protocol` to `process`, by the entries `handler` and `err_handler`."""
+
+    protocol: int
+    process: str
+    handler: str
+    err_handler: str
+
+
+class InetDelProtocol(NamedTuple):
+    protocol: int
+    process: str
+
+
+class ProtoUnregister(NamedTuple):
+    """`proto_unregister`: the transport `process` is gone for good; told to the socket layer."""
+
+    process: str
+
+
+class IpRouteOutputKey(NamedTuple):
+    """Which route, source address and MTU lead to daddr? saddr b'' is for ip to choose."""
+
+    req: int
+    process: str
+    daddr: bytes
+    saddr: bytes
+    oif: int
+    tos: int
+
+
+class XmitCb(NamedTuple):
+    """cb of an skb that a transport hands to `ip_queue_xmit` or `ip_send_skb`.
+
+    `data` is at the transport header. csum_start and csum_offset are set for CHECKSUM_PARTIAL,
+    with the transport's checksum field seeded by the folded pseudo-header sum."""
+
+    saddr: bytes
+    daddr: bytes
+    protocol: int
+    tos: int
+    ttl: int
+    """0: `ip_default_ttl`; -1: 0 indeed, for a multicast that stays on this host"""
+    df: bool
+    oif: int
+    """0: by route"""
+    options: bytes
+    mc_loop: bool = True
+    """IP_MULTICAST_LOOP: a multicast comes back to us where we are in its group"""
+    unconnected: bool = False
+    """With df: no connection counts its identifications, so it is 0 (RFC 6864 4.1)"""
+    pmtudisc: int = 1
+    """IP_MTU_DISCOVER of the socket. IP_PMTUDISC_WANT: df only while the path's MTU is not locked
+    (`ip_dont_fragment`); from IP_PMTUDISC_PROBE on, the device's MTU counts, not the path's
+    (`ip_sk_use_pmtu`)"""
+
+
+class Redirect(NamedTuple):
+    """`ipv4_redirect`: a transport has recognised the packet that an ICMP redirect quotes as one of
+    its own, to `daddr`: `old_gw`, who sent the redirect by device `ifindex`, names `new_gw`."""
+
+    daddr: bytes
+    new_gw: bytes
+    old_gw: bytes
+    ifindex: int
+
+
+class UpdatePmtu(NamedTuple):
+    """`ipv4_update_pmtu`: a transport has recognised the packet that a "fragmentation needed"
+    quotes as one of its own, to `daddr`; no more than `mtu` bytes pass there."""
+
+    daddr: bytes
+    mtu: int
+
+
+class IcmpSendCb(NamedTuple):
+    """cb of an skb, as `RcvCb` describes it, for which ip shall send an ICMP error."""
+
+    type: int
+    code: int
+    info: int
+
+
+# ---- socket -> tcp, udp ------------------------------------------------------------------
+
+
+class InitSock(NamedTuple):
+    """`tcp_v4_init_sock`, `udp_init_sock`: socket number sk begins."""
+
+    sk: int
+    family: int
+    protocol: int
+
+
+GET_PORT_AUTO: Final = 4
+
+
+class GetPort(NamedTuple):
+    """`inet_csk_get_port`, `udp_v4_get_port` (bind). reuse: bit 0 SO_REUSEADDR, 1 SO_REUSEPORT.
+    addr of zeros is the wildcard; port 0 asks for an automatic one. SkRet.val: [addr, port]
+
+    Where tcp has several shards: bit 2 of reuse, GET_PORT_AUTO, with a port that another shard
+    found for port 0; port -1 gives back what one shard gave and another refused; below that, a
+    port behind -port is asked for."""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+    reuse: int
+    ifindex: int
+
+
+class ListenStart(NamedTuple):
+    """`inet_csk_listen_start`. SkRet.val: [addr, port]. Again on a listener: a new backlog."""
+
+    sk: int
+    req: int
+    backlog: int
+
+
+class Connect(NamedTuple):
+    """`tcp_v4_connect`, `ip4_datagram_connect`. SkRet answers once route and ports are settled
+    (val: [laddr, lport]); for TCP, SkStateChange or SkErrorReport then tells the outcome. A third
+    item in val, True: TCP_FASTOPEN_CONNECT, the SYN waits for `tcp_sendmsg_fastopen`. err EREMCHG:
+    the port is bound, and with it the connection belongs to the shard of tcp that val names."""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+
+
+class Disconnect(NamedTuple):
+    """`tcp_disconnect`, `udp_disconnect` (connect to AF_UNSPEC)."""
+
+    sk: int
+    req: int
+
+
+class Recvmsg(NamedTuple):
+    """The application took `copied` bytes from sk's receive queue (`tcp_cleanup_rbuf`). waiting:
+    it waits for more (TCP: what comes for it may go through the prequeue)."""
+
+    sk: int
+    copied: int
+    waiting: bool = False
+    datagrams: int = 1
+    """UDP: how many these bytes are."""
+
+
+class Accept(NamedTuple):
+    """The application accepted `child` from listener `sk` (`inet_csk_accept`)."""
+
+    sk: int
+    child: int
+
+
+class Shutdown(NamedTuple):
+    """how: 1 RCV_SHUTDOWN, 2 SEND_SHUTDOWN, 3 both (`tcp_shutdown`)."""
+
+    sk: int
+    how: int
+
+
+class Close(NamedTuple):
+    """`tcp_close`, `udp_lib_close`. unread: bytes that the application left unread (TCP answers
+    with RST). linger: SO_LINGER's seconds, -1 if off; 0 aborts."""
+
+    sk: int
+    unread: int
+    linger: int
+
+
+class Setsockopt(NamedTuple):
+    """value is what setsockopt(2) was given. SkRet.val: None. Options of SOL_SOCKET that a
+    transport must know (SO_RCVBUF, SO_SNDBUF, SO_KEEPALIVE, ...) are passed on too.
+    cap_net_admin: whoever calls may do what takes a privilege (TCP_CONGESTION)."""
+
+    sk: int
+    req: int
+    level: int
+    optname: int
+    value: bytes
+    cap_net_admin: bool = True
+
+
+class Getsockopt(NamedTuple):
+    """SkRet.val: the option's bytes."""
+
+    sk: int
+    req: int
+    level: int
+    optname: int
+    optlen: int
+
+
+class TcpSendmsgCb(NamedTuple):
+    """cb of `tcp_sendmsg`: the payload is the skb's frags (head is empty; the skb is lent, and
+    the bytes stay with the socket layer until SkWriteSpace). flags: MSG_MORE, MSG_OOB, MSG_EOR.
+    report: SkWriteSpace shall tell what the write queue looks like, now and when more is sent."""
+
+    sk: int
+    flags: int
+    report: bool = False
+
+
+class TcpSendmsgFastopenCb(NamedTuple):
+    """cb of `tcp_sendmsg_fastopen`: connect to addr, with as much of the payload in the SYN as may
+    be (RFC 7413). addr b'': the connect was deferred (TCP_FASTOPEN_CONNECT), and is to begin. The
+    skb is lent like that of `tcp_sendmsg`. size: of the whole call; wait: it waits for the
+    connection to send the rest. SkRet.val: [laddr, lport, bytes that the SYN took]"""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+    size: int
+    wait: bool
+
+
+class UdpSendmsgCb(NamedTuple):
+    """cb of `udp_sendmsg`, `raw_sendmsg`, `ping_v4_sendmsg`: the payload is the skb's head and
+    frags, which go with it.
+    addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...); 0:
+    nobody waits, an error is the sock's pending one, and SkWriteSpace tells when the datagram has
+    gone. From tos on, what control messages say (`struct ipcm_cookie`).
+
+    To udp, with SKB_GSO_BATCH: many datagrams of one size, the last may be shorter. req is 0."""
+
+    sk: int
+    req: int
+    addr: bytes
+    port: int
+    flags: int
+    tos: int
+    """-1: the socket's own"""
+    ttl: int
+    """0: the socket's own"""
+    saddr: bytes = b""
+    """IP_PKTINFO: b'' for the socket's own"""
+    oif: int = 0
+    options: bytes = b""
+    """IP_RETOPTS: b'' for the socket's own"""
+    gso_size: int = -1
+    """UDP_SEGMENT: -1 for the socket's own"""
+
+
+# ---- tcp, udp -> socket ------------------------------------------------------------------
+
+
+class SkRet(NamedTuple):
+    """The answer to a request. err is an errno, 0 for success; val depends on the request."""
+
+    sk: int
+    req: int
+    err: int
+    val: object
+
+
+class SkStateChange(NamedTuple):
+    """`sk.sk_state_change`: TCP state (Linux's numbers: TCP_ESTABLISHED 1, ...) and addresses."""
+
+    sk: int
+    state: int
+    saddr: bytes
+    sport: int
+    daddr: bytes
+    dport: int
+
+
+class ReqskQueueAdd(NamedTuple):
+    """`inet_csk_reqsk_queue_add`: an established `child` waits in listener sk's accept queue."""
+
+    sk: int
+    child: int
+    saddr: bytes
+    sport: int
+    daddr: bytes
+    dport: int
+
+
+class SkWriteSpace(NamedTuple):
+    """`sk.sk_write_space`: `acked` more bytes of the send queue are done with (TCP: acknowledged,
+    UDP: sent or refused, with what the queue counts for each datagram). sndbuf: what the transport
+    now thinks a good send buffer, 0 for no opinion; negative: memory is short, and it shall be no
+    more than that.
+
+    The rest is told where a `tcp_sendmsg` asked for it: the write queue as it is now."""
+
+    sk: int
+    acked: int
+    sndbuf: int
+    queued: int = -1
+    """Bytes that are not acknowledged; -1: nothing is told."""
+    notsent: int = 0
+    """Bytes of them that were not sent yet."""
+    room: int = 0
+    """Bytes that the last segment still takes."""
+    size_goal: int = 0
+    """Bytes that a segment may have (`tcp_xmit_size_goal`)."""
+
+
+class SkErrorReport(NamedTuple):
+    """`sk.sk_error_report`: errno for SO_ERROR. hard: the connection is over."""
+
+    sk: int
+    err: int
+    hard: bool
+
+
+class TcpRcvqAsk(NamedTuple):
+    """What has been read of sk's receive queue and not been told: tell it now (Recvmsg)."""
+
+    sk: int
+
+
+class TcpFin(NamedTuple):
+    """`tcp_fin`: the peer sent FIN, after all data that was handed up."""
+
+    sk: int
+
+
+class TcpDone(NamedTuple):
+    """`tcp_done`: the connection is over and sk's number may be forgotten once it is closed."""
+
+    sk: int
+
+
+class DataReadyCb(NamedTuple):
+    """cb of `sk_data_ready`: payload for sk, in order (TCP), or one datagram (UDP: from saddr,
+    sport to daddr, dport). `data` is at the payload: for raw sockets the IP header, for ping
+    sockets the ICMP header; the IP header, where `network_header` says, is for control messages.
+    flags: 1 PSH; 2 the urgent byte is in it, at flags >> 8; 4 an ACK waits for it to be read: with
+    the receive queue empty tcp is told at once (Recvmsg)."""
+
+    sk: int
+    saddr: bytes
+    sport: int
+    daddr: bytes
+    dport: int
+    ifindex: int
+    flags: int
+    seq: int
+    """TCP: of the first byte. Datagrams: how many had been dropped (SO_RXQ_OVFL)."""
+    spec_dst: bytes = b""
+    """The address of ours for a reply, where daddr is none of ours (multicast, broadcast)."""
+
+
+class SockErrCb(NamedTuple):
+    """cb of `sock_queue_err_skb` (`struct sock_exterr_skb`): an error for sk's error queue. `data`
+    is what ICMP quoted of the packet to addr, port. offender b'': this host itself."""
+
+    sk: int
+    ee_errno: int
+    ee_origin: int
+    ee_type: int
+    ee_code: int
+    ee_info: int
+    offender: bytes
+    addr: bytes
+    port: int
+    ifindex: int
+
+
+ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
+    # every process
+    "hello": Hello,
+    "barrier": Barrier,
+    # nic -> ip
+    "register_netdevice": RegisterNetdevice,
+    # nic -> ip -> transports, and back
+    "backlog_mark": BacklogMark,
+    "backlog_mark_ret": BacklogMark,
+    # ip -> nic
+    "dev_add_pack": PacketType,
+    "dev_remove_pack": PacketType,
+    # ip -> transports
+    "tcp_v4_err": ErrHandler,
+    "udp_err": ErrHandler,
+    "ip_route_output_ret": RouteRet,
+    "rt_cache_flush": RtCacheFlush,
+    "dst_mtu": DstMtu,
+    "inetdev_event": InetdevEvent,
+    "udplite_err": ErrHandler,
+    "ip_mc_ret": McRet,
+    "inet_add_protocol_ret": InetProtocolRet,
+    # ip -> a transport that is a plug-in, by the names of `struct net_protocol`
+    "err_handler": ErrHandler,
+    # transports -> ip
+    "inet_add_protocol": InetAddProtocol,
+    "inet_del_protocol": InetDelProtocol,
+    "ip_route_output_key": IpRouteOutputKey,
+    "ipv4_update_pmtu": UpdatePmtu,
+    "ipv4_redirect": Redirect,
+    "ip_mc_setsockopt": McSetsockopt,
+    "ip_mc_drop_socket": McDropSocket,
+    # socket -> ip: raw and ping sockets
+    "raw_sk_init": InitSock,
+    "raw_bind": GetPort,
+    "raw_recvmsg": Recvmsg,
+    "raw_close": Close,
+    "raw_setsockopt": Setsockopt,
+    "raw_getsockopt": Getsockopt,
+    "ping_init_sock": InitSock,
+    "ping_bind": GetPort,
+    "ping_recvmsg": Recvmsg,
+    "ping_close": Close,
+    "ip_setsockopt": Setsockopt,
+    "ip_getsockopt": Getsockopt,
+    # socket -> tcp
+    "tcp_v4_init_sock": InitSock,
+    "inet_csk_get_port": GetPort,
+    "inet_csk_listen_start": ListenStart,
+    "tcp_v4_connect": Connect,
+    "tcp_disconnect": Disconnect,
+    "tcp_recvmsg": Recvmsg,
+    "inet_csk_accept": Accept,
+    "tcp_shutdown": Shutdown,
+    "tcp_close": Close,
+    "tcp_setsockopt": Setsockopt,
+    "tcp_getsockopt": Getsockopt,
+    # socket -> udp (and ip: the second and third of these)
+    "udp_init_sock": InitSock,
+    "ip4_datagram_connect": Connect,
+    "udp_disconnect": Disconnect,
+    "udp_v4_get_port": GetPort,
+    "udp_recvmsg": Recvmsg,
+    "udp_shutdown": Shutdown,
+    "udp_lib_close": Close,
+    "udp_setsockopt": Setsockopt,
+    "udp_getsockopt": Getsockopt,
+    # socket -> a transport that is a plug-in, by the names of `struct proto`
+    "proto_init": InitSock,
+    "proto_get_port": GetPort,
+    "proto_listen": ListenStart,
+    "proto_accept": Accept,
+    "proto_connect": Connect,
+    "proto_disconnect": Disconnect,
+    "proto_recvmsg": Recvmsg,
+    "proto_shutdown": Shutdown,
+    "proto_close": Close,
+    "proto_setsockopt": Setsockopt,
+    "proto_getsockopt": Getsockopt,
+    # tcp, udp -> socket
+    "proto_unregister": ProtoUnregister,
+    "sk_ret": SkRet,
+    "sk_state_change": SkStateChange,
+    "inet_csk_reqsk_queue_add": ReqskQueueAdd,
+    "sk_write_space": SkWriteSpace,
+    "sk_error_report": SkErrorReport,
+    "tcp_rcvq_ask": TcpRcvqAsk,
+    "tcp_fin": TcpFin,
+    "tcp_done": TcpDone,
+}
+"""Entries without payload: never dropped by a full pipe."""
+
+SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
+    # nic -> ip: data is at the network header, mac_header is set
+    "ip_rcv": None,
+    "arp_rcv": None,
+    # ip -> nic: data is at the Ethernet header, skb.dev is the ifindex
+    "dev_queue_xmit": None,
+    # ip -> transports
+    "tcp_v4_rcv": RcvCb,
+    "udp_rcv": RcvCb,
+    "udplite_rcv": RcvCb,
+    "handler": RcvCb,
+    # transports -> ip
+    "ip_queue_xmit": XmitCb,
+    "ip_send_skb": XmitCb,
+    "icmp_send": IcmpSendCb,
+    # socket -> tcp, udp
+    "tcp_sendmsg": TcpSendmsgCb,
+    "tcp_sendmsg_fastopen": TcpSendmsgFastopenCb,
+    "udp_sendmsg": UdpSendmsgCb,
+    "proto_sendmsg": UdpSendmsgCb,
+    # socket -> ip
+    "raw_sendmsg": UdpSendmsgCb,
+    "ping_v4_sendmsg": UdpSendmsgCb,
+    # tcp, udp, ip -> socket
+    "sk_data_ready": DataReadyCb,
+    "sock_queue_err_skb": SockErrCb,
+}
+"""Entries whose items are skbs; the value is the type of `cb`."""
+
+LOSSLESS_SKB_ENTRIES: Final = frozenset(
+    {"tcp_sendmsg", "tcp_sendmsg_fastopen", "udp_sendmsg", "sk_data_ready"}
+)
+"""Bounded by windows and buffers, so a full pipe holds them back instead of dropping them."""

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""What differs where the packet path has been compiled by mypyc (docs/performance.md).
+
+The source is the same, and all but these few lines need not know.
+"""
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_extensions import mypyc_attr as mypyc_attr
+else:
+
+    def mypyc_attr(*_names: str, **_values: object) -> Any:
+        """Tells the compiler something about a class, and does nothing else."""
+        return lambda cls: cls
+
+
+def is_compiled() -> bool:
+    """Is the packet path machine code in this installation?"""
+    from skbus.core import net
+
+    return not str(net.__file__).endswith(".py")
+
+
+def version() -> str:
+    """The version that is installed, and whether it is compiled: what `--version` prints."""
+    from importlib.metadata import version as installed
+
+    return f"{installed('skbus')}{', compiled by mypyc' if is_compiled() else ''}"
+
+
+def field_names(cls: type) -> tuple[str, ...]:
+    """The names of the fields that instances of a class have.
+
+    They are its slots and annotations and those of its parents; or, of a compiled class, which
+    has neither, what mypyc writes down.
+    """
+    compiled: tuple[str, ...] | None = getattr(cls, "__mypyc_attrs__", None)
+    if compiled is not None:
+        return compiled
+    names: dict[str, None] = {}
+    for base in cls.__mro__:
+        names.update(dict.fromkeys(base.__dict__.get("__slots__", ())))
+        names.update(dict.fromkeys(inspect.get_annotations(base)))
+    names.pop("__dict__", None)
+    return tuple(names)

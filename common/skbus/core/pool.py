@@ -1,0 +1,450 @@
+# SPDX-License-Identifier: MIT
+"""The payload pool: packets' bytes in shared memory, named by places (DESIGN section 4).
+
+    region   [ header 64 B | state words, u32 a slot | slots of class 0 | slots of class 1 | ... ]
+
+One process allocates in a region; anyone who holds a place reads it, and its owner gives it
+back. A slot's state word is its generation: odd while the slot is in use, even while it is free.
+Giving back is one store of gen + 1 by the one owner, so nobody takes a lock and nobody sends a
+message; the allocator finds what came back by looking at the words of the slots that are out.
+A place whose generation is not the word any more is stale: its bytes are someone else's.
+
+A region is a file in the pool directory (tmpfs), named by its number in hex; or, in simulations,
+just a bytearray. The file is as long as all its slots, but has memory only as far as they were
+ever needed: the allocator reserves it in steps (posix_fallocate), before a slot is used for the
+first time. A page that is not there would be made when it is touched, and on a file system that
+is full by then that is SIGBUS, the end of the process; so the slots that have memory are all there
+is, until there is room again.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from skbus.bus import private
+from skbus.core.skbuff import Frag, Place
+
+_MAGIC: Final = 0x736B6275
+_HEADER: Final = struct.Struct("=IIII")  # magic, version, region number, number of classes
+_CLASS: Final = struct.Struct("=II")  # slot size, number of slots
+_HEADER_SIZE: Final = 64
+_VERSION: Final = 1
+
+DEFAULT_CLASSES: Final = ((2048, 8192), (16384, 256), (66560, 768))
+"""(slot size, slots): 16, 4 and 51 MB of address space; memory is reserved as it is needed."""
+
+STEP: Final = 512 << 10
+"""Bytes that are reserved at a time, for one class of slots."""
+_PATIENCE: Final = 64
+"""Slots that are asked for in vain until more room is tried for again."""
+
+
+class PoolError(Exception):
+    """A region that cannot be used; the text says which and why."""
+
+
+class StalePlaceError(PoolError):
+    """A place whose slot was given back, or that no region has."""
+
+
+class Region:
+    """One region, as its readers see it."""
+
+    def __init__(self, number: int, buf: mmap.mmap | bytearray) -> None:
+        self.number = number
+        self._buf = buf
+        self.mem = memoryview(buf)
+        if len(self.mem) < _HEADER_SIZE:
+            raise PoolError(f"region {number:08x} is {len(self.mem)} bytes: too short for a header")
+        magic, version, found, nclasses = _HEADER.unpack_from(self.mem)
+        if magic != _MAGIC or version != _VERSION or found != number or not 1 <= nclasses <= 6:
+            raise PoolError(f"region {number:08x} has a header that is not ours or not version 1")
+        self.classes = [_CLASS.unpack_from(self.mem, 16 + 8 * i) for i in range(nclasses)]
+        self.nslots = sum(n for _, n in self.classes)
+        self.starts: list[int] = []
+        self.sizes: list[int] = []
+        at = _data_start(self.nslots)
+        need = at + sum(size * n for size, n in self.classes)
+        if need > len(self.mem) or not all(size and n for size, n in self.classes):
+            raise PoolError(f"region {number:08x} is {len(self.mem)} bytes, {need} are needed")
+        self.words = self.mem[_HEADER_SIZE : _HEADER_SIZE + 4 * self.nslots].cast("I")
+        for size, n in self.classes:
+            self.starts += range(at, at + size * n, size)
+            self.sizes += [size] * n
+            at += size * n
+
+    def view(self, slot: int, gen: int, offset: int, length: int) -> memoryview:
+        """The bytes of a place. StalePlaceError where the slot is not in generation `gen`."""
+        if not 0 <= slot < self.nslots or self.words[slot] != gen:
+            raise StalePlaceError(f"region {self.number:08x} slot {slot} generation {gen} is gone")
+        if offset < 0 or length < 0 or offset + length > self.sizes[slot]:
+            raise StalePlaceError(
+                f"{offset}+{length} is outside slot {slot} of {self.sizes[slot]} bytes"
+            )
+        start = self.starts[slot] + offset
+        return self.mem[start : start + length]
+
+    def free(self, slot: int, gen: int) -> bool:
+        """Give a slot back; False (and nothing done) where that has happened already."""
+        if not 0 <= slot < self.nslots or self.words[slot] != gen:
+            return False
+        self.words[slot] = (gen + 1) & 0xFFFFFFFF
+        return True
+
+    def in_use_of(self, size: int) -> float:
+        """Which part of the slots of that size is in use, 0 to 1."""
+        first = 0
+        for slot_size, n in self.classes:
+            if slot_size == size:
+                words = np.frombuffer(self.words, dtype=np.uint32, count=n, offset=4 * first)
+                return float((words & 1).mean())
+            first += n
+        return 0.0
+
+    def punch(self) -> None:
+        """Give the region's memory back to the system, also where others map it still: all its
+        places are stale from now on. The words stay, for others may look at them any time."""
+        if isinstance(self._buf, mmap.mmap):
+            at = _data_start(self.nslots)
+            self.words[:] = memoryview(bytes(4 * self.nslots)).cast("I")
+            with contextlib.suppress(OSError, ValueError):
+                self._buf.madvise(mmap.MADV_REMOVE, at, len(self._buf) - at)
+
+    def close(self) -> None:
+        """Unmap, if no view of it is left."""
+        try:
+            self.words.release()
+            self.mem.release()
+            if isinstance(self._buf, mmap.mmap):
+                self._buf.close()
+        except BufferError:
+            pass  # a view is still in use: the mapping goes with it
+
+
+def _data_start(nslots: int) -> int:
+    return -(-(_HEADER_SIZE + 4 * nslots) // 4096) * 4096
+
+
+class Allocator(Region):
+    """A region, as the one process that allocates in it sees it.
+
+    fd: its file, which is the allocator's from now on; -1: none, all its memory is there.
+    """
+
+    def __init__(self, number: int, buf: mmap.mmap | bytearray, fd: int = -1) -> None:
+        super().__init__(number, buf)
+        self._fd = fd
+        self._free: list[list[int]] = []
+        self._out: list[deque[int]] = []
+        """Slots in the order in which they went out, in which they mostly come back."""
+        self._ready: list[int] = []
+        """How many slots of each class have memory: the first ones."""
+        at = 0
+        for _, n in self.classes:
+            # An adopted region: what is in use stays out until its holders give it back.
+            used = [s for s in range(at, at + n) if self.words[s] & 1]
+            ready = n if fd < 0 else used[-1] + 1 - at if used else 0
+            self._ready.append(ready)
+            self._out.append(deque(used))
+            slots = reversed(range(at, at + ready))
+            self._free.append([s for s in slots if not self.words[s] & 1])
+            at += n
+        self.exhausted = 0
+        """How often there was no slot to be had."""
+        self.no_room = 0
+        """How often there was no memory for more slots: the file system is full."""
+        self.told: Callable[[str], None] | None = None
+        """Called when that begins, with a sentence."""
+        self._wait = 0
+
+    @staticmethod
+    def format(
+        number: int,
+        buf: mmap.mmap | bytearray,
+        classes: Iterable[tuple[int, int]],
+        fd: int = -1,
+    ) -> "Allocator":
+        """Make `buf` an empty region. fd: as for Allocator."""
+        classes = list(classes)
+        _HEADER.pack_into(buf, 0, _MAGIC, _VERSION, number, len(classes))
+        for i, (size, n) in enumerate(classes):
+            _CLASS.pack_into(buf, 16 + 8 * i, size, n)
+        return Allocator(number, buf, fd)
+
+    def alloc(self, size: int, *, must: bool = True) -> tuple[int, int] | None:
+        """A slot of at least `size` bytes: (slot, generation), or None where all are in use,
+        which counts as `exhausted` unless the caller can do with a smaller one (not must).
+
+        What came back last is taken first, as it is likely to be in the processor's cache.
+        """
+        words = self.words
+        for i, (slot_size, _) in enumerate(self.classes):
+            if size > slot_size:
+                continue
+            free = self._free[i]
+            out = self._out[i]
+            while out and not words[out[0]] & 1:
+                free.append(out.popleft())
+            if free or self._more(i):
+                slot = free.pop()
+                gen = (words[slot] + 1) & 0xFFFFFFFF
+                words[slot] = gen
+                out.append(slot)
+                return slot, gen
+        self.exhausted += must
+        return None
+
+    def put(self, data: bytes | bytearray | memoryview, *, must: bool = True) -> Place | None:
+        """Copy bytes into a new slot; None where the region is full. must: as for `alloc`."""
+        got = self.alloc(len(data), must=must)
+        if got is None:
+            return None
+        slot, gen = got
+        start = self.starts[slot]
+        self.mem[start : start + len(data)] = data
+        return (self.number, slot, gen, 0, len(data))
+
+    def room(self, place: Place) -> memoryview:
+        """The whole slot that a place lies in, to be written."""
+        start = self.starts[place[1]]
+        return self.mem[start : start + self.sizes[place[1]]]
+
+    def _more(self, i: int) -> bool:
+        """Find free slots of a class; `alloc` does it when it must."""
+        self._reclaim(i)
+        free = self._free[i]
+        if self._ready[i] < self.classes[i][1] and len(free) <= len(self._out[i]) >> 3:
+            if self._wait:
+                self._wait -= 1
+            else:
+                self._grow(i)
+        return bool(free)
+
+    def _grow(self, i: int) -> None:
+        """Reserve memory for more slots of a class."""
+        size, n = self.classes[i]
+        ready = self._ready[i]
+        first = sum(n for _, n in self.classes[:i]) + ready
+        count = min(max(STEP // size, 1), n - ready)
+        try:
+            os.posix_fallocate(self._fd, self.starts[first], count * size)
+        except OSError as e:
+            self._wait = _PATIENCE
+            self.no_room += 1
+            if self.no_room == 1 and self.told is not None:
+                self.told(f"no memory for the pool: {e.strerror}; it goes on with what it has")
+            return
+        self.no_room = 0
+        self._ready[i] += count
+        self._free[i][:0] = reversed(range(first, first + count))
+
+    def reserve(self) -> None:
+        """Have memory for a step of each class now. OSError says how much is lacking."""
+        for i, (size, _) in enumerate(self.classes):
+            if not self._ready[i]:
+                self._grow(i)
+            if not self._ready[i]:
+                raise OSError(errno.ENOSPC, f"no room for the pool: {max(STEP, size)} bytes more")
+
+    def _reclaim(self, i: int) -> None:
+        """Find what was given back out of order."""
+        out = self._out[i]
+        slots = np.fromiter(out, dtype=np.int64, count=len(out))
+        used = (np.frombuffer(self.words, dtype=np.uint32)[slots] & 1).astype(bool)
+        back = slots[~used].tolist()
+        out.clear()
+        out.extend(slots[used].tolist())
+        self._free[i] += back
+
+    def close(self) -> None:
+        super().close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def reserved(self) -> int:
+        """Bytes of memory that the slots have."""
+        return sum(size * n for (size, _), n in zip(self.classes, self._ready, strict=True))
+
+    def in_use(self) -> int:
+        """How many slots are out and not given back."""
+        return sum(1 for out in self._out for s in out if self.words[s] & 1)
+
+    def sweep(self, held: Iterable[Place], born_before: dict[int, int]) -> int:
+        """Give back the slots of `born_before` (slot -> generation) that nobody in `held` names:
+        what a process took with it when it died. Returns how many."""
+        kept = {(p[1], p[2]) for p in held if p[0] == self.number}
+        return sum(
+            self.free(slot, gen) for slot, gen in born_before.items() if (slot, gen) not in kept
+        )
+
+    def snapshot(self) -> dict[int, int]:
+        """slot -> generation of all that is in use now."""
+        return {s: self.words[s] for out in self._out for s in out if self.words[s] & 1}
+
+
+class Pool:
+    """All regions that a process knows: finds the bytes of places and gives them back."""
+
+    def __init__(
+        self,
+        opener: Callable[[int], Region] | None = None,
+        exists: Callable[[int], bool] | None = None,
+    ) -> None:
+        self.regions: dict[int, Region] = {}
+        self._opener = opener
+        self._exists = exists
+        self.mapped: Callable[[], None] | None = None
+        """Called when a region has been mapped: `prune` is wanted now and then."""
+        self.late = 0
+        """Places that were given back twice or after their generation had passed."""
+
+    def region(self, number: int) -> Region:
+        """The region of that number, mapped at first use."""
+        region = self.regions.get(number)
+        if region is None:
+            if self._opener is None:
+                raise StalePlaceError(f"no region {number:08x}")
+            region = self.regions[number] = self._opener(number)
+            if self.mapped is not None:
+                self.mapped()
+        return region
+
+    def prune(self) -> bool:
+        """Unmap regions whose files are gone: their clients are dead. Are others' left?"""
+        left = False
+        for number, region in tuple(self.regions.items()):
+            if isinstance(region, Allocator) or self._exists is None:
+                continue
+            if self._exists(number):
+                left = True
+            else:
+                del self.regions[number]
+                region.close()
+        return left
+
+    def view(self, place: Place) -> memoryview:
+        """The bytes of a place, without a copy. StalePlaceError where they are gone."""
+        region = self.regions.get(place[0])
+        if region is None:
+            region = self.region(place[0])
+        return region.view(place[1], place[2], place[3], place[4])
+
+    def view_frag(self, frag: Frag) -> memoryview | bytes:
+        """The bytes of a frag of either kind."""
+        return frag if isinstance(frag, bytes) else self.view(frag)
+
+    def gather(self, frags: tuple[Frag, ...]) -> bytes:
+        """The bytes of some frags, copied together."""
+        return b"".join([f if isinstance(f, bytes) else self.view(f) for f in frags])
+
+    def free(self, place: Place) -> None:
+        """Give a place's slot back."""
+        region = self.regions.get(place[0])
+        if region is None:
+            try:
+                region = self.region(place[0])
+            except PoolError:
+                self.late += 1
+                return
+        if not region.free(place[1], place[2]):
+            self.late += 1
+
+    def free_frags(self, frags: tuple[Frag, ...]) -> None:
+        """Give back the slots of all frags that are places."""
+        for frag in frags:
+            if not isinstance(frag, bytes):
+                self.free(frag)
+
+
+class PoolDir:
+    """The pool directory: where regions are files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(
+        self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
+    ) -> Allocator:
+        """Make a region. FileExistsError where the number is taken, OSError where there is no room
+        for its table."""
+        classes = list(classes)
+        start = _data_start(sum(n for _, n in classes))
+        size = start + sum(s * n for s, n in classes)
+        fd = self._open(number, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        try:
+            os.posix_fallocate(fd, 0, start)
+            os.ftruncate(fd, size)
+            return Allocator.format(number, mmap.mmap(fd, size), classes, fd)
+        except BaseException:
+            os.close(fd)
+            self.unlink(number)
+            raise
+
+    def adopt_or_create(
+        self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
+    ) -> Allocator:
+        """The region that an earlier life of this process left behind, or a new one."""
+        try:
+            fd = self._open(number, os.O_RDWR)
+            try:
+                return Allocator(number, mmap.mmap(fd, 0), fd)
+            except BaseException:
+                os.close(fd)
+                raise
+        except (PoolError, OSError, ValueError):
+            self.unlink(number)
+        try:
+            alloc = self.create(number, classes)
+            alloc.reserve()
+        except OSError as e:
+            self.unlink(number)
+            if e.errno != errno.ENOSPC:
+                raise
+            free = private.free_bytes(self.path)
+            raise OSError(
+                e.errno, f"{e.strerror}: {free} bytes are free in {self.path} for the pool"
+            ) from None
+        return alloc
+
+    def open(self, number: int) -> Region:
+        """Map someone else's region. PoolError where there is none."""
+        try:
+            fd = self._open(number, os.O_RDWR)
+            try:
+                return Region(number, mmap.mmap(fd, 0))
+            finally:
+                os.close(fd)
+        except (OSError, ValueError) as e:  # ValueError: an empty file
+            raise StalePlaceError(f"no region {number:08x} in {self.path}: {e}") from e
+
+    def unlink(self, number: int) -> None:
+        """Take the region's name away; mappings of it stay."""
+        self._file(number).unlink(missing_ok=True)
+
+    def exists(self, number: int) -> bool:
+        """Is the region's file still there?"""
+        return self._file(number).exists()
+
+    def pool(self) -> Pool:
+        """A Pool that finds its regions here."""
+        return Pool(self.open, self.exists)
+
+    def _file(self, number: int) -> Path:
+        return self.path / f"{number:08x}"
+
+    def _open(self, number: int, flags: int) -> int:
+        """A region's file: in a directory that is ours alone, and never through a link."""
+        directory = private.open_dir(os.path.realpath(self.path))
+        try:
+            return private.open_file(directory, f"{number:08x}", flags)
+        finally:
+            os.close(directory)

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: MIT
+"""System calls: the table of what applications ask the socket layer, and its codec.
+
+An application's DEALER sends `[meta, data]` to the socket layer's ROUTER, and gets as much back:
+
+    request  meta = [SYS_ABI, req, call, args...]       data = bytes to be sent
+    reply    meta = [SYS_ABI, req, errno, result]       data = bytes received
+
+A data frame that would be empty may be left out. A call is named after its `sys_` function,
+without the prefix. `req` is the asker's number; the reply carries it. errno 0 is success;
+otherwise `result` is a sentence that says what was wrong, or None where the errno says it all. A
+DEALER's identity begins with the 16 bytes of its process's client id, which the process announces
+once on the life connection (`skbus.app.client`).
+
+Socket addresses are `[family, port, addr]`, addr being 4 or 16 bytes. Timeouts are ns of the
+stack's clock: -1 waits for ever, 0 does not wait (MSG_DONTWAIT). Big payload does not travel
+here: it is named by its places in the pool (`skbus.core.skbuff`). In `sendmsg` the places come
+after the data frame's bytes, their slots become the socket layer's, which gives them back. In the
+reply of `recvmsg`, `parts` lists the payload in order: an int is that many bytes of the data frame,
+a place is bytes in the pool, whose slot is the application's to give back.
+
+Who speaks this: `skbus.app.client` and `skbusd.socket.core`. What comes from an application is
+checked against the table before it reaches the core: wrong types are EFAULT (as a bad pointer
+is), values out of bounds EINVAL, too much EMSGSIZE.
+"""
+
+import errno
+import struct
+from typing import Any, Final, NamedTuple
+
+import msgpack
+
+from skbus.core.skbuff import Place
+
+SYS_ABI: Final = 2
+
+CLIENT_ID_LEN: Final = 16
+"""Bytes of a client id: the beginning of all identities of one process."""
+MAX_IDENTITY: Final = 32
+
+MAX_META: Final = 65536
+MAX_DATA: Final = 1 << 20
+"""Bytes in the data frame of one request or reply."""
+MAX_PLACES: Final = 64
+MAX_CMSGS: Final = 64
+UIO_MAXIOV: Final = 1024
+MAX_OPTLEN: Final = 65536
+MAX_POLL: Final = 65536
+MAX_VLEN: Final = 64
+"""Datagrams in the reply of one recvmmsg."""
+MAX_TIMEOUT: Final = 1 << 62
+
+POST: Final = struct.Struct("=HHi4s")
+"""What a client writes to its post pipe in front of a datagram: length, port, fd, addr. Port 0: to
+the connected peer. It is sendmsg without a reply: an error is the socket's pending one."""
+POST_MAX: Final = 4096 - POST.size
+"""Bytes of such a datagram: a pipe takes PIPE_BUF bytes whole or not at all."""
+POST_PIPE: Final = 65536
+"""Bytes that the pipe holds."""
+
+_INT: Final = 0
+_BYTES: Final = 1
+_SOCKADDR: Final = 2
+_PLACES: Final = 3
+_CMSGS: Final = 4
+_POLLFDS: Final = 5
+
+SockAddr = tuple[int, int, bytes]
+"""(family, port, addr)"""
+
+
+class Arg(NamedTuple):
+    """One argument of a call: what it may be."""
+
+    name: str
+    kind: int = _INT
+    low: int = -(2**31)
+    high: int = 2**31 - 1
+
+
+_FD: Final = Arg("fd")
+_FLAGS: Final = Arg("flags", _INT, 0, 2**31 - 1)
+_ADDR: Final = Arg("addr", _SOCKADDR)
+_TIMEOUT: Final = Arg("timeout", _INT, -1, MAX_TIMEOUT)
+
+CALLS: Final[dict[str, tuple[Arg, ...]]] = {
+    # -> fd
+    "socket": (Arg("family"), Arg("type"), Arg("protocol")),
+    "bind": (_FD, _ADDR),
+    "listen": (_FD, Arg("backlog")),
+    # -> [fd, addr]; flags: SOCK_NONBLOCK, SOCK_CLOEXEC
+    "accept4": (_FD, _FLAGS, _TIMEOUT),
+    "connect": (_FD, _ADDR, _TIMEOUT),
+    # -> number of bytes taken
+    "sendmsg": (_FD, _FLAGS, _ADDR, Arg("places", _PLACES), Arg("control", _CMSGS), _TIMEOUT),
+    # -> [parts, addr, msg_flags, control]
+    "recvmsg": (
+        _FD,
+        Arg("len", _INT, 0, 2**31 - 1),
+        Arg("controllen", _INT, 0, 2**31 - 1),
+        _FLAGS,
+        _TIMEOUT,
+    ),
+    # As many datagrams as are queued, at most vlen -> [[parts, addr, msg_flags, control], ...];
+    # their inline bytes are one data frame. One with places comes alone. A fifth field is the size
+    # of each of many datagrams, but for the last, whose bytes come together.
+    "recvmmsg": (
+        _FD,
+        Arg("len", _INT, 0, 2**31 - 1),
+        Arg("vlen", _INT, 1, MAX_VLEN),
+        _FLAGS,
+        _TIMEOUT,
+    ),
+    # The last `count` datagrams that recvmmsg gave were not read: they are put back.
+    "unread": (_FD, Arg("count", _INT, 1, MAX_VLEN)),
+    # The data frame's bytes, which recvmsg gave of a stream, were not read: they are put back.
+    "unrecv": (_FD,),
+    # The connection that accept4 gave was not taken: it is the next one to be accepted again.
+    "unaccept": (_FD, Arg("accepted")),
+    "shutdown": (_FD, Arg("how")),
+    # -> addr
+    "getsockname": (_FD,),
+    "getpeername": (_FD,),
+    "setsockopt": (_FD, Arg("level"), Arg("optname"), Arg("optval", _BYTES, 0, MAX_OPTLEN)),
+    # -> the option's bytes
+    "getsockopt": (_FD, Arg("level"), Arg("optname"), Arg("optlen", _INT, 0, MAX_OPTLEN)),
+    "close": (_FD,),
+    "dup": (_FD,),
+    # F_GETFL 3, F_SETFL 4
+    "fcntl": (_FD, Arg("cmd"), Arg("arg")),
+    # SIOCINQ (FIONREAD) 0x541B, SIOCOUTQ (TIOCOUTQ) 0x5411
+    "ioctl": (_FD, Arg("cmd", _INT, 0, 2**32 - 1)),
+    # [[fd, events], ...] -> [[fd, revents], ...]
+    "poll": (Arg("fds", _POLLFDS), _TIMEOUT),
+    # The request `req` of the same identity shall end now, with EINTR; it has its own reply.
+    "cancel": (Arg("req", _INT, 0, 2**63 - 1),),
+    # This client allocates in that region of the pool.
+    "region": (Arg("number", _INT, 0, 2**32 - 1),),
+    # A barrier goes through all layers and back (DESIGN section 8), then the call returns.
+    "barrier": (_TIMEOUT,),
+}
+"""Each call with its arguments."""
+
+
+class SysCallError(Exception):
+    """A request that cannot be carried out: errno, and what was wrong if errno does not say."""
+
+    def __init__(self, err: int, text: str | None = None, req: int = 0) -> None:
+        super().__init__(err, text)
+        self.errno = err
+        self.text = text
+        self.req = req
+
+
+class Request(NamedTuple):
+    """One decoded request."""
+
+    req: int
+    call: str
+    args: tuple[Any, ...]
+
+
+_packer = msgpack.Packer(use_bin_type=True, autoreset=True)
+
+
+def encode_request(req: int, call: str, *args: object) -> bytes:
+    """The meta frame of a request. It is not checked: the socket layer does that."""
+    return bytes(_packer.pack((SYS_ABI, req, call, *args)))
+
+
+def encode_reply(req: int, err: int, result: object) -> bytes:
+    """The meta frame of a reply."""
+    return bytes(_packer.pack((SYS_ABI, req, err, result)))
+
+
+def decode_reply(meta: bytes | memoryview) -> tuple[int, int, Any]:
+    """(req, errno, result) of a reply. ValueError where it has another ABI or is none."""
+    reply = msgpack.unpackb(meta, use_list=False, raw=False)
+    if type(reply) is not tuple or len(reply) != 4:
+        raise ValueError("the socket layer's reply is not [SYS_ABI, req, errno, result]")
+    if reply[0] != SYS_ABI:
+        raise ValueError(
+            f"the socket layer speaks system call ABI {reply[0]}, this library {SYS_ABI}"
+        )
+    return reply[1], reply[2], reply[3]
+
+
+def decode_request(meta: bytes | memoryview, data: bytes | memoryview = b"") -> Request:
+    """A request from its frames, checked against the table. SysCallError for all that is not one.
+
+    The error carries the request's number where one could be read, so that it can be answered.
+    """
+    if len(meta) > MAX_META or len(data) > MAX_DATA:
+        raise SysCallError(errno.EMSGSIZE, f"request of {len(meta)}+{len(data)} bytes")
+    try:
+        message = msgpack.unpackb(meta, use_list=False, raw=False, strict_map_key=True)
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as e:
+        raise SysCallError(errno.EINVAL, f"not msgpack: {e}") from e
+    if type(message) is not tuple or len(message) < 3:
+        raise SysCallError(errno.EINVAL, "not [SYS_ABI, req, call, args...]")
+    abi, req, call = message[:3]
+    if type(req) is not int or not 0 <= req < 2**63:
+        raise SysCallError(errno.EINVAL, "the request's number is not an int of 0 to 2^63-1")
+    if abi != SYS_ABI:
+        raise SysCallError(
+            errno.EPROTO, f"the request has ABI {abi!r:.20}, the socket layer {SYS_ABI}", req
+        )
+    table = CALLS.get(call) if type(call) is str else None
+    if table is None:
+        raise SysCallError(errno.ENOSYS, f"no such call: {call!r:.40}", req)
+    args = message[3:]
+    if len(args) != len(table):
+        raise SysCallError(
+            errno.EINVAL, f"{call} takes {len(table)} arguments, not {len(args)}", req
+        )
+    for arg, value in zip(table, args, strict=True):
+        if arg.kind == _INT:
+            if type(value) is not int:
+                raise SysCallError(errno.EFAULT, f"{call}: {arg.name} is not an int", req)
+            if not arg.low <= value <= arg.high:
+                raise SysCallError(errno.EINVAL, f"{call}: {arg.name} is out of bounds", req)
+        else:
+            _CHECKS[arg.kind](arg, value, call, req)
+    return Request(req, call, args)
+
+
+def _check_bytes(arg: Arg, value: Any, call: str, req: int) -> None:
+    if type(value) is not bytes:
+        raise SysCallError(errno.EFAULT, f"{call}: {arg.name} is not bytes", req)
+    if not arg.low <= len(value) <= arg.high:
+        raise SysCallError(errno.EINVAL, f"{call}: {arg.name} has {len(value)} bytes", req)
+
+
+def _check_sockaddr(arg: Arg, value: Any, call: str, req: int) -> None:
+    if value is None:
+        return
+    if type(value) is not tuple or tuple(map(type, value)) != (int, int, bytes):
+        raise SysCallError(errno.EFAULT, f"{call}: {arg.name} is not [family, port, addr]", req)
+    family, port, addr = value
+    if not 0 <= family <= 65535 or not 0 <= port <= 65535 or len(addr) not in (0, 4, 16):
+        raise SysCallError(errno.EINVAL, f"{call}: {arg.name} is out of bounds", req)
+
+
+def _check_places(arg: Arg, value: Any, call: str, req: int) -> None:
+    if type(value) is not tuple:
+        raise SysCallError(errno.EFAULT, f"{call}: {arg.name} is not an array", req)
+    if len(value) > MAX_PLACES:
+        raise SysCallError(errno.EMSGSIZE, f"{call}: more than {MAX_PLACES} places", req)
+    for place in value:
+        if type(place) is not tuple or tuple(map(type, place)) != (int, int, int, int, int):
+            raise SysCallError(errno.EFAULT, f"{call}: not a place: {place!r:.60}", req)
+        if min(place) < 0 or max(place) >= 2**32:
+            raise SysCallError(errno.EINVAL, f"{call}: a place is out of bounds", req)
+
+
+def _check_cmsgs(arg: Arg, value: Any, call: str, req: int) -> None:
+    if type(value) is not tuple:
+        raise SysCallError(errno.EFAULT, f"{call}: {arg.name} is not an array", req)
+    if len(value) > MAX_CMSGS:
+        raise SysCallError(errno.EINVAL, f"{call}: more than {MAX_CMSGS} control messages", req)
+    for cmsg in value:
+        if type(cmsg) is not tuple or tuple(map(type, cmsg)) != (int, int, bytes):
+            raise SysCallError(errno.EFAULT, f"{call}: not [level, type, data]", req)
+        if len(cmsg[2]) > MAX_OPTLEN or abs(cmsg[0]) >= 2**31 or abs(cmsg[1]) >= 2**31:
+            raise SysCallError(errno.EINVAL, f"{call}: a control message is too big", req)
+
+
+def _check_pollfds(arg: Arg, value: Any, call: str, req: int) -> None:
+    if type(value) is not tuple:
+        raise SysCallError(errno.EFAULT, f"{call}: {arg.name} is not an array", req)
+    if len(value) > MAX_POLL:
+        raise SysCallError(errno.EINVAL, f"{call}: more than {MAX_POLL} descriptors", req)
+    for pollfd in value:
+        if type(pollfd) is not tuple or tuple(map(type, pollfd)) != (int, int):
+            raise SysCallError(errno.EFAULT, f"{call}: not [fd, events]", req)
+        if abs(pollfd[0]) >= 2**31 or not 0 <= pollfd[1] < 65536:
+            raise SysCallError(errno.EINVAL, f"{call}: [fd, events] is out of bounds", req)
+
+
+_CHECKS: Final = {
+    _BYTES: _check_bytes,
+    _SOCKADDR: _check_sockaddr,
+    _PLACES: _check_places,
+    _CMSGS: _check_cmsgs,
+    _POLLFDS: _check_pollfds,
+}
+
+__all__ = [
+    "CALLS",
+    "SYS_ABI",
+    "Place",
+    "Request",
+    "SockAddr",
+    "SysCallError",
+    "decode_reply",
+    "decode_request",
+    "encode_reply",
+    "encode_request",
+]

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""stack: starting and watching a stack: configuration, supervision, labs, health."""

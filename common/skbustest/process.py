@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""A process of a simulated host: what `skbus.bus.service` is on a real machine."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from skbus.bus.codec import decode, encode
+from skbus.bus.dispatch import Dispatcher
+from skbus.core.net import Core
+
+if TYPE_CHECKING:
+    from skbustest.host import Host
+    from skbustest.world import World
+
+_BUDGET: Final = 64
+
+
+class Process:
+    """One core of one host, with its inbox."""
+
+    def __init__(
+        self,
+        world: "World",
+        host: "Host",
+        core: Core,
+        neighbours: tuple[str, ...],
+    ) -> None:
+        self.world = world
+        self.host = host
+        self.core = core
+        self.net = core.net
+        self.inbox: deque[tuple[bytes, bytes]] = deque()
+        self.dispatcher = Dispatcher(core, neighbours)
+        self.messages = 0
+        self.poll: Callable[[], object] | None = None
+        """Takes what a device has received."""
+        self.after: Callable[[], object] | None = None
+        """Sends what the core left for a device or for applications."""
+        self._queued = False
+        self._armed = -1
+
+    def wake(self) -> None:
+        """Let it run before time moves on."""
+        if not self._queued:
+            self._queued = True
+            self.world.runnable.append(self)
+
+    def run(self) -> None:
+        """One pass: a budget of messages, timers, and what it calls in other processes."""
+        self._queued = False
+        self.net.now = self.world.now
+        for _ in range(min(len(self.inbox), _BUDGET)):
+            meta, data = self.inbox.popleft()
+            self.messages += 1
+            self.dispatcher.deliver(decode(meta, data))
+        if self.inbox:
+            self.wake()
+        if self.poll is not None and self.poll() == _BUDGET:
+            self.wake()  # there may be more
+        self.dispatcher.finish()
+        if self.after is not None:
+            self.after()
+        self.flush()
+        expiry = self.net.timers.next_expiry()
+        if expiry is not None and expiry != self._armed:
+            self._armed = expiry
+            self.world.at(max(expiry, self.world.now), self._timer)
+
+    def flush(self) -> None:
+        """Send the outbox, through the codec."""
+        net = self.net
+        if net.trace_events:
+            self.host.traced(net.trace_events)
+            net.trace_events = []
+        net.log_events.clear()
+        if not net.outbox:
+            return
+        outbox, net.outbox = net.outbox, {}
+        for name, batch in outbox.items():
+            other = self.host.processes.get(name)
+            if other is not None:
+                other.inbox.append(encode(net.name, net.epoch, batch))
+                other.wake()
+
+    def _timer(self) -> None:
+        self._armed = -1
+        self.wake()
