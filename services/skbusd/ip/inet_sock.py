@@ -24,7 +24,6 @@ from skbus.core.abi import (
     Recvmsg,
     Redirect,
     SkErrorReport,
-    SkRet,
     UdpSendmsgCb,
     XmitCb,
 )
@@ -39,6 +38,7 @@ from skbus.core.uapi import (
 )
 from skbus.inet.headers import icmp as icmphdr
 from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
+from skbus.inet.transport import sk_ret
 from skbusd.ip import ip_output, mcast, route
 from skbusd.ip.netns import INADDR_ANY, RTN_BROADCAST, RTN_MULTICAST, InetSock, IpNet, Rtable
 
@@ -73,12 +73,6 @@ def icmp_out_count(net: IpNet, type_: int) -> None:
 
 
 # ---- life of a sock ----------------------------------------------------------------------
-
-
-def sk_ret(net: IpNet, sk: int, req: int, err: int, val: object = None) -> None:
-    """Answer a request of the socket layer, if it wants an answer."""
-    if req:
-        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
 
 
 def sk_hash(net: IpNet, sk: InetSock) -> None:

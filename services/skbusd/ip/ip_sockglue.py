@@ -29,6 +29,7 @@ from skbus.inet.ip_sockglue import (
     ip_int,
     ip_multicast_if,
 )
+from skbus.inet.transport import sk_ret
 from skbusd.ip import inet_sock, mcast
 from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_RAW, InetSock, IpNet
 
@@ -50,7 +51,7 @@ def ip_setsockopt(net: IpNet, item: Setsockopt) -> None:
         err = ENOPROTOOPT
     if net.tracing:
         net.trace("ip_setsockopt", sk=item.sk, level=item.level, optname=item.optname, err=err)
-    inet_sock.sk_ret(net, item.sk, item.req, err, sk.mc_list if sk is not None else None)
+    sk_ret(net, item.sk, item.req, err, sk.mc_list if sk is not None else None)
 
 
 def _set_socket(net: IpNet, sk: InetSock, optname: int, value: bytes) -> int:
@@ -134,9 +135,9 @@ def ip_getsockopt(net: IpNet, item: Getsockopt) -> None:
     sk = net.inet_socks.get(item.sk)
     found = EBADF if sk is None else _get(net, sk, item.level, item.optname, item.optlen)
     if isinstance(found, int):
-        inet_sock.sk_ret(net, item.sk, item.req, found)
+        sk_ret(net, item.sk, item.req, found)
     else:
-        inet_sock.sk_ret(net, item.sk, item.req, 0, found)
+        sk_ret(net, item.sk, item.req, 0, found)
 
 
 def _get(net: IpNet, sk: InetSock, level: int, optname: int, optlen: int) -> bytes | int:

@@ -26,12 +26,9 @@ from skbus.inet.headers.icmp import (
 )
 from skbus.inet.headers.ipv4 import IpHdr
 from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error
+from skbus.inet.transport import sk_ret
 from skbusd.ip import inet_sock, route
-from skbusd.ip.inet_sock import (
-    SOCK_BINDADDR_LOCK,
-    SOCK_BINDPORT_LOCK,
-    sk_ret,
-)
+from skbusd.ip.inet_sock import SOCK_BINDADDR_LOCK, SOCK_BINDPORT_LOCK
 from skbusd.ip.netns import (
     INADDR_ANY,
     IPPROTO_ICMP,

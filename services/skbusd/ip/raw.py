@@ -30,8 +30,9 @@ from skbus.inet.headers.icmp import (
 from skbus.inet.headers.ipv4 import IP_HLEN, IpHdr
 from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error, ip_local_error
 from skbus.inet.mcast import ip_mc_sf_allow
+from skbus.inet.transport import sk_ret
 from skbusd.ip import inet_sock, ip_output, route
-from skbusd.ip.inet_sock import SOCK_BINDADDR_LOCK, sk_ret
+from skbusd.ip.inet_sock import SOCK_BINDADDR_LOCK
 from skbusd.ip.netns import (
     INADDR_ANY,
     IPPROTO_ICMP,

@@ -3,7 +3,8 @@
 
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
-from skbus.core.abi import Close, Connect, Disconnect, InitSock, Shutdown, SkRet
+from skbus.core.abi import Close, Connect, Disconnect, InitSock, Shutdown
+from skbus.inet.transport import sk_ret
 from skbusd.udp import mcast, route, table
 from skbusd.udp.netns import (
     INADDR_ANY,
@@ -17,12 +18,6 @@ from skbusd.udp.netns import (
     UdpSock,
     Waiter,
 )
-
-
-def sk_ret(net: UdpNet, sk: int, req: int, err: int, val: object = None) -> None:
-    """Answer a request of the socket layer, if it wants an answer."""
-    if req:
-        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
 
 
 def udp_init_sock(net: UdpNet, item: InitSock) -> None:
@@ -58,7 +53,7 @@ def ip4_datagram_connect(net: UdpNet, item: Connect) -> None:
         table.udp_lib_rehash(net, sk, sk.inet_rcv_saddr, item.addr, item.port)
     key = route_key(sk, item.addr)
     dst = route.sk_dst_get(net, key)
-    waiter = Waiter(None, item, item.addr, item.port)
+    waiter = Waiter(ip4_datagram_connect_route, item=item)
     if dst is not None:
         ip4_datagram_connect_route(net, waiter, 0, dst)
     elif route.ip_route_output_flow(net, key, sk.tos, waiter):
@@ -80,7 +75,8 @@ def route_key(
 
 def ip4_datagram_connect_route(net: UdpNet, waiter: Waiter, err: int, dst: Dst | None) -> None:
     """The route is known, or there is none: finish the connect."""
-    item: Connect = waiter.item
+    item = waiter.item
+    assert item is not None
     sk = net.socks.get(item.sk)
     if sk is None:
         return  # closed meanwhile

@@ -20,6 +20,7 @@ from skbus.inet.ip_sockglue import (
     ip_multicast_if,
 )
 from skbus.inet.mcast import IP_MULTICAST_IF, MEMBERSHIP, MSFILTERS
+from skbus.inet.transport import sk_ret
 from skbusd.udp import datagram, mcast, udplite
 from skbusd.udp.netns import IPPROTO_UDPLITE, SK_REUSEADDR, SK_REUSEPORT, UdpNet, UdpSock
 
@@ -52,7 +53,7 @@ def udp_setsockopt(net: UdpNet, item: Setsockopt) -> None:
         err = _set_udp(sk, item.level, item.optname, item.value)
     if net.tracing:
         net.trace("udp_setsockopt", sk=item.sk, level=item.level, optname=item.optname, err=err)
-    datagram.sk_ret(net, item.sk, item.req, err)
+    sk_ret(net, item.sk, item.req, err)
 
 
 def _set_socket(net: UdpNet, sk: UdpSock, optname: int, value: bytes) -> int:
@@ -142,9 +143,9 @@ def udp_getsockopt(net: UdpNet, item: Getsockopt) -> None:
     else:
         found = EOPNOTSUPP
     if isinstance(found, int):
-        datagram.sk_ret(net, item.sk, item.req, found)
+        sk_ret(net, item.sk, item.req, found)
     else:
-        datagram.sk_ret(net, item.sk, item.req, 0, found)
+        sk_ret(net, item.sk, item.req, 0, found)
 
 
 def _get_ip(net: UdpNet, sk: UdpSock, optname: int, optlen: int) -> bytes | int:

@@ -9,7 +9,7 @@ from errno import EADDRNOTAVAIL, ENETDOWN
 
 from skbus.core.abi import Getsockopt, McDropSocket, McRet, McSetsockopt, Setsockopt
 from skbus.inet.mcast import MreqError, decode_mc_list, msfilter_get, restore_options
-from skbusd.udp import datagram
+from skbus.inet.transport import sk_ret
 from skbusd.udp.netns import UdpNet, UdpSock
 
 
@@ -36,7 +36,7 @@ def ip_mc_ret(net: UdpNet, item: McRet) -> None:
         net.call("ip", "ip_mc_drop_socket", McDropSocket(net.name, number))
     else:
         sk.mc_list = mc_list
-    datagram.sk_ret(net, number, req, item.err, mc_list)
+    sk_ret(net, number, req, item.err, mc_list)
 
 
 def ip_mc_getsockopt(net: UdpNet, sk: UdpSock, item: Getsockopt) -> None:
@@ -47,9 +47,9 @@ def ip_mc_getsockopt(net: UdpNet, sk: UdpSock, item: Getsockopt) -> None:
     try:
         value = msfilter_get(sk.mc_list, item.optname, b"", EADDRNOTAVAIL)
     except MreqError as e:
-        datagram.sk_ret(net, item.sk, item.req, int(e.args[0]))
+        sk_ret(net, item.sk, item.req, int(e.args[0]))
         return
-    datagram.sk_ret(net, item.sk, item.req, 0, value)
+    sk_ret(net, item.sk, item.req, 0, value)
 
 
 def ip_mc_drop_socket(net: UdpNet, sk: UdpSock) -> None:
@@ -63,7 +63,7 @@ def restore(net: UdpNet) -> None:
     """ip has been started anew: it is told of all groups, and who waits is told that."""
     requests, net.mc_requests = net.mc_requests, {}
     for number, req in requests.values():
-        datagram.sk_ret(net, number, req, ENETDOWN, None)
+        sk_ret(net, number, req, ENETDOWN, None)
     for sk in net.socks.values():
         for optname, value in restore_options(sk.mc_list):
             item = McSetsockopt(net.name, sk.sk, 0, optname, value)

@@ -5,9 +5,11 @@
 """
 
 from collections import deque
+from collections.abc import Callable
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.core.abi import Connect
 from skbus.core.flow_dissector import Flow, sock_flow
 from skbus.core.net import Net
 from skbus.core.pool import Allocator, Pool
@@ -96,13 +98,14 @@ RouteKey = tuple[bytes, bytes, int]
 
 
 class Waiter(NamedTuple):
-    """Someone who waits for a route: a datagram, or a connect."""
+    """What waits for a route, and how it goes on: a datagram (`skb`) or a connect(2) (`item`)."""
 
-    skb: SkBuff | None
-    item: Any
-    """`Connect`, where skb is None."""
-    daddr: bytes
-    dport: int
+    then: Callable[["UdpNet", "Waiter", int, Dst | None], None]
+    """Called with an errno, or with 0 and the route."""
+    skb: SkBuff | None = None
+    dport: int = 0
+    """Where the datagram goes; its other half, the address, is the route's."""
+    item: Connect | None = None
 
 
 class RouteRequest:

@@ -5,7 +5,6 @@ What needs a route that is not known yet (a first datagram, a connect) waits in 
 for `ip_route_output_ret`. In Linux this is a function call; here it is a message each way.
 """
 
-from collections.abc import Callable
 from errno import EAGAIN, ENETUNREACH
 from typing import Final
 
@@ -13,7 +12,6 @@ from skbus.core.abi import DstMtu, IpRouteOutputKey, RouteRet, RtCacheFlush, Upd
 from skbus.core.net import SEC
 from skbus.core.timer import Timer
 from skbus.core.uapi import IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT
-from skbusd.udp import datagram, udp_output
 from skbusd.udp.netns import Dst, RouteKey, RouteRequest, UdpNet, UdpSock, Waiter
 
 DST_CACHE: Final = 4096
@@ -107,12 +105,7 @@ def _answer(net: UdpNet, request: RouteRequest, err: int, dst: Dst | None) -> No
     while request.waiters:
         waiter = request.waiters.popleft()
         net.pending -= 1
-        go_on: Callable[[UdpNet, Waiter, int, Dst | None], None] = (
-            datagram.ip4_datagram_connect_route
-            if waiter.skb is None
-            else udp_output.udp_sendmsg_route
-        )
-        go_on(net, waiter, err, dst)
+        waiter.then(net, waiter, err, dst)
 
 
 def rt_cache_flush(net: UdpNet, item: RtCacheFlush) -> None:

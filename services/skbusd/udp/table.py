@@ -9,8 +9,9 @@ look-up in a dict. RFC 6056 for automatic ports.
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EINVAL
 from typing import Any, Final
 
-from skbus.core.abi import GetPort, SkRet
+from skbus.core.abi import GetPort
 from skbus.inet.mcast import ip_mc_sf_allow
+from skbus.inet.transport import sk_ret
 from skbusd.udp.netns import (
     INADDR_ANY,
     INADDR_BROADCAST,
@@ -273,6 +274,5 @@ def udp_v4_get_port(net: UdpNet, item: GetPort) -> None:
                 sk.inet_saddr = INADDR_ANY  # to receive on, not to send from
     if net.tracing:
         net.trace("udp_v4_get_port", sk=item.sk, addr=item.addr, port=item.port, err=err)
-    if item.req:
-        val = [sk.inet_rcv_saddr, sk.inet_num] if sk is not None and not err else None
-        net.call("socket", "sk_ret", SkRet(item.sk, item.req, err, val))
+    val = [sk.inet_rcv_saddr, sk.inet_num] if sk is not None and not err else None
+    sk_ret(net, item.sk, item.req, err, val)

@@ -42,7 +42,7 @@ from skbus.inet.headers.icmp import (
 from skbus.inet.headers.udp import UDP_HLEN
 from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error
 from skbus.inet.udp_offload import udp_gso_segment
-from skbusd.udp import route, table, udplite
+from skbusd.udp import route, table
 from skbusd.udp.netns import (
     INADDR_BROADCAST,
     IPPROTO_UDP,
@@ -207,6 +207,13 @@ def udp_rcv_segment(
     net.consume_skb(skb)
 
 
+def _cscov_suffices(sk: UdpSock, skb: SkBuff) -> bool:
+    """UDPLITE_RECV_CSCOV: does the checksum of a UDP-Lite datagram cover as much as the socket
+    asks for? A socket that has asked for all (0) takes nothing less. (`udplite_rcv` leaves the
+    coverage in `skb.csum`, 0 for all; Linux tests it in `udp_queue_rcv_one_skb`, as we do.)"""
+    return not skb.csum or 0 < sk.pcrlen <= skb.csum
+
+
 def udp_queue_rcv_skb(
     net: UdpNet, sk: UdpSock, skb: SkBuff, cb: RcvCb, sport: int, dport: int
 ) -> None:
@@ -216,7 +223,7 @@ def udp_queue_rcv_skb(
     size = len(skb.head) - skb.data + skb.data_len + count * SKB_TRUESIZE
     if net.tracing:
         net.trace("udp_queue_rcv_skb", skb, sk=sk.sk, rmem=sk.sk_rmem_alloc)
-    if sk.pcrlen_set and not udplite.udplite_accepts(sk, skb):
+    if sk.pcrlen_set and not _cscov_suffices(sk, skb):
         udp_error(net, skb, net.udplite_table, "UDP_CSUM")
         return
     if sk.sk_rmem_alloc and sk.sk_rmem_alloc + size > sk.sk_rcvbuf:

@@ -42,6 +42,7 @@ from skbus.core.uapi import (
 )
 from skbus.inet.headers.udp import CSUM_OFFSET, UDP_HLEN
 from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
+from skbus.inet.transport import sk_ret
 from skbusd.udp import datagram, route, table, udplite
 from skbusd.udp.netns import (
     INADDR_ANY,
@@ -106,7 +107,8 @@ def udp_sendmsg(net: UdpNet, skb: SkBuff) -> None:
     dst = net.dst_cache.get(key)
     if dst is None or dst.expires <= net.now:
         tos = cb.tos if cb.tos >= 0 else sk.tos
-        if route.ip_route_output_flow(net, key, tos, Waiter(skb, None, daddr, dport)):
+        waiter = Waiter(udp_sendmsg_route, skb, dport)
+        if route.ip_route_output_flow(net, key, tos, waiter):
             net.mib["UdpSndbufErrors"] += 1
             _refuse(net, skb, cb, ENOBUFS)
         return
@@ -135,7 +137,7 @@ def _refuse(
         net.trace("udp_sendmsg", skb, sk=cb.sk, err=err)
     net.kfree_skb(skb, reason, err=err)
     if cb.req:
-        datagram.sk_ret(net, cb.sk, cb.req, err)
+        sk_ret(net, cb.sk, cb.req, err)
     else:
         net.call("socket", "sk_error_report", SkErrorReport(cb.sk, err, False))
         sock_wfree(net, cb.sk, skb.len + SKB_TRUESIZE)
@@ -348,7 +350,7 @@ def _ip_send_skb(
     net.mib[table.udp_table(net, sk).mib + "OutDatagrams"] += segs or 1
     net.call_skb("ip", "ip_send_skb", skb)
     if cb.req:
-        datagram.sk_ret(net, cb.sk, cb.req, 0)
+        sk_ret(net, cb.sk, cb.req, 0)
     else:
         count = segs if skb.gso_type & SKB_GSO_BATCH else 1
         sock_wfree(net, cb.sk, length - UDP_HLEN + SKB_TRUESIZE * count)

@@ -69,14 +69,6 @@ def udplite_err(net: UdpNet, item: ErrHandler) -> None:
     udp.udp4_lib_err(net, item, net.udplite_table)
 
 
-def udplite_accepts(sk: UdpSock, skb: SkBuff) -> bool:
-    """UDPLITE_RECV_CSCOV: does the checksum cover as much as the socket wants? Once it has asked
-    for all (0), nothing less will do."""
-    if not sk.pcrlen_set or not skb.csum:
-        return True
-    return bool(sk.pcrlen) and skb.csum >= sk.pcrlen
-
-
 def udplite_sender_cscov(sk: UdpSock, length: int) -> int:
     """What the header's length field says of a datagram of `length` bytes."""
     return sk.pcslen if sk.pcslen_set and sk.pcslen < length else length
