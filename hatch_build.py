@@ -20,10 +20,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = """
-common/skbus/core: checksum clock dropreason net pool pskb seq skbuff snmp syscall timer
+common/skbus/core: checksum dropreason net pool pskb seq skbuff snmp syscall timer
 common/skbus/inet: ip_sockglue
 common/skbus/inet/headers: ethernet ipv4 tcp
-common/skbus/bus: barrier codec dispatch frames pipe service zmtp
+common/skbus/bus: barrier clock codec dispatch libzmq pipe service zmtp
 services/skbusd/nic: core dev dim eth gro gso netdev rx_buffer source tso
 services/skbusd/ip: core ip_input ip_output neighbour netns protocol route
 services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock sock tcp tcp_ack

@@ -13,6 +13,8 @@ from collections import deque
 from random import Random
 from typing import Any, Final
 
+from skbus.bus.clock import StackClock
+from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
 from skbus.core.abi import (
     DataReadyCb,
@@ -24,8 +26,7 @@ from skbus.core.abi import (
     TcpDone,
     TcpFin,
 )
-from skbus.core.clock import StackClock
-from skbus.core.pool import Allocator, PoolDir
+from skbus.core.pool import Allocator
 from skbus.core.skbuff import SkBuff
 from skbusd.socket.core import SocketCore
 from skbusd.socket.router import SyscallSource

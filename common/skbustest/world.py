@@ -24,11 +24,11 @@ from random import Random
 from types import TracebackType
 from typing import Any, Final, TypeVar, overload
 
-from skbus.bus.pcap import PcapWriter
 from skbus.core.net import MSEC, SEC
-from skbus.stack.config import parse_time
+from skbus.core.quantities import parse_time
 from skbustest.host import Host
 from skbustest.link import Link, Port
+from skbustest.pcap import PcapWriter
 from skbustest.process import Process
 from skbustest.record import HasInfo, Recorder, Series
 from skbustest.tasks import Future, Runner, Task

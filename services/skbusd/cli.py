@@ -20,8 +20,8 @@ from typing import Any, Final
 import trio
 
 from skbus.bus import log
+from skbus.bus.clock import StackClock
 from skbus.bus.rundir import RunDir, RunDirError
-from skbus.core.clock import StackClock
 from skbus.stack import takeover
 from skbus.stack.config import LAYERS, Config, ConfigError, Device
 
@@ -120,7 +120,7 @@ class _Version(argparse.Action):
     """--version: it is looked for when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from skbus.core.compiled import version
+        from skbus.stack.version import version
 
         sys.stdout.write(f"skbusd {version()}\n")
         parser.exit()

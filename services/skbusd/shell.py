@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from random import Random
 from typing import Any
 
+from skbus.bus.clock import StackClock
+from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import boot_epoch
-from skbus.core.clock import StackClock
-from skbus.core.pool import DEFAULT_CLASSES, Allocator, PoolDir
+from skbus.core.pool import DEFAULT_CLASSES, Allocator
 from skbus.core.sysctl import Sysctl
 from skbus.stack.config import Config
 

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from report import print_table
 from skbus.bus.codec import Message, decode, encode
-from skbus.bus.frames import readable
+from skbus.bus.libzmq import readable
 from skbus.bus.pipe import Inbox, Outlet
 from skbus.core.abi import Barrier
 

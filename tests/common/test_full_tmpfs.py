@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from skbus.core.pool import STEP, PoolDir
+from skbus.bus.pooldir import PoolDir
+from skbus.core.pool import STEP
 
 pytestmark = pytest.mark.lab
 
@@ -129,7 +130,7 @@ def test_a_region_has_the_memory_that_it_needs_and_no_more(tmp_path: Path) -> No
 exec $PYTHON -c '
 import os, sys
 from pathlib import Path
-from skbus.core.pool import PoolDir
+from skbus.bus.pooldir import PoolDir
 place = Path(sys.argv[1])
 said = []
 directory = PoolDir(place)

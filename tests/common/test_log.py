@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from skbus.bus import log
-from skbus.core.clock import StackClock
+from skbus.bus.clock import StackClock
 from skbus.core.net import LogEvent, TraceEvent
 
 A, B = bytes((10, 77, 0, 1)), bytes((10, 77, 0, 2))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skbus.core.pool import Allocator, Pool, PoolDir, PoolError, Region, StalePlaceError
+from skbus.bus.pooldir import PoolDir
+from skbus.core.pool import Allocator, Pool, PoolError, Region, StalePlaceError
 
 CLASSES = [(64, 4), (256, 2)]
 

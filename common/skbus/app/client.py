@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from skbus.bus.pipe import Dealer
+from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir, RunDirError
-from skbus.core.pool import Allocator, Pool, PoolDir, PoolError
+from skbus.core.pool import Allocator, Pool, PoolError
 from skbus.core.skbuff import Place
 from skbus.core.syscall import (
     CLIENT_ID_LEN,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgpack
 import zmq
 
-from skbus.bus.frames import readable
+from skbus.bus.libzmq import readable
 from skbus.bus.linux import proc_status
 from skbus.bus.rundir import RunDir, RunDirError
 from skbus.bus.settings import Settings

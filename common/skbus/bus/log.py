@@ -29,8 +29,8 @@ from typing import Any, Final, Literal, TextIO
 
 import structlog
 
+from skbus.bus.clock import StackClock
 from skbus.bus.names import NAMED, named
-from skbus.core.clock import StackClock
 from skbus.core.net import LogEvent, TraceEvent
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -24,13 +24,13 @@ import trio
 import zmq
 
 from skbus.bus import log, private
+from skbus.bus.clock import StackClock
 from skbus.bus.codec import Batch, encode
 from skbus.bus.ctl import ControlSource
 from skbus.bus.dispatch import Dispatcher
 from skbus.bus.pipe import Inbox, Outlet
 from skbus.bus.rundir import RunDir
 from skbus.core.abi import LOSSLESS_SKB_ENTRIES
-from skbus.core.clock import StackClock
 from skbus.core.compiled import is_compiled
 from skbus.core.net import Core
 from skbus.core.skbuff import SkBuff

@@ -29,7 +29,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from skbus.core.compiled import version
+        from skbus.stack.version import version
 
         print(f"skbus {version()}")
         raise typer.Exit

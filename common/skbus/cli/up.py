@@ -133,7 +133,7 @@ def check(config: "Config") -> None:
 
 def _run(run: "RunDir", config: "Config") -> None:
     from skbus.bus import log
-    from skbus.core.clock import StackClock
+    from skbus.bus.clock import StackClock
     from skbus.stack import takeover
     from skbus.stack.supervise import Supervisor, preload
     from skbusd.cli import open_device, run_supervised

@@ -23,13 +23,6 @@ def is_compiled() -> bool:
     return not str(net.__file__).endswith(".py")
 
 
-def version() -> str:
-    """The version that is installed, and whether it is compiled: what `--version` prints."""
-    from importlib.metadata import version as installed
-
-    return f"{installed('skbus')}{', compiled by mypyc' if is_compiled() else ''}"
-
-
 def field_names(cls: type) -> tuple[str, ...]:
     """The names of the fields that instances of a class have.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The payload pool: packets' bytes in shared memory, named by places (DESIGN section 4).
+"""The payload pool: packets' bytes in shared memory, named by places.
 
     region   [ header 64 B | state words, u32 a slot | slots of class 0 | slots of class 1 | ... ]
 
@@ -9,28 +9,23 @@ Giving back is one store of gen + 1 by the one owner, so nobody takes a lock and
 message; the allocator finds what came back by looking at the words of the slots that are out.
 A place whose generation is not the word any more is stale: its bytes are someone else's.
 
-A region is a file in the pool directory (tmpfs), named by its number in hex; or, in simulations,
-just a bytearray. The file is as long as all its slots, but has memory only as far as they were
-ever needed: the allocator reserves it in steps (posix_fallocate), before a slot is used for the
-first time. A page that is not there would be made when it is touched, and on a file system that
-is full by then that is SIGBUS, the end of the process; so the slots that have memory are all there
-is, until there is room again.
+This module knows memory alone. In simulations a region is a bytearray. Between processes it is a
+mapped file (`skbus.bus.pooldir`), and a `Backing` does what takes the system: the file is as long
+as all its slots, but has memory only as far as they were ever needed.
 """
 
-import contextlib
 import errno
-import mmap
-import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 
-from skbus.bus import private
 from skbus.core.skbuff import Frag, Place
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _MAGIC: Final = 0x736B6275
 _HEADER: Final = struct.Struct("=IIII")  # magic, version, region number, number of classes
@@ -55,12 +50,31 @@ class StalePlaceError(PoolError):
     """A place whose slot was given back, or that no region has."""
 
 
-class Region:
-    """One region, as its readers see it."""
+class Backing(Protocol):
+    """Where a region's memory comes from, if not from Python: a mapped file."""
 
-    def __init__(self, number: int, buf: mmap.mmap | bytearray) -> None:
+    def reserve(self, start: int, length: int) -> None:
+        """Have memory for these bytes of the region. OSError where there is none."""
+
+    def punch(self, start: int) -> None:
+        """Give the memory from there to the end back, even where other processes map it."""
+
+    def unmap(self) -> None:
+        """Nobody looks at the region any more. BufferError where somebody does after all."""
+
+    def close(self) -> None:
+        """Nobody allocates in the region any more."""
+
+
+class Region:
+    """One region, as its readers see it.
+
+    buf: its bytes, writable. backing: where they come from; None where all of them are there.
+    """
+
+    def __init__(self, number: int, buf: "Buffer", backing: Backing | None = None) -> None:
         self.number = number
-        self._buf = buf
+        self._backing = backing
         self.mem = memoryview(buf)
         if len(self.mem) < _HEADER_SIZE:
             raise PoolError(f"region {number:08x} is {len(self.mem)} bytes: too short for a header")
@@ -71,7 +85,7 @@ class Region:
         self.nslots = sum(n for _, n in self.classes)
         self.starts: list[int] = []
         self.sizes: list[int] = []
-        at = _data_start(self.nslots)
+        at = data_start(self.nslots)
         need = at + sum(size * n for size, n in self.classes)
         if need > len(self.mem) or not all(size and n for size, n in self.classes):
             raise PoolError(f"region {number:08x} is {len(self.mem)} bytes, {need} are needed")
@@ -110,38 +124,33 @@ class Region:
         return 0.0
 
     def punch(self) -> None:
-        """Give the region's memory back to the system, also where others map it still: all its
+        """Give the region's memory back to the system, even where others map it still: all its
         places are stale from now on. The words stay, for others may look at them any time."""
-        if isinstance(self._buf, mmap.mmap):
-            at = _data_start(self.nslots)
+        if self._backing is not None:
             self.words[:] = memoryview(bytes(4 * self.nslots)).cast("I")
-            with contextlib.suppress(OSError, ValueError):
-                self._buf.madvise(mmap.MADV_REMOVE, at, len(self._buf) - at)
+            self._backing.punch(data_start(self.nslots))
 
     def close(self) -> None:
         """Unmap, if no view of it is left."""
         try:
             self.words.release()
             self.mem.release()
-            if isinstance(self._buf, mmap.mmap):
-                self._buf.close()
+            if self._backing is not None:
+                self._backing.unmap()
         except BufferError:
             pass  # a view is still in use: the mapping goes with it
 
 
-def _data_start(nslots: int) -> int:
+def data_start(nslots: int) -> int:
+    """Where the first slot of a region begins: behind the words, at a page of its own."""
     return -(-(_HEADER_SIZE + 4 * nslots) // 4096) * 4096
 
 
 class Allocator(Region):
-    """A region, as the one process that allocates in it sees it.
+    """A region, as the one process that allocates in it sees it."""
 
-    fd: its file, which is the allocator's from now on; -1: none, all its memory is there.
-    """
-
-    def __init__(self, number: int, buf: mmap.mmap | bytearray, fd: int = -1) -> None:
-        super().__init__(number, buf)
-        self._fd = fd
+    def __init__(self, number: int, buf: "Buffer", backing: Backing | None = None) -> None:
+        super().__init__(number, buf, backing)
         self._free: list[list[int]] = []
         self._out: list[deque[int]] = []
         """Slots in the order in which they went out, in which they mostly come back."""
@@ -151,7 +160,7 @@ class Allocator(Region):
         for _, n in self.classes:
             # An adopted region: what is in use stays out until its holders give it back.
             used = [s for s in range(at, at + n) if self.words[s] & 1]
-            ready = n if fd < 0 else used[-1] + 1 - at if used else 0
+            ready = n if backing is None else used[-1] + 1 - at if used else 0
             self._ready.append(ready)
             self._out.append(deque(used))
             slots = reversed(range(at, at + ready))
@@ -168,16 +177,16 @@ class Allocator(Region):
     @staticmethod
     def format(
         number: int,
-        buf: mmap.mmap | bytearray,
+        buf: "Buffer",
         classes: Iterable[tuple[int, int]],
-        fd: int = -1,
+        backing: Backing | None = None,
     ) -> "Allocator":
-        """Make `buf` an empty region. fd: as for Allocator."""
+        """Make `buf` an empty region. backing: as for Region."""
         classes = list(classes)
         _HEADER.pack_into(buf, 0, _MAGIC, _VERSION, number, len(classes))
         for i, (size, n) in enumerate(classes):
             _CLASS.pack_into(buf, 16 + 8 * i, size, n)
-        return Allocator(number, buf, fd)
+        return Allocator(number, buf, backing)
 
     def alloc(self, size: int, *, must: bool = True) -> tuple[int, int] | None:
         """A slot of at least `size` bytes: (slot, generation), or None where all are in use,
@@ -235,7 +244,8 @@ class Allocator(Region):
         first = sum(n for _, n in self.classes[:i]) + ready
         count = min(max(STEP // size, 1), n - ready)
         try:
-            os.posix_fallocate(self._fd, self.starts[first], count * size)
+            if self._backing is not None:
+                self._backing.reserve(self.starts[first], count * size)
         except OSError as e:
             self._wait = _PATIENCE
             self.no_room += 1
@@ -266,9 +276,8 @@ class Allocator(Region):
 
     def close(self) -> None:
         super().close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._backing is not None:
+            self._backing.close()
 
     def reserved(self) -> int:
         """Bytes of memory that the slots have."""
@@ -363,88 +372,3 @@ class Pool:
         for frag in frags:
             if not isinstance(frag, bytes):
                 self.free(frag)
-
-
-class PoolDir:
-    """The pool directory: where regions are files."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def create(
-        self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
-    ) -> Allocator:
-        """Make a region. FileExistsError where the number is taken, OSError where there is no room
-        for its table."""
-        classes = list(classes)
-        start = _data_start(sum(n for _, n in classes))
-        size = start + sum(s * n for s, n in classes)
-        fd = self._open(number, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        try:
-            os.posix_fallocate(fd, 0, start)
-            os.ftruncate(fd, size)
-            return Allocator.format(number, mmap.mmap(fd, size), classes, fd)
-        except BaseException:
-            os.close(fd)
-            self.unlink(number)
-            raise
-
-    def adopt_or_create(
-        self, number: int, classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES
-    ) -> Allocator:
-        """The region that an earlier life of this process left behind, or a new one."""
-        try:
-            fd = self._open(number, os.O_RDWR)
-            try:
-                return Allocator(number, mmap.mmap(fd, 0), fd)
-            except BaseException:
-                os.close(fd)
-                raise
-        except (PoolError, OSError, ValueError):
-            self.unlink(number)
-        try:
-            alloc = self.create(number, classes)
-            alloc.reserve()
-        except OSError as e:
-            self.unlink(number)
-            if e.errno != errno.ENOSPC:
-                raise
-            free = private.free_bytes(self.path)
-            raise OSError(
-                e.errno, f"{e.strerror}: {free} bytes are free in {self.path} for the pool"
-            ) from None
-        return alloc
-
-    def open(self, number: int) -> Region:
-        """Map someone else's region. PoolError where there is none."""
-        try:
-            fd = self._open(number, os.O_RDWR)
-            try:
-                return Region(number, mmap.mmap(fd, 0))
-            finally:
-                os.close(fd)
-        except (OSError, ValueError) as e:  # ValueError: an empty file
-            raise StalePlaceError(f"no region {number:08x} in {self.path}: {e}") from e
-
-    def unlink(self, number: int) -> None:
-        """Take the region's name away; mappings of it stay."""
-        self._file(number).unlink(missing_ok=True)
-
-    def exists(self, number: int) -> bool:
-        """Is the region's file still there?"""
-        return self._file(number).exists()
-
-    def pool(self) -> Pool:
-        """A Pool that finds its regions here."""
-        return Pool(self.open, self.exists)
-
-    def _file(self, number: int) -> Path:
-        return self.path / f"{number:08x}"
-
-    def _open(self, number: int, flags: int) -> int:
-        """A region's file: in a directory that is ours alone, and never through a link."""
-        directory = private.open_dir(os.path.realpath(self.path))
-        try:
-            return private.open_file(directory, f"{number:08x}", flags)
-        finally:
-            os.close(directory)

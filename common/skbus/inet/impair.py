@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any, Final
 
-from skbus.stack.config import parse_fraction, parse_rate, parse_time
+from skbus.core.quantities import parse_fraction, parse_rate, parse_time
 
 _SEC: Final = 1_000_000_000
 DEFAULT_LIMIT: Final = 1000

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Final, Literal
 
-from skbus.stack.config import parse_rate, parse_time
+from skbus.core.quantities import parse_rate, parse_time
 
 _SIZES: Final = {
     "": 1,

@@ -212,7 +212,7 @@ def _run(
     if trouble := os.read(cable, 4096).decode():
         raise LabError(trouble)
     from skbus.bus import log
-    from skbus.core.clock import StackClock
+    from skbus.bus.clock import StackClock
     from skbusd.cli import open_device, run_supervised
 
     supervisor = Supervisor(

@@ -29,8 +29,8 @@ from typing import Final
 
 from skbus.bus.linux import owns_our_namespace
 from skbus.bus.pipe import Listener
+from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
-from skbus.core.pool import PoolDir
 from skbus.core.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, POST_PIPE, SYS_ABI, SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.core import SocketCore

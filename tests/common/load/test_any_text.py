@@ -13,10 +13,10 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skbus.core.quantities import parse_rate, parse_time
 from skbus.load import quantity, server, wire
 from skbus.load.assertion import Assertion
 from skbus.load.quantity import Distribution
-from skbus.stack.config import parse_rate, parse_time
 
 PART = st.sampled_from(
     ["9" * 400, "9" * 5000, "1e999", "nan", "inf", "-1", "0", "1", "2.5", "s", "ms", "min", "GiB",

@@ -14,8 +14,8 @@ import msgpack
 import pytest
 import zmq
 
+from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
-from skbus.core.pool import PoolDir
 from skbus.core.syscall import POST, SYS_ABI, decode_reply, encode_request
 from skbustest.loopback import Loopback
 
