@@ -152,7 +152,7 @@ def test_every_function_of_the_articles_is_there() -> None:
 
 
 def test_the_way_of_a_packet_is_in_its_order() -> None:
-    """The functions that DESIGN lists, each below the one before it."""
+    """The functions of docs/architecture.md, each below the one before it."""
     for section, wanted in (("Sending", SEND), ("Receiving", RECEIVE)):
         there = [row.name for row in ROWS if row.section == section and row.name in wanted]
         assert list(dict.fromkeys(there)) == wanted

@@ -58,7 +58,7 @@ def test_no_answer_no_story() -> None:
 @pytest.mark.lab
 def test_the_demo() -> None:
     skbus = Path(sys.executable).with_name("skbus")
-    # DESIGN section 2, up and down again
+    # docs/architecture.md, "The way of a packet", up and down again
     way = ["napi_gro_receive", "netif_receive_skb", "ip_rcv", "ip_rcv_finish", "ip_local_deliver"]
     way += ["tcp_v4_rcv", "tcp_rcv_established", "sk_data_ready", "tcp_recvmsg"]
     way += ["sock_write", "sock_sendmsg", "inet_sendmsg", "tcp_sendmsg", "tcp_send_skb"]

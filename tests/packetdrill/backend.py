@@ -14,8 +14,8 @@ and is ready when `skbus barrier` returns (`live.sh` does that). The MTU is to b
 cable allows. Timing is the machine's: use 20 ms of tolerance and a calm machine, or (`live.sh`'s
 SCALE) a stack and a harness that are both slower than life.
 
-`settle` is the barrier of DESIGN section 8: a packet that was put on the wire before a call has
-been dealt with when the call is made.
+`settle` is a barrier (docs/architecture.md, "Time and barriers"): a packet that was put on the wire
+before a call has been dealt with when the call is made.
 """
 
 import errno

@@ -7,8 +7,9 @@
     leg 3   nics -> ip -> transports -> socket       and the asker is told
 
 In the kernel, a packet that was written to the device has been processed when the write
-returns. With a barrier after it, that holds here (DESIGN section 8). A process with several
-neighbours on the side that a leg comes from waits for the token from each of them.
+returns. With a barrier after it, that holds here (docs/architecture.md, "Time and barriers"). A
+process with several neighbours on the side that a leg comes from waits for the token from each of
+them.
 """
 
 from collections.abc import Callable

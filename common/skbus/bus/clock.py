@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The one clock of a stack: CLOCK_MONOTONIC, offset and scaled (DESIGN section 8).
+"""The one clock of a stack: CLOCK_MONOTONIC, offset and scaled
+(docs/architecture.md, "Time and barriers").
 
 With scale 10 the stack lives ten times slower than its surroundings: a retransmission timer of
 200 ms takes two seconds of real time, and a busy machine's scheduling delays weigh a tenth.

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Pipes: ZeroMQ between the processes of a machine, without libzmq's threads (DESIGN section 6).
+"""Pipes: ZeroMQ between the processes of a machine, without libzmq's threads
+(docs/architecture.md, "Processes and pipes").
 
 A process binds one inbox (PULL); each of its neighbours connects one `Outlet` (PUSH) to it, so
 every directed edge has a pipe of its own (its own order, its own limit), and a process has one

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The generic shell: one trio loop that runs any core as a process (DESIGN section 3).
+"""The generic shell: one trio loop that runs any core as a process
+(docs/architecture.md, "Cores and shells").
 
     wait for a pipe, a device or the deadline
     drain a budget of each          (as NAPI does)
@@ -175,7 +176,7 @@ class Service:
         """Wait for a source without trio, for a few milliseconds.
 
         Under load the next packet comes within that time, and a crossing then costs half of
-        what it costs through trio's scheduler (docs/architecture.md). Tasks beside this one, and
+        what it costs through trio's scheduler (docs/tried.md). Tasks beside this one, and
         cancellation, get their turn when nothing came, and after every 32 passes.
         """
         seconds = self._seconds()

@@ -34,7 +34,7 @@ class Hello(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """`leg` 0 goes down, 1 up, 2 down, 3 up (DESIGN section 8); joined at every process."""
+    """`leg` 0 goes down, 1 up, 2 down, 3 up (`skbus.bus.barrier`); joined at every process."""
 
     token: int
     leg: int

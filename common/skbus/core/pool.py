@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The payload pool: packets' bytes in shared memory, named by places.
+"""The payload pool: packets' bytes in shared memory, named by places
+(docs/architecture.md, "Where payload lies").
 
     region   [ header 64 B | state words, u32 a slot | slots of class 0 | slots of class 1 | ... ]
 

@@ -136,7 +136,8 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
     "cancel": (Arg("req", _INT, 0, 2**63 - 1),),
     # This client allocates in that region of the pool.
     "region": (Arg("number", _INT, 0, 2**32 - 1),),
-    # A barrier goes through all layers and back (DESIGN section 8), then the call returns.
+    # A barrier goes through all layers and back (docs/architecture.md, "Time and barriers"), then
+    # the call returns.
     "barrier": (_TIMEOUT,),
 }
 """Each call with its arguments."""

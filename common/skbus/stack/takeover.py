@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Taking an interface's address over from the kernel, and giving it back (DESIGN section 5).
+"""Taking an interface's address over from the kernel, and giving it back
+(docs/architecture.md, "AF_PACKET").
 
 While our stack has the address, the kernel must not answer for it: it is removed from the
 interface, and the namespace stops forwarding. What was taken is written into the run directory

@@ -104,7 +104,8 @@ class IpConfig:
     """All that ip is told at start.
 
     protocols: the transports that this stack has, by IP protocol number. While one of them has
-    not registered, nobody answers protocol unreachable for it (DESIGN section 7).
+    not registered, nobody answers protocol unreachable for it (docs/architecture.md, "Who owns
+    what").
     tcp_shards, rss_key: how many tcp processes there are, and how flows are spread
     (`skbus.inet.rps`).
     """

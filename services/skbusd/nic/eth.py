@@ -211,7 +211,7 @@ def virtio_net_hdr_to_skb(skb: SkBuff, vnet: Vnet) -> None:
 
 
 def virtio_net_hdr_from_skb(skb: SkBuff) -> bytes:
-    """What the kernel must know of an skb that it sends (DESIGN section 5)."""
+    """What the kernel must know of an skb that it sends (docs/architecture.md, "AF_PACKET")."""
     if skb.ip_summed != CHECKSUM_PARTIAL:
         return NO_VNET
     start = skb.csum_start - skb.data

@@ -7,7 +7,7 @@
 
 The chain is C's: each struct begins with the one before it. The transport's own part of a
 connection (sequence numbers, timers) lives in the transport's process, under the same number;
-here lies what an application can see, and the bytes (DESIGN section 7).
+here lies what an application can see, and the bytes (docs/architecture.md, "Who owns what").
 
 A call that must wait is *parked*: it stands in the sock's wait queue with a function that is
 tried again at each wake-up, until it can answer. So nothing blocks, and a waiting call costs a

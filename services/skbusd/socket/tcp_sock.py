@@ -3,9 +3,10 @@
 parts that run on behalf of an application).
 
 Called by af_inet.py through `sk.sk_prot`, and by core.py with what tcp reports. Speaks to the
-process "tcp" by the entries of `skbus.core.abi`. The bytes are here (DESIGN section 7): what is to
-be sent stays in the pool until `sk_write_space` says that it was acknowledged; what arrived was
-handed up before it was acknowledged. RFC 9293 3.9.1 (the user's calls).
+process "tcp" by the entries of `skbus.core.abi`. The bytes are here (docs/architecture.md, "Who
+owns what"). Bytes to be sent stay in the pool until `sk_write_space` says that they were
+acknowledged. Bytes that arrived were handed up before they were acknowledged. RFC 9293 3.9.1 (the
+user's calls).
 """
 
 import errno

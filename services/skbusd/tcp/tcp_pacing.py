@@ -63,7 +63,7 @@ def tcp_update_skb_after_send(net: TcpNet, tp: TcpSock, size: int) -> None:
 def tcp_small_queue_check(net: TcpNet, tp: TcpSock, limit: int) -> bool:
     """More than `limit` bytes were handed down: have they left? If not, wait for the timer.
 
-    Differs from Linux: nobody tells us what has left the device; docs/architecture.md has what
+    Differs from Linux: nobody tells us what has left the device; docs/tried.md has what
     that would cost. It is taken to leave at the pacing rate, and what is acknowledged has left.
     """
     now = net.now

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A packet's way through ip, function by function, as DESIGN has it."""
+"""A packet's way through ip, function by function
+(docs/architecture.md, "The way of a packet")."""
 
 from skbus.core.abi import XmitCb
 from skbus.core.skbuff import SkBuff

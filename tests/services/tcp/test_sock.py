@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A control block can be written down, and another process goes on with it (DESIGN section 7)."""
+"""A control block can be written down, and another process goes on with it
+(docs/architecture.md, "Who owns what")."""
 
 import msgpack
 import pytest
