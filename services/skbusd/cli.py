@@ -1,109 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""`skbusd LAYER`: runs one layer of the stack in this process.
+"""`skbusd LAYER`: the command that runs one layer of the stack in this process.
 
-A container or another machine runs a layer by this command; on one machine `skbus up` and
-`skbus lab up` fork all of them and call `run_process` in each. What is a layer's own (its core,
-its devices and sockets) comes from `make_service` in the layer's package `skbusd.LAYER.main`.
+A container or another machine runs a layer by this command. On one machine `skbus up` and
+`skbus lab up` fork all of them. Both then do the same (`skbus.stack.layer`).
 """
 
 import argparse
-import gc
-import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Final
-
-import trio
+from typing import Final
 
 from skbus.bus import log
-from skbus.bus.clock import StackClock
 from skbus.bus.rundir import RunDir, RunDirError
 from skbus.stack import takeover
-from skbus.stack.config import LAYERS, Config, ConfigError, Device
+from skbus.stack.config import LAYERS, Config, ConfigError
+from skbus.stack.layer import run_process, start_log
 
 CONFIG_TIME: Final = 30.0
 """Seconds that a layer waits for nic to write RUN/config.json."""
-
-
-def run_process(run: RunDir, config: Config, process: str, fd: int | None = None) -> None:
-    """Run one layer until SIGTERM or SIGINT. The caller has set the logs up.
-
-    process: "nic.eth0", "ip", "tcp" (of several: "tcp.0", ...), "udp" or "socket". fd: nic's open
-    device, if the supervisor holds it.
-    """
-    layer = process.split(".")[0]
-    service = importlib.import_module(f"skbusd.{layer}.main").make_service(run, config, process, fd)
-    service.net.tracing = log.get_level() == "debug"
-    service.control.restore()
-    _say_started(service)
-    gc.collect()
-    gc.freeze()  # what is there now stays: no need to look through it again and again
-    gc.set_threshold(50_000, 20, 50)  # packets make no cycles
-    try:
-        trio.run(_until_signal, service)
-    except BaseException as e:
-        log.log_batch(service.logger, service.net.log_events, service.net.trace_events)
-        service.logger.error("crashed", exc_info=e)
-        raise
-    service.logger.info("stopped")
-
-
-def _say_started(service: Any) -> None:
-    """The first line of a life; of a later one, that the trace has a hole here."""
-    epoch = service.net.epoch
-    if epoch == 1:
-        service.logger.info("started", pid=os.getpid(), epoch=epoch)
-    else:
-        text = f"life {epoch}: what was in flight in this process, and not logged, is lost"
-        service.logger.warning("restarted", pid=os.getpid(), epoch=epoch, text=text)
-
-
-def run_supervised(
-    run: RunDir, config: Config, process: str, fd: int | None, *, to_stderr: bool = False
-) -> None:
-    """A child of the supervisor: logs to RUN/log, and to standard error if there is a person.
-
-    It reads the configuration anew: `skbus sysctl` may have changed it since the stack began.
-    """
-    if run.config_file.exists():
-        config = Config.read(run)
-    start_log(run, config, process, to_file=True, to_stderr=to_stderr)
-    run_process(run, config, process, fd)
-
-
-def open_device(device: Device) -> int | None:
-    """Open a device's descriptor for the supervisor to hold; nic gets it by `fd`."""
-    opener = getattr(importlib.import_module("skbusd.nic.main"), "open_device", None)
-    return None if opener is None else int(opener(device))
-
-
-async def _until_signal(service: Any) -> None:
-    async def watch(*, task_status: Any) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            task_status.started()
-            async for _ in signals:
-                nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(watch)
-        await service.run()
-        nursery.cancel_scope.cancel()
-
-
-def start_log(run: RunDir, config: Config, process: str, *, to_file: bool, to_stderr: bool) -> Any:
-    """Set up this process's logs as the configuration has it."""
-    return log.configure(
-        process,
-        config.log.level_of(process),
-        path=run.log_file(process) if to_file else None,
-        stream=sys.stderr if to_stderr else None,
-        format=config.log.format,
-        clock=StackClock(config.clock.time_scale),
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

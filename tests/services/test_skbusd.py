@@ -139,7 +139,7 @@ run("ip", "link", "set", "veth0", "up")
 skbusd, *argv = sys.argv[1:]
 if "FD" in argv:
     from skbus.stack.config import Config, Device
-    from skbusd.cli import open_device
+    from skbus.stack.layer import open_device
     fd = open_device(Device(name="eth0", addr=["192.0.2.7/24"]))
     os.set_inheritable(fd, True)
     argv[argv.index("FD")] = str(fd)

@@ -135,8 +135,8 @@ def _run(run: "RunDir", config: "Config") -> None:
     from skbus.bus import log
     from skbus.bus.clock import StackClock
     from skbus.stack import takeover
+    from skbus.stack.layer import open_device, run_supervised
     from skbus.stack.supervise import Supervisor, preload
-    from skbusd.cli import open_device, run_supervised
 
     logger = log.configure(
         "supervisor",

@@ -213,7 +213,7 @@ def _run(
         raise LabError(trouble)
     from skbus.bus import log
     from skbus.bus.clock import StackClock
-    from skbusd.cli import open_device, run_supervised
+    from skbus.stack.layer import open_device, run_supervised
 
     supervisor = Supervisor(
         run,

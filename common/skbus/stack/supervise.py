@@ -42,7 +42,7 @@ PRELOAD: Final = (
     "structlog",
     "skbus.bus.service",
     "skbus.bus.log",
-    "skbusd.cli",
+    "skbus.stack.layer",
 )
 """Imported once, before the layers are forked."""
 
@@ -65,7 +65,7 @@ class SuperviseError(Exception):
 
 
 class Program(Protocol):
-    """What runs one layer in its process until SIGTERM (`skbusd.cli.run_process`)."""
+    """What runs one layer in its process until SIGTERM (`skbus.stack.layer.run_process`)."""
 
     def __call__(self, run: RunDir, config: Config, process: str, fd: int | None) -> None: ...
 

@@ -10,9 +10,9 @@ import trio
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import Service
 from skbus.stack.config import Config
+from skbus.stack.layer import start_log
 from skbus_rdm.core import RdmCore
 from skbus_rdm.netns import RdmNet
-from skbusd.cli import start_log
 from skbusd.shell import clock, net_arguments
 
 _LINGER: Final = 0.3

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""One layer of the stack, run in this process: its logs, its service, until a signal ends it.
+
+Called in each child of the supervisor (`skbus.stack.supervise`), and by the command `skbusd LAYER`.
+What is a layer's own (its core, its devices and sockets) comes from `make_service` in the module
+`main` of the layer's package. The library does not import the layers: this module loads one by its
+name, and no other does.
+"""
+
+import gc
+import importlib
+import os
+import signal
+import sys
+from typing import Any, Final
+
+import trio
+
+from skbus.bus import log
+from skbus.bus.clock import StackClock
+from skbus.bus.rundir import RunDir
+from skbus.stack.config import Config, Device
+
+LAYERS_PACKAGE: Final = "skbusd"
+"""Where the layers are: a package each, with a module `main`."""
+
+
+def run_process(run: RunDir, config: Config, process: str, fd: int | None = None) -> None:
+    """Run one layer until SIGTERM or SIGINT. The caller has set the logs up.
+
+    process: "nic.eth0", "ip", "tcp" (of several: "tcp.0", ...), "udp" or "socket". fd: nic's open
+    device, if the supervisor holds it.
+    """
+    service = _main_of(process).make_service(run, config, process, fd)
+    service.net.tracing = log.get_level() == "debug"
+    service.control.restore()
+    _say_started(service)
+    gc.collect()
+    gc.freeze()  # what is there now stays: no need to look through it again and again
+    gc.set_threshold(50_000, 20, 50)  # packets make no cycles
+    try:
+        trio.run(_until_signal, service)
+    except BaseException as e:
+        log.log_batch(service.logger, service.net.log_events, service.net.trace_events)
+        service.logger.error("crashed", exc_info=e)
+        raise
+    service.logger.info("stopped")
+
+
+def _say_started(service: Any) -> None:
+    """The first line of a life; of a later one, that the trace has a hole here."""
+    epoch = service.net.epoch
+    if epoch == 1:
+        service.logger.info("started", pid=os.getpid(), epoch=epoch)
+    else:
+        text = f"life {epoch}: what was in flight in this process, and not logged, is lost"
+        service.logger.warning("restarted", pid=os.getpid(), epoch=epoch, text=text)
+
+
+def run_supervised(
+    run: RunDir, config: Config, process: str, fd: int | None, *, to_stderr: bool = False
+) -> None:
+    """A child of the supervisor: logs to RUN/log, and to standard error if there is a person.
+
+    It reads the configuration anew: `skbus sysctl` may have changed it since the stack began.
+    """
+    if run.config_file.exists():
+        config = Config.read(run)
+    start_log(run, config, process, to_file=True, to_stderr=to_stderr)
+    run_process(run, config, process, fd)
+
+
+def open_device(device: Device) -> int | None:
+    """Open a device's descriptor for the supervisor to hold; nic gets it by `fd`."""
+    fd: int | None = _main_of(device.process).open_device(device)
+    return fd
+
+
+def _main_of(process: str) -> Any:
+    """The module that makes a layer's service."""
+    return importlib.import_module(f"{LAYERS_PACKAGE}.{process.split('.')[0]}.main")
+
+
+async def _until_signal(service: Any) -> None:
+    async def watch(*, task_status: Any) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch)
+        await service.run()
+        nursery.cancel_scope.cancel()
+
+
+def start_log(run: RunDir, config: Config, process: str, *, to_file: bool, to_stderr: bool) -> Any:
+    """Set up this process's logs as the configuration has it."""
+    return log.configure(
+        process,
+        config.log.level_of(process),
+        path=run.log_file(process) if to_file else None,
+        stream=sys.stderr if to_stderr else None,
+        format=config.log.format,
+        clock=StackClock(config.clock.time_scale),
+    )
