@@ -122,7 +122,7 @@ def test_up_with_everything_on_a_tap(tmp_path: Path) -> None:
     if not os.access("/dev/net/tun", os.W_OK):
         pytest.skip("no /dev/net/tun here")
     enter = (
-        "import os, sys; from skbus import holder; holder.make_namespaces();"
+        "import os, sys; from skbus.stack import holder; holder.make_namespaces();"
         "os.execvp('sh', ['sh', '-c', sys.argv[1], 'sh', *sys.argv[2:]])"
     )
     options = [
