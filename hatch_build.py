@@ -30,8 +30,8 @@ services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock soc
   tcp_autocork tcp_cong tcp_cubic tcp_data tcp_ecn tcp_input tcp_ipv4 tcp_lost tcp_memory
   tcp_output tcp_pacing tcp_rate tcp_recovery tcp_retransmit tcp_sack tcp_timer tcp_validate
   tcp_window
-services/skbusd/socket: af_inet core files page_frag router sock socket stream tcp_sendmsg
-  tcp_sock
+services/skbusd/socket: af_inet call core files msghdr netns page_frag recv request router sock
+  socket stream tcp_recvmsg tcp_sendmsg tcp_sock
 """
 """Folder and modules: what a packet passes through. Not among them: what mypyc cannot (`import *`),
 what gains nothing (NamedTuples), and `af_packet`, which gives the kernel the address of an object

@@ -23,7 +23,8 @@ from skbusd.nic.memory import MemoryDevice
 from skbusd.nic.netdev import NicConfig, NicNet
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import Cred
-from skbusd.socket.sock import SocketNet, TcpSock
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import TcpSock
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.tcp_cong import TcpCongestionOps, tcp_register_congestion_control

@@ -29,8 +29,8 @@ from skbus.core.abi import (
 from skbus.core.pool import Allocator
 from skbus.core.skbuff import SkBuff
 from skbusd.socket.core import SocketCore
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.router import SyscallSource
-from skbusd.socket.sock import SocketNet
 
 LOCALHOST: Final = b"\x7f\0\0\1"
 ANY: Final = bytes(4)

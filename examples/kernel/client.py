@@ -21,10 +21,10 @@ from skbusd.socket.kernel import (
     kernel_recvmsg,
     kernel_release,
     kernel_sendmsg,
-    sock_create,
 )
 from skbusd.socket.kthread import TaskStruct, kthread_run, kthread_should_stop, kthread_stop
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.socket import sock_create
 
 TIMEOUT = 20_000_000_000
 

@@ -21,7 +21,6 @@ from skbusd.socket.kernel import (
     kernel_release,
     kernel_sendmsg,
     kernel_sock_shutdown,
-    sock_create,
     sock_create_lite,
 )
 from skbusd.socket.kthread import (
@@ -41,8 +40,8 @@ from skbusd.socket.kthread import (
     set_current_state,
     sk_sleep,
 )
-from skbusd.socket.sock import SocketNet
-from skbusd.socket.socket import Socket
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.socket import Socket, sock_create
 
 BACKLOG = 16
 REQUEST_MAX = 8192

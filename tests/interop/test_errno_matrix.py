@@ -23,7 +23,7 @@ from skbus.core.syscall import SysCallError, decode_reply, encode_request
 from skbus.core.sysctl import Sysctl
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import Cred
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.socket import NetProtoFamily, Socket, sock_register, sock_unregister
 
 Triple = tuple[int, int, int]

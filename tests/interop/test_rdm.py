@@ -21,7 +21,7 @@ from skbus.stack.lab import status as lab_status
 from skbusd.socket.core import SocketCore
 from skbusd.socket.modalias import ModAlias
 from skbusd.socket.modprobe import request_module
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 
 RDM = Path(__file__).parents[2] / "examples" / "rdm"
 SKBUS = str(Path(sys.executable).with_name("skbus"))

@@ -35,7 +35,7 @@ from skbusd.nic.netdev import NicNet
 from skbusd.socket import af_inet, proto, protosw, sock_init, tcp_sock, uapi
 from skbusd.socket import socket as sock_socket
 from skbusd.socket.core import SocketCore
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 from skbusd.tcp import af_inet as tcp_inet
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet

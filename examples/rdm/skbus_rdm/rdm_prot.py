@@ -13,17 +13,12 @@ from typing import Any, Final
 from skbus.core.abi import Close, Connect, Disconnect, GetPort, InitSock
 from skbusd.socket import udp_sock
 from skbusd.socket.af_inet import INET_DGRAM_OPS
+from skbusd.socket.call import Call, sys_return
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto, Result, proto_register, proto_unregister
 from skbusd.socket.protosw import InetProtosw, inet_register_protosw, inet_unregister_protosw
-from skbusd.socket.sock import (
-    Call,
-    InetSock,
-    SocketNet,
-    purge_receive_queue,
-    sk_free,
-    sys_return,
-    transport_call,
-)
+from skbusd.socket.request import transport_call
+from skbusd.socket.sock import InetSock, purge_receive_queue, sk_free
 from skbusd.socket.uapi import INADDR_ANY, SOCK_RDM, TCP_CLOSE, TCP_ESTABLISHED
 
 IPPROTO_RDM: Final = 253

@@ -22,8 +22,11 @@ from skbusd.socket import (
     uapi,
     udp_sock,
 )
+from skbusd.socket.call import Call, attempt, hold, sk_wait_event, sk_wake, sys_return
 from skbusd.socket.datagram import udp_first_len
 from skbusd.socket.modprobe import request_module
+from skbusd.socket.msghdr import SockAddr
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto, proto_register, proto_unregister
 from skbusd.socket.protosw import (
     INET_PROTOSW_ICSK,
@@ -35,27 +38,19 @@ from skbusd.socket.protosw import (
     inet_register_protosw,
     inet_unregister_protosw,
 )
+from skbusd.socket.request import transport_call
 from skbusd.socket.sock import (
-    Call,
     InetConnectionSock,
     InetSock,
-    SocketNet,
     TcpSock,
-    attempt,
-    hold,
     sk_alloc,
     sk_free,
-    sk_wait_event,
-    sk_wake,
     sock_error,
     sock_init_data,
-    sys_return,
-    transport_call,
 )
 from skbusd.socket.socket import (
     NetProtoFamily,
     ProtoOps,
-    SockAddr,
     Socket,
     sock_no_op,
     sock_register,

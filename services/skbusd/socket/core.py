@@ -37,17 +37,14 @@ from skbus.core.syscall import (
 from skbus.core.timer import Timer
 from skbusd.socket import inet_connection_sock, ip_sockglue, tcp_shards, tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
+from skbusd.socket.call import Call, sys_return
 from skbusd.socket.datagram import recvmmsg_ready
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.post import posts_again, sock_posts
 from skbusd.socket.proc import proc_net
-from skbusd.socket.sock import (
-    Call,
-    SocketNet,
-    TcpSock,
-    sys_return,
-)
+from skbusd.socket.sock import TcpSock
 from skbusd.socket.sock_init import REGION_GRACE, SOCK_INIT, sock_init
 from skbusd.socket.socket import (
     Socket,

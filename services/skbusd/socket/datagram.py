@@ -17,23 +17,13 @@ from skbus.core.pool import PoolError
 from skbus.core.skbuff import SKB_GSO_BATCH, SkBuff
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.call import Call, attempt, sk_wait_event, sk_wake, sys_return
 from skbusd.socket.files import lend
-from skbusd.socket.ip_sockglue import ip_cmsg_recv, scm_pack, sock_recv_cmsgs
-from skbusd.socket.sock import (
-    LEND_MIN,
-    Call,
-    Cmsg,
-    InetSock,
-    Parts,
-    SocketNet,
-    UdpSock,
-    attempt,
-    sk_wait_event,
-    sk_wake,
-    skb_hand_over,
-    sock_error,
-    sys_return,
-)
+from skbusd.socket.ip_sockglue import ip_cmsg_recv, sock_recv_cmsgs
+from skbusd.socket.msghdr import Cmsg, scm_pack
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.recv import LEND_MIN, Parts, skb_hand_over
+from skbusd.socket.sock import InetSock, UdpSock, sock_error
 
 SKB_TRUESIZE: Final = 256
 """Charged to the receive buffer with each datagram, so that empty ones are bounded too."""

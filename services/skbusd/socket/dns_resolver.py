@@ -18,9 +18,9 @@ from skbusd.socket.kernel import (
     kernel_recvmsg,
     kernel_release,
     kernel_sendmsg,
-    sock_create,
 )
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.socket import sock_create
 
 DNS_PORT: Final = 53
 TYPE_A: Final = 1

@@ -16,7 +16,8 @@ from skbus.core.skbuff import Place
 from skbus.core.syscall import SysCallError
 
 if TYPE_CHECKING:
-    from skbusd.socket.sock import Call, SocketNet
+    from skbusd.socket.call import Call
+    from skbusd.socket.netns import SocketNet
     from skbusd.socket.socket import Socket
 
 MAX_REGIONS: Final = 4

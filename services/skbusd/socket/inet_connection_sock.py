@@ -11,15 +11,10 @@ from typing import Final
 from skbus.core.abi import Accept, ReqskQueueAdd
 from skbus.core.timer import Timer
 from skbusd.socket import tcp_shards, uapi
-from skbusd.socket.sock import (
-    SNDBUF_START,
-    InetSock,
-    SocketNet,
-    TcpSock,
-    sk_free,
-    sk_wake,
-)
-from skbusd.socket.stream import sk_stream_sndbuf
+from skbusd.socket.call import sk_wake
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import InetSock, TcpSock, sk_free
+from skbusd.socket.stream import SNDBUF_START, sk_stream_sndbuf
 
 ACCEPT_TELL: Final = 50_000_000
 """ns after which tcp hears of an accept(2) that nothing else was to be told after."""

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Control messages and error queues of internet sockets (`net/ipv4/ip_sockglue.c`, and
-`__sock_recv_timestamp`, `put_cmsg`, `sock_queue_err_skb` of `net/socket.c`, `net/core/scm.c`,
-`net/core/skbuff.c`).
+`__sock_recv_timestamp`, `sock_queue_err_skb` of `net/socket.c` and `net/core/skbuff.c`).
 
 What an application wants to hear with each datagram is kept here, as `cmsg_flags`; the other
 options of level IP are the transport's (`skbus.inet.ip_sockglue`). Called by udp_sock, raw_sock and
@@ -19,7 +18,11 @@ from skbus.core.syscall import SysCallError
 from skbus.inet.headers import HeaderError
 from skbus.inet.headers.ipv4 import IP_HLEN, parse_options
 from skbus.inet.ip_sockglue import int_value, ip_int, ip_options_get
-from skbusd.socket.sock import Call, Cmsg, InetSock, Parts, Sock, SocketNet, sk_wake, sys_return
+from skbusd.socket.call import Call, sk_wake, sys_return
+from skbusd.socket.msghdr import Cmsg
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.recv import Parts, recv_return
+from skbusd.socket.sock import InetSock, Sock
 
 # cmsg_flags (include/net/inet_sock.h), and what of SOL_SOCKET and SOL_UDP comes the same way
 IP_CMSG_PKTINFO: Final = 1 << 0
@@ -49,8 +52,6 @@ _CMSGS: Final = {
     uapi.IP_RECVFRAGSIZE: IP_CMSG_RECVFRAGSIZE,
 }
 
-_CMSGHDR: Final = 16
-"""sizeof(struct cmsghdr)"""
 _INT: Final = struct.Struct("=i")
 _PKTINFO: Final = struct.Struct("=i4s4s")
 _SOCKADDR_IN: Final = struct.Struct("=H2s4s8x")
@@ -93,32 +94,6 @@ def ip_cmsg_getsockopt(sk: InetSock, optname: int, optlen: int) -> bytes | None:
 
 
 # ---- control messages that come -------------------------------------------------------------
-
-
-def put_cmsg(msg: list[Cmsg], room: int, level: int, kind: int, data: bytes) -> int:
-    """`put_cmsg`: add a control message where there is room for it, or for its beginning.
-
-    Returns how much room is left; -1 where it was cut, which MSG_CTRUNC tells.
-    """
-    if room < _CMSGHDR:
-        return -1
-    whole = room >= _CMSGHDR + len(data)
-    msg.append((level, kind, data if whole else data[: room - _CMSGHDR]))
-    return max(room - (_CMSGHDR + len(data) + 7 & ~7), 0) if whole else -1
-
-
-def scm_pack(cmsgs: list[Cmsg], controllen: int) -> tuple[tuple[Cmsg, ...], int]:
-    """Control messages as far as the application has room for them, and MSG_CTRUNC or 0."""
-    out: list[Cmsg] = []
-    flags = 0
-    room = controllen
-    for level, kind, data in cmsgs:
-        left = put_cmsg(out, room, level, kind, data)
-        if left < 0:
-            flags = uapi.MSG_CTRUNC
-            left = 0
-        room = left
-    return tuple(out), flags
 
 
 def sock_recv_timestamp(net: SocketNet, sk: InetSock, tstamp: int) -> Cmsg:
@@ -304,8 +279,6 @@ def ip_recv_error(net: SocketNet, call: Call, sk: InetSock) -> None:
     """`ip_recv_error`: recvmsg with MSG_ERRQUEUE. The payload is what was quoted of our packet, the
     address where that went, and IP_RECVERR tells `struct sock_extended_err` and the offender.
     EAGAIN where there is none: it never waits."""
-    from skbusd.socket.socket import recv_return
-
     skb = sock_dequeue_err_skb(sk)
     if skb is None:
         raise SysCallError(errno.EAGAIN)

@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from skbusd.socket import uapi
+from skbusd.socket.call import Call, sys_return
 from skbusd.socket.kthread import current, kernel_call, kthreads
-from skbusd.socket.sock import Call, InetSock, SocketNet, sys_return
+from skbusd.socket.msghdr import SockAddr
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import InetSock
 from skbusd.socket.socket import (
-    SockAddr,
     Socket,
     sock_alloc,
     sock_create,

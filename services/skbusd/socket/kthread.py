@@ -21,8 +21,10 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final
 
 from skbus.core.timer import Timer
+from skbusd.socket.call import Call, attempt, interrupt
 from skbusd.socket.files import Client, Cred
-from skbusd.socket.sock import Call, Sock, SocketNet, attempt, interrupt
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import Sock
 
 TASK_RUNNING: Final = 0
 TASK_INTERRUPTIBLE: Final = 1

@@ -10,8 +10,8 @@ from skbusd.shell import allocator, clock, net_arguments, plug_ins
 from skbusd.socket.core import SocketCore
 from skbusd.socket.kmod import ModuleSource
 from skbusd.socket.modalias import ModAlias
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.router import SyscallSource
-from skbusd.socket.sock import SocketNet
 
 POOL_CLASSES = ((2048, 8192), (16384, 2048), (66560, 512))
 """Slots for what applications send inline: small writes, and streams of them."""

@@ -17,7 +17,7 @@ from typing import Final
 from skbusd.socket.kmod import ENTRY_POINTS, find_module
 from skbusd.socket.kthread import kthreads, run_kthreads
 from skbusd.socket.module import MODULE_STATE_LIVE, load_module
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 
 _KNOWN_FOR: Final = 1.0
 """Seconds for which the list of entry points is taken for true: reading it takes milliseconds, and

@@ -14,7 +14,7 @@ import errno
 from collections.abc import Callable
 
 from skbus.core.syscall import SysCallError
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 
 ModProbe = Callable[[str], bool]
 """Loads the plug-in of a name. False where there is none; it may raise what an import raises."""

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from skbusd.socket.kthread import TaskStruct, kill_kthreads, kthread_run, run_kthreads
 from skbusd.socket.modprobe import module_refcount
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 
 MODULE_STATE_LIVE: Final = "Live"
 MODULE_STATE_COMING: Final = "Loading"

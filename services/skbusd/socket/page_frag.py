@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from skbus.core.skbuff import Frag, Place, frag_slice
 
 if TYPE_CHECKING:
-    from skbusd.socket.sock import Call, Sock, SocketNet
+    from skbusd.socket.call import Call
+    from skbusd.socket.netns import SocketNet
+    from skbusd.socket.sock import Sock
 
 
 class PageFrag:

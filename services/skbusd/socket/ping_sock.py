@@ -13,8 +13,9 @@ from typing import Final
 from skbus.core.abi import InitSock
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.raw_sock import RAW_PROT, bind_by, close_by, restore
-from skbusd.socket.sock import InetSock, SocketNet
+from skbusd.socket.sock import InetSock
 
 
 def ping_init_sock(net: SocketNet, sk: InetSock) -> None:

@@ -19,8 +19,10 @@ from skbus.core.abi import UdpSendmsgCb
 from skbus.core.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, Frag
 from skbus.core.syscall import POST
 from skbusd.socket import uapi
+from skbusd.socket.call import Call, attempt, sk_wake
 from skbusd.socket.files import Client
-from skbusd.socket.sock import Call, SocketNet, UdpSock, attempt, sk_wake
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import UdpSock
 from skbusd.socket.socket import sock_write
 
 SKB_TRUESIZE: Final = 256

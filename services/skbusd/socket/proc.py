@@ -5,8 +5,8 @@
 from typing import Any
 
 from skbus.inet.proc import TRANSPORTS, Owner, ProtoLine
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto
-from skbusd.socket.sock import SocketNet
 from skbusd.socket.tcp_shards import sk_ino
 
 _PAGE = 4096

@@ -14,7 +14,9 @@ from typing import Any, Final
 from skbus.core.abi import DataReadyCb, SkErrorReport, SkStateChange, SkWriteSpace
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SysCallError
-from skbusd.socket.sock import Call, InetSock, SocketNet
+from skbusd.socket.call import Call
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import InetSock
 
 PROTO_INUSE_NR: Final = 64
 """Protocols there is room for (include/net/sock.h)."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto
-from skbusd.socket.sock import SocketNet
 
 if TYPE_CHECKING:
     from skbusd.socket.socket import ProtoOps

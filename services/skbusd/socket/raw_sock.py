@@ -21,19 +21,18 @@ from skbus.core.abi import (
 from skbus.core.syscall import SysCallError
 from skbus.inet.mcast import restore_options
 from skbusd.socket import uapi, udp_sock
+from skbusd.socket.call import Call, sys_return
 from skbusd.socket.ip_sockglue import NO_COOKIE, ip_cmsg_send
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto, Result
+from skbusd.socket.request import transport_call
 from skbusd.socket.sock import (
-    Call,
     InetSock,
     PendingFrames,
     RawSock,
-    SocketNet,
     purge_receive_queue,
     sk_free,
     sock_error,
-    sys_return,
-    transport_call,
 )
 
 MAX_LEN: Final = 0xFFFF

@@ -35,7 +35,7 @@ from skbus.core.syscall import CLIENT_ID_LEN, MAX_DATA, MAX_META, POST_PIPE, SYS
 from skbusd.socket import uapi
 from skbusd.socket.core import SocketCore
 from skbusd.socket.files import NOBODY, Cred
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.socket import Socket
 
 _WELCOME: Final = struct.Struct("=II")

@@ -11,7 +11,7 @@ from skbus.core.initcall import InitStep, do_initcalls
 from skbus.core.net import SEC
 from skbus.core.timer import Timer
 from skbusd.socket.files import kern_mount, kern_unmount
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 
 MAX_SOCKS: Final = 1 << 21
 """Socks of all clients together, with those that nobody has a descriptor for any more."""

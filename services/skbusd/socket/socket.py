@@ -20,6 +20,7 @@ from skbus.core.pool import PoolError
 from skbus.core.skbuff import Place
 from skbus.core.syscall import MAX_DATA, SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.call import Call, attempt, hold, interrupt, sk_wait_event, sys_return
 from skbusd.socket.datagram import udp_unread
 from skbusd.socket.files import (
     MAX_REGIONS,
@@ -27,27 +28,13 @@ from skbusd.socket.files import (
     check_places,
     fd_install,
     fd_remove,
-    lend,
     sockfd_lookup,
 )
 from skbusd.socket.inet_connection_sock import inet_csk_unaccept
-from skbusd.socket.ip_sockglue import scm_pack
 from skbusd.socket.modprobe import request_module
-from skbusd.socket.sock import (
-    Call,
-    Cmsg,
-    InetSock,
-    Parts,
-    Sock,
-    SocketNet,
-    TcpSock,
-    UdpSock,
-    attempt,
-    hold,
-    interrupt,
-    sk_wait_event,
-    sys_return,
-)
+from skbusd.socket.msghdr import Cmsg, SockAddr
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import InetSock, Sock, TcpSock, UdpSock
 from skbusd.socket.sockopt import (
     sock_getmeminfo,
     sock_getsockopt,
@@ -55,8 +42,6 @@ from skbusd.socket.sockopt import (
     sock_setsockopt,
 )
 from skbusd.socket.stream import tcp_unrecv
-
-SockAddr = tuple[int, int, bytes]
 
 _TYPES: Final = frozenset({uapi.SOCK_STREAM, uapi.SOCK_DGRAM, uapi.SOCK_RAW, uapi.SOCK_RDM,
                            uapi.SOCK_SEQPACKET, uapi.SOCK_DCCP, uapi.SOCK_PACKET})  # fmt: skip
@@ -508,31 +493,6 @@ def _datagram_lookup(call: Call, fd: int) -> tuple[Socket, UdpSock]:
     if sock.type != uapi.SOCK_DGRAM or not isinstance(sk, UdpSock):
         raise SysCallError(errno.EOPNOTSUPP)
     return sock, sk
-
-
-def recv_return(
-    net: SocketNet,
-    call: Call,
-    parts: Parts,
-    addr: SockAddr | None,
-    msg_flags: int,
-    cmsgs: list[Cmsg] | None = None,
-) -> None:
-    """Answer a `recvmsg`: from now on the lent places are the application's. cmsgs: control
-    messages, of which the application gets what it has room for."""
-    control: tuple[Cmsg, ...] = ()
-    if cmsgs:
-        control, truncated = scm_pack(cmsgs, call.controllen)
-        msg_flags |= truncated
-    if parts.places:
-        if call.client is None:
-            pass
-        elif call.client.gone:
-            for place in parts.places:
-                net.pool.free(place)
-        else:
-            lend(net, call.client, parts.places)
-    sys_return(net, call, 0, (parts.spec, addr, msg_flags, control), parts.data())
 
 
 # ---- options ------------------------------------------------------------------------------

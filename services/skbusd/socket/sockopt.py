@@ -14,21 +14,18 @@ from typing import TYPE_CHECKING, Any, Final
 from skbus.core.abi import Getsockopt, Setsockopt
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.call import Call, hold, sk_wake, sys_return
 from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, SOCK_RCVTSTAMPNS, SOCK_RXQ_OVFL
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.request import transport_call
 from skbusd.socket.sock import (
-    Call,
     InetSock,
     Sock,
-    SocketNet,
     TcpSock,
     UdpSock,
-    hold,
     sk_set_flag,
     sk_set_option,
-    sk_wake,
     sock_error,
-    sys_return,
-    transport_call,
 )
 from skbusd.socket.tcp_shards import tell_others
 from skbusd.socket.uapi import SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF

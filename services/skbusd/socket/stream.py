@@ -15,8 +15,12 @@ from typing import Final
 from skbus.core.abi import SkWriteSpace, TcpSendmsgCb
 from skbus.core.skbuff import SkBuff
 from skbusd.socket import uapi
-from skbusd.socket.sock import Call, InetSock, SocketNet, TcpSock, hold, sk_wake
+from skbusd.socket.call import Call, hold, sk_wake
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.sock import InetSock, TcpSock
 
+SNDBUF_START: Final = 87040
+"""A stream's send buffer before autotuning: `tcp_sndbuf_expand` for an initial window of ten."""
 EXACT_SNDBUF: Final = 65536
 """Send buffers below this are kept to the segment."""
 COALESCE_BELOW: Final = 512

@@ -13,6 +13,8 @@ from skbus.core.abi import Disconnect, TcpSendmsgFastopenCb
 from skbus.core.skbuff import Frag, frag_len, frag_slice
 from skbus.core.syscall import SysCallError
 from skbusd.socket import tcp_shards, uapi
+from skbusd.socket.call import Call, Retry, attempt, hold, sk_wait_event, sk_wake, sys_return
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.page_frag import (
     PageFrag,
     page_frag_put,
@@ -20,20 +22,8 @@ from skbusd.socket.page_frag import (
     purge_write_queue,
     sk_wmem_queue,
 )
-from skbusd.socket.sock import (
-    Call,
-    Retry,
-    SocketNet,
-    TcpSock,
-    TransportRequest,
-    attempt,
-    hold,
-    purge_receive_queue,
-    sk_wait_event,
-    sk_wake,
-    sock_error,
-    sys_return,
-)
+from skbusd.socket.request import TransportRequest
+from skbusd.socket.sock import TcpSock, purge_receive_queue, sock_error
 
 TFO_CLIENT_ENABLE: Final = 1
 SYN_DATA_MAX: Final = 65536

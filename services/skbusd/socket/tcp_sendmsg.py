@@ -15,16 +15,10 @@ from skbus.core.abi import TcpSendmsgCb
 from skbus.core.skbuff import GSO_MAX_SIZE, Frag
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
+from skbusd.socket.call import Call, sk_wait_event, sys_return
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.page_frag import page_frag_write, place_take, sk_wmem_queue
-from skbusd.socket.sock import (
-    Call,
-    InetSock,
-    SocketNet,
-    TcpSock,
-    sk_wait_event,
-    sock_error,
-    sys_return,
-)
+from skbusd.socket.sock import InetSock, TcpSock, sock_error
 from skbusd.socket.stream import (
     sk_stream_ask,
     sk_stream_exact,

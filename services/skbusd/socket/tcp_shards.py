@@ -39,8 +39,10 @@ from skbus.core.abi import (
 )
 from skbus.inet.rps import MAX_SHARDS, tcp_processes
 from skbusd.socket import uapi
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto, Result
-from skbusd.socket.sock import InetSock, SocketNet, TcpSock, TransportRequest, transport_call
+from skbusd.socket.request import TransportRequest, transport_call
+from skbusd.socket.sock import InetSock, TcpSock
 
 _MOVES: Final = 4
 """The route, and with it our address, may change between two shards' look-ups."""

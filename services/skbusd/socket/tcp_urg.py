@@ -17,17 +17,12 @@ from skbus.core import uapi
 from skbus.core.abi import DataReadyCb
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SysCallError
+from skbusd.socket.call import Call
 from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, sock_recv_timestamp
-from skbusd.socket.sock import (
-    Call,
-    Cmsg,
-    InetSock,
-    Parts,
-    SocketNet,
-    TcpSock,
-    skb_copy_datagram,
-)
-from skbusd.socket.socket import recv_return
+from skbusd.socket.msghdr import Cmsg
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.recv import Parts, recv_return, skb_copy_datagram
+from skbusd.socket.sock import InetSock, TcpSock
 
 TCP_URG_VALID: Final = 0x100
 TCP_URG_READ: Final = 0x200

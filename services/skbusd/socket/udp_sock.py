@@ -33,6 +33,7 @@ from skbus.core.syscall import SysCallError
 from skbus.inet.ip_sockglue import int_value
 from skbus.inet.mcast import MEMBERSHIP, decode_mc_list, restore_options
 from skbusd.socket import uapi
+from skbusd.socket.call import Call, hold, sk_wait_event, sk_wake, sys_return
 from skbusd.socket.datagram import (
     SKB_TRUESIZE,
     udp_dequeue,
@@ -52,31 +53,21 @@ from skbusd.socket.ip_sockglue import (
     ip_recv_error,
     sock_recv_cmsgs,
 )
+from skbusd.socket.msghdr import Cmsg
+from skbusd.socket.netns import SocketNet
 from skbusd.socket.post import udp_posted
 from skbusd.socket.proto import Proto, Result
+from skbusd.socket.recv import Parts, recv_return, skb_copy_datagram, skb_hand_over, skb_relieve
+from skbusd.socket.request import TransportRequest, transport_call
 from skbusd.socket.sock import (
-    Call,
-    Cmsg,
     InetSock,
-    Parts,
     PendingFrames,
-    SocketNet,
-    TransportRequest,
     UdpSock,
-    hold,
     purge_receive_queue,
     sk_free,
     sk_set_option,
-    sk_wait_event,
-    sk_wake,
-    skb_copy_datagram,
-    skb_hand_over,
-    skb_relieve,
     sock_error,
-    sys_return,
-    transport_call,
 )
-from skbusd.socket.socket import recv_return
 
 UDP_MAX: Final = 65507
 """Bytes of payload in the biggest datagram over IPv4."""

@@ -22,7 +22,7 @@ from skbus.core.pool import Allocator, Pool, Region, StalePlaceError
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SYS_ABI, encode_request
 from skbusd.socket.core import SocketCore
-from skbusd.socket.sock import SocketNet
+from skbusd.socket.netns import SocketNet
 
 CLASSES = ((2048, 64), (16384, 16), (66560, 16), (1048576, 2))
 LOCAL = b"\x0a\x4d\0\x02"

@@ -9,7 +9,8 @@ import pytest
 from skbus.core.abi import Close, Connect, GetPort, InitSock, ListenStart, Shutdown
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.af_inet import INET_FAMILY_OPS, INETSW_ARRAY, inet_register_protosw
+from skbusd.socket.af_inet import INET_FAMILY_OPS, INETSW_ARRAY
+from skbusd.socket.protosw import inet_register_protosw
 from skbusd.socket.socket import NetProtoFamily, sock_register, sock_unregister
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from skbus.core import uapi
 from skbus.core.net import MSEC, SEC
 from skbus.testing import World
 from skbusd.socket import dns_resolver, kernel, kmod, kthread, module
+from skbusd.socket.call import sk_wake
 from skbusd.socket.kthread import (
     TASK_INTERRUPTIBLE,
     WaitQueueEntry,
@@ -33,7 +34,7 @@ from skbusd.socket.kthread import (
     sk_sleep,
 )
 from skbusd.socket.module import Module, ModuleError
-from skbusd.socket.sock import SocketNet, sk_wake
+from skbusd.socket.netns import SocketNet
 from skbustest.host import SOCK_DGRAM, Host, SimSocket
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "kernel"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from skbus.core.syscall import MAX_DATA
 from skbusd.socket import uapi
-from skbusd.socket.tcp_sock import RCV_TELL
+from skbusd.socket.tcp_recvmsg import RCV_TELL
 
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Receiving from a stream, the application's side (`tcp_recvmsg` of `net/ipv4/tcp.c`).
+
+    inet_recvmsg -> tcp_recvmsg, from the receive queue that tcp_sock.py's `tcp_data_ready` fills
+
+tcp hears what was taken at the batch's end (core.py, `rcv_pending`). RFC 9293 3.9.1.3.
+"""
+
+import errno
+from typing import Final
+
+from skbus.core.abi import Close
+from skbus.core.pool import PoolError
+from skbus.core.syscall import MAX_DATA, SysCallError
+from skbusd.socket import tcp_shards, uapi
+from skbusd.socket.call import Call, sk_wait_event
+from skbusd.socket.ip_sockglue import ip_recv_error
+from skbusd.socket.netns import SocketNet
+from skbusd.socket.page_frag import purge_write_queue
+from skbusd.socket.recv import (
+    Parts,
+    recv_return,
+    skb_copy_datagram,
+    skb_hand_over,
+    skb_hand_over_frags,
+)
+from skbusd.socket.sock import InetSock, TcpSock, purge_receive_queue, sock_error
+from skbusd.socket.tcp_urg import tcp_control, tcp_recv_urg, tcp_urg_limit, tcp_urg_passed
+
+RCV_TELL: Final = 16384
+"""Bytes taken from a receive queue after which tcp is told at once, so that the window opens."""
+
+_GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
+
+
+def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """`tcp_recvmsg`: what is in the receive queue, or wait for it.
+
+    A skb that is taken whole is lent to the application in the pool, if it is big. So that this
+    is the usual case in a bulk transfer, a call whose buffer would end within a big skb answers
+    with what it has, once that is half of what it asked for.
+    """
+    if sk.sk_state == uapi.TCP_LISTEN:
+        raise SysCallError(errno.ENOTCONN)
+    flags = call.flags
+    if flags & (uapi.MSG_OOB | uapi.MSG_ERRQUEUE):
+        (tcp_recv_urg if flags & uapi.MSG_OOB else ip_recv_error)(net, call, sk)
+        return
+    size = call.size
+    have = sk.sk_rmem_alloc
+    skip = 0
+    if isinstance(sk, TcpSock) and sk.urg_data and have:
+        skip, size = tcp_urg_limit(sk, size)
+        have -= skip
+    if flags & uapi.MSG_WAITALL:
+        target = min(size, max(sk.sk_rcvbuf // 2, 1), MAX_DATA)
+    else:
+        target = min(sk.sk_rcvlowat, max(call.size, 1))
+    if have < target or not have:
+        err, over = _receive_end(sk)
+        if not over and not (have and call.timeout == 0):
+            _reader_waits(net, call, sk)
+            sk_wait_event(net, call, sk, _recvmsg_again)
+            return
+        if not have:
+            if err:
+                raise SysCallError(err)
+            recv_return(net, call, Parts(), None, 0)
+            return
+    parts = Parts()
+    tstamp = sk.sk_receive_queue[0].tstamp if sk.cmsg_flags else 0
+    msg_flags = 0
+    try:
+        if flags & uapi.MSG_PEEK:
+            _peek(net, sk, parts, min(size, MAX_DATA), skip)
+        elif flags & uapi.MSG_TRUNC or skip:
+            msg_flags = _discard(net, sk, parts, size, skip, flags)
+        else:
+            _take(net, sk, parts, size, not flags & uapi.MSG_WAITALL)
+    except PoolError as e:
+        # What held our bytes is gone: the stream has a hole, and must not go on.
+        _stream_broken(net, sk)
+        raise SysCallError(errno.EIO, str(e)) from e
+    if net.tracing:
+        net.trace("tcp_recvmsg", sk=sk.number, copied=parts.size)
+    cmsgs = tcp_control(net, sk, tstamp) if sk.cmsg_flags else None
+    recv_return(net, call, parts, None, msg_flags, cmsgs)
+
+
+def _receive_end(sk: InetSock) -> tuple[int, bool]:
+    """(errno, is there nothing to wait for), in the order in which Linux looks."""
+    if isinstance(sk, TcpSock) and sk.sock_done:
+        return 0, True
+    if sk.sk_err:
+        return (sock_error(sk) if not sk.sk_rmem_alloc else sk.sk_err), True
+    if sk.sk_shutdown & uapi.RCV_SHUTDOWN:
+        return 0, True
+    if sk.sk_state in _GONE:
+        return errno.ENOTCONN, True
+    return 0, False
+
+
+def _reader_waits(net: SocketNet, call: Call, sk: InetSock) -> None:
+    """The call is going to wait for data. tcp is told so once, with the next message that goes
+    there, and from then on with what was read: what comes for this socket may go through the
+    prequeue."""
+    if isinstance(sk, TcpSock) and sk.told_waiting != bool(call.timeout):
+        sk.told_waiting = bool(call.timeout)
+        if sk.told_waiting:
+            net.reader_pending[sk] = None
+
+
+def _recvmsg_again(net: SocketNet, call: Call) -> None:
+    sk = call.waits[0]
+    if isinstance(sk, InetSock):
+        tcp_recvmsg(net, call, sk)
+
+
+def _take(net: SocketNet, sk: InetSock, parts: Parts, size: int, may_stop: bool) -> None:
+    queue = sk.sk_receive_queue
+    while queue and parts.size < size:
+        skb = queue[0]
+        length = skb.len
+        room = size - parts.size
+        inline = sum(map(len, parts.inline)) if len(parts.inline) > 16 else 0
+        if inline > MAX_DATA // 2 or len(parts.places) >= 48:
+            break
+        if length <= room:
+            del queue[0]
+            skb_hand_over(net, skb, parts)
+            sk.sk_rmem_alloc -= length
+            continue
+        if skb.data_len > 65536 and (taken := skb_hand_over_frags(skb, parts, room)):
+            sk.sk_rmem_alloc -= taken
+            continue
+        if may_stop and parts.size >= size >> 1 and skb.data_len > 4096:
+            break
+        take = min(room, MAX_DATA // 2)
+        skb_copy_datagram(net, skb, parts, 0, take)
+        skb.eat(take)
+        sk.sk_rmem_alloc -= take
+        if take < room:
+            break
+    if isinstance(sk, TcpSock) and sk.urg_data:
+        tcp_urg_passed(sk, parts.size)
+    tcp_cleanup_rbuf(net, sk, parts.size)
+
+
+def _discard(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int, flags: int) -> int:
+    """MSG_TRUNC, which throws away what would have been read; and an urgent byte that is passed
+    over. The flags of the answer: how much was thrown away is their upper half."""
+    if skip:
+        _take(net, sk, Parts(), skip, False)
+    if not flags & uapi.MSG_TRUNC:
+        _take(net, sk, parts, size, False)
+        return 0
+    gone = Parts()
+    _take(net, sk, gone, min(size, MAX_DATA >> 1), False)
+    for place in gone.places:
+        net.pool.free(place)
+    return gone.size << 32
+
+
+def _peek(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int) -> None:
+    for skb in sk.sk_receive_queue:
+        if parts.size >= size:
+            break
+        if skip < skb.len:
+            skb_copy_datagram(net, skb, parts, skip, min(skb.len - skip, size - parts.size))
+        skip = max(skip - skb.len, 0)
+
+
+def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
+    """`tcp_cleanup_rbuf`: tcp is told what was taken, when it is enough to open the window, or
+    all, and an ACK waits for that."""
+    sk.rcv_told += copied
+    if sk.rcv_tell and not sk.sk_receive_queue:
+        sk.rcv_tell = False
+        net.rcv_pending[sk] = None
+    elif sk.rcv_told >= min(RCV_TELL, max(sk.sk_rcvbuf >> 3, 1)):
+        net.rcv_pending[sk] = None
+
+
+def _stream_broken(net: SocketNet, sk: InetSock) -> None:
+    purge_receive_queue(net, sk)
+    sk.sk_shutdown = uapi.SHUTDOWN_MASK
+    tcp_shards.forget_others(net, sk)
+    net.call(sk.sk_prot.process, "tcp_close", Close(sk.number, 1, 0))
+    sk.sk_state = uapi.TCP_CLOSE
+    purge_write_queue(net, sk)
