@@ -52,6 +52,11 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert list(missing(page, prose(page))) == []
 
 
+def test_the_index_has_every_page() -> None:
+    linked = set(LINK.findall((ROOT / "docs" / "README.md").read_text()))
+    assert {page.name for page in ROOT.glob("docs/*.md")} - linked == {"README.md"}
+
+
 def uncited(text: str) -> Iterator[str]:
     """The pages and headings that a source file cites, and that are not there."""
     for name, heading in CITED.findall(text):
