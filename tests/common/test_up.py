@@ -58,7 +58,10 @@ def probe(*addresses: str) -> str:
 
 def in_namespace(run: Path, **parts: str) -> str:
     """Run the script in a network namespace that is ours alone; its output."""
-    enter = "import os; from skbus.stack import holder; holder.make_namespaces(); os.execvp('sh', ['sh'])"
+    enter = (
+        "import os; from skbus.stack import holder; holder.make_namespaces(); "
+        "os.execvp('sh', ['sh'])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", enter],
         input=SCRIPT.format(**{"before": "", "during": "", "after": "", **parts}),

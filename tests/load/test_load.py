@@ -303,7 +303,10 @@ def test_each_layer_in_a_container_of_its_own(tmp_path: Path) -> None:
         lasting = "500ms"
         """
     )
-    enter = "import os; from skbus.stack import holder; holder.make_namespaces(); os.execvp('sh', ['sh'])"
+    enter = (
+        "import os; from skbus.stack import holder; holder.make_namespaces(); "
+        "os.execvp('sh', ['sh'])"
+    )
     run = tmp_path / "r"
     run.mkdir(mode=0o700)
     done = subprocess.run(
