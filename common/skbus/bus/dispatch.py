@@ -10,6 +10,7 @@ from collections.abc import Callable
 from skbus.bus.barrier import Barriers
 from skbus.bus.codec import Batch, Message
 from skbus.core.abi import SKB_ENTRIES, Barrier, Hello
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.net import Core
 from skbus.core.skbuff import SkBuff
 
@@ -90,7 +91,7 @@ class Dispatcher:
         name = "SKB_DROP_REASON_SKBUS_BAD_MESSAGE"
         self.net.drops[name] = self.net.drops.get(name, 0) + n
 
-    def _drop(self, batch: Batch, reason: str) -> None:
+    def _drop(self, batch: Batch, reason: SkbDropReason) -> None:
         for entry, item in batch:
             if entry in SKB_ENTRIES:
                 self.net.skb_received += 1

@@ -14,7 +14,7 @@ from random import Random
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from skbus.core.compiled import mypyc_attr
-from skbus.core.dropreason import REASONS
+from skbus.core.dropreason import REASONS, SkbDropReason
 from skbus.core.flow_dissector import (
     NO_PORT,
     Flow,
@@ -156,9 +156,9 @@ class Net:
         if skb.frags and not skb.lent:
             self.pool.free_frags(skb.frags)
 
-    def kfree_skb(self, skb: SkBuff, reason: str, **details: object) -> None:
-        """`kfree_skb_reason`: drop, count and trace. `reason` is one of `dropreason.REASONS`,
-        without the prefix SKB_DROP_REASON_."""
+    def kfree_skb(self, skb: SkBuff, reason: SkbDropReason, **details: object) -> None:
+        """`kfree_skb_reason`: drop, count and trace. Counters and traces name the reason with
+        the prefix SKB_DROP_REASON_."""
         name = "SKB_DROP_REASON_" + reason
         if name not in REASONS:
             raise ValueError(f"no such drop reason: {name}")

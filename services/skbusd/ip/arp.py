@@ -9,6 +9,7 @@ announcements; RFC 1122 2.3.2.1 for the bounded rate of requests, which `neighbo
 from errno import EHOSTUNREACH, EINVAL
 from typing import Final
 
+from skbus.core.dropreason import Checked
 from skbus.core.pskb import pskb_may_pull
 from skbus.core.skbuff import (
     ETH_P_ARP,
@@ -183,7 +184,7 @@ def arp_rcv(net: IpNet, skb: SkBuff) -> None:
         net.consume_skb(skb)
 
 
-def _arp_bad(arp: ArpHdr, dev: NetDevice) -> str:
+def _arp_bad(arp: ArpHdr, dev: NetDevice) -> Checked:
     """Why an ARP packet is not to be believed, or ""."""
     if arp.ar_op not in (arphdr.ARPOP_REQUEST, arphdr.ARPOP_REPLY):
         return "NOT_SPECIFIED"
@@ -199,7 +200,7 @@ def _arp_bad(arp: ArpHdr, dev: NetDevice) -> str:
     return ""
 
 
-def arp_process(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> str:
+def arp_process(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> Checked:
     """Answer a request for an address of ours; learn from requests to us and from replies.
 
     Returns a drop reason, or "" where the packet was in order.

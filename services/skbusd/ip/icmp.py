@@ -14,6 +14,7 @@ from typing import Final
 
 from skbus.core.abi import ErrHandler, IcmpSendCb, XmitCb
 from skbus.core.checksum import csum_replace2
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.net import MSEC, SEC
 from skbus.core.pool import PoolError
 from skbus.core.pskb import pskb_may_pull, skb_checksum
@@ -267,7 +268,7 @@ def icmp_rcv(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
         handler(net, skb, iph, hdr)
 
 
-def _icmp_drop(net: IpNet, skb: SkBuff, reason: str) -> None:
+def _icmp_drop(net: IpNet, skb: SkBuff, reason: SkbDropReason) -> None:
     net.mib["IcmpInErrors"] += 1
     net.kfree_skb(skb, reason)
 

@@ -9,6 +9,7 @@ RFC 1122 3.3.2; RFC 5722 for overlaps, which end a datagram; RFC 1858 and 3128 f
 from bisect import bisect_right
 from typing import Final
 
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.net import SEC
 from skbus.core.pool import PoolError
 from skbus.core.pskb import skb_checksum_help, skb_linearize_frags
@@ -264,14 +265,14 @@ def _truesize(net: IpNet, skb: SkBuff) -> int:
     return size
 
 
-def _discard(net: IpNet, q: Ipq, skb: SkBuff, reason: str) -> None:
+def _discard(net: IpNet, q: Ipq, skb: SkBuff, reason: SkbDropReason) -> None:
     """This fragment makes the datagram worthless."""
     net.mib["IpReasmFails"] += 1
     net.kfree_skb(skb, reason)
     ipq_kill(net, q, reason)
 
 
-def ipq_kill(net: IpNet, q: Ipq, reason: str = "NOT_SPECIFIED") -> None:
+def ipq_kill(net: IpNet, q: Ipq, reason: SkbDropReason = "NOT_SPECIFIED") -> None:
     """Forget a datagram, and drop its fragments."""
     net.ip4_frags.pop(q.key, None)
     if q.timer is not None:

@@ -10,6 +10,7 @@ RFC 1122 2.3.2 (the queue, and that entries expire); RFC 4861 7.3 for the states
 
 from typing import Final
 
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.net import MSEC, SEC
 from skbus.core.skbuff import ETH_P_IP, SkBuff
 from skbus.core.timer import Timer
@@ -92,7 +93,7 @@ def neigh_create(net: IpNet, dev: NetDevice, addr: bytes) -> Neighbour | None:
     return neigh
 
 
-def neigh_release(net: IpNet, neigh: Neighbour, reason: str) -> None:
+def neigh_release(net: IpNet, neigh: Neighbour, reason: SkbDropReason) -> None:
     """Take an entry out of the table; what waits for it is dropped."""
     net.arp_tbl.pop((neigh.dev.ifindex, neigh.primary_key), None)
     neigh.dead = True

@@ -14,6 +14,7 @@ from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH, ENODEV
 from typing import Final
 
 from skbus.core.abi import DstMtu, IpRouteOutputKey, Redirect, RouteRet, RtCacheFlush, UpdatePmtu
+from skbus.core.dropreason import Checked, SkbDropReason
 from skbus.core.net import MSEC, SEC
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
@@ -343,7 +344,7 @@ def ip_route_output_key(net: IpNet, item: IpRouteOutputKey) -> None:
 # ---- input -------------------------------------------------------------------------------
 
 
-def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str:
+def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | SkbDropReason:
     """What becomes of a received packet: an Rtable whose `input` takes it, or a drop reason."""
     key = (iph.saddr, iph.daddr, dev.ifindex)
     rt = net.rt_in.get(key)
@@ -370,7 +371,7 @@ def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str:
     return made
 
 
-def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str:
+def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | SkbDropReason:
     """`ip_route_input_slow`, with the martians first (RFC 1122 3.2.1.3, RFC 1812 5.3.7)."""
     saddr = iph.saddr
     daddr = iph.daddr
@@ -409,7 +410,7 @@ def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | str
     return rt
 
 
-def ip_handle_martian_source(net: IpNet, iph: IpHdr, dev: NetDevice, reason: str) -> None:
+def ip_handle_martian_source(net: IpNet, iph: IpHdr, dev: NetDevice, reason: SkbDropReason) -> None:
     """A packet came from, or to, an address that it cannot have here: say so, for the first few in
     a while (`net_ratelimit`)."""
     if net.now - net.martians_since >= MARTIANS_EVERY or net.martians_since < 0:
@@ -436,7 +437,7 @@ def ip_route_mc_loopback(iph: IpHdr, dev: NetDevice) -> Rtable:
     return rt
 
 
-def fib_validate_source(net: IpNet, saddr: bytes, dev: NetDevice) -> str:
+def fib_validate_source(net: IpNet, saddr: bytes, dev: NetDevice) -> Checked:
     """May a packet with this source come in by this device? A drop reason, or "" if it may.
 
     RFC 3704 where rp_filter is set: 1 strict, 2 loose.
@@ -457,7 +458,9 @@ def fib_validate_source(net: IpNet, saddr: bytes, dev: NetDevice) -> str:
     return ""
 
 
-def _ip_mkroute_forward(net: IpNet, iph: IpHdr, dev: NetDevice, fi: FibInfo | None) -> Rtable | str:
+def _ip_mkroute_forward(
+    net: IpNet, iph: IpHdr, dev: NetDevice, fi: FibInfo | None
+) -> Rtable | SkbDropReason:
     """Not for us: a route to forward by, or one whose `input` is `ip_error`."""
     reason = fib_validate_source(net, iph.saddr, dev)
     if reason:

@@ -13,6 +13,7 @@ import errno
 from typing import Final
 
 from skbus.core.abi import SKB_ENTRIES, PacketType, RegisterNetdevice
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.initcall import InitStep
 from skbus.core.net import MSEC, StalePlaceError
 from skbus.core.skbuff import (
@@ -69,7 +70,7 @@ _TX_RETRY: Final = MSEC
 _MISSED_EVERY: Final = 100 * MSEC
 """How often the kernel is asked for frames that it had no room for."""
 
-_TX_ERRORS: Final = {
+_TX_ERRORS: Final[dict[int, SkbDropReason]] = {
     errno.EMSGSIZE: "PKT_TOO_BIG",
     errno.EINVAL: "DEV_HDR",
     errno.ENOBUFS: "FULL_RING",
@@ -569,6 +570,6 @@ def vlan_insert_tag(net: NicNet, skb: SkBuff) -> None:
     skb.data = 0
 
 
-def _tx_error(net: NicNet, skb: SkBuff, reason: str) -> None:
+def _tx_error(net: NicNet, skb: SkBuff, reason: SkbDropReason) -> None:
     net.mib["DevTxErrors" if reason != "FULL_RING" else "DevTxDropped"] += 1
     net.kfree_skb(skb, reason)

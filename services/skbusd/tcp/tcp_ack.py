@@ -7,6 +7,7 @@ the congestion control and tcp_retransmit; tells the socket layer by SkWriteSpac
 RFC 9293 3.10.7.4, RFC 6298 (round-trip time), RFC 5961 5 (ACK validation).
 """
 
+from skbus.core.dropreason import SKB_NOT_DROPPED_YET, Checked
 from skbus.core.skbuff import frags_slice
 from skbusd.tcp.const import (
     FLAG_ACKED,
@@ -77,11 +78,6 @@ from skbusd.tcp.tcp_window import (
     tcp_wnd_end,
 )
 
-ACK_OLD = 1
-"""tcp_ack: the ACK is older than what we have; the segment may still carry data."""
-ACK_OK = 0
-ACK_TOO_OLD = -1
-ACK_UNSENT = -2
 _RETRANS = 0x82
 """It was sent again, and (EVER_RETRANS) perhaps was marked lost once more."""
 _NO_RTT = _RETRANS | SACKED_ACKED
@@ -457,8 +453,8 @@ def tcp_ack(
     sacks: tuple[Block, ...],
     flag: int,
     segs: int = 1,
-) -> int:
-    """Take an ACK. ACK_OK, ACK_OLD, ACK_TOO_OLD or ACK_UNSENT.
+) -> Checked:
+    """Take an ACK. TCP_OLD_ACK: it is older than what we have, but its segment may carry data.
 
     A push of what may go now is up to the caller (tcp_data_snd_check).
     """
@@ -472,7 +468,7 @@ def tcp_ack(
     if ahead >= HALF:
         return _tcp_old_ack(net, tp, ack, sacks, flag)
     if ((tp.snd_nxt - ack) & MASK) >= HALF:
-        return ACK_UNSENT
+        return "TCP_ACK_UNSENT_DATA"
     if ahead:
         flag |= FLAG_SND_UNA_ADVANCED
         tp.icsk_retransmits = 0
@@ -502,7 +498,8 @@ def tcp_ack(
     tp.icsk_probes_out = 0
     tp.rcv_tstamp = net.now
     if not prior_packets:
-        return _no_queue(net, tp, ack, prior_una, hdr_flags, flag)
+        _no_queue(net, tp, ack, prior_una, hdr_flags, flag)
+        return SKB_NOT_DROPPED_YET
     flag = tcp_clean_rtx_queue(net, tp, prior_fack, prior_una, flag, state)
     if tp.accecn is not None:
         size = ((ack - prior_una) & MASK) + state.delivered_bytes
@@ -517,10 +514,12 @@ def tcp_ack(
     if flag & FLAG_SET_XMIT_TIMER:
         tcp_set_xmit_timer(net, tp)
     _finish(net, tp, ack, prior_delivered, prior_lost, flag, rs, rexmit)
-    return ACK_OK
+    return SKB_NOT_DROPPED_YET
 
 
-def _no_queue(net: TcpNet, tp: TcpSock, ack: int, prior_una: int, hdr_flags: int, flag: int) -> int:
+def _no_queue(
+    net: TcpNet, tp: TcpSock, ack: int, prior_una: int, hdr_flags: int, flag: int
+) -> None:
     """An ACK while nothing was out: of a D-SACK or a window probe, or one that data brought."""
     if tp.accecn is not None:
         tcp_accecn_process(net, tp, hdr_flags, flag, 0, 0)
@@ -529,7 +528,6 @@ def _no_queue(net: TcpNet, tp: TcpSock, ack: int, prior_una: int, hdr_flags: int
     tcp_ack_probe(net, tp)
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, ack, flag)
-    return ACK_OK
 
 
 def _finish(
@@ -558,7 +556,7 @@ def _tcp_old_ack(
     ack: int,
     sacks: tuple[Block, ...],
     flag: int,
-) -> int:
+) -> Checked:
     """An ACK older than snd_una, overtaken in the network: only its SACK blocks count. One that
     is older than any window is answered (RFC 5961 5.2)."""
     prior_una, prior_delivered, prior_lost = tp.snd_una, tp.delivered, tp.lost
@@ -566,11 +564,11 @@ def _tcp_old_ack(
     if ((ack - (prior_una - max_window)) & MASK) >= HALF:
         if not flag & FLAG_NO_CHALLENGE_ACK:
             tcp_send_challenge_ack(net, tp)
-        return ACK_TOO_OLD
+        return "TCP_TOO_OLD_ACK"
     if sacks and tp.sack_ok:
         rs = RateSample()
         state = SackState(tp.snd_nxt, net.now // 1000, rs)
         flag = tcp_sacktag_write_queue(net, tp, ack, sacks, prior_una, state)
         rexmit, flag = tcp_fastretrans_alert(net, tp, prior_una, 0, flag)
         _finish(net, tp, ack, prior_delivered, prior_lost, flag, rs, rexmit)
-    return ACK_OLD
+    return "TCP_OLD_ACK"

@@ -9,6 +9,7 @@ before the ACK for them is queued. RFC 9293 3.10.7.4, RFC 2018, 2883, RFC 5681 4
 from typing import Final
 
 from skbus.core.abi import DataReadyCb, TcpFin
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
 from skbusd.tcp.const import (
@@ -442,7 +443,7 @@ def tcp_data_queue(
     tp.pred_flags = not tp.ofo and tp.rcv_wnd > 0
 
 
-def _out_of_window(net: TcpNet, tp: TcpSock, skb: SkBuff, reason: str) -> None:
+def _out_of_window(net: TcpNet, tp: TcpSock, skb: SkBuff, reason: SkbDropReason) -> None:
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED
     net.kfree_skb(skb, reason, sk=tp.sk)

@@ -3,8 +3,8 @@
 
 Called by tcp_ipv4 with a segment whose checksum is right. An ordinary segment takes
 `tcp_rcv_established`'s fast path; `tcp_rcv_state_process` is the rest of RFC 9293 3.10.7. A
-function here takes the skb over: it is consumed, dropped, queued or handed up; where it returns a
-drop reason instead, the caller answers with RST and drops.
+function here takes the skb over (SKB_CONSUMED): the skb is consumed, dropped, queued or handed up.
+Where the function returns a drop reason instead, its caller answers with RST and drops the skb.
 
 RFC 9293 3.10.7; what makes a segment acceptable is in tcp_validate.
 """
@@ -12,6 +12,7 @@ RFC 9293 3.10.7; what makes a segment acceptable is in tcp_validate.
 from typing import Final
 
 from skbus.core.abi import XmitCb
+from skbus.core.dropreason import SKB_CONSUMED, SKB_NOT_DROPPED_YET, Taken, Verdict
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse_options
 from skbusd.tcp.const import (
@@ -64,9 +65,6 @@ from skbusd.tcp.tcp_accecn import (
     tcp_ecn_received_counters,
 )
 from skbusd.tcp.tcp_ack import (
-    ACK_OK,
-    ACK_OLD,
-    ACK_UNSENT,
     tcp_ack,
     tcp_send_challenge_ack,
     tcp_store_ts_recent,
@@ -214,7 +212,7 @@ def _parse(tp: TcpSock, skb: SkBuff, th: TcpHdr) -> TcpOptions:
     return opt
 
 
-def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str:
+def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> Taken:
     """ESTABLISHED. Header prediction (RFC 1144 idea of Van Jacobson): the next data in order, or
     a pure ACK, with a window that has not changed, needs no more than this."""
     seq, flags, doff = th.seq, th.flags, th.doff
@@ -228,17 +226,17 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
         and (th.ack_seq - tp.snd_una) & MASK <= (tp.snd_nxt - tp.snd_una) & MASK
         and _fast_path(net, tp, skb, th, end_seq)
     ):
-        return ""
+        return SKB_CONSUMED
     opt = _parse(tp, skb, th)
     if not flags & (ACK | RST | SYN):
         net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
-        return ""
+        return SKB_CONSUMED
     if not tcp_validate_incoming(net, tp, skb, th, end_seq, opt):
-        return ""
+        return SKB_CONSUMED
     if tp.accecn is not None:
         tcp_ecn_received_counters(tp, tp.accecn, skb, skb.len - doff)
     segs = skb.gso_segs or 1
-    result = tcp_ack(
+    reason = tcp_ack(
         net,
         tp,
         seq,
@@ -250,12 +248,11 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
         FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT,
         segs,
     )
-    if result < 0:
-        reason = "TCP_ACK_UNSENT_DATA" if result == ACK_UNSENT else "TCP_TOO_OLD_ACK"
-        if result == ACK_UNSENT:
+    if reason and reason != "TCP_OLD_ACK":
+        if reason == "TCP_ACK_UNSENT_DATA":
             tcp_send_challenge_ack(net, tp)
         net.kfree_skb(skb, reason, sk=tp.sk)
-        return ""
+        return SKB_CONSUMED
     tcp_rcv_rtt_measure_ts(net, tp, (end_seq - seq) & MASK)
     if flags & URG:
         tcp_urg(net, tp, th)
@@ -268,7 +265,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
     if tp.state != TCP_CLOSE:
         tcp_data_snd_check(net, tp)
         tcp_ack_snd_check(net, tp)
-    return ""
+    return SKB_CONSUMED
 
 
 def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
@@ -361,7 +358,7 @@ def _syn_options(net: TcpNet, tp: TcpSock, opt: TcpOptions) -> None:
         tp.tcp_header_len = 20
 
 
-def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr) -> str:
+def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr) -> Taken:
     """RFC 9293 3.10.7.3."""
     opt = _parse(tp, skb, th)
     flags, ack = th.flags, th.ack_seq
@@ -372,7 +369,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
                 inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_US)
             if flags & RST:
                 net.kfree_skb(skb, "TCP_INVALID_ACK_SEQUENCE", sk=tp.sk)
-                return ""
+                return SKB_CONSUMED
             return "TCP_INVALID_ACK_SEQUENCE"
         if opt.saw_tstamp and opt.tsecr:
             now = (net.now // 1_000_000 + tp.tsoffset) & MASK
@@ -383,18 +380,18 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
         if flags & RST:
             tcp_reset(net, tp)
             net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
-            return ""
+            return SKB_CONSUMED
         if not flags & SYN:
             net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
-            return ""
+            return SKB_CONSUMED
         _synack_received(net, tp, skb, th, opt)
-        return ""
+        return SKB_CONSUMED
     if flags & RST:
         net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
-        return ""
+        return SKB_CONSUMED
     if not flags & SYN:
         net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
-        return ""
+        return SKB_CONSUMED
     # Simultaneous open (RFC 9293 3.5, figure 8)
     tcp_set_state(net, tp, TCP_SYN_RECV)
     _syn_options(net, tp, opt)
@@ -406,7 +403,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
     tcp_initialize_rcv_mss(tp)
     tcp_send_synack(net, tp)
     net.consume_skb(skb)
-    return ""
+    return SKB_CONSUMED
 
 
 def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: TcpOptions) -> None:
@@ -470,35 +467,35 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
 # ---- the other states ------------------------------------------------------------------------
 
 
-def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str:
+def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> Taken:
     """All states but ESTABLISHED, LISTEN and TIME_WAIT (RFC 9293 3.10.7.4)."""
     if net.tracing:
         net.trace("tcp_rcv_state_process", skb, sk=tp.sk, state=tp.state, flags=th.flags)
     if tp.state == TCP_CLOSE:
         net.kfree_skb(skb, "TCP_CLOSE", sk=tp.sk)
-        return ""
+        return SKB_CONSUMED
     if tp.state == TCP_SYN_SENT:
         return tcp_rcv_synsent_state_process(net, tp, skb, th)
     opt = _parse(tp, skb, th)
     flags, seq = th.flags, th.seq
     if tp.fastopen_rsk is not None:
         verdict = _fastopen_check_req(net, tp, skb, th, end_seq, opt)
-        if verdict is not None:
+        if verdict:
             return verdict
     if not flags & (ACK | RST | SYN):
         net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
-        return ""
+        return SKB_CONSUMED
     if not tcp_validate_incoming(net, tp, skb, th, end_seq, opt):
-        return ""
+        return SKB_CONSUMED
     if not flags & ACK:
         net.kfree_skb(skb, "TCP_FLAGS", sk=tp.sk)
-        return ""
+        return SKB_CONSUMED
     acc = tp.accecn
     if acc is not None:
         tcp_ecn_received_counters(tp, acc, skb, skb.len - th.doff)
         if tp.state == TCP_SYN_RECV and not flags & SYN:
             tcp_accecn_third_ack(net, tp, acc, flags, seq != end_seq, bool(opt.sacks))
-    result = tcp_ack(
+    reason = tcp_ack(
         net,
         tp,
         seq,
@@ -510,20 +507,16 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
         FLAG_SLOWPATH | FLAG_UPDATE_TS_RECENT | FLAG_NO_CHALLENGE_ACK,
         skb.gso_segs or 1,
     )
-    if result != ACK_OK:
+    if reason:
         if tp.state == TCP_SYN_RECV:
             return "TCP_INVALID_ACK_SEQUENCE"
-        if result != ACK_OLD:
+        if reason != "TCP_OLD_ACK":
             tcp_send_challenge_ack(net, tp)
-            net.kfree_skb(
-                skb,
-                "TCP_ACK_UNSENT_DATA" if result == ACK_UNSENT else "TCP_TOO_OLD_ACK",
-                sk=tp.sk,
-            )
-            return ""
-    reason = _ack_of_state(net, tp, skb, th, end_seq)
-    if reason is not None:
-        return reason
+            net.kfree_skb(skb, reason, sk=tp.sk)
+            return SKB_CONSUMED
+    verdict = _ack_of_state(net, tp, skb, th, end_seq)
+    if verdict:
+        return verdict
     if flags & URG:
         tcp_urg(net, tp, th)
     return _text_of_state(net, tp, skb, th, end_seq)
@@ -531,21 +524,21 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
 
 def _fastopen_check_req(
     net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
-) -> str | None:
-    """A segment for a child whose handshake Fast Open has overtaken. None: go on; "": it has been
-    dropped; else it is answered with RST and dropped for that reason."""
+) -> Verdict:
+    """A segment for a child whose handshake Fast Open has overtaken. A reason: the segment is to be
+    answered with RST and dropped."""
     req = tp.fastopen_rsk
     assert req is not None
     result = tcp_check_req(net, tp, req, th, end_seq, opt, fastopen=True)
     if result == REQ_CHILD:
-        return None
+        return SKB_NOT_DROPPED_YET
     if result == REQ_RESET:
         return "TCP_INVALID_SYN"
     if result == REQ_FASTOPEN_RST:
         reqsk_fastopen_remove(net, tp, True)
         tcp_reset(net, tp)
     net.kfree_skb(skb, "TCP_RESET" if th.flags & RST else "TCP_FASTOPEN", sk=tp.sk)
-    return ""
+    return SKB_CONSUMED
 
 
 def tcp_rcv_synrecv_state_fastopen(net: TcpNet, tp: TcpSock) -> None:
@@ -559,8 +552,8 @@ def tcp_rcv_synrecv_state_fastopen(net: TcpNet, tp: TcpSock) -> None:
     tcp_rearm_rto(net, tp)
 
 
-def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str | None:
-    """RFC 9293 3.10.7.4, fifth: what the ACK does to the state. None: go on."""
+def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> Verdict:
+    """RFC 9293 3.10.7.4, fifth: what the ACK does to the state."""
     state = tp.state
     fin = th.flags & FIN
     if state == TCP_FIN_WAIT1 and tp.fastopen_rsk is not None:
@@ -571,7 +564,7 @@ def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: in
         tcp_set_state(net, tp, TCP_FIN_WAIT2)
         tp.shutdown |= SEND_SHUTDOWN
         if not tp.dead:
-            return None
+            return SKB_NOT_DROPPED_YET
         data_after = end_seq != th.seq and 0 < ((end_seq - fin - tp.rcv_nxt) & MASK) < HALF
         if tp.linger2 < 0 or data_after:
             net.mib["TcpExtTCPAbortOnData"] += 1
@@ -579,7 +572,7 @@ def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: in
             if data_after:
                 return "TCP_CLOSE"
             net.consume_skb(skb)
-            return ""
+            return SKB_CONSUMED
         timeo = tcp_fin_time(net, tp)
         if timeo > TCP_TIMEWAIT_LEN:
             inet_csk_reset_keepalive_timer(net, tp, timeo - TCP_TIMEWAIT_LEN)
@@ -588,16 +581,16 @@ def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: in
         else:
             tcp_time_wait(net, tp, TCP_FIN_WAIT2, timeo)
             net.consume_skb(skb)
-            return ""
+            return SKB_CONSUMED
     elif state == TCP_CLOSING and tp.snd_una == tp.write_seq:
         tcp_time_wait(net, tp, TCP_TIME_WAIT, 0)
         net.consume_skb(skb)
-        return ""
+        return SKB_CONSUMED
     elif state == TCP_LAST_ACK and tp.snd_una == tp.write_seq:
         tcp_done(net, tp)
         net.consume_skb(skb)
-        return ""
-    return None
+        return SKB_CONSUMED
+    return SKB_NOT_DROPPED_YET
 
 
 def _established_passive(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
@@ -629,7 +622,7 @@ def _established_passive(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
         tcp_send_fin(net, tp)
 
 
-def _text_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> str:
+def _text_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> Taken:
     """RFC 9293 3.10.7.4, seventh and eighth: the segment's text and FIN."""
     state = tp.state
     seq, flags = th.seq, th.flags
@@ -658,4 +651,4 @@ def _text_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
     if tp.state != TCP_CLOSE:
         tcp_data_snd_check(net, tp)
         tcp_ack_snd_check(net, tp)
-    return ""
+    return SKB_CONSUMED

@@ -15,6 +15,7 @@ from typing import Final
 
 from skbus.core.abi import DstMtu, ErrHandler, RcvCb, Redirect, UpdatePmtu, XmitCb
 from skbus.core.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
+from skbus.core.dropreason import SKB_CONSUMED, SKB_NOT_DROPPED_YET, Verdict
 from skbus.core.pool import StalePlaceError
 from skbus.core.skbuff import (
     CHECKSUM_COMPLETE,
@@ -187,7 +188,7 @@ def tcp_v4_do_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: in
         reason = tcp_rcv_established(net, tp, skb, th, end_seq)
     else:
         reason = tcp_rcv_state_process(net, tp, skb, th, end_seq)
-    if reason:
+    if reason != SKB_CONSUMED:
         assert isinstance(cb, RcvCb)
         tcp_v4_send_reset(net, skb, cb, th, end_seq)
         net.kfree_skb(skb, reason, sk=tp.sk)
@@ -301,11 +302,11 @@ def tcp_v4_conn_request(
 
     isn: from a TIME_WAIT that the SYN may follow (RFC 9293 3.6.1), else None.
     """
-    reason = _conn_request(net, listener, skb, cb, th, key, isn)
-    if reason:
-        net.kfree_skb(skb, reason, sk=listener.sk)
-    elif reason is not None:
+    verdict = _conn_request(net, listener, skb, cb, th, key, isn)
+    if not verdict:
         net.consume_skb(skb)
+    elif verdict != SKB_CONSUMED:
+        net.kfree_skb(skb, verdict, sk=listener.sk)
 
 
 def _conn_request(
@@ -316,8 +317,8 @@ def _conn_request(
     th: TcpHdr,
     key: bytes,
     isn: int | None,
-) -> str | None:
-    """A drop reason; "" where the skb has done its duty, None where it is a child's data now."""
+) -> Verdict:
+    """What `tcp_v4_conn_request` does; SKB_CONSUMED: the skb is the data of a child now."""
     opt = _options(skb, th)
     if net.tracing:
         net.trace("tcp_v4_conn_request", sk=listener.sk, qlen=listener.qlen)
@@ -360,15 +361,15 @@ def _conn_request(
     if want_cookie:
         net.mib["TcpExtSyncookiesSent"] += 1
         tcp_make_synack(net, listener, req)
-        return ""
+        return SKB_NOT_DROPPED_YET
     at_once, foc = tcp_try_fastopen(net, listener, req, th, opt, skb.len > th.doff)
     if at_once:
         child = tcp_fastopen_create_child(net, listener, req, th, skb)
         tcp_make_synack(net, child, req, foc, opt.fastopen_exp)
-        return None
+        return SKB_CONSUMED
     inet_csk_reqsk_queue_hash_add(net, listener, req)
     tcp_make_synack(net, listener, req, foc, opt.fastopen_exp)
-    return ""
+    return SKB_NOT_DROPPED_YET
 
 
 def _openreq(

@@ -9,6 +9,7 @@ RFC 9293 3.10.7.4, first to fourth; RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
 import errno
 
 from skbus.core.abi import RcvCb, TcpRcvqAsk
+from skbus.core.dropreason import SKB_NOT_DROPPED_YET, Checked
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
@@ -64,17 +65,17 @@ def tcp_reset(net: TcpNet, tp: TcpSock) -> None:
     tcp_done(net, tp)
 
 
-def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> str:
-    """RFC 7323 5.3: an old duplicate by its timestamp; "" or why it is one."""
+def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> Checked:
+    """RFC 7323 5.3: an old duplicate by its timestamp?"""
     behind = (tp.ts_recent - tp.rcv_tsval) & MASK
     if behind <= 1 or behind >= HALF or not tp.ts_recent_stamp:
-        return ""
+        return SKB_NOT_DROPPED_YET
     if net.now // 1_000_000_000 >= tp.ts_recent_stamp + TCP_PAWS_24DAYS:
-        return ""
+        return SKB_NOT_DROPPED_YET
     return _disordered_ack(tp, th, end_seq, behind)
 
 
-def _disordered_ack(tp: TcpSock, th: TcpHdr, end_seq: int, behind: int) -> str:
+def _disordered_ack(tp: TcpSock, th: TcpHdr, end_seq: int, behind: int) -> Checked:
     """`tcp_disordered_ack_check`: a pure ACK that was overtaken is no old duplicate, as long as it
     could be of this round; one that data have overtaken is, but needs no answer."""
     seq = th.seq
@@ -89,7 +90,7 @@ def _disordered_ack(tp: TcpSock, th: TcpHdr, end_seq: int, behind: int) -> str:
     )
     if th.ack_seq != tp.snd_una or update or behind > tp.icsk_rto * 1200 // 1_000_000:
         return "TCP_RFC7323_PAWS"
-    return ""
+    return SKB_NOT_DROPPED_YET
 
 
 def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff, flags: int) -> bool:
@@ -118,8 +119,8 @@ def _reset_check(tp: TcpSock, seq: int) -> bool:
     )
 
 
-def tcp_sequence(tp: TcpSock, seq: int, end_seq: int, fin: int) -> str:
-    """The first check: is any of the segment in the window? "" or why it is to be dropped.
+def tcp_sequence(tp: TcpSock, seq: int, end_seq: int, fin: int) -> Checked:
+    """The first check: is any of the segment in the window?
 
     RFC 9293 3.10.7.4 trims what goes beyond the right edge. Linux takes all of it while nothing
     waits to be read, and drops all of it otherwise, and so do we. A FIN needs no room, so it may
@@ -136,7 +137,7 @@ def tcp_sequence(tp: TcpSock, seq: int, end_seq: int, fin: int) -> str:
             return "TCP_INVALID_SEQUENCE"
         if tp.rmem_alloc:
             return "TCP_INVALID_END_SEQUENCE"
-    return ""
+    return SKB_NOT_DROPPED_YET
 
 
 def tcp_validate_incoming(

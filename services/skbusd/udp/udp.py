@@ -21,6 +21,7 @@ from skbus.core.abi import (
     SkErrorReport,
 )
 from skbus.core.checksum import csum_tcpudp_nofold
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.pool import PoolError
 from skbus.core.pskb import pskb_may_pull, skb_checksum
 from skbus.core.skbuff import (
@@ -97,7 +98,7 @@ def udp_rcv(net: UdpNet, skb: SkBuff) -> None:
     udp4_lib_rcv(net, skb, cb, sport, dport, net.udp_table)
 
 
-def udp_error(net: UdpNet, skb: SkBuff, udptable: UdpTable, reason: str) -> None:
+def udp_error(net: UdpNet, skb: SkBuff, udptable: UdpTable, reason: SkbDropReason) -> None:
     """A datagram that is no good, or for which there is no room."""
     net.mib[udptable.mib + "InErrors"] += 1
     net.kfree_skb(skb, reason)

@@ -23,6 +23,7 @@ from typing import Final
 
 from skbus.core.abi import SkErrorReport, SkWriteSpace, UdpSendmsgCb, XmitCb
 from skbus.core.checksum import csum_tcpudp_nofold
+from skbus.core.dropreason import SkbDropReason
 from skbus.core.pool import PoolError
 from skbus.core.skbuff import (
     CHECKSUM_NONE,
@@ -131,7 +132,7 @@ def udp_sendmsg_route(net: UdpNet, waiter: Waiter, err: int, dst: Dst | None) ->
 
 
 def _refuse(
-    net: UdpNet, skb: SkBuff, cb: UdpSendmsgCb, err: int, reason: str = "NOT_SPECIFIED"
+    net: UdpNet, skb: SkBuff, cb: UdpSendmsgCb, err: int, reason: SkbDropReason = "NOT_SPECIFIED"
 ) -> None:
     if net.tracing:
         net.trace("udp_sendmsg", skb, sk=cb.sk, err=err)
