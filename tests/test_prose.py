@@ -15,8 +15,8 @@ import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 LATER: Final = frozenset(
-    """CONTRIBUTING.md benchmarks.md configuration.md conformance.md congestion.md
-    containers.md kernel-map.md load.md logs.md packetdrill.md programs.md rfc.md simulation.md
+    """CONTRIBUTING.md
+    load.md logs.md packetdrill.md programs.md simulation.md
     socket-layer.md socket-options.md""".split()
 )
 """Pages that are still to be written anew."""

@@ -41,17 +41,17 @@ HEAD: Final = """# Conformance
 
 ## Google's packetdrill suite
 
-What our TCP does with the scripts of
-[Google's packetdrill suite](https://github.com/google/packetdrill) (`gtests/net/tcp`), unmodified.
-Made by `tests/packetdrill/conformance.py PATH-OF-THE-SUITE`; none of the suite is part of this
-repository.
+This section shows what our TCP does with the scripts of
+[Google's packetdrill suite](https://github.com/google/packetdrill) (`gtests/net/tcp`). They are run
+unmodified. `tests/packetdrill/conformance.py PATH-OF-THE-SUITE` makes the section. None of the
+suite is part of this repository.
 
 - **sim**: in simulation, `skbus packetdrill`, with the tolerance that a script has, or 14 ms.
 - **live**: the real packetdrill against the five running processes, through a veth
-  (`tests/packetdrill/live.sh`), at most two tries, 14 ms of tolerance in the stack's time; stack
-  and packetdrill run {scale:g} times slower than life, so that the machine's load does not matter.
-- **kernel**: how many of the applicable scripts Linux 6.18 passes itself through the real
-  packetdrill, each in a network namespace of its own, at the scripts' tolerance or at 14 ms.
+  (`tests/packetdrill/live.sh`). A script has two tries, and 14 ms of tolerance in the stack's time.
+  Stack and packetdrill run {scale:g} times slower than life, so that the machine's load does not matter.
+- **kernel**: the number of applicable scripts that Linux 6.18 itself passes through the real
+  packetdrill. Each has a network namespace of its own, and the script's tolerance or 14 ms.
 """
 COULD_APPLY: Final = ("pfifo limit 0", "initcwnd 11")
 """How the reasons end of what a user-space stack could have."""
@@ -123,8 +123,8 @@ def share(results: dict[str, Result], live: dict[str, Live], kernel: dict[str, s
     def percent(part: int) -> str:
         return f"**{part} ({100 * part / max(len(both), 1):.0f} %)**"
 
-    text = f"Of the {len(both)} scripts that apply and that the kernel passes, {percent(sim)} pass"
-    text += " in simulation"
+    text = f"The kernel passes {len(both)} of the scripts that apply."
+    text += f" Of these, {percent(sim)} pass in simulation"
     if live:
         again = sum(live[n].passed and live[n].tries > 1 for n in both if n in live)
         text += f" and {percent(real)} live ({again} of them at the second try)"
