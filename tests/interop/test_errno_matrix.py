@@ -150,7 +150,7 @@ def compare(asked: list[Triple], **how: Any) -> dict[Triple, tuple[int, int]]:
         t: tuple(errno.errorcode.get(e, "a socket") for e in pair) for t, pair in wrong.items()
     }
     assert not names, f"(family, type, protocol): (ours, Linux's): {names}"
-    assert not ours.net.sockets_in_use or how.get("limit")
+    assert not ours.net.limits.sockets_in_use or how.get("limit")
     return allowed
 
 
@@ -328,7 +328,7 @@ def test_a_family_that_is_a_plug_in() -> None:
         assert ours.socket((38, type, 7)) == errno.EPROTOTYPE
     assert created == [(38, 5, 7), (38, 1, 7)]
     assert ours.asked == ["net-pf-38"]
-    assert not ours.net.sockets_in_use
+    assert not ours.net.limits.sockets_in_use
     sock_unregister(ours.net, 38)
     ours.net.modprobe = None
     assert ours.socket((38, 5, 0)) == errno.EAFNOSUPPORT
@@ -368,11 +368,11 @@ def test_enfile_and_enobufs() -> None:
     assert ours.socket((46, 1, 0)) == errno.EAFNOSUPPORT
     assert ours.socket((AF_INET, 11, 0)) == errno.EINVAL
     ours.net.sysctl.set("fs.file-max", 100)
-    ours.net.max_socks = 1
+    ours.net.limits.socks = 1
     assert ours.socket((AF_INET, 1, 0)) == errno.ENOBUFS
     assert ours.socket((AF_INET, 1, 17)) == errno.EPROTONOSUPPORT
-    assert ours.net.sockets_in_use == len(ours.net.socks) == 1
-    ours.net.max_socks = 2
+    assert ours.net.limits.sockets_in_use == len(ours.net.socks) == 1
+    ours.net.limits.socks = 2
     assert ours.socket((AF_INET, 1, 0)) == 0
 
 

@@ -81,7 +81,7 @@ _NOT_STATE: Final = {
     "rand", "mib", "outbox", "log_events", "trace_events", "timers", "pool", "alloc", "region",
     "device", "scratch", "sysctl", "state",
 }  # fmt: skip
-_REVISIONS: Final = {"rt_genid", "next_sk", "reachable_time_set", "cong"}
+_REVISIONS: Final = {"rt_genid", "numbers", "reachable_time_set", "cong"}
 """What only ever grows, or does no harm: congestion controls stay registered."""
 
 

@@ -37,7 +37,7 @@ def check(world: World, *, resets: int = 0) -> None:
             assert not net.bad_requests
             assert "SKB_DROP_REASON_NO_SOCKET" not in net.drops or resets
         assert sum(count(host, "TcpOutRsts")) <= resets
-        assert not host.net("socket").requests
+        assert not host.net("socket").requests.waiting
     world.check_conservation()
 
 

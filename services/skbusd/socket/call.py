@@ -99,7 +99,7 @@ def sys_return(
     if call.chunks:
         drop_chunks(net, call)
     if call.sock is not None and call.sock.polled:
-        net.poll_dirty[call.sock] = None
+        net.polls.dirty[call.sock] = None
     if call.client is not None:
         call.client.calls.pop((call.identity, call.req), None)
     call.complete(net, call, err, result, data)
@@ -143,7 +143,7 @@ def sk_wake(net: SocketNet, sk: "Sock") -> None:
                 attempt(net, call, call.retry)
     socket = sk.sk_socket
     if socket is not None and socket.polled:
-        net.poll_dirty[socket] = None
+        net.polls.dirty[socket] = None
 
 
 def call_timeout(net: SocketNet, call: Call) -> None:

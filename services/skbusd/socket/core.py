@@ -3,7 +3,7 @@
 
 Driven by the generic shell with what transports report (`entries`), by router.py or a simulation
 with what applications ask: `client_up`, `request`, `poll_open`, `client_gone`. Replies wait in
-`net.replies`, changes for poll descriptors in `net.poll_dirty`, until the shell takes them.
+`net.replies`, changes for poll descriptors in `net.polls.dirty`, until the shell takes them.
 """
 
 import errno
@@ -16,7 +16,6 @@ from skbus.core.abi import (
     Recvmsg,
     ReqskQueueAdd,
     SkErrorReport,
-    SkRet,
     SkStateChange,
     SkWriteSpace,
     SockErrCb,
@@ -44,6 +43,7 @@ from skbusd.socket.kthread import run_kthreads
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.post import posts_again, sock_posts
 from skbusd.socket.proc import proc_net
+from skbusd.socket.request import requests_lost, sk_ret
 from skbusd.socket.sock import TcpSock
 from skbusd.socket.sock_init import REGION_GRACE, SOCK_INIT, sock_init
 from skbusd.socket.socket import (
@@ -54,13 +54,6 @@ from skbusd.socket.socket import (
 )
 
 # ---- what transports report ---------------------------------------------------------------
-
-
-def sk_ret(net: SocketNet, item: SkRet) -> None:
-    """The answer to a request of ours."""
-    request = net.requests.pop(item.req, None)
-    if request is not None:
-        request.answer(net, item.err, item.val)
 
 
 def sk_state_change(net: SocketNet, item: SkStateChange) -> None:
@@ -98,7 +91,7 @@ def tcp_rcvq_ask(net: SocketNet, item: TcpRcvqAsk) -> None:
     """tcp wants to know how much is still to be read."""
     sk = net.socks.get(item.sk)
     if isinstance(sk, TcpSock) and sk.rcv_told:
-        net.rcv_pending[sk] = None
+        net.reads.taken[sk] = None
 
 
 def tcp_fin(net: SocketNet, item: TcpFin) -> None:
@@ -152,10 +145,7 @@ def proto_unregister(net: SocketNet, item: ProtoUnregister) -> None:
 
 def transport_reset(net: SocketNet, process: str) -> None:
     """A transport has forgotten our sockets, or is gone."""
-    for req, request in tuple(net.requests.items()):
-        if request.process == process:
-            net.requests.pop(req, None)
-            request.answer(net, errno.ENETDOWN, None)
+    requests_lost(net, process)
     for sk in tuple(net.socks.values()):
         if sk.sk_prot.process == process and sk.number in net.socks:
             sk.sk_prot.restart(net, sk)
@@ -225,24 +215,25 @@ class SocketCore:
         net = self.net
         if net.kthreads is not None and net.kthreads.runqueue:
             run_kthreads(net)
-        if net.recvmmsg_pending:
+        reads = net.reads
+        if reads.recvmmsg:
             recvmmsg_ready(net)
-        if net.post_stalled:
+        if net.posts.stalled:
             posts_again(net)
-        if net.accept_pending and net.outbox:
+        if net.accepts.pending and net.outbox:
             inet_connection_sock.flush_accepts(net)
-        if net.reader_pending and (net.rcv_pending or net.outbox):
-            net.rcv_pending.update(net.reader_pending)
-            net.reader_pending.clear()
-        if net.rcv_pending:
-            for sk in net.rcv_pending:
+        if reads.waiting and (reads.taken or net.outbox):
+            reads.taken.update(reads.waiting)
+            reads.waiting.clear()
+        if reads.taken:
+            for sk in reads.taken:
                 told = sk.rcv_told
                 if told < 0:  # bytes that tcp knows of were unread
                     told = 0
                 item = Recvmsg(sk.number, told, isinstance(sk, TcpSock) and sk.told_waiting)
                 net.call(sk.sk_prot.process, "tcp_recvmsg", item)
                 sk.rcv_told -= told
-            net.rcv_pending.clear()
+            reads.taken.clear()
 
     def held(self) -> int:
         """skbs in receive queues and error queues"""
@@ -262,15 +253,15 @@ class SocketCore:
             states[name] = states.get(name, 0) + 1
         return {
             "clients": len(net.clients),
-            "files": net.nr_files,
-            "sockets": net.sockets_in_use,
+            "files": net.limits.nr_files,
+            "sockets": net.limits.sockets_in_use,
             "families": [f for f, ops in enumerate(net.net_families) if ops is not None],
             "protocols": sorted(net.proto_list),
             "socks": len(net.socks),
             "states": states,
             "orphans": sum(1 for sk in net.socks.values() if sk.sk_socket is None),
             "waiting": sum(len(c.calls) for c in net.clients.values()),
-            "requests": len(net.requests),
+            "requests": len(net.requests.waiting),
             "rmem": sum(sk.sk_rmem_alloc for sk in net.socks.values()),
             "wmem": sum(sk.sk_wmem_queued for sk in net.socks.values()),
             "lent": sum(len(c.lent) for c in net.clients.values()),
@@ -304,7 +295,7 @@ class SocketCore:
         files = len(client.fdt)
         for sock in tuple(client.fdt.values()):
             sock.f_count -= 1
-            net.nr_files -= 1
+            net.limits.nr_files -= 1
             if not sock.f_count:
                 sock_release(net, sock, None)
         client.fdt.clear()
@@ -343,7 +334,7 @@ class SocketCore:
 
     def posts(self, id: bytes, data: bytes, force: bool) -> bool:
         """A client has posted these datagrams (`skbus.core.syscall.POST`). force: take them
-        whatever room there is. True where more shall not be brought before net.post_resumed says
+        whatever room there is. True where more shall not be brought before net.posts.resumed says
         so."""
         client = self.net.clients.get(id)
         if client is None:
@@ -358,7 +349,7 @@ class SocketCore:
             raise SysCallError(errno.ENOTCONN)
         sock = sockfd_lookup(client, fd)
         sock.polled = True
-        self.net.poll_dirty[sock] = None
+        self.net.polls.dirty[sock] = None
         return sock
 
     def poll_mask(self, sock: Socket) -> int:
@@ -368,10 +359,10 @@ class SocketCore:
     def _check_regions(self, net: SocketNet) -> None:
         """Dead clients' regions of which nothing is under way any more are given up."""
         for number, since in tuple(self._dying.items()):
-            if number not in net.region_refs and net.now - since >= REGION_GRACE:
+            if number not in net.regions.refs and net.now - since >= REGION_GRACE:
                 del self._dying[number]
-                for key in [key for key in net.region_pressure if key[0] == number]:
-                    del net.region_pressure[key]
-                net.regions_gone.append(number)
+                for key in [key for key in net.regions.pressure if key[0] == number]:
+                    del net.regions.pressure[key]
+                net.regions.gone.append(number)
         if self._dying:
             net.mod_timer(self._region_timer, net.now + REGION_GRACE)

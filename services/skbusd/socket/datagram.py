@@ -251,12 +251,12 @@ def _take(
 
 def _recvmmsg_again(net: SocketNet, call: Call) -> None:
     """Something has come, and more may be right behind it in the same batch."""
-    net.recvmmsg_pending[call] = None
+    net.reads.recvmmsg[call] = None
 
 
 def recvmmsg_ready(net: SocketNet) -> None:
     """The batch is over: calls of recvmmsg take what it brought."""
-    calls, net.recvmmsg_pending = net.recvmmsg_pending, {}
+    calls, net.reads.recvmmsg = net.reads.recvmmsg, {}
     for call in calls:
         if not call.done and call.waits:
             sk: Any = call.waits[0]

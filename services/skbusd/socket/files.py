@@ -94,7 +94,7 @@ def fd_install(net: "SocketNet", client: Client, sock: "Socket", cloexec: bool =
     `fs.nr_open` of them, ENFILE where all together have `fs.file-max`."""
     if len(client.fdt) >= net.sysctl["fs.nr_open"]:
         raise SysCallError(errno.EMFILE)
-    if net.nr_files >= net.sysctl["fs.file-max"]:
+    if net.limits.nr_files >= net.sysctl["fs.file-max"]:
         raise SysCallError(errno.ENFILE)
     if client.free:
         fd = heappop(client.free)
@@ -105,7 +105,7 @@ def fd_install(net: "SocketNet", client: Client, sock: "Socket", cloexec: bool =
     if cloexec:
         client.close_on_exec.add(fd)
     sock.f_count += 1
-    net.nr_files += 1
+    net.limits.nr_files += 1
     return fd
 
 
@@ -117,7 +117,7 @@ def fd_remove(net: "SocketNet", client: Client, fd: int) -> "Socket":
     client.close_on_exec.discard(fd)
     heappush(client.free, fd)
     sock.f_count -= 1
-    net.nr_files -= 1
+    net.limits.nr_files -= 1
     return sock
 
 

@@ -115,20 +115,20 @@ def inet_csk_unaccept(net: SocketNet, sk: TcpSock, child: TcpSock) -> None:
 def _tell_accept(net: SocketNet, sk: TcpSock, process: str, item: Accept) -> None:
     """tcp, which counts the accept queue, hears of it with the next message: mostly the answer to
     what the peer asked. Where the queue is short, or many are accepted, it hears at once."""
-    net.accept_pending.append((process, item))
-    if sk.sk_max_ack_backlog < 64 or len(net.accept_pending) >= 8:
+    net.accepts.pending.append((process, item))
+    if sk.sk_max_ack_backlog < 64 or len(net.accepts.pending) >= 8:
         flush_accepts(net)
         return
-    timer = net.accept_timer
+    timer = net.accepts.timer
     if timer is None:
-        timer = net.accept_timer = Timer(flush_accepts)
+        timer = net.accepts.timer = Timer(flush_accepts)
     if timer.expires < 0:
         net.mod_timer(timer, net.now + ACCEPT_TELL)
 
 
 def flush_accepts(net: SocketNet) -> None:
     """Tell tcp of what was accepted, before all else that it is told in this batch."""
-    pending, net.accept_pending = net.accept_pending, []
+    pending, net.accepts.pending = net.accepts.pending, []
     for process, item in reversed(pending):
         net.outbox.setdefault(process, []).insert(0, ("inet_csk_accept", item))
 

@@ -68,13 +68,14 @@ class TaskStruct:
 class KThreads:
     """The threads of one socket process, and who is running."""
 
-    __slots__ = ("client", "current", "next_pid", "resched", "runqueue", "tasks")
+    __slots__ = ("client", "current", "next_pid", "next_req", "resched", "runqueue", "tasks")
 
     def __init__(self) -> None:
         self.tasks: dict[int, TaskStruct] = {}
         self.runqueue: deque[TaskStruct] = deque()
         self.current: TaskStruct | None = None
         self.next_pid = 2
+        self.next_req = 0
         self.client = Client(b"kthreadd".ljust(16, b"\0"), Cred(0, (), True))
         """In whose name threads make sockets: root's."""
         self.resched: Timer[SocketNet] = Timer(lambda net: None)
@@ -330,8 +331,9 @@ async def kernel_call(
     else:
         call.complete = complete
     call.identity = call.client.id if call.client else b""
-    call.req = net.next_kernel_req = net.next_kernel_req + 1
-    before, net.current = net.current, kthreads(net).client
+    threads = kthreads(net)
+    call.req = threads.next_req = threads.next_req + 1
+    before, net.current = net.current, threads.client
     attempt(net, call, start)
     net.current = before
     if not answer:

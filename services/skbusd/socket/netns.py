@@ -27,6 +27,103 @@ if TYPE_CHECKING:
     from skbusd.socket.tcp_shards import Bound
 
 
+class Limits:
+    """How many there may be of what all clients share, and how many there are."""
+
+    __slots__ = ("nr_files", "sockets", "sockets_in_use", "socks")
+
+    def __init__(self) -> None:
+        self.socks = 0
+        """Socks there may be (`sk_init`)."""
+        self.sockets = 0
+        """struct sockets there may be (`init_inodecache`); fs.file-max bounds them too."""
+        self.sockets_in_use = 0
+        self.nr_files = 0
+
+
+class Numbers:
+    """Under which number transports will know the next sock."""
+
+    __slots__ = ("next", "step")
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.next = step
+
+
+class Requests:
+    """Questions to transports (request.py): those without an answer yet, and the last one's
+    number."""
+
+    __slots__ = ("last", "waiting")
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.waiting: dict[int, TransportRequest] = {}
+
+
+class Polls:
+    """What the shell is to show in descriptors that applications poll."""
+
+    __slots__ = ("closed", "dirty")
+
+    def __init__(self) -> None:
+        self.dirty: dict[Socket, None] = {}
+        """Sockets with such a descriptor whose state may have changed."""
+        self.closed: list[Socket] = []
+
+
+class Reads:
+    """What is put off to the end of a batch, when all is there that the batch brings."""
+
+    __slots__ = ("recvmmsg", "taken", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: dict[Sock, None] = {}
+        """Socks with a reader that waits: the transport hears it with its next message."""
+        self.taken: dict[Sock, None] = {}
+        """Socks whose transport is to hear how much was taken."""
+        self.recvmmsg: dict[Call, None] = {}
+        """Calls of recvmmsg that will take what is there."""
+
+
+class Accepts:
+    """Children that were accepted, and of which tcp shall hear with the next message."""
+
+    __slots__ = ("pending", "timer")
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[str, Accept]] = []  # (process, ...)
+        self.timer: Timer[SocketNet] | None = None
+
+
+class Posts:
+    """Clients whose posts wait for room (post.py)."""
+
+    __slots__ = ("resumed", "stalled")
+
+    def __init__(self) -> None:
+        self.stalled: dict[Client, None] = {}
+        self.resumed: list[bytes] = []
+        """Those whose pipe the shell may read again."""
+
+
+class Regions:
+    """What is known of the pool's regions."""
+
+    __slots__ = ("gone", "pressure", "refs", "sweep_timer")
+
+    def __init__(self) -> None:
+        self.gone: list[int] = []
+        """Those of dead clients, for the shell to remove."""
+        self.refs: dict[int, int] = {}
+        """How many entries of write queues lie in a region."""
+        self.pressure: dict[tuple[int, int], tuple[int, bool]] = {}
+        """(region, size of its slots) -> (until when it holds, are they getting short)"""
+        self.sweep_timer: Timer[SocketNet] | None = None
+        """When slots of an earlier life of this process are swept."""
+
+
 class SocketNet(Net):
     """The socket layer's `struct net`."""
 
@@ -46,69 +143,47 @@ class SocketNet(Net):
         tcp_shards: int = 1,
     ) -> None:
         super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
+        # families and protocols
+        self.net_families = [None] * uapi.NPROTO
+        self.inetsw = [[] for _ in range(uapi.SOCK_MAX)]
+        self.proto_list = {}
+        self.packet_warned = False
+        self.modules: dict[str, Any] = {}
+        """What is loaded (`module.Module`)."""
+        self.modprobe: ModProbe | None = None
+        """How the shell loads a plug-in; None: there are none."""
+        # socks and their transports
+        self.socks: dict[int, InetSock] = {}
+        self.numbers = Numbers(2 * tcp_shards)
+        self.limits = Limits()
+        self.peers: set[str] = set()
+        self.requests = Requests()
+        self.reads = Reads()
+        self.accepts = Accepts()
+        self.regions = Regions()
+        self.share = Share()
+        self.tk_real_offset = 0
+        """ns between the stack's clock and the time of day, for SO_TIMESTAMP."""
+        # TCP by shard, where there are several (tcp_shards.py)
         self.tcp_shards = tcp_shards
         self.tcp_prots: tuple[Proto, ...] = ()
-        """TCP by shard, where there are several (tcp_shards.py)."""
         self.tcp_next_shard = 0
         self.tcp_replicas: dict[InetSock, Bound] = {}
         """Sockets that all shards know."""
         self.tcp_backlogs: dict[InetSock, int] = {}
         """Listeners with a long accept queue: how long, when the shards were told."""
-        self.net_families = [None] * uapi.NPROTO
-        self.inetsw = [[] for _ in range(uapi.SOCK_MAX)]
-        self.proto_list = {}
-        self.modprobe: ModProbe | None = None
-        """How the shell loads a plug-in; None: there are none."""
-        self.packet_warned = False
-        self.socks: dict[int, InetSock] = {}
-        self.max_socks = 0
-        """Socks there may be (`sk_init`)."""
-        self.sockets_max = 0
-        """struct sockets there may be (`init_inodecache`); fs.file-max bounds them too."""
-        self.sockets_in_use = 0
+        # those who call
         self.sock_mnt: SockFs | None = None
         self.clients: dict[bytes, Client] = {}
-        self.requests: dict[int, TransportRequest] = {}
-        self.replies: list[tuple[bytes, bytes, bytes]] = []
-        """(identity, meta, data) for the shell to send."""
-        self.poll_dirty: dict[Socket, None] = {}
-        """Sockets with a descriptor to poll whose state may have changed."""
-        self.poll_closed: list[Socket] = []
-        self.regions_gone: list[int] = []
-        """Pool regions of dead clients, for the shell to remove."""
-        self.region_refs: dict[int, int] = {}
-        self.region_pressure: dict[tuple[int, int], tuple[int, bool]] = {}
-        """region -> (until when it holds, are its slots getting short)"""
-        self.reader_pending: dict[Sock, None] = {}
-        """Socks with a reader that waits: the transport hears it with what it is told next."""
-        self.accept_pending: list[tuple[str, Accept]] = []  # (process, ...)
-        """Children that were accepted, and of which tcp shall hear with the next message."""
-        self.accept_timer: Timer[SocketNet] | None = None
-        self.share = Share()
-        self.rcv_pending: dict[Sock, None] = {}
-        """Socks whose transport is to hear at the batch's end how much was taken."""
-        self.recvmmsg_pending: dict[Call, None] = {}
-        """Calls of recvmmsg that wait for the batch's end, to take all that it brings."""
-        self.post_stalled: dict[Client, None] = {}
-        """Clients whose posts wait for room."""
-        self.post_resumed: list[bytes] = []
-        """Those of them whose pipe the shell may read again."""
-        self.sweep_timer: Timer[SocketNet] | None = None
-        self.nr_files = 0
-        self.next_req = 0
-        self.sk_step = 2 * tcp_shards
-        self.next_sk = self.sk_step
-        self.peers: set[str] = set()
-        self.calls = 0
-        self.tk_real_offset = 0
-        """ns between the stack's clock and the time of day, for SO_TIMESTAMP."""
         self.current: Client | None = None
         """`current`: the process whose call is being worked on."""
         self.kthreads: Any = None
         """The threads of code inside this process (`kthread.KThreads`), once there are any."""
-        self.next_kernel_req = 0
-        self.modules: dict[str, Any] = {}
-        """What is loaded (`module.Module`)."""
+        self.calls = 0
+        self.replies: list[tuple[bytes, bytes, bytes]] = []
+        """(identity, meta, data) for the shell to send."""
+        self.polls = Polls()
+        self.posts = Posts()
 
     def sk_flow(self, sk: int) -> Flow | None:
         """As `Net.sk_flow`."""

@@ -119,10 +119,10 @@ def sk_wmem_queue(net: "SocketNet", sk: "Sock", length: int, owner: Owner) -> No
     sk.sk_write_queue.append(SendItem(length, owner))
     sk.sk_wmem_queued += length
     if type(owner) is tuple:
-        net.region_refs[owner[0]] = net.region_refs.get(owner[0], 0) + 1
+        net.regions.refs[owner[0]] = net.regions.refs.get(owner[0], 0) + 1
     elif isinstance(owner, SplitPlace):
         region = owner.place[0]
-        net.region_refs[region] = net.region_refs.get(region, 0) + 1
+        net.regions.refs[region] = net.regions.refs.get(region, 0) + 1
 
 
 def sk_wmem_acked(net: "SocketNet", sk: "Sock", acked: int) -> None:
@@ -169,8 +169,8 @@ def _put_owner(net: "SocketNet", owner: Owner) -> None:
 
 def _region_put(net: "SocketNet", region: int) -> None:
     """One entry of write queues less lies in that region."""
-    left = net.region_refs[region] - 1
+    left = net.regions.refs[region] - 1
     if left:
-        net.region_refs[region] = left
+        net.regions.refs[region] = left
     else:
-        del net.region_refs[region]
+        del net.regions.refs[region]

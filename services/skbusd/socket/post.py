@@ -64,16 +64,16 @@ def sock_posts(net: SocketNet, client: Client, force: bool) -> bool:
         at += n * stride
     client.post_data = data[at:]
     if client.post_stalled:
-        net.post_stalled[client] = None
+        net.posts.stalled[client] = None
     return client.post_stalled
 
 
 def posts_again(net: SocketNet) -> None:
     """The end of a batch: is there room by now for those who are stalled?"""
-    stalled, net.post_stalled = net.post_stalled, {}
+    stalled, net.posts.stalled = net.posts.stalled, {}
     for client in stalled:
         if client.post_stalled and not client.gone and not sock_posts(net, client, False):
-            net.post_resumed.append(client.id)
+            net.posts.resumed.append(client.id)
 
 
 def _same(data: bytes, at: int, stride: int, size: int, sk: UdpSock) -> int:

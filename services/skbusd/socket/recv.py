@@ -51,11 +51,11 @@ def _region_pressure(net: SocketNet, skb: SkBuff) -> bool:
     number: int = frag[0]
     region = net.pool.region(number)
     size: int = region.sizes[frag[1]]
-    known = net.region_pressure.get((number, size))
+    known = net.regions.pressure.get((number, size))
     if known is not None and net.now < known[0]:
         return known[1]
     answer = region.in_use_of(size) > 0.5
-    net.region_pressure[number, size] = (net.now + _PRESSURE_INTERVAL, answer)
+    net.regions.pressure[number, size] = (net.now + _PRESSURE_INTERVAL, answer)
     return answer
 
 

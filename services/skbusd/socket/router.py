@@ -229,7 +229,7 @@ class SyscallSource:
 
     def flush(self) -> None:
         net = self.net
-        if net.poll_dirty or net.poll_closed:
+        if net.polls.dirty or net.polls.closed:
             self._show_polls()
         if net.replies:
             replies, net.replies = net.replies, []
@@ -237,10 +237,10 @@ class SyscallSource:
             for identity, meta, data in replies:
                 if not send(identity, (meta, data) if data else (meta,), _REPLY_HWM):
                     self._end_client(identity[:CLIENT_ID_LEN])
-        if net.post_resumed:
+        if net.posts.resumed:
             self._resume_posts()
-        if net.regions_gone:
-            numbers, net.regions_gone = net.regions_gone, []
+        if net.regions.gone:
+            numbers, net.regions.gone = net.regions.gone, []
             for number in numbers:
                 remove_region(self._pool_dir, self.net, number)
 
@@ -390,7 +390,7 @@ class SyscallSource:
 
     def _resume_posts(self) -> None:
         """There is room again."""
-        ids, self.net.post_resumed = self.net.post_resumed, []
+        ids, self.net.posts.resumed = self.net.posts.resumed, []
         for id in ids:
             fd = self._post_fds.get(id)
             if fd is not None:
@@ -440,12 +440,12 @@ class SyscallSource:
 
     def _show_polls(self) -> None:
         net = self.net
-        dirty, net.poll_dirty = net.poll_dirty, {}
+        dirty, net.polls.dirty = net.polls.dirty, {}
         for sock in dirty:
             descriptors = self._polls.get(sock)
             if descriptors is not None and sock.polled:
                 self._show(sock, descriptors)
-        closed, net.poll_closed = net.poll_closed, []
+        closed, net.polls.closed = net.polls.closed, []
         for sock in closed:
             for descriptor in self._polls.pop(sock, ()):
                 descriptor.close()

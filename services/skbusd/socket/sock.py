@@ -227,14 +227,14 @@ def sk_set_option(sk: "TcpSock | UdpSock", level: int, optname: int, optval: byt
 
 def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto") -> InetSock:
     """`sk_alloc`: a new sock with a number that nobody has. ENOBUFS where there is no room."""
-    if len(net.socks) >= net.max_socks:
+    if len(net.socks) >= net.limits.socks:
         raise SysCallError(errno.ENOBUFS)
-    number = net.next_sk
-    step = net.sk_step
+    number = net.numbers.next
+    step = net.numbers.step
     last = 0x100000000 - 2 * step
     while number in net.socks or (step > 2 and _block_taken(net, number)):
         number = number + step if number <= last else step
-    net.next_sk = number + step if number <= last else step
+    net.numbers.next = number + step if number <= last else step
     sk = prot.obj(number, family, type, protocol, prot)
     net.socks[number] = sk
     if net.tracing:
@@ -244,7 +244,7 @@ def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto
 
 def _block_taken(net: SocketNet, number: int) -> bool:
     """A sock has one number for each shard of its transport."""
-    return any(n in net.socks for n in range(number, number + net.sk_step, 2))
+    return any(n in net.socks for n in range(number, number + net.numbers.step, 2))
 
 
 def sock_init_data(net: SocketNet, sock: "Socket | None", sk: Sock) -> None:
@@ -267,8 +267,8 @@ def sock_error(sk: Sock) -> int:
 def sk_free(net: SocketNet, sk: Sock) -> None:
     """Nobody knows the sock any more: what it held goes back."""
     net.socks.pop(sk.number, None)
-    net.rcv_pending.pop(sk, None)
-    net.reader_pending.pop(sk, None)
+    net.reads.taken.pop(sk, None)
+    net.reads.waiting.pop(sk, None)
     purge_receive_queue(net, sk)
     purge_write_queue(net, sk)
     for skb in sk.sk_error_queue or ():

@@ -26,34 +26,34 @@ MAX_SOCKETS: Final = 1 << 20
 def sk_init(net: SocketNet) -> None:
     """`sk_init`: socks may be made from now on, up to MAX_SOCKS. Their numbers begin elsewhere in
     each life of the process, so that what transports still say of an earlier life means nobody."""
-    net.next_sk = ((net.epoch & 0xFFF) << 20) + 2
-    net.next_sk += -net.next_sk % net.sk_step
-    net.max_socks = MAX_SOCKS
+    net.numbers.next = ((net.epoch & 0xFFF) << 20) + 2
+    net.numbers.next += -net.numbers.next % net.numbers.step
+    net.limits.socks = MAX_SOCKS
 
 
 def sk_exit(net: SocketNet) -> None:
     """What `sk_init` did, taken back."""
-    net.max_socks = 0
+    net.limits.socks = 0
 
 
 def skb_init(net: SocketNet) -> None:
     """`skb_init`: the memory of sk_buffs, which is our region of the pool. What an earlier life of
     this process sent is under way for a moment still; then its slots are free."""
     if net.alloc is not None and (left := net.alloc.snapshot()):
-        net.sweep_timer = Timer(_sweep_earlier_life, left)
-        net.mod_timer(net.sweep_timer, net.now + REGION_GRACE)
+        net.regions.sweep_timer = Timer(_sweep_earlier_life, left)
+        net.mod_timer(net.regions.sweep_timer, net.now + REGION_GRACE)
 
 
 def skb_exit(net: SocketNet) -> None:
     """What `skb_init` did, taken back."""
-    if net.sweep_timer is not None:
-        net.del_timer(net.sweep_timer)
-        net.sweep_timer = None
+    if net.regions.sweep_timer is not None:
+        net.del_timer(net.regions.sweep_timer)
+        net.regions.sweep_timer = None
 
 
 def _sweep_earlier_life(net: SocketNet, left: dict[int, int]) -> None:
     """Slots that an earlier life of this process allocated: nobody else will free them."""
-    net.sweep_timer = None
+    net.regions.sweep_timer = None
     if net.alloc is not None:
         swept = net.alloc.sweep((), left)
         net.info("sweep", slots=swept)
@@ -61,12 +61,12 @@ def _sweep_earlier_life(net: SocketNet, left: dict[int, int]) -> None:
 
 def init_inodecache(net: SocketNet) -> None:
     """`init_inodecache`: there may be struct sockets from now on."""
-    net.sockets_max = MAX_SOCKETS
+    net.limits.sockets = MAX_SOCKETS
 
 
 def destroy_inodecache(net: SocketNet) -> None:
     """What `init_inodecache` did, taken back."""
-    net.sockets_max = 0
+    net.limits.sockets = 0
 
 
 SOCK_INIT: Final = (

@@ -133,11 +133,11 @@ def sock_unregister(net: SocketNet, family: int) -> None:
 
 def sock_alloc(net: SocketNet, type: int) -> Socket:
     """`sock_alloc`: a struct socket without anything below it. ENFILE where there are too many."""
-    if net.sockets_in_use >= min(net.sockets_max, net.sysctl["fs.file-max"]):
+    if net.limits.sockets_in_use >= min(net.limits.sockets, net.sysctl["fs.file-max"]):
         raise SysCallError(errno.ENFILE)
     if net.sock_mnt is None:
         raise SysCallError(errno.ENFILE, "sockfs is not mounted")
-    net.sockets_in_use += 1
+    net.limits.sockets_in_use += 1
     net.sock_mnt.next_ino += 1
     return Socket(type, net.sock_mnt.next_ino)
 
@@ -226,9 +226,9 @@ def sock_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
         net.trace("sock_release", sk=_number(sock), state=uapi.SS_NAMES[sock.state])
     if sock.polled:
         sock.polled = False
-        net.poll_dirty.pop(sock, None)
-        net.poll_closed.append(sock)
-    net.sockets_in_use -= 1
+        net.polls.dirty.pop(sock, None)
+        net.polls.closed.append(sock)
+    net.limits.sockets_in_use -= 1
     if sock.ops is not NO_OPS:
         sock.ops.release(net, sock, call)
         sock.ops = NO_OPS

@@ -22,7 +22,7 @@ from skbusd.socket.page_frag import (
     purge_write_queue,
     sk_wmem_queue,
 )
-from skbusd.socket.request import TransportRequest
+from skbusd.socket.request import new_request
 from skbusd.socket.sock import TcpSock, purge_receive_queue, sock_error
 
 TFO_CLIENT_ENABLE: Final = 1
@@ -101,11 +101,8 @@ def _begin(
             call.progress += copied
             attempt(net, call, lambda net, call: _wait_for_connect(net, call, sk, then))
 
-    net.next_req += 1
-    net.requests[net.next_req] = TransportRequest(sk.sk_prot.process, sk, begun)
-    cb = TcpSendmsgFastopenCb(
-        sk.number, net.next_req, addr, sk.inet_dport, call.size, call.timeout != 0
-    )
+    req = new_request(net, sk.sk_prot.process, begun)
+    cb = TcpSendmsgFastopenCb(sk.number, req, addr, sk.inet_dport, call.size, call.timeout != 0)
     skb = net.alloc_skb(b"", frags, data_len=len(data), cb=cb, lent=True)
     if net.tracing:
         net.trace("tcp_sendmsg_fastopen", skb, sk=sk.number, len=len(data))

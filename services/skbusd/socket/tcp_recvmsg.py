@@ -107,7 +107,7 @@ def _reader_waits(net: SocketNet, call: Call, sk: InetSock) -> None:
     if isinstance(sk, TcpSock) and sk.told_waiting != bool(call.timeout):
         sk.told_waiting = bool(call.timeout)
         if sk.told_waiting:
-            net.reader_pending[sk] = None
+            net.reads.waiting[sk] = None
 
 
 def _recvmsg_again(net: SocketNet, call: Call) -> None:
@@ -176,9 +176,9 @@ def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
     sk.rcv_told += copied
     if sk.rcv_tell and not sk.sk_receive_queue:
         sk.rcv_tell = False
-        net.rcv_pending[sk] = None
+        net.reads.taken[sk] = None
     elif sk.rcv_told >= min(RCV_TELL, max(sk.sk_rcvbuf >> 3, 1)):
-        net.rcv_pending[sk] = None
+        net.reads.taken[sk] = None
 
 
 def _stream_broken(net: SocketNet, sk: InetSock) -> None:

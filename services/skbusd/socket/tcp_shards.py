@@ -41,7 +41,7 @@ from skbus.inet.rps import MAX_SHARDS, tcp_processes
 from skbusd.socket import uapi
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto, Result
-from skbusd.socket.request import TransportRequest, transport_call
+from skbusd.socket.request import new_request, transport_call
 from skbusd.socket.sock import InetSock, TcpSock
 
 _MOVES: Final = 4
@@ -177,9 +177,8 @@ def _ask(
         return one
 
     for process, number in targets:
-        net.next_req += 1
-        net.requests[net.next_req] = TransportRequest(process, sk, answered(number))
-        net.call(process, entry, make(number, net.next_req))
+        req = new_request(net, process, answered(number))
+        net.call(process, entry, make(number, req))
 
 
 # ---- bind ---------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ from skbusd.socket.netns import SocketNet
 from skbusd.socket.post import udp_posted
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.recv import Parts, recv_return, skb_copy_datagram, skb_hand_over, skb_relieve
-from skbusd.socket.request import TransportRequest, transport_call
+from skbusd.socket.request import new_request, transport_call
 from skbusd.socket.sock import (
     InetSock,
     PendingFrames,
@@ -297,9 +297,7 @@ def udp_send_skb(
     cookie: IpcmCookie,
 ) -> None:
     """Hand one datagram to udp; `then` hears what became of it."""
-    net.next_req += 1
-    req = net.next_req
-    net.requests[req] = TransportRequest(sk.sk_prot.process, sk, then)
+    req = new_request(net, sk.sk_prot.process, then)
     skb = net.alloc_skb(head, frags, cb=make(req))
     skb.priority = sk.sk_priority if cookie.priority < 0 else cookie.priority
     skb.mark = sk.sk_mark if cookie.mark < 0 else cookie.mark

@@ -459,7 +459,7 @@ def test_a_killed_process_leaves_nothing(loopback: Loopback) -> None:
                     total += len(data)
     loopback.settle()
     assert len(loopback.net.clients) == 1
-    assert loopback.net.nr_files == 0
+    assert loopback.net.limits.nr_files == 0
     assert total > 10
 
 
@@ -698,7 +698,7 @@ def test_sockets_may_be_used_and_closed_until_the_very_end(loopback: Loopback) -
     assert (done.stdout, done.stderr, done.returncode) == ("used and closed\n", "", 0)
     while loopback.net.clients:
         loopback.settle()
-    assert not loopback.net.nr_files
+    assert not loopback.net.limits.nr_files
 
 
 def test_nothing_of_a_dead_channel_is_sent_elsewhere(loopback: Loopback) -> None:

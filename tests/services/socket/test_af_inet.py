@@ -46,7 +46,7 @@ PEER = (INET, 80, b"\x0a\x4d\0\x01")
 def test_socket_errno(stack: "Stack", family: int, type: int, protocol: int, err: int) -> None:
     got, result, _ = stack.call("socket", family, type, protocol)
     assert got == err
-    assert stack.net.nr_files == (0 if err else 1)
+    assert stack.net.limits.nr_files == (0 if err else 1)
     assert err or result == 0
 
 

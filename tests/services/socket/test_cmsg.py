@@ -186,7 +186,7 @@ def test_when_it_came(ns: bool) -> None:
         skb: SkBuff | None = None
         while skb is None:
             await b.sys("poll", ((server.fd, 1),), -1)
-            skb = b.net("socket").socks[b.net("socket").next_sk - 2].sk_receive_queue[0]
+            skb = b.net("socket").socks[b.net("socket").numbers.next - 2].sk_receive_queue[0]
         await a.sys("poll", ((client.fd, 0),), 50 * MSEC)
         _, got, _, _ = await server.recvmsg(10, 100)
         sec, fraction = struct.unpack("=qq", of(got, 1, option))
@@ -307,7 +307,7 @@ def test_no_checksum_on_the_wire() -> None:
         await client.setsockopt(1, uapi.SO_NO_CHECK, ON)
         await client.sendto(b"x", ("10.0.0.2", 53))
         await b.sys("poll", ((server.fd, 1),), -1)
-        (skb,) = b.net("socket").socks[b.net("socket").next_sk - 2].sk_receive_queue
+        (skb,) = b.net("socket").socks[b.net("socket").numbers.next - 2].sk_receive_queue
         at = skb.transport_header
         assert skb.head[at + 6 : at + 8] == b"\0\0"
 

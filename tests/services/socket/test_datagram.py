@@ -95,7 +95,7 @@ def test_a_waiting_recvmmsg_takes_the_whole_batch(stack: "Stack") -> None:
     stack.core.idle = idle  # type: ignore[method-assign]
     stack.core.idle()
     assert stack.replies()[req] == (0, plain(5, 6), b"firstsecond")
-    assert not stack.net.recvmmsg_pending
+    assert not stack.net.reads.recvmmsg
     stack.check_conserved()
 
 
@@ -239,7 +239,7 @@ def test_posts_wait_for_room_in_order(stack: "Stack") -> None:
     sock.sk_sndbuf = 20000
     big = [bytes([i]) * (4000 + i) for i in range(20)]
     assert post(stack, *[record(fd, text) for text in big], record(fd, b"last"))
-    assert not stack.net.post_resumed
+    assert not stack.net.posts.resumed
     seen = []
     while skbs := sends(stack):
         for skb in skbs:
@@ -247,7 +247,7 @@ def test_posts_wait_for_room_in_order(stack: "Stack") -> None:
             assert 0 < sock.sk_wmem_queued <= 20000
             space(stack, skb)
     assert seen == [*big, b"last"]
-    assert stack.net.post_resumed == [stack.client]
+    assert stack.net.posts.resumed == [stack.client]
     assert (sock.sk_wmem_queued, sock.posted) == (0, 0)
     assert not stack.net.clients[stack.client].post_data
     stack.check_conserved()

@@ -121,17 +121,17 @@ def test_a_dead_client_leaves_nothing(stack: "Stack") -> None:
     stack.answer_all()
     net = stack.net
     assert not net.clients
-    assert net.nr_files == 0
+    assert net.limits.nr_files == 0
     assert lsk not in net.socks
     # What was sent is still to be acknowledged.
     ((number, sk),) = net.socks.items()
     assert sk.sk_wmem_queued == 60000
     stack.advance(6_000_000_000)
-    assert net.regions_gone == []
+    assert net.regions.gone == []
     stack.acked(number, 60000)
     assert not net.socks
     stack.advance(12_000_000_000)
-    assert net.regions_gone == [4]
+    assert net.regions.gone == [4]
     assert not net.replies
     stack.check_conserved()
 
@@ -177,8 +177,8 @@ def test_arbitrary_calls_leave_a_working_stack(stack: "Stack", data: st.DataObje
     stack.replies()
     client = stack.net.clients[stack.client]
     assert all(err >= 0 for err, _, _ in stack.replies().values())
-    assert stack.net.nr_files == len(client.fdt)
+    assert stack.net.limits.nr_files == len(client.fdt)
     stack.core.client_gone(stack.client)
     stack.answer_all()
-    assert stack.net.nr_files == 0
+    assert stack.net.limits.nr_files == 0
     assert stack.core.client_up(stack.client)

@@ -56,7 +56,7 @@ def test_the_parts_are_the_whole(stack: "Stack", sndbuf: int) -> None:
         assert stack.app.in_use() == 1
         stack.acked(sk, min(sock.sk_wmem_queued, 30_000))
     assert stack.app.in_use() == 0
-    assert stack.net.region_refs == {}
+    assert stack.net.regions.refs == {}
     stack.check_conserved()
 
 
@@ -67,7 +67,7 @@ def test_a_call_that_must_not_wait_leaves_the_rest(stack: "Stack") -> None:
     assert stack.app.in_use() == 1
     stack.acked(sk, 200_000)
     assert stack.app.in_use() == 0
-    assert stack.net.region_refs == {}
+    assert stack.net.regions.refs == {}
 
 
 def test_nor_does_it_go_back_before_what_was_taken_is_acknowledged(stack: "Stack") -> None:
@@ -81,7 +81,7 @@ def test_nor_does_it_go_back_before_what_was_taken_is_acknowledged(stack: "Stack
     assert stack.app.in_use() == 1
     stack.acked(sk, 1)
     assert stack.app.in_use() == 0
-    assert stack.net.region_refs == {}
+    assert stack.net.regions.refs == {}
 
 
 def test_a_reset_gives_it_back(stack: "Stack") -> None:
@@ -92,7 +92,7 @@ def test_a_reset_gives_it_back(stack: "Stack") -> None:
     assert stack.replies()[req][:2] == (0, 200_000)
     stack.answer_all()
     assert stack.app.in_use() == 0
-    assert stack.net.region_refs == {}
+    assert stack.net.regions.refs == {}
 
 
 def test_so_does_the_applications_end_when_all_is_acknowledged(stack: "Stack") -> None:
@@ -100,9 +100,9 @@ def test_so_does_the_applications_end_when_all_is_acknowledged(stack: "Stack") -
     taken(stack, sk)
     stack.core.client_gone(stack.client)
     stack.core.idle()
-    assert stack.net.region_refs == {4: 1}
+    assert stack.net.regions.refs == {4: 1}
     stack.acked(sk, 200_000)
-    assert stack.net.region_refs == {}
+    assert stack.net.regions.refs == {}
     assert stack.app.in_use() == 0
 
 

@@ -83,7 +83,7 @@ def test_places_of_the_application_go_as_they_are(stack: "Stack") -> None:
     assert stack.app.in_use() == 1
     stack.acked(sk, 60000)
     assert stack.app.in_use() == 0
-    assert stack.net.region_refs == {}
+    assert stack.net.regions.refs == {}
 
 
 def test_foreign_places_are_refused(stack: "Stack") -> None:
@@ -196,7 +196,7 @@ def test_what_was_lent_to_the_dead_is_swept(stack: "Stack") -> None:
     stack.core.client_gone(stack.client)
     assert stack.nic.in_use() == 0
     assert not stack.net.socks
-    assert stack.net.nr_files == 0
+    assert stack.net.limits.nr_files == 0
     stack.check_conserved()
 
 
