@@ -5,15 +5,12 @@ their names, and `skbus.socket.install` puts them into the standard module.
 
 import os
 import socket as std
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from skbus.app.client import get_client, known_clients
+from skbus.app.sock import socket, std_socket
 from skbus.app.sockargs import timeout_ns
 
-if TYPE_CHECKING:
-    from skbus.socket import socket
-
-_real_socket: Final = std.socket
 _real_close: Final = std.close
 _close_fd: Final = os.close  # `skbus.socket.install` replaces the name
 _real_getaddrinfo: Final = std.getaddrinfo
@@ -33,13 +30,11 @@ def close(fd: int) -> None:
 
 def fromfd(fd: int, family: int, type: int, proto: int = 0) -> Any:
     """A socket of a descriptor, which is duplicated."""
-    from skbus.socket import socket
-
     for client in known_clients():
         if fd in client.poll_fds:
             number, _ = client.call("dup", client.poll_fds[fd])
             return socket._make(client, number, family, type, proto)
-    return _real_socket(family, type, proto, fileno=os.dup(fd))
+    return std_socket(family, type, proto, fileno=os.dup(fd))
 
 
 def has_dualstack_ipv6() -> bool:
@@ -62,10 +57,8 @@ def create_connection(
     source_address: tuple[str, int] | None = None,
     *,
     all_errors: bool = False,
-) -> "socket":
+) -> socket:
     """Connect to (host, port), trying all its addresses."""
-    from skbus.socket import socket
-
     host, port = address
     failures: list[OSError] = []
     for family, type, proto, _, where in getaddrinfo(host, port, 0, std.SOCK_STREAM):
@@ -99,10 +92,8 @@ def create_server(
     backlog: int | None = None,
     reuse_port: bool = False,
     dualstack_ipv6: bool = False,
-) -> "socket":
+) -> socket:
     """A listener on (host, port)."""
-    from skbus.socket import socket
-
     if dualstack_ipv6:
         raise ValueError("dualstack_ipv6 not supported on this platform")
     sock = socket(family, std.SOCK_STREAM)

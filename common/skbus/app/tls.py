@@ -16,9 +16,10 @@ SSLWantWriteError, timeouts, one thread that sends while another receives, `unwr
 import errno
 import ssl
 from collections.abc import Callable, Iterable
+from socket import SOCK_STREAM
 from typing import TYPE_CHECKING, Any, Final
 
-from skbus import socket
+from skbus.app.sock import socket
 from skbus.app.sockmsg import again
 from skbus.app.tlsstream import TlsStream
 
@@ -30,7 +31,7 @@ else:
 _DEFAULT_READ: Final = 1024
 
 
-class SSLSocket(socket.socket):
+class SSLSocket(socket):
     """See `ssl.SSLSocket`. It takes over the socket that it is made of."""
 
     __slots__ = (
@@ -51,7 +52,7 @@ class SSLSocket(socket.socket):
     @classmethod
     def _wrap(
         cls,
-        sock: socket.socket,
+        sock: socket,
         context: ssl.SSLContext,
         server_side: bool = False,
         do_handshake_on_connect: bool = True,
@@ -59,7 +60,7 @@ class SSLSocket(socket.socket):
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
     ) -> "SSLSocket":
-        if sock.type != socket.SOCK_STREAM:
+        if sock.type != SOCK_STREAM:
             raise NotImplementedError("only stream sockets are supported")
         if isinstance(sock, SSLSocket) and sock._tls is not None:
             raise ValueError(
@@ -301,7 +302,7 @@ class SSLSocket(socket.socket):
         """Not with TLS."""
         raise NotImplementedError(f"recvmsg_into not allowed on instances of {self.__class__}")
 
-    def accept(self) -> tuple[socket.socket, Any]:
+    def accept(self) -> tuple[socket, Any]:
         """The next connection, with TLS on it."""
         plain, address = super().accept()
         wrapped = SSLSocket._wrap(
@@ -309,7 +310,7 @@ class SSLSocket(socket.socket):
         )
         return wrapped, address
 
-    def dup(self) -> socket.socket:
+    def dup(self) -> socket:
         """Not with TLS."""
         raise NotImplementedError(f"Can't dup() {self.__class__.__name__} instances")
 
