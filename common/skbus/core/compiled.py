@@ -5,6 +5,7 @@ The source is the same, and all but these few lines need not know.
 """
 
 import inspect
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,9 +19,8 @@ else:
 
 def is_compiled() -> bool:
     """Is the packet path machine code in this installation?"""
-    from skbus.core import net
-
-    return not str(net.__file__).endswith(".py")
+    spec = find_spec("skbus.core.net")
+    return spec is not None and not str(spec.origin).endswith(".py")
 
 
 def field_names(cls: type) -> tuple[str, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""skb operations that must read the pool (`net/core/skbuff.c`); used by ip and udp.
+"""skb operations that must read the pool (`net/core/skbuff.c`); used by ip, udp and plug-ins.
 
 Bytes that went away meanwhile are reported by the return value, never by an exception.
 """
@@ -86,5 +86,26 @@ def skb_linearize_frags(net: Net, skb: SkBuff) -> bool:
         net.pool.free_frags(skb.frags)
     place = net.alloc.put(data) if net.alloc is not None and data else None
     skb.frags = (place if place is not None else data,) if data else ()
+    skb.lent = False
+    return True
+
+
+def skb_orphan_frags(net: Net, skb: SkBuff) -> bool:
+    """Make a lent skb the owner of its payload, by a copy; False where the bytes are gone."""
+    if not skb.lent:
+        return True
+    frags: list[Frag] = []
+    size = 0
+    for frag in skb.frags:
+        try:
+            data = bytes(net.pool.view_frag(frag))
+        except PoolError:
+            net.pool.free_frags(tuple(frags))
+            return False
+        place = net.alloc.put(data) if net.alloc is not None and data else None
+        frags.append(data if place is None else place)
+        size += frag_len(frags[-1])
+    skb.frags = tuple(frags)
+    skb.data_len = size
     skb.lent = False
     return True

@@ -7,9 +7,10 @@ tcp and udp do their parts, and register with us (protocol.py); the socket layer
 
 from typing import Final
 
+from skbus.core.abi import Close
 from skbus.core.initcall import InitStep, do_initcalls
 from skbus.core.skbuff import ETH_P_IP
-from skbusd.ip import arp, dev, devinet, icmp, igmp, proc, protocol
+from skbusd.ip import arp, dev, devinet, icmp, igmp, inet_sock, ip_input, mcast, proc, protocol
 from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_IGMP, IpNet
 
 _KEY_BITS: Final = 88
@@ -100,7 +101,7 @@ INET_INIT: Final = (
     InitStep("ipfrag_init", ipfrag_init, nothing),
     InitStep(
         "dev_add_pack(ip_packet_type)",
-        lambda net: dev.dev_add_pack(net, ETH_P_IP, "ip_rcv"),
+        lambda net: dev.dev_add_pack(net, ETH_P_IP, "ip_rcv", ip_input.ip_rcv),
         lambda net: dev.dev_remove_pack(net, ETH_P_IP),
     ),
 )
@@ -110,3 +111,11 @@ INET_INIT: Final = (
 def inet_init(net: IpNet) -> None:
     """`inet_init`, ip's part."""
     do_initcalls(net, "inet_init", INET_INIT)
+
+
+def inet_release(net: IpNet, item: Close) -> None:
+    """`inet_release`: close(2) of a raw or ping socket. It leaves its groups, and is forgotten."""
+    if net.tracing:
+        net.trace("inet_release", sk=item.sk)
+    mcast.mc_drop(net, ("socket", item.sk))
+    inet_sock.sk_close(net, item)

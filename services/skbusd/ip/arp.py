@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """ARP (`net/ipv4/arp.c`): which hardware address has this neighbour?
 
-nic calls `arp_rcv`; `neighbour` calls `arp_solicit` and, when nobody answered,
-`arp_error_report`; `devinet` announces new addresses. RFC 826; RFC 5227 for probes and
-announcements; RFC 1122 2.3.2.1 for the bounded rate of requests, which `neighbour` keeps.
+nic calls `arp_rcv`; `neighbour` calls, by the table that `arp_init` makes, `arp_constructor`,
+`arp_solicit` and, when nobody answered, `arp_error_report`; `devinet` announces new addresses.
+RFC 826; RFC 5227 for probes and announcements; RFC 1122 2.3.2.1 for the bounded rate of requests,
+which `neighbour` keeps.
 """
 
 from errno import EHOSTUNREACH, EINVAL
@@ -35,6 +36,8 @@ from skbusd.ip.netns import (
     RTN_UNICAST,
     IpNet,
     Neighbour,
+    NeighOps,
+    NeighTable,
     NetDevice,
 )
 
@@ -56,16 +59,16 @@ def arp_init(net: IpNet) -> None:
         if not good:
             text = f"neighbour {conf.addr!r} lladdr {conf.lladdr!r}"
             raise SysCallError(EINVAL, text)
-    netdev.dev_add_pack(net, ETH_P_ARP, "arp_rcv")
-    net.reachable_time_set = -1
+    netdev.dev_add_pack(net, ETH_P_ARP, "arp_rcv", arp_rcv)
+    net.arp_tbl = NeighTable(ETH_P_IP.to_bytes(2, "big"), "net.ipv4.neigh.default.")
+    net.arp_tbl.constructor = arp_constructor
+    neighbour.neigh_table_init(net, net.arp_tbl)
 
 
 def arp_exit(net: IpNet) -> None:
     """What `arp_init` did, taken back."""
-    if net.neigh_gc_timer is not None:
-        net.del_timer(net.neigh_gc_timer)
-        net.neigh_gc_timer = None
-    net.arp_tbl.clear()
+    neighbour.neigh_table_clear(net, net.arp_tbl)
+    net.arp_tbl = NeighTable(b"", "")
     netdev.dev_remove_pack(net, ETH_P_ARP)
 
 
@@ -75,7 +78,7 @@ def arp_ifup(net: IpNet, dev: NetDevice) -> None:
         if conf.dev != dev.name:
             continue
         addr = bytes(int(part) for part in conf.addr.split("."))
-        neigh = neighbour.neigh_create(net, dev, addr)
+        neigh = neighbour.neigh_create(net, net.arp_tbl, dev, addr)
         if neigh is not None:
             neighbour.neigh_update(
                 net, neigh, bytes.fromhex(conf.lladdr.replace(":", "")), neighbour.NUD_PERMANENT
@@ -85,6 +88,7 @@ def arp_ifup(net: IpNet, dev: NetDevice) -> None:
 def arp_constructor(net: IpNet, neigh: Neighbour) -> None:
     """A new neighbour: multicast and broadcast addresses are mapped, not asked for (RFC 1112
     6.4)."""
+    neigh.ops = ARP_OPS
     addr = neigh.primary_key
     kind = route.inet_addr_type(net, addr)
     if kind == RTN_MULTICAST:
@@ -96,7 +100,7 @@ def arp_constructor(net: IpNet, neigh: Neighbour) -> None:
     else:
         return
     neigh.nud_state = neighbour.NUD_NOARP
-    neigh.hh = neigh.ha + neigh.dev.dev_addr + ETH_P_IP.to_bytes(2, "big")
+    neighbour.neigh_hh_init(neigh)
 
 
 # ---- sending -----------------------------------------------------------------------------
@@ -150,6 +154,10 @@ def arp_error_report(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
         net.trace("arp_error_report", skb, addr=neigh.primary_key, err=EHOSTUNREACH)
     icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, 0)
     net.kfree_skb(skb, "NEIGH_FAILED")
+
+
+ARP_OPS: Final = NeighOps(arp_solicit, arp_error_report)
+"""`arp_generic_ops`"""
 
 
 # ---- receiving ---------------------------------------------------------------------------
@@ -270,7 +278,7 @@ def arp_is_garp(net: IpNet, arp: ArpHdr) -> bool:
 
 def neigh_event_ns(net: IpNet, lladdr: bytes, saddr: bytes, dev: NetDevice) -> None:
     """Someone asks us, and so tells where it is: worth an entry, as it will want an answer."""
-    neigh = neighbour.neigh_create(net, dev, saddr)
+    neigh = neighbour.neigh_create(net, net.arp_tbl, dev, saddr)
     if neigh is not None:
         neighbour.neigh_update(net, neigh, lladdr, neighbour.NUD_STALE)
 
@@ -278,14 +286,14 @@ def neigh_event_ns(net: IpNet, lladdr: bytes, saddr: bytes, dev: NetDevice) -> N
 def _arp_learn(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> None:
     """A reply, or a request for someone else: it may renew what we know, never add to it
     (unless `arp_accept`)."""
-    neigh = neighbour.neigh_lookup(net, dev, arp.ar_sip)
+    neigh = neighbour.neigh_lookup(net.arp_tbl, dev, arp.ar_sip)
     accept = neigh is None and arp_accept(net, dev, arp.ar_sip)
     if neigh is None and not accept:
         return
     garp = arp_is_garp(net, arp)
     reply = arp.ar_op == arphdr.ARPOP_REPLY
     if neigh is None and (garp or (reply and route.inet_addr_type(net, arp.ar_sip) == RTN_UNICAST)):
-        neigh = neighbour.neigh_create(net, dev, arp.ar_sip)
+        neigh = neighbour.neigh_create(net, net.arp_tbl, dev, arp.ar_sip)
     if neigh is None:
         return
     state = neighbour.NUD_REACHABLE if reply and pkt_type == PACKET_HOST else neighbour.NUD_STALE

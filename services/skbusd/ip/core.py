@@ -3,6 +3,23 @@
 
 Below: one process for each device, which calls `register_netdevice`, `ip_rcv` and `arp_rcv`, and
 takes `dev_queue_xmit`. Above: the transports, which register by `inet_add_protocol`.
+
+Ten modules import each other, because their functions call each other in Linux:
+
+- `route` names the functions that a route leads to: `dst->input` (`ip_input`, `ip_forward`) and
+  `dst->output` (`ip_output`). It sends redirects (`icmp`), and asks `igmp` who is in a group.
+- `ip_output` asks `route` for the way out, cuts by `ip_fragment`, says by `icmp` what was too long,
+  and asks `igmp` whether a multicast is for this host as well.
+- `ip_input` asks `route` for the way in, reassembles by `ip_fragment`, gives raw sockets their copy
+  (`raw`), and answers by `icmp` where no protocol takes a packet.
+- `ip_fragment` sends the pieces by `ip_output`, and says by `icmp` that some never came.
+- `ip_forward` sends by `ip_output`, says by `icmp` why not, and has `route` send redirects.
+- `icmp` sends by `ip_output` and `route`, and gives errors and echo replies to `raw` and `ping`.
+- `igmp` sends its reports by `ip_output` and `route`.
+- `raw`, `ping` and what they share, `inet_sock`, send by `ip_output` and `route`.
+
+So each arrow of the circle is a call that the protocols need. `tests/test_circles.py` keeps it at
+these ten, and every other module of this layer out of any circle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +27,7 @@ from typing import Final
 
 from skbus.core.net import Handler, Net
 from skbusd.ip import (
+    af_inet,
     arp,
     devinet,
     fib,
@@ -27,7 +45,6 @@ from skbusd.ip import (
     route,
     rps,
 )
-from skbusd.ip.af_inet import inet_init
 from skbusd.ip.netns import RTN_NAMES, IpNet
 
 ENTRIES: Final[dict[str, Handler]] = {
@@ -51,14 +68,14 @@ ENTRIES: Final[dict[str, Handler]] = {
     "raw_bind": raw.raw_bind,
     "raw_sendmsg": raw.raw_sendmsg,
     "raw_recvmsg": inet_sock.sk_recvmsg,
-    "raw_close": inet_sock.sk_close,
+    "raw_close": af_inet.inet_release,
     "raw_setsockopt": ip_sockglue.ip_setsockopt,
     "raw_getsockopt": ip_sockglue.ip_getsockopt,
     "ping_init_sock": ping.ping_init_sock,
     "ping_bind": ping.ping_bind,
     "ping_v4_sendmsg": ping.ping_v4_sendmsg,
     "ping_recvmsg": inet_sock.sk_recvmsg,
-    "ping_close": inet_sock.sk_close,
+    "ping_close": af_inet.inet_release,
     "ip_setsockopt": ip_sockglue.ip_setsockopt,
     "ip_getsockopt": ip_sockglue.ip_getsockopt,
     "ip4_datagram_connect": inet_sock.ip4_datagram_connect,
@@ -84,7 +101,7 @@ class IpCore:
 
     def start(self) -> None:
         """`inet_init`, ip's part. `InitError` where the configuration makes no sense."""
-        inet_init(self.ipnet)
+        af_inet.inet_init(self.ipnet)
         self.ipnet.info(
             "ip_init",
             devices=[dev for dev in self.ipnet.devices if dev != "lo"],
@@ -116,7 +133,7 @@ class IpCore:
         net = self.ipnet
         return (
             sum(len(q.skbs) for q in net.ip4_frags.values())
-            + sum(len(n.arp_queue) for n in net.arp_tbl.values())
+            + sum(len(n.arp_queue) for tbl in net.neigh_tables for n in tbl.entries.values())
             + len(net.backlog)
         )
 

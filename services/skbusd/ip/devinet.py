@@ -12,7 +12,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from skbus.core.abi import InetdevEvent, PacketType, RegisterNetdevice
-from skbusd.ip import arp, fib, igmp, mcast, neighbour, route
+from skbusd.ip import arp, fib, igmp, loopback, mcast, neighbour, route
 from skbusd.ip.netns import (
     INADDR_BROADCAST,
     LOOPBACK_MTU,
@@ -27,7 +27,6 @@ from skbusd.ip.netns import (
     RouteConfig,
 )
 
-LOOPBACK_IFINDEX: Final = 1
 _TYPES: Final = {name: number for number, name in RTN_NAMES.items()}
 
 
@@ -76,12 +75,7 @@ def parse_route(rc: RouteConfig) -> tuple[bytes, int, int, bytes, bytes]:
 
 def devinet_init(net: IpNet) -> None:
     """Make the devices of the configuration, and lo, which is up at once."""
-    lo = net.loopback_dev
-    lo.ifindex = LOOPBACK_IFINDEX
-    lo.mtu = LOOPBACK_MTU
-    lo.registered = True
-    net.devices["lo"] = lo
-    net.dev_by_index[lo.ifindex] = lo
+    lo = loopback.loopback_net_init(net)
     lo.ifa_list.append(parse_ifaddr("127.0.0.1/8"))
     for conf in net.config.devices:
         if conf.dev in net.devices:
@@ -106,7 +100,7 @@ def devinet_exit(net: IpNet) -> None:
     net.local_addrs.clear()
     net.static_routes.clear()
     net.fib.zones.clear()
-    net.loopback_dev = NetDevice("lo", "", loopback=True)
+    loopback.loopback_net_exit(net)
     route.rt_cache_flush(net)
 
 
@@ -152,8 +146,8 @@ def register_netdevice(net: IpNet, item: RegisterNetdevice) -> None:
     dev.gso_max_size = item.gso_max_size
     dev.registered = True
     net.dev_by_index[dev.ifindex] = dev
-    for type, func in net.ptype_base.items():
-        net.call(dev.process, "dev_add_pack", PacketType(type, net.name, func))
+    for type, ptype in net.ptype_base.items():
+        net.call(dev.process, "dev_add_pack", PacketType(type, net.name, ptype.entry))
     if item.up and not dev.up:
         net.info("register_netdevice", dev=dev.name, ifindex=dev.ifindex, mtu=dev.mtu, up=True)
         inetdev_up(net, dev)

@@ -27,6 +27,7 @@ from skbus.core.abi import (
     UdpSendmsgCb,
     XmitCb,
 )
+from skbus.core.pskb import skb_orphan_frags
 from skbus.core.skbuff import SkBuff
 from skbus.core.uapi import (
     IP_PMTUDISC_DO,
@@ -39,7 +40,7 @@ from skbus.core.uapi import (
 from skbus.inet.headers import icmp as icmphdr
 from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
 from skbus.inet.transport import sk_ret
-from skbusd.ip import ip_output, mcast, route
+from skbusd.ip import ip_output, route
 from skbusd.ip.netns import INADDR_ANY, RTN_BROADCAST, RTN_MULTICAST, InetSock, IpNet, Rtable
 
 SKB_TRUESIZE: Final = 256
@@ -92,11 +93,19 @@ def sk_unhash(net: IpNet, sk: InetSock) -> None:
             del table[sk.inet_num]
 
 
+def sk_begin(net: IpNet, sk: InetSock) -> None:
+    """A socket begins. One that had its number is forgotten, and its groups are the new one's."""
+    old = net.inet_socks.get(sk.sk)
+    if old is not None:
+        sk_release(net, old)
+        sk.mc_list = old.mc_list
+    net.inet_socks[sk.sk] = sk
+
+
 def sk_release(net: IpNet, sk: InetSock) -> None:
-    """Forget a socket: its place in the tables, and its groups."""
+    """Forget a socket. Its groups go by its number, and are `mcast`'s."""
     net.inet_socks.pop(sk.sk, None)
     sk_unhash(net, sk)
-    mcast.mc_drop(net, ("socket", sk.sk))
 
 
 def sk_close(net: IpNet, item: Close) -> None:
@@ -290,7 +299,8 @@ def sock_queue_rcv_skb(net: IpNet, sk: InetSock, skb: SkBuff, saddr: bytes, dadd
         sk.sk_drops += 1
         net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.sk)
         return
-    if not ip_output.skb_own_frags(net, skb):
+    if not skb_orphan_frags(net, skb):
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
         return
     sk.sk_rmem_alloc += size
     spec_dst = b"" if daddr in net.local_addrs else fib_compute_spec_dst(net, skb.skb_iif, daddr)

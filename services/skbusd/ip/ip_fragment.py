@@ -12,7 +12,7 @@ from typing import Final
 from skbus.core.dropreason import SkbDropReason
 from skbus.core.net import SEC
 from skbus.core.pool import PoolError
-from skbus.core.pskb import skb_checksum_help, skb_linearize_frags
+from skbus.core.pskb import skb_checksum_help, skb_linearize_frags, skb_orphan_frags
 from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
@@ -134,7 +134,8 @@ def ip_defrag(net: IpNet, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, IpHdr] | Non
             offset=(iph.frag_off & IP_OFFSET) << 3,
             more=bool(iph.frag_off & IP_MF),
         )
-    if not ip_output.skb_own_frags(net, skb):
+    if not skb_orphan_frags(net, skb):
+        net.kfree_skb(skb, "SKBUS_STALE_PLACE")
         net.mib["IpReasmFails"] += 1
         return None
     key = (iph.saddr, iph.daddr, iph.id, iph.protocol, skb.dev or skb.skb_iif)

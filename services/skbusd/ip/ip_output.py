@@ -15,35 +15,27 @@ import struct
 from typing import Final
 
 from skbus.core.abi import XmitCb
-from skbus.core.pool import PoolError
 from skbus.core.skbuff import (
-    CHECKSUM_NONE,
-    CHECKSUM_UNNECESSARY,
     ETH_P_IP,
     GSO_LEGACY_MAX_SIZE,
     GSO_MAX_SIZE,
-    PACKET_HOST,
-    PACKET_LOOPBACK,
     SKB_GSO_BATCH,
     SKB_GSO_TCP_FIXEDID,
     SKB_GSO_TCPV4,
-    Frag,
     SkBuff,
-    frag_len,
 )
 from skbus.core.uapi import IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT
 from skbus.inet.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED
 from skbus.inet.headers.ipv4 import IP_DF, IP_HLEN, MAX_IPOPTLEN, build
 from skbus.inet.headers.udp import UDP_HLEN
 from skbus.inet.udp_offload import batch_count, udp_gso_segment
-from skbusd.ip import icmp, igmp, ip_fragment, ip_input, ip_options, neighbour, route
+from skbusd.ip import dev as netdev
+from skbusd.ip import icmp, igmp, ip_fragment, ip_options, loopback, neighbour, route
 from skbusd.ip.netns import RTN_BROADCAST, RTN_MULTICAST, IpNet, Rtable
 
 _IP_IDENTS: Final = 2048
 """Buckets of identification counters (`ip_idents`)."""
 _HASH_PRIME: Final = 2**89 - 1
-_BACKLOG: Final = 1000
-"""Most packets on the loopback (`netdev_max_backlog`)."""
 
 
 # ---- identification ----------------------------------------------------------------------
@@ -222,10 +214,9 @@ def ip_mc_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         net.mib["IpExtOutBcastOctets"] += skb.len
         loop = rt.rt_type == RTN_BROADCAST
     if loop:
-        # The copy would leave through lo and come in as if from the device, as in Linux.
         copy = net.skb_clone(skb)
         copy.dev = copy.skb_iif = dev.ifindex
-        ip_mc_loopback(net, copy)
+        netdev.dev_loopback_xmit(net, copy)
     if rt.rt_type == RTN_MULTICAST and skb.head[skb.network_header + 8] == 0:
         net.consume_skb(skb)  # TTL 0 stays on this host
         return
@@ -307,7 +298,7 @@ def ip_finish_output2(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         net.trace("ip_finish_output2", skb, nexthop=rt.rt_gateway)
     dev = rt.dev
     if dev.loopback:
-        loopback_xmit(net, skb, rt.rt_iif)
+        loopback.loopback_xmit(net, skb, rt.rt_iif)
         return
     neigh = rt.rt_neigh
     if neigh is None or neigh.dead:
@@ -317,80 +308,3 @@ def ip_finish_output2(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
             net.kfree_skb(skb, "NEIGH_CREATEFAIL")
             return
     neighbour.neigh_resolve_output(net, neigh, skb)
-
-
-# ---- loopback ----------------------------------------------------------------------------
-
-
-def skb_own_frags(net: IpNet, skb: SkBuff) -> bool:
-    """Make a lent skb the owner of its payload, by a copy (`skb_orphan_frags`); False where the
-    skb was dropped, as the bytes are gone."""
-    if not skb.lent:
-        return True
-    frags: list[Frag] = []
-    size = 0
-    for frag in skb.frags:
-        try:
-            data = bytes(net.pool.view_frag(frag))
-        except PoolError:
-            net.pool.free_frags(tuple(frags))
-            net.kfree_skb(skb, "SKBUS_STALE_PLACE")
-            return False
-        place = net.alloc.put(data) if net.alloc is not None and data else None
-        frags.append(data if place is None else place)
-        size += frag_len(frags[-1])
-    skb.frags = tuple(frags)
-    skb.data_len = size
-    skb.lent = False
-    return True
-
-
-def loopback_xmit(net: IpNet, skb: SkBuff, iif: int) -> None:
-    """`drivers/net/loopback.c`: what we send to ourselves comes in again, without leaving ip. Who
-    has bound himself to a device sees it come by `iif` (`inet_iif`), 0 for lo.
-
-    The payload of a lent skb is copied: its owner may have it back before it has been read.
-    """
-    if net.tracing:
-        net.trace("loopback_xmit", skb)
-    if not skb_own_frags(net, skb):
-        return
-    lo = net.loopback_dev
-    mib = net.mib
-    segs, octets = batch_count(skb) if skb.gso_type else (1, 0)
-    size = skb.len + octets + 14 * segs
-    mib["DevTxPackets"] += segs
-    mib["DevTxBytes"] += size
-    mib["DevRxPackets"] += segs
-    mib["DevRxBytes"] += size
-    skb.dev = lo.ifindex
-    skb.skb_iif = iif or lo.ifindex
-    skb.pkt_type = PACKET_HOST
-    _netif_rx(net, skb)
-
-
-def ip_mc_loopback(net: IpNet, skb: SkBuff) -> None:
-    """Our own copy of a multicast or broadcast; skb is a clone, with dev set."""
-    skb.pkt_type = PACKET_LOOPBACK
-    if skb_own_frags(net, skb):
-        _netif_rx(net, skb)
-
-
-def _netif_rx(net: IpNet, skb: SkBuff) -> None:
-    """Queue for `ip_rcv`. It runs when the present packet is done with, not within it."""
-    if len(net.backlog) >= _BACKLOG:
-        net.kfree_skb(skb, "CPU_BACKLOG")
-        return
-    if skb.ip_summed == CHECKSUM_NONE:
-        skb.ip_summed = CHECKSUM_UNNECESSARY
-    skb.mac_header = -1
-    skb.data = skb.network_header
-    net.backlog.append(skb)
-    if net.in_backlog:
-        return
-    net.in_backlog = True
-    try:
-        while net.backlog:
-            ip_input.ip_rcv(net, net.backlog.popleft())
-    finally:
-        net.in_backlog = False

@@ -2,7 +2,9 @@
 """Neighbours: next hops, their hardware addresses and their states (`net/core/neighbour.c`).
 
 `neigh_resolve_output` is the end of ip's way out: it puts the Ethernet header in front and calls
-`dev_queue_xmit` in the device's process, or keeps the skb until ARP has found the address.
+`dev_queue_xmit` in the device's process, or keeps the skb until the address has been found. How
+addresses are found is the table's family's affair: `arp` for IPv4 (`NeighTable.constructor`,
+`NeighOps`). Nothing here knows of ARP, so that IPv6's neighbour discovery has its place.
 RFC 1122 2.3.2 (the queue, and that entries expire); RFC 4861 7.3 for the states.
 
     NONE -> INCOMPLETE -> REACHABLE -> STALE -> DELAY -> PROBE -> REACHABLE or FAILED
@@ -12,10 +14,9 @@ from typing import Final
 
 from skbus.core.dropreason import SkbDropReason
 from skbus.core.net import MSEC, SEC
-from skbus.core.skbuff import ETH_P_IP, SkBuff
+from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
-from skbusd.ip import arp
-from skbusd.ip.netns import IpNet, Neighbour, NetDevice, Rtable
+from skbusd.ip.netns import IpNet, Neighbour, NeighTable, NetDevice, Rtable
 
 NUD_NONE: Final = 0
 NUD_INCOMPLETE: Final = 0x01
@@ -42,52 +43,66 @@ NUD_NAMES: Final = {
     NUD_PERMANENT: "PERMANENT",
 }
 
-_IP_PROTO: Final = ETH_P_IP.to_bytes(2, "big")
-_CONF: Final = "net.ipv4.neigh.default."
 _REACHABLE_RANDOM_AGAIN: Final = 300 * SEC
 """How often the reachable time is drawn anew (`neigh_periodic_work`)."""
 _LOCKTIME: Final = 1 * SEC
 """A new address for a neighbour is ignored so soon after the last one (`locktime`)."""
 
 
-def _reachable_time(net: IpNet) -> int:
+def _reachable_time(net: IpNet, tbl: NeighTable) -> int:
     """`neigh_rand_reach_time`: between half and one and a half of base_reachable_time, ns."""
-    if net.reachable_time_set < 0 or net.now - net.reachable_time_set > _REACHABLE_RANDOM_AGAIN:
-        base = net.sysctl[_CONF + "base_reachable_time_ms"] * MSEC
-        net.reachable_time = (base >> 1) + net.rand.randrange(base)
-        net.reachable_time_set = net.now
-    return net.reachable_time
+    if tbl.reachable_time_set < 0 or net.now - tbl.reachable_time_set > _REACHABLE_RANDOM_AGAIN:
+        base = net.sysctl[tbl.conf + "base_reachable_time_ms"] * MSEC
+        tbl.reachable_time = (base >> 1) + net.rand.randrange(base)
+        tbl.reachable_time_set = net.now
+    return tbl.reachable_time
 
 
-def _ether_header(neigh: Neighbour) -> bytes:
-    return neigh.ha + neigh.dev.dev_addr + _IP_PROTO
+def neigh_hh_init(neigh: Neighbour) -> None:
+    """`neigh_hh_init`: the Ethernet header of packets to this neighbour."""
+    neigh.hh = neigh.ha + neigh.dev.dev_addr + neigh.tbl.protocol
 
 
 # ---- the table ---------------------------------------------------------------------------
 
 
-def neigh_lookup(net: IpNet, dev: NetDevice, addr: bytes) -> Neighbour | None:
+def neigh_table_init(net: IpNet, tbl: NeighTable) -> None:
+    """`neigh_table_init`: a family has a table, empty."""
+    net.neigh_tables.append(tbl)
+
+
+def neigh_table_clear(net: IpNet, tbl: NeighTable) -> None:
+    """`neigh_table_clear`: what `neigh_table_init` did, taken back."""
+    net.neigh_tables.remove(tbl)
+    if tbl.gc_timer is not None:
+        net.del_timer(tbl.gc_timer)
+        tbl.gc_timer = None
+    for neigh in tuple(tbl.entries.values()):
+        neigh_release(net, neigh, "NEIGH_DEAD")
+
+
+def neigh_lookup(tbl: NeighTable, dev: NetDevice, addr: bytes) -> Neighbour | None:
     """The entry for addr on dev, if there is one."""
-    return net.arp_tbl.get((dev.ifindex, addr))
+    return tbl.entries.get((dev.ifindex, addr))
 
 
-def neigh_create(net: IpNet, dev: NetDevice, addr: bytes) -> Neighbour | None:
+def neigh_create(net: IpNet, tbl: NeighTable, dev: NetDevice, addr: bytes) -> Neighbour | None:
     """The entry for addr on dev, made if need be; None where the table is full of entries that
     are in use (`gc_thresh3`)."""
     key = (dev.ifindex, addr)
-    neigh = net.arp_tbl.get(key)
+    neigh = tbl.entries.get(key)
     if neigh is not None:
         return neigh
-    limit = net.sysctl[_CONF + "gc_thresh3"]
-    if len(net.arp_tbl) >= limit and not neigh_forced_gc(net):
+    limit = net.sysctl[tbl.conf + "gc_thresh3"]
+    if len(tbl.entries) >= limit and not neigh_forced_gc(net, tbl):
         return None
-    neigh = Neighbour(dev, addr, net.now)
-    arp.arp_constructor(net, neigh)
-    net.arp_tbl[key] = neigh
-    if net.neigh_gc_timer is None:
-        net.neigh_gc_timer = Timer(neigh_periodic_work)
-    if not net.neigh_gc_timer.pending():
-        _arm_gc(net)
+    neigh = Neighbour(tbl, dev, addr, net.now)
+    tbl.constructor(net, neigh)
+    tbl.entries[key] = neigh
+    if tbl.gc_timer is None:
+        tbl.gc_timer = Timer(neigh_periodic_work, tbl)
+    if not tbl.gc_timer.pending():
+        _arm_gc(net, tbl.gc_timer, tbl)
     if net.tracing:
         net.trace("neigh_create", addr=addr, dev=dev.name, state=NUD_NAMES[neigh.nud_state])
     return neigh
@@ -95,7 +110,7 @@ def neigh_create(net: IpNet, dev: NetDevice, addr: bytes) -> Neighbour | None:
 
 def neigh_release(net: IpNet, neigh: Neighbour, reason: SkbDropReason) -> None:
     """Take an entry out of the table; what waits for it is dropped."""
-    net.arp_tbl.pop((neigh.dev.ifindex, neigh.primary_key), None)
+    neigh.tbl.entries.pop((neigh.dev.ifindex, neigh.primary_key), None)
     neigh.dead = True
     if neigh.timer is not None:
         net.del_timer(neigh.timer)
@@ -104,45 +119,45 @@ def neigh_release(net: IpNet, neigh: Neighbour, reason: SkbDropReason) -> None:
     neigh.arp_queue_len_bytes = 0
 
 
-def neigh_forced_gc(net: IpNet) -> int:
+def neigh_forced_gc(net: IpNet, tbl: NeighTable) -> int:
     """The table is full: drop the entries, a quarter of them at most, whose loss costs least."""
     spare = [
         n
-        for n in net.arp_tbl.values()
+        for n in tbl.entries.values()
         if n.nud_state & (NUD_STALE | NUD_FAILED | NUD_NOARP) and not n.arp_queue
     ]
     spare.sort(key=lambda n: n.used)
-    spare = spare[: max(1, len(net.arp_tbl) // 4)]
+    spare = spare[: max(1, len(tbl.entries) // 4)]
     for neigh in spare:
         neigh_release(net, neigh, "NEIGH_DEAD")
     return len(spare)
 
 
-def _arm_gc(net: IpNet) -> None:
-    if net.neigh_gc_timer is not None:
-        base = net.sysctl[_CONF + "base_reachable_time_ms"] * MSEC
-        net.mod_timer(net.neigh_gc_timer, net.now + base // 2)
+def _arm_gc(net: IpNet, timer: Timer[IpNet], tbl: NeighTable) -> None:
+    base = net.sysctl[tbl.conf + "base_reachable_time_ms"] * MSEC
+    net.mod_timer(timer, net.now + base // 2)
 
 
-def neigh_periodic_work(net: IpNet) -> None:
+def neigh_periodic_work(net: IpNet, tbl: NeighTable) -> None:
     """Drop entries that failed or that nobody has used for gc_stale_time."""
-    stale = net.sysctl[_CONF + "gc_stale_time"] * SEC
+    stale = net.sysctl[tbl.conf + "gc_stale_time"] * SEC
     old = [
         n
-        for n in net.arp_tbl.values()
+        for n in tbl.entries.values()
         if not n.nud_state & (NUD_PERMANENT | NUD_IN_TIMER)
         and (n.nud_state == NUD_FAILED or net.now - max(n.used, n.confirmed) > stale)
     ]
     for neigh in old:
         neigh_release(net, neigh, "NEIGH_DEAD")
-    if net.arp_tbl:
-        _arm_gc(net)
+    if tbl.entries and tbl.gc_timer is not None:
+        _arm_gc(net, tbl.gc_timer, tbl)
 
 
 def neigh_ifdown(net: IpNet, dev: NetDevice) -> None:
     """The device went down: its neighbours are forgotten."""
-    for neigh in [n for n in net.arp_tbl.values() if n.dev is dev]:
-        neigh_release(net, neigh, "NEIGH_DEAD")
+    for tbl in net.neigh_tables:
+        for neigh in [n for n in tbl.entries.values() if n.dev is dev]:
+            neigh_release(net, neigh, "NEIGH_DEAD")
 
 
 # ---- output ------------------------------------------------------------------------------
@@ -150,13 +165,13 @@ def neigh_ifdown(net: IpNet, dev: NetDevice) -> None:
 
 def ip_neigh_for_gw(net: IpNet, rt: Rtable) -> Neighbour | None:
     """The route's neighbour, found once and kept with the route."""
-    neigh = neigh_create(net, rt.dev, rt.rt_gateway)
+    neigh = neigh_create(net, net.arp_tbl, rt.dev, rt.rt_gateway)
     rt.rt_neigh = neigh
     return neigh
 
 
 def neigh_resolve_output(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
-    """Send by a neighbour: at once where its address is known, else when ARP has found it."""
+    """Send by a neighbour: at once where its address is known, else when it has been found."""
     if net.tracing:
         net.trace("neigh_resolve_output", skb, state=NUD_NAMES[neigh.nud_state])
     neigh.used = net.now
@@ -177,7 +192,7 @@ def neigh_event_send(net: IpNet, neigh: Neighbour, skb: SkBuff | None) -> bool:
     if state == NUD_STALE:
         neigh.nud_state = NUD_DELAY
         neigh.updated = net.now
-        delay = net.sysctl[_CONF + "delay_first_probe_time"] * SEC
+        delay = net.sysctl[neigh.tbl.conf + "delay_first_probe_time"] * SEC
         _neigh_add_timer(net, neigh, net.now + delay)
         return True
     probe = False
@@ -189,15 +204,15 @@ def neigh_event_send(net: IpNet, neigh: Neighbour, skb: SkBuff | None) -> bool:
     if skb is not None:
         _neigh_enqueue(net, neigh, skb)
     if probe:
-        _neigh_add_timer(net, neigh, net.now + _retrans_time(net))
+        _neigh_add_timer(net, neigh, net.now + _retrans_time(net, neigh.tbl))
         neigh_probe(net, neigh)
     return False
 
 
 def _neigh_enqueue(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
     queue = neigh.arp_queue
-    limit = net.sysctl[_CONF + "unres_qlen_bytes"]
-    most = net.sysctl[_CONF + "unres_qlen"]
+    limit = net.sysctl[neigh.tbl.conf + "unres_qlen_bytes"]
+    most = net.sysctl[neigh.tbl.conf + "unres_qlen"]
     size = skb.len
     while queue and (len(queue) >= most or neigh.arp_queue_len_bytes + size > limit):
         oldest = queue.popleft()
@@ -213,8 +228,8 @@ def _neigh_enqueue(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
 # ---- states ------------------------------------------------------------------------------
 
 
-def _retrans_time(net: IpNet) -> int:
-    retrans: int = net.sysctl[_CONF + "retrans_time_ms"]
+def _retrans_time(net: IpNet, tbl: NeighTable) -> int:
+    retrans: int = net.sysctl[tbl.conf + "retrans_time_ms"]
     return retrans * MSEC
 
 
@@ -228,14 +243,14 @@ def neigh_max_probes(net: IpNet, neigh: Neighbour) -> int:
     """How many probes before giving up: to everybody while the address is unknown, to the
     neighbour alone when it must be confirmed."""
     which = "ucast_solicit" if neigh.nud_state == NUD_PROBE else "mcast_solicit"
-    probes: int = net.sysctl[_CONF + which]
+    probes: int = net.sysctl[neigh.tbl.conf + which]
     return probes
 
 
 def neigh_probe(net: IpNet, neigh: Neighbour) -> None:
     """Ask for the address: everybody while it is unknown, the neighbour alone to confirm it."""
     neigh.probes += 1
-    arp.arp_solicit(net, neigh)
+    neigh.ops.solicit(net, neigh)
 
 
 def neigh_timer_handler(net: IpNet, neigh: Neighbour) -> None:
@@ -244,11 +259,11 @@ def neigh_timer_handler(net: IpNet, neigh: Neighbour) -> None:
         return
     state = neigh.nud_state
     now = net.now
-    delay = net.sysctl[_CONF + "delay_first_probe_time"] * SEC
+    delay = net.sysctl[neigh.tbl.conf + "delay_first_probe_time"] * SEC
     when = now
     if state == NUD_REACHABLE:
-        if now < neigh.confirmed + _reachable_time(net):
-            when = neigh.confirmed + _reachable_time(net)
+        if now < neigh.confirmed + _reachable_time(net, neigh.tbl):
+            when = neigh.confirmed + _reachable_time(net, neigh.tbl)
         elif now <= neigh.used + delay:
             neigh.nud_state = NUD_DELAY
             neigh.updated = now
@@ -261,7 +276,7 @@ def neigh_timer_handler(net: IpNet, neigh: Neighbour) -> None:
         if now <= neigh.confirmed + delay:
             neigh.nud_state = NUD_REACHABLE
             neigh.updated = now
-            when = neigh.confirmed + _reachable_time(net)
+            when = neigh.confirmed + _reachable_time(net, neigh.tbl)
         else:
             neigh.nud_state = NUD_PROBE
             neigh.updated = now
@@ -272,7 +287,7 @@ def neigh_timer_handler(net: IpNet, neigh: Neighbour) -> None:
         if neigh.probes >= neigh_max_probes(net, neigh):
             neigh_invalidate(net, neigh)
             return
-        when = now + _retrans_time(net)
+        when = now + _retrans_time(net, neigh.tbl)
         _neigh_add_timer(net, neigh, when)
         neigh_probe(net, neigh)
         return
@@ -291,7 +306,7 @@ def neigh_invalidate(net: IpNet, neigh: Neighbour) -> None:
     while neigh.arp_queue and neigh.nud_state == NUD_FAILED:
         skb = neigh.arp_queue.popleft()
         neigh.arp_queue_len_bytes -= skb.len
-        arp.arp_error_report(net, neigh, skb)
+        neigh.ops.error_report(net, neigh, skb)
 
 
 def neigh_update(
@@ -316,14 +331,15 @@ def neigh_update(
         if neigh.timer is not None:
             net.del_timer(neigh.timer)
         if new == NUD_REACHABLE:
-            _neigh_add_timer(net, neigh, net.now + _reachable_time(net))
+            _neigh_add_timer(net, neigh, net.now + _reachable_time(net, neigh.tbl))
         neigh.nud_state = new
         neigh.probes = 0
     if changed:
         neigh.ha = lladdr
-        neigh.hh = _ether_header(neigh)
+        neigh_hh_init(neigh)
         if not new & NUD_CONNECTED:
-            neigh.confirmed = net.now - 2 * net.sysctl[_CONF + "base_reachable_time_ms"] * MSEC
+            base = net.sysctl[neigh.tbl.conf + "base_reachable_time_ms"] * MSEC
+            neigh.confirmed = net.now - 2 * base
     if net.tracing:
         net.trace("neigh_update", addr=neigh.primary_key, lladdr=lladdr, state=NUD_NAMES[new])
     while neigh.arp_queue and neigh.nud_state & NUD_VALID:
@@ -338,7 +354,7 @@ def neigh_may_override(net: IpNet, neigh: Neighbour) -> bool:
 
 
 def neigh_dump(net: IpNet) -> list[dict[str, object]]:
-    """The table as data, for commands."""
+    """The tables as data, for commands."""
     return [
         {
             "addr": n.primary_key,
@@ -348,6 +364,7 @@ def neigh_dump(net: IpNet) -> list[dict[str, object]]:
             "used": net.now - n.used,
             "queue": len(n.arp_queue),
         }
-        for n in net.arp_tbl.values()
+        for tbl in net.neigh_tables
+        for n in tbl.entries.values()
         if not n.nud_state & NUD_NOARP
     ]

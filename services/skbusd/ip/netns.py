@@ -354,6 +354,58 @@ class Rtable:
         self.output: Callable[[Any, SkBuff, Any], None] | None = None
 
 
+class NeighOps(NamedTuple):
+    """`struct neigh_ops`: how a family's protocol resolves addresses. `arp.ARP_OPS` for IPv4;
+    neighbour discovery (RFC 4861) would have its own."""
+
+    solicit: Callable[["IpNet", "Neighbour"], None]
+    """Ask for the neighbour's hardware address."""
+    error_report: Callable[["IpNet", "Neighbour", SkBuff], None]
+    """Nobody has answered: the skb, which waited, is dropped, and its sender told."""
+
+
+def _no_constructor(net: "IpNet", neigh: "Neighbour") -> None:
+    """Of a table that no family has registered."""
+    raise RuntimeError("neigh_create: this table has not been registered by neigh_table_init")
+
+
+class NeighTable:
+    """`struct neigh_table`: the neighbours of one address family.
+
+    protocol: the family's Ethernet type, two bytes of the header. conf: how the names of its
+    sysctls begin.
+    """
+
+    __slots__ = (
+        "conf",
+        "constructor",
+        "entries",
+        "gc_timer",
+        "protocol",
+        "reachable_time",
+        "reachable_time_set",
+    )
+
+    def __init__(self, protocol: bytes, conf: str) -> None:
+        self.protocol = protocol
+        self.conf = conf
+        self.constructor: Callable[[IpNet, Neighbour], None] = _no_constructor
+        """What the family knows of a new neighbour: its `ops`, and its address where no question
+        is needed."""
+        self.entries: dict[tuple[int, bytes], Neighbour] = {}
+        """By (ifindex, address)."""
+        self.reachable_time = 0
+        """ns; drawn anew now and then (`neigh_rand_reach_time`)."""
+        self.reachable_time_set = -1
+        self.gc_timer: Timer[Any] | None = None
+
+
+NO_NEIGH_OPS: Final = NeighOps(
+    lambda net, neigh: None, lambda net, neigh, skb: net.kfree_skb(skb, "NEIGH_FAILED")
+)
+"""Of a neighbour whose table's constructor names no others: it is never asked for."""
+
+
 class Neighbour:
     """`struct neighbour`: a next hop on a device and its hardware address."""
 
@@ -366,20 +418,24 @@ class Neighbour:
         "ha",
         "hh",
         "nud_state",
+        "ops",
         "primary_key",
         "probes",
+        "tbl",
         "timer",
         "updated",
         "used",
     )
 
-    def __init__(self, dev: NetDevice, primary_key: bytes, now: int) -> None:
+    def __init__(self, tbl: NeighTable, dev: NetDevice, primary_key: bytes, now: int) -> None:
+        self.tbl = tbl
+        self.ops = NO_NEIGH_OPS
         self.dev = dev
         self.primary_key = primary_key
         self.nud_state = 0
         self.ha = b""
         self.hh = b""
-        """The Ethernet header for IPv4 to this neighbour (Linux's hh_cache)."""
+        """The Ethernet header of packets to this neighbour (Linux's hh_cache)."""
         self.arp_queue: deque[SkBuff] = deque()
         self.arp_queue_len_bytes = 0
         self.probes = 0
@@ -435,6 +491,13 @@ class Ipq:
         self.timer: Timer[Any] | None = None
 
 
+class IpPacketType(NamedTuple):
+    """`struct packet_type` of ip's own: the entry by which drivers call it, and the function."""
+
+    entry: str
+    func: Callable[["IpNet", SkBuff], None]
+
+
 LocalHandler = Callable[["IpNet", SkBuff, Any, Any], None]
 """(net, skb, iph, rt): the handler of a protocol that is ip's own."""
 
@@ -469,7 +532,7 @@ class IpNet(Net):
         self.loopback_dev = NetDevice("lo", "", loopback=True)
         self.local_addrs: dict[bytes, NetDevice] = {}
         self.backlog: deque[SkBuff] = deque()
-        """What `loopback_xmit` sent and `ip_rcv` has not taken."""
+        """What `netif_rx` queued and `process_backlog` has not handed on."""
         self.in_backlog = False
         # routes
         self.fib = FibTable()
@@ -486,10 +549,10 @@ class IpNet(Net):
         self.ip_idents: dict[int, int] = {}
         self.ip_idents_key = 0
         # neighbours
-        self.arp_tbl: dict[tuple[int, bytes], Neighbour] = {}
-        self.reachable_time = 0
-        self.reachable_time_set = -1
-        self.neigh_gc_timer: Timer[Any] | None = None
+        self.neigh_tables: list[NeighTable] = []
+        """Those that `neigh_table_init` has made: ARP's."""
+        self.arp_tbl = NeighTable(b"", "")
+        """ARP's; empty and of no family until `arp_init`."""
         self.duplicates: set[tuple[bytes, bytes]] = set()
         # protocols
         self.inet_protos: dict[int, InetProtocol] = {}
@@ -497,8 +560,8 @@ class IpNet(Net):
         """Protocols that are ip's own."""
         self.backlog_marks: dict[tuple[str, int], int] = {}
         """(nic, mark) -> from how many processes it must still come back (`rps.backlog_mark`)."""
-        self.ptype_base: dict[int, str] = {}
-        """Ethernet type -> the entry of ours that takes its frames; drivers are told."""
+        self.ptype_base: dict[int, IpPacketType] = {}
+        """By Ethernet type; drivers are told."""
         self.proc_net: Callable[[IpNet, str], Any] | None = None
         """Our part of /proc/net."""
         self.inet_known: dict[int, str] = dict(self.config.protocols)

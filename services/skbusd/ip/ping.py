@@ -45,11 +45,8 @@ def ping_init_sock(net: IpNet, item: InitSock) -> None:
     """A ping socket begins. (Who may have one, the socket layer has decided.)"""
     if net.tracing:
         net.trace("ping_init_sock", sk=item.sk)
-    old = net.inet_socks.get(item.sk)
-    if old is not None:
-        inet_sock.sk_release(net, old)
     rcvbuf = net.sysctl["net.core.rmem_default"]
-    net.inet_socks[item.sk] = InetSock(item.sk, IPPROTO_ICMP, rcvbuf, ping=True)
+    inet_sock.sk_begin(net, InetSock(item.sk, IPPROTO_ICMP, rcvbuf, ping=True))
 
 
 def ping_get_port(net: IpNet, sk: InetSock, ident: int) -> int:

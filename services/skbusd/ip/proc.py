@@ -75,7 +75,7 @@ def _igmp(net: IpNet) -> list[IgmpDevice]:
 
 def _arp(net: IpNet) -> list[ArpLine]:
     lines = []
-    for n in net.arp_tbl.values():
+    for n in net.arp_tbl.entries.values():
         if n.nud_state & neighbour.NUD_NOARP:
             continue
         valid = bool(n.nud_state & neighbour.NUD_VALID)

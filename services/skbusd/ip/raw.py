@@ -62,11 +62,8 @@ def raw_sk_init(net: IpNet, item: InitSock) -> None:
     if not 0 < item.protocol < IPPROTO_MAX:
         net.warning("raw_sk_init", sk=item.sk, protocol=item.protocol, error="no such protocol")
         return
-    old = net.inet_socks.get(item.sk)
-    if old is not None:
-        inet_sock.sk_release(net, old)
     sk = InetSock(item.sk, item.protocol, net.sysctl["net.core.rmem_default"], ping=False)
-    net.inet_socks[item.sk] = sk
+    inet_sock.sk_begin(net, sk)
     inet_sock.sk_hash(net, sk)
 
 

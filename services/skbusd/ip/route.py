@@ -2,7 +2,7 @@
 """Routing decisions and their cache (`net/ipv4/route.c`).
 
 `ip_route_input` says what becomes of a received packet: ours, forwarded, or dropped with a
-reason; `ip_ip_route_output_key` the way out, with source address and MTU. Transports ask by
+reason; `ip_route_output` the way out, with source address and MTU. Transports ask by
 message (`ip_route_output_key`) and are told when their answer is stale (`rt_cache_flush`).
 RFC 1122 3.2.1.3 and 3.3.1, RFC 1812 5.3, RFC 1191 for path MTUs.
 
@@ -131,7 +131,7 @@ def ipv4_redirect(net: IpNet, item: Redirect) -> None:
     ours = inet_addr_type(net, new_gw) != RTN_UNICAST
     if new_gw == old_gw or ours or not _on_link(net, new_gw, dev):
         return
-    neigh = neighbour.neigh_create(net, dev, new_gw)
+    neigh = neighbour.neigh_create(net, net.arp_tbl, dev, new_gw)
     if neigh is None:
         return
     if not neigh.nud_state & neighbour.NUD_VALID:
@@ -520,12 +520,3 @@ def ip_rt_send_redirect(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     if len(net.redirect_peers) >= REDIRECT_PEERS and saddr not in net.redirect_peers:
         del net.redirect_peers[next(iter(net.redirect_peers))]
     net.redirect_peers[saddr] = (sent + 1, net.now)
-
-
-def skb_rtable(net: IpNet, skb: SkBuff, iph: IpHdr) -> Rtable | None:
-    """The route that a received skb came by, looked up again: for `icmp_send`."""
-    dev = net.device(skb)
-    if dev is None:
-        return None
-    rt = ip_route_input(net, iph, dev)
-    return rt if isinstance(rt, Rtable) else None

@@ -259,7 +259,7 @@ def test_down_and_up(host: IpHost) -> None:
     xmit(host, GW)
     host.register("eth0", 2, MAC, up=False)
     assert host.dropped("NEIGH_DEAD") == 1
-    assert host.ip.arp_tbl == {}
+    assert host.ip.arp_tbl.entries == {}
     events = host.out("tcp")
     assert [e for e, _ in events] == ["rt_cache_flush", "inetdev_event"]
     assert events[1][1].up is False

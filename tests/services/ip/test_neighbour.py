@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from skbus.core.abi import XmitCb
 from skbus.core.skbuff import PACKET_BROADCAST, PACKET_HOST, SkBuff
 from skbus.inet.headers import arp, ethernet, icmp
+from skbusd.ip import neighbour
+from skbusd.ip.netns import IpNet, Neighbour, NeighOps, NeighTable
 from skbustest.iphost import FAR, GW, PEER, US, US2, IpHost
 from skbustest.packets import MAC, PEER_MAC, arp_skb, frame_skb, inet_aton
 
@@ -128,18 +130,18 @@ def test_unused_ones_are_forgotten(host: IpHost) -> None:
     assert state(host) == "STALE"
     host.run_for(200)
     assert state(host) is None
-    assert host.ip.arp_tbl == {}
+    assert host.ip.arp_tbl.entries == {}
 
 
 def test_the_table_is_bounded(make_host: MakeHost) -> None:
     host = make_host(sysctl={"net.ipv4.neigh.default.gc_thresh3": 16})
     for n in range(1, 100):
         host.learn(bytes((10, 0, 0, 100 + n % 150)), OTHER_MAC)
-    assert len(host.ip.arp_tbl) <= 16
-    host.ip.arp_tbl.clear()
+    assert len(host.ip.arp_tbl.entries) <= 16
+    host.ip.arp_tbl.entries.clear()
     for n in range(20):  # these are all being asked for: nothing can go
         send(host, bytes((10, 0, 0, 100 + n)))
-    assert len(host.ip.arp_tbl) == 16
+    assert len(host.ip.arp_tbl.entries) == 16
     assert host.dropped("NEIGH_CREATEFAIL") == 4
     host.run_for(10)
 
@@ -230,7 +232,7 @@ def test_who_may_replace_an_address(
     target = OTHER_MAC if tha is SAME else tha
     host.rcv("arp_rcv", arp_skb(op, OTHER_MAC, PEER, tip, tha=target, pkt_type=pkt_type))
     replaced = at_once or after
-    (neigh,) = host.ip.arp_tbl.values()
+    (neigh,) = host.ip.arp_tbl.entries.values()
     assert neigh.ha == (OTHER_MAC if replaced else PEER_MAC)
     if replaced:
         reachable = op == 2 and pkt_type == PACKET_HOST
@@ -245,7 +247,7 @@ def test_what_is_no_news_does_not_keep_news_away(host: IpHost) -> None:
         host.run_for(0.1)
         reply(host)
     reply(host, OTHER_MAC)
-    (neigh,) = host.ip.arp_tbl.values()
+    (neigh,) = host.ip.arp_tbl.entries.values()
     assert neigh.ha == OTHER_MAC
 
 
@@ -267,14 +269,14 @@ def test_arp_accept(
 ) -> None:
     host = make_host(sysctl={"net.ipv4.conf.all.arp_accept": mode})
     host.rcv("arp_rcv", arp_skb(op, PEER_MAC, sip, tip, tha=PEER_MAC))
-    assert bool(host.ip.arp_tbl) == made
+    assert bool(host.ip.arp_tbl.entries) == made
 
 
 def test_a_probe_for_our_address_is_answered(host: IpHost) -> None:
     host.rcv("arp_rcv", arp_skb(1, PEER_MAC, b"\0" * 4, US))
     (skb,) = host.frames()
     assert arp.parse(skb.head, 14).ar_sip == US
-    assert host.ip.arp_tbl == {}
+    assert host.ip.arp_tbl.entries == {}
 
 
 def test_a_duplicate_address_is_warned_of_once(host: IpHost) -> None:
@@ -284,7 +286,7 @@ def test_a_duplicate_address_is_warned_of_once(host: IpHost) -> None:
         host.rcv("arp_rcv", arp_skb(1, OTHER_MAC, US, US))
     warnings = [e for e in host.net.log_events if e[0] == "warning"]
     assert len(warnings) == 1
-    assert host.ip.arp_tbl == {}
+    assert host.ip.arp_tbl.entries == {}
     assert US in host.ip.local_addrs
 
 
@@ -327,7 +329,7 @@ def test_malformed(host: IpHost) -> None:
     host.rcv("arp_rcv", arp_skb(1, bytes(6), PEER, US))
     assert host.net.mib["ArpInvalid"] == 5
     assert host.frames() == []
-    assert host.ip.arp_tbl == {}
+    assert host.ip.arp_tbl.entries == {}
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5))
@@ -338,3 +340,44 @@ def test_arbitrary_arp_raises_nothing(frames: list[bytes]) -> None:
         host.rcv("arp_rcv", frame_skb(bytes(14) + data, protocol=0x0806))
         mixed = good[:14] + data + good[14 + len(data) :]
         host.rcv("arp_rcv", frame_skb(mixed, protocol=0x0806))
+
+
+def test_a_family_brings_its_own_resolution(host: IpHost) -> None:
+    """Another family's table beside ARP's, with 16-byte addresses: its constructor and its
+    operations are called, and its Ethernet type stands in the header."""
+    net = host.ip
+    dev = net.devices["eth0"]
+    addr = bytes.fromhex("fe80000000000000000000000000beef")
+    asked: list[bytes] = []
+    failed: list[SkBuff] = []
+
+    def error_report(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
+        failed.append(skb)
+        net.kfree_skb(skb, "NEIGH_FAILED")
+
+    def constructor(net: IpNet, neigh: Neighbour) -> None:
+        neigh.ops = NeighOps(lambda net, neigh: asked.append(neigh.primary_key), error_report)
+
+    tbl = NeighTable(bytes.fromhex("86dd"), "net.ipv4.neigh.default.")
+    tbl.constructor = constructor
+    neighbour.neigh_table_init(net, tbl)
+    neigh = neighbour.neigh_create(net, tbl, dev, addr)
+    assert neigh is not None
+    assert neighbour.neigh_lookup(tbl, dev, addr) is neigh
+    assert net.arp_tbl.entries == {}
+    neighbour.neigh_resolve_output(net, neigh, net.alloc_skb(b"first"))
+    assert asked == [addr]
+    neighbour.neigh_update(net, neigh, PEER_MAC, neighbour.NUD_REACHABLE)
+    (frame,) = [skb for skb in host.frames() if skb.head.endswith(b"first")]
+    assert frame.head == PEER_MAC + dev.dev_addr + bytes.fromhex("86dd") + b"first"
+    # another one, of whom nothing is heard
+    other = neighbour.neigh_create(net, tbl, dev, bytes(15) + b"\1")
+    assert other is not None
+    neighbour.neigh_resolve_output(net, other, net.alloc_skb(b"second"))
+    host.run_for(5)
+    assert [skb.head for skb in failed] == [b"second"]
+    assert state(host, other.primary_key) == "FAILED"
+    assert requests(host) == []  # ARP had no part in it
+    # the device goes, and the neighbours of all families with it
+    neighbour.neigh_ifdown(net, dev)
+    assert tbl.entries == {}
