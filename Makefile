@@ -52,8 +52,8 @@ test: unit ## Run all tests but those that need a Docker engine.
 	@echo "==> tests in network namespaces, against the kernel (pytest, one after the other)"
 	@$(BIN)/pytest -m "lab and not compose and not readme"
 
-readme: $(STAMP) ## Run README.md as it is printed, on a fresh clone; as root, and as an ordinary user.
-	@echo "==> README.md, as printed"
+readme: $(STAMP) ## Run README.md and docs/tutorial.md as they are printed, on a fresh clone; as root, and as an ordinary user.
+	@echo "==> README.md and docs/tutorial.md, as printed"
 	@$(BIN)/pytest -m "readme and not compose" tests/readme
 
 $(BENCH_STAMP): $(STAMP)

@@ -34,6 +34,7 @@ class Terminal:
     def __init__(self, cwd: Path, env: Mapping[str, str], *prefix: str) -> None:
         command = [*prefix, "bash", "--norc", "--noprofile", "--noediting", "-i"]
         settings = {"PS1": "", "PS2": "", "PROMPT_COMMAND": r"printf '\035%d\035\n' $?"}
+        settings["VIRTUAL_ENV_DISABLE_PROMPT"] = "1"  # `activate` would put one before all output
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
             try:
@@ -103,6 +104,18 @@ class Terminal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def assert_nothing_left(terminal: Terminal, environment: Mapping[str, str]) -> None:
+    """The lab that SKBUS_DIR names is gone, and no process of this environment goes on."""
+    assert not Path(environment["SKBUS_DIR"]).exists()
+    mark = f"SKBUS_DIR={environment['SKBUS_DIR']}".encode()
+    left = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                left.append((int(process.name), (process / "cmdline").read_bytes()))
+    assert [cmdline for pid, cmdline in left if pid != terminal.pid] == []
 
 
 def sections(page: Path) -> dict[str, list[str]]:

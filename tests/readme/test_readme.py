@@ -13,13 +13,9 @@ Nothing is typed but what the page prints, with these exceptions:
 - SKBUS_DIR names a run directory of the test's own, so that a lab of yours is left alone.
 """
 
-import contextlib
 import os
 import re
-import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +23,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from terminal import ROOT, Terminal, commands, sections
+from terminal import ROOT, Terminal, assert_nothing_left, commands, sections
 
 pytestmark = [pytest.mark.readme, pytest.mark.lab]
 
@@ -70,51 +66,6 @@ def beginning(table: dict[str, str], command: str) -> str | None:
     """The value of the longest key with which the command begins."""
     keys = [key for key in table if command.startswith(key)]
     return table[max(keys, key=len)] if keys else None
-
-
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What git has, and what is changed and not committed yet."""
-    path = tmp_path_factory.mktemp("readme") / "skbus"
-    subprocess.run(["git", "clone", "-q", str(ROOT), str(path)], check=True)
-    listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-mo", "--exclude-standard"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in listed.stdout.splitlines():
-        (path / name).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, path / name)
-        else:
-            (path / name).unlink(missing_ok=True)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def environment(clone: Path) -> Iterator[dict[str, str]]:
-    """A login's, with a run directory of its own."""
-    kept = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "USER", "XDG_RUNTIME_DIR")
-    prefixes = ("PIP_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY", "REQUESTS_")
-    env = {k: v for k, v in os.environ.items() if k in kept or k.startswith(prefixes)}
-    # not the environment that pytest runs in: a newcomer has none
-    env["PATH"] = os.pathsep.join(
-        p for p in env["PATH"].split(os.pathsep) if not (Path(p) / "activate").exists()
-    )
-    base = Path("/run") if os.geteuid() == 0 else Path("/dev/shm")
-    env["SKBUS_DIR"] = str(base / f"skbus-readme-{os.getpid()}")
-    yield env
-    skbus = clone / ".venv/bin/skbus"
-    if skbus.exists():
-        subprocess.run([skbus, "lab", "down"], env=env, check=False, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def terminal(clone: Path, environment: dict[str, str]) -> Iterator[Terminal]:
-    with Terminal(clone, environment) as shell:
-        yield shell
 
 
 def do(terminal: Terminal, command: str, shown: str = "", seconds: float = 300) -> str:
@@ -180,14 +131,7 @@ def test_as_printed(heading: str, terminal: Terminal) -> None:
 
 def test_nothing_is_left_behind(terminal: Terminal, environment: dict[str, str]) -> None:
     """README ends its labs; what it says of that is true."""
-    assert not Path(environment["SKBUS_DIR"]).exists()
-    mark = f"SKBUS_DIR={environment['SKBUS_DIR']}".encode()
-    left = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                left.append((int(process.name), (process / "cmdline").read_bytes()))
-    assert [cmdline for pid, cmdline in left if pid != terminal.pid] == []
+    assert_nothing_left(terminal, environment)
 
 
 ETH1: Final = " && ".join(
