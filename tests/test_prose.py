@@ -14,11 +14,7 @@ from typing import Final, NamedTuple
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-LATER: Final = frozenset(
-    """CONTRIBUTING.md
-    load.md logs.md packetdrill.md programs.md simulation.md
-    socket-layer.md socket-options.md""".split()
-)
+LATER: Final = frozenset({"CONTRIBUTING.md"})
 """Pages that are still to be written anew."""
 PAGES: Final = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
 LONGEST: Final = 25
