@@ -49,7 +49,8 @@ suite is part of this repository.
 - **sim**: in simulation, `skbus packetdrill`, with the tolerance that a script has, or 14 ms.
 - **live**: the real packetdrill against the five running processes, through a veth
   (`tests/packetdrill/live.sh`). A script has two tries, and 14 ms of tolerance in the stack's time.
-  Stack and packetdrill run {scale:g} times slower than life, so that the machine's load does not matter.
+  Stack and packetdrill run {scale:g} times slower than life, so that the machine's load does not
+  matter.
 - **kernel**: the number of applicable scripts that Linux 6.18 itself passes through the real
   packetdrill. Each has a network namespace of its own, and the script's tolerance or 14 ms.
 """
