@@ -7,6 +7,7 @@ Reads the tables of a TcpNet, changes nothing. AssertionError says what does not
 
 from itertools import pairwise
 
+from skbus.core.seq import MASK, before
 from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
@@ -24,14 +25,12 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpRequestSock, TcpTimewaitSock
 from skbusd.tcp.sock import TcpSock
 
-MASK = 0xFFFFFFFF
-HALF = 1 << 31
 ACK_TO_SEND = ICSK_ACK_SCHED | ICSK_ACK_TIMER
 
 
 def not_after(a: int, b: int) -> bool:
     """a <= b in sequence space."""
-    return ((b - a) & MASK) < HALF
+    return not before(b, a)
 
 
 def check_counts(tp: TcpSock) -> None:

@@ -41,6 +41,7 @@ from skbus.core.abi import (
 )
 from skbus.core.checksum import csum_partial, csum_tcpudp_magic, csum_tcpudp_nofold
 from skbus.core.net import SEC
+from skbus.core.seq import seq_sub
 from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff, frags_slice
 from skbus.core.sysctl import Sysctl
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions, build, build_options, parse, parse_options
@@ -389,11 +390,9 @@ class Conn:
                 if seg.th.flags & bit
             )
             self.tsecr = seg.opt.tsval if seg.opt.saw_tstamp else self.tsecr
-            seq = (seg.th.seq - self.iss - 1 + (1 << 31)) & 0xFFFFFFFF
-            ack = (seg.th.ack_seq - self.irs - 1 + (1 << 31)) & 0xFFFFFFFF
-            out.append(
-                (letters, seq - (1 << 31), len(seg.data), ack - (1 << 31) if "A" in letters else 0)
-            )
+            seq = seq_sub(seg.th.seq, self.iss + 1)
+            ack = seq_sub(seg.th.ack_seq, self.irs + 1) if "A" in letters else 0
+            out.append((letters, seq, len(seg.data), ack))
         return out
 
     def send(self, size: int, flags: int = 0) -> None:

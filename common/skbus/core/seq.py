@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Sequence numbers: arithmetic modulo 2^32 (RFC 9293 3.4), as in Linux's `include/net/tcp.h`.
 
-A sequence number is an int in 0..2^32-1. Every sum must be masked by `seq_add`; every
-comparison goes through `before`, `after` or `between`, which hold while the two numbers are
-less than 2^31 apart.
+A sequence number is an int in 0..2^32-1. Whoever stores a sum or a distance masks it with MASK;
+`seq_add` does both. Every comparison goes through the functions here, which hold while the two
+numbers are less than 2^31 apart. Their arguments need no mask: `before(tp.rcv_wup + tp.rcv_wnd,
+seq)` is right. RFC 7323's timestamps are compared by the same functions.
+
+Outside this module nothing names half of the space, and a test keeps it so.
 """
 
-MASK = 0xFFFFFFFF
-HALF = 0x80000000
+from typing import Final
+
+MASK: Final = 0xFFFFFFFF
+HALF: Final = 0x80000000
 
 
 def seq_add(seq: int, n: int) -> int:
@@ -18,6 +23,12 @@ def seq_add(seq: int, n: int) -> int:
 def seq_sub(a: int, b: int) -> int:
     """How far `a` lies ahead of `b`, in bytes: -2^31 .. 2^31-1."""
     return ((a - b + HALF) & MASK) - HALF
+
+
+def seq_ahead(a: int, b: int) -> int:
+    """How far `a` lies ahead of `b`, in bytes; 0 where it does not."""
+    ahead = (a - b) & MASK
+    return ahead if ahead < HALF else 0
 
 
 def before(a: int, b: int) -> bool:

@@ -17,6 +17,7 @@ from typing import Final
 
 from skbus.core.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
 from skbus.core.net import StalePlaceError
+from skbus.core.seq import MASK, before, seq_ahead
 from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
@@ -52,8 +53,6 @@ _SAME_BITS: Final = int.from_bytes(
 """Of such a header of 66 bytes: all but those, PSH, and the checksums."""
 _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
-_MASK: Final = 0xFFFFFFFF
-_HALF: Final = 0x80000000
 _HEAD_MAX: Final = 114
 """Bytes of Ethernet, IPv4 and TCP headers, the latter with all options."""
 ACK_FRAME_MAX: Final = 66
@@ -203,7 +202,7 @@ def _ack_supersedes(old: bytes, head: bytes) -> bool:
         and head[23] == old[23] == 6
         and not head[20] & 0x3F
         and not head[21]
-        and 0 < ((_U32.unpack_from(head, 42)[0] - _U32.unpack_from(old, 42)[0]) & _MASK) < _HALF
+        and seq_ahead(_U32.unpack_from(head, 42)[0], _U32.unpack_from(old, 42)[0]) > 0
     )
 
 
@@ -385,7 +384,7 @@ def tcp_gro_next(
 def _continued(flow: GroFlow, payload: int, flags: int, id_: int) -> None:
     """A super-segment more."""
     flow.payload += payload
-    flow.next_seq = (flow.next_seq + payload) & _MASK
+    flow.next_seq = (flow.next_seq + payload) & MASK
     flow.flags |= flags & 0x08
     flow.count += payload // flow.mss
     if flow.id >= 0:
@@ -428,7 +427,7 @@ def _later(net: NicNet, held: bytes, head: bytes, hlen: int, payload: int) -> bo
         and hlen == 66
         and head[54:58] == held[54:58] == _TIMESTAMP
         and head[62:66] == held[62:66]
-        and ((_U32.unpack_from(head, 58)[0] - _U32.unpack_from(held, 58)[0]) & _MASK) < _HALF
+        and not before(_U32.unpack_from(head, 58)[0], _U32.unpack_from(held, 58)[0])
         and not net.sysctl["net.ipv4.ip_forward"]
     )
 

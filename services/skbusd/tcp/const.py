@@ -10,9 +10,6 @@ from skbus.core import uapi
 from skbus.core.net import MSEC, SEC
 from skbus.core.uapi import *  # noqa: F403 - states and options, under Linux's names
 
-MASK: Final = 0xFFFFFFFF
-HALF: Final = 0x80000000
-
 STATE_NAMES: Final = {
     uapi.TCP_ESTABLISHED: "ESTABLISHED",
     uapi.TCP_SYN_SENT: "SYN_SENT",
@@ -50,9 +47,9 @@ TCP_INIT_CWND: Final = 10  # RFC 6928
 TCP_INFINITE_SSTHRESH: Final = 0x7FFFFFFF
 MAX_TCP_WINDOW: Final = 32767
 GSO_LEGACY_MAX_PAYLOAD: Final = 65535 - 20 - 60
+"""What one IPv4 packet can carry behind a TCP header with all options."""
 MAX_TCP_HEADER: Final = 320
 """What a super-segment leaves free for all headers."""
-"""What one IPv4 packet can carry behind a TCP header with all options."""
 TCP_MAX_QUICKACKS: Final = 16
 TCP_NUM_SACKS: Final = 4
 TCP_OFO_MAX_SKBS: Final = 16384

@@ -8,13 +8,13 @@ them.
 
 from typing import Any
 
+from skbus.core.seq import MASK, seq_ahead
 from skbus.inet.proc import USER_HZ_NS, TcpLine
 from skbusd.tcp.const import (
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
     ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
-    MASK,
     TCP_CLOSE,
     TCP_INFINITE_SSTHRESH,
     TCP_LISTEN,
@@ -61,8 +61,7 @@ def _clock(net: TcpNet, expires: int) -> int:
 
 def _unread(tp: TcpSock) -> int:
     """What the application has not taken; a FIN counts 1, as in Linux."""
-    unread = (tp.rcv_nxt - tp.copied_seq) & MASK
-    return unread if unread < 1 << 31 else 0
+    return seq_ahead(tp.rcv_nxt, tp.copied_seq)
 
 
 def _sock(net: TcpNet, tp: TcpSock) -> TcpLine:

@@ -10,8 +10,8 @@ Called by tcp_ipv4.
 
 from typing import Final
 
+from skbus.core.seq import MASK
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
-from skbusd.tcp.const import MASK
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpRequestSock
 

@@ -27,6 +27,7 @@ from skbus.core.abi import (
     TcpSendmsgCb,
     TcpSendmsgFastopenCb,
 )
+from skbus.core.seq import MASK
 from skbus.core.skbuff import Frag, SkBuff, frag_slice
 from skbusd.tcp.const import (
     ACK,
@@ -34,7 +35,6 @@ from skbusd.tcp.const import (
     ICSK_ACK_PUSHED,
     ICSK_ACK_PUSHED2,
     ICSK_ACK_SCHED,
-    MASK,
     MSG_EOR,
     MSG_MORE,
     MSG_OOB,

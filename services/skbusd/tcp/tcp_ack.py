@@ -8,6 +8,7 @@ RFC 9293 3.10.7.4, RFC 6298 (round-trip time), RFC 5961 5 (ACK validation).
 """
 
 from skbus.core.dropreason import SKB_NOT_DROPPED_YET, Checked
+from skbus.core.seq import MASK, after, before, between
 from skbus.core.skbuff import frags_slice
 from skbusd.tcp.const import (
     FLAG_ACKED,
@@ -29,10 +30,8 @@ from skbusd.tcp.const import (
     FLAG_TS_PROGRESS,
     FLAG_UPDATE_TS_RECENT,
     FLAG_WIN_UPDATE,
-    HALF,
     ICSK_TIME_PROBE0,
     LOST,
-    MASK,
     SACKED_ACKED,
     SACKED_RETRANS,
     SYN,
@@ -112,7 +111,7 @@ def tcp_rtt_estimator(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
         tp.mdev_max_us = tp.mdev_us
         if tp.mdev_max_us > tp.rttvar_us:
             tp.rttvar_us = tp.mdev_max_us
-    if ((tp.snd_una - tp.rtt_seq - 1) & MASK) < HALF:
+    if after(tp.snd_una, tp.rtt_seq):
         if tp.mdev_max_us < tp.rttvar_us:
             tp.rttvar_us -= (tp.rttvar_us - tp.mdev_max_us) >> 2
         tp.rtt_seq = tp.snd_nxt
@@ -176,13 +175,13 @@ def tcp_ack_update_rtt(
 def _tcp_tso_acked(tp: TcpSock, seg: TcpSeg, una: int) -> int:
     """A super-segment is acknowledged in part: cut off its front. Segments that are done with."""
     cut = (una - seg.seq) & MASK
-    before = seg.pcount
+    old_pcount = seg.pcount
     mss = seg.mss or tp.mss_cache
     seg.frags = frags_slice(seg.frags, cut, 1 << 30)
     seg.seq = una
     seg.flags &= ~SYN
     seg.pcount = max(-(-seg.dlen() // mss), 1)
-    return before - seg.pcount
+    return old_pcount - seg.pcount
 
 
 def _marked_seg_acked(tp: TcpSock, sacked: int, pcount: int) -> int:
@@ -213,8 +212,8 @@ def tcp_clean_rtx_queue(
     partial = False
     for seg in queue:
         sacked = seg.sacked
-        if 0 < ((seg.end_seq - una) & MASK) < HALF:
-            if seg.pcount == 1 or ((seg.seq - una) & MASK) < HALF:
+        if after(seg.end_seq, una):
+            if seg.pcount == 1 or not before(seg.seq, una):
                 break
             start_seq = seg.seq
             pcount = _tcp_tso_acked(tp, seg, una)
@@ -230,9 +229,9 @@ def tcp_clean_rtx_queue(
             last_ackt = seg.mstamp
             if not first_ackt:
                 first_ackt = last_ackt
-            if ((start_seq - reord) & MASK) >= HALF:
+            if before(start_seq, reord):
                 reord = start_seq
-            if ((tp.high_seq - seg.end_seq) & MASK) < HALF:
+            if not before(tp.high_seq, seg.end_seq):
                 flag |= FLAG_ORIG_SACK_ACKED
         if sack_ok and not sacked & SACKED_ACKED:
             tp.delivered += pcount
@@ -258,13 +257,13 @@ def tcp_clean_rtx_queue(
         del queue[:done]
         if not queue and not tp.write_queue and tp.chrono_type:
             tcp_chrono_set(net, tp, 0)
-    if ((tp.snd_up - prior_una) & MASK) <= ((una - prior_una) & MASK):
+    if between(tp.snd_up, prior_una, una):
         tp.snd_up = una
     if tp.sacked_ranges:
         state.delivered_bytes -= tcp_sack_ranges_acked(tp)
     if queue and queue[0].sacked & SACKED_ACKED:
         flag |= FLAG_SACK_RENEGING
-    if tp.mtup_probe_size and ((una - tp.mtu_probe_seq_end) & MASK) < HALF:
+    if tp.mtup_probe_size and not before(una, tp.mtu_probe_seq_end):
         tcp_mtup_probe_success(net, tp)
     if pkts_acked == 1 and done and not prior_sacked and not flag & FLAG_RETRANS_DATA_ACKED:
         rs.is_ack_delayed = ((una - prior_una) & MASK) < tp.mss_cache
@@ -275,7 +274,7 @@ def tcp_clean_rtx_queue(
             tcp_remove_reno_sacks(net, tp, pkts_acked)
             if flag & FLAG_RETRANS_DATA_ACKED:
                 flag &= ~FLAG_ORIG_SACK_ACKED
-        elif ((reord - prior_fack) & MASK) >= HALF:
+        elif before(reord, prior_fack):
             tcp_check_sack_reordering(net, tp, reord, False)
     elif queue and rtt_update and 0 < state.first_sackt < queue[0].mstamp:
         flag |= FLAG_SET_XMIT_TIMER
@@ -308,8 +307,8 @@ def tcp_ack_update_window(
     flag = 0
     nwin = window if syn else window << tp.snd_wscale
     if (
-        ((ack - tp.snd_una - 1) & MASK) < HALF
-        or ((seq - tp.snd_wl1 - 1) & MASK) < HALF
+        after(ack, tp.snd_una)
+        or after(seq, tp.snd_wl1)
         or (seq == tp.snd_wl1 and (nwin > tp.snd_wnd or not nwin))
     ):
         flag = FLAG_WIN_UPDATE
@@ -331,7 +330,7 @@ def tcp_ack_probe(net: TcpNet, tp: TcpSock) -> None:
     if not tp.write_queue:
         return
     seg = tp.write_queue[0]
-    if ((tcp_wnd_end(tp) - seg.end_seq) & MASK) < HALF:
+    if not before(tcp_wnd_end(tp), seg.end_seq):
         tp.icsk_backoff = 0
         tp.icsk_probes_tstamp = 0
         if tp.icsk_pending == ICSK_TIME_PROBE0:
@@ -352,8 +351,8 @@ def tcp_store_ts_recent(net: TcpNet, tp: TcpSock) -> None:
 def tcp_replace_ts_recent(net: TcpNet, tp: TcpSock, seq: int) -> int:
     """RFC 7323 4.3: only of a segment that spans what we acknowledged last, and not an older
     one. FLAG_TS_PROGRESS: it is a newer one."""
-    if tp.rx_saw_tstamp and ((tp.rcv_wup - seq) & MASK) < HALF:
-        newer = ((tp.rcv_tsval - tp.ts_recent) & MASK) < HALF
+    if tp.rx_saw_tstamp and not before(tp.rcv_wup, seq):
+        newer = not before(tp.rcv_tsval, tp.ts_recent)
         if newer or net.now // 1_000_000_000 >= tp.ts_recent_stamp + 24 * 24 * 3600:
             progress = newer and tp.rcv_tsval != tp.ts_recent
             tcp_store_ts_recent(net, tp)
@@ -425,7 +424,7 @@ def tcp_xmit_recovery(net: TcpNet, tp: TcpSock, rexmit: int) -> None:
         return
     if rexmit == REXMIT_NEW:
         __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), TCP_NAGLE_OFF)
-        if 0 < ((tp.snd_nxt - tp.high_seq) & MASK) < HALF:
+        if after(tp.snd_nxt, tp.high_seq):
             return
         tp.frto = 0
     tcp_xmit_retransmit_queue(net, tp)
@@ -464,12 +463,11 @@ def tcp_ack(
     prior_packets = tp.packets_out
     now_us = net.now // 1000
     tp.tcp_mstamp = now_us
-    ahead = (ack - prior_una) & MASK
-    if ahead >= HALF:
+    if before(ack, prior_una):
         return _tcp_old_ack(net, tp, ack, sacks, flag)
-    if ((tp.snd_nxt - ack) & MASK) >= HALF:
+    if after(ack, tp.snd_nxt):
         return "TCP_ACK_UNSENT_DATA"
-    if ahead:
+    if ack != prior_una:
         flag |= FLAG_SND_UNA_ADVANCED
         tp.icsk_retransmits = 0
     if tp.ecn_flags and tcp_ecn_rcv_ecn_echo(tp, hdr_flags):
@@ -561,7 +559,7 @@ def _tcp_old_ack(
     is older than any window is answered (RFC 5961 5.2)."""
     prior_una, prior_delivered, prior_lost = tp.snd_una, tp.delivered, tp.lost
     max_window = min(tp.max_window, tp.bytes_acked)
-    if ((ack - (prior_una - max_window)) & MASK) >= HALF:
+    if before(ack, prior_una - max_window):
         if not flag & FLAG_NO_CHALLENGE_ACK:
             tcp_send_challenge_ack(net, tp)
         return "TCP_TOO_OLD_ACK"

@@ -21,9 +21,15 @@ and an ACK tells as much, a little later.
 from typing import Final
 
 from skbus.core.net import MSEC
+from skbus.core.seq import MASK
 from skbus.core.skbuff import GSO_LEGACY_MAX_SIZE
 from skbus.core.timer import Timer
-from skbusd.tcp.const import FIN, MASK, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_NAGLE_OFF
+from skbusd.tcp.const import (
+    FIN,
+    TCP_CLOSE_WAIT,
+    TCP_ESTABLISHED,
+    TCP_NAGLE_OFF,
+)
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_output import tcp_send_skb

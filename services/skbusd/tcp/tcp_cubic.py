@@ -11,7 +11,11 @@ as there, but on a shorter path once a round trip: on one of 1 ms 31 ms are thir
 
 from typing import Final
 
-from skbusd.tcp.const import CA_EVENT_TX_START, HALF, MASK, TCP_CA_LOSS
+from skbus.core.seq import after
+from skbusd.tcp.const import (
+    CA_EVENT_TX_START,
+    TCP_CA_LOSS,
+)
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_cong import (
@@ -176,7 +180,7 @@ class TcpCubic(TcpCongestionOps):
         if tp.snd_cwnd < tp.snd_ssthresh:
             sysctl = net.sysctl
             detect = sysctl["net.ipv4.tcp_cubic_hystart_detect"]
-            if detect and 0 < ((tp.snd_una - ca[END_SEQ]) & MASK) < HALF:
+            if detect and after(tp.snd_una, ca[END_SEQ]):
                 self._round(tp)
                 ca[ROUND_START] = ca[LAST_ACK] = net.now // 1000
             if (
@@ -200,7 +204,7 @@ class TcpCubic(TcpCongestionOps):
         """HyStart++ (RFC 9406 4.2): leave slow start when a round's RTT has risen, by way of a
         few rounds of slower growth that can still find it was jitter."""
         ca = tp.ca_priv
-        if (ca[END_SEQ] - tp.snd_una) & MASK >= HALF or ca[END_SEQ] == tp.snd_una:
+        if not after(ca[END_SEQ], tp.snd_una):
             self._round(tp)
             if ca[CSS_ROUND]:
                 ca[CSS_ROUND] += 1

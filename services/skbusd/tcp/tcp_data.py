@@ -10,16 +10,15 @@ from typing import Final
 
 from skbus.core.abi import DataReadyCb, TcpFin
 from skbus.core.dropreason import SkbDropReason
+from skbus.core.seq import MASK, after, before, seq_ahead
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
 from skbusd.tcp.const import (
     FIN,
-    HALF,
     ICSK_ACK_NOW,
     ICSK_ACK_PUSHED,
     ICSK_ACK_PUSHED2,
     ICSK_ACK_SCHED,
-    MASK,
     PSH,
     RCV_SHUTDOWN,
     TCP_ATO_MIN,
@@ -210,7 +209,7 @@ def tcp_rcv_rtt_measure(net: TcpNet, tp: TcpSock) -> None:
     """A window's worth of data took this long."""
     now = net.now // 1000
     if tp.rcv_rtt_time:
-        if ((tp.rcv_nxt - tp.rcv_rtt_seq) & MASK) >= HALF:
+        if before(tp.rcv_nxt, tp.rcv_rtt_seq):
             return
         tcp_rcv_rtt_update(tp, max(now - tp.rcv_rtt_time, 1), True)
     tp.rcv_rtt_seq = (tp.rcv_nxt + tp.rcv_wnd) & MASK
@@ -284,7 +283,7 @@ def tcp_sndbuf_expand(net: TcpNet, tp: TcpSock) -> None:
 def tcp_dsack_set(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
     """The next ACK reports a duplicate (RFC 2883)."""
     if tp.sack_ok and net.sysctl["net.ipv4.tcp_dsack"]:
-        old = ((seq - tp.rcv_nxt) & MASK) >= HALF
+        old = before(seq, tp.rcv_nxt)
         net.mib["TcpExtTCPDSACKOldSent" if old else "TcpExtTCPDSACKOfoSent"] += 1
         tp.duplicate_sack = (seq, end_seq)
 
@@ -295,22 +294,22 @@ def tcp_dsack_extend(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
         tcp_dsack_set(net, tp, seq, end_seq)
         return
     start, end = tp.duplicate_sack
-    if ((seq - end - 1) & MASK) >= HALF and ((start - end_seq - 1) & MASK) >= HALF:
-        if ((seq - start) & MASK) >= HALF:
+    if not after(seq, end) and not after(start, end_seq):
+        if before(seq, start):
             start = seq
-        if ((end_seq - end) & MASK) < HALF:
+        if not before(end_seq, end):
             end = end_seq
         tp.duplicate_sack = (start, end)
 
 
 def tcp_send_dupack(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> None:
     """Answer something old at once, with a D-SACK."""
-    if end_seq != seq and ((seq - tp.rcv_nxt) & MASK) >= HALF:
+    if end_seq != seq and before(seq, tp.rcv_nxt):
         net.mib["TcpExtDelayedACKLost"] += 1
         tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
         if tp.accecn is not None:
             tcp_accecn_dup_data(tp.accecn, seq)
-        if ((end_seq - tp.rcv_nxt) & MASK) < HALF:
+        if not before(end_seq, tp.rcv_nxt):
             end_seq = tp.rcv_nxt
         tcp_dsack_set(net, tp, seq, end_seq)
     tcp_send_ack(net, tp)
@@ -321,11 +320,11 @@ def tcp_sack_new_ofo_skb(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> No
     kept = []
     at = len(tp.selective_acks)
     for i, (start, end) in enumerate(tp.selective_acks):
-        if ((end - seq) & MASK) < HALF and ((end_seq - start) & MASK) < HALF:
+        if not before(end, seq) and not before(end_seq, start):
             at = min(at, i)
-            if ((start - seq) & MASK) >= HALF:
+            if before(start, seq):
                 seq = start
-            if ((end - end_seq) & MASK) < HALF:
+            if not before(end, end_seq):
                 end_seq = end
         else:
             kept.append((start, end))
@@ -346,9 +345,7 @@ def tcp_sack_remove(tp: TcpSock) -> None:
         tp.selective_acks = ()
         return
     rcv_nxt = tp.rcv_nxt
-    tp.selective_acks = tuple(
-        [b for b in tp.selective_acks if 0 < ((b[0] - rcv_nxt) & MASK) < HALF]
-    )
+    tp.selective_acks = tuple([b for b in tp.selective_acks if after(b[0], rcv_nxt)])
 
 
 # ---- the queues ------------------------------------------------------------------------------
@@ -361,7 +358,7 @@ def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) 
         at = (tp.rcv_up - tp.rcv_nxt) & MASK
         if at < length:
             flags |= 2 | at << 8
-        tp.urg_notyet = length <= at < HALF
+        tp.urg_notyet = not before(tp.rcv_up, tp.rcv_nxt + length)
     pending = tp.ack_pending
     if pending & ICSK_ACK_PUSHED and (
         pending & ICSK_ACK_PUSHED2 if tp.ack_pingpong else not tp.ack_quick
@@ -393,15 +390,14 @@ def tcp_data_queue(
     tcp_ecn_accept_cwr(tp, flags, True)
     tp.duplicate_sack = None
     if seq != rcv_nxt:
-        if ((rcv_nxt - end_seq) & MASK) < HALF:
+        if not before(rcv_nxt, end_seq):
             net.mib["TcpExtDelayedACKLost"] += 1
             tcp_dsack_set(net, tp, seq, end_seq)
             _out_of_window(net, tp, skb, "TCP_OLD_DATA")
             return
-        ahead = (seq - rcv_nxt) & MASK
         window = tcp_receive_window(tp)
-        if ahead < HALF:
-            if ahead >= window:
+        if after(seq, rcv_nxt):
+            if not before(seq, rcv_nxt + window):
                 _out_of_window(net, tp, skb, "TCP_OVERWINDOW")
             else:
                 tcp_data_queue_ofo(net, tp, skb, seq, end_seq, flags)
@@ -452,14 +448,12 @@ def _out_of_window(net: TcpNet, tp: TcpSock, skb: SkBuff, reason: SkbDropReason)
 def _ofo_index(tp: TcpSock, seq: int) -> int:
     """Where a segment that begins at seq belongs: behind those that begin before it."""
     queue = tp.ofo
-    base = tp.rcv_nxt
-    want = (seq - base) & MASK
-    if not queue or ((queue[-1].seq - base) & MASK) < want:
+    if not queue or before(queue[-1].seq, seq):
         return len(queue)
     low, high = 0, len(queue)
     while low < high:
         mid = (low + high) >> 1
-        if ((queue[mid].seq - base) & MASK) < want:
+        if before(queue[mid].seq, seq):
             low = mid + 1
         else:
             high = mid
@@ -491,32 +485,31 @@ def tcp_data_queue_ofo(
     index = _ofo_index(tp, seq)
     if index:
         prev = queue[index - 1]
-        overlap = (prev.end_seq - seq) & MASK
-        if 0 < overlap < HALF:
-            if ((prev.end_seq - end_seq) & MASK) < HALF:
+        overlap = seq_ahead(prev.end_seq, seq)
+        if overlap:
+            if not before(prev.end_seq, end_seq):
                 _ofo_duplicate(net, tp, skb, seq, end_seq)
                 return
             tcp_dsack_set(net, tp, seq, prev.end_seq)
             skb.eat(overlap)
             seq = prev.end_seq
     while index < len(queue):
-        after = queue[index]
-        overlap = (end_seq - after.seq) & MASK
-        if not 0 < overlap < HALF:
+        later = queue[index]
+        if not after(end_seq, later.seq):
             break
-        if ((after.end_seq - end_seq) & MASK) < HALF and after.seq == seq == start:
+        if not before(later.end_seq, end_seq) and later.seq == seq == start:
             _ofo_duplicate(net, tp, skb, seq, end_seq)
             return
-        if 0 < ((after.end_seq - end_seq) & MASK) < HALF:
-            tcp_dsack_extend(net, tp, after.seq, end_seq)
-            end_seq = after.seq
+        if after(later.end_seq, end_seq):
+            tcp_dsack_extend(net, tp, later.seq, end_seq)
+            end_seq = later.seq
             fin = False
             skb.trim((end_seq - seq) & MASK)
             break
-        tcp_dsack_extend(net, tp, after.seq, after.end_seq)
+        tcp_dsack_extend(net, tp, later.seq, later.end_seq)
         mib["TcpExtTCPOFOMerge"] += 1
         _ofo_remove(net, tp, index)
-        net.kfree_skb(after.skb, "TCP_OFOMERGE", sk=tp.sk)
+        net.kfree_skb(later.skb, "TCP_OFOMERGE", sk=tp.sk)
     if seq == end_seq:  # two that lie side by side have all of it
         mib["TcpExtTCPOFOMerge"] += 1
         net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
@@ -556,21 +549,19 @@ def tcp_ofo_queue(net: TcpNet, tp: TcpSock) -> None:
     queue = tp.ofo
     taken = 0
     for o in queue:
-        ahead = (o.seq - tp.rcv_nxt) & MASK
-        if 0 < ahead < HALF:
+        if after(o.seq, tp.rcv_nxt):
             break
         taken += 1
         net.ofo_skbs -= 1
         tp.ofo_bytes -= (o.end_seq - o.seq) & MASK
         skb = o.skb
-        if ((tp.rcv_nxt - o.end_seq) & MASK) < HALF:
+        if not before(tp.rcv_nxt, o.end_seq):
             tcp_dsack_extend(net, tp, o.seq, o.end_seq)
             net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.sk)
             continue
-        if ahead:
-            overlap = (tp.rcv_nxt - o.seq) & MASK
+        if o.seq != tp.rcv_nxt:
             tcp_dsack_extend(net, tp, o.seq, tp.rcv_nxt)
-            skb.eat(overlap)
+            skb.eat((tp.rcv_nxt - o.seq) & MASK)
         length = ((o.end_seq - tp.rcv_nxt) & MASK) - o.fin
         if length:
             tcp_queue_rcv(net, tp, skb, length, 0)

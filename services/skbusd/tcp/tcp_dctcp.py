@@ -9,15 +9,14 @@ sender can count marked bytes.
 
 from typing import Final
 
+from skbus.core.seq import before
 from skbusd.tcp.const import (
     CA_EVENT_ECN_IS_CE,
     CA_EVENT_ECN_NO_CE,
     CA_EVENT_LOSS,
-    HALF,
     ICSK_ACK_NOW,
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
-    MASK,
     TCP_CA_RECOVERY,
 )
 from skbusd.tcp.netns import TcpNet
@@ -66,7 +65,7 @@ class TcpDctcp(TcpCongestionOps):
     def pkts_acked(self, net: TcpNet, tp: TcpSock, pkts_acked: int, rtt_us: int) -> None:
         """Once a window, take the share of marked segments into alpha (RFC 8257 3.3)."""
         ca = tp.ca_priv
-        if not ca or ((tp.snd_una - ca[NEXT_SEQ]) & MASK) >= HALF:
+        if not ca or before(tp.snd_una, ca[NEXT_SEQ]):
             return
         alpha = ca[ALPHA]
         alpha -= min(alpha, (alpha >> SHIFT_G) or alpha)

@@ -14,6 +14,7 @@ of the two it is; a peer that does not know the newer one answers with the older
 from typing import Final
 
 from skbus.core.abi import RcvCb, XmitCb
+from skbus.core.seq import before
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TCPHDR_AE
 from skbusd.tcp.const import (
@@ -22,9 +23,7 @@ from skbusd.tcp.const import (
     CA_EVENT_ECN_NO_CE,
     CWR,
     ECE,
-    HALF,
     ICSK_ACK_NOW,
-    MASK,
     SYN,
 )
 from skbusd.tcp.netns import TcpNet
@@ -230,7 +229,7 @@ def tcp_ecn_send(
         if not flags & TCPHDR_ACE:
             flags |= tcp_accecn_set_ace(acc)
         return flags, cb if acc.fail_mode & _ACE_FAIL else tcp_ecn_xmit(cb)
-    new = dlen and ((seq - tp.snd_nxt) & MASK) < HALF
+    new = dlen and not before(seq, tp.snd_nxt)
     if tp.ecn_flags & TCP_ECN_MODE_RFC3168 and (new or tcp_ca_needs_ecn(net, tp)):
         cb = tcp_ecn_xmit(cb)
         if new and tp.ecn_flags & TCP_ECN_QUEUE_CWR:

@@ -8,9 +8,13 @@ child), tcp_data (its data).
 
 from typing import Final
 
+from skbus.core.seq import MASK
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
-from skbusd.tcp.const import ICSK_TIME_RETRANS, MASK, PSH
+from skbusd.tcp.const import (
+    ICSK_TIME_RETRANS,
+    PSH,
+)
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpRequestSock

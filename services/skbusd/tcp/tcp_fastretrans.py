@@ -8,6 +8,7 @@ Called by tcp_ack for each ACK that is not plain, and by tcp_timer. RFC 5681, 65
 
 from typing import Final
 
+from skbus.core.seq import MASK, after, before, seq_ahead
 from skbusd.tcp.const import (
     CA_EVENT_COMPLETE_CWR,
     CA_EVENT_LOSS,
@@ -21,10 +22,8 @@ from skbusd.tcp.const import (
     FLAG_SACK_RENEGING,
     FLAG_SET_XMIT_TIMER,
     FLAG_SND_UNA_ADVANCED,
-    HALF,
     ICSK_TIME_RETRANS,
     LOST,
-    MASK,
     SACKED_ACKED,
     TCP_CA_CWR,
     TCP_CA_DISORDER,
@@ -64,8 +63,8 @@ def tcp_packets_in_flight(tp: TcpSock) -> int:
 def tcp_check_sack_reordering(net: TcpNet, tp: TcpSock, low_seq: int, by_ts: bool) -> None:
     """Something at low_seq was delivered after what lies above it: not lost, but reordered."""
     fack = tp.highest_sack if tp.sacked_out else tp.snd_una
-    metric = (fack - low_seq) & MASK
-    if not 0 < metric < HALF:
+    metric = seq_ahead(fack, low_seq)
+    if not metric:
         return
     mss = tp.mss_cache
     if metric > tp.reordering * mss:
@@ -200,7 +199,7 @@ def tcp_enter_loss(net: TcpNet, tp: TcpSock) -> None:
         tcp_mark_skb_lost(net, tp, seg)
     if (
         tp.ca_state <= TCP_CA_DISORDER
-        or ((tp.high_seq - tp.snd_una - 1) & MASK) >= HALF
+        or not after(tp.high_seq, tp.snd_una)
         or (tp.ca_state == TCP_CA_LOSS and not tp.icsk_retransmits)
     ):
         tp.prior_ssthresh = tcp_current_ssthresh(tp)
@@ -232,7 +231,7 @@ def tcp_packet_delayed(tp: TcpSock) -> bool:
     if not tp.retrans_stamp or not tp.rx_saw_tstamp or not tp.rcv_tsecr:
         return False
     sent = (tp.retrans_stamp // 1000 + tp.tsoffset) & MASK
-    return ((tp.rcv_tsecr - sent) & MASK) >= HALF
+    return before(tp.rcv_tsecr, sent)
 
 
 def tcp_may_undo(tp: TcpSock) -> bool:
@@ -250,7 +249,7 @@ def _unmark_lost(tp: TcpSock) -> None:
     for seg in tp.rtx_queue if tp.retrans_out else tp.lost_queue:
         if seg.sacked & LOST:
             seg.sacked &= ~LOST
-            if not seg.tsorted_on and 0 < ((seg.end_seq - tp.snd_una) & MASK) < HALF:
+            if not seg.tsorted_on and after(seg.end_seq, tp.snd_una):
                 unmarked.append(seg)
     for seg in reversed(unmarked[:_UNMARKED_TO_RACK]):
         tp.tsorted.prepend(seg)
@@ -384,27 +383,27 @@ def tcp_identify_packet_loss(net: TcpNet, tp: TcpSock, flag: int) -> int:
 
 def tcp_process_loss(net: TcpNet, tp: TcpSock, flag: int, num_dupack: int) -> int:
     """An ACK after a timeout: was it spurious (F-RTO, RFC 5682 3.1)? Returns what to send."""
-    recovered = ((tp.snd_una - tp.high_seq) & MASK) < HALF
+    recovered = not before(tp.snd_una, tp.high_seq)
     if flag & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp, False):
         return REXMIT_NONE
     if tp.frto:
         # Step 3.b: something that was not sent again is acknowledged
         if flag & FLAG_ORIG_SACK_ACKED and tcp_try_undo_loss(net, tp, True):
             return REXMIT_NONE
-        if 0 < ((tp.snd_nxt - tp.high_seq) & MASK) < HALF:
+        if after(tp.snd_nxt, tp.high_seq):
             if flag & FLAG_DATA_SACKED or num_dupack:
                 tp.frto = 0  # step 3.a: a duplicate
         elif flag & FLAG_SND_UNA_ADVANCED and not recovered:
             tp.high_seq = tp.snd_nxt
             # Step 2.b: try new data
-            if tp.write_queue and 0 < ((tcp_wnd_end(tp) - tp.snd_nxt) & MASK) < HALF:
+            if tp.write_queue and after(tcp_wnd_end(tp), tp.snd_nxt):
                 return REXMIT_NEW
             tp.frto = 0
     if recovered:
         tcp_try_undo_recovery(net, tp)
         return REXMIT_NONE
     if not tp.sack_ok:
-        if 0 < ((tp.snd_nxt - tp.high_seq) & MASK) < HALF and num_dupack:
+        if after(tp.snd_nxt, tp.high_seq) and num_dupack:
             tcp_add_reno_sack(net, tp, num_dupack)
         elif flag & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0
@@ -448,7 +447,7 @@ def tcp_fastretrans_alert(
         return REXMIT_NONE, flag & ~FLAG_SET_XMIT_TIMER
     if tp.ca_state == TCP_CA_OPEN:
         tp.retrans_stamp = 0
-    elif ((tp.snd_una - tp.high_seq) & MASK) < HALF and _leave_recovery(net, tp):
+    elif not before(tp.snd_una, tp.high_seq) and _leave_recovery(net, tp):
         return REXMIT_NONE, flag
     state = tp.ca_state
     rexmit = REXMIT_LOST
@@ -496,11 +495,11 @@ def tcp_fastretrans_alert(
 
 def tcp_process_tlp_ack(net: TcpNet, tp: TcpSock, ack: int, flag: int) -> None:
     """An ACK while a loss probe is out: did the probe repair a loss (RFC 8985 7.4)?"""
-    if ((ack - tp.tlp_high_seq) & MASK) >= HALF:
+    if before(ack, tp.tlp_high_seq):
         return
     if not tp.tlp_retrans or flag & FLAG_DSACK_TLP:
         tp.tlp_high_seq = 0  # new data went, or both the probe and the original arrived
-    elif ((ack - tp.tlp_high_seq - 1) & MASK) < HALF:
+    elif after(ack, tp.tlp_high_seq):
         # Acknowledged without a D-SACK: the original was lost, which costs as a loss does.
         tcp_init_cwnd_reduction(net, tp)
         tcp_set_ca_state(net, tp, TCP_CA_CWR)

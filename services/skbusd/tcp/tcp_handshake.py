@@ -6,6 +6,7 @@ RFC 9293 3.5, 3.7.1; RFC 7323 (options of a SYN); RFC 6298 5.7 (its timer).
 """
 
 from skbus.core.abi import XmitCb
+from skbus.core.seq import MASK, after
 from skbus.core.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, Frag, frags_slice
 from skbus.inet.headers.tcp import (
     MAX_TCP_OPTION_SPACE,
@@ -19,7 +20,6 @@ from skbusd.tcp.const import (
     ACK,
     ICSK_TIME_RETRANS,
     IPPROTO_TCP,
-    MASK,
     PSH,
     RST,
     SYN,
@@ -305,7 +305,7 @@ def tcp_send_active_reset(net: TcpNet, tp: TcpSock) -> None:
     if blocks:
         options += build_aligned_sack(blocks[: 3 if options else 4])
     seq = tp.snd_nxt
-    if ((tp.snd_una + tp.snd_wnd - seq) & MASK) >= 0x80000000:
+    if after(seq, tp.snd_una + tp.snd_wnd):
         seq = (tp.snd_una + tp.snd_wnd) & MASK  # tcp_acceptable_seq
     window = tcp_select_window(net, tp)
     header = build(tp.sport, tp.dport, seq, tp.rcv_nxt, RST | ACK, window, options)

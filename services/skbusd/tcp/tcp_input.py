@@ -13,6 +13,7 @@ from typing import Final
 
 from skbus.core.abi import XmitCb
 from skbus.core.dropreason import SKB_CONSUMED, SKB_NOT_DROPPED_YET, Taken, Verdict
+from skbus.core.seq import MASK, after, before, between
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions, parse_aligned_timestamp, parse_options
 from skbusd.tcp.const import (
@@ -22,10 +23,8 @@ from skbusd.tcp.const import (
     FLAG_NO_CHALLENGE_ACK,
     FLAG_SLOWPATH,
     FLAG_UPDATE_TS_RECENT,
-    HALF,
     ICSK_ACK_SCHED,
     ICSK_TIME_RETRANS,
-    MASK,
     PSH,
     RCV_SHUTDOWN,
     RST,
@@ -223,7 +222,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
         and flags & ~PSH == tp.pred_ack
         and seq == tp.rcv_nxt
         and th.window << tp.snd_wscale == tp.snd_wnd
-        and (th.ack_seq - tp.snd_una) & MASK <= (tp.snd_nxt - tp.snd_una) & MASK
+        and between(th.ack_seq, tp.snd_una, tp.snd_nxt)
         and _fast_path(net, tp, skb, th, end_seq)
     ):
         return SKB_CONSUMED
@@ -274,14 +273,14 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
     tp.rx_saw_tstamp = False
     if tp.tstamp_ok:
         ts = parse_aligned_timestamp(skb.head, skb.data + 20) if doff == 32 else None
-        if ts is None or ((ts[0] - tp.ts_recent) & MASK) >= HALF:
+        if ts is None or before(ts[0], tp.ts_recent):
             return False
         tp.rx_saw_tstamp = True
         tp.rcv_tsval, tp.rcv_tsecr = ts
     elif doff != 20:
         return False
     length = (end_seq - seq) & MASK
-    if length and ((tp.rcv_wup + tp.rcv_wnd - end_seq) & MASK) >= HALF:
+    if length and after(end_seq, tp.rcv_wup + tp.rcv_wnd):
         return False  # beyond the window
     if tp.rmem_alloc + length > tp.rmem_charged and not sk_rmem_schedule(net, tp, length):
         return False
@@ -325,9 +324,9 @@ def tcp_urg(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
     if ptr and not net.sysctl["net.ipv4.tcp_stdurg"]:
         ptr -= 1
     up = (th.seq + ptr) & MASK
-    if ((up - tp.rcv_nxt) & MASK) >= HALF:
+    if before(up, tp.rcv_nxt):
         return
-    if not tp.urg_notyet or 0 < ((up - tp.rcv_up) & MASK) < HALF:
+    if not tp.urg_notyet or after(up, tp.rcv_up):
         tp.rcv_up = up
         tp.urg_notyet = True
 
@@ -363,7 +362,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
     opt = _parse(tp, skb, th)
     flags, ack = th.flags, th.ack_seq
     if flags & ACK:
-        if ((ack - tp.snd_una - 1) & MASK) >= HALF or ((tp.snd_nxt - ack) & MASK) >= HALF:
+        if not after(ack, tp.snd_una) or after(ack, tp.snd_nxt):
             if not tp.icsk_retransmits:
                 # What we met may be left of an older connection, and gone by now: try again.
                 inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_US)
@@ -374,7 +373,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
         if opt.saw_tstamp and opt.tsecr:
             now = (net.now // 1_000_000 + tp.tsoffset) & MASK
             sent = (tp.retrans_stamp // 1000 + tp.tsoffset) & MASK
-            if (now - sent) & MASK < (opt.tsecr - sent) & MASK:
+            if not between(opt.tsecr, sent, now):
                 net.mib["TcpExtPAWSActive"] += 1
                 return "TCP_RFC7323_PAWS"
         if flags & RST:
@@ -565,7 +564,7 @@ def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: in
         tp.shutdown |= SEND_SHUTDOWN
         if not tp.dead:
             return SKB_NOT_DROPPED_YET
-        data_after = end_seq != th.seq and 0 < ((end_seq - fin - tp.rcv_nxt) & MASK) < HALF
+        data_after = end_seq != th.seq and after(end_seq - fin, tp.rcv_nxt)
         if tp.linger2 < 0 or data_after:
             net.mib["TcpExtTCPAbortOnData"] += 1
             tcp_done(net, tp)
@@ -628,12 +627,12 @@ def _text_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
     seq, flags = th.seq, th.flags
     queue = True
     if state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK):
-        queue = ((seq - tp.rcv_nxt) & MASK) >= HALF
+        queue = before(seq, tp.rcv_nxt)
     if queue and state != TCP_ESTABLISHED and tp.shutdown & RCV_SHUTDOWN:
         # RFC 9293 3.6.1 (a half close that is not one): the application has gone. Or the peer
         # has more to say than what its FIN has ended.
         fin = flags & FIN
-        if end_seq != seq and 0 < ((end_seq - fin - tp.rcv_nxt) & MASK) < HALF:
+        if end_seq != seq and after(end_seq - fin, tp.rcv_nxt):
             net.mib["TcpExtTCPAbortOnData"] += 1
             tcp_reset(net, tp)
             return "TCP_CLOSE"

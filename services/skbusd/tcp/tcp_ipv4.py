@@ -17,6 +17,7 @@ from skbus.core.abi import DstMtu, ErrHandler, RcvCb, Redirect, UpdatePmtu, Xmit
 from skbus.core.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
 from skbus.core.dropreason import SKB_CONSUMED, SKB_NOT_DROPPED_YET, Verdict
 from skbus.core.pool import StalePlaceError
+from skbus.core.seq import MASK, between
 from skbus.core.skbuff import (
     CHECKSUM_COMPLETE,
     CHECKSUM_NONE,
@@ -36,10 +37,8 @@ from skbus.inet.ip_sockglue import ICMP_ERR_CONVERT, ip_icmp_error
 from skbusd.tcp.const import (
     ACK,
     FIN,
-    HALF,
     ICSK_TIME_RETRANS,
     IPPROTO_TCP,
-    MASK,
     RST,
     SYN,
     TCP_CLOSE,
@@ -547,7 +546,7 @@ def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
     if sk.state == TCP_CLOSE:
         return
     una = sk.snd_una if sk.fastopen_rsk is None else sk.fastopen_rsk.snt_isn
-    if ((seq - una) & MASK) >= HALF or ((sk.snd_nxt - seq) & MASK) >= HALF:
+    if not between(seq, una, sk.snd_nxt):
         net.mib["TcpExtOutOfWindowIcmps"] += 1
         return
     _icmp_error(net, sk, err, seq)
@@ -649,9 +648,9 @@ def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     if tp.pmtudisc in (IP_PMTUDISC_DONT, IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT):
         return
     if tp.pmtu > mtu:
-        before = tp.mss_cache
+        old_mss = tp.mss_cache
         tcp_sync_mss(net, tp, mtu)
-        if tp.mss_cache == before and not tp.syn_data:
+        if tp.mss_cache == old_mss and not tp.syn_data:
             return  # nothing that is out has become too big: the queue need not be looked through
         if tp.state not in (TCP_SYN_SENT, TCP_SYN_RECV) or tp.syn_data:
             tcp_simple_retransmit(net, tp)

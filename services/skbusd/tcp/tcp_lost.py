@@ -12,7 +12,12 @@ Differs from Linux, which remembers one segment (`retransmit_skb_hint`) and walk
 can make that walk as long as the queue.
 """
 
-from skbusd.tcp.const import HALF, LOST, MASK, SACKED_ACKED, SACKED_RETRANS
+from skbus.core.seq import after, before
+from skbusd.tcp.const import (
+    LOST,
+    SACKED_ACKED,
+    SACKED_RETRANS,
+)
 from skbusd.tcp.sock import TcpSeg, TcpSock
 
 _WAITS = LOST | SACKED_ACKED | SACKED_RETRANS
@@ -22,15 +27,12 @@ def rtx_index(tp: TcpSock, seq: int) -> int:
     """Where in the retransmit queue the segment stands that has `seq`, or the first one behind
     it (binary search)."""
     queue = tp.rtx_queue
-    base = tp.snd_una
-    want = (seq - base) & MASK
-    if want >= HALF:
+    if before(seq, tp.snd_una):
         return 0
     low, high = 0, len(queue)
     while low < high:
         mid = (low + high) >> 1
-        end = (queue[mid].end_seq - base) & MASK
-        if end <= want or end >= HALF:
+        if not after(queue[mid].end_seq, seq):
             low = mid + 1
         else:
             high = mid
@@ -46,15 +48,14 @@ def tcp_lost_add(tp: TcpSock, seg: TcpSeg) -> None:
     """A segment has been marked lost: RACK has done with it, and it waits to be sent again."""
     tp.tsorted.remove(seg)
     queue = tp.lost_queue
-    base = (tp.snd_una - HALF) & MASK  # what is acknowledged may still be in it
-    want = (seg.seq - base) & MASK
-    if not queue or (queue[-1].seq - base) & MASK < want:
+    seq = seg.seq
+    if not queue or before(queue[-1].seq, seq):
         queue.append(seg)
         return
     low, high = 0, len(queue)
     while low < high:
         mid = (low + high) >> 1
-        if (queue[mid].seq - base) & MASK < want:
+        if before(queue[mid].seq, seq):
             low = mid + 1
         else:
             high = mid
@@ -66,7 +67,7 @@ def tcp_lost_first(tp: TcpSock) -> TcpSeg | None:
     queue = tp.lost_queue
     done = 0
     for seg in queue:
-        if seg.sacked & _WAITS == LOST and 0 < (seg.end_seq - tp.snd_una) & MASK < HALF:
+        if seg.sacked & _WAITS == LOST and after(seg.end_seq, tp.snd_una):
             break
         done += 1
     if done:

@@ -18,7 +18,7 @@ here is decided what comes and goes. RFC 9293 3.8.6.2.2 (what is promised must b
 
 from typing import Final
 
-from skbusd.tcp.const import MASK
+from skbus.core.seq import MASK
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 

@@ -9,12 +9,11 @@ Called by tcp_ipv4. Calls the socket layer: `inet_csk_reqsk_queue_add`. RFC 9293
 from typing import Final
 
 from skbus.core.abi import ReqskQueueAdd
+from skbus.core.seq import MASK, before, between
 from skbus.core.timer import Timer
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
-    HALF,
-    MASK,
     RST,
     SYN,
     TCP_LISTEN,
@@ -136,11 +135,10 @@ def tcp_check_req(
     paws_reject = tsecr_reject = False
     if opt.saw_tstamp and req.tstamp_ok:
         if req.ts_recent:
-            paws_reject = ((opt.tsval - req.ts_recent) & MASK) >= HALF
+            paws_reject = before(opt.tsval, req.ts_recent)
         # RFC 7323 3.2: an echo of what has not been sent proves nothing.
         if opt.tsecr and not fastopen:
-            sent = (req.snt_tsval_last - req.snt_tsval_first) & MASK
-            tsecr_reject = (opt.tsecr - req.snt_tsval_first) & MASK > sent
+            tsecr_reject = not between(opt.tsecr, req.snt_tsval_first, req.snt_tsval_last)
     if flags & (SYN | ACK | RST) == SYN and seq == req.rcv_isn and not paws_reject:
         # Our SYN-ACK was lost, or the SYN came twice.
         if _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", False):
@@ -161,7 +159,7 @@ def tcp_check_req(
         elif tsecr_reject:
             net.mib["TcpExtTSEcrRejected"] += 1
         return REQ_DROP
-    if opt.saw_tstamp and req.tstamp_ok and ((req.rcv_nxt - seq) & MASK) < HALF:
+    if opt.saw_tstamp and req.tstamp_ok and not before(req.rcv_nxt, seq):
         req.ts_recent = opt.tsval
     if seq == req.rcv_isn:
         flags &= ~SYN  # the SYN once more, with an ACK: its number is before the window

@@ -11,8 +11,14 @@ Called by tcp_output (a probe instead of ordinary data), tcp_ack (it arrived), t
 did not), tcp_timer (black holes).
 """
 
+from skbus.core.seq import MASK, after
 from skbus.core.skbuff import frags_slice
-from skbusd.tcp.const import ACK, FIN, HALF, MASK, TCP_CA_CWR, TCP_CA_OPEN
+from skbusd.tcp.const import (
+    ACK,
+    FIN,
+    TCP_CA_CWR,
+    TCP_CA_OPEN,
+)
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import tcp_current_ssthresh
@@ -79,7 +85,7 @@ def tcp_mtu_probe(net: TcpNet, tp: TcpSock) -> int:
     needed = probe_size + (tp.reordering + 1) * tp.mss_cache
     if (tp.write_seq - tp.snd_nxt) & MASK < needed or tp.snd_wnd < needed:
         return GO_ON
-    if ((tcp_wnd_end(tp) - tp.snd_nxt - needed) & MASK) >= HALF:
+    if after(tp.snd_nxt + needed, tcp_wnd_end(tp)):
         return LATER
     in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
     if in_flight + 2 > tp.snd_cwnd:

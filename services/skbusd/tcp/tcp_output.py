@@ -13,6 +13,7 @@ from typing import Final
 
 from skbus.core.net import MSEC
 from skbus.core.pool import StalePlaceError
+from skbus.core.seq import MASK, after, before, seq_ahead
 from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     ETH_P_IP,
@@ -26,14 +27,12 @@ from skbusd.tcp.const import (
     CA_EVENT_TX_START,
     CWR,
     FIN,
-    HALF,
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
     ICSK_TIME_LOSS_PROBE,
     ICSK_TIME_PROBE0,
     ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
-    MASK,
     PSH,
     TCP_ATO_MIN,
     TCP_CA_CWR,
@@ -159,8 +158,7 @@ def tcp_transmit_skb(
 
 def _urgent_pointer(tp: TcpSock, seq: int) -> int:
     """How far behind `seq` the urgent data end; 0 where they end before."""
-    ahead = (tp.snd_up - seq) & MASK
-    return min(ahead, 0xFFFF) if ahead < HALF else 0
+    return min(seq_ahead(tp.snd_up, seq), 0xFFFF)
 
 
 def _gather(net: TcpNet, frags: tuple[Frag, ...]) -> tuple[Frag, ...]:
@@ -310,7 +308,7 @@ def tcp_nagle_check(tp: TcpSock, nonagle: int) -> bool:
     if nonagle or not tp.packets_out:
         return False
     # tcp_minshall_check: a small segment is out
-    return ((tp.snd_una - tp.snd_sml) & MASK) >= HALF and ((tp.snd_nxt - tp.snd_sml) & MASK) < HALF
+    return before(tp.snd_una, tp.snd_sml) and not before(tp.snd_nxt, tp.snd_sml)
 
 
 def tcp_mss_split_point(
@@ -370,7 +368,7 @@ def tcp_tso_should_defer(net: TcpNet, tp: TcpSock, seg: TcpSeg, mss: int, max_se
 def tcp_cwnd_validate(net: TcpNet, tp: TcpSock, is_cwnd_limited: bool) -> None:
     """RFC 7661: remember whether cwnd was the limit, and let it shrink when it is not used."""
     if (
-        ((tp.snd_una - tp.cwnd_usage_seq) & MASK) < HALF
+        not before(tp.snd_una, tp.cwnd_usage_seq)
         or is_cwnd_limited
         or (not tp.is_cwnd_limited and tp.packets_out > tp.max_packets_out)
     ):
@@ -446,7 +444,7 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         elif quota > tp.snd_cwnd >> 1:
             quota = (tp.snd_cwnd >> 1) or 1  # at least two super-segments in flight
         first_end = seg.end_seq if seg.dlen() <= mss else (seg.seq + mss) & MASK
-        if 0 < ((first_end - tp.snd_una - tp.snd_wnd) & MASK) < HALF:
+        if after(first_end, tp.snd_una + tp.snd_wnd):
             rwnd_limited = True  # tcp_snd_wnd_test
             break
         last = len(queue) == 1

@@ -5,6 +5,7 @@ TCP_INFO and RACK. draft-cheng-iccrg-delivery-rate-estimation.
 Times are us of the stack's clock.
 """
 
+from skbus.core.seq import MASK, after
 from skbusd.tcp.const import EVER_RETRANS
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import RateSample
@@ -28,10 +29,7 @@ def tcp_rate_skb_delivered(tp: TcpSock, seg: TcpSeg, rs: RateSample) -> None:
     if (
         not rs.prior_delivered
         or seg.mstamp > tp.first_tx_mstamp
-        or (
-            seg.mstamp == tp.first_tx_mstamp
-            and 0 < (seg.end_seq - rs.last_end_seq) & 0xFFFFFFFF < 0x80000000
-        )
+        or (seg.mstamp == tp.first_tx_mstamp and after(seg.end_seq, rs.last_end_seq))
     ):
         rs.prior_delivered = seg.delivered or 0
         rs.prior_mstamp = seg.delivered_mstamp
@@ -74,7 +72,7 @@ def tcp_rate_check_app_limited(tp: TcpSock) -> None:
     """The application has nothing more to send, and cwnd would let it: mark the samples."""
     in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
     if (
-        (tp.write_seq - tp.snd_nxt) & 0xFFFFFFFF < tp.mss_cache
+        (tp.write_seq - tp.snd_nxt) & MASK < tp.mss_cache
         and in_flight < tp.snd_cwnd
         and tp.lost_out <= tp.retrans_out
     ):

@@ -7,11 +7,10 @@ Called by tcp_sack and tcp_ack (what was delivered), tcp_fastretrans and tcp_tim
 
 from typing import Final
 
+from skbus.core.seq import MASK, after, before
 from skbusd.tcp.const import (
-    HALF,
     ICSK_TIME_REO_TIMEOUT,
     LOST,
-    MASK,
     SACKED_ACKED,
     SACKED_RETRANS,
     TCP_CA_RECOVERY,
@@ -86,7 +85,7 @@ def tcp_rack_detect_loss(net: TcpNet, tp: TcpSock) -> int:
     timeout = steps = 0
     for seg in tp.tsorted:
         if seg.mstamp > rack_mstamp or (
-            seg.mstamp == rack_mstamp and ((seg.end_seq - rack_end) & MASK) < HALF
+            seg.mstamp == rack_mstamp and not before(seg.end_seq, rack_end)
         ):
             break
         remaining = rtt - (now - seg.mstamp)
@@ -121,7 +120,7 @@ def tcp_rack_advance(tp: TcpSock, sacked: int, end_seq: int, xmit_time: int, now
     tp.rack_advanced = True
     tp.rack_rtt_us = rtt
     if xmit_time > tp.rack_mstamp or (
-        xmit_time == tp.rack_mstamp and 0 < ((end_seq - tp.rack_end_seq) & MASK) < HALF
+        xmit_time == tp.rack_mstamp and after(end_seq, tp.rack_end_seq)
     ):
         tp.rack_mstamp = xmit_time
         tp.rack_end_seq = end_seq

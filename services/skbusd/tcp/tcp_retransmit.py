@@ -8,15 +8,14 @@ Called by tcp_ack (recovery) and tcp_timer. RFC 6298, RFC 6675 (what to send nex
 
 from typing import Final
 
+from skbus.core.seq import MASK, before, seq_ahead
 from skbus.core.skbuff import frags_slice
 from skbusd.tcp.const import (
     ACK,
     EVER_RETRANS,
-    HALF,
     ICSK_TIME_PROBE0,
     ICSK_TIME_RETRANS,
     LOST,
-    MASK,
     PSH,
     SACKED_ACKED,
     SACKED_RETRANS,
@@ -84,10 +83,10 @@ def tcp_rtx_fragment(net: TcpNet, tp: TcpSock, index: int, length: int, mss: int
     if tcp_wqueue_too_big(net, tp, index):
         return False
     seg = tp.rtx_queue[index]
-    before = seg.pcount
+    old_pcount = seg.pcount
     new = tcp_fragment(seg, length, mss)
     tp.rtx_queue.insert(index + 1, new)
-    diff = before - seg.pcount - new.pcount
+    diff = old_pcount - seg.pcount - new.pcount
     if diff:
         tcp_adjust_pcount(tp, seg, diff)
     if seg.tsorted_on:
@@ -121,25 +120,25 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
     seg = tp.rtx_queue[index]
     mss = tcp_current_mss(net, tp)
     if not seg.flags & SYN:
-        done = (tp.snd_una - seg.seq) & MASK
-        if 0 < done < HALF:  # tcp_trim_head: the peer has the front of it
+        done = seq_ahead(tp.snd_una, seg.seq)
+        if done:  # tcp_trim_head: the peer has the front of it
             seg.frags = frags_slice(seg.frags, done, 1 << 30)
             seg.seq = tp.snd_una
         # The peer may have shrunk its window: only its first segment is a probe.
-        if ((seg.seq - tcp_wnd_end(tp)) & MASK) < HALF and seg.seq != tp.snd_una:
+        if not before(seg.seq, tcp_wnd_end(tp)) and seg.seq != tp.snd_una:
             return False
         length = mss * segs
-        room = (tcp_wnd_end(tp) - seg.seq) & MASK
-        if 0 < room < length and room < HALF and segs > 1:
+        room = seq_ahead(tcp_wnd_end(tp), seg.seq)
+        if 0 < room < length and segs > 1:
             length = max(room // mss, 1) * mss
         if seg.dlen() > length:
             if not tcp_rtx_fragment(net, tp, index, length, mss):
                 return False
         elif seg.mss != mss:
-            before = seg.pcount
+            old_pcount = seg.pcount
             tcp_set_skb_tso_segs(seg, mss)
-            if before != seg.pcount:
-                tcp_adjust_pcount(tp, seg, before - seg.pcount)
+            if old_pcount != seg.pcount:
+                tcp_adjust_pcount(tp, seg, old_pcount - seg.pcount)
     pcount = seg.pcount
     net.mib["TcpRetransSegs"] += pcount
     if seg.flags & SYN:
@@ -211,10 +210,10 @@ def tcp_send_loss_probe(net: TcpNet, tp: TcpSock) -> None:
     if tp.write_queue:
         seg = tp.write_queue[0]
         end = (seg.seq + min(seg.dlen(), mss)) & MASK
-        if ((tcp_wnd_end(tp) - end) & MASK) < HALF:
-            before = tp.packets_out
+        if not before(tcp_wnd_end(tp), end):
+            old_packets_out = tp.packets_out
             tcp_write_xmit(net, tp, mss, 4, 2)
-            sent = tp.packets_out > before
+            sent = tp.packets_out > old_packets_out
     if not sent:
         if not tp.rtx_queue:
             tcp_rearm_rto(net, tp)
@@ -259,8 +258,8 @@ def tcp_write_wakeup(net: TcpNet, tp: TcpSock, name: str) -> bool:
         return False
     if tp.write_queue:
         seg = tp.write_queue[0]
-        room = (tcp_wnd_end(tp) - seg.seq) & MASK
-        if 0 < room < HALF:
+        room = seq_ahead(tcp_wnd_end(tp), seg.seq)
+        if room:
             mss = tcp_current_mss(net, tp)
             tp.pushed_seq = seg.end_seq
             dlen = seg.dlen()

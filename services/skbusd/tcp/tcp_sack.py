@@ -9,6 +9,7 @@ RFC 2018, RFC 2883 (D-SACK), RFC 6675.
 
 from typing import Final
 
+from skbus.core.seq import MASK, after, before
 from skbus.core.skbuff import frags_joined
 from skbusd.tcp.const import (
     EVER_RETRANS,
@@ -16,9 +17,7 @@ from skbusd.tcp.const import (
     FLAG_DSACK_TLP,
     FLAG_DSACKING_ACK,
     FLAG_ORIG_SACK_ACKED,
-    HALF,
     LOST,
-    MASK,
     SACKED_ACKED,
     SACKED_RETRANS,
     TCP_CA_LOSS,
@@ -70,21 +69,21 @@ class SackState:
 
 def tcp_is_sackblock_valid(tp: TcpSock, is_dsack: bool, start: int, end: int) -> bool:
     """Does the block name what we have sent?"""
-    if ((end - tp.snd_nxt - 1) & MASK) < HALF or ((start - end) & MASK) < HALF:
+    if after(end, tp.snd_nxt) or not before(start, end):
         return False
-    if ((start - tp.snd_nxt) & MASK) < HALF:
+    if not before(start, tp.snd_nxt):
         return False
-    if ((start - tp.snd_una - 1) & MASK) < HALF:
+    if after(start, tp.snd_una):
         return True
     if not is_dsack or not tp.undo_marker:
         return False
-    if ((end - tp.snd_una - 1) & MASK) < HALF:
+    if after(end, tp.snd_una):
         return False
-    if ((start - tp.undo_marker) & MASK) < HALF:
+    if not before(start, tp.undo_marker):
         return True
-    if ((end - tp.undo_marker - 1) & MASK) >= HALF:
+    if not after(end, tp.undo_marker):
         return False
-    return ((start - (end - tp.max_window)) & MASK) < HALF
+    return not before(start, end - tp.max_window)
 
 
 def tcp_dsack_seen(tp: TcpSock, start: int, end: int, state: SackState) -> int:
@@ -112,13 +111,9 @@ def tcp_check_dsack(
 ) -> bool:
     """Is the first block a D-SACK (RFC 2883 4)?"""
     start, end = sacks[0]
-    if ((start - ack) & MASK) >= HALF:
+    if before(start, ack):
         net.mib["TcpExtTCPDSACKRecv"] += 1
-    elif (
-        len(sacks) > 1
-        and ((sacks[1][1] - end) & MASK) < HALF
-        and ((start - sacks[1][0]) & MASK) < HALF
-    ):
+    elif len(sacks) > 1 and not before(sacks[1][1], end) and not before(start, sacks[1][0]):
         net.mib["TcpExtTCPDSACKOfoRecv"] += 1
     else:
         return False
@@ -130,8 +125,8 @@ def tcp_check_dsack(
     if (
         tp.undo_marker
         and tp.undo_retrans > 0
-        and ((ack - end) & MASK) < HALF
-        and ((end - tp.undo_marker - 1) & MASK) < HALF
+        and not before(ack, end)
+        and after(end, tp.undo_marker)
     ):
         tp.undo_retrans = max(0, tp.undo_retrans - dup_segs)
     return True
@@ -142,13 +137,9 @@ def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) 
     sacked = seg.sacked
     pcount = seg.pcount
     if dup_sack and sacked & EVER_RETRANS:
-        if (
-            tp.undo_marker
-            and tp.undo_retrans > 0
-            and ((seg.end_seq - tp.undo_marker - 1) & MASK) < HALF
-        ):
+        if tp.undo_marker and tp.undo_retrans > 0 and after(seg.end_seq, tp.undo_marker):
             tp.undo_retrans = max(0, tp.undo_retrans - pcount)
-        if sacked & SACKED_ACKED and ((seg.seq - state.reord) & MASK) >= HALF:
+        if sacked & SACKED_ACKED and before(seg.seq, state.reord):
             state.reord = seg.seq
     if not sacked & SACKED_ACKED:
         tcp_rack_advance(tp, sacked, seg.end_seq, seg.mstamp, state.now)
@@ -160,11 +151,9 @@ def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) 
         else:
             if not sacked & EVER_RETRANS:
                 # Delivered although it lay in a hole: reordered
-                if ((seg.seq - tp.highest_sack) & MASK) >= HALF and (
-                    (seg.seq - state.reord) & MASK
-                ) >= HALF:
+                if before(seg.seq, tp.highest_sack) and before(seg.seq, state.reord):
                     state.reord = seg.seq
-                if ((tp.high_seq - seg.end_seq) & MASK) < HALF:
+                if not before(tp.high_seq, seg.end_seq):
                     state.flag |= FLAG_ORIG_SACK_ACKED
                 if not state.first_sackt:
                     state.first_sackt = seg.mstamp
@@ -181,7 +170,7 @@ def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) 
         seg.sacked = sacked
         tcp_rate_skb_delivered(tp, seg, state.rs)
         tp.tsorted.remove(seg)
-        if ((seg.end_seq - tp.highest_sack - 1) & MASK) < HALF:
+        if after(seg.end_seq, tp.highest_sack):
             tp.highest_sack = seg.end_seq
     if dup_sack and sacked & SACKED_RETRANS:
         sacked &= ~SACKED_RETRANS
@@ -197,10 +186,10 @@ def _split(net: TcpNet, tp: TcpSock, index: int, start: int, end: int) -> bool:
         return False
     mss = seg.mss or tp.mss_cache
     dlen = seg.dlen()
-    before = (start - seg.seq) & MASK
-    inside = before >= HALF or not before
+    inside = not after(start, seg.seq)
     if not inside:
-        length = -(-before // mss) * mss  # the part in front of the block
+        front = (start - seg.seq) & MASK
+        length = -(-front // mss) * mss  # the part in front of the block
     else:
         length = ((end - seg.seq) & MASK) // mss * mss
     if not 0 < length < dlen:
@@ -250,12 +239,12 @@ def _tag_range(
     index = rtx_index(tp, at)
     while index < len(queue):
         seg = queue[index]
-        if ((seg.seq - until) & MASK) < HALF:
+        if not before(seg.seq, until):
             break
         if seg.sacked & SACKED_ACKED and not dup_sack:
             index += 1
             continue
-        whole = ((seg.seq - start) & MASK) < HALF and ((end - seg.end_seq) & MASK) < HALF
+        whole = not before(seg.seq, start) and not before(end, seg.end_seq)
         if not whole and not _split(net, tp, index, start, end):
             index += 1
             continue
@@ -277,12 +266,10 @@ def _tag_range(
 def _sack_ranges_index(tp: TcpSock, seq: int) -> int:
     """The first of `sacked_ranges` that ends at seq or behind it."""
     ranges = tp.sacked_ranges
-    base = (tp.snd_una - HALF) & MASK  # snd_una has moved, and not yet what lies below it
-    want = (seq - base) & MASK
     low, high = 0, len(ranges)
     while low < high:
         mid = (low + high) >> 1
-        if (ranges[mid][1] - base) & MASK < want:
+        if before(ranges[mid][1], seq):
             low = mid + 1
         else:
             high = mid
@@ -309,8 +296,8 @@ def tcp_sack_ranges_acked(tp: TcpSock) -> int:
     ranges = tp.sacked_ranges
     done = acked = 0
     for start, end in ranges:
-        if 0 < ((end - una) & MASK) < HALF:
-            if ((una - start) & MASK) < HALF:
+        if after(end, una):
+            if not before(una, start):
                 acked += (una - start) & MASK
                 ranges[done] = (una, end)
             break
@@ -325,21 +312,21 @@ def _tag_block(net: TcpNet, tp: TcpSock, start: int, end: int, state: SackState)
     remembers more than Linux's `recv_sack_cache`, which has the blocks of the last ACK: a peer that
     takes turns with its blocks has no walk of what is known."""
     at = start
-    while 0 < ((end - at) & MASK) < HALF:
+    while after(end, at):
         index = _sack_ranges_index(tp, (at + 1) & MASK)
         until = end
-        after = end
+        known_end = end
         if index < len(tp.sacked_ranges):
-            known, after = tp.sacked_ranges[index]
-            if ((at - known) & MASK) < HALF:
-                at = after
+            known, known_end = tp.sacked_ranges[index]
+            if not before(at, known):
+                at = known_end
                 continue
-            if ((end - known) & MASK) < HALF:
+            if not before(end, known):
                 until = known
             else:
-                after = end
+                known_end = end
         _tag_range(net, tp, at, until, start, end, False, state)
-        at = after
+        at = known_end
 
 
 def tcp_sacktag_write_queue(
@@ -350,7 +337,7 @@ def tcp_sacktag_write_queue(
     if not tp.sacked_out:
         tp.highest_sack = tp.snd_una
     found_dup = tcp_check_dsack(net, tp, ack, sacks, s)
-    if ((ack - (prior_snd_una - tp.max_window)) & MASK) >= HALF or not tp.packets_out:
+    if before(ack, prior_snd_una - tp.max_window) or not tp.packets_out:
         return s.flag
     valid: list[tuple[int, Block, bool]] = []
     una = tp.snd_una
@@ -360,14 +347,14 @@ def tcp_sacktag_write_queue(
             if dup:
                 name = "NoUndo" if not tp.undo_marker else "Old"
                 net.mib["TcpExtTCPDSACKIgnored" + name] += 1
-            elif ((end - una) & MASK) >= HALF or start == end:
+            elif before(end, una) or start == end:
                 continue  # an old block that the network delayed
             else:
                 net.mib["TcpExtTCPSACKDiscard"] += 1
             continue
-        if ((end - una - 1) & MASK) >= HALF:
+        if not after(end, una):
             continue
-        if ((start - una) & MASK) >= HALF:
+        if before(start, una):
             start = una
         valid.append(((start - una) & MASK, (start, end), dup))
     valid.sort()

@@ -9,6 +9,7 @@ from typing import Final
 
 from skbus.core import uapi
 from skbus.core.abi import Getsockopt, Setsockopt, XmitCb
+from skbus.core.seq import MASK
 from skbusd.tcp import const as c
 from skbusd.tcp.inet_connection_sock import (
     inet_csk_delete_keepalive_timer,
@@ -73,12 +74,12 @@ def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
         _set_max_pacing_rate(tp, value)
     elif name in (c.SO_RCVBUF, c.SO_RCVBUFFORCE):
         if name == c.SO_RCVBUF:
-            val = min(val & c.MASK, net.sysctl["net.core.rmem_max"])
+            val = min(val & MASK, net.sysctl["net.core.rmem_max"])
         tp.userlocks |= SOCK_RCVBUF_LOCK
         tp.rcvbuf = max(min(max(val, 0), (2**31 - 1) // 2) * 2, 2304)
     elif name in (c.SO_SNDBUF, c.SO_SNDBUFFORCE):
         if name == c.SO_SNDBUF:
-            val = min(val & c.MASK, net.sysctl["net.core.wmem_max"])
+            val = min(val & MASK, net.sysctl["net.core.wmem_max"])
         tp.userlocks |= SOCK_SNDBUF_LOCK
         tp.sndbuf = max(min(max(val, 0), (2**31 - 1) // 2) * 2, 4608)
     elif name == c.SO_KEEPALIVE:
@@ -97,7 +98,7 @@ def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
     elif name == c.SO_PRIORITY:
         tp.priority = val
     elif name == c.SO_MARK:
-        tp.mark = val & c.MASK
+        tp.mark = val & MASK
     elif name == c.SO_LINGER:
         if len(value) < 8:
             return errno.EINVAL
@@ -307,13 +308,13 @@ def tcp_getsockopt(net: TcpNet, item: Getsockopt) -> None:
 
 
 def _pack(val: int) -> bytes:
-    return (val & c.MASK).to_bytes(4, "little")
+    return (val & MASK).to_bytes(4, "little")
 
 
 def _sock_option(tp: TcpSock, name: int, optlen: int) -> bytes | None:
     if name == c.SO_MAX_PACING_RATE:
         rate = tp.max_pacing_rate
-        return rate.to_bytes(8, "little") if optlen >= 8 else _pack(min(rate, c.MASK))
+        return rate.to_bytes(8, "little") if optlen >= 8 else _pack(min(rate, MASK))
     if name == uapi.SO_MEMINFO:
         return sk_get_meminfo(tp)
     values = {
@@ -335,11 +336,11 @@ def sk_get_meminfo(tp: TcpSock) -> bytes:
     Differs from Linux: SK_MEMINFO_WMEM_ALLOC and _BACKLOG are 0, as no sent skb is charged to its
     socket below tcp, and no socket has a backlog.
     """
-    queued = (tp.write_seq - tp.snd_una) & c.MASK
+    queued = (tp.write_seq - tp.snd_una) & MASK
     held = tp.rmem_alloc + tp.ofo_bytes
     ahead = max(tp.rmem_charged + tp.wmem_charged - held - queued, 0)
     numbers = (held, tp.rcvbuf, 0, tp.sndbuf, ahead, queued, 0, 0, 0)
-    return struct.pack("=9I", *[n & c.MASK for n in numbers])
+    return struct.pack("=9I", *[n & MASK for n in numbers])
 
 
 def do_tcp_getsockopt(net: TcpNet, tp: TcpSock, name: int) -> bytes | None:
@@ -419,7 +420,7 @@ def _info_rto(net: TcpNet, tp: TcpSock) -> tuple[int, int, int]:
     time = tp.total_rto_time
     if tp.rto_stamp:
         time += net.now // 1_000_000 - tp.rto_stamp
-    return tp.total_rto & 0xFFFF, tp.total_rto_recoveries & 0xFFFF, time & c.MASK
+    return tp.total_rto & 0xFFFF, tp.total_rto_recoveries & 0xFFFF, time & MASK
 
 
 def _info_chrono(net: TcpNet, tp: TcpSock) -> tuple[int, int]:
@@ -451,30 +452,30 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         options,
         tp.snd_wscale | tp.rcv_wscale << 4,
         tp.rate_app_limited | tp.fastopen_client_fail << 1,
-        *[v & c.MASK for v in _info_u32(net, tp)],
+        *[v & MASK for v in _info_u32(net, tp)],
         tp.pacing_rate,
         tp.max_pacing_rate,
         tp.bytes_acked,
         tp.bytes_received,
-        tp.segs_out & c.MASK,
-        tp.segs_in & c.MASK,
-        max((tp.write_seq - tp.snd_nxt) & c.MASK, 0),
-        (tp.rtt_min[0][1] if tp.rtt_min else c.MASK),
-        tp.data_segs_in & c.MASK,
-        tp.data_segs_out & c.MASK,
+        tp.segs_out & MASK,
+        tp.segs_in & MASK,
+        max((tp.write_seq - tp.snd_nxt) & MASK, 0),
+        (tp.rtt_min[0][1] if tp.rtt_min else MASK),
+        tp.data_segs_in & MASK,
+        tp.data_segs_out & MASK,
         rate,
         *_info_chrono(net, tp),
         0,
-        tp.delivered & c.MASK,
-        tp.delivered_ce & c.MASK,
+        tp.delivered & MASK,
+        tp.delivered_ce & MASK,
         tp.bytes_sent,
         tp.bytes_retrans,
-        tp.dsack_dups & c.MASK,
-        tp.reord_seen & c.MASK,
-        tp.rcv_ooopack & c.MASK,
-        tp.snd_wnd & c.MASK,
-        tp.rcv_wnd & c.MASK,
+        tp.dsack_dups & MASK,
+        tp.reord_seen & MASK,
+        tp.rcv_ooopack & MASK,
+        tp.snd_wnd & MASK,
+        tp.rcv_wnd & MASK,
         0,
         *_info_rto(net, tp),
-        *[v & c.MASK for v in tcp_accecn_info(tp)],
+        *[v & MASK for v in tcp_accecn_info(tp)],
     )

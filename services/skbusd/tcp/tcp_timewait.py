@@ -9,13 +9,12 @@ last segments may still be under way, kept small.
 
 from typing import Final
 
+from skbus.core.seq import MASK, after, before
 from skbus.core.timer import Timer
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
     FIN,
-    HALF,
-    MASK,
     RST,
     SYN,
     TCP_FIN_WAIT2,
@@ -28,6 +27,7 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpTimewaitSock
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_handshake import tcp_time_stamp, tcp_v4_send_ack
+from skbusd.tcp.tcp_window import tcp_receive_window
 
 TCP_TW_SUCCESS: Final = 0
 TCP_TW_RST: Final = 1
@@ -39,10 +39,10 @@ def tcp_in_window(seq: int, end_seq: int, start: int, window: int) -> bool:
     """`tcp_in_window`: RFC 9293 3.4, table 6, and an empty segment at the right edge."""
     if seq == start:
         return True
-    ahead = (seq - start) & MASK
-    if 0 < ((end_seq - start) & MASK) < HALF and (ahead >= HALF or ahead < window):
+    edge = (start + window) & MASK
+    if after(end_seq, start) and before(seq, edge):
         return True
-    return ahead == window and seq == end_seq
+    return seq == edge == end_seq
 
 
 def tcp_time_wait(net: TcpNet, tp: TcpSock, state: int, timeo: int) -> None:
@@ -50,9 +50,7 @@ def tcp_time_wait(net: TcpNet, tp: TcpSock, state: int, timeo: int) -> None:
     key = tp.key
     if key and net.tw_count < net.shard_limit(net.sysctl["net.ipv4.tcp_max_tw_buckets"]):
         tw = TcpTimewaitSock(tp, state)
-        tw.rcv_wnd = (tp.rcv_wup + tp.rcv_wnd - tp.rcv_nxt) & MASK
-        if tw.rcv_wnd >= HALF:
-            tw.rcv_wnd = 0
+        tw.rcv_wnd = tcp_receive_window(tp)
         if tp.bound_port:
             bucket = net.bhash.get(tp.bound_port)
             if bucket is None:
@@ -117,9 +115,9 @@ def _fin_wait2_state_process(
     if flags & RST:
         inet_twsk_deschedule_put(net, tw)
         return TCP_TW_SUCCESS
-    if flags & SYN and ((seq - tw.rcv_nxt) & MASK) < HALF:
+    if flags & SYN and not before(seq, tw.rcv_nxt):
         return TCP_TW_RST
-    if not flags & ACK or ((end_seq - tw.rcv_nxt - 1) & MASK) >= HALF or end_seq == seq:
+    if not flags & ACK or not after(end_seq, tw.rcv_nxt) or end_seq == seq:
         return TCP_TW_SUCCESS
     if not flags & FIN or end_seq != (tw.rcv_nxt + 1) & MASK:
         return TCP_TW_RST  # data for an application that has gone
@@ -141,7 +139,7 @@ def tcp_timewait_state_process(
     now_s = net.now // 1_000_000_000
     paws_reject = False
     if opt.saw_tstamp and tw.ts_recent_stamp:
-        old = ((opt.tsval - tw.ts_recent) & MASK) >= HALF
+        old = before(opt.tsval, tw.ts_recent)
         paws_reject = old and now_s < tw.ts_recent_stamp + 24 * 24 * 3600
         if flags & RST:
             paws_reject = paws_reject and now_s < tw.ts_recent_stamp + 60
@@ -163,10 +161,7 @@ def tcp_timewait_state_process(
         flags & SYN
         and not flags & (RST | ACK)
         and not paws_reject
-        and (
-            0 < ((seq - tw.rcv_nxt) & MASK) < HALF
-            or (opt.saw_tstamp and 0 < ((opt.tsval - tw.ts_recent) & MASK) < HALF)
-        )
+        and (after(seq, tw.rcv_nxt) or (opt.saw_tstamp and after(opt.tsval, tw.ts_recent)))
     ):
         return TCP_TW_SYN
     if paws_reject:

@@ -10,13 +10,12 @@ import errno
 
 from skbus.core.abi import RcvCb, TcpRcvqAsk
 from skbus.core.dropreason import SKB_NOT_DROPPED_YET, Checked
+from skbus.core.seq import MASK, after, before, seq_sub
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
     FIN,
-    HALF,
-    MASK,
     RST,
     SYN,
     TCP_CLOSE,
@@ -25,6 +24,7 @@ from skbusd.tcp.const import (
     TCP_ESTABLISHED,
     TCP_LAST_ACK,
     TCP_PAWS_24DAYS,
+    TCP_PAWS_WINDOW,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
 )
@@ -67,8 +67,8 @@ def tcp_reset(net: TcpNet, tp: TcpSock) -> None:
 
 def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> Checked:
     """RFC 7323 5.3: an old duplicate by its timestamp?"""
-    behind = (tp.ts_recent - tp.rcv_tsval) & MASK
-    if behind <= 1 or behind >= HALF or not tp.ts_recent_stamp:
+    behind = seq_sub(tp.ts_recent, tp.rcv_tsval)
+    if behind <= TCP_PAWS_WINDOW or not tp.ts_recent_stamp:
         return SKB_NOT_DROPPED_YET
     if net.now // 1_000_000_000 >= tp.ts_recent_stamp + TCP_PAWS_24DAYS:
         return SKB_NOT_DROPPED_YET
@@ -82,12 +82,10 @@ def _disordered_ack(tp: TcpSock, th: TcpHdr, end_seq: int, behind: int) -> Check
     if not th.flags & ACK or seq != end_seq:
         return "TCP_RFC7323_PAWS"
     if seq != tp.rcv_nxt:
-        before = ((seq - tp.rcv_nxt) & MASK) >= HALF
-        return "TCP_RFC7323_PAWS_ACK" if before else "TCP_RFC7323_PAWS"
+        overtaken = before(seq, tp.rcv_nxt)
+        return "TCP_RFC7323_PAWS_ACK" if overtaken else "TCP_RFC7323_PAWS"
     window = th.window << tp.snd_wscale
-    update = 0 < ((seq - tp.snd_wl1) & MASK) < HALF or (
-        seq == tp.snd_wl1 and (window > tp.snd_wnd or not window)
-    )
+    update = after(seq, tp.snd_wl1) or (seq == tp.snd_wl1 and (window > tp.snd_wnd or not window))
     if th.ack_seq != tp.snd_una or update or behind > tp.icsk_rto * 1200 // 1_000_000:
         return "TCP_RFC7323_PAWS"
     return SKB_NOT_DROPPED_YET
@@ -129,11 +127,11 @@ def tcp_sequence(tp: TcpSock, seq: int, end_seq: int, fin: int) -> Checked:
     Differs from Linux: that little has been read the socket layer tells when it is asked, so what
     is taken then is what the peer sends again.
     """
-    if ((end_seq - tp.rcv_wup) & MASK) >= HALF:
+    if before(end_seq, tp.rcv_wup):
         return "TCP_OLD_SEQUENCE"
     edge = (tp.rcv_nxt + tcp_receive_window(tp)) & MASK
-    if 0 < ((end_seq - fin - edge) & MASK) < HALF:
-        if 0 < ((seq - edge) & MASK) < HALF:
+    if after(end_seq - fin, edge):
+        if after(seq, edge):
             return "TCP_INVALID_SEQUENCE"
         if tp.rmem_alloc:
             return "TCP_INVALID_END_SEQUENCE"
@@ -181,7 +179,7 @@ def tcp_validate_incoming(
         if seq != tp.rcv_nxt and not _reset_check(tp, seq):
             top = tp.rcv_nxt
             for _, end in tp.selective_acks:
-                if 0 < ((end - top) & MASK) < HALF:
+                if after(end, top):
                     top = end
         if top == seq:
             tcp_reset(net, tp)

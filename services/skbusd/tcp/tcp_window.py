@@ -9,13 +9,12 @@ Called by tcp_output, tcp_input and tcp. RFC 9293 3.8.6 (silly windows, shrinkin
 from typing import Final
 
 from skbus.core.abi import XmitCb
+from skbus.core.seq import MASK, seq_ahead
 from skbus.core.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_WANT
 from skbus.inet.ip_sockglue import ip_options_route
 from skbusd.tcp.const import (
     GSO_LEGACY_MAX_PAYLOAD,
-    HALF,
     IPPROTO_TCP,
-    MASK,
     MAX_TCP_HEADER,
     MAX_TCP_WINDOW,
     TCP_MAX_WSCALE,
@@ -200,8 +199,7 @@ def tcp_space(net: TcpNet, tp: TcpSock) -> int:
 
 def tcp_receive_window(tp: TcpSock) -> int:
     """What is left of the window that we offered last."""
-    win = (tp.rcv_wup + tp.rcv_wnd - tp.rcv_nxt) & MASK
-    return win if win < HALF else 0
+    return seq_ahead(tp.rcv_wup + tp.rcv_wnd, tp.rcv_nxt)
 
 
 def tcp_select_initial_window(
@@ -257,9 +255,7 @@ def tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
     """The window field of the segment that is being sent; never takes back what was offered
     (RFC 9293 3.8.6.1)."""
     old = tp.rcv_wnd
-    cur = (tp.rcv_wup + old - tp.rcv_nxt) & MASK
-    if cur >= HALF:
-        cur = 0
+    cur = seq_ahead(tp.rcv_wup + old, tp.rcv_nxt)
     scale = tp.rcv_wscale
     new = __tcp_select_window(net, tp)
     if new < cur:

@@ -29,11 +29,12 @@ from hypothesis.stateful import (
 )
 
 from skbus.core.abi import RcvCb
+from skbus.core.seq import HALF, MASK
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpOptions, parse
 from skbusd.tcp.inet_hashtables import inet_ehashfn
 from skbusd.tcp.sock import TcpSock
-from skbustest.tcpcheck import HALF, MASK, check_tcp, not_after
+from skbustest.tcpcheck import check_tcp, not_after
 from skbustest.tcphost import ACK, FIN, PSH, RST, SYN, SimApp, SimHost, TcpPair
 
 STREAM: Final = Random(7).randbytes(1 << 17)
