@@ -519,12 +519,20 @@ class TcpDone(NamedTuple):
     sk: int
 
 
+DATA_PSH: Final = 1
+"""Flag of DataReadyCb: PSH was set."""
+DATA_URG: Final = 2
+"""The urgent byte is in it, at flags >> DATA_URG_SHIFT."""
+DATA_URG_SHIFT: Final = 8
+DATA_TELL_READ: Final = 4
+"""An ACK waits for it to be read: with the receive queue empty tcp is told at once (Recvmsg)."""
+
+
 class DataReadyCb(NamedTuple):
     """cb of `sk_data_ready`: payload for sk, in order (TCP), or one datagram (UDP: from saddr,
     sport to daddr, dport). `data` is at the payload: for raw sockets the IP header, for ping
     sockets the ICMP header; the IP header, where `network_header` says, is for control messages.
-    flags: 1 PSH; 2 the urgent byte is in it, at flags >> 8; 4 an ACK waits for it to be read: with
-    the receive queue empty tcp is told at once (Recvmsg)."""
+    flags: DATA_PSH, DATA_URG, DATA_TELL_READ."""
 
     sk: int
     saddr: bytes

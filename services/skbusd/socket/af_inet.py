@@ -7,7 +7,6 @@ Called by socket.py through `net_families` and `sock.ops`; calls the protocol th
 """
 
 import errno
-from collections.abc import Callable
 from typing import Any, Final
 
 from skbus.core.abi import ListenStart
@@ -22,7 +21,17 @@ from skbusd.socket import (
     uapi,
     udp_sock,
 )
-from skbusd.socket.call import Call, attempt, hold, sk_wait_event, sk_wake, sys_return
+from skbusd.socket.call import (
+    AcceptCall,
+    Call,
+    RecvCall,
+    SendCall,
+    attempt,
+    hold,
+    sk_wait_event,
+    sk_wake,
+    sys_return,
+)
 from skbusd.socket.datagram import udp_first_len
 from skbusd.socket.modprobe import request_module
 from skbusd.socket.msghdr import SockAddr
@@ -184,22 +193,23 @@ def inet_stream_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr
                 sys_return(net, call, 0)
                 sk_wake(net, sk)
             elif not call.done:
-                attempt(net, call, wait)
-
-        def wait(net: SocketNet, call: Call) -> None:
-            _wait_for_connect(net, call, sock, sk)
+                attempt(net, call, inet_wait_for_connect)
 
         sk.sk_prot.connect(net, sk, daddr, port, begun)
         return
     else:
         raise SysCallError(errno.EINVAL)
-    _wait_for_connect(net, call, sock, sk)
+    inet_wait_for_connect(net, call)
 
 
-def _wait_for_connect(net: SocketNet, call: Call, sock: Socket, sk: InetSock) -> None:
+def inet_wait_for_connect(net: SocketNet, call: Call) -> None:
     """`inet_wait_for_connect`, and what follows it."""
+    sock = call.sock
+    if sock is None:
+        raise SysCallError(errno.EBADF)
+    sk = _inet(sock)
     if sk.sk_state in (uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV):
-        sk_wait_event(net, call, sk, lambda net, call: _wait_for_connect(net, call, sock, sk))
+        sk_wait_event(net, call, sk, inet_wait_for_connect)
         return
     if sk.sk_state == uapi.TCP_CLOSE:
         err = sock_error(sk) or errno.ECONNABORTED
@@ -263,9 +273,7 @@ def inet_listen(net: SocketNet, call: Call, sock: Socket, backlog: int) -> None:
     )
 
 
-def inet_accept(
-    net: SocketNet, call: Call, sock: Socket, accepted: Callable[[InetSock], None]
-) -> None:
+def inet_accept(net: SocketNet, call: AcceptCall, sock: Socket) -> None:
     """`inet_accept`: the first of the accept queue, when there is one."""
     sk = _inet(sock)
     if net.tracing:
@@ -274,15 +282,20 @@ def inet_accept(
         raise SysCallError(errno.EINVAL)
     child = inet_connection_sock.inet_csk_accept(net, sk)
     if child is None:
-        sk_wait_event(net, call, sk, lambda net, call: inet_accept(net, call, sock, accepted))
+        sk_wait_event(net, call, sk, _accept_again)
         return
-    accepted(child)
+    call.accepted(net, call, child)
+
+
+def _accept_again(net: SocketNet, call: AcceptCall) -> None:
+    if call.sock is not None:
+        inet_accept(net, call, call.sock)
 
 
 # ---- data ---------------------------------------------------------------------------------
 
 
-def inet_sendmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+def inet_sendmsg(net: SocketNet, call: SendCall, sock: Socket) -> None:
     """`inet_sendmsg`: give it to the protocol."""
     sk = _inet(sock)
     if net.tracing:
@@ -290,7 +303,7 @@ def inet_sendmsg(net: SocketNet, call: Call, sock: Socket) -> None:
     sk.sk_prot.sendmsg(net, call, sk)
 
 
-def inet_recvmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+def inet_recvmsg(net: SocketNet, call: RecvCall, sock: Socket) -> None:
     """`inet_recvmsg`: take it from the protocol."""
     sk = _inet(sock)
     if net.tracing:

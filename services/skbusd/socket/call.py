@@ -9,7 +9,7 @@ few hundred bytes.
 import errno
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from skbus.core.compiled import mypyc_attr
 from skbus.core.pool import StalePlaceError
@@ -22,30 +22,29 @@ from skbusd.socket.page_frag import SplitPlace, split_put
 
 if TYPE_CHECKING:
     from skbusd.socket.files import Client
-    from skbusd.socket.sock import Sock
+    from skbusd.socket.sock import InetSock, Sock
     from skbusd.socket.socket import Socket
 
 Retry = Callable[[SocketNet, "Call"], None]
+AnyCall = TypeVar("AnyCall", bound="Call")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Call:
     """One system call in progress, or a caller inside the socket process.
 
-    timeout: ns, -1 for ever, 0 not at all. complete: told the outcome, once. The fields from
-    `size` on are the call's own notes between two tries.
+    timeout: ns, -1 for ever, 0 not at all. complete: told the outcome, once. What a kind of call
+    must remember between two tries is in a subclass.
     """
 
     __slots__ = (
-        "addr", "chunks", "client", "complete", "control", "controllen", "done", "flags",
-        "identity", "name", "on_timeout", "progress", "req", "retry", "size", "sock", "split",
-        "timeout", "timer", "vlen", "waits",
+        "client", "complete", "done", "identity", "name", "on_timeout", "req", "retry", "sock",
+        "timeout", "timer", "waits",
     )  # fmt: skip
 
     def __init__(
         self,
         complete: "Callable[[SocketNet, Call, int, object, bytes], None]",
-        *,
         client: "Client | None" = None,
         identity: bytes = b"",
         req: int = 0,
@@ -64,18 +63,145 @@ class Call:
         self.timer: Timer[SocketNet] | None = None
         self.waits: list[Sock] = []
         self.sock: Socket | None = None
+
+    def interrupted(self, net: SocketNet, err: int) -> None:
+        """A signal, or the end of its time, ends the wait."""
+        sys_return(net, self, err)
+
+
+class SendCall(Call):
+    """sendmsg(2): the bytes that nobody has taken yet, and how many somebody has."""
+
+    __slots__ = ("addr", "chunks", "control", "flags", "progress", "size", "split")
+
+    def __init__(
+        self,
+        complete: "Callable[[SocketNet, Call, int, object, bytes], None]",
+        client: "Client | None" = None,
+        identity: bytes = b"",
+        req: int = 0,
+        name: str = "sendmsg",
+        timeout: int = -1,
+    ) -> None:
+        super().__init__(complete, client, identity, req, name, timeout)
         self.size = 0
+        """Bytes of the call; `chunks` has those that are left."""
         self.flags = 0
-        self.progress = 0
+        self.addr: SockAddr | None = None
+        self.control: tuple[Cmsg, ...] = ()
         self.chunks: deque[Frag] = deque()
         self.split: SplitPlace | None = None
         """The slot of which the first chunk is the rest; its parts before are queued."""
-        self.addr: SockAddr | None = None
-        self.control: tuple[Cmsg, ...] = ()
+        self.progress = 0
+
+    def interrupted(self, net: SocketNet, err: int) -> None:
+        """The bytes that went so far count, as in the kernel."""
+        if self.progress:
+            sys_return(net, self, 0, self.progress)
+        else:
+            sys_return(net, self, err)
+
+
+class PostCall(SendCall):
+    """A datagram that was posted (post.py), as a call: nobody waits for its end."""
+
+    __slots__ = ()
+
+
+class RecvCall(Call):
+    """recvmsg(2): how much the application has room for."""
+
+    __slots__ = ("controllen", "flags", "size")
+
+    def __init__(
+        self,
+        complete: "Callable[[SocketNet, Call, int, object, bytes], None]",
+        client: "Client | None" = None,
+        identity: bytes = b"",
+        req: int = 0,
+        name: str = "recvmsg",
+        timeout: int = -1,
+    ) -> None:
+        super().__init__(complete, client, identity, req, name, timeout)
+        self.size = 0
+        self.flags = 0
         self.controllen = 0
-        """Bytes of control messages that the application has room for."""
+        """Bytes of control messages."""
+
+
+class RecvmmsgCall(RecvCall):
+    """recvmmsg(2)."""
+
+    __slots__ = ("vlen",)
+
+    def __init__(
+        self,
+        complete: "Callable[[SocketNet, Call, int, object, bytes], None]",
+        client: "Client | None" = None,
+        identity: bytes = b"",
+        req: int = 0,
+        name: str = "recvmmsg",
+        timeout: int = -1,
+    ) -> None:
+        super().__init__(complete, client, identity, req, name, timeout)
         self.vlen = 0
-        """Datagrams that a recvmmsg takes; 0: the call is recvmsg."""
+        """Datagrams that it takes at most."""
+
+
+class AcceptCall(Call):
+    """accept4(2): what is done with the connection that it waits for."""
+
+    __slots__ = ("accepted", "flags")
+
+    def __init__(
+        self,
+        complete: "Callable[[SocketNet, Call, int, object, bytes], None]",
+        client: "Client | None" = None,
+        identity: bytes = b"",
+        req: int = 0,
+        name: str = "accept4",
+        timeout: int = -1,
+    ) -> None:
+        super().__init__(complete, client, identity, req, name, timeout)
+        self.flags = 0
+        self.accepted: Callable[[SocketNet, AcceptCall, InetSock], None] = not_accepted
+
+
+def not_accepted(net: SocketNet, call: AcceptCall, sk: "InetSock") -> None:
+    """Until it is known what is to be done with it."""
+    raise SysCallError(errno.EOPNOTSUPP)
+
+
+class PollCall(Call):
+    """poll(2): descriptors and the events that are asked for."""
+
+    __slots__ = ("fds",)
+
+    def __init__(
+        self,
+        complete: "Callable[[SocketNet, Call, int, object, bytes], None]",
+        client: "Client | None" = None,
+        identity: bytes = b"",
+        req: int = 0,
+        name: str = "poll",
+        timeout: int = -1,
+    ) -> None:
+        super().__init__(complete, client, identity, req, name, timeout)
+        self.fds: tuple[tuple[int, int], ...] = ()
+
+    def interrupted(self, net: SocketNet, err: int) -> None:
+        """No event is no error."""
+        sys_return(net, self, 0 if err == errno.EAGAIN else err, [])
+
+
+CALL_TYPES: Final[dict[str, type[Call]]] = {
+    "accept4": AcceptCall,
+    "sendmsg": SendCall,
+    "recvmsg": RecvCall,
+    "recvmmsg": RecvmmsgCall,
+    "poll": PollCall,
+}
+"""The system calls that have more to remember than any call."""
 
 
 # ---- answering and waiting ----------------------------------------------------------------
@@ -96,7 +222,7 @@ def sys_return(
     if call.timer is not None:
         net.del_timer(call.timer)
         call.timer = None
-    if call.chunks:
+    if isinstance(call, SendCall) and call.chunks:
         drop_chunks(net, call)
     if call.sock is not None and call.sock.polled:
         net.polls.dirty[call.sock] = None
@@ -105,7 +231,7 @@ def sys_return(
     call.complete(net, call, err, result, data)
 
 
-def attempt(net: SocketNet, call: Call, function: Retry) -> None:
+def attempt(net: SocketNet, call: AnyCall, function: Callable[[SocketNet, AnyCall], None]) -> None:
     """Run a call's function; its error is the call's answer."""
     try:
         function(net, call)
@@ -124,11 +250,20 @@ def hold(net: SocketNet, call: Call) -> None:
         net.mod_timer(call.timer, net.now + call.timeout)
 
 
-def sk_wait_event(net: SocketNet, call: Call, sk: "Sock", retry: Retry) -> None:
+def sk_wait_event(
+    net: SocketNet, call: AnyCall, sk: "Sock", retry: Callable[[SocketNet, AnyCall], None]
+) -> None:
     """Park the call: `retry` is tried at each wake-up of sk. EAGAIN where it must not wait."""
     if call.timeout == 0:
         raise SysCallError(call.on_timeout)
-    call.retry = retry
+    park(net, call, sk, retry)
+
+
+def park(
+    net: SocketNet, call: AnyCall, sk: "Sock", retry: Callable[[SocketNet, AnyCall], None]
+) -> None:
+    """The call stands in sk's wait queue, even where it must not wait for what may take long."""
+    call.retry = retry  # type: ignore[assignment]  # it is this call that retry is tried with
     if sk not in call.waits:
         call.waits.append(sk)
         sk.sk_wq.append(call)
@@ -148,20 +283,10 @@ def sk_wake(net: SocketNet, sk: "Sock") -> None:
 
 def call_timeout(net: SocketNet, call: Call) -> None:
     """The time that the application gave is over."""
-    interrupt(net, call, call.on_timeout)
+    call.interrupted(net, call.on_timeout)
 
 
-def interrupt(net: SocketNet, call: Call, err: int) -> None:
-    """End a waiting call: what it did so far counts, as in the kernel."""
-    if call.progress:
-        sys_return(net, call, 0, call.progress)
-    elif call.name == "poll":
-        sys_return(net, call, 0 if err == errno.EAGAIN else err, [])
-    else:
-        sys_return(net, call, err)
-
-
-def drop_chunks(net: SocketNet, call: Call) -> None:
+def drop_chunks(net: SocketNet, call: SendCall) -> None:
     """Payload that a call brought and that nobody took: its slots go back."""
     if call.split is not None:
         split, call.split = call.split, None

@@ -36,7 +36,7 @@ from skbus.core.syscall import (
 from skbus.core.timer import Timer
 from skbusd.socket import inet_connection_sock, ip_sockglue, tcp_shards, tcp_sock, uapi
 from skbusd.socket.af_inet import inet_init
-from skbusd.socket.call import Call, sys_return
+from skbusd.socket.call import CALL_TYPES, Call, sys_return
 from skbusd.socket.datagram import recvmmsg_ready
 from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
 from skbusd.socket.kthread import run_kthreads
@@ -329,8 +329,7 @@ class SocketCore:
         if err:
             net.replies.append((identity, encode_reply(req, err, text), b""))
             return
-        do_syscall(net, Call(reply, client=client, identity=identity, req=req, name=name),
-                   args, data)  # fmt: skip
+        do_syscall(net, CALL_TYPES.get(name, Call)(reply, client, identity, req, name), args, data)
 
     def posts(self, id: bytes, data: bytes, force: bool) -> bool:
         """A client has posted these datagrams (`skbus.core.syscall.POST`). force: take them

@@ -17,7 +17,14 @@ from skbus.core.pool import PoolError
 from skbus.core.skbuff import SKB_GSO_BATCH, SkBuff
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.call import Call, attempt, sk_wait_event, sk_wake, sys_return
+from skbusd.socket.call import (
+    RecvCall,
+    RecvmmsgCall,
+    attempt,
+    sk_wait_event,
+    sk_wake,
+    sys_return,
+)
 from skbusd.socket.files import lend
 from skbusd.socket.ip_sockglue import ip_cmsg_recv, sock_recv_cmsgs
 from skbusd.socket.msghdr import Cmsg, scm_pack
@@ -94,7 +101,7 @@ def udp_dequeue(sk: UdpSock, length: int) -> int:
     return 0
 
 
-def udp_recvmmsg(net: SocketNet, call: Call, sk: UdpSock) -> None:
+def udp_recvmmsg(net: SocketNet, call: RecvmmsgCall, sk: UdpSock) -> None:
     """Take what is queued, up to call.vlen datagrams; just one where another call waits on the
     same sock, which shall have the next, or where control messages come with each."""
     if sk.sk_err:
@@ -125,7 +132,7 @@ def udp_recvmmsg(net: SocketNet, call: Call, sk: UdpSock) -> None:
 
 def _take_all(
     net: SocketNet,
-    call: Call,
+    call: RecvCall,
     sk: UdpSock,
     vlen: int,
     taken: list[tuple[object, ...]],
@@ -213,7 +220,7 @@ def _take_batch(
 
 
 def _take(
-    net: SocketNet, call: Call, sk: UdpSock, skb: SkBuff, data: list[bytes]
+    net: SocketNet, call: RecvCall, sk: UdpSock, skb: SkBuff, data: list[bytes]
 ) -> tuple[object, ...]:
     """One datagram of a reply: [parts, addr, msg_flags, control]; its inline bytes go to data."""
     cb = skb.cb
@@ -249,7 +256,7 @@ def _take(
     return (len(payload),) if payload else (), addr, msg_flags, control
 
 
-def _recvmmsg_again(net: SocketNet, call: Call) -> None:
+def _recvmmsg_again(net: SocketNet, call: RecvmmsgCall) -> None:
     """Something has come, and more may be right behind it in the same batch."""
     net.reads.recvmmsg[call] = None
 

@@ -18,7 +18,7 @@ from skbus.core.syscall import SysCallError
 from skbus.inet.headers import HeaderError
 from skbus.inet.headers.ipv4 import IP_HLEN, parse_options
 from skbus.inet.ip_sockglue import int_value, ip_int, ip_options_get
-from skbusd.socket.call import Call, sk_wake, sys_return
+from skbusd.socket.call import Call, RecvCall, sk_wake, sys_return
 from skbusd.socket.msghdr import Cmsg
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.recv import Parts, recv_return
@@ -275,7 +275,7 @@ def skb_errqueue_purge(net: SocketNet, sk: Sock) -> None:
     sk.sk_err_mem = 0
 
 
-def ip_recv_error(net: SocketNet, call: Call, sk: InetSock) -> None:
+def ip_recv_error(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     """`ip_recv_error`: recvmsg with MSG_ERRQUEUE. The payload is what was quoted of our packet, the
     address where that went, and IP_RECVERR tells `struct sock_extended_err` and the offender.
     EAGAIN where there is none: it never waits."""

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from skbusd.socket import uapi
-from skbusd.socket.call import Call, sys_return
-from skbusd.socket.kthread import current, kernel_call, kthreads
+from skbusd.socket.call import AcceptCall, AnyCall, Call, RecvCall, SendCall, sys_return
+from skbusd.socket.kthread import current, kernel_call, kernel_wait, kthreads, unanswered
 from skbusd.socket.msghdr import SockAddr
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.sock import InetSock
@@ -59,15 +59,13 @@ def sock_create_lite(net: SocketNet, family: int, type: int, protocol: int) -> S
     return sock_alloc(net, type)
 
 
-def _call(net: SocketNet, sock: Socket, flags: int, timeo: int) -> Call:
+def _prepare(net: SocketNet, call: AnyCall, sock: Socket, flags: int, timeo: int) -> AnyCall:
     """A call of the running thread: as O_NONBLOCK, MSG_DONTWAIT and SO_RCVTIMEO let it wait."""
-    nonblock = flags & uapi.O_NONBLOCK or sock.f_flags & uapi.O_NONBLOCK
-    call = Call(
-        lambda *_: None,
-        client=kthreads(net).client,
-        name="kernel",
-        timeout=0 if nonblock else timeo if timeo > 0 else -1,
-    )
+    call.client = kthreads(net).client
+    if flags & uapi.O_NONBLOCK or sock.f_flags & uapi.O_NONBLOCK:
+        call.timeout = 0
+    elif timeo > 0:
+        call.timeout = timeo
     call.sock = sock
     return call
 
@@ -93,17 +91,15 @@ async def inet_accept(net: SocketNet, sock: Socket, newsock: Socket, flags: int)
     """`sock->ops->accept(sock, newsock, flags)`: the next connection, into a socket from
     `sock_create_lite`. BlockingIOError (EAGAIN) where flags has O_NONBLOCK and none waits."""
     timeo = sock.sk.sk_rcvtimeo if sock.sk else 0
-    call = _call(net, sock, flags, timeo)
+    call = _prepare(net, AcceptCall(unanswered), sock, flags, timeo)
 
-    def start(net: SocketNet, call: Call) -> None:
-        def accepted(sk: InetSock) -> None:
-            sock_graft(sk, newsock)
-            sys_return(net, call, 0)
+    def accepted(net: SocketNet, call: AcceptCall, sk: InetSock) -> None:
+        sock_graft(sk, newsock)
+        sys_return(net, call, 0)
 
-        sock.ops.accept(net, call, sock, accepted)
-
+    call.accepted = accepted
     newsock.ops = sock.ops
-    await kernel_call(net, start, call)
+    await kernel_wait(net, call, lambda net, call: sock.ops.accept(net, call, sock))
     newsock.state = uapi.SS_CONNECTED
 
 
@@ -124,9 +120,9 @@ async def kernel_connect(net: SocketNet, sock: Socket, addr: SockAddr, flags: in
     """`kernel_connect`: `sock->ops->connect`. BlockingIOError (EINPROGRESS) with O_NONBLOCK."""
     if net.tracing:
         net.trace("kernel_connect", addr=addr[2], port=addr[1], comm=current(net).comm)
-    call = _call(net, sock, flags, sock.sk.sk_sndtimeo if sock.sk else 0)
+    call = _prepare(net, Call(unanswered), sock, flags, sock.sk.sk_sndtimeo if sock.sk else 0)
     call.on_timeout = errno.EINPROGRESS
-    await kernel_call(net, lambda net, call: sock.ops.connect(net, call, sock, addr), call)
+    await kernel_wait(net, call, lambda net, call: sock.ops.connect(net, call, sock, addr))
 
 
 def kernel_getsockname(net: SocketNet, sock: Socket) -> SockAddr:
@@ -147,7 +143,7 @@ async def kernel_sendmsg(
 ) -> int:
     """`kernel_sendmsg`: `size` bytes of the buffers, by `sock_sendmsg`. -> bytes taken"""
     data = b"".join(bytes(part) for part in vec)[:size]
-    call = _call(net, sock, 0, sock.sk.sk_sndtimeo if sock.sk else 0)
+    call = _prepare(net, SendCall(unanswered), sock, 0, sock.sk.sk_sndtimeo if sock.sk else 0)
     if msg.msg_flags & uapi.MSG_DONTWAIT:
         call.timeout = 0
     if data:
@@ -157,7 +153,7 @@ async def kernel_sendmsg(
     call.addr = msg.msg_name
     if net.tracing:
         net.trace("kernel_sendmsg", size=len(data), comm=current(net).comm)
-    sent, _ = await kernel_call(net, lambda net, call: sock_sendmsg(net, call, sock), call)
+    sent, _ = await kernel_wait(net, call, lambda net, call: sock_sendmsg(net, call, sock))
     return int(sent)
 
 
@@ -165,7 +161,7 @@ async def kernel_recvmsg(
     net: SocketNet, sock: Socket, msg: MsgHdr, vec: Sequence[KVec], size: int, flags: int
 ) -> int:
     """`kernel_recvmsg`: up to `size` bytes into the buffers, by `sock_recvmsg`. -> bytes"""
-    call = _call(net, sock, 0, sock.sk.sk_rcvtimeo if sock.sk else 0)
+    call = _prepare(net, RecvCall(unanswered), sock, 0, sock.sk.sk_rcvtimeo if sock.sk else 0)
     if flags & uapi.MSG_DONTWAIT:
         call.timeout = 0
     views = [memoryview(buffer) for buffer in vec]
@@ -173,7 +169,7 @@ async def kernel_recvmsg(
     call.flags = flags
     if net.tracing:
         net.trace("kernel_recvmsg", size=call.size, comm=current(net).comm)
-    result, data = await kernel_call(net, lambda net, call: sock_recvmsg(net, call, sock), call)
+    result, data = await kernel_wait(net, call, lambda net, call: sock_recvmsg(net, call, sock))
     spec, msg.msg_name, msg.msg_flags, msg.msg_control = result
     copied = 0
     at = 0

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final
 
 from skbus.core.timer import Timer
-from skbusd.socket.call import Call, attempt, interrupt
+from skbusd.socket.call import AnyCall, Call, attempt
 from skbusd.socket.files import Client, Cred
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.sock import Sock
@@ -76,8 +76,10 @@ class KThreads:
         self.current: TaskStruct | None = None
         self.next_pid = 2
         self.next_req = 0
-        self.client = Client(b"kthreadd".ljust(16, b"\0"), Cred(0, (), True))
-        """In whose name threads make sockets: root's."""
+        self.client = Client(
+            b"kthreadd".ljust(16, b"\0"), Cred(0, (), net_raw=True, uid=0, net_admin=True)
+        )
+        """In whose name threads run: root's."""
         self.resched: Timer[SocketNet] = Timer(lambda net: None)
         """Wakes the process for threads that did not finish in their batch."""
 
@@ -146,7 +148,7 @@ async def kthread_stop(net: SocketNet, task: TaskStruct) -> object:
     if net.tracing:
         net.trace("kthread_stop", pid=task.pid, comm=task.comm)
     if task.call is not None:
-        interrupt(net, task.call, errno.EINTR)
+        task.call.interrupted(net, errno.EINTR)
     wake_up_process(net, task)
     if task.state != TASK_DEAD:
         task._exited.append(current(net))
@@ -311,8 +313,19 @@ def remove_wait_queue(net: SocketNet, queue: Sock, wait: WaitQueueEntry) -> None
 # ---- calls that wait ----------------------------------------------------------------------
 
 
+def unanswered(*_: object) -> None:
+    """`Call.complete` until `kernel_wait` puts its own there."""
+
+
 async def kernel_call(
-    net: SocketNet, start: Callable[[SocketNet, Call], None], call: Call | None = None
+    net: SocketNet, start: Callable[[SocketNet, Call], None]
+) -> tuple[Any, bytes]:
+    """`kernel_wait`, for a call that has nothing of its own to remember."""
+    return await kernel_wait(net, Call(unanswered, kthreads(net).client), start)
+
+
+async def kernel_wait(
+    net: SocketNet, call: AnyCall, start: Callable[[SocketNet, AnyCall], None]
 ) -> tuple[Any, bytes]:
     """Carry out one call of `sock.ops` in the running thread, and wait for its answer.
 
@@ -326,16 +339,11 @@ async def kernel_call(
         if task.state != TASK_DEAD:
             wake_up_process(net, task)
 
-    if call is None:
-        call = Call(complete, client=kthreads(net).client, name="kernel")
-    else:
-        call.complete = complete
+    call.complete = complete
     call.identity = call.client.id if call.client else b""
     threads = kthreads(net)
     call.req = threads.next_req = threads.next_req + 1
-    before, net.current = net.current, threads.client
     attempt(net, call, start)
-    net.current = before
     if not answer:
         task.call = call
         while not answer:
@@ -371,6 +379,7 @@ def _switch_to(net: SocketNet, threads: KThreads, task: TaskStruct) -> bool:
     """Run one thread until it waits. True: it gave way, and would go on."""
     task.queued = False
     threads.current = task
+    before, net.current = net.current, threads.client
     if net.tracing:
         net.trace("__schedule", pid=task.pid, comm=task.comm)
     try:
@@ -384,6 +393,7 @@ def _switch_to(net: SocketNet, threads: KThreads, task: TaskStruct) -> bool:
         _exit(net, task)
     finally:
         threads.current = None
+        net.current = before
     if task.state == TASK_RUNNING:
         _enqueue(net, task)
         return True

@@ -16,7 +16,7 @@ from skbusd.socket import uapi
 if TYPE_CHECKING:
     from skbus.core.abi import Accept
     from skbus.core.timer import Timer
-    from skbusd.socket.call import Call
+    from skbusd.socket.call import RecvmmsgCall
     from skbusd.socket.files import Client, SockFs
     from skbusd.socket.modprobe import ModProbe
     from skbusd.socket.proto import Proto
@@ -83,7 +83,7 @@ class Reads:
         """Socks with a reader that waits: the transport hears it with its next message."""
         self.taken: dict[Sock, None] = {}
         """Socks whose transport is to hear how much was taken."""
-        self.recvmmsg: dict[Call, None] = {}
+        self.recvmmsg: dict[RecvmmsgCall, None] = {}
         """Calls of recvmmsg that will take what is there."""
 
 

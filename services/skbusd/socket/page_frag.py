@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from skbus.core.skbuff import Frag, Place, frag_slice
 
 if TYPE_CHECKING:
-    from skbusd.socket.call import Call
+    from skbusd.socket.call import SendCall
     from skbusd.socket.netns import SocketNet
     from skbusd.socket.sock import Sock
 
@@ -82,7 +82,7 @@ def page_frag_write(net: "SocketNet", sk: "Sock", data: bytes) -> tuple[Frag, Pa
     return (region, slot, gen, at, size), frag
 
 
-def place_take(net: "SocketNet", call: "Call", room: int) -> tuple[Place, Owner]:
+def place_take(net: "SocketNet", call: "SendCall", room: int) -> tuple[Place, Owner]:
     """The call's next chunk, a place, or as much of it as there is room for: what it is, and who
     gives its slot back."""
     place = call.chunks.popleft()

@@ -19,7 +19,7 @@ from skbus.core.abi import UdpSendmsgCb
 from skbus.core.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, Frag
 from skbus.core.syscall import POST
 from skbusd.socket import uapi
-from skbusd.socket.call import Call, attempt, sk_wake
+from skbusd.socket.call import Call, PostCall, SendCall, attempt, sk_wake
 from skbusd.socket.files import Client
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.sock import UdpSock
@@ -96,7 +96,7 @@ def _room(sk: UdpSock, size: int, count: int) -> int:
     queued = sk.sk_wmem_queued
     if not queued:
         return count if count == 1 else max(min(count, sk.sk_sndbuf // (size + SKB_TRUESIZE)), 1)
-    if sk.sk_wq and any(call.name == "sendmsg" and call.waits for call in sk.sk_wq):
+    if sk.sk_wq and any(isinstance(call, SendCall) and call.waits for call in sk.sk_wq):
         return 0
     return max(min(count, (sk.sk_sndbuf - queued) // (size + SKB_TRUESIZE)), 0)
 
@@ -159,7 +159,7 @@ def _post_call(
     net: SocketNet, client: Client, sock: Any, payload: bytes, port: int, addr: bytes
 ) -> None:
     """A post as an ordinary sendmsg, with nobody to hear of it."""
-    call = Call(post_done, client=client, name="post")
+    call = PostCall(post_done, client)
     call.sock = sock
     if payload:
         call.chunks.append(payload)
@@ -167,7 +167,7 @@ def _post_call(
     call.addr = (uapi.AF_INET, port, addr) if port else None
     net.current = client
 
-    def function(net: SocketNet, call: Call) -> None:
+    def function(net: SocketNet, call: PostCall) -> None:
         sock_write(net, call, sock)
 
     attempt(net, call, function)

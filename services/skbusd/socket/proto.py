@@ -14,7 +14,7 @@ from typing import Any, Final
 from skbus.core.abi import DataReadyCb, SkErrorReport, SkStateChange, SkWriteSpace
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SysCallError
-from skbusd.socket.call import Call
+from skbusd.socket.call import Call, RecvCall, SendCall
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.sock import InetSock
 
@@ -38,8 +38,8 @@ class Proto:
     get_port: Callable[[SocketNet, InetSock, bytes, int, Result], None]
     connect: Callable[[SocketNet, InetSock, bytes, int, Result], None]
     disconnect: Callable[[SocketNet, InetSock, Result | None], None]
-    sendmsg: Callable[[SocketNet, Call, InetSock], None]
-    recvmsg: Callable[[SocketNet, Call, InetSock], None]
+    sendmsg: Callable[[SocketNet, SendCall, InetSock], None]
+    recvmsg: Callable[[SocketNet, RecvCall, InetSock], None]
     shutdown: Callable[[SocketNet, InetSock, int], None]
     setsockopt: Callable[[SocketNet, Call, InetSock, int, int, bytes], None]
     getsockopt: Callable[[SocketNet, Call, InetSock, int, int, int], None]

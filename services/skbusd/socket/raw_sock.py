@@ -21,7 +21,7 @@ from skbus.core.abi import (
 from skbus.core.syscall import SysCallError
 from skbus.inet.mcast import restore_options
 from skbusd.socket import uapi, udp_sock
-from skbusd.socket.call import Call, sys_return
+from skbusd.socket.call import Call, SendCall, sys_return
 from skbusd.socket.ip_sockglue import NO_COOKIE, ip_cmsg_send
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.proto import Proto, Result
@@ -61,7 +61,7 @@ def bind_by(entry: str) -> Any:
     return bind
 
 
-def raw_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+def raw_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
     """`raw_sendmsg`, `ping_v4_sendmsg`, the application's side: one packet; ip answers whether it
     went out. The address's port means nothing."""
     if call.size > MAX_LEN:
@@ -89,7 +89,7 @@ def raw_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     udp_sock.ip_make_skb(net, call, sk, frames)
 
 
-def _sendmsg_again(net: SocketNet, call: Call) -> None:
+def _sendmsg_again(net: SocketNet, call: SendCall) -> None:
     sk = call.waits[0]
     if isinstance(sk, InetSock):
         raw_sendmsg(net, call, sk)

@@ -9,7 +9,7 @@ and their like.
 from typing import Final
 
 from skbus.core.skbuff import Frag, Place, SkBuff
-from skbusd.socket.call import Call, sys_return
+from skbusd.socket.call import RecvCall, sys_return
 from skbusd.socket.files import lend
 from skbusd.socket.msghdr import Cmsg, SockAddr, scm_pack
 from skbusd.socket.netns import SocketNet
@@ -159,7 +159,7 @@ def skb_hand_over_frags(skb: SkBuff, parts: Parts, room: int) -> int:
 
 def recv_return(
     net: SocketNet,
-    call: Call,
+    call: RecvCall,
     parts: Parts,
     addr: SockAddr | None,
     msg_flags: int,

@@ -20,7 +20,18 @@ from skbus.core.pool import PoolError
 from skbus.core.skbuff import Place
 from skbus.core.syscall import MAX_DATA, SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.call import Call, attempt, hold, interrupt, sk_wait_event, sys_return
+from skbusd.socket.call import (
+    AcceptCall,
+    Call,
+    PollCall,
+    RecvCall,
+    RecvmmsgCall,
+    SendCall,
+    attempt,
+    hold,
+    sk_wait_event,
+    sys_return,
+)
 from skbusd.socket.datagram import udp_unread
 from skbusd.socket.files import (
     MAX_REGIONS,
@@ -77,15 +88,15 @@ class ProtoOps:
     release: Callable[[SocketNet, Socket, Call | None], None]
     bind: Callable[[SocketNet, Call, Socket, SockAddr], None]
     connect: Callable[[SocketNet, Call, Socket, SockAddr], None]
-    accept: Callable[[SocketNet, Call, Socket, Callable[[InetSock], None]], None]
+    accept: Callable[[SocketNet, AcceptCall, Socket], None]
     getname: Callable[[SocketNet, Socket, bool], SockAddr]
     poll: Callable[[SocketNet, Socket], int]
     listen: Callable[[SocketNet, Call, Socket, int], None]
     shutdown: Callable[[SocketNet, Socket, int], None]
     setsockopt: Callable[[SocketNet, Call, Socket, int, int, bytes], None]
     getsockopt: Callable[[SocketNet, Call, Socket, int, int, int], None]
-    sendmsg: Callable[[SocketNet, Call, Socket], None]
-    recvmsg: Callable[[SocketNet, Call, Socket], None]
+    sendmsg: Callable[[SocketNet, SendCall, Socket], None]
+    recvmsg: Callable[[SocketNet, RecvCall, Socket], None]
     ioctl: Callable[[SocketNet, Socket, int], int]
 
 
@@ -283,7 +294,7 @@ def sys_listen(net: SocketNet, call: Call, fd: int, backlog: int) -> None:
     sock.ops.listen(net, call, sock, backlog)
 
 
-def sys_accept4(net: SocketNet, call: Call, fd: int, flags: int, timeout: int) -> None:
+def sys_accept4(net: SocketNet, call: AcceptCall, fd: int, flags: int, timeout: int) -> None:
     """accept4(2): -> [fd, peer's address]"""
     client = _client(call)
     sock = _lookup(call, fd)
@@ -292,24 +303,29 @@ def sys_accept4(net: SocketNet, call: Call, fd: int, flags: int, timeout: int) -
     if len(client.fdt) >= net.sysctl["fs.nr_open"]:
         raise SysCallError(errno.EMFILE)
     _set_timeout(call, sock, timeout, sock.sk.sk_rcvtimeo if sock.sk else 0)
+    call.flags = flags
+    call.accepted = _accepted
+    sock.ops.accept(net, call, sock)
 
-    def accepted(sk: InetSock) -> None:
-        try:
-            new = sock_alloc(net, sock.type)
-        except SysCallError:
-            sk.sk_prot.close(net, sk, None)
-            raise
-        new.ops = sock.ops
-        new.sk = sk
-        sk.sk_socket = new
-        new.state = uapi.SS_CONNECTED
-        if flags & uapi.SOCK_NONBLOCK:
-            new.f_flags |= uapi.O_NONBLOCK
-        new_fd = sock_map_fd(net, client, new, bool(flags & uapi.SOCK_CLOEXEC))
-        addr = (sk.sk_family, sk.inet_dport, sk.inet_daddr)
-        sys_return(net, call, 0, (new_fd, addr))
 
-    sock.ops.accept(net, call, sock, accepted)
+def _accepted(net: SocketNet, call: AcceptCall, sk: InetSock) -> None:
+    """There is a connection: it gets a socket and a descriptor."""
+    listener = call.sock
+    assert listener is not None
+    try:
+        new = sock_alloc(net, listener.type)
+    except SysCallError:
+        sk.sk_prot.close(net, sk, None)
+        raise
+    new.ops = listener.ops
+    new.sk = sk
+    sk.sk_socket = new
+    new.state = uapi.SS_CONNECTED
+    if call.flags & uapi.SOCK_NONBLOCK:
+        new.f_flags |= uapi.O_NONBLOCK
+    new_fd = sock_map_fd(net, _client(call), new, bool(call.flags & uapi.SOCK_CLOEXEC))
+    addr = (sk.sk_family, sk.inet_dport, sk.inet_daddr)
+    sys_return(net, call, 0, (new_fd, addr))
 
 
 def sys_connect(net: SocketNet, call: Call, fd: int, addr: SockAddr | None, timeout: int) -> None:
@@ -344,14 +360,14 @@ def sys_shutdown(net: SocketNet, call: Call, fd: int, how: int) -> None:
 # ---- sending and receiving ----------------------------------------------------------------
 
 
-def sock_sendmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+def sock_sendmsg(net: SocketNet, call: SendCall, sock: Socket) -> None:
     """`sock_sendmsg`: call.chunks to call.addr, or to the peer."""
     if net.tracing:
         net.trace("sock_sendmsg", sk=_number(sock), size=call.size, flags=call.flags)
     sock.ops.sendmsg(net, call, sock)
 
 
-def sock_write(net: SocketNet, call: Call, sock: Socket) -> None:
+def sock_write(net: SocketNet, call: SendCall, sock: Socket) -> None:
     """`sock_write` (`sock_aio_write`): the file's view of a socket that is written to."""
     if net.tracing:
         net.trace("sock_write", sk=_number(sock), size=call.size)
@@ -360,7 +376,7 @@ def sock_write(net: SocketNet, call: Call, sock: Socket) -> None:
 
 def sys_sendmsg(
     net: SocketNet,
-    call: Call,
+    call: SendCall,
     data: bytes,
     fd: int,
     flags: int,
@@ -391,14 +407,14 @@ def sys_sendmsg(
     sock_write(net, call, sock)
 
 
-def sock_recvmsg(net: SocketNet, call: Call, sock: Socket) -> None:
+def sock_recvmsg(net: SocketNet, call: RecvCall, sock: Socket) -> None:
     """`sock_recvmsg`: up to call.size bytes."""
     if net.tracing:
         net.trace("sock_recvmsg", sk=_number(sock), size=call.size, flags=call.flags)
     sock.ops.recvmsg(net, call, sock)
 
 
-def sock_read(net: SocketNet, call: Call, sock: Socket) -> None:
+def sock_read(net: SocketNet, call: RecvCall, sock: Socket) -> None:
     """`sock_read` (`sock_aio_read`): the file's view of a socket that is read from."""
     if net.tracing:
         net.trace("sock_read", sk=_number(sock), size=call.size)
@@ -406,7 +422,7 @@ def sock_read(net: SocketNet, call: Call, sock: Socket) -> None:
 
 
 def sys_recvmsg(
-    net: SocketNet, call: Call, fd: int, size: int, controllen: int, flags: int, timeout: int
+    net: SocketNet, call: RecvCall, fd: int, size: int, controllen: int, flags: int, timeout: int
 ) -> None:
     """recvmsg(2): -> [parts, addr, msg_flags, control]"""
     sock = _lookup(call, fd)
@@ -419,7 +435,7 @@ def sys_recvmsg(
 
 
 def sys_recvmmsg(
-    net: SocketNet, call: Call, fd: int, size: int, vlen: int, flags: int, timeout: int
+    net: SocketNet, call: RecvmmsgCall, fd: int, size: int, vlen: int, flags: int, timeout: int
 ) -> None:
     """recvmmsg(2), of datagrams: -> [[parts, addr, msg_flags, control], ...]
 
@@ -562,35 +578,39 @@ def sock_poll(net: SocketNet, sock: Socket) -> int:
     return sock.ops.poll(net, sock)
 
 
-def sys_poll(net: SocketNet, call: Call, fds: tuple[tuple[int, int], ...], timeout: int) -> None:
+def sys_poll(
+    net: SocketNet, call: PollCall, fds: tuple[tuple[int, int], ...], timeout: int
+) -> None:
     """poll(2): -> [[fd, revents], ...] of those that have any"""
-    client = _client(call)
     call.timeout = timeout
-    table = client.fdt
-
-    def look(net: SocketNet, call: Call) -> None:
-        ready = []
-        for fd, events in fds:
-            if fd < 0:
-                continue
-            sock = table.get(fd)
-            if sock is None:
-                ready.append((fd, uapi.POLLNVAL))
-                continue
-            mask = sock_poll(net, sock) & (events | uapi.POLLERR | uapi.POLLHUP)
-            if mask:
-                ready.append((fd, mask))
-        if ready or timeout == 0:
-            sys_return(net, call, 0, ready)
-
-    look(net, call)
+    call.fds = fds
+    do_poll(net, call)
     if call.done:
         return
     hold(net, call)
+    table = _client(call).fdt
     for fd, _ in fds:
         sock = table.get(fd)
         if sock is not None and sock.sk is not None:
-            sk_wait_event(net, call, sock.sk, look)
+            sk_wait_event(net, call, sock.sk, do_poll)
+
+
+def do_poll(net: SocketNet, call: PollCall) -> None:
+    """`do_poll`: answer, if there is anything to tell or no time to wait."""
+    table = _client(call).fdt
+    ready = []
+    for fd, events in call.fds:
+        if fd < 0:
+            continue
+        sock = table.get(fd)
+        if sock is None:
+            ready.append((fd, uapi.POLLNVAL))
+            continue
+        mask = sock_poll(net, sock) & (events | uapi.POLLERR | uapi.POLLHUP)
+        if mask:
+            ready.append((fd, mask))
+    if ready or call.timeout == 0:
+        sys_return(net, call, 0, ready)
 
 
 # ---- the table ----------------------------------------------------------------------------
@@ -619,7 +639,7 @@ def sys_cancel(net: SocketNet, call: Call, req: int) -> None:
     """End a call of the same identity that waits; there is no answer but that call's own."""
     waiting = _client(call).calls.get((call.identity, req))
     if waiting is not None:
-        interrupt(net, waiting, errno.EINTR)
+        waiting.interrupted(net, errno.EINTR)
 
 
 def sys_barrier(net: SocketNet, call: Call, timeout: int) -> None:

@@ -10,12 +10,13 @@ tells these in SkWriteSpace, after each chunk that asks for it, and the next chu
 Called by tcp_sock.py. A report counts only where tcp had by then all that was handed to it.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from skbus.core.abi import SkWriteSpace, TcpSendmsgCb
 from skbus.core.skbuff import SkBuff
 from skbusd.socket import uapi
-from skbusd.socket.call import Call, hold, sk_wake
+from skbusd.socket.call import SendCall, park, sk_wake
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.sock import InetSock, TcpSock
 
@@ -78,16 +79,14 @@ def sk_stream_ask(net: SocketNet, sk: TcpSock, flags: int) -> None:
     net.call_skb(sk.sk_prot.process, "tcp_sendmsg", skb)
 
 
-def sk_stream_wait_report(net: SocketNet, call: Call, sk: TcpSock, retry: object) -> None:
+def sk_stream_wait_report(
+    net: SocketNet, call: SendCall, sk: TcpSock, retry: Callable[[SocketNet, SendCall], None]
+) -> None:
     """Park the call until tcp has told. This is no waiting for memory: it is also done where the
     call must not wait."""
     if not sk.asked:
         sk_stream_ask(net, sk, uapi.MSG_MORE)
-    call.retry = retry  # type: ignore[assignment]
-    if sk not in call.waits:
-        call.waits.append(sk)
-        sk.sk_wq.append(call)
-        hold(net, call)
+    park(net, call, sk, retry)
 
 
 def sk_stream_report(sk: TcpSock, item: SkWriteSpace) -> None:

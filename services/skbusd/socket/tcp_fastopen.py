@@ -7,13 +7,21 @@ TCP_FASTOPEN_CONNECT has deferred. Calls tcp, which knows how much the SYN may t
 """
 
 import errno
+from collections.abc import Callable
 from typing import Any, Final
 
 from skbus.core.abi import Disconnect, TcpSendmsgFastopenCb
 from skbus.core.skbuff import Frag, frag_len, frag_slice
 from skbus.core.syscall import SysCallError
 from skbusd.socket import tcp_shards, uapi
-from skbusd.socket.call import Call, Retry, attempt, hold, sk_wait_event, sk_wake, sys_return
+from skbusd.socket.call import (
+    SendCall,
+    attempt,
+    hold,
+    sk_wait_event,
+    sk_wake,
+    sys_return,
+)
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.page_frag import (
     PageFrag,
@@ -30,7 +38,10 @@ SYN_DATA_MAX: Final = 65536
 """More than this no SYN can carry, whatever the MTU."""
 
 
-def tcp_sendmsg_fastopen(net: SocketNet, call: Call, sk: TcpSock, then: Retry) -> None:
+Then = Callable[[SocketNet, SendCall], None]
+
+
+def tcp_sendmsg_fastopen(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -> None:
     """Connect and send; `then` sends what is left, once there is a connection. A call that must
     not wait answers with what the SYN took, or EINPROGRESS."""
     sock = sk.sk_socket
@@ -66,7 +77,7 @@ def tcp_sendmsg_fastopen(net: SocketNet, call: Call, sk: TcpSock, then: Retry) -
 
 
 def _begin(
-    net: SocketNet, call: Call, sk: TcpSock, addr: bytes, then: Retry, tries: int = 0
+    net: SocketNet, call: SendCall, sk: TcpSock, addr: bytes, then: Then, tries: int = 0
 ) -> None:
     """Ask tcp for the SYN, with the first bytes."""
     data = _first_bytes(net, call)
@@ -109,7 +120,7 @@ def _begin(
     net.call_skb(sk.sk_prot.process, "tcp_sendmsg_fastopen", skb)
 
 
-def _wait_for_connect(net: SocketNet, call: Call, sk: TcpSock, then: Retry) -> None:
+def _wait_for_connect(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -> None:
     """`inet_wait_for_connect`, and what follows it."""
     sock = sk.sk_socket
     if sk.sk_state in (uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV):
@@ -136,7 +147,7 @@ def _wait_for_connect(net: SocketNet, call: Call, sk: TcpSock, then: Retry) -> N
     then(net, call)
 
 
-def _first_bytes(net: SocketNet, call: Call) -> bytes:
+def _first_bytes(net: SocketNet, call: SendCall) -> bytes:
     """What a SYN might take of the call's bytes, copied: they stay with the call as well, for the
     case that it does not."""
     out: list[bytes | memoryview] = []
@@ -150,7 +161,7 @@ def _first_bytes(net: SocketNet, call: Call) -> bytes:
     return b"".join(out)
 
 
-def _skip(net: SocketNet, call: Call, count: int) -> None:
+def _skip(net: SocketNet, call: SendCall, count: int) -> None:
     """Take the first `count` bytes off the call's chunks."""
     chunks = call.chunks
     while count > 0:

@@ -13,7 +13,7 @@ from skbus.core.abi import Close
 from skbus.core.pool import PoolError
 from skbus.core.syscall import MAX_DATA, SysCallError
 from skbusd.socket import tcp_shards, uapi
-from skbusd.socket.call import Call, sk_wait_event
+from skbusd.socket.call import RecvCall, sk_wait_event
 from skbusd.socket.ip_sockglue import ip_recv_error
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.page_frag import purge_write_queue
@@ -33,7 +33,7 @@ RCV_TELL: Final = 16384
 _GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
 
 
-def tcp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     """`tcp_recvmsg`: what is in the receive queue, or wait for it.
 
     A skb that is taken whole is lent to the application in the pool, if it is big. So that this
@@ -100,7 +100,7 @@ def _receive_end(sk: InetSock) -> tuple[int, bool]:
     return 0, False
 
 
-def _reader_waits(net: SocketNet, call: Call, sk: InetSock) -> None:
+def _reader_waits(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     """The call is going to wait for data. tcp is told so once, with the next message that goes
     there, and from then on with what was read: what comes for this socket may go through the
     prequeue."""
@@ -110,7 +110,7 @@ def _reader_waits(net: SocketNet, call: Call, sk: InetSock) -> None:
             net.reads.waiting[sk] = None
 
 
-def _recvmsg_again(net: SocketNet, call: Call) -> None:
+def _recvmsg_again(net: SocketNet, call: RecvCall) -> None:
     sk = call.waits[0]
     if isinstance(sk, InetSock):
         tcp_recvmsg(net, call, sk)

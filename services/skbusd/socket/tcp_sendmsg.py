@@ -15,7 +15,7 @@ from skbus.core.abi import TcpSendmsgCb
 from skbus.core.skbuff import GSO_MAX_SIZE, Frag
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
-from skbusd.socket.call import Call, sk_wait_event, sys_return
+from skbusd.socket.call import SendCall, sk_wait_event, sys_return
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.page_frag import page_frag_write, place_take, sk_wmem_queue
 from skbusd.socket.sock import InetSock, TcpSock, sock_error
@@ -37,7 +37,7 @@ _SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 
 
-def tcp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+def tcp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
     """`tcp_sendmsg`, the application's side: what fits into the send buffer goes to tcp.
 
     Answers when all of it has gone; or, if it must not wait, with the part that has.
@@ -87,7 +87,7 @@ def tcp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
         _send_chunk(net, call, sk, room, exact)
 
 
-def _report_again(net: SocketNet, call: Call) -> None:
+def _report_again(net: SocketNet, call: SendCall) -> None:
     """tcp may have told what its queue looks like."""
     sk = call.waits[0]
     if isinstance(sk, TcpSock) and (
@@ -96,7 +96,7 @@ def _report_again(net: SocketNet, call: Call) -> None:
         tcp_sendmsg(net, call, sk)
 
 
-def _sendmsg_again(net: SocketNet, call: Call) -> None:
+def _sendmsg_again(net: SocketNet, call: SendCall) -> None:
     sk = call.waits[0]
     if isinstance(sk, TcpSock) and (
         sk_stream_is_writeable(sk) or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING
@@ -104,7 +104,7 @@ def _sendmsg_again(net: SocketNet, call: Call) -> None:
         tcp_sendmsg(net, call, sk)
 
 
-def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool) -> None:
+def _send_chunk(net: SocketNet, call: SendCall, sk: InetSock, room: int, exact: bool) -> None:
     """One skb for tcp: places as they are, or inline bytes copied into our region; exact: no more
     than `room` of them, and tcp shall tell what its queue looks like then."""
     chunks = call.chunks
@@ -148,7 +148,7 @@ def _send_chunk(net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
 
 
 def _places(
-    net: SocketNet, call: Call, sk: InetSock, room: int, exact: bool
+    net: SocketNet, call: SendCall, sk: InetSock, room: int, exact: bool
 ) -> tuple[tuple[Frag, ...], int]:
     """The call's next places, as far as there is room, and their bytes; exact: of one only."""
     chunks = call.chunks

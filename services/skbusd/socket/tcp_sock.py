@@ -13,6 +13,8 @@ import errno
 from typing import Any, Final
 
 from skbus.core.abi import (
+    DATA_TELL_READ,
+    DATA_URG,
     Close,
     Connect,
     DataReadyCb,
@@ -33,7 +35,7 @@ from skbus.core.syscall import SysCallError
 from skbus.core.timer import Timer
 from skbus.core.uapi import TCP_INFO
 from skbusd.socket import tcp_shards, uapi
-from skbusd.socket.call import Call, sk_wait_event, sk_wake, sys_return
+from skbusd.socket.call import Call, SendCall, sk_wait_event, sk_wake, sys_return
 from skbusd.socket.inet_connection_sock import inet_csk_listen_stop
 from skbusd.socket.ip_sockglue import (
     TCP_CMSG_INQ,
@@ -62,15 +64,12 @@ from skbusd.socket.tcp_recvmsg import tcp_recvmsg
 from skbusd.socket.tcp_sendmsg import tcp_sendmsg
 from skbusd.socket.tcp_urg import (
     TCP_URG_VALID,
-    URG_IN_IT,
     tcp_ioctl,
     tcp_readable,
     tcp_urg_queued,
 )
 
-TELL_READ: Final = 4
-"""Flag of DataReadyCb: an ACK waits for the data to be read."""
-_RARE: Final = URG_IN_IT | TELL_READ
+_RARE: Final = DATA_URG | DATA_TELL_READ
 
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 
@@ -190,7 +189,7 @@ def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> N
         want = item.sndbuf
         if want < 0:
             sk.sk_sndbuf = max(min(sk.sk_sndbuf, -want), uapi.SOCK_MIN_SNDBUF)
-        elif item.acked and any(call.chunks for call in sk.sk_wq):
+        elif item.acked and any(isinstance(c, SendCall) and c.chunks for c in sk.sk_wq):
             want = max(want, sk.sk_sndbuf + 2 * item.acked)
         if want > sk.sk_sndbuf:
             sk.sk_sndbuf = max(min(want, limit), sk.sk_sndbuf)
@@ -208,9 +207,9 @@ def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
     sk.sk_receive_queue.append(skb)
     sk.sk_rmem_alloc += skb.len
     if cb.flags & _RARE:
-        if cb.flags & TELL_READ:
+        if cb.flags & DATA_TELL_READ:
             sk.rcv_tell = True
-        if cb.flags & URG_IN_IT and isinstance(sk, TcpSock):
+        if cb.flags & DATA_URG and isinstance(sk, TcpSock):
             tcp_urg_queued(net, sk, skb, cb)
     if sk.sk_wq or sk.sk_rmem_alloc >= sk.sk_rcvlowat:
         sk_wake(net, sk)
@@ -361,8 +360,7 @@ def tcp_setsockopt(
         sys_return(net, call, 0)
         return
 
-    # CAP_NET_RAW is what is known of a client; who has it may also do what takes CAP_NET_ADMIN.
-    privileged = net.current is not None and net.current.cred.net_raw
+    privileged = net.capable("net_admin")
 
     def answered(net: SocketNet, err: int, _: Any) -> None:
         if not err:

@@ -14,10 +14,10 @@ import errno
 from typing import Final
 
 from skbus.core import uapi
-from skbus.core.abi import DataReadyCb
+from skbus.core.abi import DATA_URG_SHIFT, DataReadyCb
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SysCallError
-from skbusd.socket.call import Call
+from skbusd.socket.call import RecvCall
 from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, sock_recv_timestamp
 from skbusd.socket.msghdr import Cmsg
 from skbusd.socket.netns import SocketNet
@@ -26,13 +26,11 @@ from skbusd.socket.sock import InetSock, TcpSock
 
 TCP_URG_VALID: Final = 0x100
 TCP_URG_READ: Final = 0x200
-URG_IN_IT: Final = 2
-"""Flag of DataReadyCb: the urgent byte is in the skb."""
 
 
 def tcp_urg_queued(net: SocketNet, sk: TcpSock, skb: SkBuff, cb: DataReadyCb) -> None:
     """The skb, which is the last in the receive queue, has the urgent byte."""
-    at = cb.flags >> 8
+    at = cb.flags >> DATA_URG_SHIFT
     if at >= skb.len:
         return
     byte = Parts()
@@ -57,7 +55,7 @@ def _pass_over(net: SocketNet, sk: TcpSock) -> None:
     sk.rcv_told += 1
 
 
-def tcp_recv_urg(net: SocketNet, call: Call, sk: InetSock) -> None:
+def tcp_recv_urg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     """`tcp_recv_urg`: recvmsg with MSG_OOB: the one urgent byte. EINVAL where there is none."""
     if not isinstance(sk, TcpSock) or sk.sk_flags.get(uapi.SO_OOBINLINE):
         raise SysCallError(errno.EINVAL)

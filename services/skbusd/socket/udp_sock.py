@@ -33,7 +33,17 @@ from skbus.core.syscall import SysCallError
 from skbus.inet.ip_sockglue import int_value
 from skbus.inet.mcast import MEMBERSHIP, decode_mc_list, restore_options
 from skbusd.socket import uapi
-from skbusd.socket.call import Call, hold, sk_wait_event, sk_wake, sys_return
+from skbusd.socket.call import (
+    Call,
+    PostCall,
+    RecvCall,
+    RecvmmsgCall,
+    SendCall,
+    hold,
+    sk_wait_event,
+    sk_wake,
+    sys_return,
+)
 from skbusd.socket.datagram import (
     SKB_TRUESIZE,
     udp_dequeue,
@@ -147,11 +157,11 @@ def inet_autobind(net: SocketNet, sk: InetSock) -> None:
     sk.sk_prot.get_port(net, sk, uapi.INADDR_ANY, 0, lambda net, err, value: None)
 
 
-def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+def udp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
     """`udp_sendmsg`, the application's side: one datagram; udp answers whether it went out."""
     if call.flags & uapi.MSG_OOB:
         raise SysCallError(errno.EOPNOTSUPP)
-    if sk.sk_err and call.name != "post":
+    if sk.sk_err and not isinstance(call, PostCall):
         raise SysCallError(sock_error(sk))
     if sk.sk_shutdown & uapi.SEND_SHUTDOWN:
         raise SysCallError(errno.EPIPE)
@@ -179,14 +189,14 @@ def udp_sendmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
 
 
 def sock_alloc_send(
-    net: SocketNet, call: Call, sk: InetSock, retry: Callable[[SocketNet, Call], None]
+    net: SocketNet, call: SendCall, sk: InetSock, retry: Callable[[SocketNet, SendCall], None]
 ) -> bool:
     """`sock_alloc_send_skb`: is there room in the send buffer, and a port to send from? False: the
     call waits for it, behind those that wait already."""
     queued = sk.sk_wmem_queued
     if (
         queued
-        and call.name != "post"
+        and not isinstance(call, PostCall)
         and (
             queued + call.size + SKB_TRUESIZE > sk.sk_sndbuf
             or (sk.sk_wq and _sends_before(sk, call, retry))
@@ -204,7 +214,7 @@ def sock_alloc_send(
     return True
 
 
-def _sends_before(sk: InetSock, call: Call, retry: Callable[[SocketNet, Call], None]) -> bool:
+def _sends_before(sk: InetSock, call: SendCall, retry: object) -> bool:
     """Does a datagram wait for room that was there before?"""
     for other in sk.sk_wq:
         if other is call:
@@ -214,7 +224,7 @@ def _sends_before(sk: InetSock, call: Call, retry: Callable[[SocketNet, Call], N
     return False
 
 
-def ip_make_skb(net: SocketNet, call: Call | None, sk: InetSock, frames: PendingFrames) -> None:
+def ip_make_skb(net: SocketNet, call: SendCall | None, sk: InetSock, frames: PendingFrames) -> None:
     """`ip_make_skb`: the bytes of one datagram go to the transport. call: who wants to hear what
     became of it."""
     assert isinstance(sk, UdpSock)
@@ -238,7 +248,7 @@ def ip_make_skb(net: SocketNet, call: Call | None, sk: InetSock, frames: Pending
             sys_return(net, call, err, call.size)
         sk_wake(net, sk)
 
-    if call is not None and call.name != "post":
+    if call is not None and not isinstance(call, PostCall):
         hold(net, call)
     cookie = frames.cookie
     flags = 0 if call is None else call.flags
@@ -250,7 +260,7 @@ def ip_make_skb(net: SocketNet, call: Call | None, sk: InetSock, frames: Pending
 
 
 def udp_append_data(
-    net: SocketNet, call: Call, sk: UdpSock, addr: bytes, port: int, cookie: IpcmCookie
+    net: SocketNet, call: SendCall, sk: UdpSock, addr: bytes, port: int, cookie: IpcmCookie
 ) -> None:
     """UDP_CORK, MSG_MORE: one more piece of a datagram (`ip_append_data`). It goes to where the
     first piece said, when a piece comes without either (`udp_push_pending_frames`)."""
@@ -269,7 +279,7 @@ def udp_append_data(
         udp_push_pending_frames(net, sk, call)
 
 
-def udp_push_pending_frames(net: SocketNet, sk: UdpSock, call: Call | None) -> None:
+def udp_push_pending_frames(net: SocketNet, sk: UdpSock, call: SendCall | None) -> None:
     """`udp_push_pending_frames`: the datagram is whole."""
     frames, sk.pending = sk.pending, None
     if frames is not None:
@@ -306,7 +316,7 @@ def udp_send_skb(
     net.call_skb(sk.sk_prot.process, sk.sk_prot.sendmsg_entry, skb)
 
 
-def _sendmsg_again(net: SocketNet, call: Call) -> None:
+def _sendmsg_again(net: SocketNet, call: SendCall) -> None:
     sk = call.waits[0]
     if isinstance(sk, InetSock):
         udp_sendmsg(net, call, sk)
@@ -353,9 +363,9 @@ def _data_ready_singly(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyC
         udp_data_ready(net, sk, single, cb)
 
 
-def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
+def udp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     """`udp_recvmsg`: one datagram; what does not fit is lost, and MSG_TRUNC says so."""
-    if call.vlen:
+    if isinstance(call, RecvmmsgCall):
         assert isinstance(sk, UdpSock)
         udp_recvmmsg(net, call, sk)
         return
@@ -415,7 +425,7 @@ def udp_recvmsg(net: SocketNet, call: Call, sk: InetSock) -> None:
     recv_return(net, call, parts, (sk.sk_family, cb.sport, cb.saddr), msg_flags, cmsgs)
 
 
-def _recvmsg_again(net: SocketNet, call: Call) -> None:
+def _recvmsg_again(net: SocketNet, call: RecvCall) -> None:
     sk = call.waits[0]
     if isinstance(sk, InetSock):
         udp_recvmsg(net, call, sk)

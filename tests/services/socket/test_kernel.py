@@ -16,6 +16,7 @@ from skbus.core.net import MSEC, SEC
 from skbus.testing import World
 from skbusd.socket import dns_resolver, kernel, kmod, kthread, module
 from skbusd.socket.call import sk_wake
+from skbusd.socket.files import NOBODY, Client
 from skbusd.socket.kthread import (
     TASK_INTERRUPTIBLE,
     WaitQueueEntry,
@@ -90,6 +91,18 @@ def no_kernel_left(host: Host) -> None:
 
 
 # ---- threads ------------------------------------------------------------------------------
+
+
+def test_a_thread_is_root_whoever_called_last() -> None:
+    world, a, _ = pair()
+    net = a.net("socket")
+    net.current = caller = Client(b"C" * 16, NOBODY)
+
+    async def thread(net: SocketNet, data: object) -> list[bool]:
+        return [net.capable("net_raw"), net.capable("net_admin")]
+
+    assert run_thread(world, a, thread) == [True, True]
+    assert net.current is caller
 
 
 def test_a_thread_sleeps_until_its_time_is_over() -> None:

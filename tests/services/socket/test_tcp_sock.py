@@ -8,6 +8,7 @@ import pytest
 
 from skbus.core.abi import Recvmsg, TcpSendmsgCb
 from skbusd.socket import uapi
+from skbusd.socket.files import Cred
 
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
@@ -381,3 +382,20 @@ def test_unaccept_puts_a_connection_back(stack: "Stack") -> None:
     told = [(entry, item.sk) for entry, item in stack.answer_all()]
     assert ("tcp_close", 1001) in told
     stack.check_conserved()
+
+
+@pytest.mark.parametrize(
+    ("cred", "may"),
+    [
+        (Cred(1000, (), net_raw=True, uid=1000), False),
+        (Cred(1000, (), uid=1000, net_admin=True), True),
+    ],
+)
+def test_tcp_hears_of_cap_net_admin(stack: "Stack", cred: Cred, may: bool) -> None:
+    client = b"B" * 16
+    assert stack.core.client_up(client, cred)
+    err, fd, _ = stack.call("socket", 2, 1, 0, client=client)
+    assert err == 0
+    stack.begin("setsockopt", fd, uapi.SOL_TCP, uapi.TCP_CONGESTION, b"cubic", client=client)
+    ((entry, item),) = stack.outbox()
+    assert (entry, item.cap_net_admin) == ("tcp_setsockopt", may)
