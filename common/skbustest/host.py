@@ -134,6 +134,14 @@ class Host:
         """The Net of a process: counters, drops, state."""
         return self.processes[process].net
 
+    def set_mtu(self, dev: str, mtu: int) -> None:
+        """Set an interface's MTU while the stack runs, as `ip link set` does."""
+        process = self.processes[f"nic.{dev}"]
+        self.devices[dev].set_link(mtu=mtu)
+        assert isinstance(process.core, NicCore)
+        process.core.link_changed()
+        process.wake()
+
     def port(self) -> Port:
         """The first of its ports that has no link."""
         for port in self.ports.values():

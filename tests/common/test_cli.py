@@ -146,7 +146,7 @@ def test_what_a_nursery_raises_is_one_line(
         raise error
 
     run.create()
-    monkeypatch.setattr("skbus.serve.run", fail)
+    monkeypatch.setattr("skbus.serve.run.run", fail)
     done = skbus("serve", "echo", env={"SKBUS_DIR": str(run.path)})
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
@@ -160,7 +160,7 @@ def test_our_own_mistakes_keep_their_traceback(
         raise ZeroDivisionError
 
     run.create()
-    monkeypatch.setattr("skbus.serve.run", fail)
+    monkeypatch.setattr("skbus.serve.run.run", fail)
     monkeypatch.setattr(sys, "argv", ["skbus", "serve", "echo"])
     monkeypatch.setenv("SKBUS_DIR", str(run.path))
     with pytest.raises(ZeroDivisionError):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from skbus.cli import demo_run as demo
+from skbus.cli import demonstration as demo
 
 
 def event(time: float, process: str, function: str, **fields: object) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import pytest
 
 from skbus.bus.rundir import RunDir
-from skbus.cli import logread
 from skbus.core.flow_dissector import FlowFilter
+from skbus.stack import logread
 
 BIN = Path(sys.executable).parent
 

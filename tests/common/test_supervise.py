@@ -15,7 +15,7 @@ import pytest
 from skbus.bus.ctl import ControlError, ctl_call
 from skbus.bus.linux import Pid
 from skbus.bus.rundir import RunDir
-from skbus.stack.supervise import read_state
+from skbus.bus.state import read_state
 
 STANDIN = Path(__file__).with_name("standin.py")
 PROCESSES = ["nic.eth0", "ip", "tcp", "udp", "socket"]

@@ -22,7 +22,7 @@ from skbus.bus import ctl, log
 from skbus.bus.ctl import ControlError
 from skbus.bus.rundir import RunDir
 from skbus.cli import app
-from skbus.cli import demo_run as demo
+from skbus.cli import demonstration as demo
 from skbus.cli.help import summary
 from skbus.cli.inspect import columns
 from skbus.core.snmp import NAMES

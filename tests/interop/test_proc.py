@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skbus.cli.app import main
-from skbus.cli.proc import asker
 from skbus.inet import proc
+from skbus.stack.procfiles import asker
 from skbustest.procfiles import PARSERS, Row, address
 
 if TYPE_CHECKING:

@@ -112,7 +112,7 @@ def test_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (code, err) == (2, "skbus load: --on mars: takes stack, new-lab or loopback\n")
     run = RunDir(tmp_path / "run")
     state: dict[str, Any] = {}
-    monkeypatch.setattr("skbus.stack.supervise.read_state", lambda _: state)
+    monkeypatch.setattr("skbus.load.place.read_state", lambda _: state)
     assert find("stack", run, "192.0.2.9") == Up(run, "192.0.2.9")
     assert Up(run, "192.0.2.9").address("skbus") == "192.0.2.9"
     state["lab"] = {}

@@ -10,10 +10,10 @@ import pytest
 import structlog
 
 from skbus.bus import log
-from skbus.cli.logread import Filter
 from skbus.core.flow_dissector import FlowFilter
 from skbus.core.uapi import IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW
 from skbus.inet.headers import icmp
+from skbus.stack.logread import Filter
 from skbus.testing import Future, Host, World
 
 Event = dict[str, Any]

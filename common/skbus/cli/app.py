@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`skbus`: one command for everything that a person does with a stack.
 
-Each group of commands has a module here, which imports what it works with only when it is
-called: `skbus status` must not wait for pydantic and trio. Errors that are the user's to mend
-end as one line on standard error that names cause and remedy, with exit status 1.
+Each group of commands has a module here, and each tool has one in its own package
+(`skbus.load.cli`). Such a module imports what it works with only when it is called: `skbus status`
+must not wait for pydantic and trio. Errors that are the user's to mend end as one line on standard
+error that names cause and remedy, with exit status 1.
 """
 
 import sys
@@ -11,9 +12,11 @@ from typing import Annotated, Final
 
 import typer
 
-from skbus.cli import demo, inspect, lab, load, logs, modules, proc, serve, sysctl, up
+from skbus.cli import demo, inspect, lab, logs, modules, proc, sysctl, up
 from skbus.cli.help import Group
+from skbus.load import cli as load
 from skbus.packetdrill import cli as packetdrill
+from skbus.serve import cli as serve
 
 app = typer.Typer(
     name="skbus",
@@ -67,7 +70,7 @@ _ERRORS: Final = (
     ("skbus.stack.lab", "LabError"),
     ("skbus.stack.supervise", "SuperviseError"),
     ("skbus.stack.takeover", "TakeoverError"),
-    ("skbus.cli.demo_run", "DemoError"),
+    ("skbus.cli.demonstration", "DemoError"),
 )
 """What is the user's to mend. By name, so that this module need not import them all: who raises
 one has imported it."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`skbus demo`: the whole thing once, in a quarter of a minute (`skbus.cli.demo_run`)."""
+"""`skbus demo`: the whole thing once, in a quarter of a minute (`skbus.cli.demonstration`)."""
 
 import typer
 
@@ -11,6 +11,6 @@ def register(app: typer.Typer) -> None:
 def demo() -> None:
     """Start a lab, fetch a page from Linux on our stack and one from our stack on Linux, print
     the path of one request through all processes, end the lab."""
-    from skbus.cli.demo_run import run_demo
+    from skbus.cli.demonstration import run_demo
 
     run_demo()

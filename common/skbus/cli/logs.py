@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`skbus logs`: the logs of all processes of a stack as one, in the order of time.
 
-`skbus.cli.logread` reads and chooses; here is what a person says and sees.
+`skbus.stack.logread` reads and chooses; here is what a person says and sees.
 """
 
 import os
@@ -20,7 +20,7 @@ from skbus.bus.rundir import RunDir, RunDirError
 from skbus.cli import names
 
 if TYPE_CHECKING:
-    from skbus.cli.logread import Filter, Follower
+    from skbus.stack.logread import Filter, Follower
 
 _POLL: Final = 0.1  # seconds between looks at the files with -f
 _LATE: Final = 1.0
@@ -151,8 +151,8 @@ def _filter(
     until: str | None,
 ) -> "Filter":
     """What the options ask for. BadParameter where they are wrong, by themselves."""
-    from skbus.cli import logread
     from skbus.core.flow_dissector import FlowFilter, FlowFilterError
+    from skbus.stack import logread
 
     if level not in logread.LEVELS:
         levels = ", ".join(logread.LEVELS)
@@ -197,14 +197,14 @@ def _shower(as_json: bool, stack_time: bool) -> Show:
 
 
 def _all(run: RunDir) -> Iterable[Event]:
-    from skbus.cli.logread import merged
+    from skbus.stack.logread import merged
 
     return merged(run)
 
 
 def _print(run: RunDir, wanted: "Filter", show: Show, lines: int | None) -> int:
     """Print what is there now; returns how many lines that were (before `lines` took the last)."""
-    from skbus.cli.logread import last_of, log_files, merged, time_of
+    from skbus.stack.logread import last_of, log_files, merged, time_of
 
     if lines is not None and wanted.flow is None:
         found = [e for f in log_files(run, wanted.layers) for e in last_of(f, wanted, lines or 1)]
@@ -236,7 +236,7 @@ def _show_last(chosen: Iterable[Event], show: Show, lines: int | None) -> int:
 
 def _follow(run: RunDir, wanted: "Filter", show: Show, last: int) -> None:
     """Print the last lines, and what comes, until the stack ends."""
-    from skbus.cli.logread import Follower
+    from skbus.stack.logread import Follower
 
     with closing(Follower(run)) as follower:
         _follow_on(follower, run, wanted, show, last)
@@ -278,7 +278,7 @@ def _from_files(
     files: list[Path], wanted: "Filter", show: Show, *, follow: bool, lines: int | None
 ) -> None:
     """Print what files or standard input bring: sorted at the end of all, or as it comes."""
-    from skbus.cli.logread import parse, time_of
+    from skbus.stack.logread import parse, time_of
 
     if follow:
         if [str(f) for f in files] != ["-"]:
@@ -311,7 +311,7 @@ def _from_files(
 
 
 def _as_it_comes(wanted: "Filter", show: Show) -> None:
-    from skbus.cli.logread import Census, parse
+    from skbus.stack.logread import Census, parse
 
     census, shown = Census(), 0
     for line in sys.stdin.buffer:
@@ -333,7 +333,7 @@ def _as_it_comes(wanted: "Filter", show: Show) -> None:
 
 
 def _say_what_there_is(wanted: "Filter", events: Iterable[Event], where: str) -> None:
-    from skbus.cli.logread import Census
+    from skbus.stack.logread import Census
 
     census = Census()
     for event in events:

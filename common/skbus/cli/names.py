@@ -33,7 +33,7 @@ def processes(incomplete: str) -> list[str]:
 
 def logged(incomplete: str) -> list[str]:
     """Those that have logged something: the supervisor, too."""
-    from skbus.cli.logread import log_files
+    from skbus.stack.logread import log_files
 
     try:
         return _beginning(_with_layers(path.stem for path in log_files(RunDir())), incomplete)

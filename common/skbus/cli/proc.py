@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`skbus proc`: the stack's /proc/net, in Linux's format (`skbus.inet.proc`)."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,6 +27,7 @@ def proc(
     head(1). Without a name: list them."""
     from skbus.bus.rundir import RunDirError
     from skbus.inet import proc as files
+    from skbus.stack.procfiles import asker
 
     if not names:
         for name in files.NAMES:
@@ -42,29 +43,3 @@ def proc(
         if len(names) > 1:
             print("\n" * bool(i) + f"==> net/{name} <==")
         print(files.read(name, ask), end="")
-
-
-def asker(run: RunDir) -> Any:
-    """How `skbus.inet.proc.read` asks a running stack."""
-    from skbus.bus.ctl import ctl_call
-    from skbus.inet import proc as files
-    from skbus.stack.health import processes
-
-    everyone = processes(run)
-
-    def ask(process: str, name: str) -> Any:
-        if not process:
-            total: dict[str, int] = {}
-            for each in everyone:
-                for counter, value in ctl_call(run, each, "counters").items():
-                    total[counter] = total.get(counter, 0) + value
-            return total
-        if process == "nic":
-            nics = [p for p in everyone if p.startswith("nic.")]
-            return [line for p in nics for line in ctl_call(run, p, "proc", name) or ()]
-        if process == "tcp":
-            tcps = [p for p in everyone if p.split(".")[0] == "tcp"]
-            return files.merge_tcp([ctl_call(run, p, "proc", name) for p in tcps or ["tcp"]])
-        return ctl_call(run, process, "proc", name)
-
-    return ask

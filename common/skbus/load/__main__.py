@@ -10,10 +10,10 @@ from skbus.stack import interrupt
 def _load() -> Callable[[], object]:
     import typer
 
-    from skbus.cli import load
+    from skbus.load import cli
 
     app = typer.Typer(rich_markup_mode=None)
-    load.register(app)
+    cli.register(app)
     return partial(app, prog_name="skbus load")
 
 

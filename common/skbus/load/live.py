@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The run while it goes on, in the terminal: a table that is redrawn at each beat.
 
-Where standard error is no terminal, a line at each beat. `skbus.cli.load` makes one and gives its
+Where standard error is no terminal, a line at each beat. `skbus.load.cli` makes one and gives its
 `update` to the runner.
 """
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from skbus.bus.rundir import ENV, RunDir
+from skbus.bus.state import read_state
 from skbus.load.scenario import Side
 
 
@@ -140,8 +141,6 @@ def find(on: str, run: RunDir, host: str | None = None) -> Place:
     if on == "loopback":
         _no_host(host, on)
         return Loopback()
-    from skbus.stack.supervise import read_state
-
     state = read_state(run)
     if state is None and run.processes():
         return Up(run, host)  # each layer by itself: in containers, for example
@@ -188,11 +187,11 @@ def use_side(side: Side) -> None:
     """In trio: let `trio.socket` be Linux's or ours from here on."""
     if side == "linux":
         return
-    from importlib import import_module
-
     from trio.socket import set_custom_socket_factory
 
-    set_custom_socket_factory(import_module("skbus.trio").SocketFactory())
+    from skbus.trio import SocketFactory
+
+    set_custom_socket_factory(SocketFactory())
 
 
 def processes(run: RunDir | None) -> dict[str, int]:
@@ -200,8 +199,6 @@ def processes(run: RunDir | None) -> dict[str, int]:
     container of its own, whose pid means nothing here."""
     if run is None:
         return {}
-    from skbus.stack.supervise import read_state
-
     state = read_state(run)
     if state is None:
         return dict.fromkeys(run.processes(), 0)

@@ -7,7 +7,7 @@
              +-- monitor       ctl and /proc of the stack's processes, every `sample` seconds
 
 All times are seconds since the start, which is one number on the machine's monotonic clock that
-all workers are told. Called by `skbus.cli.load`; the outcome is a `skbus.load.result.Result`.
+all workers are told. Called by `skbus.load.cli`; the outcome is a `skbus.load.result.Result`.
 """
 
 import json

@@ -182,7 +182,7 @@ def _sim(
 ) -> "MakeBackend":
     from skbus.packetdrill.backend import PLAIN
     from skbus.packetdrill.sim import SimBackend
-    from skbusd.tcp.congestion_plugins import CongestionControlError, load_congestion_control
+    from skbustest.congestion import CongestionControlError, load_congestion_control
 
     try:
         own = tuple(load_congestion_control(spec) for spec in controls)

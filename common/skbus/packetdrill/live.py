@@ -20,7 +20,6 @@ from typing import Any, Final
 from skbus.app.client import Client
 from skbus.bus.ctl import ControlError, ctl_call
 from skbus.bus.rundir import RunDir
-from skbus.cli.proc import asker
 from skbus.core.sysctl import Sysctl
 from skbus.inet import proc
 from skbus.packetdrill.backend import (
@@ -34,6 +33,7 @@ from skbus.packetdrill.records import RECORD, read_records
 from skbus.packetdrill.script import Unsupported
 from skbus.stack.health import processes
 from skbus.stack.lab import ADDRESS, PEER_ADDRESS, PEER_DEV, PREFIX, status
+from skbus.stack.procfiles import asker
 
 _SO_LINGER: Final = 13
 _PATIENCE: Final = 30.0

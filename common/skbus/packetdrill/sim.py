@@ -23,8 +23,7 @@ from skbus.packetdrill.backend import (
     Reply,
     check_congestion_control,
 )
-from skbusd.nic.core import NicCore
-from skbusd.tcp.tcp_cong import TcpCongestionOps
+from skbustest.congestion import TcpCongestionOps
 from skbustest.tasks import Future, Task
 from skbustest.world import World
 
@@ -167,12 +166,7 @@ class SimBackend:
         return self.host.sysctl
 
     def mtu(self, mtu: int) -> None:
-        process = self.host.processes["nic.eth0"]
-        self.host.devices["eth0"].set_link(mtu=mtu)
-        core = process.core
-        assert isinstance(core, NicCore)
-        core.link_changed()
-        process.wake()
+        self.host.set_mtu("eth0", mtu)
         self.world.settle()
 
     def tcp_metrics_flush(self) -> None:

@@ -1,8 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Sample servers on our stack: `skbus serve KIND`."""
-
-from skbus.serve.run import run
-from skbus.serve.simple import chargen, discard, echo
-from skbus.serve.web import http
-
-__all__ = ["chargen", "discard", "echo", "http", "run"]
+"""Sample servers on our stack: `skbus serve KIND` (`cli`); `run` serves in this thread."""

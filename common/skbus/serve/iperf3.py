@@ -546,9 +546,9 @@ def serve(
     api: None for `skbus.socket`, our stack. greeting: what is said when it listens, at a port.
     """
     if api is None:
-        from importlib import import_module
+        from skbus import socket
 
-        api = import_module("skbus.socket")
+        api = socket
     out = say or (lambda line: print(line, flush=True))  # noqa: T201 what a person runs it for
     server = Server(address, port, api=api, say=out)
     if threading.current_thread() is threading.main_thread():

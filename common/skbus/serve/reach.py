@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from skbus.bus import rundir
 from skbus.bus.rundir import RunDir
+from skbus.bus.state import read_state
 from skbus.stack.config import Config
 
 _WHAT = {
@@ -49,8 +50,6 @@ def lines(run: RunDir, kind: str, address: str, port: int) -> Iterator[str]:
 
 def _prefix(run: RunDir) -> str:
     """What comes before the command; nothing where the other end is a machine of its own."""
-    from skbus.stack.supervise import read_state
-
     state = read_state(run)
     if state is None or "lab" not in state:
         return ""

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import trio
 
-from skbus import serve, socket
+from skbus import socket
 from skbus.serve.loop import ServerLoop
+from skbus.serve.run import SERVERS, run
 from skbus.serve.simple import CHARGEN
 from skbus.serve.web import PAGE
 from skbustest.loopback import Loopback
@@ -21,7 +22,7 @@ def serving(kind: str, ask: Callable[[int], None]) -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            loop: ServerLoop = await nursery.start(getattr(serve, kind), HERE, 0)
+            loop: ServerLoop = await nursery.start(SERVERS[kind], HERE, 0)
             with trio.fail_after(90):
                 await trio.to_thread.run_sync(ask, loop.port)
             nursery.cancel_scope.cancel()
@@ -131,4 +132,4 @@ def test_chargen(loopback: Loopback) -> None:
 
 def test_unknown_kind() -> None:
     with pytest.raises(ValueError, match="there are chargen, discard, echo, http"):
-        serve.run("gopher")
+        run("gopher")

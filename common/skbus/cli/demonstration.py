@@ -2,7 +2,8 @@
 """What `make demo` shows: a page each way between the Linux kernel and our stack, and the path
 of one request through the processes, from their logs.
 
-Called by `skbus demo`. `python -m skbus.cli.demo_run URL` is the part that runs httpx on our stack.
+Called by `skbus demo`. `python -m skbus.cli.demonstration URL` is the part that runs httpx on our
+stack.
 """
 
 import json
@@ -146,8 +147,8 @@ def _from_us(run: RunDir, stack: ExitStack) -> None:
     serve = [sys.executable, "-P", "-m", "http.server", str(PEER_PORT), "--directory", directory]
     server = stack.enter_context(_process(_exec(run, *serve), env))
     url = f"http://{lab.PEER_ADDRESS}:{PEER_PORT}/"
-    say(f"$ python -m skbus.cli.demo_run {url}      (httpx, on our stack)")
-    fetch = [sys.executable, "-P", "-m", "skbus.cli.demo_run", url]
+    say(f"$ python -m skbus.cli.demonstration {url}      (httpx, on our stack)")
+    fetch = [sys.executable, "-P", "-m", "skbus.cli.demonstration", url]
     say(_until("we fetch from Linux", server, lambda: _run(fetch, env)))
 
 
@@ -206,7 +207,7 @@ def _between(
 
 
 def _path(run: RunDir) -> None:
-    from skbus.cli.logread import merged
+    from skbus.stack.logread import merged
 
     told = story(list(merged(run)))
     if not told:
@@ -272,7 +273,7 @@ async def fetch(url: str) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`python -m skbus.cli.demo_run URL`."""
+    """`python -m skbus.cli.demonstration URL`."""
     import trio
 
     try:

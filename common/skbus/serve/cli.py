@@ -56,7 +56,7 @@ def serve(
             from skbus.serve import iperf3
 
             sys.exit(iperf3.serve(address, number, greeting=greeting))
-        from skbus.serve import run
+        from skbus.serve.run import run
 
         run(kind.value, address, number, greeting)
     except KeyboardInterrupt:
