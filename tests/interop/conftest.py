@@ -2,8 +2,8 @@
 """Labs, ends and tools for the tests against the Linux kernel and against real tools.
 
 A lab is brought up once a session for each kind of cable, and must be as clean after the last test
-as it was before the first. `lab.ours(...)` and `lab.linux(...)` run a function of `endpoints.py` on
-our stack and on the kernel's; `lab.tool(...)` runs a program in the peer's namespace.
+as it was before the first. `lab.ours(...)` and `lab.linux(...)` run an end (see `end.py`) on our
+stack and on the kernel's; `lab.tool(...)` runs a program in the peer's namespace.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class Cable:
     """the same for the end of the stack under test"""
     under_test: tuple[str, list[str], str, dict[str, str]]
     """its name, how to enter it, its socket module, and its environment"""
-    script = "endpoints.py"
-    """whose functions `ours` and `linux` run"""
+    file = "endpoints"
+    """where the functions lie that `ours` and `linux` run; see the fixture `_file_of_ends`"""
 
     def __init__(self) -> None:
         self.ends = ExitStack()
@@ -135,9 +135,10 @@ class Cable:
         env: dict[str, str],
         function: str,
         arguments: dict[str, Any],
+        file: str = "",
     ) -> End:
-        script = [sys.executable, str(HERE / self.script), "--socket", module]
-        end = End(f"{function} ({who})", [*prefix, *script, function, json.dumps(arguments)], env)
+        program = [sys.executable, str(HERE / "end.py"), "--socket", module, file or self.file]
+        end = End(f"{function} ({who})", [*prefix, *program, function, json.dumps(arguments)], env)
         self.ends.callback(end.close)
         return end
 
@@ -147,7 +148,8 @@ class Cable:
 
     def _ready(self, server: subprocess.Popen[bytes], port: int) -> subprocess.Popen[bytes]:
         self.ends.callback(_end_process, server)
-        waiter = self.linux("wait_listening", host=self.address, port=port, seconds=45.0)
+        wanted = {"host": self.address, "port": port, "seconds": 45.0}
+        waiter = self._end("peer", self.peer, "socket", {}, "wait_listening", wanted, "endpoints")
         if not waiter.result()["listening"]:
             server.terminate()
             assert server.stderr is not None
@@ -507,6 +509,14 @@ def _lab(kind: str, *options: str) -> Iterator[Lab]:
         yield found
     finally:
         found.down()
+
+
+@pytest.fixture(autouse=True)
+def _file_of_ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ends of a test lie in the file that its marker `ends` names, or in `endpoints.py`."""
+    marker = request.node.get_closest_marker("ends")
+    if marker is not None:
+        monkeypatch.setattr(Cable, "file", marker.args[0])
 
 
 @pytest.fixture(scope="module", params=[3])

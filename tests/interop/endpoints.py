@@ -1,28 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The two ends of an interoperability test: each runs on the kernel's sockets or on ours, alike.
+"""The ends of most interoperability tests: streams, closes, datagrams, odd segments, HTTP."""
 
-`endpoints.py --socket socket|skbus.socket NAME '{"port": 7001}'` runs one function, in the
-process's own namespace. What the function tells on the way, and what it returns, goes to standard
-output as one JSON object a line.
-"""
-
-import argparse
-import errno
 import hashlib
 import importlib
-import json
 import random
 import socket
 import struct
-import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-Module = Any
-"""the standard library's socket module, or ours"""
+from tests.interop.end import Module, end, error_name, listening, tell, wait
 
 # linux/in.h; the socket module of Python 3.11 does not have them
 IP_MTU_DISCOVER = 10
@@ -32,22 +21,9 @@ BURST = 20
 """datagrams that are sent before they are answered"""
 
 
-def tell(**what: Any) -> None:
-    """A line to the test."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
-
-
 def content(size: int, seed: int) -> bytes:
     """The same bytes at both ends, and no two places alike."""
     return random.Random(seed).randbytes(size)
-
-
-def listening(net: Module, port: int, backlog: int = 128) -> Any:
-    """A listener, and the test told so."""
-    sock = net.create_server(("0.0.0.0", port), backlog=backlog)
-    tell(ready=True)
-    return sock
 
 
 def _receive_all(sock: Any) -> tuple[int, str]:
@@ -70,6 +46,7 @@ def _send_all(net: Module, sock: Any, size: int, seed: int) -> str:
 # ---- bulk ------------------------------------------------------------------------------------
 
 
+@end
 def serve_receive(net: Module, port: int) -> Any:
     """Accept, receive until the peer has finished; how much, and its SHA-256."""
     with listening(net, port) as listener:
@@ -79,6 +56,7 @@ def serve_receive(net: Module, port: int) -> Any:
     return {"size": size, "sha256": digest}
 
 
+@end
 def serve_send(net: Module, port: int, size: int, seed: int) -> Any:
     """Accept, send, wait for the peer's end."""
     with listening(net, port) as listener:
@@ -89,6 +67,7 @@ def serve_send(net: Module, port: int, size: int, seed: int) -> Any:
     return {"size": size, "sha256": digest, "rest": len(rest)}
 
 
+@end
 def send(net: Module, host: str, port: int, size: int, seed: int) -> Any:
     """Connect, send, wait for the peer's end."""
     with net.create_connection((host, port)) as sock:
@@ -97,6 +76,7 @@ def send(net: Module, host: str, port: int, size: int, seed: int) -> Any:
     return {"size": size, "sha256": digest, "rest": len(rest)}
 
 
+@end
 def receive(net: Module, host: str, port: int) -> Any:
     """Connect, receive until the peer has finished."""
     with net.create_connection((host, port)) as sock:
@@ -114,6 +94,7 @@ def both_ways(net: Module, sock: Any, size: int, seed: int) -> Any:
     return {"sent": sent[0], "size": received, "received": digest}
 
 
+@end
 def serve_both_ways(net: Module, port: int, size: int, seed: int) -> Any:
     with listening(net, port) as listener:
         sock, _ = listener.accept()
@@ -121,6 +102,7 @@ def serve_both_ways(net: Module, port: int, size: int, seed: int) -> Any:
             return both_ways(net, sock, size, seed)
 
 
+@end
 def connect_both_ways(net: Module, host: str, port: int, size: int, seed: int) -> Any:
     with net.create_connection((host, port)) as sock:
         return both_ways(net, sock, size, seed)
@@ -129,6 +111,7 @@ def connect_both_ways(net: Module, host: str, port: int, size: int, seed: int) -
 # ---- many connections ------------------------------------------------------------------------
 
 
+@end
 def serve_many(net: Module, port: int, count: int) -> Any:
     """Hold `count` connections open at once; then echo 4 KiB on each; then wait for the ends."""
     socks = []
@@ -149,6 +132,7 @@ def serve_many(net: Module, port: int, count: int) -> Any:
     return {"ends": ends}
 
 
+@end
 def connect_many(net: Module, host: str, port: int, count: int) -> Any:
     """Open `count` connections, keep them all; exchange 4 KiB on each; close."""
     socks = [net.create_connection((host, port)) for _ in range(count)]
@@ -165,6 +149,7 @@ def connect_many(net: Module, host: str, port: int, count: int) -> Any:
     return {"right": right}
 
 
+@end
 def short_connections(net: Module, host: str, port: int, count: int) -> Any:
     """Connect, ask the echo server, close; `count` times, eight at a time."""
 
@@ -181,6 +166,7 @@ def short_connections(net: Module, host: str, port: int, count: int) -> Any:
         return {"right": sum(pool.map(one, range(count)))}
 
 
+@end
 def serve_short_connections(net: Module, port: int, count: int) -> Any:
     """The echo server to that: waits for each client's end before it closes."""
 
@@ -198,6 +184,7 @@ def serve_short_connections(net: Module, port: int, count: int) -> Any:
 # ---- closes, resets, refusals ------------------------------------------------------------------
 
 
+@end
 def serve_half_close(net: Module, port: int) -> Any:
     """Read to the end of the request; only then answer, on the half that is still open."""
     with listening(net, port) as listener:
@@ -209,6 +196,7 @@ def serve_half_close(net: Module, port: int) -> Any:
     return {"size": size, "sha256": digest, "sent": hashlib.sha256(answer).hexdigest()}
 
 
+@end
 def half_close(net: Module, host: str, port: int) -> Any:
     """Ask, close our half, read the answer."""
     with net.create_connection((host, port)) as sock:
@@ -218,7 +206,7 @@ def half_close(net: Module, host: str, port: int) -> Any:
             sock.send(b"x")
             after = "sent"
         except OSError as e:
-            after = errno.errorcode.get(e.errno or 0, str(e))
+            after = error_name(e)
     return {"sent": sent, "size": size, "sha256": digest, "send_after_shutdown": after}
 
 
@@ -228,6 +216,7 @@ def _abort(net: Module, sock: Any) -> None:
     sock.close()
 
 
+@end
 def serve_reset(net: Module, port: int) -> Any:
     """Accept, read the first bytes, reset."""
     with listening(net, port) as listener:
@@ -237,6 +226,7 @@ def serve_reset(net: Module, port: int) -> Any:
     return {"got": got.decode()}
 
 
+@end
 def be_reset(net: Module, host: str, port: int) -> Any:
     """Connect, say something, and report how reading and then writing ends."""
     with net.create_connection((host, port)) as sock:
@@ -253,16 +243,18 @@ def be_reset(net: Module, host: str, port: int) -> Any:
     return {"read": read, "write": write}
 
 
+@end
 def reset(net: Module, host: str, port: int) -> Any:
     """Connect, say something, reset."""
     sock = net.create_connection((host, port))
     sock.sendall(b"hello")
     tell(sent=True)
-    sys.stdin.readline()
+    wait()
     _abort(net, sock)
     return {}
 
 
+@end
 def serve_be_reset(net: Module, port: int) -> Any:
     """Accept, read, and report how the next read ends."""
     with listening(net, port) as listener:
@@ -277,6 +269,7 @@ def serve_be_reset(net: Module, port: int) -> Any:
     return {"got": got, "read": read}
 
 
+@end
 def close_unread(net: Module, host: str, port: int) -> Any:
     """Close with data unread, which RFC 2525 2.17 answers with RST: the peer must see that."""
     sock = net.create_connection((host, port))
@@ -286,6 +279,7 @@ def close_unread(net: Module, host: str, port: int) -> Any:
     return {"peeked": len(peeked)}
 
 
+@end
 def serve_answer_then_read(net: Module, port: int) -> Any:
     """Accept, read, answer at length, and report how reading on ends."""
     with listening(net, port) as listener:
@@ -300,6 +294,7 @@ def serve_answer_then_read(net: Module, port: int) -> Any:
     return {"read": read}
 
 
+@end
 def connect_outcome(net: Module, host: str, port: int, timeout: float | None) -> Any:
     """How a connect ends: its error's class and name."""
     sock = net.socket(net.AF_INET, net.SOCK_STREAM)
@@ -310,12 +305,13 @@ def connect_outcome(net: Module, host: str, port: int, timeout: float | None) ->
     except TimeoutError:
         outcome = "TimeoutError"
     except OSError as e:
-        outcome = errno.errorcode.get(e.errno or 0, str(e))
+        outcome = error_name(e)
     finally:
         sock.close()
     return {"outcome": outcome}
 
 
+@end
 def wait_listening(net: Module, host: str, port: int, seconds: float) -> Any:
     """Wait until somebody listens there."""
     deadline = time.monotonic() + seconds
@@ -333,6 +329,7 @@ def wait_listening(net: Module, host: str, port: int, seconds: float) -> Any:
 # ---- datagrams ---------------------------------------------------------------------------------
 
 
+@end
 def serve_datagrams(net: Module, port: int, count: int, own: str = "0.0.0.0") -> Any:
     """Send each datagram back to where it came from."""
     sizes = []
@@ -346,6 +343,7 @@ def serve_datagrams(net: Module, port: int, count: int, own: str = "0.0.0.0") ->
     return {"sizes": sizes}
 
 
+@end
 def datagrams(
     net: Module, host: str, port: int, sizes: list[int], pmtudisc: int | None = None
 ) -> Any:
@@ -377,6 +375,7 @@ def burst_sizes(seed: int, count: int) -> list[int]:
     return sizes[:count]
 
 
+@end
 def send_bursts(
     net: Module, host: str, port: int, seed: int, count: int, connected: bool = True
 ) -> Any:
@@ -398,6 +397,7 @@ def send_bursts(
     return {"sent": count}
 
 
+@end
 def receive_bursts(net: Module, port: int, seed: int, count: int) -> Any:
     """The other end of it: how many came in order and whole, and the first that did not."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
@@ -414,6 +414,7 @@ def receive_bursts(net: Module, port: int, seed: int, count: int) -> Any:
     return {"right": count}
 
 
+@end
 def path_mtu(net: Module, host: str, port: int, size: int, pmtudisc: int) -> Any:
     """Send datagrams that may not be fragmented until one is refused here for its size; how it
     was refused, and the path's MTU before and after."""
@@ -428,11 +429,12 @@ def path_mtu(net: Module, host: str, port: int, size: int, pmtudisc: int) -> Any
                 sock.send(bytes(size))
                 time.sleep(0.02)
             except OSError as e:
-                outcome = errno.errorcode.get(e.errno or 0, str(e))
+                outcome = error_name(e)
         after = sock.getsockopt(net.IPPROTO_IP, IP_MTU)
     return {"outcome": outcome, "before": before, "after": after}
 
 
+@end
 def datagram_refused(net: Module, host: str, port: int) -> Any:
     """What a connected datagram socket hears from a port where nobody listens."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
@@ -464,6 +466,7 @@ def _segment(source: str, host: str, sport: int, dport: int, flags: int) -> byte
     return head[:16] + struct.pack("!H", ~total & 0xFFFF) + head[18:]
 
 
+@end
 def odd_segments(net: Module, source: str, host: str, ports: list[int]) -> Any:
     """Send each of the 64 combinations of flags to each port; what comes back, as flags and
     window. Linux only: a raw socket, whose kernel also answers what it did not ask for."""
@@ -504,6 +507,7 @@ def odd_segments(net: Module, source: str, host: str, ports: list[int]) -> Any:
 # ---- HTTP ------------------------------------------------------------------------------
 
 
+@end
 def serve_files(net: Module, port: int, directory: str) -> Any:
     """Serve a directory on the kernel's stack until the test says so."""
     import functools
@@ -518,12 +522,13 @@ def serve_files(net: Module, port: int, directory: str) -> Any:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         tell(ready=True)
-        sys.stdin.readline()
+        wait()
         server.shutdown()
         thread.join()
     return {}
 
 
+@end
 def http_get(net: Module, host: str, port: int, path: str, times: int) -> Any:
     """`http.client`, unmodified, over the socket module; keep-alive."""
     import http.client
@@ -542,6 +547,7 @@ def http_get(net: Module, host: str, port: int, path: str, times: int) -> Any:
     return {"status": 200, "size": len(body), "sha256": digest}
 
 
+@end
 def httpx_get(net: Module, url: str, times: int) -> Any:
     """httpx under trio, its sockets ours by trio's own hook."""
     import httpx
@@ -561,30 +567,3 @@ def httpx_get(net: Module, url: str, times: int) -> Any:
         }
 
     return trio.run(fetch)
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    f.__name__: f
-    for f in (
-        serve_receive, serve_send, send, receive, serve_both_ways, connect_both_ways,
-        serve_many, connect_many, short_connections, serve_short_connections,
-        serve_half_close, half_close, serve_reset, be_reset, reset, serve_be_reset,
-        close_unread, serve_answer_then_read, connect_outcome, wait_listening,
-        serve_datagrams, datagrams, send_bursts, receive_bursts, datagram_refused, path_mtu,
-        odd_segments, serve_files, http_get, httpx_get,
-    )
-}  # fmt: skip
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--socket", default="socket")
-    parser.add_argument("name", choices=FUNCTIONS)
-    parser.add_argument("arguments", type=json.loads)
-    options = parser.parse_args()
-    net = importlib.import_module(options.socket)
-    tell(result=FUNCTIONS[options.name](net, **options.arguments))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Ends of the tests of names, ports, connecting and closing: see `endpoints.py`, of whose kind
-this is. Errors are told by name, "ok" where there was none.
+"""Ends of the tests of names, ports, connecting and closing (see `end.py`).
+
+Errors are told by name, and by "ok" where there was none.
 """
 
-import argparse
 import errno
-import importlib
-import json
 import select
 import struct
 import sys
@@ -14,13 +12,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-Module = Any
+from tests.interop.end import Module, end, error_name, listening, tell, wait
+
 TCP_USER_TIMEOUT = 18
-
-
-def tell(**what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> str:
@@ -30,7 +24,7 @@ def outcome(function: Callable[..., Any], *arguments: Any) -> str:
     except TimeoutError as e:
         return errno.errorcode.get(e.errno or 0, "timed out")
     except OSError as e:
-        return errno.errorcode.get(e.errno or 0, str(e))
+        return error_name(e)
     return "ok"
 
 
@@ -52,6 +46,7 @@ def writable(sock: Any) -> bool:
 # ---- the states of connect(2) ------------------------------------------------------------------
 
 
+@end
 def connect_states(net: Module, host: str, port: int, nobody: str) -> Any:
     """SS_UNCONNECTED, SS_CONNECTING, SS_CONNECTED, by what connect(2) says in each."""
     told: dict[str, Any] = {}
@@ -81,6 +76,7 @@ def connect_states(net: Module, host: str, port: int, nobody: str) -> Any:
     return told
 
 
+@end
 def connect_refused(net: Module, host: str, port: int) -> Any:
     """A refusal, heard without waiting for it, by SO_ERROR and by connect(2)."""
     told = {}
@@ -100,6 +96,7 @@ def connect_refused(net: Module, host: str, port: int) -> Any:
     return told
 
 
+@end
 def connect_unreachable(net: Module, port: int, silent: str) -> Any:
     """Places that cannot be reached at all, and one that never answers."""
     told: dict[str, Any] = {}
@@ -119,6 +116,7 @@ def connect_unreachable(net: Module, port: int, silent: str) -> Any:
 # ---- ports -------------------------------------------------------------------------------------
 
 
+@end
 def automatic_ports(net: Module, host: str, port: int, kinds: list[str], count: int) -> Any:
     """The ports that `count` sockets at once of each kind are given."""
     return {kind: _automatic_ports(net, host, port, kind, count) for kind in kinds}
@@ -139,6 +137,7 @@ def _automatic_ports(net: Module, host: str, port: int, kind: str, count: int) -
     return found
 
 
+@end
 def ports_of_two_peers(net: Module, host: str, ports: list[int], count: int) -> Any:
     """As many connections to each of two servers: a port may serve one of each."""
     found: list[list[Any]] = [[], []]
@@ -151,6 +150,7 @@ def ports_of_two_peers(net: Module, host: str, ports: list[int], count: int) -> 
     return found
 
 
+@end
 def binds(net: Module, own: str, host: str, server: int, port: int) -> Any:
     """Who may share a port with whom: a table of pairs, for both transports."""
     told: dict[str, Any] = {}
@@ -186,6 +186,7 @@ def binds(net: Module, own: str, host: str, server: int, port: int) -> Any:
     return told
 
 
+@end
 def time_wait(net: Module, host: str, server: int, port: int) -> Any:
     """A port in TIME_WAIT: taken, but for SO_REUSEADDR."""
     with stream(net) as sock:
@@ -204,6 +205,7 @@ def time_wait(net: Module, host: str, server: int, port: int) -> Any:
     return told
 
 
+@end
 def accept_all(net: Module, ports: list[int]) -> Any:
     """Accept on all of them, and keep what was accepted; close what the peer closes."""
     with ExitStack() as stack:
@@ -231,6 +233,7 @@ def accept_all(net: Module, ports: list[int]) -> Any:
 # ---- SO_REUSEPORT ------------------------------------------------------------------------------
 
 
+@end
 def reuseport_group(net: Module, port: int, kind: str, size: int, count: int) -> Any:
     """A group of sockets at one port: who gets how many of `count` flows; a flow's second
     datagram goes where its first went."""
@@ -265,6 +268,7 @@ def reuseport_group(net: Module, port: int, kind: str, size: int, count: int) ->
     return {"sum": sum(got), "all": all(got), "strays": strays}
 
 
+@end
 def many_flows(net: Module, host: str, port: int, kind: str, count: int) -> Any:
     """`count` flows, each of a socket of its own; of datagrams two each."""
     with ExitStack() as stack:
@@ -284,6 +288,7 @@ def many_flows(net: Module, host: str, port: int, kind: str, count: int) -> Any:
 # ---- closing -----------------------------------------------------------------------------------
 
 
+@end
 def linger(net: Module, host: str, port: int, seconds: int) -> Any:
     """Fill the way to a peer that does not read, and close, lingering; how much was sent."""
     sock = stream(net)
@@ -302,27 +307,28 @@ def linger(net: Module, host: str, port: int, seconds: int) -> Any:
     tell(closing=True)
     sock.close()
     tell(closed=True)
-    sys.stdin.readline()
+    wait()
     return sent
 
 
+@end
 def read_late(net: Module, port: int) -> Any:
     """Accept, wait for the test, and read to the end; how much, and how it ended."""
-    with net.create_server(("0.0.0.0", port)) as listener:
-        tell(ready=True)
+    with listening(net, port) as listener:
         sock, _ = listener.accept()
         with sock:
-            sys.stdin.readline()
+            wait()
             size = 0
             try:
                 while data := sock.recv(65536):
                     size += len(data)
                 end = "end"
             except OSError as e:
-                end = errno.errorcode.get(e.errno or 0, str(e))
+                end = error_name(e)
     return {"size": size, "end": end}
 
 
+@end
 def closes(net: Module, host: str, port: int, ways: list[str]) -> Any:
     """Connect, say something, wait until the peer has answered; close, in each of these ways."""
     for how in ways:
@@ -340,11 +346,11 @@ def closes(net: Module, host: str, port: int, ways: list[str]) -> Any:
     return True
 
 
+@end
 def be_closed(net: Module, port: int, count: int) -> Any:
     """The other end of that: how reading ends, each time."""
     ends = []
-    with net.create_server(("0.0.0.0", port)) as listener:
-        tell(ready=True)
+    with listening(net, port) as listener:
         for _ in range(count):
             sock, _ = listener.accept()
             with sock:
@@ -355,30 +361,6 @@ def be_closed(net: Module, port: int, count: int) -> Any:
                     try:
                         said.append("ok" if sock.recv(100) else "end")
                     except OSError as e:
-                        said.append(errno.errorcode.get(e.errno or 0, str(e)))
+                        said.append(error_name(e))
             ends.append([s for s in said if s != "ok"])
     return ends
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    f.__name__: f
-    for f in (
-        connect_states, connect_refused, connect_unreachable, automatic_ports, ports_of_two_peers,
-        binds, time_wait, accept_all, reuseport_group, many_flows, linger, read_late, closes,
-        be_closed,
-    )
-}  # fmt: skip
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--socket", default="socket")
-    parser.add_argument("name", choices=FUNCTIONS)
-    parser.add_argument("arguments", type=json.loads)
-    told = parser.parse_args()
-    net = importlib.import_module(told.socket)
-    tell(result=FUNCTIONS[told.name](net, **told.arguments))
-
-
-if __name__ == "__main__":
-    main()

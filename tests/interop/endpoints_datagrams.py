@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: MIT
 """The ends of a flow of numbered datagrams, and of programs that are hasty with them.
 
-Run as `endpoints.py`, on the kernel's sockets or on ours, alike.
+See `end.py`.
 """
 
 import random
 import select
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-endpoints: Any = __import__("endpoints")
+from tests.interop.end import Module, end, tell, wait
 
 WINDOW = 64
 """Datagrams that may be under way; each quarter of it is acknowledged."""
@@ -23,12 +20,13 @@ def numbered(i: int) -> bytes:
     return i.to_bytes(4, "big") + random.Random(i).randbytes(i % 97)
 
 
-def serve_numbered(net: Any, port: int, count: int) -> Any:
+@end
+def serve_numbered(net: Module, port: int, count: int) -> Any:
     """Receive so many; where they began to be wrong, or -1."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         sock.bind(("0.0.0.0", port))
         sock.settimeout(45)
-        endpoints.tell(ready=True)
+        tell(ready=True)
         wrong = -1
         n = 0
         while n < count:
@@ -44,7 +42,8 @@ def serve_numbered(net: Any, port: int, count: int) -> Any:
     return {"received": n, "wrong": wrong}
 
 
-def send_numbered(net: Any, host: str, port: int, count: int) -> Any:
+@end
+def send_numbered(net: Module, host: str, port: int, count: int) -> Any:
     """Send so many, and wait until the peer has them."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         sock.connect((host, port))
@@ -62,7 +61,8 @@ def send_numbered(net: Any, host: str, port: int, count: int) -> Any:
     return {"sent": sent, "acked": acked}
 
 
-def send_and_exit(net: Any, host: str, port: int, count: int, close: bool) -> Any:
+@end
+def send_and_exit(net: Module, host: str, port: int, count: int, close: bool) -> Any:
     """Send, and end at once."""
     sock = net.socket(net.AF_INET, net.SOCK_DGRAM)
     sock.connect((host, port))
@@ -75,13 +75,14 @@ def send_and_exit(net: Any, host: str, port: int, count: int, close: bool) -> An
     return {"sent": count}
 
 
-def serve_with_select(net: Any, port: int, count: int) -> Any:
+@end
+def serve_with_select(net: Module, port: int, count: int) -> Any:
     """Read half of the datagrams by recv, with too small a buffer; the others as select shows."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         sock.bind(("0.0.0.0", port))
         sock.settimeout(45)
-        endpoints.tell(ready=True)
-        sys.stdin.readline()  # all of them are there
+        tell(ready=True)
+        wait()  # all of them are there
         plain = [int.from_bytes(sock.recv(4), "big") for _ in range(count // 2)]
         shown: list[tuple[int, bool]] = []
         while select.select([sock], [], [], 0.5 if len(shown) == count - count // 2 else 30)[0]:
@@ -90,7 +91,8 @@ def serve_with_select(net: Any, port: int, count: int) -> Any:
     return {"plain": plain, "shown": shown}
 
 
-def send_refused(net: Any, host: str, port: int) -> Any:
+@end
+def send_refused(net: Module, host: str, port: int) -> Any:
     """Send to a port where nobody is until a call tells so; whether recv tells it, too."""
     outcome = []
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
@@ -113,14 +115,3 @@ def send_refused(net: Any, host: str, port: int) -> Any:
             told = type(e).__name__
         outcome.append(told)
     return outcome
-
-
-if __name__ == "__main__":
-    endpoints.FUNCTIONS.update(
-        serve_numbered=serve_numbered,
-        send_numbered=send_numbered,
-        send_and_exit=send_and_exit,
-        serve_with_select=serve_with_select,
-        send_refused=send_refused,
-    )
-    endpoints.main()

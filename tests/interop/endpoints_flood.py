@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Who uses a server while it is flooded: connections that were there before, and new ones.
 
-Run as `endpoints.py`, against an echo server.
+See `end.py`; the server is one that echoes.
 """
 
-import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-endpoints: Any = __import__("endpoints")
+from tests.interop.end import Module, end, tell, wait
 
 TIMEOUT = 60.0
 
@@ -27,14 +24,15 @@ def _echo(sock: Any, data: bytes) -> bool:
     return room == data
 
 
-def use(net: Any, host: str, port: int, established: int, seconds: float) -> Any:
+@end
+def use(net: Module, host: str, port: int, established: int, seconds: float) -> Any:
     """Echo on `established` connections all the time, and on a new one again and again; begins
     when the test says so."""
     socks = [net.create_connection((host, port), timeout=TIMEOUT) for _ in range(established)]
     if not all(_echo(sock, b"before") for sock in socks):
         raise OSError("no echo before the flood")
-    endpoints.tell(ready=True)
-    sys.stdin.readline()
+    tell(ready=True)
+    wait()
     end = time.monotonic() + seconds
     told: dict[str, Any] = {"echoes": [0] * established, "opened": 0, "errors": []}
     lock = threading.Lock()
@@ -73,8 +71,3 @@ def use(net: Any, host: str, port: int, established: int, seconds: float) -> Any
     for thread in threads:
         thread.join()
     return told
-
-
-if __name__ == "__main__":
-    endpoints.FUNCTIONS.update(use=use)
-    endpoints.main()

@@ -2,21 +2,18 @@
 """The two ends of the interoperability matrix: some connections at once, each of which sends so
 many bytes in messages of one size, hashed at both ends and timed at the receiver's.
 
-Run as `endpoints.py`, on the kernel's sockets or on ours, alike.
+See `end.py`.
 """
 
 import hashlib
 import random
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-endpoints: Any = __import__("endpoints")
+from tests.interop.end import Module, end, tell
 
 TCP_CONGESTION = 13
 
@@ -47,11 +44,12 @@ def _at_once(flow: Callable[[int], Any], flows: int) -> list[Any]:
     return found
 
 
-def serve_flows(net: Any, port: int, flows: int, congestion: str) -> Any:
+@end
+def serve_flows(net: Module, port: int, flows: int, congestion: str) -> Any:
     """Receive: for each flow the size, the seconds from its first byte, and SHA-256."""
     listener = net.create_server(("0.0.0.0", port), backlog=flows)
     _choose(listener, congestion)
-    endpoints.tell(ready=True)
+    tell(ready=True)
     socks = [listener.accept()[0] for _ in range(flows)]
 
     def flow(i: int) -> Any:
@@ -72,8 +70,16 @@ def serve_flows(net: Any, port: int, flows: int, congestion: str) -> Any:
     return found
 
 
+@end
 def send_flows(
-    net: Any, host: str, port: int, flows: int, congestion: str, size: int, message: int, seed: int
+    net: Module,
+    host: str,
+    port: int,
+    flows: int,
+    congestion: str,
+    size: int,
+    message: int,
+    seed: int,
 ) -> Any:
     """Connect and send: for each flow SHA-256 of what was sent."""
 
@@ -91,8 +97,3 @@ def send_flows(
         return {"sha256": hashlib.sha256(data).hexdigest(), "rest": len(rest)}
 
     return _at_once(flow, flows)
-
-
-if __name__ == "__main__":
-    endpoints.FUNCTIONS.update(serve_flows=serve_flows, send_flows=send_flows)
-    endpoints.main()

@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Ends of the tests of raw, ping, UDP-Lite and multicast sockets; see `endpoints.py`, of whose
-kind this is.
+"""Ends of the tests of raw, ping, UDP-Lite and multicast sockets (see `end.py`).
 
-What an end is told and what it tells is JSON: bytes are hexadecimal text.
+Bytes are told as hexadecimal text.
 """
 
-import argparse
 import errno
-import importlib
-import json
 import select
 import socket
 import struct
@@ -16,7 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-Module = Any
+from tests.interop.end import Module, end, tell, wait
+
 LONG = 45.0
 """Seconds in which what is to come comes, on a loaded machine too."""
 SOL_RAW = 255
@@ -28,11 +25,6 @@ IP_BLOCK_SOURCE = 38
 IP_UNBLOCK_SOURCE = 37
 IP_ADD_SOURCE_MEMBERSHIP = 39
 IP_DROP_SOURCE_MEMBERSHIP = 40
-
-
-def tell(**what: Any) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 def checksum(data: bytes) -> int:
@@ -82,6 +74,7 @@ def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
 # ---- raw -------------------------------------------------------------------------------------
 
 
+@end
 def raw_ping(net: Module, host: str) -> Any:
     """An echo by a raw ICMP socket whose filter lets replies alone through."""
     with net.socket(net.AF_INET, net.SOCK_RAW, net.IPPROTO_ICMP) as sock:
@@ -96,6 +89,7 @@ def raw_ping(net: Module, host: str) -> Any:
     return {"name": name, "filter": kept, "sender": sender, **fields}
 
 
+@end
 def raw_receive(net: Module, protocol: int, count: int, host: str = "") -> Any:
     """`count` packets of a protocol, from anybody or from one host."""
     with net.socket(net.AF_INET, net.SOCK_RAW, protocol) as sock:
@@ -106,6 +100,7 @@ def raw_receive(net: Module, protocol: int, count: int, host: str = "") -> Any:
         return [ip_fields(sock.recv(70000)) for _ in range(count)]
 
 
+@end
 def raw_send(net: Module, protocol: int, host: str, payloads: list[str]) -> Any:
     """Packets with the kernel's IP header."""
     with net.socket(net.AF_INET, net.SOCK_RAW, protocol) as sock:
@@ -114,6 +109,7 @@ def raw_send(net: Module, protocol: int, host: str, payloads: list[str]) -> Any:
         return [sock.sendto(bytes.fromhex(payload), (host, 0)) for payload in payloads]
 
 
+@end
 def raw_send_hdrincl(net: Module, host: str) -> Any:
     """Packets with our own IP header, in which something is left out."""
     with net.socket(net.AF_INET, net.SOCK_RAW, net.IPPROTO_RAW) as sock:
@@ -132,6 +128,7 @@ def raw_send_hdrincl(net: Module, host: str) -> Any:
         }
 
 
+@end
 def raw_copies(net: Module, host: str, other: str, own: str) -> Any:
     """Three sockets of a protocol hear what they match: all, one peer's, what comes to us."""
     kinds = {"all": None, "peer": ("connect", host), "other": ("connect", other),
@@ -149,6 +146,7 @@ def raw_copies(net: Module, host: str, other: str, own: str) -> Any:
     return {k: v if len(v) < 20 else v[40:] for k, v in found.items()}
 
 
+@end
 def raw_refused(net: Module, host: str) -> Any:
     """Nobody takes protocol 254: the ICMP error is told to a connected socket alone."""
     with (
@@ -165,6 +163,7 @@ def raw_refused(net: Module, host: str) -> Any:
 # ---- ping ------------------------------------------------------------------------------------
 
 
+@end
 def ping(net: Module, host: str) -> Any:
     """What a ping socket does, and what it does not."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM, net.IPPROTO_ICMP) as sock:
@@ -204,6 +203,7 @@ def ping(net: Module, host: str) -> Any:
 # ---- UDP-Lite --------------------------------------------------------------------------------
 
 
+@end
 def lite_serve(net: Module, port: int, cscov: int, count: int) -> Any:
     """`count` datagrams; with cscov, those whose checksum covers as much."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM, IPPROTO_UDPLITE) as sock:
@@ -220,6 +220,7 @@ def lite_serve(net: Module, port: int, cscov: int, count: int) -> Any:
         return {"found": found, "cscov": sock.getsockopt(IPPROTO_UDPLITE, 11)}
 
 
+@end
 def lite_send(net: Module, host: str, port: int, sends: list[list[Any]], silent: list[int]) -> Any:
     """Datagrams with a coverage each (-1: not set); those that are heard of again. silent: which
     of them nobody is going to answer."""
@@ -235,6 +236,7 @@ def lite_send(net: Module, host: str, port: int, sends: list[list[Any]], silent:
     return heard
 
 
+@end
 def lite_forge(net: Module, saddr: str, daddr: str, port: int) -> Any:
     """Datagrams by hand: damaged behind the coverage, and such as nobody may take."""
     pseudo = socket.inet_aton(saddr) + socket.inet_aton(daddr)
@@ -263,6 +265,7 @@ def _mreq(group: str, own: str, source: str = "") -> bytes:
     return b"".join(socket.inet_aton(a) for a in (group, own, source) if a)
 
 
+@end
 def multicast_receive(
     net: Module, own: str, port: int, steps: list[list[str]], bind: str = "0.0.0.0", all: int = 1
 ) -> Any:
@@ -283,6 +286,7 @@ def multicast_receive(
         return heard
 
 
+@end
 def multicast_send(
     net: Module, own: str, port: int, sends: list[list[str]], end: str, loop: int = -1, ttl: int = 1
 ) -> Any:
@@ -302,6 +306,7 @@ def multicast_send(
         }
 
 
+@end
 def multicast_to_self(net: Module, own: str, port: int, group: str) -> Any:
     """One's own datagrams come back, unless IP_MULTICAST_LOOP is off."""
     with (
@@ -321,6 +326,7 @@ def multicast_to_self(net: Module, own: str, port: int, group: str) -> Any:
         return found
 
 
+@end
 def options(net: Module, own: str) -> Any:
     """Every multicast option, right and wrong; the outcome of each."""
     group, second = "239.9.9.9", "239.9.9.10"
@@ -390,6 +396,7 @@ def _records(message: bytes) -> list[Any]:
     return sorted(out)
 
 
+@end
 def igmp_router(net: Module, own: str, group: str, queries: list[list[str]]) -> Any:
     """What hosts report of a group after a router has asked: [message in hex, destination].
 
@@ -420,37 +427,14 @@ def igmp_router(net: Module, own: str, group: str, queries: list[list[str]]) -> 
         return found
 
 
+@end
 def member(net: Module, own: str, steps: list[list[Any]]) -> Any:
     """Take the steps [option, group, source...] as the test says go; a socket in groups."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         tell(ready=True)
         for option, group, *source in steps:
-            sys.stdin.readline()
+            wait()
             sock.setsockopt(net.IPPROTO_IP, option, _mreq(group, own, *source))
             tell(**{f"step {option} {group} {''.join(source)}": True})
-        sys.stdin.readline()
+        wait()
     return True
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    f.__name__: f
-    for f in (
-        raw_ping, raw_receive, raw_send, raw_send_hdrincl, raw_copies, raw_refused, ping,
-        lite_serve, lite_send, lite_forge, multicast_receive, multicast_send, multicast_to_self,
-        options, igmp_router, member,
-    )
-}  # fmt: skip
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--socket", default="socket")
-    parser.add_argument("name", choices=FUNCTIONS)
-    parser.add_argument("arguments", type=json.loads)
-    told = parser.parse_args()
-    net = importlib.import_module(told.socket)
-    tell(result=FUNCTIONS[told.name](net, **told.arguments))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ends of the tests of control messages, error queues and urgent data; see `endpoints_inet.py`, of
-whose kind this is."""
+"""Ends of the tests of control messages, error queues and urgent data; see `end.py`."""
 
 import select
 import socket
@@ -8,18 +7,14 @@ import struct
 import time
 from typing import Any
 
-from endpoints_inet import (  # type: ignore[import-not-found]
-    FUNCTIONS,
-    Module,
-    main,
-    tell,
-)
+from tests.interop.end import Module, end, listening, tell
 
 IP_OPTIONS, IP_RECVOPTS, IP_PKTINFO, IP_RECVERR = 4, 6, 8, 11
 IP_TTL, IP_TOS, IP_RECVTTL, IP_RECVTOS = 2, 1, 12, 13
 SECONDS = 60
 
 
+@end
 def receive(net: Module, port: int) -> Any:
     """One datagram, its control messages by number, and whether its time is right."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
@@ -34,6 +29,7 @@ def receive(net: Module, port: int) -> Any:
         return [data.decode(), found, flags]
 
 
+@end
 def send(net: Module, host: str, port: int) -> Any:
     """A datagram with a TTL, a TOS and a recorded route."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
@@ -43,6 +39,7 @@ def send(net: Module, host: str, port: int) -> Any:
         return sock.sendmsg([b"with ", b"all"], control, 0, (host, port))
 
 
+@end
 def errors(net: Module, host: str, port: int) -> Any:
     """What the error queue says of a datagram to a port that nobody has."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
@@ -59,10 +56,10 @@ def errors(net: Module, host: str, port: int) -> Any:
                 pending]  # fmt: skip
 
 
+@end
 def urgent_serve(net: Module, port: int) -> Any:
     """What a reader gets of "one", an urgent "!" and "two", and the urgent byte by itself."""
-    with net.create_server(("0.0.0.0", port)) as listener:
-        tell(ready=True)
+    with listening(net, port) as listener:
         sock, _ = listener.accept()
     with sock:
         sock.settimeout(SECONDS)
@@ -78,6 +75,7 @@ def urgent_serve(net: Module, port: int) -> Any:
         return [first.decode(), urgent.decode(), rest.decode()]
 
 
+@end
 def urgent_send(net: Module, host: str, port: int) -> Any:
     """The other end of `urgent_serve`."""
     with net.create_connection((host, port)) as sock:
@@ -86,8 +84,3 @@ def urgent_send(net: Module, host: str, port: int) -> Any:
         sock.shutdown(net.SHUT_WR)
         sock.recv(1)
         return sent
-
-
-if __name__ == "__main__":
-    FUNCTIONS.update({f.__name__: f for f in (receive, send, errors, urgent_serve, urgent_send)})
-    main()

@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Connections that are there while one process of a sharded tcp is killed, and those that come
-after it. Run as `endpoints.py`; both wait for the test between the two. One of them asks, and the
+after it. See `end.py`; both wait for the test between the two. One of them asks, and the
 other echoes: to be Linux, whom nobody tells that a connection is lost before it sends something.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-endpoints: Any = __import__("endpoints")
+from tests.interop.end import Module, end, listening, tell, wait
 
 TIMEOUT = 60.0
 
@@ -41,18 +38,18 @@ def _ask(sock: Any) -> bool:
         return False
 
 
-def serve(net: Any, port: int, count: int, again: int, asks: bool) -> Any:
+@end
+def serve(net: Module, port: int, count: int, again: int, asks: bool) -> Any:
     """Accept `count`; echo or ask once on each when the test says so; then `again` new ones."""
-    with net.create_server(("0.0.0.0", port), backlog=128) as listener:
-        endpoints.tell(ready=True)
+    with listening(net, port) as listener:
         socks = [listener.accept()[0] for _ in range(count)]
-        endpoints.tell(accepted=len(socks))
-        sys.stdin.readline()
+        tell(accepted=len(socks))
+        wait()
         for sock in socks:
             sock.settimeout(TIMEOUT)
         use = _ask if asks else _echo
         kept = sum(map(use, socks))
-        endpoints.tell(kept=kept)
+        tell(kept=kept)
         new = 0
         for _ in range(again):
             sock, _ = listener.accept()
@@ -64,7 +61,8 @@ def serve(net: Any, port: int, count: int, again: int, asks: bool) -> Any:
     return {"kept": kept, "new": new}
 
 
-def connect(net: Any, host: str, port: int, count: int, again: int, asks: bool) -> Any:
+@end
+def connect(net: Module, host: str, port: int, count: int, again: int, asks: bool) -> Any:
     """The other end: every other socket is bound to a port of its own choice before."""
     socks = []
     for i in range(count):
@@ -74,12 +72,12 @@ def connect(net: Any, host: str, port: int, count: int, again: int, asks: bool) 
             sock.bind(("0.0.0.0", 0))
         sock.connect((host, port))
         socks.append(sock)
-    endpoints.tell(connected=len(socks))
-    sys.stdin.readline()
+    tell(connected=len(socks))
+    wait()
     use = _ask if asks else _echo
     kept = sum(map(use, socks))
-    endpoints.tell(kept=kept)
-    sys.stdin.readline()
+    tell(kept=kept)
+    wait()
     new = 0
     for _ in range(again):
         sock = net.create_connection((host, port), timeout=TIMEOUT)
@@ -88,9 +86,3 @@ def connect(net: Any, host: str, port: int, count: int, again: int, asks: bool) 
     for sock in socks:
         sock.close()
     return {"kept": kept, "new": new}
-
-
-endpoints.FUNCTIONS = {f.__name__: f for f in (serve, connect)}
-
-if __name__ == "__main__":
-    endpoints.main()

@@ -3,24 +3,20 @@
 kernel's sockets or on ours: `--socket skbus.socket` installs ours in the place of `socket`.
 
 `serve` starts all servers, each on a port of its own; `ask` uses all of them, and returns what
-each client found. Started like `endpoints.py`.
+each client found. See `end.py`.
 """
 
-import argparse
 import asyncio
-import contextlib
 import ftplib
 import hashlib
 import http.client
 import http.server
 import importlib
 import io
-import json
 import selectors
 import smtplib
 import socket
 import socketserver
-import sys
 import tempfile
 import threading
 import xmlrpc.client
@@ -30,18 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from tests.interop.end import Module, installed_end, tell, wait
 
 Ours = Any
 """`skbus.socket`, or None: then it is the kernel's"""
 
 BLOB = bytes(range(256)) * 800
 """204,800 bytes"""
-
-
-def tell(**what: Any) -> None:
-    """A line to the test."""
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 def digest(data: bytes) -> str:
@@ -377,17 +368,25 @@ CLIENTS: dict[str, Callable[[str, int, Ours], Any]] = {
 }
 
 
-def serve(ours: Ours, ports: dict[str, int]) -> Any:
+def _ours(net: Module) -> Ours:
+    return None if net is socket else net
+
+
+@installed_end
+def serve(net: Module, ports: dict[str, int]) -> Any:
     """All servers, until the test has heard enough."""
+    ours = _ours(net)
     for name, port in ports.items():
         SERVERS[name](port, ours)
     tell(ready=True)
-    sys.stdin.readline()
+    wait()
     return True
 
 
-def ask(ours: Ours, host: str, ports: dict[str, int]) -> Any:
+@installed_end
+def ask(net: Module, host: str, ports: dict[str, int]) -> Any:
     """What each client found; or the exception that it ended with."""
+    ours = _ours(net)
     found = {}
     for name, port in ports.items():
         try:
@@ -395,24 +394,3 @@ def ask(ours: Ours, host: str, ports: dict[str, int]) -> Any:
         except Exception as e:  # noqa: BLE001 - the test shows it
             found[name] = repr(e)
     return found
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {"serve": serve, "ask": ask}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--socket", default="socket")
-    parser.add_argument("name", choices=FUNCTIONS)
-    parser.add_argument("arguments", type=json.loads)
-    options = parser.parse_args()
-    net = importlib.import_module(options.socket)
-    ours = net if options.socket != "socket" else None
-    with net.install() if ours else contextlib.nullcontext():
-        result = FUNCTIONS[options.name](ours, **options.arguments)
-        tell(result=result)
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

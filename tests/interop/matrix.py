@@ -107,7 +107,7 @@ class Link:
     def __init__(self, cable: Cable, held: ExitStack) -> None:
         self.cable = cable
         held.push(cable.ends.pop_all())  # what it needs itself; what comes now is a transfer's
-        cable.script = "endpoints_flows.py"
+        cable.file = "endpoints_flows"
         middle = cable.peer
         holder = subprocess.Popen(
             [*middle, "unshare", "--net", "sh", "-c", "echo up; cat > /dev/null"],

@@ -16,28 +16,12 @@ from skbus.bus.ctl import ctl_call
 if TYPE_CHECKING:
     from tests.interop.conftest import Cable, Lab, Reference
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.ends("endpoints_connect")]
 
 Sysctl = Callable[[str, str], None]
 NOBODY = "10.77.0.97"
 SILENT = "192.0.2.1"
 """behind the peer, which passes nothing on, and says nothing about it"""
-
-
-@pytest.fixture(autouse=True)
-def connect_ends(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The ends are those of `endpoints_connect.py`."""
-    found = [
-        request.getfixturevalue(name)
-        for name in ("cable", "lab", "reference")
-        if name in request.fixturenames
-    ]
-    for cable in found:
-        cable.script = "endpoints_connect.py"
-    yield
-    for cable in found:
-        cable.ends.close()
-        cable.script = "endpoints.py"
 
 
 @contextmanager

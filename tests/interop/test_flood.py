@@ -33,17 +33,12 @@ again."""
 
 
 @pytest.mark.slow
+@pytest.mark.ends("endpoints_flood")
 def test_a_syn_flood(clean_lab: Lab, port: int, need: Callable[..., None], tmp_path: Path) -> None:
     need("hping3")
     lab = clean_lab
     lab.serve("echo", port)
-    lab.script = "endpoints_flood.py"  # for this test's ends
-    try:
-        user = lab.linux(
-            "use", host=lab.address, port=port, established=ESTABLISHED, seconds=SECONDS
-        )
-    finally:
-        del lab.script
+    user = lab.linux("use", host=lab.address, port=port, established=ESTABLISHED, seconds=SECONDS)
     user.heard("ready")
     before, memory = lab.counters("tcp"), [lab.memory()]
     words = f"hping3 -q -n --syn --rand-source -i u75 -p {port} {lab.address}".split()

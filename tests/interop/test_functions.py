@@ -15,7 +15,7 @@ from skbus.bus.ctl import ctl_call
 if TYPE_CHECKING:
     from tests.interop.conftest import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.ends("endpoints_log")]
 
 Poll = Callable[[Callable[[], bool], float, str], None]
 
@@ -89,7 +89,6 @@ def holds(events: list[str], functions: Any) -> bool:
 @pytest.fixture
 def logs(lab: Lab, poll: Poll) -> Iterator[Logs]:
     """The lab's layers, logging every step for the time of a test."""
-    lab.script = "endpoints_log.py"
     for name in lab.layers:
         ctl_call(lab.run, name, "log_level", "debug", seconds=30)
     try:
@@ -97,8 +96,6 @@ def logs(lab: Lab, poll: Poll) -> Iterator[Logs]:
     finally:
         for name in lab.layers:
             ctl_call(lab.run, name, "log_level", "info", seconds=30)
-        lab.ends.close()
-        lab.script = "endpoints.py"
 
 
 def test_a_tcp_request_of_ours(lab: Lab, logs: Logs, port: int) -> None:

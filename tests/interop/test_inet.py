@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,23 +14,12 @@ import pytest
 if TYPE_CHECKING:
     from tests.interop.conftest import Cable, End, Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.ends("endpoints_inet")]
 
 Poll = Callable[[Callable[[], bool], float, str], None]
 
 NONE = "10.77.0.99"
 ALERT = {"tos": 0xC0, "ttl": 1, "df": True, "options": "94040000", "check": 0, "sound": 0}
-
-
-@pytest.fixture(autouse=True)
-def inet_ends(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The ends are those of `endpoints_inet.py`."""
-    name = "cable" if "cable" in request.fixturenames else "lab"
-    found: Cable = request.getfixturevalue(name)
-    found.script = "endpoints_inet.py"
-    yield
-    found.ends.close()
-    found.script = "endpoints.py"
 
 
 @pytest.fixture(params=["ours", "linux"])

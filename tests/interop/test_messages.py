@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,16 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.interop.conftest import Cable
 
-pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(autouse=True)
-def message_ends(cable: Cable) -> Iterator[None]:
-    """The ends are those of `endpoints_msg.py`."""
-    cable.script = "endpoints_msg.py"
-    yield
-    cable.ends.close()
-    cable.script = "endpoints.py"
+pytestmark = [pytest.mark.lab, pytest.mark.ends("endpoints_msg")]
 
 
 @pytest.fixture(params=["ours", "linux"])

@@ -118,43 +118,39 @@ def test_who_has_a_port(lab: Lab, port: int) -> None:
     assert linux.result(60) == {"right": 1}
 
 
+@pytest.mark.ends("endpoints_shards")
 @pytest.mark.parametrize("who", ["serve", "connect"])
 def test_a_shard_that_is_killed_takes_its_connections_alone(
     lab: Lab, port: int, poll: Poll, who: str
 ) -> None:
     """60 connections; one process dies; the others' go on, and new ones come to all."""
-    lab.script = "endpoints_shards.py"
-    try:
-        options = {"port": port, "count": 60, "again": 12}
-        server: End = (lab.ours if who == "serve" else lab.linux)(
-            "serve", asks=who == "connect", **options
-        )
-        server.heard("ready", 60)
-        name = "TcpPassiveOpens" if who == "serve" else "TcpActiveOpens"
-        before = counts(lab, name)
-        host = lab.address if who == "serve" else lab.peer_address
-        client: End = (lab.linux if who == "serve" else lab.ours)(
-            "connect", host=host, asks=who == "serve", **options
-        )
-        client.heard("connected", 60)
-        server.heard("accepted", 60)
-        mine = grown(lab, name, before)
-        assert sum(mine) == 60
-        victim = shards(lab)[1]
-        epoch = lab.layer_status(victim)["epoch"]
-        os.kill(lab.layers[victim], signal.SIGKILL)
-        poll(lambda: _ready(lab, victim, epoch), 60, f"{victim} is there again")
-        lab.layers = {k: v for k, v in labs.status(lab.run)["pids"].items() if k in lab.layers}
-        client.go_on()
-        server.go_on()
-        assert client.heard("kept", 60) == 60 - mine[1]
-        assert server.heard("kept", 60) == 60 - mine[1]
-        client.go_on()
-        assert client.result(60)["new"] == 12
-        assert server.result(60)["new"] == 12
-    finally:
-        lab.ends.close()
-        lab.script = "endpoints.py"
+    options = {"port": port, "count": 60, "again": 12}
+    server: End = (lab.ours if who == "serve" else lab.linux)(
+        "serve", asks=who == "connect", **options
+    )
+    server.heard("ready", 60)
+    name = "TcpPassiveOpens" if who == "serve" else "TcpActiveOpens"
+    before = counts(lab, name)
+    host = lab.address if who == "serve" else lab.peer_address
+    client: End = (lab.linux if who == "serve" else lab.ours)(
+        "connect", host=host, asks=who == "serve", **options
+    )
+    client.heard("connected", 60)
+    server.heard("accepted", 60)
+    mine = grown(lab, name, before)
+    assert sum(mine) == 60
+    victim = shards(lab)[1]
+    epoch = lab.layer_status(victim)["epoch"]
+    os.kill(lab.layers[victim], signal.SIGKILL)
+    poll(lambda: _ready(lab, victim, epoch), 60, f"{victim} is there again")
+    lab.layers = {k: v for k, v in labs.status(lab.run)["pids"].items() if k in lab.layers}
+    client.go_on()
+    server.go_on()
+    assert client.heard("kept", 60) == 60 - mine[1]
+    assert server.heard("kept", 60) == 60 - mine[1]
+    client.go_on()
+    assert client.result(60)["new"] == 12
+    assert server.result(60)["new"] == 12
 
 
 def _ready(lab: Lab, process: str, epoch: int) -> bool:

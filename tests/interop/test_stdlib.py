@@ -49,20 +49,11 @@ EXPECTED: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def stdlib(lab: Lab) -> Iterator[Lab]:
-    """The lab, with the ends of `endpoints_stdlib.py`."""
-    lab.script = "endpoints_stdlib.py"
-    yield lab
-    lab.ends.close()
-    lab.script = "endpoints.py"
-
-
+@pytest.mark.ends("endpoints_stdlib")
 @pytest.mark.parametrize("server", ["skbus", "linux"])
-def test_unmodified_servers_and_clients(stdlib: Lab, ports: Iterator[int], server: str) -> None:
+def test_unmodified_servers_and_clients(lab: Lab, ports: Iterator[int], server: str) -> None:
     pytest.importorskip("aiosmtpd")
     pytest.importorskip("pyftpdlib")
-    lab = stdlib
     chosen = {name: next(ports) for name in EXPECTED}
     serve, host, ask = (
         (lab.ours, lab.address, lab.linux)
