@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.common.client import programs
+from tests.common.app import programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ def test_unmodified_servers_and_clients(lab: Lab, ports: Iterator[int], server: 
 
 @pytest.mark.parametrize("name", ["processes", "sendfile", "paho", "tornado", "aiohttp"])
 def test_programs_on_the_whole_stack(lab: Lab, tmp_path: Path, name: str) -> None:
-    """The rest of them is tried on the socket layer alone (tests/common/client)."""
+    """The rest of them is tried on the socket layer alone (tests/common/app)."""
     where = [*map(str, programs.make_certificate(tmp_path, lab.address, "127.0.0.1")), "TLSv1_3"]
     found = []
     for before, host in ((["-m", "skbus.run"], lab.address), ([], "127.0.0.1")):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The interpreter's own socket tests on our sockets, over a real running stack.
 
-    python tests/common/client/cpython_socket.py            a lab of its own, all classes, a table
+    python tests/common/app/cpython_socket.py            a lab of its own, all classes, a table
         --json CLASS...   these alone, one JSON object      --here       in the stack of SKBUS_DIR
         --linux           on the kernel's own sockets       --imagined   over imagined transports
 

@@ -12,7 +12,7 @@ import pytest
 from skbus.bus.rundir import RunDir, RunDirError
 from skbus.cli import app
 
-STANDIN = Path(__file__).with_name("standin.py")
+STANDIN = Path(__file__).parents[1] / "standin.py"
 BIN = Path(sys.executable).parent
 
 

@@ -16,7 +16,7 @@ import pytest
 from skbus.core.compiled import field_names, is_compiled
 from skbus.inet.headers.tcp import TcpOptions
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -21,46 +21,50 @@ import typer
 from skbus.cli import app
 from skbusd.cli import _parser
 
-TESTS: Final = Path(__file__).parents[1]
+TESTS: Final = Path(__file__).parents[2]
 
 FILES: Final[dict[str, tuple[str, ...]]] = {
-    "skbus": ("common/test_width.py",),
-    "skbusd": ("services/test_skbusd.py", "common/test_width.py"),
-    "logs": ("common/test_logs.py",),
-    "status": ("common/test_inspect.py",),
-    "counters": ("common/test_inspect.py",),
-    "log-level": ("common/test_inspect.py",),
-    "health": ("common/test_inspect.py", "common/test_cli.py"),
-    "barrier": ("common/test_inspect.py",),
-    "proc": ("common/test_inspect.py",),
-    "sysctl": ("common/test_inspect.py",),
-    "insmod": ("common/test_inspect.py",),
-    "rmmod": ("common/test_inspect.py",),
-    "lsmod": ("common/test_inspect.py",),
-    "demo": ("common/test_demo.py",),
+    "skbus": ("common/cli/test_width.py",),
+    "skbusd": ("services/test_skbusd.py", "common/cli/test_width.py"),
+    "logs": ("common/cli/test_logs.py",),
+    "status": ("common/cli/test_inspect.py",),
+    "counters": ("common/cli/test_inspect.py",),
+    "log-level": ("common/cli/test_inspect.py",),
+    "health": ("common/cli/test_inspect.py", "common/cli/test_cli.py"),
+    "barrier": ("common/cli/test_inspect.py",),
+    "proc": ("common/cli/test_inspect.py",),
+    "sysctl": ("common/cli/test_inspect.py",),
+    "insmod": ("common/cli/test_inspect.py",),
+    "rmmod": ("common/cli/test_inspect.py",),
+    "lsmod": ("common/cli/test_inspect.py",),
+    "demo": ("common/cli/test_demo.py",),
     "packetdrill": ("packetdrill/test_cli.py",),
     "load": ("load/test_cli.py", "load/test_load.py"),
-    "serve": ("common/serve/test_command.py", "common/test_cli.py"),
-    "up": ("common/test_up_options.py", "common/test_up.py", "common/test_cli.py"),
-    "lab up": ("common/test_up_options.py", "common/test_lab.py", "common/test_cli.py"),
-    "lab exec": ("common/test_lab.py",),
-    "lab status": ("common/test_lab.py", "common/test_cli.py"),
-    "lab list": ("common/test_up_options.py", "common/test_lab.py"),
-    "lab down": ("common/test_up_options.py", "common/test_lab.py"),
+    "serve": ("common/cli/test_serve.py", "common/cli/test_cli.py"),
+    "up": ("common/cli/test_up_options.py", "common/cli/test_up.py", "common/cli/test_cli.py"),
+    "lab up": (
+        "common/cli/test_up_options.py",
+        "common/stack/test_lab.py",
+        "common/cli/test_cli.py",
+    ),
+    "lab exec": ("common/stack/test_lab.py",),
+    "lab status": ("common/stack/test_lab.py", "common/cli/test_cli.py"),
+    "lab list": ("common/cli/test_up_options.py", "common/stack/test_lab.py"),
+    "lab down": ("common/cli/test_up_options.py", "common/stack/test_lab.py"),
 }
 DEDICATED: Final = {
-    "common/test_logs.py": "logs",
+    "common/cli/test_logs.py": "logs",
     "packetdrill/test_cli.py": "packetdrill",
     "services/test_skbusd.py": "skbusd",
     "load/test_load.py": "load",
     "load/test_cli.py": "load",
-    "common/serve/test_command.py": "serve",
-    "common/test_lab.py": "lab",
-    "common/test_up.py": "up",
+    "common/cli/test_serve.py": "serve",
+    "common/stack/test_lab.py": "lab",
+    "common/cli/test_up.py": "up",
 }
 """Files all of whose tests are about one command, or one group: they need not name it each time."""
 SHELL: Final = {"--install-completion", "--show-completion", "--help", "-h"}
-"""Typer's own: help is in common/test_width.py, completion in `test_completion_is_installed`."""
+"""Typer's own: help is in test_width.py, completion in `test_completion_is_installed`."""
 
 
 def options() -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -150,7 +154,7 @@ def test_each_command_is_known_here() -> None:
 
 
 def test_the_guard_sees_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FILES, "status", ("common/test_names.py",))
+    monkeypatch.setitem(FILES, "status", ("common/bus/test_names.py",))
     assert {"status --layer", "status --json"} <= missing()
 
 

@@ -362,7 +362,7 @@ def test_modules(ask: Ask, tmp_path: Path) -> None:
     none = ask("lsmod")
     assert (none.returncode, none.stdout) == (0, "")
     assert "no module is loaded; `skbus insmod` loads one" in none.stderr
-    server = Path(__file__).parents[2] / "examples" / "kernel" / "server.py"
+    server = Path(__file__).parents[3] / "examples" / "kernel" / "server.py"
     loaded = ask("insmod", str(server), "port=7777")
     assert loaded.returncode == 0, loaded.stderr
     name = loaded.stdout.split()[0]

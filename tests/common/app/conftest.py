@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.common.client.programs import make_certificate
+from tests.common.app.programs import make_certificate
 
 from skbus.app import client
 from skbus.bus.rundir import RunDir

@@ -17,7 +17,7 @@ from skbus.bus.linux import Pid
 from skbus.bus.rundir import RunDir
 from skbus.bus.state import read_state
 
-STANDIN = Path(__file__).with_name("standin.py")
+STANDIN = Path(__file__).parents[1] / "standin.py"
 PROCESSES = ["nic.eth0", "ip", "tcp", "udp", "socket"]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.common.client import programs
+from tests.common.app import programs
 
 from skbus import socket
 from skbustest.loopback import Loopback

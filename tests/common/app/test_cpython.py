@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """CPython's own tests of `socket`, run on ours over a real stack: a part of them, of each kind.
 
-`python tests/common/client/cpython_socket.py` runs all, and prints the table of
+`python tests/common/app/cpython_socket.py` runs all, and prints the table of
 docs/conformance.md.
 """
 

@@ -44,7 +44,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     return found
 
 
-MODULE = Path(__file__).parents[2] / "examples" / "kernel" / "server.py"
+MODULE = Path(__file__).parents[3] / "examples" / "kernel" / "server.py"
 TOML = "tcp_shards = 3\n[log]\nlevel = 'error'\n"
 COMMANDS = {
     "lab up": ["lab", "up", "--name", "test-options"],

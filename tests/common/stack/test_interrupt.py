@@ -21,7 +21,7 @@ from skbus.bus.rundir import RunDir
 from skbus.stack import lab
 
 SKBUS = Path(sys.executable).with_name("skbus")
-SMOKE = Path(__file__).parents[1] / "load" / "smoke.toml"
+SMOKE = Path(__file__).parents[2] / "load" / "smoke.toml"
 ME = f"int{os.getpid()}"
 
 START = """

@@ -187,7 +187,7 @@ def test_a_change_is_made_to_what_is_there(tmp_path: Path) -> None:
     assert Config.read(run).sysctl == {"net.ipv4.tcp_sack": 0, "net.ipv4.ip_default_ttl": 7}
 
 
-DOC = Path(__file__).parents[2] / "docs" / "configuration.md"
+DOC = Path(__file__).parents[3] / "docs" / "configuration.md"
 
 
 def test_the_documented_file_is_valid_and_complete(tmp_path: Path) -> None:
