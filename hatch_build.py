@@ -29,7 +29,7 @@ services/skbusd/ip: core ip_input ip_output neighbour netns protocol route
 services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock sock tcp tcp_ack
   tcp_autocork tcp_cong tcp_cubic tcp_data tcp_ecn tcp_input tcp_ipv4 tcp_lost tcp_memory
   tcp_output tcp_pacing tcp_rate tcp_recovery tcp_retransmit tcp_sack tcp_timer tcp_validate
-  tcp_window
+  tcp_window tcp_write_space
 services/skbusd/socket: af_inet call core files msghdr netns page_frag recv request router sock
   socket stream tcp_recvmsg tcp_sendmsg tcp_sock
 """

@@ -9,7 +9,6 @@ segment's way begins.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from skbus.core.abi import BacklogMark, InetdevEvent, RtCacheFlush
 from skbus.core.net import Handler
@@ -21,9 +20,7 @@ from skbusd.tcp.const import (
     TCP_LISTEN,
     TCP_SYN_SENT,
 )
-from skbusd.tcp.dump import tcp_sock_load
 from skbusd.tcp.inet_connection_sock import inet_csk_listen_stop, sock_orphan, tcp_done
-from skbusd.tcp.inet_hashtables import inet_bind_hash, inet_ehash_insert, inet_hash_listener
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.proc import proc_net
 from skbusd.tcp.sk_lock import (
@@ -33,17 +30,13 @@ from skbusd.tcp.sk_lock import (
     tcp_release_all,
     tcp_release_slices,
 )
-from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_autocork import tcp_push_corked
 from skbusd.tcp.tcp_bbr import TcpBbr
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
 from skbusd.tcp.tcp_cubic import TcpCubic
 from skbusd.tcp.tcp_dctcp import TcpDctcp
 from skbusd.tcp.tcp_handshake import tcp_send_active_reset
-from skbusd.tcp.tcp_memory import SK_MEM_QUANTUM
-from skbusd.tcp.tcp_mtu_probe import tcp_mtu_probe
-from skbusd.tcp.tcp_pacing import tcp_pacing_check
-from skbusd.tcp.tcp_window import tcp_build_xmit_cb
+from skbusd.tcp.tcp_write_space import tcp_flush_write_space
 
 
 def inetdev_event(net: TcpNet, event: InetdevEvent) -> None:
@@ -104,12 +97,10 @@ class TcpCore:
         self.net = net
         net.tcp_pace_kick = tcp_timer.tcp_pace_kick
         net.tcp_compressed_ack_kick = tcp_timer.tcp_compressed_ack_kick
-        net.tcp_mtu_probe = tcp_mtu_probe
         net.tcp_write_timer = tcp_timer.tcp_write_timer
         net.tcp_delack_timer = tcp_timer.tcp_delack_timer
         net.tcp_keepalive_timer = tcp_timer.tcp_keepalive_timer
-        net.tcp_write_report = tcp.tcp_write_report
-        net.tcp_v4_do_rcv = tcp_ipv4.tcp_v4_do_rcv
+        net.sk_backlog_rcv = tcp_ipv4.tcp_v4_do_rcv
         net.slice_timer = Timer(tcp_release_slices)
         tcp_register_own_congestion_controls(net)
 
@@ -136,7 +127,7 @@ class TcpCore:
             for sk in tuple(net.tcp_prequeues):
                 tcp_prequeue_process(net, sk)
         if net.write_space:
-            net.flush_write_space()
+            tcp_flush_write_space(net)
 
     def held(self) -> int:
         """skbs in out-of-order queues, backlogs and prequeues, and sends that were put off."""
@@ -194,38 +185,6 @@ class TcpCore:
             elif tp.state not in (TCP_CLOSE, TCP_SYN_SENT):
                 tcp_send_active_reset(net, tp)
             tcp_done(net, tp)
-
-    def adopt(self, dump: tuple[object, ...]) -> TcpSock:
-        """Take over a socket that was written down (`tcp_sock_dump`): back into the tables, its
-        timers from their deadlines. BadDumpError where it is no dump."""
-        net = self.net
-        tp, (write, delack, sk_timer) = tcp_sock_load(dump)
-        net.socks[tp.sk] = tp
-        if tp.key:
-            tp.key = b""
-            inet_ehash_insert(net, tp)
-        elif tp.state == TCP_LISTEN:
-            inet_hash_listener(net, tp)
-        if tp.bound_port:
-            inet_bind_hash(net, tp, tp.bound_addr, tp.bound_port, tp.bind_kind)
-        if tp.dead:
-            net.orphan_count += 1
-        net.tcp_memory_allocated += (tp.rmem_charged + tp.wmem_charged) // SK_MEM_QUANTUM
-        net.ofo_skbs += len(tp.ofo)
-        if tp.daddr and tp.saddr:
-            tcp_build_xmit_cb(tp)
-        for name, deadline, function in (
-            ("write_timer", write, net.tcp_write_timer),
-            ("delack_timer", delack, net.tcp_delack_timer),
-            ("sk_timer", sk_timer, net.tcp_keepalive_timer),
-        ):
-            if deadline >= 0:
-                timer: Timer[Any] = Timer(function, tp.sk)
-                setattr(tp, name, timer)
-                net.mod_timer(timer, deadline)
-        if tp.pacing_status:
-            tcp_pacing_check(net, tp)  # its timer was not written down
-        return tp
 
 
 __all__ = ["ENTRIES", "TcpCore", "TcpNet"]

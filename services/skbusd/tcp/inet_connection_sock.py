@@ -32,6 +32,7 @@ from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove, tcp_fastopen_active_disable_ofo_check
 from skbusd.tcp.tcp_memory import SK_MEM_QUANTUM, sk_mem_free, sk_mem_reclaim
+from skbusd.tcp.tcp_write_space import tcp_flush_write_space
 
 SOCK_BINDADDR_LOCK: Final = 4
 SOCK_BINDPORT_LOCK: Final = 8
@@ -170,7 +171,7 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
     reqsk_fastopen_remove(net, tp, False)
     tcp_fastopen_active_disable_ofo_check(net, tp)
     if tp.sk in net.write_space:
-        net.flush_write_space()
+        tcp_flush_write_space(net)
     tcp_set_state(net, tp, TCP_CLOSE)
     tcp_clear_xmit_timers(tp)
     tcp_purge_queues(net, tp)

@@ -12,7 +12,7 @@ from typing import Final
 
 from skbus.core.abi import GET_PORT_AUTO
 from skbusd.tcp.const import TCP_LISTEN
-from skbusd.tcp.netns import ANY, Established, TcpNet
+from skbusd.tcp.netns import ANY, TcpNet
 from skbusd.tcp.request_sock import TcpTimewaitSock
 from skbusd.tcp.sock import TcpSock
 
@@ -131,11 +131,6 @@ def inet_unhash(net: TcpNet, tp: TcpSock) -> None:
 def inet_hash_listener(net: TcpNet, tp: TcpSock) -> None:
     """Enter a listener."""
     net.lhash.setdefault((tp.saddr or ANY, tp.sport), []).append(tp)
-
-
-def inet_lookup_established(net: TcpNet, key: bytes) -> Established | None:
-    """The socket, request sock or timewait sock of a connection."""
-    return net.ehash.get(key)
 
 
 def inet_lookup_listener(

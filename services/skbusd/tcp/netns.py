@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from siphash24 import siphash24
 
-from skbus.core.abi import InetdevEvent, SkWriteSpace
+from skbus.core.abi import InetdevEvent
 from skbus.core.flow_dissector import Flow, sock_flow
 from skbus.core.net import Net
 from skbus.core.pool import Allocator, Pool
@@ -88,7 +88,6 @@ class TcpNet(Net):
         """Sockets that a request owns beyond its batch."""
         self.tcp_prequeues: dict[int, Prequeue] = {}
         self.slice_timer: Timer[TcpNet] = Timer(_no_timer, 0)
-        self.tcp_v4_do_rcv: Callable[..., None] = _no_timer
         self.autocork: dict[TcpSock, bool] = {}
         """sockets whose writes of this batch have yet to be sent, and whether more will come"""
         self.autocorked: dict[TcpSock, tuple[bool, int, int]] = {}
@@ -104,14 +103,14 @@ class TcpNet(Net):
         self._child = 0
         self._req = 0
         self.route_reqs: dict[int, int] = {}
-        # The handlers of a socket's timers (tcp_init_xmit_timers); set by TcpCore.
+        # Linux's own function pointers, set by TcpCore: what a backlog is worked off by
+        # (sk->sk_backlog_rcv), and the handlers of a socket's timers (tcp_init_xmit_timers).
+        self.sk_backlog_rcv: Callable[..., None] = _no_timer
         self.tcp_pace_kick: Callable[..., None] = _no_timer
         self.tcp_compressed_ack_kick: Callable[..., None] = _no_timer
-        self.tcp_mtu_probe: Callable[[TcpNet, TcpSock], int] = _no_probe
         self.tcp_write_timer: Callable[..., None] = _no_timer
         self.tcp_delack_timer: Callable[..., None] = _no_timer
         self.tcp_keepalive_timer: Callable[..., None] = _no_timer
-        self.tcp_write_report: Callable[[TcpNet, TcpSock], SkWriteSpace] = _no_report
 
     def child_number(self) -> int:
         """A number for a socket that tcp itself makes: odd, the socket layer's are even. Of
@@ -158,25 +157,6 @@ class TcpNet(Net):
             return 0
         return self.siphash(saddr + daddr, self.ts_secret) & 0xFFFFFFFF
 
-    def flush_write_space(self) -> None:
-        """Tell the socket layer what was acknowledged in this batch."""
-        for tp in self.write_space.values():
-            if tp.report and not tp.dead:
-                self.call("socket", "sk_write_space", self.tcp_write_report(self, tp))
-            elif tp.wspace > 0 or not tp.dead:
-                sndbuf = -tp.sndbuf if self.tcp_memory_pressure else tp.sndbuf
-                self.call("socket", "sk_write_space", SkWriteSpace(tp.sk, tp.wspace, sndbuf))
-            tp.wspace = 0
-        self.write_space.clear()
-
-
-def _no_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
-    raise NotImplementedError("TcpCore sets it")
-
-
-def _no_probe(net: TcpNet, tp: TcpSock) -> int:
-    return -1
-
 
 def _no_timer(net: Any, sk: int) -> None:
-    raise NotImplementedError("TcpCore sets the timers' handlers")
+    raise NotImplementedError("TcpCore sets the function pointers")

@@ -128,7 +128,7 @@ def sk_backlog_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
     if tp.state == TCP_CLOSE or net.socks.get(tp.sk) is not tp:
         net.kfree_skb(skb, "TCP_CLOSE", sk=tp.sk)
         return
-    net.tcp_v4_do_rcv(net, tp, skb, th, end_seq)
+    net.sk_backlog_rcv(net, tp, skb, th, end_seq)
 
 
 def tcp_release_slices(net: TcpNet) -> None:
@@ -220,7 +220,7 @@ def tcp_prequeue_process(net: TcpNet, sk: int) -> None:
 def _process(net: TcpNet, tp: TcpSock | None, sk: int, prequeue: Prequeue) -> None:
     del prequeue[0]
     socks = net.socks
-    do_rcv = net.tcp_v4_do_rcv
+    do_rcv = net.sk_backlog_rcv
     for skb, th, end_seq in prequeue:
         if tp is not None and tp.state != TCP_CLOSE and sk in socks:
             do_rcv(net, tp, skb, th, end_seq)

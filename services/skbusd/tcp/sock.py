@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """struct tcp_sock: what TCP knows of one connection (`include/linux/tcp.h`, `net/sock.h`).
 
-A TcpSock holds nothing but ints, bytes, strings, tuples and lists of plain segments, so that it
-can be written down (`tcp_sock_dump`) and read again (`tcp_sock_load`) by a tcp process born
-later. What is derived (timers, the order of transmission, queues' indices) is rebuilt.
+A TcpSock is plain data: ints, bytes, strings, tuples and lists of plain segments. All else in it
+is derived from these: timers, the order of transmission, the queues' indices.
 
 Payload is not here: a TcpSeg names bytes that the socket layer owns until they are acknowledged.
 RFC 9293 3.3.1 (the variables of a connection).
@@ -298,7 +297,7 @@ class TcpSockRare:
     keepalive_probes: int = 0
     linger2: int = 0
 
-    # ---- derived: not written down
+    # ---- derived
     fastopen_req: "TcpFastopenRequest | None" = None
     """What the SYN shall carry, until it has gone."""
     sk_timer: Timer[Any] | None = None
@@ -553,7 +552,7 @@ class TcpSock(TcpSockRare):
         self.compressed_ack = 0
         """ACKs with news of holes that were not sent (`net.ipv4.tcp_comp_sack_nr`)."""
 
-        # ---- derived: not written down
+        # ---- derived
         self.sk_lock = 0
         """SK_OWNED 1, SK_READER 2 (sk_lock.py)"""
         self.slice_time = -1
@@ -644,20 +643,3 @@ class TcpAccEcn:
         self.dup_data = 0
         """How often the segment at dup_seq came again, after we had acknowledged it."""
         self.dup_seq = -1
-
-    def dump(self) -> tuple[object, ...]:
-        """Its fields, to be written down."""
-        values = [getattr(self, name) for name in ACCECN_FIELDS]
-        return tuple([tuple(v) if isinstance(v, list) else v for v in values])
-
-    @classmethod
-    def load(cls, values: tuple[object, ...]) -> "TcpAccEcn":
-        """The reverse."""
-        acc = cls(0, 0)
-        for name, value in zip(ACCECN_FIELDS, values, strict=True):
-            counters = name in ("received_bytes", "delivered_bytes") and isinstance(value, tuple)
-            setattr(acc, name, list(value) if counters else value)  # type: ignore[call-overload]
-        return acc
-
-
-ACCECN_FIELDS: Final = field_names(TcpAccEcn)

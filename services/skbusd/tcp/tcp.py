@@ -23,7 +23,6 @@ from skbus.core.abi import (
     Recvmsg,
     RouteRet,
     SkRet,
-    SkWriteSpace,
     TcpSendmsgCb,
     TcpSendmsgFastopenCb,
 )
@@ -99,9 +98,7 @@ from skbusd.tcp.tcp_window import (
     tcp_receive_window,
     tcp_xmit_size_goal,
 )
-
-_MERGE_FRAGS: Final = 256
-"""A queued segment is closed when it has so many pieces."""
+from skbusd.tcp.tcp_write_space import MERGE_FRAGS
 
 
 def sk_ret(net: TcpNet, sk: int, req: int, err: int, val: object = None) -> None:
@@ -440,28 +437,6 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
         net.autocork[tp] = bool(flags & MSG_MORE)
 
 
-def tcp_write_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
-    """What the write queue looks like, for a socket layer that keeps to the segment: how much its
-    last segment still takes (`tcp_sendmsg` fills it before another begins), and what is unsent."""
-    goal = tcp_xmit_size_goal(tp, tcp_current_mss(net, tp))
-    queue = tp.write_queue
-    room = 0
-    syn = tp.state in (TCP_SYN_SENT, TCP_SYN_RECV)
-    if queue:
-        seg = queue[-1]
-        if not seg.eor and not seg.flags & FIN and len(seg.frags) < _MERGE_FRAGS:
-            room = max(goal - ((seg.end_seq - seg.seq) & MASK), 0)
-    return SkWriteSpace(
-        tp.sk,
-        tp.wspace,
-        tp.sndbuf,
-        (tp.write_seq - tp.snd_una - syn) & MASK,
-        (tp.write_seq - tp.snd_nxt) & MASK,
-        room,
-        goal,
-    )
-
-
 def skb_entail(net: TcpNet, tp: TcpSock, frags: tuple[Frag, ...]) -> None:
     """Append bytes to the write queue, in segments of up to tcp_xmit_size_goal bytes. While there
     is more to come, what is full may go already; PSH marks each half of the peer's window."""
@@ -475,7 +450,7 @@ def skb_entail(net: TcpNet, tp: TcpSock, frags: tuple[Frag, ...]) -> None:
         size = len(frag) if isinstance(frag, bytes) else frag[4]
         while size:
             seg = queue[-1] if queue else None
-            if seg is None or seg.eor or seg.flags & FIN or len(seg.frags) >= _MERGE_FRAGS:
+            if seg is None or seg.eor or seg.flags & FIN or len(seg.frags) >= MERGE_FRAGS:
                 room = 0
             else:
                 room = goal - ((seg.end_seq - seg.seq) & MASK)

@@ -54,6 +54,7 @@ from skbusd.tcp.tcp_output import (
     tcp_send_fin,
 )
 from skbusd.tcp.tcp_timewait import tcp_time_wait
+from skbusd.tcp.tcp_write_space import tcp_flush_write_space
 
 
 def tcp_close_state(net: TcpNet, tp: TcpSock, tell: bool = True) -> bool:
@@ -180,7 +181,7 @@ def tcp_disconnect_sock(net: TcpNet, tp: TcpSock) -> None:
     elif _need_reset(tp):
         tcp_send_active_reset(net, tp)
     if tp.sk in net.write_space:
-        net.flush_write_space()
+        tcp_flush_write_space(net)
     if state != TCP_CLOSE:
         tcp_set_state(net, tp, TCP_CLOSE)
     tcp_clear_xmit_timers(tp)

@@ -2,7 +2,7 @@
 """Pluggable congestion control, and Reno (`net/ipv4/tcp_cong.c`).
 
 A control is an object without state of its own: what it remembers of a connection lies in
-`tp.ca_priv`, a list of ints, so that a connection can be written down. A `TcpNet` has a registry
+`tp.ca_priv`, a list of ints. A `TcpNet` has a registry
 by name; `net.ipv4.tcp_congestion_control` names the default, TCP_CONGESTION a socket's.
 RFC 5681 (Reno), RFC 3465 (byte counting), RFC 6582 (NewReno, in tcp_ack).
 """
@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from skbus.core.compiled import mypyc_attr
 from skbus.core.sysctl import SysctlError
-from skbusd.tcp.const import CA_EVENT_CWND_RESTART, TCP_CA_OPEN, TCP_CLOSE, TCP_LISTEN
+from skbusd.tcp.const import CA_EVENT_CWND_RESTART, TCP_CLOSE, TCP_LISTEN
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 
@@ -290,13 +290,3 @@ def tcp_cwnd_restart(net: TcpNet, tp: TcpSock, idle_us: int) -> None:
     tp.snd_cwnd = max(cwnd, restart)
     tp.snd_cwnd_stamp = net.now
     tp.snd_cwnd_used = 0
-
-
-def tcp_in_slow_start(tp: TcpSock) -> bool:
-    """cwnd is below ssthresh."""
-    return tp.snd_cwnd < tp.snd_ssthresh
-
-
-def tcp_ca_is_open(tp: TcpSock) -> bool:
-    """Nothing lost, nothing reordered."""
-    return tp.ca_state == TCP_CA_OPEN

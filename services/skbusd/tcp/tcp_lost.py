@@ -73,16 +73,3 @@ def tcp_lost_first(tp: TcpSock) -> TcpSeg | None:
     if done:
         del queue[:done]
     return queue[0] if queue else None
-
-
-def tcp_rebuild_rtx_indices(tp: TcpSock) -> None:
-    """A socket was read from what was written down: what is derived of its retransmit queue."""
-    tp.lost_queue = [seg for seg in tp.rtx_queue if tcp_lost_waits(seg)]
-    ranges: list[tuple[int, int]] = []
-    for seg in tp.rtx_queue:
-        if seg.sacked & SACKED_ACKED:
-            if ranges and ranges[-1][1] == seg.seq:
-                ranges[-1] = (ranges[-1][0], seg.end_seq)
-            else:
-                ranges.append((seg.seq, seg.end_seq))
-    tp.sacked_ranges = ranges

@@ -55,6 +55,7 @@ from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_accecn_option import tcp_accecn_option, tcp_options_fit_accecn
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_cwnd_restart
 from skbusd.tcp.tcp_ecn import tcp_ecn_send
+from skbusd.tcp.tcp_mtu_probe import tcp_mtu_check_reprobe
 from skbusd.tcp.tcp_pacing import (
     tcp_pacing_check,
     tcp_pacing_delay,
@@ -64,6 +65,8 @@ from skbusd.tcp.tcp_pacing import (
 from skbusd.tcp.tcp_rate import tcp_rate_skb_sent
 from skbusd.tcp.tcp_window import (
     tcp_current_mss,
+    tcp_mss_to_mtu,
+    tcp_mtu_to_mss,
     tcp_select_window,
     tcp_tso_segs,
     tcp_wnd_end,
@@ -75,6 +78,11 @@ _PAIR: Final = struct.Struct("!II")
 TSTAMP_WORD: Final = 0x0101080A
 MAX_XMIT_FRAGS: Final = 16
 """A segment of more frags than this is copied together: many small writes."""
+MTU_PROBE_MIN_CWND: Final = 11
+"""With fewer segments a lost probe could not be told by duplicate ACKs soon enough."""
+MTU_PROBE_LATER: Final = 0
+MTU_PROBE_GO_ON: Final = -1
+MTU_PROBE_SENT: Final = 1
 
 
 # ---- one segment -----------------------------------------------------------------------------
@@ -267,11 +275,6 @@ def tcp_event_new_data_sent(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
         net.write_space[tp.sk] = tp
 
 
-def tcp_rto_min_us(net: TcpNet, tp: TcpSock) -> int:
-    """The least retransmission time."""
-    return int(net.sysctl["net.ipv4.tcp_rto_min_us"])
-
-
 def tcp_rearm_rto(net: TcpNet, tp: TcpSock) -> None:
     """Arm the retransmission timer anew, less what has passed where the probe timer ran
     (RFC 6298 5.3)."""
@@ -422,8 +425,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
     tracing = net.tracing
     tsq_limit = net.sysctl["net.ipv4.tcp_limit_output_bytes"]
     if tp.mtup_enabled and not push_one:
-        probe = net.tcp_mtu_probe(net, tp)
-        if not probe:
+        probe = tcp_mtu_probe(net, tp)
+        if probe == MTU_PROBE_LATER:
             return False
         sent = max(probe, 0)
     while queue:
@@ -492,6 +495,104 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         tcp_schedule_loss_probe(net, tp, False)
     tcp_cwnd_validate(net, tp, cwnd_limited or in_flight >= tp.snd_cwnd)
     return False
+
+
+def tcp_mtu_probe(net: TcpNet, tp: TcpSock) -> int:
+    """Send a probe if there is reason, data and window for one (RFC 4821 7.1 to 7.4).
+
+    MTU_PROBE_LATER: data must wait until the probe can be sent. MTU_PROBE_GO_ON: ordinary segments
+    may go.
+    """
+    if (
+        tp.mtup_probe_size
+        or tp.ca_state != TCP_CA_OPEN
+        or tp.snd_cwnd < MTU_PROBE_MIN_CWND
+        or tp.selective_acks
+        or tp.duplicate_sack is not None
+    ):
+        return MTU_PROBE_GO_ON
+    mss = tcp_current_mss(net, tp)
+    # Options that come and go (Accurate ECN's) take their part of the probe.
+    options = tp.mss_cache - mss
+    probe_size = tcp_mtu_to_mss(net, tp, (tp.mtup_search_high + tp.mtup_search_low) >> 1)
+    interval = tp.mtup_search_high - tp.mtup_search_low
+    if (
+        probe_size > tcp_mtu_to_mss(net, tp, tp.mtup_search_high)
+        or probe_size <= tp.mss_cache
+        or interval < net.sysctl["net.ipv4.tcp_probe_threshold"]
+    ):
+        tcp_mtu_check_reprobe(net, tp)
+        return MTU_PROBE_GO_ON
+    # So much more that its loss makes enough duplicate ACKs.
+    needed = probe_size + (tp.reordering + 1) * tp.mss_cache
+    if (tp.write_seq - tp.snd_nxt) & MASK < needed or tp.snd_wnd < needed:
+        return MTU_PROBE_GO_ON
+    if after(tp.snd_nxt + needed, tcp_wnd_end(tp)):
+        return MTU_PROBE_LATER
+    in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
+    if in_flight + 2 > tp.snd_cwnd:
+        return MTU_PROBE_LATER if in_flight else MTU_PROBE_GO_ON
+    seg = _mtu_probe_take(tp, probe_size - options, mss)
+    return (
+        MTU_PROBE_GO_ON
+        if seg is None
+        else _mtu_probe_send(net, tp, seg, probe_size - options, options)
+    )
+
+
+def _mtu_probe_take(tp: TcpSock, size: int, mss: int) -> TcpSeg | None:
+    """Join the first `size` bytes of the write queue to one segment, which is taken off it."""
+    queue = tp.write_queue
+    frags: list[object] = []
+    left = size
+    flags = ACK
+    for seg in queue:
+        dlen = seg.dlen()
+        if seg.flags & FIN or (seg.eor and dlen < left):
+            return None
+        left -= min(left, dlen)
+        if not left:
+            break
+    if left:
+        return None
+    start = queue[0].seq
+    left = size
+    while left:
+        seg = queue[0]
+        dlen = seg.dlen()
+        if dlen > left:
+            queue.insert(1, tcp_fragment(seg, left, mss))
+            dlen = left
+        frags += frags_slice(seg.frags, 0, dlen)
+        flags |= seg.flags
+        left -= dlen
+        del queue[0]
+    probe = TcpSeg(start, (start + size) & MASK, flags, tuple(frags))  # type: ignore[arg-type]
+    probe.mss = size
+    probe.pcount = 1
+    return probe
+
+
+def _mtu_probe_send(net: TcpNet, tp: TcpSock, seg: TcpSeg, size: int, options: int) -> int:
+    now = max(net.now // 1000, tp.tcp_wstamp)
+    seg.mstamp = tp.tcp_wstamp = now
+    tcp_rate_skb_sent(tp, seg, now)
+    if net.tracing:
+        net.trace("tcp_mtu_probe", sk=tp.sk, seq=seg.seq, len=size)
+    sent = tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, size, size)
+    if not sent:
+        tp.write_queue.insert(0, seg)
+        seg.pcount = 0
+        return MTU_PROBE_GO_ON
+    if tp.pacing_status:
+        tcp_update_skb_after_send(net, tp, size)
+    # It stands for more than one segment of the others.
+    tp.snd_cwnd -= 1
+    tcp_event_new_data_sent(net, tp, seg)
+    tp.mtup_probe_size = tcp_mss_to_mtu(tp, size + options)
+    tp.mtu_probe_seq_start = seg.seq
+    tp.mtu_probe_seq_end = seg.end_seq
+    return MTU_PROBE_SENT
 
 
 def __tcp_push_pending_frames(net: TcpNet, tp: TcpSock, mss: int, nonagle: int) -> None:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The option of Accurate ECN (RFC 9768 3.2.3): its form, when it goes, what is read of it."""
 
-import msgpack
 import pytest
 
 from skbus.inet.headers.tcp import (
@@ -11,7 +10,6 @@ from skbus.inet.headers.tcp import (
     build_options,
     parse_options,
 )
-from skbusd.tcp.dump import tcp_sock_dump, tcp_sock_load
 from skbusd.tcp.sock import TcpAccEcn
 from skbusd.tcp.tcp_accecn_option import (
     TCP_ACCECN_OPT_COUNTER_SEEN,
@@ -323,13 +321,3 @@ def test_the_latest_syn_s_field_is_told(host: TcpHost) -> None:
     host.sent()
     host.send(child.sk, bytes(10))
     assert host.one().cb.tos & 3 == NOT_ECT
-
-
-def test_it_is_written_down(host: TcpHost) -> None:
-    conn = accecn_conn(host)
-    one(conn, ACK | PSH | 5 << 6, 0, 100, CE)
-    dump = msgpack.unpackb(msgpack.packb(tcp_sock_dump(conn.tp)), strict_map_key=False)
-    again, _ = tcp_sock_load(tuple(dump))
-    assert again.accecn is not None
-    assert again.accecn.dump() == acc_of(conn).dump()
-    assert again.accecn.received_bytes == [0, 0, 100]

@@ -6,7 +6,6 @@ import pytest
 from skbusd.tcp import const as c
 from skbusd.tcp import tcp_bbr as bbr
 from skbusd.tcp import tcp_cubic
-from skbusd.tcp.dump import tcp_sock_dump, tcp_sock_load
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_pacing import NO_LIMIT
 from skbustest.tcphost import ACK, Conn, TcpHost
@@ -131,14 +130,6 @@ def test_a_socket_that_changes_to_bbr_in_mid_stream_and_away_again(host: TcpHost
     assert tcp_set_congestion_control(host.net, conn.tp, "cubic") == 0
     rounds_once(conn)
     assert len(conn.tp.ca_priv) == tcp_cubic.SIZE
-
-
-def test_it_can_be_written_down(host: TcpHost) -> None:
-    conn = bbr_conn(host)
-    rounds(conn, 10, rate=500)
-    loaded, _ = tcp_sock_load(tcp_sock_dump(conn.tp))
-    assert loaded.ca_priv == conn.tp.ca_priv
-    assert (loaded.pacing_status, loaded.pacing_rate) == (1, conn.tp.pacing_rate)
 
 
 # ---- pacing ----------------------------------------------------------------------------------
