@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from skbus.core.compiled import is_compiled
+from skbus.bus.version import is_compiled
 
 # The same examples in every run, and no deadlines: a test is no judge of the machine's speed.
 settings.register_profile("skbus", deadline=None, derandomize=True)

@@ -32,9 +32,6 @@ CIRCLES: Final[Mapping[frozenset[str], str]] = {
     frozenset(
         f"skbusd.socket.{name}" for name in ("datagram", "ip_sockglue", "socket", "sockopt")
     ): "setsockopt(2) of a family calls back into socket.py",
-    frozenset(
-        ("skbus.app.osfuncs", "skbus.app.sockfuncs", "skbus.app.tls", "skbus.socket")
-    ): "the face `skbus.socket` offers what is made of its own class `socket`",
 }  # fmt: skip
 """The circles that may be, each with its reason."""
 

@@ -37,7 +37,7 @@ class _Version(argparse.Action):
     """--version: it is looked for when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from skbus.stack.version import version
+        from skbus.bus.version import version
 
         sys.stdout.write(f"skbusd {version()}\n")
         parser.exit()

@@ -31,8 +31,8 @@ from skbus.bus.ctl import ControlSource
 from skbus.bus.dispatch import Dispatcher
 from skbus.bus.pipe import Inbox, Outlet
 from skbus.bus.rundir import RunDir
+from skbus.bus.version import is_compiled
 from skbus.core.abi import LOSSLESS_SKB_ENTRIES
-from skbus.core.compiled import is_compiled
 from skbus.core.net import Core
 from skbus.core.skbuff import SkBuff
 

@@ -32,7 +32,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from skbus.stack.version import version
+        from skbus.bus.version import version
 
         print(f"skbus {version()}")
         raise typer.Exit

@@ -5,7 +5,6 @@ The source is the same, and all but these few lines need not know.
 """
 
 import inspect
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,12 +14,6 @@ else:
     def mypyc_attr(*_names: str, **_values: object) -> Any:
         """Tells the compiler something about a class, and does nothing else."""
         return lambda cls: cls
-
-
-def is_compiled() -> bool:
-    """Is the packet path machine code in this installation?"""
-    spec = find_spec("skbus.core.net")
-    return spec is not None and not str(spec.origin).endswith(".py")
 
 
 def field_names(cls: type) -> tuple[str, ...]:

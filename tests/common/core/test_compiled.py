@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from skbus.core.compiled import field_names, is_compiled
+from skbus.bus.version import is_compiled
+from skbus.core.compiled import field_names
 from skbus.inet.headers.tcp import TcpOptions
 
 ROOT = Path(__file__).parents[3]
