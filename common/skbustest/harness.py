@@ -5,8 +5,9 @@ For tests of a layer: hand in entries and skbs, let time pass, see what came out
 call the conservation of skbs is checked.
 """
 
-from typing import Any
+from typing import Any, overload
 
+from skbus.core.entry import AnyEntry, Entry, SkbEntry, T
 from skbus.core.net import SEC, Core
 from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import SkBuff
@@ -29,16 +30,20 @@ class Harness:
         self.net.now = 1000 * SEC
         core.start()
 
-    def call(self, entry: str, item: object) -> None:
+    def call(self, entry: Entry[T], item: T) -> None:
         """A call without payload comes in."""
+        self.deliver(entry, item)
+
+    def rcv(self, entry: SkbEntry[Any], skb: SkBuff) -> None:
+        """An skb comes in."""
+        self.net.skb_received += 1
+        self.deliver(entry, skb)
+
+    def deliver(self, entry: AnyEntry, item: Any) -> None:
+        """A call comes in whose type the test does not know."""
         self.core.entries[entry](self.net, item)
         self.core.idle()
         self.check()
-
-    def rcv(self, entry: str, skb: SkBuff) -> None:
-        """An skb comes in."""
-        self.net.skb_received += 1
-        self.call(entry, skb)
 
     def check(self) -> None:
         """Conservation: AssertionError where an skb is neither here nor there."""
@@ -62,16 +67,25 @@ class Harness:
             self.check()
         self.net.now = end
 
-    def out(self, process: str, entry: str = "") -> list[Any]:
+    @overload
+    def out(self, process: str) -> list[tuple[AnyEntry, Any]]: ...
+
+    @overload
+    def out(self, process: str, entry: Entry[T]) -> list[T]: ...
+
+    @overload
+    def out(self, process: str, entry: SkbEntry[Any]) -> list[Any]: ...
+
+    def out(self, process: str, entry: AnyEntry | None = None) -> list[Any]:
         """What was called in another process since the last look: the items of one entry, or
         (entry, item) of all."""
         box = self.net.outbox.pop(process, [])
-        if not entry:
+        if entry is None:
             return box
-        rest = [(e, item) for e, item in box if e != entry]
+        rest = [(e, item) for e, item in box if e is not entry]
         if rest:
             self.net.outbox[process] = rest
-        return [item for e, item in box if e == entry]
+        return [item for e, item in box if e is entry]
 
     def dropped(self, reason: str) -> int:
         """How many skbs were dropped for a reason, without its prefix."""

@@ -9,7 +9,7 @@ import typing
 
 from hypothesis import strategies as st
 
-from skbus.core.abi import ENTRIES, SKB_ENTRIES
+from skbus.core.entry import AnyEntry
 from skbus.core.skbuff import Frag, SkBuff
 
 _INTS = st.one_of(
@@ -52,13 +52,11 @@ def _skb_of(draw: st.DrawFn, kind: type | None) -> SkBuff:
     return skb
 
 
-def items(entry: str) -> st.SearchStrategy[object]:
-    """Items of one entry of `skbus.core.abi`."""
-    if entry in SKB_ENTRIES:
-        return _skb_of(SKB_ENTRIES[entry])
-    return _tuple_of(ENTRIES[entry])
+def items(entry: AnyEntry) -> st.SearchStrategy[object]:
+    """Items of one entry."""
+    return _skb_of(entry.kind) if entry.is_skb else _tuple_of(entry.kind)
 
 
-def calls(entries: typing.Iterable[str]) -> st.SearchStrategy[tuple[str, object]]:
+def calls(entries: typing.Iterable[AnyEntry]) -> st.SearchStrategy[tuple[AnyEntry, object]]:
     """(entry, item) of some entries."""
-    return st.one_of(*[st.tuples(st.just(entry), items(entry)) for entry in sorted(entries)])
+    return st.one_of(*[st.tuples(st.just(entry), items(entry)) for entry in entries])

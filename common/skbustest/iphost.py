@@ -9,6 +9,8 @@ from random import Random
 from typing import Final
 
 from skbus.core.abi import InetAddProtocol, RegisterNetdevice
+from skbus.core.entry import AnyEntry
+from skbus.core.interfaces import Ip, Netif, NetifReceive
 from skbus.core.skbuff import ETH_P_IP, SkBuff
 from skbus.inet.headers import ethernet, ipv4
 from skbusd.ip.core import IpCore
@@ -63,22 +65,24 @@ class IpHost(Harness):
     ) -> None:
         """What nic says of its device."""
         item = RegisterNetdevice(f"nic.{dev}", dev, ifindex, mac, mtu, 0, 65536, up)
-        self.call("register_netdevice", item)
+        self.call(NetifReceive.register_netdevice, item)
 
-    def add_protocol(self, number: int, process: str, handler: str, err_handler: str) -> None:
+    def add_protocol(
+        self, number: int, process: str, handler: AnyEntry | str, err_handler: AnyEntry | str
+    ) -> None:
         """What a transport says at its start."""
-        item = InetAddProtocol(number, process, handler, err_handler)
-        self.call("inet_add_protocol", item)
+        item = InetAddProtocol(number, process, str(handler), str(err_handler))
+        self.call(Ip.inet_add_protocol, item)
 
     def learn(self, addr: bytes = PEER, mac: bytes = PEER_MAC, dev: int = 2) -> None:
         """Have a neighbour known: it asks for us."""
         us = US if dev == 2 else US2
-        self.rcv("arp_rcv", arp_skb(1, mac, addr, us, dev=dev))
+        self.rcv(NetifReceive.arp_rcv, arp_skb(1, mac, addr, us, dev=dev))
         self.frames("eth0" if dev == 2 else "eth1")
 
     def frames(self, dev: str = "eth0") -> list[SkBuff]:
         """What was sent to the driver: skbs with the Ethernet header in front."""
-        return self.out(f"nic.{dev}", "dev_queue_xmit")
+        return self.out(f"nic.{dev}", Netif.dev_queue_xmit)
 
     def packets(self, dev: str = "eth0") -> list[tuple[ipv4.IpHdr, bytes]]:
         """IPv4 packets that were sent: header and payload. Their slots are given back, as nic

@@ -17,6 +17,7 @@ from skbus.bus.clock import StackClock
 from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
 from skbus.core.abi import (
+    Connected,
     DataReadyCb,
     ReqskQueueAdd,
     SkErrorReport,
@@ -26,6 +27,8 @@ from skbus.core.abi import (
     TcpDone,
     TcpFin,
 )
+from skbus.core.entry import AnyEntry
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.pool import Allocator
 from skbus.core.skbuff import SkBuff
 from skbusd.socket.core import SocketCore
@@ -128,9 +131,9 @@ class Loopback:
         self.core.idle()
         while net.outbox:
             outbox, net.outbox = net.outbox, {}
-            for batch in outbox.values():
+            for process, batch in outbox.items():
                 for entry, item in batch:
-                    getattr(self, "_" + entry)(item)
+                    getattr(self, f"_{process}_{entry.name}")(item)
                     work += 1
             self.core.idle()
         self.source.flush()
@@ -138,21 +141,21 @@ class Loopback:
         net.log_events.clear()
         return work
 
-    def _up(self, entry: str, item: Any) -> None:
+    def _up(self, entry: AnyEntry, item: Any) -> None:
         if type(item) is SkBuff:
             self.net.skb_received += 1
         self.core.entries[entry](self.net, item)
 
     def _ret(self, item: Any, err: int = 0, val: object = None) -> None:
         if item.req:
-            self._up("sk_ret", SkRet(item.sk, item.req, err, val))
+            self._up(SkCallbacks.sk_ret, SkRet(item.sk, item.req, err, val))
 
     # ---- both transports -----------------------------------------------------------------
 
-    def _tcp_v4_init_sock(self, item: Any) -> None:
+    def _tcp_init(self, item: Any) -> None:
         self._conns[item.sk] = _Conn(item.sk)
 
-    _udp_init_sock = _tcp_v4_init_sock
+    _udp_init = _tcp_init
 
     def _bind(self, kind: str, conn: _Conn, port: int, reuse: int) -> int:
         while not port:
@@ -177,10 +180,10 @@ class Loopback:
         conn.addr = item.addr
         self._ret(item, err, (item.addr, conn.port))
 
-    def _inet_csk_get_port(self, item: Any) -> None:
+    def _tcp_bind(self, item: Any) -> None:
         self._get_port("tcp", item)
 
-    def _udp_v4_get_port(self, item: Any) -> None:
+    def _udp_bind(self, item: Any) -> None:
         self._get_port("udp", item)
 
     def _tcp_setsockopt(self, item: Any) -> None:
@@ -203,14 +206,14 @@ class Loopback:
 
     # ---- tcp -----------------------------------------------------------------------------
 
-    def _inet_csk_listen_start(self, item: Any) -> None:
+    def _tcp_listen(self, item: Any) -> None:
         conn = self._conns[item.sk]
         if not conn.port:
             self._bind("tcp", conn, 0, 0)
         conn.backlog = item.backlog
         self._ret(item, 0, (conn.addr, conn.port))
 
-    def _tcp_v4_connect(self, item: Any) -> None:
+    def _tcp_connect(self, item: Any) -> None:
         conn = self._conns[item.sk]
         if item.addr != LOCALHOST:
             self._ret(item, errno.ENETUNREACH)
@@ -218,13 +221,15 @@ class Loopback:
         if not conn.port:
             self._next_port += 1
             conn.port = self._next_port
-        self._ret(item, 0, (LOCALHOST, conn.port))
+        self._ret(item, 0, Connected(LOCALHOST, conn.port))
         listener = next(
             (c for c in self._ports.get(("tcp", item.port), ()) if c.backlog >= 0), None
         )
         if listener is None:
             if item.port != 9:  # port 9 answers nothing at all
-                self._up("sk_error_report", SkErrorReport(item.sk, errno.ECONNREFUSED, True))
+                self._up(
+                    SkCallbacks.sk_error_report, SkErrorReport(item.sk, errno.ECONNREFUSED, True)
+                )
             return
         self._next_child += 2
         child = self._conns[self._next_child] = _Conn(self._next_child)
@@ -232,13 +237,13 @@ class Loopback:
         child.peer, conn.peer = conn, child
         child.dport, conn.dport = conn.port, item.port
         add = ReqskQueueAdd(listener.sk, child.sk, LOCALHOST, item.port, LOCALHOST, conn.port)
-        self._up("inet_csk_reqsk_queue_add", add)
+        self._up(SkCallbacks.inet_csk_reqsk_queue_add, add)
         self._up(
-            "sk_state_change",
+            SkCallbacks.sk_state_change,
             SkStateChange(item.sk, 1, LOCALHOST, conn.port, LOCALHOST, item.port),
         )
 
-    def _inet_csk_accept(self, item: Any) -> None:
+    def _tcp_accept(self, item: Any) -> None:
         assert item.child in self._conns
 
     def _tcp_disconnect(self, item: Any) -> None:
@@ -246,7 +251,7 @@ class Loopback:
         self._reset_peer(conn)
         self._ret(item)
 
-    def _tcp_sendmsg(self, skb: SkBuff) -> None:
+    def _tcp_tcp_sendmsg(self, skb: SkBuff) -> None:
         cb: Any = skb.cb
         conn = self._conns[cb.sk]
         payload = self.net.pool.gather(skb.frags)
@@ -268,16 +273,16 @@ class Loopback:
             place = self.nic.put(payload)
             frag = place if place is not None else payload
             cb = DataReadyCb(conn.sk, LOCALHOST, conn.dport, LOCALHOST, conn.port, 1, 0, 0)
-            self._up("sk_data_ready", SkBuff(b"", (frag,), cb=cb))
+            self._up(SkCallbacks.sk_data_ready, SkBuff(b"", (frag,), cb=cb))
             if peer is not None:
                 self._write_space(peer, len(payload))
         if not conn.waiting and conn.peer is not None and conn.peer.fin and not conn.closed:
-            self._up("tcp_fin", TcpFin(conn.sk))
+            self._up(SkCallbacks.tcp_fin, TcpFin(conn.sk))
 
     def _write_space(self, conn: _Conn, acked: int) -> None:
         """`acked` bytes of conn have arrived; all others wait unsent."""
         left = sum(map(len, conn.peer.waiting)) if conn.peer is not None else 0
-        self._up("sk_write_space", SkWriteSpace(conn.sk, acked, 0, left, left, 0, 65536))
+        self._up(SkCallbacks.sk_write_space, SkWriteSpace(conn.sk, acked, 0, left, left, 0, 65536))
 
     def _tcp_recvmsg(self, item: Any) -> None:
         conn = self._conns.get(item.sk)
@@ -298,7 +303,9 @@ class Loopback:
         if peer is not None:
             peer.peer = None
             if not peer.closed:
-                self._up("sk_error_report", SkErrorReport(peer.sk, errno.ECONNRESET, True))
+                self._up(
+                    SkCallbacks.sk_error_report, SkErrorReport(peer.sk, errno.ECONNRESET, True)
+                )
 
     def _tcp_close(self, item: Any) -> None:
         conn = self._conns.get(item.sk)
@@ -310,7 +317,7 @@ class Loopback:
                     pass  # accepted, or not: the other end finds out by itself
             self._forget("tcp", conn)
             del self._conns[item.sk]
-            self._up("tcp_done", TcpDone(item.sk))
+            self._up(SkCallbacks.tcp_done, TcpDone(item.sk))
             return
         conn.closed = True
         if item.unread or item.linger == 0 or conn.waiting:
@@ -324,16 +331,16 @@ class Loopback:
                 if end is not None:
                     self._forget("tcp", end)
                     self._conns.pop(end.sk, None)
-                    self._up("tcp_done", TcpDone(end.sk))
+                    self._up(SkCallbacks.tcp_done, TcpDone(end.sk))
 
     # ---- udp -----------------------------------------------------------------------------
 
-    def _ip4_datagram_connect(self, item: Any) -> None:
+    def _udp_connect(self, item: Any) -> None:
         conn = self._conns[item.sk]
         if not conn.port:
             self._bind("udp", conn, 0, 0)
         conn.dport = item.port
-        self._ret(item, 0, (LOCALHOST, conn.port))
+        self._ret(item, 0, Connected(LOCALHOST, conn.port))
 
     def _udp_disconnect(self, item: Any) -> None:
         self._conns[item.sk].dport = 0
@@ -349,9 +356,9 @@ class Loopback:
             self._ret(cb, err)
         else:
             size = len(payload) + 256 * (skb.gso_segs or 1)
-            self._up("sk_write_space", SkWriteSpace(cb.sk, size, 0))
+            self._up(SkCallbacks.sk_write_space, SkWriteSpace(cb.sk, size, 0))
             if err:
-                self._up("sk_error_report", SkErrorReport(cb.sk, err, False))
+                self._up(SkCallbacks.sk_error_report, SkErrorReport(cb.sk, err, False))
         if err:
             return
         size = skb.gso_size or max(len(payload), 1)
@@ -362,12 +369,14 @@ class Loopback:
         others = self._ports.get(("udp", cb.port or conn.dport))
         if not others:
             if conn.dport:
-                self._up("sk_error_report", SkErrorReport(conn.sk, errno.ECONNREFUSED, False))
+                self._up(
+                    SkCallbacks.sk_error_report, SkErrorReport(conn.sk, errno.ECONNREFUSED, False)
+                )
             return
         to = DataReadyCb(others[0].sk, LOCALHOST, conn.port, LOCALHOST, others[0].port, 1, 0, 0)
         place = self.nic.put(payload) if len(payload) > 4096 else None
         up = SkBuff(b"", (place,), cb=to) if place else SkBuff(payload, cb=to)
-        self._up("sk_data_ready", up)
+        self._up(SkCallbacks.sk_data_ready, up)
 
     def _udp_recvmsg(self, item: Any) -> None:
         pass
@@ -375,7 +384,7 @@ class Loopback:
     def _udp_shutdown(self, item: Any) -> None:
         pass
 
-    def _udp_lib_close(self, item: Any) -> None:
+    def _udp_close(self, item: Any) -> None:
         conn = self._conns.pop(item.sk, None)
         if conn is not None:
             self._forget("udp", conn)

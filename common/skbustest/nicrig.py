@@ -6,6 +6,8 @@ from typing import Any
 
 from skbus.core.abi import BacklogMark
 from skbus.core.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
+from skbus.core.entry import AnyEntry
+from skbus.core.interfaces import Netif, SynBacklog
 from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
@@ -65,10 +67,10 @@ class NicRig:
         batch = self.net.outbox.pop("ip", [])
         for _, item in batch:
             if isinstance(item, BacklogMark):
-                self.core.entries["backlog_mark_ret"](self.net, item)
+                self.core.entries[SynBacklog.backlog_mark_ret](self.net, item)
         return [item for _, item in batch if isinstance(item, SkBuff)]
 
-    def entries(self) -> list[str]:
+    def entries(self) -> list[AnyEntry]:
         """The entries of ip that were called since the last look."""
         return [entry for entry, _ in self.net.outbox.pop("ip", [])]
 
@@ -76,7 +78,7 @@ class NicRig:
         """ip hands skbs down: what goes out at the device."""
         for skb in skbs:
             self.net.skb_received += 1
-            self.core.entries["dev_queue_xmit"](self.net, skb)
+            self.core.entries[Netif.dev_queue_xmit](self.net, skb)
         self.core.flush_tx()
         return self.sent()
 

@@ -40,10 +40,13 @@ from skbus.core.abi import (
     XmitCb,
 )
 from skbus.core.checksum import csum_partial, csum_tcpudp_magic, csum_tcpudp_nofold
+from skbus.core.entry import AnyEntry, Entry, T
+from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, Tcp, TcpProtocol, TransportProto
 from skbus.core.net import SEC
 from skbus.core.seq import seq_sub
 from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff, frags_slice
 from skbus.core.sysctl import Sysctl
+from skbus.core.uapi import SOCK_STREAM
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions, build, build_options, parse, parse_options
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
@@ -96,13 +99,15 @@ class TcpHost(Harness):
         super().__init__(TcpCore(net))
         self.addr = addr
         self.mtu = mtu
-        self.call("inetdev_event", InetdevEvent(2, "eth0", addr, 24, ANY, mtu, 0, 65536, True))
+        self.call(
+            InetTransport.inetdev_event, InetdevEvent(2, "eth0", addr, 24, ANY, mtu, 0, 65536, True)
+        )
         net.outbox.clear()
         self.req = 0
 
     # ---- the socket layer -----------------------------------------------------------------
 
-    def ask(self, entry: str, make: Callable[[int], tuple[Any, ...]]) -> SkRet:
+    def ask(self, entry: Entry[T], make: Callable[[int], T]) -> SkRet:
         """A request that is answered at once."""
         self.req += 1
         req = self.req
@@ -111,26 +116,26 @@ class TcpHost(Harness):
 
     def answer(self, req: int) -> SkRet:
         """The answer to a request; it must be there."""
-        for item in self.out("socket", "sk_ret"):
+        for item in self.out("socket", SkCallbacks.sk_ret):
             if item.req == req:
                 return SkRet._make(item)
         raise AssertionError(f"no answer to request {req}")
 
     def socket(self, sk: int) -> TcpSock:
         """socket(2)"""
-        self.call("tcp_v4_init_sock", InitSock(sk, 2, 6))
+        self.call(TransportProto.init, InitSock(sk, 2, 6, SOCK_STREAM))
         return self.net.socks[sk]
 
     def bind(self, sk: int, port: int, addr: bytes = ANY, reuse: int = 0) -> int:
         """bind(2): an errno."""
-        return self.ask("inet_csk_get_port", lambda req: GetPort(sk, req, addr, port, reuse, 0)).err
+        return self.ask(TransportProto.bind, lambda req: GetPort(sk, req, addr, port, reuse, 0)).err
 
     def listen(self, sk: int = 2, port: int = 80, backlog: int = 16) -> TcpSock:
         """A socket that listens."""
         tp = self.socket(sk)
         self.setsockopt(sk, 1, 2, 1)
         err = self.bind(sk, port, reuse=1)
-        ret = self.ask("inet_csk_listen_start", lambda req: ListenStart(sk, req, backlog))
+        ret = self.ask(TransportProto.listen, lambda req: ListenStart(sk, req, backlog))
         if err or ret.err:
             raise AssertionError(f"listen: {err} {ret}")
         return tp
@@ -139,53 +144,57 @@ class TcpHost(Harness):
         """connect(2), with ip's answer."""
         self.req += 1
         req = self.req
-        self.call("tcp_v4_connect", Connect(sk, req, addr, port))
-        if any(e == "ip_route_output_key" for e, _ in self.net.outbox.get("ip", ())):
+        self.call(TransportProto.connect, Connect(sk, req, addr, port))
+        if any(e is Ip.ip_route_output_key for e, _ in self.net.outbox.get("ip", ())):
             self.answer_route()
         return self.answer(req)
 
     def answer_route(self, err: int = 0, rt_type: int = 1) -> None:
         """ip answers tcp_v4_connect's question."""
-        for item in self.out("ip", "ip_route_output_key"):
+        for item in self.out("ip", Ip.ip_route_output_key):
             ask = IpRouteOutputKey._make(item)
             self.call(
-                "ip_route_output_ret",
+                InetTransport.ip_route_output_ret,
                 RouteRet(ask.req, err, ask.saddr or self.addr, ask.daddr, 2, self.mtu, rt_type, 1),
             )
 
     def send(self, sk: int, data: bytes, flags: int = 0) -> None:
         """send(2): the bytes lie with the socket layer."""
         skb = SkBuff(b"", (data,), id=1, cb=TcpSendmsgCb(sk, flags), lent=True)
-        self.rcv("tcp_sendmsg", skb)
+        self.rcv(Tcp.tcp_sendmsg, skb)
 
     def recvmsg(self, sk: int, copied: int) -> None:
         """The application took bytes."""
-        self.call("tcp_recvmsg", Recvmsg(sk, copied))
+        self.call(TransportProto.recvmsg, Recvmsg(sk, copied))
 
     def accept(self, sk: int, child: int) -> None:
         """accept(2)"""
-        self.call("inet_csk_accept", Accept(sk, child))
+        self.call(TransportProto.accept, Accept(sk, child))
 
     def shutdown(self, sk: int, how: int = 2) -> None:
         """shutdown(2)"""
-        self.call("tcp_shutdown", Shutdown(sk, how))
+        self.call(TransportProto.shutdown, Shutdown(sk, how))
 
     def close(self, sk: int, unread: int = 0, linger: int = -1) -> None:
         """close(2)"""
-        self.call("tcp_close", Close(sk, unread, linger))
+        self.call(TransportProto.close, Close(sk, unread, linger))
 
     def disconnect(self, sk: int) -> int:
         """connect(2) to AF_UNSPEC: an errno."""
-        return self.ask("tcp_disconnect", lambda req: Disconnect(sk, req)).err
+        return self.ask(TransportProto.disconnect, lambda req: Disconnect(sk, req)).err
 
     def setsockopt(self, sk: int, level: int, name: int, value: int | bytes) -> int:
         """setsockopt(2): an errno."""
         raw = value if isinstance(value, bytes) else value.to_bytes(4, "little", signed=True)
-        return self.ask("tcp_setsockopt", lambda req: Setsockopt(sk, req, level, name, raw)).err
+        return self.ask(
+            TransportProto.setsockopt, lambda req: Setsockopt(sk, req, level, name, raw)
+        ).err
 
     def getsockopt(self, sk: int, level: int, name: int, optlen: int = 0) -> Any:
         """getsockopt(2): the value, an int where it is four bytes; -errno."""
-        ret = self.ask("tcp_getsockopt", lambda req: Getsockopt(sk, req, level, name, optlen))
+        ret = self.ask(
+            TransportProto.getsockopt, lambda req: Getsockopt(sk, req, level, name, optlen)
+        )
         if ret.err:
             return -ret.err
         val = ret.val
@@ -196,7 +205,7 @@ class TcpHost(Harness):
     def delivered(self) -> bytes:
         """What was handed up since the last look."""
         out = b""
-        for skb in self.out("socket", "sk_data_ready"):
+        for skb in self.out("socket", SkCallbacks.sk_data_ready):
             if not isinstance(skb.cb, DataReadyCb):
                 raise AssertionError(f"cb is {skb.cb!r}")
             out += self.net.skb_bytes(skb)
@@ -204,7 +213,7 @@ class TcpHost(Harness):
 
     def events(self) -> list[tuple[Any, ...]]:
         """What the socket layer was told, but for data and answers."""
-        skip = ("sk_data_ready", "sk_ret")
+        skip = (SkCallbacks.sk_data_ready, SkCallbacks.sk_ret)
         box = self.net.outbox.get("socket", [])
         self.net.outbox["socket"] = [(e, item) for e, item in box if e in skip]
         return [item for e, item in box if e not in skip]
@@ -213,7 +222,7 @@ class TcpHost(Harness):
 
     def sent(self) -> list[Seg]:
         """The segments handed to ip since the last look; their checksums are verified."""
-        return [self.parse_sent(skb) for skb in self.out("ip", "ip_queue_xmit")]
+        return [self.parse_sent(skb) for skb in self.out("ip", Ip.ip_queue_xmit)]
 
     def parse_sent(self, skb: SkBuff) -> Seg:
         """One of them."""
@@ -268,14 +277,16 @@ class TcpHost(Harness):
         if gso_size:
             skb.gso_size = gso_size
             skb.gso_segs = -(-len(data) // gso_size)
-        self.rcv("tcp_v4_rcv", skb)
+        self.rcv(TcpProtocol.tcp_v4_rcv, skb)
 
     def icmp(
         self, kind: int, code: int, seq: int, *, info: int = 0, sport: int = 80, dport: int = 5000
     ) -> None:
         """An ICMP error about a segment of ours."""
         quoted = build(sport, dport, seq & 0xFFFFFFFF, 0, ACK, 0)[:8]
-        self.call("tcp_v4_err", ErrHandler(kind, code, info, PEER, self.addr, PEER, quoted))
+        self.call(
+            TcpProtocol.tcp_v4_err, ErrHandler(kind, code, info, PEER, self.addr, PEER, quoted)
+        )
 
 
 class Conn:
@@ -312,7 +323,7 @@ class Conn:
         if active:
             host.socket(sk)
             ret = host.connect(sk, rport)
-            if ret.err or not isinstance(ret.val, list):
+            if ret.err or not isinstance(ret.val, tuple):
                 raise AssertionError(f"connect: {ret}")
             self.port = int(ret.val[1])
             self.syn = host.one()
@@ -499,8 +510,8 @@ class SimHost:
             for entry, item in box:
                 self._event(entry, item)
 
-    def _event(self, entry: str, item: Any) -> None:
-        if entry == "sk_data_ready":
+    def _event(self, entry: AnyEntry, item: Any) -> None:
+        if entry is SkCallbacks.sk_data_ready:
             app = self.apps[item.cb.sk]
             data = self.tcp.net.skb_bytes(item)
             app.received += len(data)
@@ -510,7 +521,7 @@ class SimHost:
             else:
                 app.unread += len(data)
             return
-        if entry == "sk_ret":
+        if entry is SkCallbacks.sk_ret:
             return
         found = self.apps.get(item.sk)
         if found is None:
@@ -584,7 +595,7 @@ class TcpPair:
                 host.events()
                 for entry, item in host.tcp.out("ip"):
                     again = True
-                    if entry == "ip_queue_xmit":
+                    if entry is Ip.ip_queue_xmit:
                         self._transmit(host, other, item)
 
     def _transmit(self, host: SimHost, other: SimHost, skb: SkBuff) -> None:
@@ -657,7 +668,7 @@ class TcpPair:
             while self._heap and self._heap[0][0] <= self.now:
                 _, _, host, packet = heappop(self._heap)
                 packet.lent = False
-                host.tcp.rcv("tcp_v4_rcv", packet)
+                host.tcp.rcv(TcpProtocol.tcp_v4_rcv, packet)
             self.flush()
             if self.now >= end and until is None:
                 break

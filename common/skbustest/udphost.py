@@ -19,7 +19,9 @@ from skbus.core.abi import (
     SkRet,
     UdpSendmsgCb,
 )
+from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, TransportProto, UdpProtocol
 from skbus.core.skbuff import SkBuff
+from skbus.core.uapi import SOCK_DGRAM
 from skbus.inet.headers import ipv4
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet
@@ -49,11 +51,11 @@ class UdpHost(Harness):
         item = InetdevEvent(
             2, "eth0", inet_aton(addr), 24, inet_aton(broadcast), 1500, 0, 65536, up
         )
-        self.call("inetdev_event", item)
+        self.call(InetTransport.inetdev_event, item)
 
     def ret(self, sk: int) -> SkRet:
         """The answer to the last request; what was answered before is forgotten."""
-        *_, item = self.out("socket", "sk_ret")
+        *_, item = self.out("socket", SkCallbacks.sk_ret)
         if item.sk != sk:
             raise AssertionError(f"answer for {item.sk}, not {sk}")
         return SkRet._make(item)
@@ -62,7 +64,7 @@ class UdpHost(Harness):
         self, sk: int, addr: bytes | None = None, port: int = 0, *, reuse: int = 0
     ) -> UdpNet:
         """socket(2), and bind(2) where addr is given."""
-        self.call("udp_init_sock", InitSock(sk, 2, 17))
+        self.call(TransportProto.init, InitSock(sk, 2, 17, SOCK_DGRAM))
         if addr is not None:
             ret = self.bind(sk, addr, port, reuse=reuse)
             if ret.err:
@@ -72,23 +74,23 @@ class UdpHost(Harness):
     def bind(self, sk: int, addr: bytes, port: int, *, reuse: int = 0) -> SkRet:
         """bind(2)"""
         self.req += 1
-        self.call("udp_v4_get_port", GetPort(sk, self.req, addr, port, reuse, 0))
+        self.call(TransportProto.bind, GetPort(sk, self.req, addr, port, reuse, 0))
         return self.ret(sk)
 
     def answer_route(
         self, *, err: int = 0, mtu: int = 1500, rt_type: int = 1, saddr: bytes = US, genid: int = 1
     ) -> IpRouteOutputKey:
         """ip answers what it was asked; returns the question."""
-        (ask,) = self.out("ip", "ip_route_output_key")
+        (ask,) = self.out("ip", Ip.ip_route_output_key)
         answer = RouteRet(ask.req, err, ask.saddr or saddr, ask.daddr, 2, mtu, rt_type, genid)
-        self.call("ip_route_output_ret", answer)
+        self.call(InetTransport.ip_route_output_ret, answer)
         return IpRouteOutputKey._make(ask)
 
     def connect(self, sk: int, addr: bytes = PEER, port: int = 53) -> SkRet:
         """connect(2), with ip's answer if it is asked."""
         self.req += 1
-        self.call("ip4_datagram_connect", Connect(sk, self.req, addr, port))
-        if any(entry == "ip_route_output_key" for entry, _ in self.udp.outbox.get("ip", ())):
+        self.call(TransportProto.connect, Connect(sk, self.req, addr, port))
+        if any(entry is Ip.ip_route_output_key for entry, _ in self.udp.outbox.get("ip", ())):
             self.answer_route()
         return self.ret(sk)
 
@@ -109,12 +111,12 @@ class UdpHost(Harness):
         place = self.alloc.put(data) if pool else None
         skb = SkBuff(b"", (place,)) if place is not None else SkBuff(data)
         skb.cb = UdpSendmsgCb(sk, self.req, addr, port, flags, tos, ttl)
-        self.rcv("udp_sendmsg", skb)
+        self.rcv(TransportProto.sendmsg, skb)
         return self.req
 
     def sent(self) -> list[SkBuff]:
         """The datagrams that were handed to ip."""
-        return self.out("ip", "ip_send_skb")
+        return self.out("ip", Ip.ip_send_skb)
 
     def arrive(
         self,
@@ -135,12 +137,12 @@ class UdpHost(Harness):
         skb.mac_header, skb.network_header, skb.transport_header = 0, 14, 34
         skb.data = 34
         skb.cb = RcvCb(saddr, daddr, 0, 64, 1500)
-        self.rcv("udp_rcv", skb)
+        self.rcv(UdpProtocol.udp_rcv, skb)
 
     def delivered(self) -> list[tuple[DataReadyCb, bytes]]:
         """What the socket layer was given: whose, from whom, and the payload."""
         out = []
-        for skb in self.out("socket", "sk_data_ready"):
+        for skb in self.out("socket", SkCallbacks.sk_data_ready):
             if not isinstance(skb.cb, DataReadyCb):
                 raise AssertionError(f"cb is {skb.cb!r}")
             out.append((skb.cb, self.net.skb_bytes(skb)))

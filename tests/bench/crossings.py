@@ -28,6 +28,7 @@ from skbus.bus.codec import Message, decode, encode
 from skbus.bus.libzmq import readable
 from skbus.bus.pipe import Inbox, Outlet
 from skbus.core.abi import Barrier
+from skbus.core.interfaces import Neighbour
 
 NAP = 0.005
 
@@ -85,7 +86,7 @@ class Relay:
         self.done = False
 
     def pass_on(self, last: bool) -> None:
-        self.outlet.send(*encode("ring", 1, [("barrier", Barrier(int(last), 0))]))
+        self.outlet.send(*encode("ring", 1, [(Neighbour.barrier, Barrier(int(last), 0))]))
 
     def __call__(self, message: Message) -> None:
         last = bool(message.batch[0][1].token)

@@ -22,6 +22,7 @@ from skbus.core.abi import (
     RegisterNetdevice,
 )
 from skbus.core.initcall import InitError, InitStep, do_initcalls
+from skbus.core.interfaces import Netif, NetifReceive, SkCallbacks, TcpProtocol
 from skbus.core.net import Net
 from skbus.core.pool import Pool
 from skbus.core.syscall import SysCallError
@@ -171,14 +172,14 @@ def test_other_processes_hear_of_the_unwinding(layer: str) -> None:
     if layer == "ip":
         do_initcalls(net, "inet_init", steps)
         item = RegisterNetdevice("nic.eth0", "eth0", 2, bytes(6), 1500, 0, 65536, True)
-        IpCore(net).entries["register_netdevice"](net, item)
+        IpCore(net).entries[NetifReceive.register_netdevice](net, item)
         told = net.outbox.pop("nic.eth0")
-        assert [i.func for e, i in told if e == "dev_add_pack"] == ["arp_rcv", "ip_rcv"]
+        assert [i.func for e, i in told if e is Netif.dev_add_pack] == ["arp_rcv", "ip_rcv"]
         for step in reversed(steps):
             if step.name in ("arp_init", "dev_add_pack(ip_packet_type)"):
                 step.exit(net)
         told = net.outbox.pop("nic.eth0")
-        assert [i.func for e, i in told if e == "dev_remove_pack"] == ["ip_rcv", "arp_rcv"]
+        assert [i.func for e, i in told if e is Netif.dev_remove_pack] == ["ip_rcv", "arp_rcv"]
         return
     last = InitStep("the last", fail(errno.ENOMEM), lambda net: None)
     with pytest.raises(InitError):
@@ -325,7 +326,7 @@ def test_a_permanent_neighbour_is_there_when_its_device_is_up() -> None:
     core.start()
     assert not core.neighbours()
     item = RegisterNetdevice("nic.eth0", "eth0", 2, bytes(5) + b"\2", 1500, 0, 65536, True)
-    core.entries["register_netdevice"](net, item)
+    core.entries[NetifReceive.register_netdevice](net, item)
     (neigh,) = core.neighbours()
     assert (neigh["lladdr"], neigh["state"]) == (b"\x02\0\0\0\0\x09", "PERMANENT")
 
@@ -336,15 +337,15 @@ def test_a_permanent_neighbour_is_there_when_its_device_is_up() -> None:
 def test_frames_go_to_whom_they_are_registered_for() -> None:
     rig = NicRig()
     net = rig.net
-    add, remove = rig.core.entries["dev_add_pack"], rig.core.entries["dev_remove_pack"]
+    add, remove = rig.core.entries[Netif.dev_add_pack], rig.core.entries[Netif.dev_remove_pack]
     frame = b"\x02\0\0\0\0\x02" + b"\x02\0\0\0\0\x01" + b"\x88\xb5" + bytes(46)
     assert rig.receive(frame) == []
     assert net.drops == {"SKB_DROP_REASON_UNHANDLED_PROTO": 1}
     for bad in (
         PacketType(0x88B5, "mine", "no_such_entry"),
-        PacketType(0x88B5, "mine", "tcp_v4_rcv"),  # its cb is none that nic makes
-        PacketType(0x05FF, "mine", "ip_rcv"),
-        PacketType(0x0800, "mine", "ip_rcv"),
+        PacketType(0x88B5, "mine", TcpProtocol.tcp_v4_rcv.name),  # its cb is none that nic makes
+        PacketType(0x05FF, "mine", NetifReceive.ip_rcv.name),
+        PacketType(0x0800, "mine", NetifReceive.ip_rcv.name),
     ):
         add(net, bad)
     assert [details["error"] for _, _, details, _ in net.log_events] == [
@@ -353,13 +354,13 @@ def test_frames_go_to_whom_they_are_registered_for() -> None:
         "no Ethernet type",
         "taken by ip",
     ]
-    mine = PacketType(0x88B5, "mine", "ip_rcv")
+    mine = PacketType(0x88B5, "mine", NetifReceive.ip_rcv.name)
     add(net, mine)
     assert rig.receive(frame) == []
     ((entry, skb),) = net.outbox.pop("mine")
-    assert (entry, skb.data, skb.protocol) == ("ip_rcv", 14, 0x88B5)
+    assert (entry, skb.data, skb.protocol) == (NetifReceive.ip_rcv, 14, 0x88B5)
     remove(net, mine)
-    remove(net, PacketType(0x0800, "mine", "ip_rcv"))
+    remove(net, PacketType(0x0800, "mine", NetifReceive.ip_rcv.name))
     assert sorted(net.ptype_base) == [0x0800, 0x0806]
     rig.receive(frame)
     assert net.drops == {"SKB_DROP_REASON_UNHANDLED_PROTO": 2}
@@ -373,6 +374,6 @@ def test_a_transport_that_unregisters_is_no_neighbour_any_more(net: SocketNet) -
     core.peer_up("tcp")
     core.peer_up("mine")
     assert core.barrier_edges() == ([], ["mine", "tcp"])
-    core.entries["proto_unregister"](net, ProtoUnregister("mine"))
-    core.entries["proto_unregister"](net, ProtoUnregister("mine"))
+    core.entries[SkCallbacks.proto_unregister](net, ProtoUnregister("mine"))
+    core.entries[SkCallbacks.proto_unregister](net, ProtoUnregister("mine"))
     assert core.barrier_edges() == ([], ["tcp"])

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skbus.core.abi import GetPort, InitSock
+from skbus.core.entry import AnyEntry
+from skbus.core.interfaces import TransportProto
 from skbus.core.net import SEC
 from skbus.core.skbuff import SkBuff
 from skbusd.socket.modalias import ModAlias
@@ -27,7 +29,7 @@ from skbustest.world import World
 RDM = Path(__file__).parents[2] / "examples" / "rdm"
 sys.path.insert(0, str(RDM))
 
-from skbus_rdm.core import ENTRIES, RdmCore  # noqa: E402
+from skbus_rdm.core import SERVES, RdmCore  # noqa: E402
 from skbus_rdm.netns import RdmNet  # noqa: E402
 
 SOCK_RDM, IPPROTO_RDM = 4, 253
@@ -248,17 +250,16 @@ async def _barrier(host: Host) -> None:
 
 
 @settings(max_examples=40)
-@given(st.lists(calls(ENTRIES), max_size=10))
-def test_hostile_messages(messages: list[tuple[str, Any]]) -> None:
+@given(st.lists(calls(SERVES), max_size=10))
+def test_hostile_messages(messages: list[tuple[AnyEntry, Any]]) -> None:
     """Whatever ip and the socket layer say: no exception, and every skb is accounted for."""
     pool, _ = small_pool()
     net = RdmNet(rand=Random(1), pool=pool)
     host = Harness(RdmCore(net))
-    host.call("proto_init", InitSock(2, 2, IPPROTO_RDM))
-    host.call("proto_get_port", GetPort(2, 1, bytes(4), 7, 0, 0))
+    host.call(TransportProto.init, InitSock(2, 2, IPPROTO_RDM, 4))
+    host.call(TransportProto.bind, GetPort(2, 1, bytes(4), 7, 0, 0))
     for entry, item in messages:
         if isinstance(item, SkBuff):
-            host.rcv(entry, item)
-        else:
-            host.call(entry, item)
+            host.net.skb_received += 1
+        host.deliver(entry, item)
     host.run_for(60)

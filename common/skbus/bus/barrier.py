@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from skbus.core.abi import Barrier
+from skbus.core.interfaces import Neighbour
 from skbus.core.net import Core
 
 LEGS: Final = 4
@@ -75,7 +76,7 @@ class Barriers:
     def _send(self, item: Barrier, *, down: bool) -> None:
         above, below = self._core.barrier_edges()
         for process in below if down else above:
-            self._core.net.call(process, "barrier", item)
+            self._core.net.call(process, Neighbour.barrier, item)
 
     def _forget_old(self) -> None:
         """Tokens that a dead neighbour will never send again must not pile up."""

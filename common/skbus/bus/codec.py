@@ -6,12 +6,12 @@ does not know: a whole message with another ABI or shape (`CodecError`), single 
 wrong fields (they are counted and left out, so one bad item does not cost its batch).
 """
 
-import typing
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from skbus.core.abi import ABI, ENTRIES, SKB_ENTRIES
+from skbus.core.abi import ABI
+from skbus.core.entry import BY_NAME, AnyEntry, fits
 from skbus.core.pool import Pool, PoolError
 from skbus.core.skbuff import Frag, SkBuff
 
@@ -30,7 +30,7 @@ SKB_FIELDS: Final = (
 length: the bytes come next in the data frame."""
 
 Item = Any
-Batch = list[tuple[str, Item]]
+Batch = list[tuple[AnyEntry, Item]]
 
 
 class CodecError(ValueError):
@@ -60,7 +60,7 @@ def encode(
     """
     runs: list[Any] = []
     chunks: list[bytes] = []
-    last = None
+    last: AnyEntry | None = None
     items: list[Any] = []
     for entry, item in batch:
         if type(item) is SkBuff:
@@ -83,9 +83,9 @@ def encode(
                 item.gso_segs, item.gso_type, item.hash, item.mark, item.priority, item.vlan_tci,
                 item.tstamp, item.lent, item.cb,
             )  # fmt: skip
-        if entry != last:
+        if entry is not last:
             items = []
-            runs.append(entry)
+            runs.append(entry.name)
             runs.append(items)
             last = entry
         items.append(item)
@@ -125,59 +125,41 @@ def decode(meta: bytes | memoryview, data: bytes | memoryview = b"") -> Message:
     at = 0
     runs = message[3]
     for i in range(0, len(runs), 2):
-        entry, items = runs[i], runs[i + 1]
-        if type(entry) is not str or type(items) is not tuple:
+        name, items = runs[i], runs[i + 1]
+        if type(name) is not str or type(items) is not tuple:
             raise CodecError(f"run {i // 2} is not an entry and its items")
-        if entry in SKB_ENTRIES:
-            cb_type = SKB_ENTRIES[entry]
+        entry = BY_NAME.get(name)
+        if entry is None:
+            bad += len(items)
+        elif entry.is_skb:
             for item in items:
-                skb, at = _decode_skb(item, cb_type, data, at)
+                skb, at = _decode_skb(item, entry, data, at)
                 if skb is None:
                     bad += 1
                 else:
                     batch.append((entry, skb))
-            continue
-        kind = ENTRIES.get(entry)
-        if kind is None:
-            bad += len(items)
-            continue
-        make = kind._make  # type: ignore[attr-defined]
-        for item in items:
-            if type(item) is tuple and _fits(item, kind):
-                batch.append((entry, make(item)))
-            else:
-                bad += 1
+        else:
+            kind, want = entry.kind, entry.signature
+            for item in items:
+                if type(item) is tuple and (tuple(map(type, item)) == want or fits(item, want)):
+                    batch.append((entry, _new_tuple(kind, item)))
+                else:
+                    bad += 1
     return Message(message[1], message[2], batch, bad)
 
 
-_Signature = tuple[type, ...]
+_Signature = tuple[Any, ...]
 _SKB_SIGNATURE: Final[_Signature] = (
     int, bytes, tuple, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int,
     int, int, int, int, int, bool, tuple,
 )  # fmt: skip
-_SIGNATURES: Final[dict[type, _Signature]] = {
-    kind: tuple(typing.get_type_hints(kind)[field] for field in kind._fields)  # type: ignore[attr-defined]
-    for kind in {*ENTRIES.values(), *filter(None, SKB_ENTRIES.values())}
-}
-
-
-def _fits(item: tuple[Any, ...], kind: type) -> bool:
-    """Do the fields have the types of the table (where it says `object`, any)?"""
-    want = _SIGNATURES[kind]
-    have = tuple(map(type, item))
-    if have == want:
-        return True
-    return len(have) == len(want) and all(
-        w is object or h is w for h, w in zip(have, want, strict=True)
-    )
-
-
 _PLACE_SIGNATURE: Final[_Signature] = (int, int, int, int, int)
 _new = SkBuff.__new__
+_new_tuple: Final[Any] = tuple.__new__
 
 
 def _decode_skb(
-    item: Any, cb_type: type | None, data: bytes | memoryview, at: int
+    item: Any, entry: AnyEntry, data: bytes | memoryview, at: int
 ) -> tuple[SkBuff | None, int]:
     """An skb of an item, or None if it is not one; and how far `data` is used up."""
     if type(item) is not tuple or tuple(map(type, item)) != _SKB_SIGNATURE:
@@ -213,10 +195,11 @@ def _decode_skb(
             skb.data_len += len(frag) if type(frag) is bytes else frag[4]
         frags = kept
     skb.frags = frags
-    if cb_type is None:
+    kind = entry.kind
+    if kind is None:
         skb.cb = cb
-    elif tuple(map(type, cb)) == _SIGNATURES[cb_type] or _fits(cb, cb_type):
-        skb.cb = tuple.__new__(cb_type, cb)
+    elif tuple(map(type, cb)) == entry.signature or fits(cb, entry.signature):
+        skb.cb = _new_tuple(kind, cb)
     else:
         return None, at
     return skb, at

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from skbus.bus.barrier import Barriers
 from skbus.bus.codec import Batch, Message
-from skbus.core.abi import SKB_ENTRIES, Barrier, Hello
+from skbus.core.abi import Barrier, Hello
 from skbus.core.dropreason import SkbDropReason
+from skbus.core.interfaces import Neighbour
 from skbus.core.net import Core
 from skbus.core.skbuff import SkBuff
 
@@ -38,7 +39,7 @@ class Dispatcher:
         """Begin: the core first, then say hello to the neighbours."""
         self.core.start()
         for process in self.neighbours:
-            self.net.call(process, "hello", Hello(self.net.name, self.net.epoch, False))
+            self.net.call(process, Neighbour.hello, Hello(self.net.name, self.net.epoch, False))
 
     def deliver(self, message: Message) -> None:
         """Hand a message's items to the core, in order."""
@@ -53,10 +54,10 @@ class Dispatcher:
                 return
             self._epochs[sender] = epoch
             if sender in self.neighbours and not any(
-                entry == "hello" and item.answer for entry, item in batch
+                entry is Neighbour.hello and item.answer for entry, item in batch
             ):
                 # It is new, or has forgotten us: it must hear of our epoch before all else.
-                net.call(sender, "hello", Hello(net.name, net.epoch, True))
+                net.call(sender, Neighbour.hello, Hello(net.name, net.epoch, True))
             self.core.peer_up(sender)
         entries = self._entries
         for entry, item in batch:
@@ -65,9 +66,9 @@ class Dispatcher:
             function = entries.get(entry)
             if function is not None:
                 function(net, item)
-            elif entry == "barrier":
+            elif entry is Neighbour.barrier:
                 self._tokens.append((sender, item))
-            elif entry != "hello":
+            elif entry is not Neighbour.hello:
                 self.bad_message(1)
                 if type(item) is SkBuff:
                     net.kfree_skb(item, "SKBUS_BAD_MESSAGE")
@@ -93,6 +94,6 @@ class Dispatcher:
 
     def _drop(self, batch: Batch, reason: SkbDropReason) -> None:
         for entry, item in batch:
-            if entry in SKB_ENTRIES:
+            if entry.is_skb:
                 self.net.skb_received += 1
                 self.net.kfree_skb(item, reason)

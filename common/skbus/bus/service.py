@@ -32,7 +32,6 @@ from skbus.bus.dispatch import Dispatcher
 from skbus.bus.pipe import Inbox, Outlet
 from skbus.bus.rundir import RunDir
 from skbus.bus.version import is_compiled
-from skbus.core.abi import LOSSLESS_SKB_ENTRIES
 from skbus.core.net import Core
 from skbus.core.skbuff import SkBuff
 
@@ -297,9 +296,9 @@ class Service:
         net = self.net
         kept: Batch = []
         for entry, item in batch:
-            if type(item) is SkBuff and entry not in LOSSLESS_SKB_ENTRIES:
+            if not entry.lossless:
                 net.skb_sent -= 1
-                net.kfree_skb(item, "SKBUS_PIPE_FULL", entry=entry, process=process)
+                net.kfree_skb(item, "SKBUS_PIPE_FULL", entry=entry.name, process=process)
             else:
                 kept.append((entry, item))
         if kept:

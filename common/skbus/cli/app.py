@@ -12,7 +12,7 @@ from typing import Annotated, Final
 
 import typer
 
-from skbus.cli import demo, inspect, lab, logs, modules, proc, sysctl, up
+from skbus.cli import abi, demo, inspect, lab, logs, modules, proc, sysctl, up
 from skbus.cli.help import Group
 from skbus.load import cli as load
 from skbus.packetdrill import cli as packetdrill
@@ -58,6 +58,7 @@ load.register(app)
 logs.register(app)
 inspect.register(app)
 modules.register(app)
+abi.register(app)
 proc.register(app)
 sysctl.register(app)
 packetdrill.register(app)

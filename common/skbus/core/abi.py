@@ -11,7 +11,9 @@ entry is named after the function of the callee that takes it. An item is a posi
 an skb (`SKB_FIELDS`), or one of the NamedTuples below. Inline payload lies in `data`, in the
 order of the skbs; payload in the pool is only named, by its place.
 
-Every entry with payload is an skb entry, whose `cb` is the NamedTuple given in `SKB_ENTRIES`.
+Which entries there are, who calls whom by them, and which of the NamedTuples below belongs to each,
+is in `skbus.core.interfaces`. An entry with payload is an skb entry: its NamedTuple is the skb's
+`cb`.
 Addresses are bytes of length 4 (or 16); ports, lengths and times are ints; `sk` is a socket's
 number: below 2^32 it was given by the socket layer, from 2^32 on by tcp (an accepted `child`);
 `req` is the asker's number for a request, 0 where no answer is wanted.
@@ -19,7 +21,7 @@ number: below 2^32 it was given by the socket layer, from 2^32 on by tcp (an acc
 
 from typing import Final, NamedTuple
 
-ABI: Final = 2
+ABI: Final = 3
 
 
 # ---- every process ----------------------------------------------------------------------
@@ -277,11 +279,13 @@ class IcmpSendCb(NamedTuple):
 
 
 class InitSock(NamedTuple):
-    """`tcp_v4_init_sock`, `udp_init_sock`: socket number sk begins."""
+    """`tcp_v4_init_sock`, `udp_init_sock`, `raw_sk_init`, `ping_init_sock`: socket number sk
+    begins. type: SOCK_STREAM, SOCK_DGRAM, ...; of ICMP's sockets, SOCK_RAW says which are raw."""
 
     sk: int
     family: int
     protocol: int
+    type: int
 
 
 GET_PORT_AUTO: Final = 4
@@ -438,6 +442,27 @@ class UdpSendmsgCb(NamedTuple):
     """UDP_SEGMENT: -1 for the socket's own"""
 
 
+class LocalAddr(NamedTuple):
+    """The answer to a GetPort or a ListenStart: the address and the port that the socket has."""
+
+    addr: bytes
+    port: int
+
+
+class Connected(NamedTuple):
+    """The answer to a Connect or a `tcp_sendmsg_fastopen`: our own address and port.
+
+    deferred: TCP_FASTOPEN_CONNECT, the SYN waits for `tcp_sendmsg_fastopen`. shard: with err
+    EREMCHG, the shard of tcp to which the connection belongs; else -1."""
+
+    addr: bytes
+    port: int
+    deferred: bool = False
+    shard: int = -1
+    copied: int = 0
+    """Bytes that the SYN took."""
+
+
 # ---- tcp, udp -> socket ------------------------------------------------------------------
 
 
@@ -561,130 +586,3 @@ class SockErrCb(NamedTuple):
     addr: bytes
     port: int
     ifindex: int
-
-
-ENTRIES: Final[dict[str, type[tuple[object, ...]]]] = {
-    # every process
-    "hello": Hello,
-    "barrier": Barrier,
-    # nic -> ip
-    "register_netdevice": RegisterNetdevice,
-    # nic -> ip -> transports, and back
-    "backlog_mark": BacklogMark,
-    "backlog_mark_ret": BacklogMark,
-    # ip -> nic
-    "dev_add_pack": PacketType,
-    "dev_remove_pack": PacketType,
-    # ip -> transports
-    "tcp_v4_err": ErrHandler,
-    "udp_err": ErrHandler,
-    "ip_route_output_ret": RouteRet,
-    "rt_cache_flush": RtCacheFlush,
-    "dst_mtu": DstMtu,
-    "inetdev_event": InetdevEvent,
-    "udplite_err": ErrHandler,
-    "ip_mc_ret": McRet,
-    "inet_add_protocol_ret": InetProtocolRet,
-    # ip -> a transport that is a plug-in, by the names of `struct net_protocol`
-    "err_handler": ErrHandler,
-    # transports -> ip
-    "inet_add_protocol": InetAddProtocol,
-    "inet_del_protocol": InetDelProtocol,
-    "ip_route_output_key": IpRouteOutputKey,
-    "ipv4_update_pmtu": UpdatePmtu,
-    "ipv4_redirect": Redirect,
-    "ip_mc_setsockopt": McSetsockopt,
-    "ip_mc_drop_socket": McDropSocket,
-    # socket -> ip: raw and ping sockets
-    "raw_sk_init": InitSock,
-    "raw_bind": GetPort,
-    "raw_recvmsg": Recvmsg,
-    "raw_close": Close,
-    "raw_setsockopt": Setsockopt,
-    "raw_getsockopt": Getsockopt,
-    "ping_init_sock": InitSock,
-    "ping_bind": GetPort,
-    "ping_recvmsg": Recvmsg,
-    "ping_close": Close,
-    "ip_setsockopt": Setsockopt,
-    "ip_getsockopt": Getsockopt,
-    # socket -> tcp
-    "tcp_v4_init_sock": InitSock,
-    "inet_csk_get_port": GetPort,
-    "inet_csk_listen_start": ListenStart,
-    "tcp_v4_connect": Connect,
-    "tcp_disconnect": Disconnect,
-    "tcp_recvmsg": Recvmsg,
-    "inet_csk_accept": Accept,
-    "tcp_shutdown": Shutdown,
-    "tcp_close": Close,
-    "tcp_setsockopt": Setsockopt,
-    "tcp_getsockopt": Getsockopt,
-    # socket -> udp (and ip: the second and third of these)
-    "udp_init_sock": InitSock,
-    "ip4_datagram_connect": Connect,
-    "udp_disconnect": Disconnect,
-    "udp_v4_get_port": GetPort,
-    "udp_recvmsg": Recvmsg,
-    "udp_shutdown": Shutdown,
-    "udp_lib_close": Close,
-    "udp_setsockopt": Setsockopt,
-    "udp_getsockopt": Getsockopt,
-    # socket -> a transport that is a plug-in, by the names of `struct proto`
-    "proto_init": InitSock,
-    "proto_get_port": GetPort,
-    "proto_listen": ListenStart,
-    "proto_accept": Accept,
-    "proto_connect": Connect,
-    "proto_disconnect": Disconnect,
-    "proto_recvmsg": Recvmsg,
-    "proto_shutdown": Shutdown,
-    "proto_close": Close,
-    "proto_setsockopt": Setsockopt,
-    "proto_getsockopt": Getsockopt,
-    # tcp, udp -> socket
-    "proto_unregister": ProtoUnregister,
-    "sk_ret": SkRet,
-    "sk_state_change": SkStateChange,
-    "inet_csk_reqsk_queue_add": ReqskQueueAdd,
-    "sk_write_space": SkWriteSpace,
-    "sk_error_report": SkErrorReport,
-    "tcp_rcvq_ask": TcpRcvqAsk,
-    "tcp_fin": TcpFin,
-    "tcp_done": TcpDone,
-}
-"""Entries without payload: never dropped by a full pipe."""
-
-SKB_ENTRIES: Final[dict[str, type[tuple[object, ...]] | None]] = {
-    # nic -> ip: data is at the network header, mac_header is set
-    "ip_rcv": None,
-    "arp_rcv": None,
-    # ip -> nic: data is at the Ethernet header, skb.dev is the ifindex
-    "dev_queue_xmit": None,
-    # ip -> transports
-    "tcp_v4_rcv": RcvCb,
-    "udp_rcv": RcvCb,
-    "udplite_rcv": RcvCb,
-    "handler": RcvCb,
-    # transports -> ip
-    "ip_queue_xmit": XmitCb,
-    "ip_send_skb": XmitCb,
-    "icmp_send": IcmpSendCb,
-    # socket -> tcp, udp
-    "tcp_sendmsg": TcpSendmsgCb,
-    "tcp_sendmsg_fastopen": TcpSendmsgFastopenCb,
-    "udp_sendmsg": UdpSendmsgCb,
-    "proto_sendmsg": UdpSendmsgCb,
-    # socket -> ip
-    "raw_sendmsg": UdpSendmsgCb,
-    "ping_v4_sendmsg": UdpSendmsgCb,
-    # tcp, udp, ip -> socket
-    "sk_data_ready": DataReadyCb,
-    "sock_queue_err_skb": SockErrCb,
-}
-"""Entries whose items are skbs; the value is the type of `cb`."""
-
-LOSSLESS_SKB_ENTRIES: Final = frozenset(
-    {"tcp_sendmsg", "tcp_sendmsg_fastopen", "udp_sendmsg", "sk_data_ready"}
-)
-"""Bounded by windows and buffers, so a full pipe holds them back instead of dropping them."""

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from skbus.core.compiled import mypyc_attr
 from skbus.core.dropreason import REASONS, SkbDropReason
+from skbus.core.entry import AnyEntry, C, Entry, Handler, SkbEntry, T
 from skbus.core.flow_dissector import (
     NO_PORT,
     Flow,
@@ -98,7 +99,7 @@ class Net:
         self.mib = Mib()
         self.drops: dict[str, int] = {}
         self.timers: Timers[Any] = Timers()
-        self.outbox: dict[str, list[tuple[str, Any]]] = {}
+        self.outbox: dict[str, list[tuple[AnyEntry, Any]]] = {}
         self.tracing = False
         """True while someone listens: `if net.tracing: net.trace(...)`."""
         self.trace_events: list[TraceEvent] = []
@@ -120,15 +121,18 @@ class Net:
 
     # ---- calls into other processes ----------------------------------------------------
 
-    def call(self, process: str, entry: str, item: tuple[object, ...]) -> None:
+    def call(self, process: str, entry: Entry[T], item: T) -> None:
         """Append a call of `entry` in another process, with a NamedTuple of `skbus.core.abi`."""
         box = self.outbox.get(process)
         if box is None:
             box = self.outbox[process] = []
         box.append((entry, item))
 
-    def call_skb(self, process: str, entry: str, skb: SkBuff) -> None:
-        """The same with an skb, which is then the other process's."""
+    def call_skb(self, process: str, entry: SkbEntry[C], skb: SkBuff, cb: C) -> None:
+        """The same with an skb, which is then the other process's. cb: what becomes its cb; None,
+        where the entry has none, leaves it alone."""
+        if cb is not None:
+            skb.cb = cb
         self.skb_sent += 1
         box = self.outbox.get(process)
         if box is None:
@@ -280,21 +284,20 @@ def _prune_regions(net: Net) -> None:
 
 N = TypeVar("N", bound=Net, contravariant=True)
 
-Handler = Callable[[Any, Any], None]
-
 
 class Core(Protocol):
     """A layer without I/O: what the shell and the simulation drive.
 
-    `entries` maps each entry that this layer takes to a function `(net, item)`. `start` runs
-    once, `peer_up` whenever a neighbour says hello with a new epoch (it has been started or
-    restarted, and knows nothing of us). `idle` runs once after each batch, before the flush.
+    `entries` maps each entry that this layer takes to a function `(net, item)` (see
+    `entry.serve`). `start` runs once, `peer_up` whenever a neighbour says hello with a new epoch
+    (it has been started or restarted, and knows nothing of us). `idle` runs once after each batch,
+    before the flush.
     """
 
     @property
     def net(self) -> Net: ...
 
-    entries: Mapping[str, Handler]
+    entries: Mapping[AnyEntry, Handler]
 
     def start(self) -> None: ...
 
@@ -320,7 +323,6 @@ __all__ = [
     "SEC",
     "Clock",
     "Core",
-    "Handler",
     "LogEvent",
     "Net",
     "StalePlaceError",

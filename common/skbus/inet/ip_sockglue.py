@@ -28,6 +28,7 @@ from typing import Any, Final
 from skbus.core import uapi
 from skbus.core.abi import SockErrCb
 from skbus.core.compiled import mypyc_attr
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.net import Net
 from skbus.inet import mcast as mc
 from skbus.inet.headers import HeaderError
@@ -346,4 +347,4 @@ def _sock_queue_err_skb(net: Net, payload: bytes, cb: SockErrCb) -> None:
     skb = net.alloc_skb(payload, cb=cb)
     if net.tracing:
         net.trace("ip_icmp_error", skb, sk=cb.sk, err=cb.ee_errno, origin=cb.ee_origin)
-    net.call_skb("socket", "sock_queue_err_skb", skb)
+    net.call_skb("socket", SkCallbacks.sock_queue_err_skb, skb, cb)

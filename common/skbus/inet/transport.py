@@ -5,6 +5,7 @@ tcp, udp, ip (for raw and ping sockets) and plug-ins call these with their own `
 """
 
 from skbus.core.abi import SkRet
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.net import Net
 
 
@@ -12,4 +13,4 @@ def sk_ret(net: Net, sk: int, req: int, err: int, val: object = None) -> None:
     """Answer request `req` of the socket layer. Nothing is sent where req is 0: no answer is
     wanted."""
     if req:
-        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
+        net.call("socket", SkCallbacks.sk_ret, SkRet(sk, req, err, val))

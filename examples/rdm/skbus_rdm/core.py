@@ -5,49 +5,62 @@ from collections.abc import Mapping
 from typing import Final
 
 from skbus.core.abi import InetAddProtocol, InetDelProtocol, ProtoUnregister
+from skbus.core.entry import AnyEntry, Handler, serve
 from skbus.core.initcall import InitStep, do_initcalls, unwind
-from skbus.core.net import Handler, Net
+from skbus.core.interfaces import InetTransport, Ip, NetProtocol, SkCallbacks, TransportProto
+from skbus.core.net import Net
 from skbus_rdm import rdm
 from skbus_rdm.netns import RdmNet
 from skbus_rdm.wire import IPPROTO_RDM
 
-ENTRIES: Final[dict[str, Handler]] = {
-    # from ip
-    "handler": rdm.rdm_rcv,
-    "err_handler": rdm.rdm_err,
-    "ip_route_output_ret": rdm.ip_route_output_ret,
-    "inet_add_protocol_ret": rdm.inet_add_protocol_ret,
-    "inetdev_event": rdm.inetdev_event,
-    "rt_cache_flush": rdm.rt_cache_flush,
-    "dst_mtu": rdm.dst_mtu,
-    # from the socket layer
-    "proto_init": rdm.rdm_init_sock,
-    "proto_get_port": rdm.rdm_get_port,
-    "proto_connect": rdm.rdm_connect,
-    "proto_disconnect": rdm.rdm_disconnect,
-    "proto_sendmsg": rdm.rdm_sendmsg,
-    "proto_recvmsg": rdm.rdm_recvmsg,
-    "proto_shutdown": rdm.rdm_shutdown,
-    "proto_close": rdm.rdm_close,
-    "proto_setsockopt": rdm.rdm_setsockopt,
-    "proto_getsockopt": rdm.rdm_getsockopt,
+SERVES: Final[dict[AnyEntry, Handler]] = {
+    **serve(
+        NetProtocol,
+        NetProtocol.handler.by(rdm.rdm_rcv),
+        NetProtocol.err_handler.by(rdm.rdm_err),
+    ),
+    **serve(
+        InetTransport,
+        InetTransport.inet_add_protocol_ret.by(rdm.inet_add_protocol_ret),
+        InetTransport.ip_route_output_ret.by(rdm.ip_route_output_ret),
+        InetTransport.rt_cache_flush.by(rdm.rt_cache_flush),
+        InetTransport.dst_mtu.by(rdm.dst_mtu),
+        InetTransport.inetdev_event.by(rdm.inetdev_event),
+        without=(InetTransport.ip_mc_ret,),
+    ),
+    **serve(
+        TransportProto,
+        TransportProto.init.by(rdm.rdm_init_sock),
+        TransportProto.bind.by(rdm.rdm_get_port),
+        TransportProto.connect.by(rdm.rdm_connect),
+        TransportProto.disconnect.by(rdm.rdm_disconnect),
+        TransportProto.sendmsg.by(rdm.rdm_sendmsg),
+        TransportProto.recvmsg.by(rdm.rdm_recvmsg),
+        TransportProto.shutdown.by(rdm.rdm_shutdown),
+        TransportProto.close.by(rdm.rdm_close),
+        TransportProto.setsockopt.by(rdm.rdm_setsockopt),
+        TransportProto.getsockopt.by(rdm.rdm_getsockopt),
+        without=(TransportProto.listen, TransportProto.accept),
+    ),
 }
 
 
 def inet_add_protocol(net: RdmNet) -> None:
     """`inet_add_protocol`, which ip carries out."""
-    item = InetAddProtocol(IPPROTO_RDM, net.name, "handler", "err_handler")
-    net.call("ip", "inet_add_protocol", item)
+    item = InetAddProtocol(
+        IPPROTO_RDM, net.name, NetProtocol.handler.name, NetProtocol.err_handler.name
+    )
+    net.call("ip", Ip.inet_add_protocol, item)
 
 
 def inet_del_protocol(net: RdmNet) -> None:
     """`inet_del_protocol`: from now on ip answers protocol 253 with ICMP."""
-    net.call("ip", "inet_del_protocol", InetDelProtocol(IPPROTO_RDM, net.name))
+    net.call("ip", Ip.inet_del_protocol, InetDelProtocol(IPPROTO_RDM, net.name))
 
 
 def proto_unregister(net: RdmNet) -> None:
     """The socket layer is not to wait for us any more."""
-    net.call("socket", "proto_unregister", ProtoUnregister(net.name))
+    net.call("socket", SkCallbacks.proto_unregister, ProtoUnregister(net.name))
 
 
 STEPS: Final = (
@@ -60,7 +73,7 @@ class RdmCore:
     """`skbus.core.net.Core` for rdm."""
 
     net: Net
-    entries: Mapping[str, Handler] = ENTRIES
+    entries: Mapping[AnyEntry, Handler] = SERVES
 
     def __init__(self, net: RdmNet) -> None:
         self.net = net

@@ -15,6 +15,7 @@ from typing import Final
 from skbus.core.abi import (
     Close,
     Connect,
+    Connected,
     DataReadyCb,
     Disconnect,
     DstMtu,
@@ -25,6 +26,7 @@ from skbus.core.abi import (
     InetProtocolRet,
     InitSock,
     IpRouteOutputKey,
+    LocalAddr,
     RcvCb,
     Recvmsg,
     RouteRet,
@@ -35,6 +37,7 @@ from skbus.core.abi import (
     UdpSendmsgCb,
     XmitCb,
 )
+from skbus.core.interfaces import Ip, SkCallbacks
 from skbus.core.net import MSEC
 from skbus.core.pool import PoolError
 from skbus.core.pskb import pskb_may_pull
@@ -68,7 +71,7 @@ SKB_TRUESIZE: Final = 256
 def sk_ret(net: RdmNet, sk: int, req: int, err: int, val: object = None) -> None:
     """Answer a request of the socket layer, if it wants an answer."""
     if req:
-        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
+        net.call("socket", SkCallbacks.sk_ret, SkRet(sk, req, err, val))
 
 
 def _good_name(addr: bytes, port: int) -> bool:
@@ -99,7 +102,7 @@ def rdm_get_port(net: RdmNet, item: GetPort) -> None:
         port = 49152 + net.rand.randrange(16384)
     sk.addr, sk.port = item.addr, port
     net.ports[port] = sk
-    sk_ret(net, item.sk, item.req, 0, [sk.addr, sk.port])
+    sk_ret(net, item.sk, item.req, 0, LocalAddr(sk.addr, sk.port))
 
 
 def rdm_connect(net: RdmNet, item: Connect) -> None:
@@ -110,7 +113,8 @@ def rdm_connect(net: RdmNet, item: Connect) -> None:
         return
     if sk is not None:
         sk.daddr, sk.dport = item.addr, item.port
-    sk_ret(net, item.sk, item.req, 0 if sk else errno.EBADF, [sk.addr, sk.port] if sk else None)
+    val = Connected(sk.addr, sk.port) if sk else None
+    sk_ret(net, item.sk, item.req, 0 if sk else errno.EBADF, val)
 
 
 def rdm_disconnect(net: RdmNet, item: Disconnect) -> None:
@@ -207,7 +211,7 @@ def _begin(net: RdmNet, out: Out) -> None:
     sk = net.ports[out.key[0]]
     saddr = b"" if sk.addr == bytes(4) else sk.addr
     item = IpRouteOutputKey(net.next_req, net.name, out.key[1], saddr, 0, 0)
-    net.call("ip", "ip_route_output_key", item)
+    net.call("ip", Ip.ip_route_output_key, item)
     _arm(net, out)  # ip may be away
 
 
@@ -239,7 +243,7 @@ def _send(net: RdmNet, saddr: bytes, daddr: bytes, hdr: RdmHdr, message: bytes =
     skb = net.alloc_skb(build(saddr, daddr, hdr, message), cb=xmit)
     if net.tracing:
         net.trace("rdm_xmit", skb, type=hdr.type, assoc=hdr.assoc, seq=hdr.seq, len=len(message))
-    net.call_skb("ip", "ip_queue_xmit", skb)
+    net.call_skb("ip", Ip.ip_queue_xmit, skb, xmit)
 
 
 def _arm(net: RdmNet, out: Out) -> None:
@@ -353,8 +357,8 @@ def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
     net.heard[key] = (hdr.assoc, (hdr.seq + 1) & 0xFFFFFFFF)
     sk.rmem += size
     net.counters["InMsgs"] += 1
-    skb.cb = DataReadyCb(sk.sk, cb.saddr, hdr.source, cb.daddr, hdr.dest, skb.skb_iif, 0, 0)
-    net.call_skb("socket", "sk_data_ready", skb)
+    up = DataReadyCb(sk.sk, cb.saddr, hdr.source, cb.daddr, hdr.dest, skb.skb_iif, 0, 0)
+    net.call_skb("socket", SkCallbacks.sk_data_ready, skb, up)
     _send(net, cb.daddr, cb.saddr, answer)
 
 

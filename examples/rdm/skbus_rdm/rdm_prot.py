@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from skbus.core.abi import Close, Connect, Disconnect, GetPort, InitSock
+from skbus.core.interfaces import TransportProto
 from skbusd.socket import udp_sock
 from skbusd.socket.af_inet import INET_DGRAM_OPS
 from skbusd.socket.call import Call, sys_return
@@ -27,7 +28,9 @@ PROCESS: Final = "rdm"
 
 def rdm_init(net: SocketNet, sk: InetSock) -> None:
     """`sk_prot.init`"""
-    net.call(PROCESS, "proto_init", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    net.call(
+        PROCESS, TransportProto.init, InitSock(sk.number, sk.sk_family, sk.sk_protocol, sk.sk_type)
+    )
 
 
 def rdm_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
@@ -39,7 +42,7 @@ def rdm_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Res
         then(net, err, value)
 
     transport_call(
-        net, sk, "proto_get_port", lambda req: GetPort(sk.number, req, addr, port, 0, 0), bound
+        net, sk, TransportProto.bind, lambda req: GetPort(sk.number, req, addr, port, 0, 0), bound
     )
 
 
@@ -55,7 +58,7 @@ def rdm_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Resu
         then(net, err, value)
 
     transport_call(
-        net, sk, "proto_connect", lambda req: Connect(sk.number, req, addr, port), connected
+        net, sk, TransportProto.connect, lambda req: Connect(sk.number, req, addr, port), connected
     )
 
 
@@ -64,7 +67,7 @@ def rdm_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
     sk.inet_daddr, sk.inet_dport = INADDR_ANY, 0
     sk.sk_state = TCP_CLOSE
     done = then or (lambda net, err, value: None)
-    transport_call(net, sk, "proto_disconnect", lambda req: Disconnect(sk.number, req), done)
+    transport_call(net, sk, TransportProto.disconnect, lambda req: Disconnect(sk.number, req), done)
 
 
 def rdm_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
@@ -75,7 +78,7 @@ def rdm_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
     """`sk_prot.close`"""
     unread = sk.sk_rmem_alloc
     purge_receive_queue(net, sk)
-    net.call(PROCESS, "proto_close", Close(sk.number, unread, -1))
+    net.call(PROCESS, TransportProto.close, Close(sk.number, unread, -1))
     sk_free(net, sk)
     if call is not None:
         sys_return(net, call, 0)
@@ -86,9 +89,11 @@ def rdm_restart(net: SocketNet, sk: InetSock) -> None:
     rdm_init(net, sk)
     if sk.inet_num:
         item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, 0, 0)
-        net.call(PROCESS, "proto_get_port", item)
+        net.call(PROCESS, TransportProto.bind, item)
     if sk.sk_state == TCP_ESTABLISHED:
-        net.call(PROCESS, "proto_connect", Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport))
+        net.call(
+            PROCESS, TransportProto.connect, Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport)
+        )
 
 
 RDM_PROT: Final[Proto] = replace(
@@ -102,10 +107,6 @@ RDM_PROT: Final[Proto] = replace(
     disconnect=rdm_disconnect,
     shutdown=rdm_shutdown,
     restart=rdm_restart,
-    setsockopt_entry="proto_setsockopt",
-    getsockopt_entry="proto_getsockopt",
-    sendmsg_entry="proto_sendmsg",
-    recvmsg_entry="proto_recvmsg",
     levels=frozenset(),
     owner="rdm_prot",
 )

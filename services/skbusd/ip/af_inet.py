@@ -9,6 +9,7 @@ from typing import Final
 
 from skbus.core.abi import Close
 from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.interfaces import NetifReceive
 from skbus.core.skbuff import ETH_P_IP
 from skbusd.ip import arp, dev, devinet, icmp, igmp, inet_sock, ip_input, mcast, proc, protocol
 from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_IGMP, IpNet
@@ -101,7 +102,7 @@ INET_INIT: Final = (
     InitStep("ipfrag_init", ipfrag_init, nothing),
     InitStep(
         "dev_add_pack(ip_packet_type)",
-        lambda net: dev.dev_add_pack(net, ETH_P_IP, "ip_rcv", ip_input.ip_rcv),
+        lambda net: dev.dev_add_pack(net, ETH_P_IP, NetifReceive.ip_rcv, ip_input.ip_rcv),
         lambda net: dev.dev_remove_pack(net, ETH_P_IP),
     ),
 )

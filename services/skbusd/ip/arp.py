@@ -11,6 +11,7 @@ from errno import EHOSTUNREACH, EINVAL
 from typing import Final
 
 from skbus.core.dropreason import Checked
+from skbus.core.interfaces import Netif, NetifReceive
 from skbus.core.pskb import pskb_may_pull
 from skbus.core.skbuff import (
     ETH_P_ARP,
@@ -59,7 +60,7 @@ def arp_init(net: IpNet) -> None:
         if not good:
             text = f"neighbour {conf.addr!r} lladdr {conf.lladdr!r}"
             raise SysCallError(EINVAL, text)
-    netdev.dev_add_pack(net, ETH_P_ARP, "arp_rcv", arp_rcv)
+    netdev.dev_add_pack(net, ETH_P_ARP, NetifReceive.arp_rcv, arp_rcv)
     net.arp_tbl = NeighTable(ETH_P_IP.to_bytes(2, "big"), "net.ipv4.neigh.default.")
     net.arp_tbl.constructor = arp_constructor
     neighbour.neigh_table_init(net, net.arp_tbl)
@@ -121,7 +122,7 @@ def arp_send(
         net.mib["ArpSentReplies"] += 1
     if net.tracing:
         net.trace("arp_send", skb, op=op, sip=sip, tip=tip)
-    net.call_skb(dev.process, "dev_queue_xmit", skb)
+    net.call_skb(dev.process, Netif.dev_queue_xmit, skb, None)
 
 
 def arp_announce(net: IpNet, dev: NetDevice, addr: bytes) -> None:

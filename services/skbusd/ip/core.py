@@ -25,7 +25,9 @@ these ten, and every other module of this layer out of any circle.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from skbus.core.net import Handler, Net
+from skbus.core.entry import AnyEntry, Handler, serve
+from skbus.core.interfaces import Ip, NetifReceive, SynBacklog
+from skbus.core.net import Net
 from skbusd.ip import (
     af_inet,
     arp,
@@ -36,50 +38,41 @@ from skbusd.ip import (
     inet_sock,
     ip_input,
     ip_output,
-    ip_sockglue,
     mcast,
     neighbour,
-    ping,
+    proto,
     protocol,
-    raw,
     route,
     rps,
 )
 from skbusd.ip.netns import RTN_NAMES, IpNet
 
-ENTRIES: Final[dict[str, Handler]] = {
-    "register_netdevice": devinet.register_netdevice,
-    "backlog_mark": rps.backlog_mark,
-    "backlog_mark_ret": rps.backlog_mark_ret,
-    "inet_add_protocol": protocol.inet_add_protocol,
-    "inet_del_protocol": protocol.inet_del_protocol,
-    "ip_route_output_key": route.ip_route_output_key,
-    "ipv4_update_pmtu": route.ipv4_update_pmtu,
-    "ipv4_redirect": route.ipv4_redirect,
-    "ip_rcv": ip_input.ip_rcv,
-    "arp_rcv": arp.arp_rcv,
-    "ip_queue_xmit": ip_output.ip_queue_xmit,
-    "ip_send_skb": ip_output.ip_send_skb,
-    "icmp_send": icmp.icmp_send_entry,
-    "ip_mc_setsockopt": mcast.ip_mc_setsockopt,
-    "ip_mc_drop_socket": mcast.ip_mc_drop_socket,
-    # from the socket layer
-    "raw_sk_init": raw.raw_sk_init,
-    "raw_bind": raw.raw_bind,
-    "raw_sendmsg": raw.raw_sendmsg,
-    "raw_recvmsg": inet_sock.sk_recvmsg,
-    "raw_close": af_inet.inet_release,
-    "raw_setsockopt": ip_sockglue.ip_setsockopt,
-    "raw_getsockopt": ip_sockglue.ip_getsockopt,
-    "ping_init_sock": ping.ping_init_sock,
-    "ping_bind": ping.ping_bind,
-    "ping_v4_sendmsg": ping.ping_v4_sendmsg,
-    "ping_recvmsg": inet_sock.sk_recvmsg,
-    "ping_close": af_inet.inet_release,
-    "ip_setsockopt": ip_sockglue.ip_setsockopt,
-    "ip_getsockopt": ip_sockglue.ip_getsockopt,
-    "ip4_datagram_connect": inet_sock.ip4_datagram_connect,
-    "udp_disconnect": inet_sock.udp_disconnect,
+SERVES: Final[dict[AnyEntry, Handler]] = {
+    **serve(
+        NetifReceive,
+        NetifReceive.register_netdevice.by(devinet.register_netdevice),
+        NetifReceive.ip_rcv.by(ip_input.ip_rcv),
+        NetifReceive.arp_rcv.by(arp.arp_rcv),
+    ),
+    **serve(
+        SynBacklog,
+        SynBacklog.backlog_mark.by(rps.backlog_mark),
+        SynBacklog.backlog_mark_ret.by(rps.backlog_mark_ret),
+    ),
+    **serve(
+        Ip,
+        Ip.inet_add_protocol.by(protocol.inet_add_protocol),
+        Ip.inet_del_protocol.by(protocol.inet_del_protocol),
+        Ip.ip_queue_xmit.by(ip_output.ip_queue_xmit),
+        Ip.ip_send_skb.by(ip_output.ip_send_skb),
+        Ip.icmp_send.by(icmp.icmp_send_entry),
+        Ip.ip_route_output_key.by(route.ip_route_output_key),
+        Ip.ipv4_update_pmtu.by(route.ipv4_update_pmtu),
+        Ip.ipv4_redirect.by(route.ipv4_redirect),
+        Ip.ip_mc_setsockopt.by(mcast.ip_mc_setsockopt),
+        Ip.ip_mc_drop_socket.by(mcast.ip_mc_drop_socket),
+    ),
+    **proto.SERVES,
 }
 
 _ABOVE: Final = ("tcp", "udp", "socket")
@@ -91,12 +84,12 @@ class IpCore:
     """`skbus.core.net.Core` for ip."""
 
     net: Net
-    entries: Mapping[str, Handler]
+    entries: Mapping[AnyEntry, Handler]
 
     def __init__(self, net: IpNet) -> None:
         self.net = net
         self.ipnet = net
-        self.entries = ENTRIES
+        self.entries = SERVES
         self._routing = tuple([net.sysctl[name] for name in _ROUTING])
 
     def start(self) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from skbus.core.abi import PacketType
+from skbus.core.entry import SkbEntry
+from skbus.core.interfaces import Netif
 from skbus.core.pskb import skb_orphan_frags
 from skbus.core.skbuff import CHECKSUM_NONE, CHECKSUM_UNNECESSARY, PACKET_LOOPBACK, SkBuff
 from skbus.core.syscall import SysCallError
@@ -23,7 +25,9 @@ _MAX_BACKLOG: Final = 1000
 # ---- packet types ------------------------------------------------------------------------
 
 
-def dev_add_pack(net: IpNet, type: int, entry: str, func: Callable[[IpNet, SkBuff], None]) -> None:
+def dev_add_pack(
+    net: IpNet, type: int, entry: SkbEntry[None], func: Callable[[IpNet, SkBuff], None]
+) -> None:
     """`dev_add_pack`: `func` takes the frames of an Ethernet type. Every driver is told of its
     `entry`; a driver that registers later is told then. EEXIST where the type is taken."""
     if type in net.ptype_base:
@@ -31,7 +35,7 @@ def dev_add_pack(net: IpNet, type: int, entry: str, func: Callable[[IpNet, SkBuf
     net.ptype_base[type] = IpPacketType(entry, func)
     for dev in net.dev_by_index.values():
         if not dev.loopback:
-            net.call(dev.process, "dev_add_pack", PacketType(type, net.name, entry))
+            net.call(dev.process, Netif.dev_add_pack, PacketType(type, net.name, entry.name))
 
 
 def dev_remove_pack(net: IpNet, type: int) -> None:
@@ -41,7 +45,9 @@ def dev_remove_pack(net: IpNet, type: int) -> None:
         return
     for dev in net.dev_by_index.values():
         if not dev.loopback:
-            net.call(dev.process, "dev_remove_pack", PacketType(type, net.name, ptype.entry))
+            net.call(
+                dev.process, Netif.dev_remove_pack, PacketType(type, net.name, ptype.entry.name)
+            )
 
 
 # ---- what we sent to ourselves -----------------------------------------------------------

@@ -12,6 +12,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
 from typing import Final
 
 from skbus.core.abi import InetdevEvent, PacketType, RegisterNetdevice
+from skbus.core.interfaces import InetTransport, Netif
 from skbusd.ip import arp, fib, igmp, loopback, mcast, neighbour, route
 from skbusd.ip.netns import (
     INADDR_BROADCAST,
@@ -147,7 +148,7 @@ def register_netdevice(net: IpNet, item: RegisterNetdevice) -> None:
     dev.registered = True
     net.dev_by_index[dev.ifindex] = dev
     for type, ptype in net.ptype_base.items():
-        net.call(dev.process, "dev_add_pack", PacketType(type, net.name, ptype.entry))
+        net.call(dev.process, Netif.dev_add_pack, PacketType(type, net.name, ptype.entry.name))
     if item.up and not dev.up:
         net.info("register_netdevice", dev=dev.name, ifindex=dev.ifindex, mtu=dev.mtu, up=True)
         inetdev_up(net, dev)
@@ -318,7 +319,7 @@ def _event(dev: NetDevice, ifa: InIfaddr, up: bool) -> InetdevEvent:
 def _notify(net: IpNet, dev: NetDevice, ifa: InIfaddr, up: bool) -> None:
     """`blocking_notifier_call_chain(&inetaddr_chain)`: tell every transport."""
     for process in net.transports():
-        net.call(process, "inetdev_event", _event(dev, ifa, up))
+        net.call(process, InetTransport.inetdev_event, _event(dev, ifa, up))
 
 
 def inetdev_dump(net: IpNet, process: str) -> None:
@@ -326,4 +327,4 @@ def inetdev_dump(net: IpNet, process: str) -> None:
     for dev in net.devices.values():
         if dev.up:
             for ifa in dev.ifa_list:
-                net.call(process, "inetdev_event", _event(dev, ifa, True))
+                net.call(process, InetTransport.inetdev_event, _event(dev, ifa, True))

@@ -374,7 +374,7 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
         )
     if net.raw_hash:
         raw.raw_icmp_error(net, inner, quoted, hdr, info, iph.saddr, skb.skb_iif)
-    if proto is not None and proto.err_handler:
+    if proto is not None and proto.err_handler is not None:
         process = proto.process
         if proto.shards:
             process = rps.get_rps_cpu_err(net, inner, payload, proto)

@@ -19,6 +19,7 @@ from typing import Final
 from skbus.core.abi import (
     Close,
     Connect,
+    Connected,
     DataReadyCb,
     Disconnect,
     Recvmsg,
@@ -27,6 +28,7 @@ from skbus.core.abi import (
     UdpSendmsgCb,
     XmitCb,
 )
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.pskb import skb_orphan_frags
 from skbus.core.skbuff import SkBuff
 from skbus.core.uapi import (
@@ -151,7 +153,7 @@ def ip4_datagram_connect(net: IpNet, item: Connect) -> None:
     if sk.inet_rcv_saddr == INADDR_ANY:
         sk.inet_rcv_saddr = rt.rt_saddr
     sk.inet_daddr = rt.rt_daddr
-    sk_ret(net, item.sk, item.req, 0, [sk.inet_saddr, sk.inet_num])
+    sk_ret(net, item.sk, item.req, 0, Connected(sk.inet_saddr, sk.inet_num))
 
 
 def udp_disconnect(net: IpNet, item: Disconnect) -> None:
@@ -304,8 +306,8 @@ def sock_queue_rcv_skb(net: IpNet, sk: InetSock, skb: SkBuff, saddr: bytes, dadd
         return
     sk.sk_rmem_alloc += size
     spec_dst = b"" if daddr in net.local_addrs else fib_compute_spec_dst(net, skb.skb_iif, daddr)
-    skb.cb = DataReadyCb(sk.sk, saddr, 0, daddr, 0, skb.skb_iif, 0, sk.sk_drops, spec_dst)
-    net.call_skb("socket", "sk_data_ready", skb)
+    cb = DataReadyCb(sk.sk, saddr, 0, daddr, 0, skb.skb_iif, 0, sk.sk_drops, spec_dst)
+    net.call_skb("socket", SkCallbacks.sk_data_ready, skb, cb)
 
 
 def fib_compute_spec_dst(net: IpNet, ifindex: int, daddr: bytes) -> bytes:
@@ -329,4 +331,4 @@ def sk_recvmsg(net: IpNet, item: Recvmsg) -> None:
 
 def sk_error_report(net: IpNet, sk: InetSock, err: int) -> None:
     """`sk->sk_error_report`"""
-    net.call("socket", "sk_error_report", SkErrorReport(sk.sk, err, False))
+    net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(sk.sk, err, False))

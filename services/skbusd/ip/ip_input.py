@@ -180,8 +180,8 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
             rps.enqueue_to_backlog(net, skb, iph, rt, proto)
             return
         net.mib["IpInDelivers"] += skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
-        skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
-        net.call_skb(proto.process, proto.handler, skb)
+        cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
+        net.call_skb(proto.process, proto.handler, skb, cb)
         return
     local = net.inet_local.get(protocol)
     if local is not None:

@@ -10,6 +10,7 @@ from errno import EADDRINUSE, EADDRNOTAVAIL, EINVAL, ENOBUFS, ENODEV
 from typing import Final
 
 from skbus.core.abi import McDropSocket, McRet, McSetsockopt
+from skbus.core.interfaces import InetTransport
 from skbus.inet import mcast
 from skbus.inet.mcast import MCAST_EXCLUDE, MCAST_INCLUDE, IpMcSocklist, McList, Mreq, MreqError
 from skbusd.ip import igmp, route
@@ -29,7 +30,7 @@ def ip_mc_setsockopt(net: IpNet, item: McSetsockopt) -> None:
     if not item.req:
         return
     answer = McRet(item.sk, item.req, err, net.mc_socks.get(key, ()))
-    net.call(item.process, "ip_mc_ret", answer)
+    net.call(item.process, InetTransport.ip_mc_ret, answer)
 
 
 def mc_setsockopt(

@@ -13,6 +13,7 @@ RFC 1122 2.3.2 (the queue, and that entries expire); RFC 4861 7.3 for the states
 from typing import Final
 
 from skbus.core.dropreason import SkbDropReason
+from skbus.core.interfaces import Netif
 from skbus.core.net import MSEC, SEC
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
@@ -180,7 +181,7 @@ def neigh_resolve_output(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
         skb.dev = dev.ifindex
         skb.push(neigh.hh)
         skb.mac_header = 0
-        net.call_skb(dev.process, "dev_queue_xmit", skb)
+        net.call_skb(dev.process, Netif.dev_queue_xmit, skb, None)
 
 
 def neigh_event_send(net: IpNet, neigh: Neighbour, skb: SkBuff | None) -> bool:

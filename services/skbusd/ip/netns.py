@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.core.abi import ErrHandler, RcvCb
+from skbus.core.entry import Entry, SkbEntry
 from skbus.core.flow_dissector import NO_PORT, Flow
 from skbus.core.net import Net
 from skbus.core.pool import Allocator, Pool
@@ -450,8 +452,8 @@ class InetProtocol(NamedTuple):
     """`struct net_protocol`, in another process."""
 
     process: str
-    handler: str
-    err_handler: str
+    handler: SkbEntry[RcvCb]
+    err_handler: Entry[ErrHandler] | None
     shards: tuple[str, ...] = ()
     """The processes that share it by `get_rps_cpu`; "" for one that has not registered yet."""
 
@@ -494,7 +496,7 @@ class Ipq:
 class IpPacketType(NamedTuple):
     """`struct packet_type` of ip's own: the entry by which drivers call it, and the function."""
 
-    entry: str
+    entry: SkbEntry[None]
     func: Callable[["IpNet", SkBuff], None]
 
 

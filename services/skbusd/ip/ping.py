@@ -8,7 +8,7 @@ brings those to `ping_rcv`, errors about requests to `ping_err`. icmp(7).
 
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EBADF, EINVAL, EREMOTEIO
 
-from skbus.core.abi import GetPort, InitSock, UdpSendmsgCb
+from skbus.core.abi import GetPort, InitSock, LocalAddr, UdpSendmsgCb
 from skbus.core.checksum import csum_fold
 from skbus.core.pskb import pskb_may_pull, skb_checksum
 from skbus.core.skbuff import CHECKSUM_NONE, SkBuff
@@ -93,7 +93,7 @@ def ping_bind(net: IpNet, item: GetPort) -> None:
             sk.userlocks |= SOCK_BINDPORT_LOCK
     if net.tracing:
         net.trace("ping_bind", sk=item.sk, addr=item.addr, ident=item.port, err=err)
-    val = [sk.inet_rcv_saddr, sk.inet_num] if sk is not None and not err else None
+    val = LocalAddr(sk.inet_rcv_saddr, sk.inet_num) if sk is not None and not err else None
     sk_ret(net, item.sk, item.req, err, val)
 
 

@@ -6,12 +6,11 @@ The transports call `inet_add_protocol` when they start, and again when ip has b
 
 import errno
 
-from skbus.core.abi import (
-    ENTRIES,
-    SKB_ENTRIES,
-    InetAddProtocol,
-    InetDelProtocol,
-    InetProtocolRet,
+from skbus.core.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
+from skbus.core.interfaces import (
+    InetTransport,
+    net_protocol_err_handler,
+    net_protocol_handler,
 )
 from skbus.core.syscall import SysCallError
 from skbusd.ip import devinet, rps
@@ -39,6 +38,8 @@ def inet_add_protocol(net: IpNet, item: InetAddProtocol) -> None:
     if net.tracing:
         net.trace("inet_add_protocol", protocol=item.protocol, process=item.process)
     have = net.inet_protos.get(item.protocol)
+    handler = net_protocol_handler(item.handler)
+    err_handler = net_protocol_err_handler(item.err_handler)
     error = ""
     err = errno.EEXIST
     if item.protocol in net.inet_local:
@@ -48,14 +49,16 @@ def inet_add_protocol(net: IpNet, item: InetAddProtocol) -> None:
     elif not 0 <= item.protocol <= 255:
         error = "no IP protocol"
         err = errno.EINVAL
-    elif item.handler not in SKB_ENTRIES or (item.err_handler and item.err_handler not in ENTRIES):
+    elif handler is None or (item.err_handler and err_handler is None):
         error = f"no such entries: {item.handler}, {item.err_handler}"
         err = errno.EINVAL
-    if error:
-        net.call(item.process, "inet_add_protocol_ret", InetProtocolRet(item.protocol, err))
+    if error or handler is None:
+        net.call(
+            item.process, InetTransport.inet_add_protocol_ret, InetProtocolRet(item.protocol, err)
+        )
         net.warning("inet_add_protocol", protocol=item.protocol, process=item.process, error=error)
         return
-    proto = InetProtocol(item.process, item.handler, item.err_handler)
+    proto = InetProtocol(item.process, handler, err_handler)
     net.inet_protos[item.protocol] = rps.rps_add(net, item.protocol, proto, have)
     net.inet_known[item.protocol] = item.process
     if have is None:

@@ -16,7 +16,7 @@ from errno import (
 )
 from typing import Final
 
-from skbus.core.abi import GetPort, InitSock, UdpSendmsgCb
+from skbus.core.abi import GetPort, InitSock, LocalAddr, UdpSendmsgCb
 from skbus.core.checksum import ip_fast_csum
 from skbus.core.pskb import pskb_may_pull
 from skbus.core.skbuff import CHECKSUM_NONE, ETH_P_IP, SkBuff
@@ -87,7 +87,7 @@ def raw_bind(net: IpNet, item: GetPort) -> None:
                 sk.inet_saddr = INADDR_ANY
     if net.tracing:
         net.trace("raw_bind", sk=item.sk, addr=item.addr, err=err)
-    val = [sk.inet_rcv_saddr, sk.inet_num] if sk is not None and not err else None
+    val = LocalAddr(sk.inet_rcv_saddr, sk.inet_num) if sk is not None and not err else None
     sk_ret(net, item.sk, item.req, err, val)
 
 

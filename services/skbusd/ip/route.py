@@ -15,6 +15,7 @@ from typing import Final
 
 from skbus.core.abi import DstMtu, IpRouteOutputKey, Redirect, RouteRet, RtCacheFlush, UpdatePmtu
 from skbus.core.dropreason import Checked, SkbDropReason
+from skbus.core.interfaces import InetTransport
 from skbus.core.net import MSEC, SEC
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
@@ -73,7 +74,7 @@ def rt_cache_flush(net: IpNet) -> None:
     net.rt_out.clear()
     net.rt_in.clear()
     for process in net.transports():
-        net.call(process, "rt_cache_flush", RtCacheFlush(net.rt_genid))
+        net.call(process, InetTransport.rt_cache_flush, RtCacheFlush(net.rt_genid))
 
 
 def ipv4_update_pmtu(net: IpNet, item: UpdatePmtu) -> None:
@@ -177,7 +178,7 @@ def _dst_mtu_changed(net: IpNet, daddr: bytes) -> None:
     rt = ip_route_output(net, daddr, b"", 0)
     if isinstance(rt, Rtable):
         for process in net.transports():
-            net.call(process, "dst_mtu", DstMtu(daddr, rt.mtu))
+            net.call(process, InetTransport.dst_mtu, DstMtu(daddr, rt.mtu))
 
 
 def _rt_forget(net: IpNet, addr: bytes) -> None:
@@ -338,7 +339,7 @@ def ip_route_output_key(net: IpNet, item: IpRouteOutputKey) -> None:
         answer = RouteRet(
             item.req, 0, rt.rt_saddr, rt.rt_daddr, rt.dev.ifindex, rt.mtu, rt.rt_type, net.rt_genid
         )
-    net.call(item.process, "ip_route_output_ret", answer)
+    net.call(item.process, InetTransport.ip_route_output_ret, answer)
 
 
 # ---- input -------------------------------------------------------------------------------

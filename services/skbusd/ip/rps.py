@@ -12,6 +12,7 @@ by addresses alone.
 from typing import Final
 
 from skbus.core.abi import BacklogMark, RcvCb
+from skbus.core.interfaces import SynBacklog
 from skbus.core.pskb import pskb_may_pull
 from skbus.core.skbuff import SKB_GSO_BATCH, SkBuff
 from skbus.inet.headers.ipv4 import IpHdr
@@ -52,8 +53,8 @@ def enqueue_to_backlog(
         net.kfree_skb(skb, "SKBUS_NO_PEER")
         return
     net.mib["IpInDelivers"] += skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
-    skb.cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
-    net.call_skb(process, proto.handler, skb)
+    cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
+    net.call_skb(process, proto.handler, skb, cb)
 
 
 # ---- what is on its way up ---------------------------------------------------------------
@@ -66,11 +67,11 @@ def backlog_mark(net: IpNet, item: BacklogMark) -> None:
     shards = (proto.shards or (proto.process,)) if proto is not None else ()
     there = [process for process in shards if process]
     if not there:
-        net.call(item.process, "backlog_mark_ret", item)
+        net.call(item.process, SynBacklog.backlog_mark_ret, item)
         return
     net.backlog_marks[item.process, item.mark] = len(there)
     for process in there:
-        net.call(process, "backlog_mark", item)
+        net.call(process, SynBacklog.backlog_mark, item)
 
 
 def backlog_mark_ret(net: IpNet, item: BacklogMark) -> None:
@@ -81,13 +82,13 @@ def backlog_mark_ret(net: IpNet, item: BacklogMark) -> None:
         net.backlog_marks[key] = left
     elif not left:
         del net.backlog_marks[key]
-        net.call(item.process, "backlog_mark_ret", item)
+        net.call(item.process, SynBacklog.backlog_mark_ret, item)
 
 
 def backlog_mark_forget(net: IpNet) -> None:
     """A neighbour was started anew: marks that it had are lost, with what was in front of them."""
     for process, mark in net.backlog_marks:
-        net.call(process, "backlog_mark_ret", BacklogMark(process, IPPROTO_TCP, mark))
+        net.call(process, SynBacklog.backlog_mark_ret, BacklogMark(process, IPPROTO_TCP, mark))
     net.backlog_marks.clear()
 
 

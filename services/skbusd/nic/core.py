@@ -9,8 +9,9 @@ writes frames through `net.device` alone.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from skbus.core.entry import AnyEntry, Handler, serve
 from skbus.core.initcall import do_initcalls
-from skbus.core.net import Handler
+from skbus.core.interfaces import Netif, SynBacklog
 from skbus.core.skbuff import SkBuff
 from skbus.inet.impair import Impairment
 from skbusd.nic import dev, synlimit
@@ -23,11 +24,18 @@ from skbusd.nic.proc import proc_net
 
 NAPI_POLL_WEIGHT: Final = 64
 
-_ENTRIES: Mapping[str, Handler] = {
-    "dev_queue_xmit": dev.dev_queue_xmit,
-    "dev_add_pack": dev.dev_add_pack,
-    "dev_remove_pack": dev.dev_remove_pack,
-    "backlog_mark_ret": synlimit.backlog_mark_ret,
+SERVES: Final[dict[AnyEntry, Handler]] = {
+    **serve(
+        Netif,
+        Netif.dev_queue_xmit.by(dev.dev_queue_xmit),
+        Netif.dev_add_pack.by(dev.dev_add_pack),
+        Netif.dev_remove_pack.by(dev.dev_remove_pack),
+    ),
+    **serve(
+        SynBacklog,
+        SynBacklog.backlog_mark_ret.by(synlimit.backlog_mark_ret),
+        without=(SynBacklog.backlog_mark,),
+    ),
 }
 
 
@@ -36,7 +44,7 @@ class NicCore:
 
     def __init__(self, net: NicNet) -> None:
         self.net: NicNet = net
-        self.entries = _ENTRIES
+        self.entries: Mapping[AnyEntry, Handler] = SERVES
         self._dim = Dim(self.net_rx_action)
         config = net.config
         if config.impair_rx:

@@ -12,9 +12,10 @@ driver (`netdev.Device`) is all that does I/O.
 import errno
 from typing import Final
 
-from skbus.core.abi import SKB_ENTRIES, PacketType, RegisterNetdevice
+from skbus.core.abi import PacketType, RegisterNetdevice
 from skbus.core.dropreason import SkbDropReason
 from skbus.core.initcall import InitStep
+from skbus.core.interfaces import NetifReceive, packet_type_func
 from skbus.core.net import MSEC, StalePlaceError
 from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
@@ -87,8 +88,8 @@ _TX_ERRORS: Final[dict[int, SkbDropReason]] = {
 def net_dev_init(net: NicNet) -> None:
     """`net_dev_init`: the table of packet types. Those of ip are known from the start, although
     ip says them itself by `dev_add_pack`: frames that wait for nic are not lost meanwhile."""
-    net.ptype_base[ETH_P_IP] = (net.ip, "ip_rcv")
-    net.ptype_base[ETH_P_ARP] = (net.ip, "arp_rcv")
+    net.ptype_base[ETH_P_IP] = (net.ip, NetifReceive.ip_rcv)
+    net.ptype_base[ETH_P_ARP] = (net.ip, NetifReceive.arp_rcv)
 
 
 def net_dev_exit(net: NicNet) -> None:
@@ -115,24 +116,25 @@ def dev_add_pack(net: NicNet, pt: PacketType) -> None:
     Differs from Linux: one process has a type, and a second one is refused; there, all get them.
     """
     have = net.ptype_base.get(pt.type)
+    func = packet_type_func(pt.func)
     error = ""
     if not 0x600 <= pt.type <= 0xFFFF:
         error = "no Ethernet type"
     elif have is not None and have[0] != pt.process:
         error = f"taken by {have[0]}"
-    elif SKB_ENTRIES.get(pt.func, ()) is not None:
+    elif func is None:
         error = f"no such entry: {pt.func}"
-    if error:
+    if error or func is None:
         net.warning("dev_add_pack", type=pt.type, process=pt.process, error=error)
         return
-    net.ptype_base[pt.type] = (pt.process, pt.func)
+    net.ptype_base[pt.type] = (pt.process, func)
     if net.tracing:
         net.trace("dev_add_pack", type=pt.type, process=pt.process, func=pt.func)
 
 
 def dev_remove_pack(net: NicNet, pt: PacketType) -> None:
     """`dev_remove_pack`: nobody takes frames of that type any more."""
-    if net.ptype_base.get(pt.type) == (pt.process, pt.func):
+    if net.ptype_base.get(pt.type) == (pt.process, packet_type_func(pt.func)):
         del net.ptype_base[pt.type]
         if net.tracing:
             net.trace("dev_remove_pack", type=pt.type, process=pt.process)
@@ -155,7 +157,7 @@ def register_netdevice(net: NicNet) -> None:
         device.up,
     )
     net.state.registered = item
-    net.call(net.ip, "register_netdevice", item)
+    net.call(net.ip, NetifReceive.register_netdevice, item)
     if net.tracing:
         net.trace("register_netdevice", dev=device.name, mtu=net.mtu, up=device.up)
 
@@ -286,7 +288,7 @@ def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
     ptype = net.ptype_base.get(protocol)
     if ptype is not None and skb.pkt_type != PACKET_OTHERHOST:
         skb.data = skb.network_header = 14
-        net.call_skb(ptype[0], ptype[1], skb)
+        net.call_skb(ptype[0], ptype[1], skb, None)
     elif protocol == -1:
         net.mib["DevRxDropped"] += 1
         net.kfree_skb(skb, "NOMEM")

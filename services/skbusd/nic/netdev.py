@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final, Protocol
 
+from skbus.core.entry import SkbEntry
 from skbus.core.flow_dissector import Flow, frame_flow
 from skbus.core.net import Net
 from skbus.core.pool import Allocator, Pool
@@ -209,7 +210,7 @@ class NicNet(Net):
         self.gro_hash: dict[bytes, GroFlow] = {}
         self.udp_gro: dict[bytes, UdpGroFlow] = {}
         """Addresses and ports -> what GRO holds."""
-        self.ptype_base: dict[int, tuple[str, str]] = {}
+        self.ptype_base: dict[int, tuple[str, SkbEntry[None]]] = {}
         """Ethernet type -> (process, entry)."""
         self.netem_rx: Netem | None = None
         self.netem_tx: Netem | None = None

@@ -29,6 +29,7 @@ Called by dev.napi_poll with the frame. Differs from Linux: there is no such thi
 from typing import Final
 
 from skbus.core.abi import BacklogMark
+from skbus.core.interfaces import SynBacklog
 from skbus.core.net import MSEC, SEC
 from skbus.inet.headers import Buffer
 from skbusd.nic.netdev import NicNet
@@ -112,7 +113,7 @@ def syn_mark(net: NicNet) -> None:
     backlog = net.syn_backlog
     backlog.marked = backlog.sent
     backlog.marks.append((backlog.sent, net.now))
-    net.call(net.ip, "backlog_mark", BacklogMark(net.name, _TCP, backlog.sent))
+    net.call(net.ip, SynBacklog.backlog_mark, BacklogMark(net.name, _TCP, backlog.sent))
     if net.tracing:
         net.trace("backlog_mark", mark=backlog.sent, done=backlog.done)
 

@@ -9,8 +9,9 @@ Called by socket.py through `net_families` and `sock.ops`; calls the protocol th
 import errno
 from typing import Any, Final
 
-from skbus.core.abi import ListenStart
+from skbus.core.abi import Connected, ListenStart, LocalAddr
 from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.interfaces import TransportProto
 from skbus.core.syscall import SysCallError
 from skbusd.socket import (
     inet_connection_sock,
@@ -269,7 +270,7 @@ def inet_listen(net: SocketNet, call: Call, sock: Socket, backlog: int) -> None:
         tcp_shards.listen_start(net, sk, backlog, started)
         return
     transport_call(
-        net, sk, "inet_csk_listen_start", lambda req: ListenStart(sk.number, req, backlog), started
+        net, sk, TransportProto.listen, lambda req: ListenStart(sk.number, req, backlog), started
     )
 
 
@@ -397,13 +398,11 @@ def sock_common_getsockopt(
     sk.sk_prot.getsockopt(net, call, sk, level, optname, optlen)
 
 
-def set_local(sk: InetSock, value: Any) -> None:
+def set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
     """A transport's answer [addr, port]: where the sock is bound now."""
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        addr, port = value
-        if isinstance(addr, bytes) and isinstance(port, int):
-            sk.inet_rcv_saddr = sk.inet_saddr = addr
-            sk.inet_sport = sk.inet_num = port
+    if value is not None:
+        sk.inet_rcv_saddr = sk.inet_saddr = value.addr
+        sk.inet_sport = sk.inet_num = value.port
 
 
 def _inet(sock: Socket) -> InetSock:

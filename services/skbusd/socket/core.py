@@ -23,8 +23,9 @@ from skbus.core.abi import (
     TcpFin,
     TcpRcvqAsk,
 )
+from skbus.core.entry import AnyEntry, Handler, serve
 from skbus.core.initcall import InitError, unwind
-from skbus.core.net import Handler
+from skbus.core.interfaces import SkCallbacks, TransportProto
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import (
     CLIENT_ID_LEN,
@@ -153,19 +154,20 @@ def transport_reset(net: SocketNet, process: str) -> None:
         tcp_shards.shard_restarted(net, process)
 
 
-ENTRIES: Final[dict[str, Handler]] = {
-    "proto_unregister": proto_unregister,
-    "sk_ret": sk_ret,
-    "sk_state_change": sk_state_change,
-    "inet_csk_reqsk_queue_add": inet_csk_reqsk_queue_add,
-    "sk_write_space": sk_write_space,
-    "sk_error_report": sk_error_report,
-    "tcp_rcvq_ask": tcp_rcvq_ask,
-    "tcp_fin": tcp_fin,
-    "tcp_done": tcp_done,
-    "sk_data_ready": sk_data_ready,
-    "sock_queue_err_skb": sock_queue_err_skb,
-}
+SERVES: Final[dict[AnyEntry, Handler]] = serve(
+    SkCallbacks,
+    SkCallbacks.sk_ret.by(sk_ret),
+    SkCallbacks.sk_state_change.by(sk_state_change),
+    SkCallbacks.sk_data_ready.by(sk_data_ready),
+    SkCallbacks.sk_write_space.by(sk_write_space),
+    SkCallbacks.sk_error_report.by(sk_error_report),
+    SkCallbacks.sock_queue_err_skb.by(sock_queue_err_skb),
+    SkCallbacks.inet_csk_reqsk_queue_add.by(inet_csk_reqsk_queue_add),
+    SkCallbacks.tcp_rcvq_ask.by(tcp_rcvq_ask),
+    SkCallbacks.tcp_fin.by(tcp_fin),
+    SkCallbacks.tcp_done.by(tcp_done),
+    SkCallbacks.proto_unregister.by(proto_unregister),
+)
 
 
 # ---- the core -----------------------------------------------------------------------------
@@ -184,7 +186,7 @@ class SocketCore:
 
     def __init__(self, net: SocketNet) -> None:
         self.net = net
-        self.entries: Mapping[str, Handler] = ENTRIES
+        self.entries: Mapping[AnyEntry, Handler] = SERVES
         self._dying: dict[int, int] = {}
         self._region_timer: Timer[SocketNet] = Timer(self._check_regions)
 
@@ -231,7 +233,7 @@ class SocketCore:
                 if told < 0:  # bytes that tcp knows of were unread
                     told = 0
                 item = Recvmsg(sk.number, told, isinstance(sk, TcpSock) and sk.told_waiting)
-                net.call(sk.sk_prot.process, "tcp_recvmsg", item)
+                net.call(sk.sk_prot.process, TransportProto.recvmsg, item)
                 sk.rcv_told -= told
             reads.taken.clear()
 

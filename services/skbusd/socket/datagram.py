@@ -6,13 +6,14 @@ An application's library reads ahead by `recvmmsg`, so that most of its recv cal
 ours; what it turns out not to want it returns by `unread`. What was taken is remembered for that
 until the next recvmmsg: datagrams do not come back from the application, which could forge them.
 
-Called by socket.py, core.py and udp_sock.py. Tells the transport by its `recvmsg_entry`.
+Called by socket.py, core.py and udp_sock.py. Tells the transport by `TransportProto.recvmsg`.
 """
 
 import errno
 from typing import Any, Final
 
 from skbus.core.abi import DataReadyCb, Recvmsg
+from skbus.core.interfaces import TransportProto
 from skbus.core.pool import PoolError
 from skbus.core.skbuff import SKB_GSO_BATCH, SkBuff
 from skbus.core.syscall import SysCallError
@@ -87,7 +88,7 @@ def udp_singles(skb: SkBuff, data: bytes) -> list[SkBuff]:
 def udp_told(net: SocketNet, sk: InetSock, count: int, size: int) -> None:
     """The transport hears that datagrams have left the receive queue, once for all of a call."""
     item = Recvmsg(sk.number, size, False, count)
-    net.call(sk.sk_prot.process, sk.sk_prot.recvmsg_entry, item)
+    net.call(sk.sk_prot.process, TransportProto.recvmsg, item)
 
 
 def udp_dequeue(sk: UdpSock, length: int) -> int:

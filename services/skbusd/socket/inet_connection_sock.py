@@ -9,6 +9,7 @@ from collections import deque
 from typing import Final
 
 from skbus.core.abi import Accept, ReqskQueueAdd
+from skbus.core.interfaces import TransportProto
 from skbus.core.timer import Timer
 from skbusd.socket import tcp_shards, uapi
 from skbusd.socket.call import sk_wake
@@ -130,7 +131,7 @@ def flush_accepts(net: SocketNet) -> None:
     """Tell tcp of what was accepted, before all else that it is told in this batch."""
     pending, net.accepts.pending = net.accepts.pending, []
     for process, item in reversed(pending):
-        net.outbox.setdefault(process, []).insert(0, ("inet_csk_accept", item))
+        net.outbox.setdefault(process, []).insert(0, (TransportProto.accept, item))
 
 
 def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:

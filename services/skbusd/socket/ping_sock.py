@@ -10,12 +10,12 @@ import errno
 from dataclasses import replace
 from typing import Final
 
-from skbus.core.abi import InitSock
+from skbus.core.interfaces import TransportProto
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.netns import SocketNet
-from skbusd.socket.raw_sock import RAW_PROT, bind_by, close_by, restore
-from skbusd.socket.sock import InetSock
+from skbusd.socket.raw_sock import RAW_PROT
+from skbusd.socket.sock import InetSock, init_sock
 
 
 def ping_init_sock(net: SocketNet, sk: InetSock) -> None:
@@ -25,27 +25,12 @@ def ping_init_sock(net: SocketNet, sk: InetSock) -> None:
         cred = net.current.cred
         if not any(low <= group <= high for group in (cred.gid, *cred.groups)):
             raise SysCallError(errno.EACCES)
-    net.call("ip", "ping_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    net.call("ip", TransportProto.init, init_sock(sk))
 
-
-def ping_restart(net: SocketNet, sk: InetSock) -> None:
-    """ip has been restarted."""
-    restore(net, sk, "ping_init_sock", "ping_bind")
-
-
-ping_bind: Final = bind_by("ping_bind")
 
 PING_PROT: Final = replace(
     RAW_PROT,
     name="PING",
     init=ping_init_sock,
-    close=close_by("ping_close"),
-    get_port=ping_bind,
-    restart=ping_restart,
-    setsockopt_entry="ip_setsockopt",
-    getsockopt_entry="ip_getsockopt",
-    sendmsg_entry="ping_v4_sendmsg",
-    recvmsg_entry="ping_recvmsg",
     levels=frozenset({uapi.SOL_IP}),
-    bind=ping_bind,
 )

@@ -16,6 +16,7 @@ import errno
 from typing import Any, Final
 
 from skbus.core.abi import UdpSendmsgCb
+from skbus.core.interfaces import TransportProto
 from skbus.core.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, Frag
 from skbus.core.syscall import POST
 from skbusd.socket import uapi
@@ -130,7 +131,7 @@ def udp_post(
         frags = ((net.alloc.put(payload) if net.alloc else None) or payload,)
         payload = b""
     skb = net.alloc_skb(payload, frags)
-    skb.cb = UdpSendmsgCb(sk.number, 0, addr if port else b"", port, 0, -1, 0)
+    cb = skb.cb = UdpSendmsgCb(sk.number, 0, addr if port else b"", port, 0, -1, 0)
     skb.priority = sk.sk_priority
     skb.mark = sk.sk_mark
     if n > 1:
@@ -142,7 +143,7 @@ def udp_post(
     sk.posted += charge
     if net.tracing:
         net.trace("udp_sendmsg", skb, sk=sk.number, len=skb.len, gso_size=skb.gso_size)
-    net.call_skb("udp", "udp_sendmsg", skb)
+    net.call_skb("udp", TransportProto.sendmsg, skb, cb)
 
 
 def udp_posted(net: SocketNet, sk: UdpSock, done: int) -> None:

@@ -50,12 +50,6 @@ class Proto:
     write_space: Callable[[SocketNet, InetSock, SkWriteSpace], None]
     restart: Callable[[SocketNet, InetSock], None]
     """The transport's process has been restarted, and knows nothing of this sock."""
-    setsockopt_entry: str
-    """To tell the transport options, those of SOL_SOCKET too."""
-    getsockopt_entry: str = ""
-    sendmsg_entry: str = ""
-    recvmsg_entry: str = ""
-    """To tell the transport that the application took a datagram."""
     levels: frozenset[int] = frozenset()
     """Whose options the transport has, where `udp_setsockopt` is used."""
     bind: Callable[[SocketNet, InetSock, bytes, int, Result], None] | None = None

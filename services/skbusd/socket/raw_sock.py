@@ -14,10 +14,10 @@ from skbus.core.abi import (
     Close,
     Connect,
     GetPort,
-    InitSock,
     Setsockopt,
     SkErrorReport,
 )
+from skbus.core.interfaces import TransportProto
 from skbus.core.syscall import SysCallError
 from skbus.inet.mcast import restore_options
 from skbusd.socket import uapi, udp_sock
@@ -30,6 +30,7 @@ from skbusd.socket.sock import (
     InetSock,
     PendingFrames,
     RawSock,
+    init_sock,
     purge_receive_queue,
     sk_free,
     sock_error,
@@ -41,24 +42,21 @@ MAX_LEN: Final = 0xFFFF
 def raw_sk_init(net: SocketNet, sk: InetSock) -> None:
     """`raw_sk_init`: ip hears of the socket. Its number is the protocol's (`inet_create`)."""
     sk.inet_num = sk.inet_sport = sk.sk_protocol
-    net.call("ip", "raw_sk_init", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    net.call("ip", TransportProto.init, init_sock(sk))
 
 
-def bind_by(entry: str) -> Any:
-    """`raw_bind` or `ping_bind`, by the entry of ip."""
+def raw_bind(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+    """`raw_bind`, `ping_bind`"""
 
-    def bind(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
-        def bound(net: SocketNet, err: int, value: Any) -> None:
-            if not err:
-                udp_sock.set_local(sk, value)
-            then(net, err, value)
+    def bound(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            udp_sock.set_local(sk, value)
+        then(net, err, value)
 
-        def make(req: int) -> GetPort:
-            return GetPort(sk.number, req, addr, port, sk.sk_reuse, sk.sk_bound_dev_if)
+    def make(req: int) -> GetPort:
+        return GetPort(sk.number, req, addr, port, sk.sk_reuse, sk.sk_bound_dev_if)
 
-        transport_call(net, sk, entry, make, bound)
-
-    return bind
+    transport_call(net, sk, TransportProto.bind, make, bound)
 
 
 def raw_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
@@ -107,18 +105,14 @@ def raw_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
     """Nothing that ip would have to know."""
 
 
-def close_by(entry: str) -> Any:
-    """`raw_close` or `ping_close`, by the entry of ip."""
-
-    def close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
-        unread = sk.sk_rmem_alloc
-        purge_receive_queue(net, sk)
-        net.call("ip", entry, Close(sk.number, unread, -1))
-        sk_free(net, sk)
-        if call is not None:
-            sys_return(net, call, 0)
-
-    return close
+def raw_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
+    """`raw_close`, `ping_close`"""
+    unread = sk.sk_rmem_alloc
+    purge_receive_queue(net, sk)
+    net.call("ip", TransportProto.close, Close(sk.number, unread, -1))
+    sk_free(net, sk)
+    if call is not None:
+        sys_return(net, call, 0)
 
 
 def raw_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
@@ -126,39 +120,33 @@ def raw_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
     udp_sock.udp_error_report(net, sk, item)
 
 
-def restore(net: SocketNet, sk: InetSock, init: str, bind: str) -> None:
+def raw_restart(net: SocketNet, sk: InetSock) -> None:
     """ip has been restarted: it is told of the socket anew, with its options, address, peer and
     groups."""
     assert isinstance(sk, RawSock)
     sk.sk_wmem_queued = 0
-    entry = sk.sk_prot.setsockopt_entry
-    net.call("ip", init, InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    net.call("ip", TransportProto.init, init_sock(sk))
     for (level, optname), optval in sk.options.items():
-        net.call("ip", entry, Setsockopt(sk.number, 0, level, optname, optval))
+        net.call("ip", TransportProto.setsockopt, Setsockopt(sk.number, 0, level, optname, optval))
     for optname, optval in restore_options(sk.mc_list):
-        net.call("ip", entry, Setsockopt(sk.number, 0, uapi.SOL_IP, optname, optval))
+        net.call(
+            "ip", TransportProto.setsockopt, Setsockopt(sk.number, 0, uapi.SOL_IP, optname, optval)
+        )
     if sk.inet_rcv_saddr != uapi.INADDR_ANY or sk.sk_type != uapi.SOCK_RAW:
         num = 0 if sk.sk_type == uapi.SOCK_RAW else sk.inet_num
         if num or sk.sk_type == uapi.SOCK_RAW:
             item = GetPort(sk.number, 0, sk.inet_rcv_saddr, num, sk.sk_reuse, 0)
-            net.call("ip", bind, item)
+            net.call("ip", TransportProto.bind, item)
     if sk.sk_state == uapi.TCP_ESTABLISHED:
-        net.call("ip", "ip4_datagram_connect", Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport))
+        net.call("ip", TransportProto.connect, Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport))
 
-
-def raw_restart(net: SocketNet, sk: InetSock) -> None:
-    """ip has been restarted."""
-    restore(net, sk, "raw_sk_init", "raw_bind")
-
-
-raw_bind: Final = bind_by("raw_bind")
 
 RAW_PROT: Final[Proto] = Proto(
     name="RAW",
     process="ip",
     obj=RawSock,
     init=raw_sk_init,
-    close=close_by("raw_close"),
+    close=raw_close,
     get_port=raw_bind,
     connect=connect,
     disconnect=udp_sock.udp_disconnect,
@@ -173,10 +161,6 @@ RAW_PROT: Final[Proto] = Proto(
     state_change=udp_sock.udp_state_change,
     write_space=udp_sock.udp_write_space,
     restart=raw_restart,
-    setsockopt_entry="raw_setsockopt",
-    getsockopt_entry="raw_getsockopt",
-    sendmsg_entry="raw_sendmsg",
-    recvmsg_entry="raw_recvmsg",
     levels=frozenset({uapi.SOL_IP, uapi.SOL_RAW}),
     bind=raw_bind,
 )

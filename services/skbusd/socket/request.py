@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skbus.core.abi import SkRet
+from skbus.core.entry import AnyEntry, EntryError, R, Request, T, reply_of
 from skbusd.socket.netns import SocketNet
 
 if TYPE_CHECKING:
@@ -20,38 +21,45 @@ Answer = Callable[[SocketNet, int, Any], None]
 class TransportRequest:
     """A question that a transport has not answered yet."""
 
-    __slots__ = ("answer", "process")
+    __slots__ = ("answer", "entry", "process")
 
-    def __init__(self, process: str, answer: Answer) -> None:
+    def __init__(self, process: str, entry: AnyEntry, answer: Answer) -> None:
         self.process = process
+        self.entry = entry
         self.answer = answer
 
 
-def new_request(net: SocketNet, process: str, then: Answer) -> int:
+def new_request(net: SocketNet, process: str, entry: AnyEntry, then: Answer) -> int:
     """The number of a new question to a transport; `then` is told the answer."""
     requests = net.requests
     req = requests.last = requests.last + 1
-    requests.waiting[req] = TransportRequest(process, then)
+    requests.waiting[req] = TransportRequest(process, entry, then)
     return req
 
 
 def transport_call(
     net: SocketNet,
     sk: "Sock",
-    entry: str,
-    make: Callable[[int], tuple[object, ...]],
-    then: Answer,
+    entry: Request[T, R],
+    make: Callable[[int], T],
+    then: Callable[[SocketNet, int, Any], None],
 ) -> None:
-    """Ask sk's transport; `then` is told the answer."""
+    """Ask sk's transport; make: the item, by the question's number. `then` is told the errno and,
+    where there is one, the answer, an R."""
     process = sk.sk_prot.process
-    net.call(process, entry, make(new_request(net, process, then)))
+    net.call(process, entry, make(new_request(net, process, entry, then)))
 
 
 def sk_ret(net: SocketNet, item: SkRet) -> None:
     """The answer to a question of ours."""
     request = net.requests.waiting.pop(item.req, None)
-    if request is not None:
-        request.answer(net, item.err, item.val)
+    if request is None:
+        return
+    try:
+        request.answer(net, item.err, reply_of(request.entry, item.err, item.val))
+    except EntryError as e:
+        net.warning("sk_ret", process=request.process, error=str(e))
+        request.answer(net, item.err or errno.EPROTO, None)
 
 
 def requests_lost(net: SocketNet, process: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, MutableSequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from skbus.core.abi import InitSock
 from skbus.core.skbuff import Frag, SkBuff
 from skbus.core.syscall import SysCallError
 from skbus.inet.mcast import McList
@@ -223,6 +224,11 @@ def sk_set_option(sk: "TcpSock | UdpSock", level: int, optname: int, optval: byt
 
 
 # ---- life of a sock -----------------------------------------------------------------------
+
+
+def init_sock(sk: Sock) -> InitSock:
+    """What a transport must know of a new sock."""
+    return InitSock(sk.number, sk.sk_family, sk.sk_protocol, sk.sk_type)
 
 
 def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto") -> InetSock:

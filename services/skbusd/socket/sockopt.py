@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from skbus.core.abi import Getsockopt, Setsockopt
+from skbus.core.interfaces import TransportProto
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.call import Call, hold, sk_wake, sys_return
@@ -84,9 +85,9 @@ def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> 
     if isinstance(sk, (TcpSock, UdpSock)):
         sk_set_option(sk, uapi.SOL_SOCKET, optname, optval)
     item = Setsockopt(sk.number, req, uapi.SOL_SOCKET, optname, optval)
-    net.call(sk.sk_prot.process, sk.sk_prot.setsockopt_entry, item)
+    net.call(sk.sk_prot.process, TransportProto.setsockopt, item)
     if net.tcp_replicas and isinstance(sk, TcpSock):
-        tell_others(net, sk, "tcp_setsockopt", item._replace(req=0))
+        tell_others(net, sk, TransportProto.setsockopt, item._replace(req=0))
 
 
 def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: bytes) -> None:
@@ -105,14 +106,14 @@ def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: byt
             if isinstance(sk, (TcpSock, UdpSock)):
                 sk_set_option(sk, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0")
                 option = Setsockopt(0, 0, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0")
-                tell_others(net, sk, "tcp_setsockopt", option)
+                tell_others(net, sk, TransportProto.setsockopt, option)
         sys_return(net, call, err)
 
     hold(net, call)
     transport_call(
         net,
         sk,
-        sk.sk_prot.setsockopt_entry,
+        TransportProto.setsockopt,
         lambda req: Setsockopt(sk.number, req, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0"),
         answered,
     )
@@ -379,7 +380,7 @@ def sock_getmeminfo(net: SocketNet, call: Call, sock: "Socket", optlen: int) -> 
     transport_call(
         net,
         sk,
-        "tcp_getsockopt",
+        TransportProto.getsockopt,
         lambda req: Getsockopt(sk.number, req, uapi.SOL_SOCKET, uapi.SO_MEMINFO, optlen),
         answered,
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from skbus.core.abi import SkWriteSpace, TcpSendmsgCb
+from skbus.core.interfaces import Tcp
 from skbus.core.skbuff import SkBuff
 from skbusd.socket import uapi
 from skbusd.socket.call import SendCall, park, sk_wake
@@ -75,8 +76,9 @@ def sk_stream_ask(net: SocketNet, sk: TcpSock, flags: int) -> None:
     """An empty tcp_sendmsg: tcp tells what its queue looks like. Without MSG_MORE it also pushes
     what is queued (`tcp_push`, as before waiting for memory)."""
     sk.asked = True
-    skb = net.alloc_skb(b"", (), cb=TcpSendmsgCb(sk.number, flags, True), lent=True)
-    net.call_skb(sk.sk_prot.process, "tcp_sendmsg", skb)
+    skb = net.alloc_skb(lent=True)
+    cb = TcpSendmsgCb(sk.number, flags, True)
+    net.call_skb(sk.sk_prot.process, Tcp.tcp_sendmsg, skb, cb)
 
 
 def sk_stream_wait_report(

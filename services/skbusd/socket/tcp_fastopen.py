@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from skbus.core.abi import Disconnect, TcpSendmsgFastopenCb
+from skbus.core.interfaces import Tcp, TransportProto
 from skbus.core.skbuff import Frag, frag_len, frag_slice
 from skbus.core.syscall import SysCallError
 from skbusd.socket import tcp_shards, uapi
@@ -89,8 +90,8 @@ def _begin(
 
     def begun(net: SocketNet, err: int, value: Any) -> None:
         copied = 0
-        if not err and isinstance(value, (tuple, list)) and len(value) == 3:
-            sk.inet_saddr, sk.inet_sport, copied = value
+        if not err:
+            sk.inet_saddr, sk.inet_sport, copied = value.addr, value.port, value.copied
             sk.inet_rcv_saddr, sk.inet_num = sk.inet_saddr, sk.inet_sport
         if copied and net.socks.get(sk.number) is sk:
             sk_wmem_queue(net, sk, copied, owner)
@@ -112,12 +113,12 @@ def _begin(
             call.progress += copied
             attempt(net, call, lambda net, call: _wait_for_connect(net, call, sk, then))
 
-    req = new_request(net, sk.sk_prot.process, begun)
+    req = new_request(net, sk.sk_prot.process, Tcp.tcp_sendmsg_fastopen, begun)
     cb = TcpSendmsgFastopenCb(sk.number, req, addr, sk.inet_dport, call.size, call.timeout != 0)
     skb = net.alloc_skb(b"", frags, data_len=len(data), cb=cb, lent=True)
     if net.tracing:
         net.trace("tcp_sendmsg_fastopen", skb, sk=sk.number, len=len(data))
-    net.call_skb(sk.sk_prot.process, "tcp_sendmsg_fastopen", skb)
+    net.call_skb(sk.sk_prot.process, Tcp.tcp_sendmsg_fastopen, skb, cb)
 
 
 def _wait_for_connect(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -> None:
@@ -140,7 +141,7 @@ def _wait_for_connect(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -
             purge_write_queue(net, sk)
             if net.tcp_prots:
                 tcp_shards.tcp_disconnect(net, sk, False)
-            net.call(sk.sk_prot.process, "tcp_disconnect", Disconnect(sk.number, 0))
+            net.call(sk.sk_prot.process, TransportProto.disconnect, Disconnect(sk.number, 0))
         raise SysCallError(err)
     sock.state = uapi.SS_CONNECTED
     call.on_timeout = errno.EAGAIN

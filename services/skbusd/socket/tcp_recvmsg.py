@@ -10,6 +10,7 @@ import errno
 from typing import Final
 
 from skbus.core.abi import Close
+from skbus.core.interfaces import TransportProto
 from skbus.core.pool import PoolError
 from skbus.core.syscall import MAX_DATA, SysCallError
 from skbusd.socket import tcp_shards, uapi
@@ -185,6 +186,6 @@ def _stream_broken(net: SocketNet, sk: InetSock) -> None:
     purge_receive_queue(net, sk)
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
     tcp_shards.forget_others(net, sk)
-    net.call(sk.sk_prot.process, "tcp_close", Close(sk.number, 1, 0))
+    net.call(sk.sk_prot.process, TransportProto.close, Close(sk.number, 1, 0))
     sk.sk_state = uapi.TCP_CLOSE
     purge_write_queue(net, sk)

@@ -12,6 +12,7 @@ import errno
 from typing import Final
 
 from skbus.core.abi import TcpSendmsgCb
+from skbus.core.interfaces import Tcp
 from skbus.core.skbuff import GSO_MAX_SIZE, Frag
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
@@ -144,7 +145,7 @@ def _send_chunk(net: SocketNet, call: SendCall, sk: InetSock, room: int, exact: 
     skb.mark = sk.sk_mark
     if net.tracing:
         net.trace("tcp_sendmsg", skb, sk=sk.number, len=size)
-    net.call_skb(sk.sk_prot.process, "tcp_sendmsg", skb)
+    net.call_skb(sk.sk_prot.process, Tcp.tcp_sendmsg, skb, cb)
 
 
 def _places(

@@ -31,12 +31,15 @@ from skbus.core.abi import (
     GET_PORT_AUTO,
     Close,
     Connect,
+    Connected,
     Disconnect,
     GetPort,
     InitSock,
     ListenStart,
     Setsockopt,
 )
+from skbus.core.entry import Entry, Request, T
+from skbus.core.interfaces import TransportProto
 from skbus.inet.rps import MAX_SHARDS, tcp_processes
 from skbusd.socket import uapi
 from skbusd.socket.netns import SocketNet
@@ -125,7 +128,7 @@ def _others(net: SocketNet, sk: InetSock) -> Iterator[Target]:
 # ---- telling ------------------------------------------------------------------------------
 
 
-def tell_others(net: SocketNet, sk: InetSock, entry: str, item: Any) -> None:
+def tell_others(net: SocketNet, sk: InetSock, entry: Entry[Any], item: Any) -> None:
     """What the home was told, to the others that know the socket; none of them answers."""
     if sk in net.tcp_replicas:
         for process, number in _others(net, sk):
@@ -135,10 +138,14 @@ def tell_others(net: SocketNet, sk: InetSock, entry: str, item: Any) -> None:
 def _introduce(net: SocketNet, sk: InetSock, to: Target) -> None:
     """A shard hears of a socket, with the options that it has."""
     process, number = to
-    net.call(process, "tcp_v4_init_sock", InitSock(number, sk.sk_family, sk.sk_protocol))
+    net.call(
+        process, TransportProto.init, InitSock(number, sk.sk_family, sk.sk_protocol, sk.sk_type)
+    )
     if isinstance(sk, TcpSock):
         for (level, optname), optval in sk.options.items():
-            net.call(process, "tcp_setsockopt", Setsockopt(number, 0, level, optname, optval))
+            net.call(
+                process, TransportProto.setsockopt, Setsockopt(number, 0, level, optname, optval)
+            )
 
 
 def _replicate(net: SocketNet, sk: InetSock) -> None:
@@ -152,7 +159,7 @@ def _replicate(net: SocketNet, sk: InetSock) -> None:
 def forget_others(net: SocketNet, sk: InetSock) -> None:
     """Only the home knows the socket from now on."""
     if sk in net.tcp_replicas:
-        tell_others(net, sk, "tcp_close", Close(0, 0, -1))
+        tell_others(net, sk, TransportProto.close, Close(0, 0, -1))
         del net.tcp_replicas[sk]
         net.tcp_backlogs.pop(sk, None)
 
@@ -161,8 +168,8 @@ def _ask(
     net: SocketNet,
     sk: InetSock,
     targets: list[Target],
-    entry: str,
-    make: Callable[[int, int], tuple[object, ...]],
+    entry: Request[T, Any],
+    make: Callable[[int, int], T],
     done: Callable[[SocketNet, Answers], None],
 ) -> None:
     """Ask several shards; make(number, req). `done` hears when all have answered."""
@@ -177,7 +184,7 @@ def _ask(
         return one
 
     for process, number in targets:
-        req = new_request(net, process, answered(number))
+        req = new_request(net, process, entry, answered(number))
         net.call(process, entry, make(number, req))
 
 
@@ -207,7 +214,7 @@ def _home(sk: InetSock) -> Target:
 
 
 def _put_port(net: SocketNet, to: Target, item: GetPort) -> None:
-    net.call(to[0], "inet_csk_get_port", item._replace(sk=to[1], req=0, port=-1))
+    net.call(to[0], TransportProto.bind, item._replace(sk=to[1], req=0, port=-1))
 
 
 def _get_port(
@@ -225,7 +232,7 @@ def _get_port(
         else:
             then(net, 0, answers[targets[0][1]][1])
 
-    _ask(net, sk, targets, "inet_csk_get_port",
+    _ask(net, sk, targets, TransportProto.bind,
          lambda number, req: item._replace(sk=number, req=req), answered)  # fmt: skip
 
 
@@ -289,7 +296,7 @@ def listen_start(net: SocketNet, sk: TcpSock, backlog: int, started: Result) -> 
             sk.sk_state = before
             for process, number in targets:
                 if not answers[number][0]:
-                    net.call(process, "tcp_disconnect", Disconnect(number, 0))
+                    net.call(process, TransportProto.disconnect, Disconnect(number, 0))
             if bound.auto:
                 unbind(net, sk)
         started(net, failed[0], None)
@@ -300,7 +307,7 @@ def listen_start(net: SocketNet, sk: TcpSock, backlog: int, started: Result) -> 
     net.tcp_backlogs.pop(sk, None)
     # A shard's first child may come before another shard has answered.
     sk.sk_state = uapi.TCP_LISTEN
-    _ask(net, sk, targets, "inet_csk_listen_start", make, answered)
+    _ask(net, sk, targets, TransportProto.listen, make, answered)
 
 
 def backlog_changed(net: SocketNet, sk: TcpSock) -> None:
@@ -324,7 +331,7 @@ def backlog_changed(net: SocketNet, sk: TcpSock) -> None:
     number = _base(net, sk.number)
     for prot, part in parts.items():
         left = backlog if short else max(backlog - total + part, 0)
-        net.call(prot.process, "inet_csk_listen_start", ListenStart(number, 0, left))
+        net.call(prot.process, TransportProto.listen, ListenStart(number, 0, left))
         number += 2
     if short:
         del net.tcp_backlogs[sk]
@@ -346,7 +353,7 @@ def tcp_disconnect(net: SocketNet, sk: InetSock, listening: bool) -> None:
     if bound.auto:
         forget_others(net, sk)
     elif listening:
-        tell_others(net, sk, "tcp_disconnect", Disconnect(0, 0))
+        tell_others(net, sk, TransportProto.disconnect, Disconnect(0, 0))
 
 
 # ---- connect ------------------------------------------------------------------------------
@@ -364,7 +371,7 @@ def tcp_v4_connect(
             then(net, errno.EADDRNOTAVAIL if err == errno.EREMCHG else err, value)
 
     transport_call(
-        net, sk, "tcp_v4_connect", lambda req: Connect(sk.number, req, addr, port), answered
+        net, sk, TransportProto.connect, lambda req: Connect(sk.number, req, addr, port), answered
     )
 
 
@@ -373,11 +380,11 @@ def next_shard(net: SocketNet, sk: InetSock, err: int, value: Any, tries: int) -
     if net.socks.get(sk.number) is not sk:
         return False  # closed meanwhile
     if sk in net.tcp_replicas:
-        if err != errno.EREMCHG or tries >= _MOVES or type(value) is not int:
+        if err != errno.EREMCHG or tries >= _MOVES or type(value) is not Connected:
             return False
-        if not 0 <= value < net.tcp_shards:
+        if not 0 <= value.shard < net.tcp_shards:
             return False
-        _set_home(net, sk, value)
+        _set_home(net, sk, value.shard)
         return True
     if err != errno.EADDRNOTAVAIL or tries >= net.tcp_shards - 1:
         return False
@@ -385,7 +392,7 @@ def next_shard(net: SocketNet, sk: InetSock, err: int, value: Any, tries: int) -
     process, number = _home(sk)
     _set_home(net, sk, (net.tcp_prots.index(sk.sk_prot) + 1) % net.tcp_shards)
     _introduce(net, sk, _home(sk))
-    net.call(process, "tcp_close", Close(number, 0, -1))
+    net.call(process, TransportProto.close, Close(number, 0, -1))
     return True
 
 
@@ -402,10 +409,10 @@ def shard_restarted(net: SocketNet, process: str) -> None:
             if bound.port:
                 reuse = sk.sk_reuse | sk.sk_reuseport << 1 | (GET_PORT_AUTO if bound.auto else 0)
                 item = GetPort(to[1], 0, bound.addr, bound.port, reuse, sk.sk_bound_dev_if)
-                net.call(process, "inet_csk_get_port", item)
+                net.call(process, TransportProto.bind, item)
             if sk.sk_state == uapi.TCP_LISTEN and isinstance(sk, TcpSock):
                 listen = ListenStart(to[1], 0, sk.sk_max_ack_backlog)
-                net.call(process, "inet_csk_listen_start", listen)
+                net.call(process, TransportProto.listen, listen)
 
 
 # ---- options ------------------------------------------------------------------------------

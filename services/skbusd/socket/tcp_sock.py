@@ -17,18 +17,20 @@ from skbus.core.abi import (
     DATA_URG,
     Close,
     Connect,
+    Connected,
     DataReadyCb,
     Disconnect,
     GetPort,
     Getsockopt,
-    InitSock,
     ListenStart,
+    LocalAddr,
     Setsockopt,
     Shutdown,
     SkErrorReport,
     SkStateChange,
     SkWriteSpace,
 )
+from skbus.core.interfaces import TransportProto
 from skbus.core.pool import PoolError
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SysCallError
@@ -50,7 +52,14 @@ from skbusd.socket.page_frag import (
 from skbusd.socket.proto import Proto, Result
 from skbusd.socket.recv import skb_relieve
 from skbusd.socket.request import transport_call
-from skbusd.socket.sock import InetSock, TcpSock, purge_receive_queue, sk_free, sk_set_option
+from skbusd.socket.sock import (
+    InetSock,
+    TcpSock,
+    init_sock,
+    purge_receive_queue,
+    sk_free,
+    sk_set_option,
+)
 from skbusd.socket.stream import (
     COALESCE_BELOW,
     COALESCE_FROM,
@@ -88,7 +97,9 @@ def tcp_v4_init_sock(net: SocketNet, sk: InetSock) -> None:
     if net.tcp_prots:
         tcp_shards.tcp_assign_shard(net, sk)
     net.call(
-        sk.sk_prot.process, "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol)
+        sk.sk_prot.process,
+        TransportProto.init,
+        init_sock(sk),
     )
 
 
@@ -107,7 +118,7 @@ def tcp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Res
     transport_call(
         net,
         sk,
-        "inet_csk_get_port",
+        TransportProto.bind,
         lambda req: GetPort(sk.number, req, addr, port, reuse, sk.sk_bound_dev_if),
         bound,
     )
@@ -124,9 +135,8 @@ def tcp_v4_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: R
 
     def begun(net: SocketNet, err: int, value: Any) -> None:
         if not err:
-            if isinstance(sk, TcpSock) and isinstance(value, (tuple, list)) and len(value) == 3:
-                sk.defer_connect = True
-                value = value[:2]
+            if isinstance(sk, TcpSock):
+                sk.defer_connect = value.deferred
             _set_local(sk, value)
         else:
             sk.inet_dport = 0
@@ -136,7 +146,7 @@ def tcp_v4_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: R
         tcp_shards.tcp_v4_connect(net, sk, addr, port, begun)
         return
     transport_call(
-        net, sk, "tcp_v4_connect", lambda req: Connect(sk.number, req, addr, port), begun
+        net, sk, TransportProto.connect, lambda req: Connect(sk.number, req, addr, port), begun
     )
 
 
@@ -158,17 +168,17 @@ def tcp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
     if net.tcp_prots:
         tcp_shards.tcp_disconnect(net, sk, was_listening)
     if then is None:
-        net.call(sk.sk_prot.process, "tcp_disconnect", Disconnect(sk.number, 0))
+        net.call(sk.sk_prot.process, TransportProto.disconnect, Disconnect(sk.number, 0))
     else:
-        transport_call(net, sk, "tcp_disconnect", lambda req: Disconnect(sk.number, req), then)
+        transport_call(
+            net, sk, TransportProto.disconnect, lambda req: Disconnect(sk.number, req), then
+        )
 
 
-def _set_local(sk: InetSock, value: Any) -> None:
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        addr, port = value
-        if isinstance(addr, bytes) and isinstance(port, int):
-            sk.inet_saddr = sk.inet_rcv_saddr = addr
-            sk.inet_sport = sk.inet_num = port
+def _set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
+    if value is not None:
+        sk.inet_saddr = sk.inet_rcv_saddr = value.addr
+        sk.inet_sport = sk.inet_num = value.port
 
 
 # ---- sending: tcp_sendmsg.py ---------------------------------------------------------------
@@ -281,7 +291,7 @@ def tcp_done(net: SocketNet, sk: InetSock) -> None:
 
 def tcp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
     """`tcp_shutdown`: sending ends with a FIN after what is queued."""
-    net.call(sk.sk_prot.process, "tcp_shutdown", Shutdown(sk.number, how))
+    net.call(sk.sk_prot.process, TransportProto.shutdown, Shutdown(sk.number, how))
 
 
 def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
@@ -298,7 +308,7 @@ def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
     if net.tcp_replicas:
         tcp_shards.forget_others(net, sk)
-    net.call(sk.sk_prot.process, "tcp_close", Close(sk.number, unread, sk.sk_lingertime))
+    net.call(sk.sk_prot.process, TransportProto.close, Close(sk.number, unread, sk.sk_lingertime))
     if unread or sk.sk_lingertime == 0:
         purge_write_queue(net, sk)
     if call is None or sk.sk_lingertime <= 0 or not sk.sk_write_queue:
@@ -354,9 +364,9 @@ def tcp_setsockopt(
         sk.nonagle = int(any(optval[:4]))
         sk_set_option(sk, level, optname, optval)
         item = Setsockopt(sk.number, 0, level, optname, optval)
-        net.call(sk.sk_prot.process, "tcp_setsockopt", item)
+        net.call(sk.sk_prot.process, TransportProto.setsockopt, item)
         if net.tcp_replicas:
-            tcp_shards.tell_others(net, sk, "tcp_setsockopt", item)
+            tcp_shards.tell_others(net, sk, TransportProto.setsockopt, item)
         sys_return(net, call, 0)
         return
 
@@ -367,7 +377,7 @@ def tcp_setsockopt(
             sk_set_option(sk, level, optname, optval)
             if net.tcp_replicas:
                 item = Setsockopt(0, 0, level, optname, optval, privileged)
-                tcp_shards.tell_others(net, sk, "tcp_setsockopt", item)
+                tcp_shards.tell_others(net, sk, TransportProto.setsockopt, item)
             if level == uapi.SOL_TCP and optname == uapi.TCP_NOTSENT_LOWAT:
                 value = int.from_bytes(optval[:4], "little")
                 sk.notsent_lowat = value or net.sysctl["net.ipv4.tcp_notsent_lowat"]
@@ -376,7 +386,7 @@ def tcp_setsockopt(
     transport_call(
         net,
         sk,
-        "tcp_setsockopt",
+        TransportProto.setsockopt,
         lambda req: Setsockopt(sk.number, req, level, optname, optval, privileged),
         answered,
     )
@@ -407,7 +417,7 @@ def tcp_getsockopt(
     transport_call(
         net,
         sk,
-        "tcp_getsockopt",
+        TransportProto.getsockopt,
         lambda req: Getsockopt(sk.number, req, level, optname, optlen),
         answered,
     )
@@ -456,23 +466,27 @@ def tcp_restart(net: SocketNet, sk: InetSock) -> None:
         return
     state = sk.sk_state
     net.call(
-        sk.sk_prot.process, "tcp_v4_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol)
+        sk.sk_prot.process,
+        TransportProto.init,
+        init_sock(sk),
     )
     if state not in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
         tcp_error_report(net, sk, SkErrorReport(sk.number, errno.ECONNRESET, True))
         return
     for (level, optname), optval in sk.options.items():
         net.call(
-            sk.sk_prot.process, "tcp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval)
+            sk.sk_prot.process,
+            TransportProto.setsockopt,
+            Setsockopt(sk.number, 0, level, optname, optval),
         )
     if state == uapi.TCP_LISTEN or (sk.inet_num and not sk.inet_dport):
         reuse = sk.sk_reuse | sk.sk_reuseport << 1
         item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
-        net.call(sk.sk_prot.process, "inet_csk_get_port", item)
+        net.call(sk.sk_prot.process, TransportProto.bind, item)
     if state == uapi.TCP_LISTEN:
         net.call(
             sk.sk_prot.process,
-            "inet_csk_listen_start",
+            TransportProto.listen,
             ListenStart(sk.number, 0, sk.sk_max_ack_backlog),
         )
 
@@ -497,6 +511,5 @@ TCP_PROT: Final[Proto] = Proto(
     state_change=tcp_state_change,
     write_space=sk_stream_write_space,
     restart=tcp_restart,
-    setsockopt_entry="tcp_setsockopt",
     ioctl=tcp_ioctl,
 )

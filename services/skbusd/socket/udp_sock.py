@@ -14,11 +14,12 @@ from typing import Any, Final
 from skbus.core.abi import (
     Close,
     Connect,
+    Connected,
     DataReadyCb,
     Disconnect,
     GetPort,
     Getsockopt,
-    InitSock,
+    LocalAddr,
     Recvmsg,
     Setsockopt,
     Shutdown,
@@ -27,6 +28,7 @@ from skbus.core.abi import (
     SkWriteSpace,
     UdpSendmsgCb,
 )
+from skbus.core.interfaces import TransportProto
 from skbus.core.pool import PoolError
 from skbus.core.skbuff import SKB_GSO_BATCH, Frag, SkBuff
 from skbus.core.syscall import SysCallError
@@ -73,6 +75,7 @@ from skbusd.socket.sock import (
     InetSock,
     PendingFrames,
     UdpSock,
+    init_sock,
     purge_receive_queue,
     sk_free,
     sk_set_option,
@@ -91,7 +94,7 @@ def udp_init_sock(net: SocketNet, sk: InetSock) -> None:
     """`udp_init_sock`: udp hears of the socket."""
     if net.tracing:
         net.trace("udp_init_sock", sk=sk.number)
-    net.call("udp", "udp_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    net.call("udp", TransportProto.init, init_sock(sk))
 
 
 def udp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
@@ -106,7 +109,7 @@ def udp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Res
     transport_call(
         net,
         sk,
-        "udp_v4_get_port",
+        TransportProto.bind,
         lambda req: GetPort(sk.number, req, addr, port, reuse, sk.sk_bound_dev_if),
         bound,
     )
@@ -122,13 +125,12 @@ def ip4_datagram_connect(
             sk.inet_daddr = addr
             sk.inet_dport = port
             sk.sk_state = uapi.TCP_ESTABLISHED
-            if isinstance(value, (tuple, list)) and len(value) == 2:
-                sk.inet_saddr, sk.inet_sport = value
-                sk.inet_num = sk.inet_sport
+            sk.inet_saddr = value.addr
+            sk.inet_sport = sk.inet_num = value.port
         then(net, err, value)
 
     transport_call(
-        net, sk, "ip4_datagram_connect", lambda req: Connect(sk.number, req, addr, port), connected
+        net, sk, TransportProto.connect, lambda req: Connect(sk.number, req, addr, port), connected
     )
 
 
@@ -139,17 +141,17 @@ def udp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
     sk.inet_saddr = sk.inet_rcv_saddr
     sk.sk_state = uapi.TCP_CLOSE
     if then is None:
-        net.call(sk.sk_prot.process, "udp_disconnect", Disconnect(sk.number, 0))
+        net.call(sk.sk_prot.process, TransportProto.disconnect, Disconnect(sk.number, 0))
     else:
-        transport_call(net, sk, "udp_disconnect", lambda req: Disconnect(sk.number, req), then)
+        transport_call(
+            net, sk, TransportProto.disconnect, lambda req: Disconnect(sk.number, req), then
+        )
 
 
-def set_local(sk: InetSock, value: Any) -> None:
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        addr, port = value
-        if isinstance(addr, bytes) and isinstance(port, int):
-            sk.inet_saddr = sk.inet_rcv_saddr = addr
-            sk.inet_sport = sk.inet_num = port
+def set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
+    if value is not None:
+        sk.inet_saddr = sk.inet_rcv_saddr = value.addr
+        sk.inet_sport = sk.inet_num = value.port
 
 
 def inet_autobind(net: SocketNet, sk: InetSock) -> None:
@@ -307,13 +309,14 @@ def udp_send_skb(
     cookie: IpcmCookie,
 ) -> None:
     """Hand one datagram to udp; `then` hears what became of it."""
-    req = new_request(net, sk.sk_prot.process, then)
-    skb = net.alloc_skb(head, frags, cb=make(req))
+    req = new_request(net, sk.sk_prot.process, TransportProto.sendmsg, then)
+    cb = make(req)
+    skb = net.alloc_skb(head, frags, cb=cb)
     skb.priority = sk.sk_priority if cookie.priority < 0 else cookie.priority
     skb.mark = sk.sk_mark if cookie.mark < 0 else cookie.mark
     if net.tracing:
         net.trace("udp_sendmsg", skb, sk=sk.number, len=skb.len)
-    net.call_skb(sk.sk_prot.process, sk.sk_prot.sendmsg_entry, skb)
+    net.call_skb(sk.sk_prot.process, TransportProto.sendmsg, skb, cb)
 
 
 def _sendmsg_again(net: SocketNet, call: SendCall) -> None:
@@ -336,7 +339,7 @@ def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
             net.mib[_MIB[prot.name] + "InErrors"] += 1
         if isinstance(sk, UdpSock):
             sk.sk_drops += 1
-        net.call(prot.process, prot.recvmsg_entry, Recvmsg(sk.number, skb.len))
+        net.call(prot.process, TransportProto.recvmsg, Recvmsg(sk.number, skb.len))
         net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.number)
         return
     sk.sk_receive_queue.append(skb)
@@ -449,7 +452,7 @@ def udp_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
 
 def udp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
     """udp hears what is not wanted any more."""
-    net.call("udp", "udp_shutdown", Shutdown(sk.number, how))
+    net.call("udp", TransportProto.shutdown, Shutdown(sk.number, how))
 
 
 def udp_lib_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
@@ -461,7 +464,7 @@ def udp_lib_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
     unread = sk.sk_rmem_alloc
     udp_flush_pending_frames(net, sk)
     purge_receive_queue(net, sk)
-    net.call("udp", "udp_lib_close", Close(sk.number, unread, -1))
+    net.call("udp", TransportProto.close, Close(sk.number, unread, -1))
     sk_free(net, sk)
     if call is not None:
         sys_return(net, call, 0)
@@ -490,7 +493,7 @@ def udp_setsockopt(
     transport_call(
         net,
         sk,
-        sk.sk_prot.setsockopt_entry,
+        TransportProto.setsockopt,
         lambda req: Setsockopt(sk.number, req, level, optname, optval),
         answered,
     )
@@ -524,7 +527,7 @@ def udp_getsockopt(
     transport_call(
         net,
         sk,
-        sk.sk_prot.getsockopt_entry,
+        TransportProto.getsockopt,
         lambda req: Getsockopt(sk.number, req, level, optname, optlen),
         answered,
     )
@@ -553,18 +556,20 @@ def udp_restart(net: SocketNet, sk: InetSock) -> None:
     if sk.closing is not None:
         sk.closing()
         return
-    net.call("udp", "udp_init_sock", InitSock(sk.number, sk.sk_family, sk.sk_protocol))
+    net.call("udp", TransportProto.init, init_sock(sk))
     for (level, optname), optval in sk.options.items():
-        net.call("udp", "udp_setsockopt", Setsockopt(sk.number, 0, level, optname, optval))
+        net.call("udp", TransportProto.setsockopt, Setsockopt(sk.number, 0, level, optname, optval))
     for optname, optval in restore_options(sk.mc_list):
-        net.call("udp", "udp_setsockopt", Setsockopt(sk.number, 0, uapi.SOL_IP, optname, optval))
+        net.call(
+            "udp", TransportProto.setsockopt, Setsockopt(sk.number, 0, uapi.SOL_IP, optname, optval)
+        )
     if sk.inet_num:
         reuse = sk.sk_reuse | sk.sk_reuseport << 1
         item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
-        net.call("udp", "udp_v4_get_port", item)
+        net.call("udp", TransportProto.bind, item)
     if sk.sk_state == uapi.TCP_ESTABLISHED:
         item2 = Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport)
-        net.call("udp", "ip4_datagram_connect", item2)
+        net.call("udp", TransportProto.connect, item2)
 
 
 UDP_PROT: Final[Proto] = Proto(
@@ -587,10 +592,6 @@ UDP_PROT: Final[Proto] = Proto(
     state_change=udp_state_change,
     write_space=udp_write_space,
     restart=udp_restart,
-    setsockopt_entry="udp_setsockopt",
-    getsockopt_entry="udp_getsockopt",
-    sendmsg_entry="udp_sendmsg",
-    recvmsg_entry="udp_recvmsg",
     levels=frozenset({uapi.SOL_IP, uapi.SOL_UDP}),
 )
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from skbus.core.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
 from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.interfaces import Ip, TcpProtocol
 from skbus.core.syscall import SysCallError
 from skbusd.tcp.const import IPPROTO_TCP
 from skbusd.tcp.netns import TcpNet
@@ -21,13 +22,14 @@ _PERTURB: Final = 256
 def inet_add_protocol(net: TcpNet) -> None:
     """`inet_add_protocol(&tcp_protocol, IPPROTO_TCP)`, which ip carries out; also when ip has been
     restarted."""
-    item = InetAddProtocol(IPPROTO_TCP, net.name, "tcp_v4_rcv", "tcp_v4_err")
-    net.call("ip", "inet_add_protocol", item)
+    handler, err_handler = TcpProtocol.tcp_v4_rcv.name, TcpProtocol.tcp_v4_err.name
+    item = InetAddProtocol(IPPROTO_TCP, net.name, handler, err_handler)
+    net.call("ip", Ip.inet_add_protocol, item)
 
 
 def inet_del_protocol(net: TcpNet) -> None:
     """`inet_del_protocol`"""
-    net.call("ip", "inet_del_protocol", InetDelProtocol(IPPROTO_TCP, net.name))
+    net.call("ip", Ip.inet_del_protocol, InetDelProtocol(IPPROTO_TCP, net.name))
 
 
 def inet_add_protocol_ret(net: TcpNet, item: InetProtocolRet) -> None:

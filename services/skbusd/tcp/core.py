@@ -9,9 +9,11 @@ segment's way begins.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from skbus.core.abi import BacklogMark, InetdevEvent, RtCacheFlush
-from skbus.core.net import Handler
+from skbus.core.entry import AnyEntry, Handler, serve
+from skbus.core.interfaces import InetTransport, SynBacklog, Tcp, TcpProtocol, TransportProto
 from skbus.core.timer import Timer
 from skbusd.tcp import af_inet, tcp, tcp_close, tcp_ipv4, tcp_sockopt, tcp_timer
 from skbusd.tcp.const import (
@@ -54,31 +56,49 @@ def rt_cache_flush(net: TcpNet, item: RtCacheFlush) -> None:
 
 def backlog_mark(net: TcpNet, item: BacklogMark) -> None:
     """All that nic sent up in front of this mark has been taken: it goes back."""
-    net.call("ip", "backlog_mark_ret", item)
+    net.call("ip", SynBacklog.backlog_mark_ret, item)
 
 
-ENTRIES: dict[str, Handler] = {
-    "tcp_v4_rcv": tcp_ipv4.tcp_v4_rcv,
-    "tcp_v4_err": tcp_ipv4.tcp_v4_err,
-    "ip_route_output_ret": tcp.ip_route_output_ret,
-    "rt_cache_flush": rt_cache_flush,
-    "dst_mtu": tcp_ipv4.tcp_dst_mtu,
-    "inetdev_event": inetdev_event,
-    "inet_add_protocol_ret": af_inet.inet_add_protocol_ret,
-    "backlog_mark": backlog_mark,
-    "tcp_v4_init_sock": tcp.tcp_v4_init_sock,
-    "inet_csk_get_port": tcp.tcp_v4_get_port,
-    "inet_csk_listen_start": tcp.tcp_listen_start,
-    "tcp_v4_connect": tcp.tcp_v4_connect,
-    "tcp_disconnect": sk_locked(tcp_close.tcp_disconnect),
-    "tcp_sendmsg": tcp.tcp_sendmsg,
-    "tcp_sendmsg_fastopen": tcp.tcp_sendmsg_fastopen,
-    "tcp_recvmsg": tcp.tcp_recvmsg,
-    "inet_csk_accept": tcp.tcp_accept,
-    "tcp_shutdown": sk_locked(tcp_close.tcp_shutdown),
-    "tcp_close": sk_locked(tcp_close.tcp_close),
-    "tcp_setsockopt": sk_locked(tcp_sockopt.tcp_setsockopt),
-    "tcp_getsockopt": sk_locked(tcp_sockopt.tcp_getsockopt),
+SERVES: Final[dict[AnyEntry, Handler]] = {
+    **serve(
+        TcpProtocol,
+        TcpProtocol.tcp_v4_rcv.by(tcp_ipv4.tcp_v4_rcv),
+        TcpProtocol.tcp_v4_err.by(tcp_ipv4.tcp_v4_err),
+    ),
+    **serve(
+        InetTransport,
+        InetTransport.inet_add_protocol_ret.by(af_inet.inet_add_protocol_ret),
+        InetTransport.ip_route_output_ret.by(tcp.ip_route_output_ret),
+        InetTransport.rt_cache_flush.by(rt_cache_flush),
+        InetTransport.dst_mtu.by(tcp_ipv4.tcp_dst_mtu),
+        InetTransport.inetdev_event.by(inetdev_event),
+        without=(InetTransport.ip_mc_ret,),  # a stream is in no multicast group
+    ),
+    **serve(
+        SynBacklog,
+        SynBacklog.backlog_mark.by(backlog_mark),
+        without=(SynBacklog.backlog_mark_ret,),
+    ),
+    **serve(
+        TransportProto,
+        TransportProto.init.by(tcp.tcp_v4_init_sock),
+        TransportProto.bind.by(tcp.tcp_v4_get_port),
+        TransportProto.listen.by(tcp.tcp_listen_start),
+        TransportProto.accept.by(tcp.tcp_accept),
+        TransportProto.connect.by(tcp.tcp_v4_connect),
+        TransportProto.disconnect.by(sk_locked(tcp_close.tcp_disconnect)),
+        TransportProto.recvmsg.by(tcp.tcp_recvmsg),
+        TransportProto.shutdown.by(sk_locked(tcp_close.tcp_shutdown)),
+        TransportProto.close.by(sk_locked(tcp_close.tcp_close)),
+        TransportProto.setsockopt.by(sk_locked(tcp_sockopt.tcp_setsockopt)),
+        TransportProto.getsockopt.by(sk_locked(tcp_sockopt.tcp_getsockopt)),
+        without=(TransportProto.sendmsg,),
+    ),
+    **serve(
+        Tcp,
+        Tcp.tcp_sendmsg.by(tcp.tcp_sendmsg),
+        Tcp.tcp_sendmsg_fastopen.by(tcp.tcp_sendmsg_fastopen),
+    ),
 }
 
 
@@ -91,7 +111,7 @@ def tcp_register_own_congestion_controls(net: TcpNet) -> None:
 class TcpCore:
     """The core of the tcp process."""
 
-    entries: Mapping[str, Handler] = ENTRIES
+    entries: Mapping[AnyEntry, Handler] = SERVES
 
     def __init__(self, net: TcpNet) -> None:
         self.net = net
@@ -187,4 +207,4 @@ class TcpCore:
             tcp_done(net, tp)
 
 
-__all__ = ["ENTRIES", "TcpCore", "TcpNet"]
+__all__ = ["SERVES", "TcpCore", "TcpNet"]

@@ -9,6 +9,7 @@ as in Linux: `icsk_pending` says what it is armed for. RFC 9293 3.3.2 (states).
 from typing import Final
 
 from skbus.core.abi import SkErrorReport, SkStateChange, TcpDone
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.timer import Timer
 from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
@@ -131,7 +132,7 @@ def sk_state_change(net: TcpNet, tp: TcpSock) -> None:
     if not tp.dead:
         net.call(
             "socket",
-            "sk_state_change",
+            SkCallbacks.sk_state_change,
             SkStateChange(tp.sk, tp.state, tp.saddr, tp.sport, tp.daddr, tp.dport),
         )
 
@@ -139,7 +140,7 @@ def sk_state_change(net: TcpNet, tp: TcpSock) -> None:
 def sk_error_report(net: TcpNet, tp: TcpSock, err: int, hard: bool) -> None:
     """Tell the user of an error, if there is a user."""
     if not tp.dead:
-        net.call("socket", "sk_error_report", SkErrorReport(tp.sk, err, hard))
+        net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(tp.sk, err, hard))
 
 
 def tcp_purge_queues(net: TcpNet, tp: TcpSock) -> None:
@@ -181,7 +182,7 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
         tp.route_req = 0
     if not tp.done_sent:
         tp.done_sent = True
-        net.call("socket", "tcp_done", TcpDone(tp.sk))
+        net.call("socket", SkCallbacks.tcp_done, TcpDone(tp.sk))
     if tp.dead:
         inet_csk_destroy_sock(net, tp)
 

@@ -10,7 +10,6 @@ from errno import EINVAL, ENOPROTOOPT, ENOTCONN, EPROTO
 from typing import Final
 
 from skbus.core import uapi
-from skbus.core.abi import XmitCb
 from skbus.inet import mcast as mc
 from skbus.inet.ip_sockglue import InetOptions, do_ip_getsockopt, ip_int
 from skbus.inet.ip_sockglue import do_ip_setsockopt as check
@@ -51,7 +50,7 @@ def do_ip_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
         setattr(tp, field, setting)
     elif isinstance(setting, int):
         tp.ip_kept = (*(kept for kept in tp.ip_kept if kept[0] != field), (field, setting))
-    if isinstance(tp.xmit_cb, XmitCb):
+    if tp.xmit_cb.daddr:
         tcp_build_xmit_cb(tp)
         if field == "inet_opt" and tp.state not in _UNCONNECTED:
             tcp_sync_mss(net, tp, tp.pmtu)

@@ -94,7 +94,8 @@ def sk_locked(function: Callable[[TcpNet, Any], None]) -> Callable[[TcpNet, Any]
         else:
             function(net, item)
 
-    locked.__name__ = function.__name__
+    locked.__module__ = function.__module__
+    locked.__name__ = locked.__qualname__ = function.__name__
     locked.__doc__ = function.__doc__
     return locked
 

@@ -11,6 +11,7 @@ RFC 9293 3.3.1 (the variables of a connection).
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from skbus.core.abi import XmitCb
 from skbus.core.compiled import field_names
 from skbus.core.skbuff import Frag, SkBuff
 from skbus.core.timer import Timer
@@ -26,6 +27,9 @@ from skbusd.tcp.const import (
 if TYPE_CHECKING:
     from skbusd.tcp.request_sock import TcpRequestSock
     from skbusd.tcp.tcp_fastopen import TcpFastopenRequest
+
+NO_XMIT_CB: Final = XmitCb(b"", b"", 6, 0, 0, False, 0, b"")
+"""That of a sock that has no peer yet."""
 
 
 class TcpSeg:
@@ -569,7 +573,7 @@ class TcpSock(TcpSockRare):
         """
         self.pseudo = 0
         """Sum of the pseudo-header without the length."""
-        self.xmit_cb: tuple[object, ...] = ()
+        self.xmit_cb: XmitCb = NO_XMIT_CB
 
 
 RARE_FIELDS: Final = field_names(TcpSockRare)

@@ -16,16 +16,19 @@ from skbus.core.abi import (
     GET_PORT_AUTO,
     Accept,
     Connect,
+    Connected,
     GetPort,
     InitSock,
     IpRouteOutputKey,
     ListenStart,
+    LocalAddr,
     Recvmsg,
     RouteRet,
     SkRet,
     TcpSendmsgCb,
     TcpSendmsgFastopenCb,
 )
+from skbus.core.interfaces import Ip, SkCallbacks
 from skbus.core.seq import MASK
 from skbus.core.skbuff import Frag, SkBuff, frag_slice
 from skbusd.tcp.const import (
@@ -104,7 +107,7 @@ from skbusd.tcp.tcp_write_space import MERGE_FRAGS
 def sk_ret(net: TcpNet, sk: int, req: int, err: int, val: object = None) -> None:
     """Answer a request, if an answer is wanted."""
     if req:
-        net.call("socket", "sk_ret", SkRet(sk, req, err, val))
+        net.call("socket", SkCallbacks.sk_ret, SkRet(sk, req, err, val))
 
 
 # ---- begin -----------------------------------------------------------------------------------
@@ -162,7 +165,7 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
                 tp.userlocks |= SOCK_BINDADDR_LOCK
             if item.port > 0 and not item.reuse & GET_PORT_AUTO:
                 tp.userlocks |= SOCK_BINDPORT_LOCK
-    sk_ret(net, item.sk, item.req, err, None if err or tp is None else [addr, tp.sport])
+    sk_ret(net, item.sk, item.req, err, None if err or tp is None else LocalAddr(addr, tp.sport))
 
 
 def inet_bound_source(net: TcpNet, addr: bytes) -> bytes:
@@ -204,7 +207,7 @@ def tcp_listen_start(net: TcpNet, item: ListenStart) -> None:
     tp.done_sent = False
     tcp_fastopen_listen(net, tp, item.backlog)
     inet_csk_listen_start(net, tp, item.backlog)
-    sk_ret(net, item.sk, item.req, 0, [tp.saddr or ANY, tp.sport])
+    sk_ret(net, item.sk, item.req, 0, LocalAddr(tp.saddr or ANY, tp.sport))
 
 
 def tcp_accept(net: TcpNet, item: Accept) -> None:
@@ -290,7 +293,7 @@ def ip_route_ask(net: TcpNet, tp: TcpSock, req: int) -> None:
     """Which way is it to daddr?"""
     net.call(
         "ip",
-        "ip_route_output_key",
+        Ip.ip_route_output_key,
         IpRouteOutputKey(req, net.name, tp.daddr, tp.saddr, tp.oif, tp.tos),
     )
 
@@ -304,7 +307,7 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
     tp.route_req = 0
     req, tp.connect_req = tp.connect_req, 0
     err = ret.err
-    shard: int | None = None
+    shard = -1
     if not err and ret.rt_type not in (0, 1, 2):  # RTN_UNSPEC, RTN_UNICAST, RTN_LOCAL
         err = errno.ENETUNREACH
     if not err:
@@ -322,7 +325,8 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
         tp.sport = sport
         if err in (errno.ENETUNREACH, errno.EHOSTUNREACH):
             net.info("tcp_v4_connect", sk=tp.sk, err=errno.errorcode.get(err, err))
-        sk_ret(net, tp.sk, req, err, shard)
+        moved = Connected(b"", 0, shard=shard) if shard >= 0 else None
+        sk_ret(net, tp.sk, req, err, moved)
         return
     if not tp.write_seq:
         tp.write_seq = net.secure_tcp_seq(tp.saddr, tp.daddr, tp.sport, tp.dport)
@@ -335,9 +339,9 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
         _connect_fastopen(net, tp, ret.mtu)
     elif tcp_fastopen_defer_connect(net, tp):
         tp.pmtu = ret.mtu
-        sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport, True])
+        sk_ret(net, tp.sk, req, 0, Connected(tp.saddr, tp.sport, True))
     else:
-        sk_ret(net, tp.sk, req, 0, [tp.saddr, tp.sport])
+        sk_ret(net, tp.sk, req, 0, Connected(tp.saddr, tp.sport))
         tcp_connect(net, tp, ret.mtu)
         if tp.fastopen_connect:
             tp.fastopen_req = None
@@ -350,7 +354,7 @@ def _connect_fastopen(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     tcp_connect(net, tp, mtu)
     tp.fastopen_req = None
     tp.write_pending = fo.wait and fo.copied < fo.total
-    sk_ret(net, tp.sk, fo.req, 0, [tp.saddr, tp.sport, fo.copied])
+    sk_ret(net, tp.sk, fo.req, 0, Connected(tp.saddr, tp.sport, copied=fo.copied))
 
 
 def tcp_sendmsg_fastopen(net: TcpNet, skb: SkBuff) -> None:

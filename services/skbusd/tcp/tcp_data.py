@@ -10,6 +10,7 @@ from typing import Final
 
 from skbus.core.abi import DataReadyCb, TcpFin
 from skbus.core.dropreason import SkbDropReason
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.seq import MASK, after, before, seq_ahead
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
@@ -364,7 +365,7 @@ def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) 
         pending & ICSK_ACK_PUSHED2 if tp.ack_pingpong else not tp.ack_quick
     ):
         flags |= TELL_READ  # tcp_cleanup_rbuf acknowledges it
-    skb.cb = DataReadyCb(
+    cb = skb.cb = DataReadyCb(
         tp.sk, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, flags, tp.rcv_nxt
     )
     tp.rcv_nxt = (tp.rcv_nxt + length) & MASK
@@ -373,7 +374,7 @@ def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) 
     if net.tracing:
         net.trace("tcp_queue_rcv", skb, sk=tp.sk, len=length, rcv_nxt=tp.rcv_nxt)
         net.trace("sk_data_ready", skb, sk=tp.sk, len=length)
-    net.call_skb("socket", "sk_data_ready", skb)
+    net.call_skb("socket", SkCallbacks.sk_data_ready, skb, cb)
 
 
 def tcp_data_queue(
@@ -590,7 +591,7 @@ def tcp_fin(net: TcpNet, tp: TcpSock) -> None:
     tp.selective_acks = ()
     tp.duplicate_sack = None
     if not tp.dead:
-        net.call("socket", "tcp_fin", TcpFin(tp.sk))
+        net.call("socket", SkCallbacks.tcp_fin, TcpFin(tp.sk))
     state = tp.state
     if state in (TCP_SYN_RECV, TCP_ESTABLISHED):
         tcp_set_state(net, tp, TCP_CLOSE_WAIT)

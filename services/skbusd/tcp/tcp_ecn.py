@@ -216,9 +216,7 @@ def tcp_ecn_xmit(cb: tuple[object, ...]) -> XmitCb:
     return cb._replace(tos=cb.tos & ~INET_ECN_MASK | INET_ECN_ECT_0)
 
 
-def tcp_ecn_send(
-    net: TcpNet, tp: TcpSock, seq: int, dlen: int, flags: int
-) -> tuple[int, tuple[object, ...]]:
+def tcp_ecn_send(net: TcpNet, tp: TcpSock, seq: int, dlen: int, flags: int) -> tuple[int, XmitCb]:
     """(flags, cb for ip) of a segment: new data is marked ECT(0) and carries CWR, retransmissions
     and ACKs are not marked (RFC 3168 6.1.4, 6.1.5), unless the control wants all marked (DCTCP:
     an unmarked packet is lost where others are marked). With Accurate ECN all are marked, and all

@@ -6,6 +6,7 @@ RFC 9293 3.5, 3.7.1; RFC 7323 (options of a SYN); RFC 6298 5.7 (its timer).
 """
 
 from skbus.core.abi import XmitCb
+from skbus.core.interfaces import Ip
 from skbus.core.seq import MASK, after
 from skbus.core.skbuff import CHECKSUM_PARTIAL, ETH_P_IP, Frag, frags_slice
 from skbus.inet.headers.tcp import (
@@ -75,7 +76,7 @@ def tcp_queue_header(
     if net.tracing:
         seq = int.from_bytes(header[4:8], "big")
         net.trace(function, skb, seq=seq, len=size, flags=header[13] | header[12] << 8 & 0x100)
-    net.call_skb("ip", "ip_queue_xmit", skb)
+    net.call_skb("ip", Ip.ip_queue_xmit, skb, cb)
 
 
 def tcp_time_stamp(net: TcpNet, offset: int) -> int:
@@ -294,7 +295,7 @@ def tcp_send_active_reset(net: TcpNet, tp: TcpSock) -> None:
     """RST because the user aborts (RFC 9293 3.10.5); as every segment it tells what waits out of
     order (RFC 2018 4)."""
     net.mib["TcpOutRsts"] += 1
-    if not isinstance(tp.xmit_cb, XmitCb):
+    if not tp.xmit_cb.daddr:
         return
     options = b""
     if tp.tstamp_ok and tp.state not in (TCP_CLOSE,):

@@ -11,7 +11,6 @@ RFC 9293 3.10.7; what makes a segment acceptable is in tcp_validate.
 
 from typing import Final
 
-from skbus.core.abi import XmitCb
 from skbus.core.dropreason import SKB_CONSUMED, SKB_NOT_DROPPED_YET, Taken, Verdict
 from skbus.core.seq import MASK, after, before, between
 from skbus.core.skbuff import SkBuff
@@ -161,7 +160,7 @@ def _share(net: TcpNet, tp: TcpSock) -> None:
         tp.rcvq_space_seq = tp.copied_seq = tp.rcv_nxt
     xmit_cb = share(tp.xmit_cb)
     tp.xmit_cb = xmit_cb
-    if isinstance(xmit_cb, XmitCb):
+    if xmit_cb.daddr:
         tp.saddr = xmit_cb.saddr
         if tp.daddr == xmit_cb.daddr:
             tp.daddr = xmit_cb.daddr

@@ -16,6 +16,7 @@ from typing import Final
 from skbus.core.abi import DstMtu, ErrHandler, RcvCb, Redirect, UpdatePmtu, XmitCb
 from skbus.core.checksum import csum_block_add, csum_partial, csum_tcpudp_magic
 from skbus.core.dropreason import SKB_CONSUMED, SKB_NOT_DROPPED_YET, Verdict
+from skbus.core.interfaces import Ip
 from skbus.core.pool import StalePlaceError
 from skbus.core.seq import MASK, between
 from skbus.core.skbuff import (
@@ -559,7 +560,7 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler, seq: int) -> None:
         if not tp.sk_lock & SK_OWNED:
             gateway = err.info.to_bytes(4, "big")
             item = Redirect(err.daddr, gateway, err.offender, err.ifindex)
-            net.call("ip", "ipv4_redirect", item)
+            net.call("ip", Ip.ipv4_redirect, item)
         return
     if tp.sk_lock & SK_OWNED:
         if err.type == ICMP_DEST_UNREACH and err.code == ICMP_FRAG_NEEDED:
@@ -640,7 +641,7 @@ def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
         return
     cb = tp.xmit_cb
     daddr = cb.daddr if isinstance(cb, XmitCb) else tp.daddr
-    net.call("ip", "ipv4_update_pmtu", UpdatePmtu(daddr, mtu))
+    net.call("ip", Ip.ipv4_update_pmtu, UpdatePmtu(daddr, mtu))
     least = int(net.sysctl["net.ipv4.route.min_pmtu"])
     if mtu < least and tp.pmtudisc == IP_PMTUDISC_DO:
         tp.err_soft = errno.EMSGSIZE

@@ -9,6 +9,7 @@ Called by tcp_ipv4. Calls the socket layer: `inet_csk_reqsk_queue_add`. RFC 9293
 from typing import Final
 
 from skbus.core.abi import ReqskQueueAdd
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.seq import MASK, before, between
 from skbus.core.timer import Timer
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
@@ -355,6 +356,6 @@ def inet_csk_reqsk_queue_add(net: TcpNet, listener: TcpSock, child: TcpSock) -> 
         net.trace("inet_csk_reqsk_queue_add", sk=listener.sk, child=child.sk)
     net.call(
         "socket",
-        "inet_csk_reqsk_queue_add",
+        SkCallbacks.inet_csk_reqsk_queue_add,
         ReqskQueueAdd(listener.sk, child.sk, child.saddr, child.sport, child.daddr, child.dport),
     )

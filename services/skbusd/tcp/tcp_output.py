@@ -11,6 +11,7 @@ RFC 9293 3.8; RFC 896 and 1122 4.2.3.4 (Nagle); RFC 7323 (timestamps); RFC 7661 
 import struct
 from typing import Final
 
+from skbus.core.interfaces import Ip
 from skbus.core.net import MSEC
 from skbus.core.pool import StalePlaceError
 from skbus.core.seq import MASK, after, before, seq_ahead
@@ -160,7 +161,7 @@ def tcp_transmit_skb(
     net.mib["TcpOutSegs"] += segs
     if net.tracing:
         net.trace("tcp_transmit_skb", skb, sk=tp.sk, seq=seq, len=dlen, flags=flags)
-    net.call_skb("ip", "ip_queue_xmit", skb)
+    net.call_skb("ip", Ip.ip_queue_xmit, skb, cb)
     return True
 
 

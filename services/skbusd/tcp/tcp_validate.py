@@ -10,6 +10,7 @@ import errno
 
 from skbus.core.abi import RcvCb, TcpRcvqAsk
 from skbus.core.dropreason import SKB_NOT_DROPPED_YET, Checked
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.seq import MASK, after, before, seq_sub
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions
@@ -163,7 +164,7 @@ def tcp_validate_incoming(
             if reason != "TCP_OLD_SEQUENCE":
                 net.mib["TcpExtBeyondWindow"] += 1
                 if tp.rmem_alloc < UNTOLD:
-                    net.call("socket", "tcp_rcvq_ask", TcpRcvqAsk(tp.sk))
+                    net.call("socket", SkCallbacks.tcp_rcvq_ask, TcpRcvqAsk(tp.sk))
             if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
                 tcp_send_dupack(net, tp, seq, end_seq)
         elif _reset_check(tp, seq):

@@ -9,6 +9,7 @@ end of each batch; a socket that ends in mid-batch is told of before.
 from typing import Final
 
 from skbus.core.abi import SkWriteSpace
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.seq import MASK
 from skbusd.tcp.const import FIN, TCP_SYN_RECV, TCP_SYN_SENT
 from skbusd.tcp.netns import TcpNet
@@ -45,9 +46,9 @@ def tcp_flush_write_space(net: TcpNet) -> None:
     """Tell the socket layer what was acknowledged in this batch."""
     for tp in net.write_space.values():
         if tp.report and not tp.dead:
-            net.call("socket", "sk_write_space", tcp_write_report(net, tp))
+            net.call("socket", SkCallbacks.sk_write_space, tcp_write_report(net, tp))
         elif tp.wspace > 0 or not tp.dead:
             sndbuf = -tp.sndbuf if net.tcp_memory_pressure else tp.sndbuf
-            net.call("socket", "sk_write_space", SkWriteSpace(tp.sk, tp.wspace, sndbuf))
+            net.call("socket", SkCallbacks.sk_write_space, SkWriteSpace(tp.sk, tp.wspace, sndbuf))
         tp.wspace = 0
     net.write_space.clear()

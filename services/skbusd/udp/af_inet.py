@@ -8,18 +8,21 @@ from typing import Final
 
 from skbus.core.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
 from skbus.core.initcall import InitStep, do_initcalls
+from skbus.core.interfaces import Ip, UdpProtocol
 from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet, UdpTable
 
 
 def inet_add_protocol(net: UdpNet) -> None:
     """`inet_add_protocol(&udp_protocol, IPPROTO_UDP)`, which ip carries out."""
-    item = InetAddProtocol(IPPROTO_UDP, net.name, "udp_rcv", "udp_err")
-    net.call("ip", "inet_add_protocol", item)
+    item = InetAddProtocol(
+        IPPROTO_UDP, net.name, UdpProtocol.udp_rcv.name, UdpProtocol.udp_err.name
+    )
+    net.call("ip", Ip.inet_add_protocol, item)
 
 
 def inet_del_protocol(net: UdpNet) -> None:
     """`inet_del_protocol`"""
-    net.call("ip", "inet_del_protocol", InetDelProtocol(IPPROTO_UDP, net.name))
+    net.call("ip", Ip.inet_del_protocol, InetDelProtocol(IPPROTO_UDP, net.name))
 
 
 def inet_add_protocol_ret(net: UdpNet, item: InetProtocolRet) -> None:
@@ -41,8 +44,10 @@ def udp_exit(net: UdpNet) -> None:
 
 def udplite_add_protocol(net: UdpNet) -> None:
     """`inet_add_protocol(&udplite_protocol, IPPROTO_UDPLITE)`"""
-    item = InetAddProtocol(IPPROTO_UDPLITE, net.name, "udplite_rcv", "udplite_err")
-    net.call("ip", "inet_add_protocol", item)
+    item = InetAddProtocol(
+        IPPROTO_UDPLITE, net.name, UdpProtocol.udplite_rcv.name, UdpProtocol.udplite_err.name
+    )
+    net.call("ip", Ip.inet_add_protocol, item)
 
 
 def udplite4_register(net: UdpNet) -> None:
@@ -53,7 +58,7 @@ def udplite4_register(net: UdpNet) -> None:
 
 def udplite4_unregister(net: UdpNet) -> None:
     """What `udplite4_register` did, taken back."""
-    net.call("ip", "inet_del_protocol", InetDelProtocol(IPPROTO_UDPLITE, net.name))
+    net.call("ip", Ip.inet_del_protocol, InetDelProtocol(IPPROTO_UDPLITE, net.name))
     net.udplite_table = UdpTable("")
 
 

@@ -4,34 +4,44 @@
 from collections.abc import Mapping
 from typing import Final
 
-from skbus.core.net import Handler, Net
+from skbus.core.entry import AnyEntry, Handler, serve
+from skbus.core.interfaces import InetTransport, TransportProto, UdpProtocol
+from skbus.core.net import Net
 from skbusd.udp import af_inet, datagram, ip_sockglue, mcast, route, table, udp, udp_output, udplite
 from skbusd.udp.netns import UdpNet
 from skbusd.udp.proc import proc_net
 
-ENTRIES: Final[dict[str, Handler]] = {
-    # from ip
-    "udp_rcv": udp.udp_rcv,
-    "udp_err": udp.udp_err,
-    "udplite_rcv": udplite.udplite_rcv,
-    "udplite_err": udplite.udplite_err,
-    "ip_mc_ret": mcast.ip_mc_ret,
-    "ip_route_output_ret": route.ip_route_output_ret,
-    "rt_cache_flush": route.rt_cache_flush,
-    "dst_mtu": route.dst_mtu,
-    "inetdev_event": udp.inetdev_event,
-    "inet_add_protocol_ret": af_inet.inet_add_protocol_ret,
-    # from the socket layer
-    "udp_init_sock": datagram.udp_init_sock,
-    "udp_v4_get_port": table.udp_v4_get_port,
-    "ip4_datagram_connect": datagram.ip4_datagram_connect,
-    "udp_disconnect": datagram.udp_disconnect,
-    "udp_sendmsg": udp_output.udp_sendmsg,
-    "udp_recvmsg": udp.udp_recvmsg,
-    "udp_shutdown": datagram.udp_shutdown,
-    "udp_lib_close": datagram.udp_lib_close,
-    "udp_setsockopt": ip_sockglue.udp_setsockopt,
-    "udp_getsockopt": ip_sockglue.udp_getsockopt,
+SERVES: Final[dict[AnyEntry, Handler]] = {
+    **serve(
+        UdpProtocol,
+        UdpProtocol.udp_rcv.by(udp.udp_rcv),
+        UdpProtocol.udp_err.by(udp.udp_err),
+        UdpProtocol.udplite_rcv.by(udplite.udplite_rcv),
+        UdpProtocol.udplite_err.by(udplite.udplite_err),
+    ),
+    **serve(
+        InetTransport,
+        InetTransport.inet_add_protocol_ret.by(af_inet.inet_add_protocol_ret),
+        InetTransport.ip_route_output_ret.by(route.ip_route_output_ret),
+        InetTransport.rt_cache_flush.by(route.rt_cache_flush),
+        InetTransport.dst_mtu.by(route.dst_mtu),
+        InetTransport.inetdev_event.by(udp.inetdev_event),
+        InetTransport.ip_mc_ret.by(mcast.ip_mc_ret),
+    ),
+    **serve(
+        TransportProto,
+        TransportProto.init.by(datagram.udp_init_sock),
+        TransportProto.bind.by(table.udp_v4_get_port),
+        TransportProto.connect.by(datagram.ip4_datagram_connect),
+        TransportProto.disconnect.by(datagram.udp_disconnect),
+        TransportProto.sendmsg.by(udp_output.udp_sendmsg),
+        TransportProto.recvmsg.by(udp.udp_recvmsg),
+        TransportProto.shutdown.by(datagram.udp_shutdown),
+        TransportProto.close.by(datagram.udp_lib_close),
+        TransportProto.setsockopt.by(ip_sockglue.udp_setsockopt),
+        TransportProto.getsockopt.by(ip_sockglue.udp_getsockopt),
+        without=(TransportProto.listen, TransportProto.accept),
+    ),
 }
 
 
@@ -39,12 +49,12 @@ class UdpCore:
     """`skbus.core.net.Core` for udp."""
 
     net: Net
-    entries: Mapping[str, Handler]
+    entries: Mapping[AnyEntry, Handler]
 
     def __init__(self, net: UdpNet) -> None:
         self.net = net
         self.udpnet = net
-        self.entries = ENTRIES
+        self.entries = SERVES
 
     def start(self) -> None:
         """`inet_init`, udp's part: tables, and that ip knows of us."""

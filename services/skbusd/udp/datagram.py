@@ -3,7 +3,7 @@
 
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
-from skbus.core.abi import Close, Connect, Disconnect, InitSock, Shutdown
+from skbus.core.abi import Close, Connect, Connected, Disconnect, InitSock, Shutdown
 from skbus.inet.transport import sk_ret
 from skbusd.udp import mcast, route, table
 from skbusd.udp.netns import (
@@ -93,7 +93,7 @@ def ip4_datagram_connect_route(net: UdpNet, waiter: Waiter, err: int, dst: Dst |
     table.udp_lib_rehash(net, sk, rcv_saddr, dst.daddr, item.port)
     # From now on it sends from a settled address: the same route.
     net.dst_cache.setdefault(route_key(sk, dst.daddr), dst)
-    sk_ret(net, item.sk, item.req, 0, [sk.inet_saddr, sk.inet_num])
+    sk_ret(net, item.sk, item.req, 0, Connected(sk.inet_saddr, sk.inet_num))
 
 
 def udp_disconnect(net: UdpNet, item: Disconnect) -> None:

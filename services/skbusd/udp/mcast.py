@@ -8,6 +8,7 @@
 from errno import EADDRNOTAVAIL, ENETDOWN
 
 from skbus.core.abi import Getsockopt, McDropSocket, McRet, McSetsockopt, Setsockopt
+from skbus.core.interfaces import Ip
 from skbus.inet.mcast import MreqError, decode_mc_list, msfilter_get, restore_options
 from skbus.inet.transport import sk_ret
 from skbusd.udp.netns import UdpNet, UdpSock
@@ -18,7 +19,7 @@ def ip_mc_setsockopt(net: UdpNet, item: Setsockopt) -> None:
     net.next_req += 1
     net.mc_requests[net.next_req] = (item.sk, item.req)
     request = McSetsockopt(net.name, item.sk, net.next_req, item.optname, item.value)
-    net.call("ip", "ip_mc_setsockopt", request)
+    net.call("ip", Ip.ip_mc_setsockopt, request)
 
 
 def ip_mc_ret(net: UdpNet, item: McRet) -> None:
@@ -33,7 +34,7 @@ def ip_mc_ret(net: UdpNet, item: McRet) -> None:
     sk = net.socks.get(number)
     if sk is None:
         # It was closed meanwhile, before ip had heard of the group.
-        net.call("ip", "ip_mc_drop_socket", McDropSocket(net.name, number))
+        net.call("ip", Ip.ip_mc_drop_socket, McDropSocket(net.name, number))
     else:
         sk.mc_list = mc_list
     sk_ret(net, number, req, item.err, mc_list)
@@ -56,7 +57,7 @@ def ip_mc_drop_socket(net: UdpNet, sk: UdpSock) -> None:
     """The socket is closed: it leaves its groups."""
     if sk.mc_list:
         sk.mc_list = ()
-        net.call("ip", "ip_mc_drop_socket", McDropSocket(net.name, sk.sk))
+        net.call("ip", Ip.ip_mc_drop_socket, McDropSocket(net.name, sk.sk))
 
 
 def restore(net: UdpNet) -> None:
@@ -67,4 +68,4 @@ def restore(net: UdpNet) -> None:
     for sk in net.socks.values():
         for optname, value in restore_options(sk.mc_list):
             item = McSetsockopt(net.name, sk.sk, 0, optname, value)
-            net.call("ip", "ip_mc_setsockopt", item)
+            net.call("ip", Ip.ip_mc_setsockopt, item)

@@ -9,6 +9,7 @@ from errno import EAGAIN, ENETUNREACH
 from typing import Final
 
 from skbus.core.abi import DstMtu, IpRouteOutputKey, RouteRet, RtCacheFlush, UpdatePmtu
+from skbus.core.interfaces import Ip
 from skbus.core.net import SEC
 from skbus.core.timer import Timer
 from skbus.core.uapi import IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT
@@ -57,7 +58,7 @@ def _ask(net: UdpNet, request: RouteRequest) -> None:
     daddr, saddr, oif = request.key
     net.call(
         "ip",
-        "ip_route_output_key",
+        Ip.ip_route_output_key,
         IpRouteOutputKey(request.req, net.name, daddr, saddr, oif, request.tos),
     )
 
@@ -126,7 +127,7 @@ def ipv4_sk_update_pmtu(net: UdpNet, sk: UdpSock, daddr: bytes, mtu: int) -> Non
     told, and what is kept of routes there is put right (`ip_sk_accept_pmtu`)."""
     if sk.pmtudisc in (IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT):
         return
-    net.call("ip", "ipv4_update_pmtu", UpdatePmtu(daddr, mtu))
+    net.call("ip", Ip.ipv4_update_pmtu, UpdatePmtu(daddr, mtu))
     mtu = max(mtu, net.sysctl["net.ipv4.route.min_pmtu"])
     for key, dst in net.dst_cache.items():
         if key[0] == daddr and dst.mtu > mtu:

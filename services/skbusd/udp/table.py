@@ -9,7 +9,7 @@ look-up in a dict. RFC 6056 for automatic ports.
 from errno import EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EINVAL
 from typing import Any, Final
 
-from skbus.core.abi import GetPort
+from skbus.core.abi import GetPort, LocalAddr
 from skbus.inet.mcast import ip_mc_sf_allow
 from skbus.inet.transport import sk_ret
 from skbusd.udp.netns import (
@@ -274,5 +274,5 @@ def udp_v4_get_port(net: UdpNet, item: GetPort) -> None:
                 sk.inet_saddr = INADDR_ANY  # to receive on, not to send from
     if net.tracing:
         net.trace("udp_v4_get_port", sk=item.sk, addr=item.addr, port=item.port, err=err)
-    val = [sk.inet_rcv_saddr, sk.inet_num] if sk is not None and not err else None
+    val = LocalAddr(sk.inet_rcv_saddr, sk.inet_num) if sk is not None and not err else None
     sk_ret(net, item.sk, item.req, err, val)

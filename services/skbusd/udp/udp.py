@@ -22,6 +22,7 @@ from skbus.core.abi import (
 )
 from skbus.core.checksum import csum_tcpudp_nofold
 from skbus.core.dropreason import SkbDropReason
+from skbus.core.interfaces import Ip, SkCallbacks
 from skbus.core.pool import PoolError
 from skbus.core.pskb import pskb_may_pull, skb_checksum
 from skbus.core.skbuff import (
@@ -156,8 +157,8 @@ def _send_port_unreach(net: UdpNet, skb: SkBuff, cb: RcvCb) -> None:
     copy.frags = ()
     copy.data_len = 0
     copy.gso_size = 0
-    copy.cb = IcmpSendCb(ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0)
-    net.call_skb("ip", "icmp_send", copy)
+    error = IcmpSendCb(ICMP_DEST_UNREACH, ICMP_PORT_UNREACH, 0)
+    net.call_skb("ip", Ip.icmp_send, copy, error)
 
 
 def udp4_lib_mcast_deliver(
@@ -244,8 +245,8 @@ def udp_queue_rcv_skb(
     daddr = cb.daddr
     iif = skb.skb_iif
     spec_dst = b"" if daddr in net.addrs else fib_compute_spec_dst(net, daddr, iif)
-    skb.cb = DataReadyCb(sk.sk, cb.saddr, sport, daddr, dport, iif, 0, sk.sk_drops, spec_dst)
-    net.call_skb("socket", "sk_data_ready", skb)
+    up = DataReadyCb(sk.sk, cb.saddr, sport, daddr, dport, iif, 0, sk.sk_drops, spec_dst)
+    net.call_skb("socket", SkCallbacks.sk_data_ready, skb, up)
 
 
 def fib_compute_spec_dst(net: UdpNet, daddr: bytes, ifindex: int) -> bytes:
@@ -313,7 +314,7 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
     if item.type == ICMP_REDIRECT:
         gateway = item.info.to_bytes(4, "big")
         redirect = Redirect(item.daddr, gateway, item.offender, item.ifindex)
-        net.call("ip", "ipv4_redirect", redirect)
+        net.call("ip", Ip.ipv4_redirect, redirect)
         return
     if item.type == ICMP_DEST_UNREACH:
         if item.code > NR_ICMP_UNREACH:
@@ -329,7 +330,7 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
         ip_icmp_error(net, sk.sk, err, icmp, item.offender, to, item.payload[UDP_HLEN:])
     elif not (hard and sk.connected()):
         return
-    net.call("socket", "sk_error_report", SkErrorReport(sk.sk, err, False))
+    net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(sk.sk, err, False))
 
 
 # ---- addresses ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from typing import Final
 from skbus.core.abi import SkErrorReport, SkWriteSpace, UdpSendmsgCb, XmitCb
 from skbus.core.checksum import csum_tcpudp_nofold
 from skbus.core.dropreason import SkbDropReason
+from skbus.core.interfaces import Ip, SkCallbacks
 from skbus.core.pool import PoolError
 from skbus.core.skbuff import (
     CHECKSUM_NONE,
@@ -140,7 +141,7 @@ def _refuse(
     if cb.req:
         sk_ret(net, cb.sk, cb.req, err)
     else:
-        net.call("socket", "sk_error_report", SkErrorReport(cb.sk, err, False))
+        net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(cb.sk, err, False))
         sock_wfree(net, cb.sk, skb.len + SKB_TRUESIZE)
 
 
@@ -154,7 +155,7 @@ def udp_write_space(net: UdpNet) -> None:
     """`sock_def_write_space`, once a batch and socket."""
     wspace, net.wspace = net.wspace, {}
     for sk, size in wspace.items():
-        net.call("socket", "sk_write_space", SkWriteSpace(sk, size, 0))
+        net.call("socket", SkCallbacks.sk_write_space, SkWriteSpace(sk, size, 0))
 
 
 # ---- many datagrams as one ---------------------------------------------------------------
@@ -332,7 +333,7 @@ def _ip_send_skb(
     else:
         df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN + len(options), dst.mtu)
     tos = cb.tos if cb.tos >= 0 else sk.tos
-    skb.cb = XmitCb(
+    xmit = skb.cb = XmitCb(
         saddr,
         dst.daddr,
         sk.protocol,
@@ -349,7 +350,7 @@ def _ip_send_skb(
         net.trace("udp_send_skb", skb, saddr=saddr, daddr=dst.daddr, dport=dport, len=length)
     segs = skb.gso_segs
     net.mib[table.udp_table(net, sk).mib + "OutDatagrams"] += segs or 1
-    net.call_skb("ip", "ip_send_skb", skb)
+    net.call_skb("ip", Ip.ip_send_skb, skb, xmit)
     if cb.req:
         sk_ret(net, cb.sk, cb.req, 0)
     else:

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from skbus.bus.codec import SKB_FIELDS, CodecError, decode, encode
-from skbus.core.abi import ABI, ENTRIES, DataReadyCb, Hello, SkRet, TcpSendmsgCb
+from skbus.bus.codec import SKB_FIELDS, Batch, CodecError, decode, encode
+from skbus.core.abi import ABI, DataReadyCb, Hello, SkRet, TcpSendmsgCb
+from skbus.core.entry import BY_NAME
+from skbus.core.interfaces import Neighbour, NetifReceive, SkCallbacks, Tcp
 from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import Frag, SkBuff
 
@@ -31,12 +33,12 @@ frags = st.lists(
 
 @given(st.lists(st.tuples(st.binary(max_size=200), frags), max_size=8), st.integers(0, 2**63))
 def test_skbs_come_out_as_they_went_in(raw: list[tuple[bytes, list[Frag]]], ident: int) -> None:
-    batch: list[tuple[str, object]] = []
+    batch: Batch = []
     for head, parts in raw:
         skb = SkBuff(head, tuple(parts), id=ident, data=len(head) // 2, protocol=0x800, lent=True)
         skb.gso_size = 1448
-        batch.append(("ip_rcv", skb))
-        batch.append(("sk_ret", SkRet(2, 3, 0, [b"x", 1])))
+        batch.append((NetifReceive.ip_rcv, skb))
+        batch.append((SkCallbacks.sk_ret, SkRet(2, 3, 0, [b"x", 1])))
     meta, data = encode("nic.eth0", 5, batch)
     message = decode(meta, data)
     assert (message.sender, message.epoch, message.bad) == ("nic.eth0", 5, 0)
@@ -51,7 +53,7 @@ def test_skbs_come_out_as_they_went_in(raw: list[tuple[bytes, list[Frag]]], iden
 
 def test_cb_comes_back_as_its_named_tuple() -> None:
     cb = DataReadyCb(4, b"\1\2\3\4", 80, b"\5\6\7\x08", 1024, 2, 1, 99)
-    meta, data = encode("tcp", 1, [("sk_data_ready", SkBuff(b"hi", cb=cb))])
+    meta, data = encode("tcp", 1, [(SkCallbacks.sk_data_ready, SkBuff(b"hi", cb=cb))])
     ((_, skb),) = decode(meta, data).batch
     assert skb.cb == cb
     assert isinstance(skb.cb, DataReadyCb)
@@ -64,7 +66,7 @@ def test_where_no_pool_is_shared_the_bytes_travel() -> None:
     place = alloc.put(b"payload in the pool")
     assert place is not None
     skb = SkBuff(b"head", (place, b" and inline"))
-    meta, data = encode("ip", 1, [("ip_rcv", skb)], inline=pool)
+    meta, data = encode("ip", 1, [(NetifReceive.ip_rcv, skb)], inline=pool)
     ((_, new),) = decode(meta, data).batch
     assert b"".join(new.frags) == b"payload in the pool and inline"
     assert alloc.in_use() == 0, "a slot that was sent by value is given back"
@@ -90,7 +92,7 @@ def test_an_item_that_does_not_fit_is_counted_and_its_neighbours_live(run: list[
     good = ["hello", [["nic", 1, False]]]
     message = decode(msgpack.packb([ABI, "nic", 1, [*run, *good]]))
     assert message.bad == 1
-    assert message.batch == [("hello", Hello("nic", 1, False))]
+    assert message.batch == [(Neighbour.hello, Hello("nic", 1, False))]
 
 
 def corrupt(skb: SkBuff, field: str, value: object) -> bytes:
@@ -125,7 +127,7 @@ def test_arbitrary_bytes_raise_codec_error_or_nothing(meta: bytes, data: bytes) 
 
 json_like = st.recursive(
     st.one_of(st.integers(-(2**63), 2**64 - 1), st.binary(max_size=8), st.booleans(), st.none(),
-              st.sampled_from([*ENTRIES, "ip_rcv", "sk_data_ready"])),
+              st.sampled_from([*BY_NAME])),
     lambda inner: st.lists(inner, max_size=6),
     max_leaves=30,
 )  # fmt: skip
@@ -142,7 +144,7 @@ def test_arbitrary_structures_raise_codec_error_or_nothing(runs: list[object]) -
 
 def test_a_batch_of_one_entry_is_one_run() -> None:
     cb = TcpSendmsgCb(2, 0)
-    batch = [("tcp_sendmsg", SkBuff(b"", (b"abc",), cb=cb)) for _ in range(5)]
+    batch: Batch = [(Tcp.tcp_sendmsg, SkBuff(b"", (b"abc",), cb=cb)) for _ in range(5)]
     meta, data = encode("socket", 1, batch)
     assert len(msgpack.unpackb(meta)[3]) == 2
     assert data == b"abc" * 5

@@ -7,7 +7,9 @@ from random import Random
 from skbus.bus.codec import decode, encode
 from skbus.bus.dispatch import Dispatcher
 from skbus.core.abi import Hello
-from skbus.core.net import Handler, Net
+from skbus.core.entry import AnyEntry, Handler
+from skbus.core.interfaces import Neighbour, NetifReceive
+from skbus.core.net import Net
 from skbus.core.pool import Pool
 from skbus.core.skbuff import SkBuff
 
@@ -22,12 +24,12 @@ class Relay:
         self.above, self.below = above, below
         self.seen: list[int] = []
         self.up: list[str] = []
-        self.entries: Mapping[str, Handler] = {"ip_rcv": self.ip_rcv}
+        self.entries: Mapping[AnyEntry, Handler] = {NetifReceive.ip_rcv: self.ip_rcv}
 
     def ip_rcv(self, net: Net, skb: SkBuff) -> None:
         self.seen.append(skb.id)
         if self.above:
-            net.call_skb(self.above[0], "ip_rcv", skb)
+            net.call_skb(self.above[0], NetifReceive.ip_rcv, skb, None)
         else:
             net.consume_skb(skb)
 
@@ -115,7 +117,7 @@ def test_a_barrier_comes_back_behind_all_that_was_in_the_pipes() -> None:
     made.shells["socket"].barriers.begin(lambda: done.append("done"))
     for _ in range(5):
         skb = nic.net.alloc_skb(b"packet")
-        nic.net.call_skb("ip", "ip_rcv", skb)
+        nic.net.call_skb("ip", NetifReceive.ip_rcv, skb, None)
     made.flush(made.shells["nic.a"])
     made.flush(made.shells["socket"])
     for _ in range(20):
@@ -153,7 +155,7 @@ def test_a_barrier_waits_for_every_branch() -> None:
 def test_a_process_reborn_is_noticed_and_its_old_messages_are_dropped_with_a_reason() -> None:
     made = line()
     made.settle()
-    old = encode("nic.a", 1, [("ip_rcv", made.cores["nic.a"].net.alloc_skb(b"late"))])
+    old = encode("nic.a", 1, [(NetifReceive.ip_rcv, made.cores["nic.a"].net.alloc_skb(b"late"))])
     reborn = Relay("nic.a", ["ip"], [], epoch=2)
     made.cores["nic.a"], made.shells["nic.a"] = reborn, made.shell(reborn)
     made.shells["nic.a"].start()
@@ -171,7 +173,7 @@ def test_a_process_reborn_is_noticed_and_its_old_messages_are_dropped_with_a_rea
 def test_an_entry_that_a_layer_does_not_take_is_counted() -> None:
     made = line()
     made.settle()
-    made.pipes["tcp"].append(encode("ip", 1, [("arp_rcv", SkBuff(b"x"))]))
+    made.pipes["tcp"].append(encode("ip", 1, [(NetifReceive.arp_rcv, SkBuff(b"x"))]))
     made.settle()
     tcp = made.cores["tcp"]
     assert tcp.net.drops["SKB_DROP_REASON_SKBUS_BAD_MESSAGE"] == 2
@@ -181,7 +183,7 @@ def test_an_entry_that_a_layer_does_not_take_is_counted() -> None:
 def test_hello_is_answered_even_if_the_asker_was_known() -> None:
     made = line()
     made.settle()
-    made.pipes["tcp"].append(encode("ip", 7, [("hello", Hello("ip", 7, False))]))
+    made.pipes["tcp"].append(encode("ip", 7, [(Neighbour.hello, Hello("ip", 7, False))]))
     made.turn("tcp")
-    (frames,) = [f for f in made.pipes["ip"] if decode(*f).batch[0][0] == "hello"]
-    assert decode(*frames).batch == [("hello", Hello("tcp", 1, True))]
+    (frames,) = [f for f in made.pipes["ip"] if decode(*f).batch[0][0] == Neighbour.hello]
+    assert decode(*frames).batch == [(Neighbour.hello, Hello("tcp", 1, True))]

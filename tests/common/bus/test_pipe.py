@@ -15,6 +15,7 @@ import zmq
 from skbus.bus.codec import Message, encode
 from skbus.bus.pipe import MAX_MESSAGES, Dealer, Inbox, Listener, Outlet
 from skbus.core.abi import RtCacheFlush
+from skbus.core.interfaces import InetTransport
 
 
 class Loop:
@@ -44,7 +45,7 @@ class Loop:
 
 
 def batch(n: int) -> tuple[bytes, bytes]:
-    return encode("left", 1, [("rt_cache_flush", RtCacheFlush(n))])
+    return encode("left", 1, [(InetTransport.rt_cache_flush, RtCacheFlush(n))])
 
 
 def number(message: Message) -> int:

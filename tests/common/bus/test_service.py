@@ -16,7 +16,9 @@ from skbus.bus.pipe import Outlet
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import Service, boot_epoch
 from skbus.core.abi import RtCacheFlush
-from skbus.core.net import Handler, Net
+from skbus.core.entry import AnyEntry, Handler
+from skbus.core.interfaces import InetTransport, NetifReceive
+from skbus.core.net import Net
 from skbus.core.pool import Pool
 from skbus.core.skbuff import SkBuff
 
@@ -28,7 +30,10 @@ class Sink:
         self.net = Net(name, rand=Random(0), pool=Pool(), epoch=epoch)
         self.got: list[Any] = []
         self.up: list[str] = []
-        self.entries: Mapping[str, Handler] = {"ip_rcv": self.take, "rt_cache_flush": self.flush}
+        self.entries: Mapping[AnyEntry, Handler] = {
+            NetifReceive.ip_rcv: self.take,
+            InetTransport.rt_cache_flush: self.flush,
+        }
 
     def take(self, net: Net, skb: SkBuff) -> None:
         self.got.append(skb.id)
@@ -80,14 +85,14 @@ def run_with(
 
 def send(service: Service, process: str, n: int) -> None:
     for _ in range(n):
-        service.net.call_skb(process, "ip_rcv", service.net.alloc_skb(b"x"))
+        service.net.call_skb(process, NetifReceive.ip_rcv, service.net.alloc_skb(b"x"), None)
     service.pass_once()
 
 
 def test_batches_arrive_in_order_and_neighbours_say_hello(tmp_path: Path) -> None:
     async def body(run: RunDir, left: Service, right: Service, _: trio.Nursery) -> None:
         send(left, "right", 600)
-        left.net.call("right", "rt_cache_flush", RtCacheFlush(3))
+        left.net.call("right", InetTransport.rt_cache_flush, RtCacheFlush(3))
         send(left, "right", 5)
         got = right.core.got  # type: ignore[attr-defined]
         await until(lambda: len(got) == 606)
@@ -108,7 +113,7 @@ def test_a_full_pipe_drops_packets_with_a_reason_and_keeps_calls(
     monkeypatch.setattr(Outlet, "send", lambda *_: False)
 
     async def body(run: RunDir, left: Service, right: Service, _: trio.Nursery) -> None:
-        left.net.call("right", "rt_cache_flush", RtCacheFlush(9))
+        left.net.call("right", InetTransport.rt_cache_flush, RtCacheFlush(9))
         send(left, "right", 10)
         assert left.net.drops == {"SKB_DROP_REASON_SKBUS_PIPE_FULL": 10}
         assert left.net.skb_born == left.net.skb_dropped == 10
@@ -159,7 +164,7 @@ def test_the_control_socket_answers_and_refuses(tmp_path: Path) -> None:
 
 def test_calls_for_a_process_that_is_not_there_yet_wait_for_it(tmp_path: Path) -> None:
     async def body(run: RunDir, left: Service, right: Service, nursery: trio.Nursery) -> None:
-        left.net.call("late", "rt_cache_flush", RtCacheFlush(1))
+        left.net.call("late", InetTransport.rt_cache_flush, RtCacheFlush(1))
         left.pass_once()
         late = Service(Sink("late"), run)
         await nursery.start(late.run)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from skbus.core.abi import XmitCb
 from skbus.core.checksum import csum_partial, csum_tcpudp_magic, csum_tcpudp_nofold
+from skbus.core.interfaces import Ip, NetifReceive, TcpProtocol, UdpProtocol
 from skbus.core.skbuff import CHECKSUM_PARTIAL, SkBuff
 from skbus.inet.headers import icmp, ipv4, udp
 from skbus.inet.headers.ipv4 import IP_DF, IP_MF
@@ -48,7 +49,7 @@ def fragment(
 def test_a_long_datagram_is_cut(host: IpHost, pieces: int) -> None:
     host.learn()
     data = Random(1).randbytes(6000)
-    host.rcv("ip_send_skb", big(host, data, pieces=pieces))
+    host.rcv(Ip.ip_send_skb, big(host, data, pieces=pieces))
     frames = host.frames()
     assert [skb.lent for skb in frames] == [True] * 4 + [False]
     assert len({skb.id for skb in frames}) == 1
@@ -72,12 +73,12 @@ def test_a_long_datagram_is_cut(host: IpHost, pieces: int) -> None:
 
 def test_fragments_of_a_lent_packet_are_lent(host: IpHost) -> None:
     host.learn()
-    host.rcv("ip_send_skb", big(host, bytes(4000), lent=True))
+    host.rcv(Ip.ip_send_skb, big(host, bytes(4000), lent=True))
     assert [skb.lent for skb in host.frames()] == [True] * 3
 
 
 def test_fragments_that_wait_for_arp_free_all_when_it_fails(host: IpHost) -> None:
-    host.rcv("ip_send_skb", big(host, bytes(4000), pieces=2))
+    host.rcv(Ip.ip_send_skb, big(host, bytes(4000), pieces=2))
     assert host.core.held() == 3
     host.run_for(5)
     assert host.dropped("NEIGH_FAILED") == 3
@@ -87,8 +88,8 @@ def test_fragments_that_wait_for_arp_free_all_when_it_fails(host: IpHost) -> Non
 def test_df_is_not_cut(host: IpHost) -> None:
     host.learn()
     skb = SkBuff(bytes(2000), cb=XmitCb(US, PEER, 6, 0, 0, True, 0, b""))
-    host.rcv("ip_queue_xmit", skb)
-    (error,) = host.out("tcp", "tcp_v4_err")
+    host.rcv(Ip.ip_queue_xmit, skb)
+    (error,) = host.out("tcp", TcpProtocol.tcp_v4_err)
     assert (error.type, error.code, error.info) == (3, icmp.ICMP_FRAG_NEEDED, 1500)
     assert host.dropped("PKT_TOO_BIG") == 1
     assert host.net.mib["IpFragFails"] == 1
@@ -98,7 +99,7 @@ def test_options_of_later_fragments(host: IpHost) -> None:
     host.learn()
     rr_and_ra = b"\x07\x07\x04\0\0\0\0\x94\x04\0\0"
     skb = SkBuff(bytes(2000), cb=XmitCb(US, PEER, 17, 0, 0, False, 0, rr_and_ra))
-    host.rcv("ip_send_skb", skb)
+    host.rcv(Ip.ip_send_skb, skb)
     first, second = host.packets()
     # we are the first of the recorded route (ip_options_build)
     assert first[0].options == b"\x07\x07\x08" + US + b"\x94\x04\0\0\0"
@@ -110,13 +111,13 @@ def test_a_gso_packet_is_not_cut(host: IpHost) -> None:
     skb = SkBuff(bytes(12) + b"\x50" + bytes(7) + bytes(40000))
     skb.gso_size, skb.gso_segs, skb.gso_type = 1460, 28, 1
     skb.cb = XmitCb(US, PEER, 6, 0, 0, True, 0, b"")
-    host.rcv("ip_queue_xmit", skb)
+    host.rcv(Ip.ip_queue_xmit, skb)
     ((iph, _),) = host.packets()
     assert iph.tot_len == 40040
     skb = SkBuff(bytes(12) + b"\x50" + bytes(7) + bytes(40000))
     skb.gso_size, skb.gso_segs, skb.gso_type = 1461, 28, 1
     skb.cb = XmitCb(US, PEER, 6, 0, 0, True, 0, b"")
-    host.rcv("ip_queue_xmit", skb)
+    host.rcv(Ip.ip_queue_xmit, skb)
     assert host.packets() == []
     assert host.net.mib["IpFragFails"] == 1
 
@@ -131,8 +132,8 @@ def test_any_order(host: IpHost, seed: int) -> None:
     Random(seed).shuffle(parts)
     for at, size in parts:
         assert host.out("udp") == []
-        host.rcv("ip_rcv", fragment(data, at, size))
-    (skb,) = host.out("udp", "udp_rcv")
+        host.rcv(NetifReceive.ip_rcv, fragment(data, at, size))
+    (skb,) = host.out("udp", UdpProtocol.udp_rcv)
     assert host.net.skb_bytes(skb) == data
     iph = ipv4.parse(skb.head, skb.network_header)
     assert (iph.tot_len, iph.frag_off, skb.len) == (9020, 0, 9000)
@@ -151,8 +152,8 @@ def test_pool_places_are_not_copied(host: IpHost) -> None:
         assert place is not None
         skb = frame_skb(whole.head[:34])
         skb.frags, skb.data_len = (place,), place[4]
-        host.rcv("ip_rcv", skb)
-    (got,) = host.out("udp", "udp_rcv")
+        host.rcv(NetifReceive.ip_rcv, skb)
+    (got,) = host.out("udp", UdpProtocol.udp_rcv)
     assert [type(f) for f in got.frags] == [tuple] * 3
     assert host.net.skb_bytes(got) == data
     host.pool.free_frags(got.frags)
@@ -162,8 +163,8 @@ def test_pool_places_are_not_copied(host: IpHost) -> None:
 def test_many_pieces_become_one(host: IpHost) -> None:
     data = Random(3).randbytes(800)
     for at in range(0, 800, 16):
-        host.rcv("ip_rcv", fragment(data, at, 16))
-    (got,) = host.out("udp", "udp_rcv")
+        host.rcv(NetifReceive.ip_rcv, fragment(data, at, 16))
+    (got,) = host.out("udp", UdpProtocol.udp_rcv)
     assert len(got.frags) == 1
     assert host.net.skb_bytes(got) == data
     host.pool.free_frags(got.frags)
@@ -175,19 +176,19 @@ def test_a_small_fragment_does_not_keep_a_big_slot(host: IpHost) -> None:
     assert slot is not None
     skb = frame_skb(fragment(bytes(64), 0, 16, last=False).head[:34])
     skb.frags, skb.data_len = ((7, slot[0], slot[1], 0, 16),), 16
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     assert host.core.held() == 1
     assert host.alloc.in_use() == 0
 
 
 def test_duplicates_are_dropped(host: IpHost) -> None:
     data = bytes(3000)
-    host.rcv("ip_rcv", fragment(data, 0, 1480))
-    host.rcv("ip_rcv", fragment(data, 0, 1480))
+    host.rcv(NetifReceive.ip_rcv, fragment(data, 0, 1480))
+    host.rcv(NetifReceive.ip_rcv, fragment(data, 0, 1480))
     assert host.dropped("DUP_FRAG") == 1
-    host.rcv("ip_rcv", fragment(data, 1480, 1480))
-    host.rcv("ip_rcv", fragment(data, 2960, 40))
-    assert len(host.out("udp", "udp_rcv")) == 1
+    host.rcv(NetifReceive.ip_rcv, fragment(data, 1480, 1480))
+    host.rcv(NetifReceive.ip_rcv, fragment(data, 2960, 40))
+    assert len(host.out("udp", UdpProtocol.udp_rcv)) == 1
 
 
 WHOLE = [(0, 16), (16, 16), (32, 16), (48, 16)]
@@ -205,11 +206,11 @@ def test_what_has_all_come_is_a_duplicate_in_any_cut(
     order = [*WHOLE]
     Random(seed).shuffle(order)
     for at, size in order:
-        host.rcv("ip_rcv", fragment(data, at, size))
-    host.rcv("ip_rcv", fragment(data, *again))
+        host.rcv(NetifReceive.ip_rcv, fragment(data, at, size))
+    host.rcv(NetifReceive.ip_rcv, fragment(data, *again))
     assert host.dropped("DUP_FRAG") == 1
-    host.rcv("ip_rcv", fragment(data, 64, 8))
-    (skb,) = host.out("udp", "udp_rcv")
+    host.rcv(NetifReceive.ip_rcv, fragment(data, 64, 8))
+    (skb,) = host.out("udp", UdpProtocol.udp_rcv)
     assert host.net.skb_bytes(skb) == data
     assert not host.net.mib["IpReasmFails"]
 
@@ -217,9 +218,9 @@ def test_what_has_all_come_is_a_duplicate_in_any_cut(
 def test_a_tail_in_another_cut(host: IpHost) -> None:
     data = bytes(range(64))
     for at, size in ((32, 16), (48, 16), (32, 32), (48, 16), (0, 32)):
-        host.rcv("ip_rcv", fragment(data, at, size))
+        host.rcv(NetifReceive.ip_rcv, fragment(data, at, size))
     assert host.dropped("DUP_FRAG") == 2
-    assert len(host.out("udp", "udp_rcv")) == 1
+    assert len(host.out("udp", UdpProtocol.udp_rcv)) == 1
 
 
 @pytest.mark.parametrize(
@@ -233,17 +234,17 @@ def test_a_tail_in_another_cut(host: IpHost) -> None:
 )
 def test_what_is_partly_new_is_an_overlap(host: IpHost, parts: list[tuple[int, int]]) -> None:
     for at, size in parts:
-        host.rcv("ip_rcv", fragment(bytes(100), at, size))
+        host.rcv(NetifReceive.ip_rcv, fragment(bytes(100), at, size))
     assert host.net.mib["IpExtReasmOverlaps"] == host.net.mib["IpReasmFails"] == 1
     assert host.ip.ip4_frags == {}
 
 
 def test_an_empty_fragment_ends_the_datagram(host: IpHost) -> None:
     """As in Linux, whether others wait or not."""
-    host.rcv("ip_rcv", fragment(bytes(64), 0, 0, last=False))
+    host.rcv(NetifReceive.ip_rcv, fragment(bytes(64), 0, 0, last=False))
     assert host.ip.ip4_frags == {}
-    host.rcv("ip_rcv", fragment(bytes(64), 0, 32))
-    host.rcv("ip_rcv", fragment(bytes(64), 32, 0, last=False))
+    host.rcv(NetifReceive.ip_rcv, fragment(bytes(64), 0, 32))
+    host.rcv(NetifReceive.ip_rcv, fragment(bytes(64), 32, 0, last=False))
     assert host.ip.ip4_frags == {}
     assert host.net.mib["IpReasmFails"] == 2
     assert host.dropped("IP_INHDR") == 3
@@ -255,16 +256,16 @@ def test_an_identification_that_comes_back_is_not_mixed_up(
 ) -> None:
     """`ipfrag_max_dist`: with so many fragments of others between (RFC 4963)."""
     host = make_host(sysctl={"net.ipv4.ipfrag_max_dist": far})
-    host.rcv("ip_rcv", fragment(bytes(64), 0, 32, id=7))
+    host.rcv(NetifReceive.ip_rcv, fragment(bytes(64), 0, 32, id=7))
     for n in range(between - 1):
-        host.rcv("ip_rcv", fragment(bytes(64), 0, 32, id=100 + n))
-    host.rcv("ip_rcv", fragment(b"x" * 64, 32, 32, id=7))
+        host.rcv(NetifReceive.ip_rcv, fragment(bytes(64), 0, 32, id=100 + n))
+    host.rcv(NetifReceive.ip_rcv, fragment(b"x" * 64, 32, 32, id=7))
     mixed = not far or between <= far
-    assert len(host.out("udp", "udp_rcv")) == mixed
+    assert len(host.out("udp", UdpProtocol.udp_rcv)) == mixed
     assert host.dropped("FRAG_TOO_FAR") == host.net.mib["IpReasmFails"] == (not mixed)
     if not mixed:
-        host.rcv("ip_rcv", fragment(b"x" * 64, 0, 32, id=7))
-        (skb,) = host.out("udp", "udp_rcv")
+        host.rcv(NetifReceive.ip_rcv, fragment(b"x" * 64, 0, 32, id=7))
+        (skb,) = host.out("udp", UdpProtocol.udp_rcv)
         assert host.net.skb_bytes(skb) == b"x" * 64
 
 
@@ -274,7 +275,7 @@ def test_an_identification_that_comes_back_is_not_mixed_up(
 def test_an_overlap_ends_the_datagram(host: IpHost, parts: list[tuple[int, int]]) -> None:
     data = bytes(3000)
     for at, size in parts:
-        host.rcv("ip_rcv", fragment(data, at, size))
+        host.rcv(NetifReceive.ip_rcv, fragment(data, at, size))
     assert host.dropped("DUP_FRAG") == 2
     assert host.net.mib["IpExtReasmOverlaps"] == 1
     assert host.ip.ip4_frags == {}
@@ -282,8 +283,8 @@ def test_an_overlap_ends_the_datagram(host: IpHost, parts: list[tuple[int, int]]
 
 def test_contradictory_ends(host: IpHost) -> None:
     data = bytes(3000)
-    host.rcv("ip_rcv", fragment(data, 800, 80, last=True))
-    host.rcv("ip_rcv", fragment(data, 1600, 80, last=False))  # beyond the end
+    host.rcv(NetifReceive.ip_rcv, fragment(data, 800, 80, last=True))
+    host.rcv(NetifReceive.ip_rcv, fragment(data, 1600, 80, last=False))  # beyond the end
     assert host.dropped("IP_INHDR") == 2
     assert host.net.mib["IpReasmFails"] == 1
     assert host.ip.ip4_frags == {}
@@ -291,15 +292,15 @@ def test_contradictory_ends(host: IpHost) -> None:
 
 def test_too_long(host: IpHost) -> None:
     skb = ip_skb(bytes(800), PEER, US, 17, id=7, frag_off=0x1FFF)
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     assert host.dropped("IP_INHDR") == 1
     assert host.ip.ip4_frags == {}
 
 
 def test_what_is_missing_is_not_waited_for_for_ever(host: IpHost) -> None:
     host.learn()
-    host.rcv("ip_rcv", fragment(bytes(3000), 0, 1480))
-    host.rcv("ip_rcv", fragment(bytes(3000), 1480, 1480, id=8))  # without its beginning
+    host.rcv(NetifReceive.ip_rcv, fragment(bytes(3000), 0, 1480))
+    host.rcv(NetifReceive.ip_rcv, fragment(bytes(3000), 1480, 1480, id=8))  # without its beginning
     host.run_for(32)
     assert host.core.held() == 0
     assert host.dropped("FRAG_REASM_TIMEOUT") == 2
@@ -316,7 +317,7 @@ def test_memory_is_bounded(make_host: MakeHost) -> None:
         sysctl={"net.ipv4.ipfrag_high_thresh": 100_000, "net.ipv4.ipfrag_low_thresh": 75_000}
     )
     for n in range(500):
-        host.rcv("ip_rcv", fragment(bytes(3000), 0, 1480, id=n))
+        host.rcv(NetifReceive.ip_rcv, fragment(bytes(3000), 0, 1480, id=n))
         assert host.ip.frag_mem <= 102_100
     assert host.dropped("NOMEM") == host.net.mib["IpReasmFails"] > 400
     assert min(key[2] for key in host.ip.ip4_frags) > 400  # the oldest went
@@ -335,8 +336,8 @@ def test_ecn_of_the_whole(host: IpHost) -> None:
                 tos=tos,
                 frag_off=at >> 3 | (0 if n else IP_MF),
             )
-            host.rcv("ip_rcv", skb)
-        return host.out("udp", "udp_rcv")
+            host.rcv(NetifReceive.ip_rcv, skb)
+        return host.out("udp", UdpProtocol.udp_rcv)
 
     assert two(2, 3)[0].cb[2] == 3
     assert two(0, 3) == []  # RFC 3168 5.3
@@ -348,7 +349,7 @@ def test_a_fragmented_ping_is_answered_in_fragments(host: IpHost) -> None:
     data = Random(5).randbytes(20000)
     ping = icmp.build_message(icmp.ICMP_ECHO, 0, 0x00010002, data)
     for at in range(0, len(ping), 1480):
-        host.rcv("ip_rcv", fragment(ping, at, min(1480, len(ping) - at), protocol=1))
+        host.rcv(NetifReceive.ip_rcv, fragment(ping, at, min(1480, len(ping) - at), protocol=1))
     got = host.packets()
     assert len(got) == 14
     message = b"".join(payload for _, payload in got)
@@ -365,8 +366,8 @@ def test_arbitrary_fragments_never_make_a_wrong_datagram(
     host = IpHost()
     data = bytes(range(1, 256)) * 3
     for at, size, last in parts:
-        host.rcv("ip_rcv", fragment(data, at * 8, size * 8, last=last))
-    for skb in host.out("udp", "udp_rcv"):
+        host.rcv(NetifReceive.ip_rcv, fragment(data, at * 8, size * 8, last=last))
+    for skb in host.out("udp", UdpProtocol.udp_rcv):
         assert data.startswith(host.net.skb_bytes(skb))
     host.run_for(40)
     assert host.core.held() == host.ip.frag_mem == 0
@@ -374,6 +375,8 @@ def test_arbitrary_fragments_never_make_a_wrong_datagram(
 
 def test_df_fragments_are_put_together(host: IpHost) -> None:
     for at, flags in ((0, IP_MF | IP_DF), (16, IP_DF)):
-        host.rcv("ip_rcv", ip_skb(bytes(16), PEER, US, 17, id=3, frag_off=at >> 3 | flags))
-    (skb,) = host.out("udp", "udp_rcv")
+        host.rcv(
+            NetifReceive.ip_rcv, ip_skb(bytes(16), PEER, US, 17, id=3, frag_off=at >> 3 | flags)
+        )
+    (skb,) = host.out("udp", UdpProtocol.udp_rcv)
     assert ipv4.parse(skb.head, skb.network_header).frag_off == IP_DF

@@ -17,6 +17,14 @@ from skbus.core.abi import (
     UpdatePmtu,
     XmitCb,
 )
+from skbus.core.interfaces import (
+    InetTransport,
+    Ip,
+    NetifReceive,
+    SkCallbacks,
+    TransportProto,
+    UdpProtocol,
+)
 from skbus.core.skbuff import PACKET_BROADCAST, SkBuff
 from skbus.core.uapi import (
     IP_MTU_DISCOVER,
@@ -25,6 +33,8 @@ from skbus.core.uapi import (
     IP_PMTUDISC_OMIT,
     IP_PMTUDISC_PROBE,
     IP_PMTUDISC_WANT,
+    SOCK_DGRAM,
+    SOCK_RAW,
 )
 from skbus.inet.headers import icmp, ipv4, udp
 from skbustest.iphost import FAR, GW, PEER, US, IpHost
@@ -53,7 +63,9 @@ def error_about(
     """An ICMP error about a UDP datagram of ours arrives."""
     if inner is None:
         inner = ipv4.build(US, FAR, 17, 1500, frag_off=0x4000) + udp.build(4000, 53, 1480)
-    host.rcv("ip_rcv", ip_skb(icmp.build_message(type_, code, rest, inner), saddr, US, 1))
+    host.rcv(
+        NetifReceive.ip_rcv, ip_skb(icmp.build_message(type_, code, rest, inner), saddr, US, 1)
+    )
 
 
 # ---- answering ---------------------------------------------------------------------------
@@ -63,7 +75,10 @@ def error_about(
 def test_echo(host: IpHost, size: int) -> None:
     host.learn()
     data = bytes(n & 0xFF for n in range(size))
-    host.rcv("ip_rcv", ip_skb(icmp.build_message(icmp.ICMP_ECHO, 0, 0xABCD0001, data), PEER, US, 1))
+    host.rcv(
+        NetifReceive.ip_rcv,
+        ip_skb(icmp.build_message(icmp.ICMP_ECHO, 0, 0xABCD0001, data), PEER, US, 1),
+    )
     ((_, message),) = host.packets()
     assert message == icmp.build_message(icmp.ICMP_ECHOREPLY, 0, 0xABCD0001, data)
 
@@ -74,7 +89,7 @@ def test_echo_with_its_data_in_the_pool(host: IpHost) -> None:
     place = host.alloc.put(skb.head[42:])
     assert place is not None
     skb.head, skb.frags, skb.data_len = skb.head[:42], (place,), place[4]
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     (out,) = host.frames()
     assert out.frags == (place,)
     assert host.net.skb_bytes(out)[34:] == icmp.build_message(0, 0, 5, b"d" * 1000)
@@ -83,25 +98,25 @@ def test_echo_with_its_data_in_the_pool(host: IpHost) -> None:
 def test_echo_with_a_recorded_route(host: IpHost) -> None:
     host.learn()
     rr = b"\x07\x0f\x08" + GW + bytes(8) + b"\0"
-    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1, options=rr))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ECHO, PEER, US, 1, options=rr))
     ((iph, message),) = host.packets()
     assert iph.options == b"\x07\x0f\x10" + GW + US + US + b"\0"
     assert icmp.parse(message).type == icmp.ICMP_ECHOREPLY
     stamps = b"\x44\x0c\x05\x00" + bytes(8)
-    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1, options=stamps))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ECHO, PEER, US, 1, options=stamps))
     ((iph, _),) = host.packets()
     assert iph.options[:4] == b"\x44\x0c\x0d\x00"
     assert iph.options[4:8] == iph.options[8:12] != bytes(4)
     prespec = b"\x44\x0c\x05\x03" + FAR + bytes(4)
-    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1, options=prespec))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ECHO, PEER, US, 1, options=prespec))
     ((iph, _),) = host.packets()
     assert iph.options == prespec
 
 
 def test_a_bad_checksum(host: IpHost) -> None:
     host.learn()
-    host.rcv("ip_rcv", ip_skb(ECHO[:-1] + b"!", PEER, US, 1))
-    host.rcv("ip_rcv", ip_skb(ECHO[:5], PEER, US, 1))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ECHO[:-1] + b"!", PEER, US, 1))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ECHO[:5], PEER, US, 1))
     assert answers(host) == []
     assert host.net.mib["IcmpInCsumErrors"] == 1
     assert host.net.mib["IcmpInErrors"] == 2
@@ -111,7 +126,7 @@ def test_a_bad_checksum(host: IpHost) -> None:
 def test_echo_may_be_ignored(make_host: MakeHost) -> None:
     host = make_host(sysctl={"net.ipv4.icmp_echo_ignore_all": 1})
     host.learn()
-    host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ECHO, PEER, US, 1))
     assert answers(host) == []
 
 
@@ -120,7 +135,7 @@ def test_broadcast_echo(make_host: MakeHost, ignore: int, replies: int) -> None:
     host = make_host(sysctl={"net.ipv4.icmp_echo_ignore_broadcasts": ignore})
     host.learn()
     skb = ip_skb(ECHO, PEER, inet_aton("10.0.0.255"), 1, pkt_type=PACKET_BROADCAST)
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     got = host.packets()
     assert len(got) == replies
     assert all(iph.saddr == US for iph, _ in got)
@@ -129,16 +144,16 @@ def test_broadcast_echo(make_host: MakeHost, ignore: int, replies: int) -> None:
 def test_timestamp(host: IpHost) -> None:
     host.learn()
     ask = icmp.build_message(icmp.ICMP_TIMESTAMP, 0, 9, struct.pack("!III", 123, 0, 0))
-    host.rcv("ip_rcv", ip_skb(ask, PEER, US, 1))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ask, PEER, US, 1))
     ((_, message),) = host.packets()
     assert icmp.parse(message).type == icmp.ICMP_TIMESTAMPREPLY
     originate, receive, transmit = struct.unpack_from("!III", message, 8)
     assert originate == 123
     assert receive == transmit == 1_000_000 | 0x80000000
-    host.rcv("ip_rcv", ip_skb(icmp.build_message(13, 0, 9, b"time"), PEER, US, 1))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(icmp.build_message(13, 0, 9, b"time"), PEER, US, 1))
     ((_, message),) = host.packets()
     assert (message[8:12], len(message)) == (b"time", 20)
-    host.rcv("ip_rcv", ip_skb(icmp.build_message(13, 0, 9, b"sho"), PEER, US, 1))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(icmp.build_message(13, 0, 9, b"sho"), PEER, US, 1))
     assert host.net.mib["IcmpInErrors"] == 1
 
 
@@ -173,7 +188,7 @@ def test_record_route_and_timestamp_go_back(
     """With a reply, and with an error; as Linux 6.18 sends them."""
     host.learn()
     packet = ip_skb(ECHO, PEER, US, 99 if error else 1, options=options)
-    host.rcv("ip_rcv", packet)
+    host.rcv(NetifReceive.ip_rcv, packet)
     ((iph, message),) = host.packets()
     assert iph.options == echoed + bytes(-len(echoed) & 3)
     bad = options in (RR1 + RR1, bytes([7, 7, 3]) + bytes(5))
@@ -183,7 +198,7 @@ def test_record_route_and_timestamp_go_back(
 def test_an_error_with_options_fits_576_bytes(host: IpHost) -> None:
     host.learn()
     options = bytes([7, 39, 4]) + bytes(37)
-    host.rcv("ip_rcv", ip_skb(bytes(1000), PEER, US, 99, options=options))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(1000), PEER, US, 99, options=options))
     ((iph, message),) = host.packets()
     assert iph.tot_len == 576
     assert len(message) == 576 - 60
@@ -192,7 +207,9 @@ def test_an_error_with_options_fits_576_bytes(host: IpHost) -> None:
 def test_unknown_and_unanswered_types(host: IpHost) -> None:
     host.learn()
     for type_ in (0, 4, 5, 17, 18, 40, 255):
-        host.rcv("ip_rcv", ip_skb(icmp.build_message(type_, 0, 0, bytes(28)), PEER, US, 1))
+        host.rcv(
+            NetifReceive.ip_rcv, ip_skb(icmp.build_message(type_, 0, 0, bytes(28)), PEER, US, 1)
+        )
     assert answers(host) == []
     assert host.dropped("UNHANDLED_PROTO") == 2
     assert host.net.mib["IcmpInRedirects"] == host.net.mib["IcmpInEchoReps"] == 1
@@ -203,7 +220,7 @@ def test_unknown_and_unanswered_types(host: IpHost) -> None:
 
 def refuse(host: IpHost, skb: SkBuff) -> list[tuple[int, int]]:
     """Deliver to a protocol that nobody has."""
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     return answers(host)
 
 
@@ -222,7 +239,7 @@ def test_no_error_about_an_error(host: IpHost, type_: int, sent: int) -> None:
     skb = ip_skb(icmp.build_message(type_, 0, 0, b""), PEER, US, 1)
     skb.transport_header = 34
     skb.cb = IcmpSendCb(3, 3, 0)
-    host.rcv("icmp_send", skb)
+    host.rcv(Ip.icmp_send, skb)
     assert len(answers(host)) == sent
 
 
@@ -230,7 +247,7 @@ def test_no_error_about_a_later_fragment(host: IpHost) -> None:
     host.learn()
     skb = ip_skb(bytes(8), PEER, US, 17, frag_off=5)
     skb.cb = IcmpSendCb(11, 1, 0)
-    host.rcv("icmp_send", skb)
+    host.rcv(Ip.icmp_send, skb)
     assert answers(host) == []
 
 
@@ -240,7 +257,7 @@ def test_a_quote_is_as_long_as_fits(host: IpHost) -> None:
     skb = ip_skb(data, PEER, US, 17)
     skb.data = skb.transport_header = 34
     skb.cb = IcmpSendCb(3, 3, 0)
-    host.rcv("icmp_send", skb)
+    host.rcv(Ip.icmp_send, skb)
     ((iph, message),) = host.packets()
     assert iph.tot_len == 576
     assert message[28:] == data[: 576 - 20 - 8 - 20]
@@ -250,12 +267,12 @@ def test_a_quote_is_as_long_as_fits(host: IpHost) -> None:
 def test_one_host_is_told_at_a_bounded_rate(host: IpHost) -> None:
     host.learn()
     for _ in range(20):
-        host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, 99))
+        host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, US, 99))
     assert len(answers(host)) == 6
     assert host.net.mib["IcmpOutRateLimitHost"] == 14
     host.run_for(2)
     for _ in range(20):
-        host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, 99))
+        host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, US, 99))
     assert len(answers(host)) == 2
 
 
@@ -263,7 +280,7 @@ def test_all_hosts_are_told_at_a_bounded_rate(make_host: MakeHost) -> None:
     host = make_host(sysctl={"net.ipv4.icmp_msgs_burst": 10})
     host.learn(GW)
     for n in range(100):
-        host.rcv("ip_rcv", ip_skb(bytes(8), bytes((198, 51, 100, n)), US, 99))
+        host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), bytes((198, 51, 100, n)), US, 99))
     assert len(answers(host)) == 10
     assert host.net.mib["IcmpOutRateLimitGlobal"] == 90
 
@@ -271,7 +288,7 @@ def test_all_hosts_are_told_at_a_bounded_rate(make_host: MakeHost) -> None:
 def test_echo_replies_are_not_limited(host: IpHost) -> None:
     host.learn()
     for _ in range(100):
-        host.rcv("ip_rcv", ip_skb(ECHO, PEER, US, 1))
+        host.rcv(NetifReceive.ip_rcv, ip_skb(ECHO, PEER, US, 1))
     assert len(answers(host)) == 100
 
 
@@ -283,7 +300,7 @@ def test_echo_replies_are_not_limited(host: IpHost) -> None:
 )
 def test_an_error_reaches_its_transport(host: IpHost, type_: int, code: int) -> None:
     error_about(host, type_, code)
-    (item,) = host.out("udp", "udp_err")
+    (item,) = host.out("udp", UdpProtocol.udp_err)
     assert item == ErrHandler(type_, code, 0, GW, US, FAR, udp.build(4000, 53, 1480), 2)
 
 
@@ -310,8 +327,8 @@ def test_codes_that_mean_nothing(host: IpHost) -> None:
 
 
 def route_mtu(host: IpHost, daddr: bytes = FAR) -> int:
-    host.call("ip_route_output_key", IpRouteOutputKey(1, "udp", daddr, b"", 0, 0))
-    (ret,) = host.out("udp", "ip_route_output_ret")
+    host.call(Ip.ip_route_output_key, IpRouteOutputKey(1, "udp", daddr, b"", 0, 0))
+    (ret,) = host.out("udp", InetTransport.ip_route_output_ret)
     assert ret.err == 0
     return int(ret.mtu)
 
@@ -320,8 +337,8 @@ def learn_mtu(host: IpHost, mtu: int, *, daddr: bytes = FAR) -> None:
     """A router's message comes, and udp finds that it is about a datagram of its own."""
     inner = ipv4.build(US, daddr, 17, 1500, frag_off=0x4000) + udp.build(4000, 53, 1480)
     error_about(host, 3, 4, mtu, inner=inner)
-    for item in host.out("udp", "udp_err"):
-        host.call("ipv4_update_pmtu", UpdatePmtu(item.daddr, item.info))
+    for item in host.out("udp", UdpProtocol.udp_err):
+        host.call(Ip.ipv4_update_pmtu, UpdatePmtu(item.daddr, item.info))
 
 
 def test_a_path_mtu_is_learned_and_forgotten(host: IpHost) -> None:
@@ -338,8 +355,8 @@ def test_a_path_mtu_is_learned_and_forgotten(host: IpHost) -> None:
 
 def test_the_way_back_knows_the_path_mtu_and_forgets_it(host: IpHost) -> None:
     def way_back() -> int:
-        host.rcv("ip_rcv", ip_skb(udp.build(53, 4000, 8), FAR, US, 17))
-        (skb,) = host.out("udp", "udp_rcv")
+        host.rcv(NetifReceive.ip_rcv, ip_skb(udp.build(53, 4000, 8), FAR, US, 17))
+        (skb,) = host.out("udp", UdpProtocol.udp_rcv)
         return int(skb.cb.mtu)
 
     assert way_back() == 1500
@@ -372,15 +389,17 @@ def test_who_has_no_such_packet_learns_nothing(host: IpHost, protocol: int) -> N
     assert not host.ip.fnhe
 
 
-@pytest.mark.parametrize(("entry", "protocol"), [("raw_sk_init", 17), ("ping_init_sock", 1)])
+@pytest.mark.parametrize(("type_", "protocol"), [(SOCK_RAW, 17), (SOCK_DGRAM, 1)])
 @pytest.mark.parametrize("mode", range(6))
 def test_raw_and_ping_sockets_know_their_own(
-    host: IpHost, entry: str, protocol: int, mode: int
+    host: IpHost, type_: int, protocol: int, mode: int
 ) -> None:
-    host.call(entry, InitSock(9, 2, protocol))
-    host.call(entry.split("_")[0] + "_bind", GetPort(9, 1, bytes(4), 1234, 0, 0))
-    host.call("ip_setsockopt", Setsockopt(9, 2, 0, IP_MTU_DISCOVER, struct.pack("=i", mode)))
-    assert [ret.err for ret in host.out("socket", "sk_ret")] == [0, 0]
+    host.call(TransportProto.init, InitSock(9, 2, protocol, type_))
+    host.call(TransportProto.bind, GetPort(9, 1, bytes(4), 1234, 0, 0))
+    host.call(
+        TransportProto.setsockopt, Setsockopt(9, 2, 0, IP_MTU_DISCOVER, struct.pack("=i", mode))
+    )
+    assert [ret.err for ret in host.out("socket", SkCallbacks.sk_ret)] == [0, 0]
     quoted = icmp.build(8, 0, 1234 << 16, 0) if protocol == 1 else udp.build(4000, 53, 1480)
     inner = ipv4.build(US, FAR, protocol, 1500, frag_off=0x4000) + quoted
     error_about(host, 3, 4, 1000, inner=inner)
@@ -410,7 +429,7 @@ def test_the_learned_mtu_cuts_our_packets(host: IpHost) -> None:
     learn_mtu(host, 1000)
     assert send(host, 1200, 17, df=False) == [(996, 0x2000), (244, 0x007A)]
     assert send(host, 1200, 17, df=True, mode=IP_PMTUDISC_DO) == []
-    (item,) = host.out("udp", "udp_err")
+    (item,) = host.out("udp", UdpProtocol.udp_err)
     assert item.info == 1000
     # udp had not heard of it, and would not have asked for DF
     assert send(host, 1200, 17, df=True) == [(996, 0x2000), (244, 0x007A)]
@@ -423,7 +442,7 @@ def send(
     host: IpHost, size: int, protocol: int, *, df: bool, mode: int = IP_PMTUDISC_WANT
 ) -> list[tuple[int, int]]:
     """A transport sends to FAR: length and `frag_off` of what leaves."""
-    entry = "ip_queue_xmit" if protocol == 6 else "ip_send_skb"
+    entry = Ip.ip_queue_xmit if protocol == 6 else Ip.ip_send_skb
     cb = XmitCb(US, FAR, protocol, 0, 0, df, 0, b"", pmtudisc=mode)
     host.rcv(entry, SkBuff(bytes(size), cb=cb))
     return [(iph.tot_len, iph.frag_off) for iph, _ in host.packets()]
@@ -447,7 +466,7 @@ def test_below_the_least_mtu_routers_may_fragment(host: IpHost, protocol: int) -
 
 def test_a_link_below_the_least_mtu_keeps_its_own(make_host: MakeHost) -> None:
     host = make_host(register=False)
-    host.add_protocol(17, "udp", "udp_rcv", "udp_err")
+    host.add_protocol(17, "udp", UdpProtocol.udp_rcv, UdpProtocol.udp_err)
     host.register("eth0", 2, MAC, mtu=296)
     learn_mtu(host, 68)
     assert route_mtu(host) == 296
@@ -461,8 +480,8 @@ def test_no_pmtu_disc(make_host: MakeHost) -> None:
 
 
 def test_unreachable_routes_have_their_errno(host: IpHost) -> None:
-    host.call("ip_route_output_key", IpRouteOutputKey(1, "udp", b"bad", b"", 0, 0))
-    host.call("ip_route_output_key", IpRouteOutputKey(2, "udp", PEER, FAR, 0, 0))
-    host.call("ip_route_output_key", IpRouteOutputKey(3, "udp", PEER, b"", 99, 0))
-    rets = host.out("udp", "ip_route_output_ret")
+    host.call(Ip.ip_route_output_key, IpRouteOutputKey(1, "udp", b"bad", b"", 0, 0))
+    host.call(Ip.ip_route_output_key, IpRouteOutputKey(2, "udp", PEER, FAR, 0, 0))
+    host.call(Ip.ip_route_output_key, IpRouteOutputKey(3, "udp", PEER, b"", 99, 0))
+    rets = host.out("udp", InetTransport.ip_route_output_ret)
     assert [r.err for r in rets] == [errno.EINVAL, errno.EINVAL, errno.ENODEV]

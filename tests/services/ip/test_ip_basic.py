@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 from skbus.core.abi import RcvCb, XmitCb
 from skbus.core.checksum import ip_compute_csum
+from skbus.core.interfaces import Ip, NetifReceive, TcpProtocol
 from skbus.inet.headers import arp, ethernet, icmp
 from skbustest.iphost import MAC2, PEER, US, IpHost
 from skbustest.packets import MAC, PEER_MAC, arp_skb, ip_skb
 
 
 def test_arp_request_is_answered(host: IpHost) -> None:
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, US))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, PEER_MAC, PEER, US))
     (skb,) = host.frames()
     eth = ethernet.parse(skb.head)
     assert (eth.h_dest, eth.h_source, eth.h_proto) == (PEER_MAC, MAC, 0x0806)
@@ -50,7 +51,7 @@ def test_until_all_have_registered_ip_tells_who_is_missing(
 def test_ping_is_answered(host: IpHost) -> None:
     host.learn()
     ping = icmp.build_message(icmp.ICMP_ECHO, 0, 0x12340001, b"abcdefgh")
-    host.rcv("ip_rcv", ip_skb(ping, PEER, US, 1, tos=0x10))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ping, PEER, US, 1, tos=0x10))
     ((iph, message),) = host.packets()
     assert (iph.saddr, iph.daddr, iph.ttl, iph.tos) == (US, PEER, 64, 0x10)
     assert ip_compute_csum(message) == 0
@@ -60,8 +61,8 @@ def test_ping_is_answered(host: IpHost) -> None:
 
 
 def test_a_packet_goes_to_its_transport(host: IpHost) -> None:
-    host.rcv("ip_rcv", ip_skb(b"\x01" * 30 + b"payload", PEER, US, 6, tos=2, ttl=55))
-    (skb,) = host.out("tcp", "tcp_v4_rcv")
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"\x01" * 30 + b"payload", PEER, US, 6, tos=2, ttl=55))
+    (skb,) = host.out("tcp", TcpProtocol.tcp_v4_rcv)
     assert skb.cb == RcvCb(PEER, US, 2, 55, 1500)
     assert host.net.skb_bytes(skb) == b"\x01" * 30 + b"payload"
     assert (skb.data, skb.network_header, skb.transport_header) == (34, 14, 34)
@@ -73,10 +74,10 @@ def test_a_packet_goes_to_its_transport(host: IpHost) -> None:
 def test_a_segment_goes_out_when_arp_is_answered(host: IpHost) -> None:
     skb = host.net.alloc_skb(b"T" * 20 + b"hello")
     skb.cb = XmitCb(US, PEER, 6, 0, 0, True, 0, b"")
-    host.call("ip_queue_xmit", skb)
+    host.deliver(Ip.ip_queue_xmit, skb)
     (request,) = host.frames()
     assert arp.parse(request.head, 14).ar_tip == PEER
-    host.rcv("arp_rcv", arp_skb(2, PEER_MAC, PEER, US, tha=MAC, pkt_type=0))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(2, PEER_MAC, PEER, US, tha=MAC, pkt_type=0))
     (sent,) = host.frames()
     assert ethernet.parse(sent.head) == (PEER_MAC, MAC, 0x0800)
     assert sent.dev == 2

@@ -9,6 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skbus.core.abi import InetDelProtocol, InetProtocolRet
+from skbus.core.interfaces import (
+    InetTransport,
+    Ip,
+    NetifReceive,
+    NetProtocol,
+    TcpProtocol,
+    UdpProtocol,
+)
 from skbus.core.skbuff import PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST, SkBuff
 from skbus.inet.headers import icmp, ipv4
 from skbustest.iphost import FAR, PEER, US, IpHost
@@ -40,21 +48,21 @@ def patched(skb: SkBuff, at: int, data: bytes, *, sum_again: bool = True) -> SkB
     ],
 )
 def test_bad_headers(host: IpHost, at: int, data: bytes, reason: str, counter: str) -> None:
-    host.rcv("ip_rcv", patched(ip_skb(bytes(20), PEER, US), at, data))
+    host.rcv(NetifReceive.ip_rcv, patched(ip_skb(bytes(20), PEER, US), at, data))
     assert host.dropped(reason) == 1
     assert host.net.mib[counter] == 1
     assert host.out("udp") == []
 
 
 def test_a_bad_checksum(host: IpHost) -> None:
-    host.rcv("ip_rcv", patched(ip_skb(bytes(20), PEER, US), 8, b"\x01", sum_again=False))
+    host.rcv(NetifReceive.ip_rcv, patched(ip_skb(bytes(20), PEER, US), 8, b"\x01", sum_again=False))
     assert host.dropped("IP_CSUM") == 1
     assert host.net.mib["IpExtInCsumErrors"] == host.net.mib["IpInHdrErrors"] == 1
 
 
 def test_a_runt(host: IpHost) -> None:
-    host.rcv("ip_rcv", frame_skb(bytes(14) + b"\x45\0\0"))
-    host.rcv("ip_rcv", frame_skb(bytes(14) + b"\x4f" + bytes(25)))
+    host.rcv(NetifReceive.ip_rcv, frame_skb(bytes(14) + b"\x45\0\0"))
+    host.rcv(NetifReceive.ip_rcv, frame_skb(bytes(14) + b"\x4f" + bytes(25)))
     assert host.dropped("IP_INHDR") == 2
     assert host.net.mib["IpInHdrErrors"] == 2
 
@@ -62,8 +70,8 @@ def test_a_runt(host: IpHost) -> None:
 def test_padding_is_trimmed(host: IpHost) -> None:
     skb = ip_skb(b"12345678", PEER, US)
     skb.head += bytes(18)
-    host.rcv("ip_rcv", skb)
-    (out,) = host.out("udp", "udp_rcv")
+    host.rcv(NetifReceive.ip_rcv, skb)
+    (out,) = host.out("udp", UdpProtocol.udp_rcv)
     assert host.net.skb_bytes(out) == b"12345678"
 
 
@@ -73,17 +81,17 @@ def test_a_header_in_the_pool_is_fetched(host: IpHost) -> None:
     assert place is not None
     skb = frame_skb(whole.head[:20])
     skb.frags, skb.data_len = (place,), place[4]
-    host.rcv("ip_rcv", skb)
-    (out,) = host.out("udp", "udp_rcv")
+    host.rcv(NetifReceive.ip_rcv, skb)
+    (out,) = host.out("udp", UdpProtocol.udp_rcv)
     assert host.net.skb_bytes(out) == b"12345678"
     host.pool.free_frags(out.frags)
     assert host.alloc.in_use() == 0
 
 
 def test_what_is_for_another_host(host: IpHost) -> None:
-    host.rcv("ip_rcv", ip_skb(b"", PEER, US, pkt_type=PACKET_OTHERHOST))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"", PEER, US, pkt_type=PACKET_OTHERHOST))
     assert host.dropped("OTHERHOST") == 1
-    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, FAR))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, FAR))
     assert host.dropped("IP_INADDRERRORS") == 1
     assert host.net.mib["IpInAddrErrors"] == 1
     assert host.packets() == []  # a host says nothing
@@ -105,7 +113,7 @@ def test_what_is_for_another_host(host: IpHost) -> None:
 )
 def test_martians(host: IpHost, saddr: str, daddr: str, reason: str) -> None:
     for _ in range(2):  # and what is cached of the first does not let the second in
-        host.rcv("ip_rcv", ip_skb(bytes(8), inet_aton(saddr), inet_aton(daddr)))
+        host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), inet_aton(saddr), inet_aton(daddr)))
     assert host.dropped(reason) == 2
     assert host.out("udp") == []
 
@@ -116,11 +124,11 @@ def test_martians_are_logged_if_that_is_asked_for(make_host: MakeHost, on: int) 
     host = make_host(sysctl={"net.ipv4.conf.all.log_martians": on})
     host.net.log_events.clear()
     for n in range(30):
-        host.rcv("ip_rcv", ip_skb(bytes(8), bytes((127, 0, 0, n)), US))
-    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, inet_aton("224.0.0.99")))  # not one
+        host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), bytes((127, 0, 0, n)), US))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, inet_aton("224.0.0.99")))  # not one
     assert len(host.net.log_events) == 10 * on
     host.run_for(6)
-    host.rcv("ip_rcv", ip_skb(bytes(8), bytes((127, 0, 0, 1)), US))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), bytes((127, 0, 0, 1)), US))
     assert len(host.net.log_events) == 11 * on
     if on:
         level, event, details, *_ = host.net.log_events[0]
@@ -134,7 +142,7 @@ def test_martians_are_logged_if_that_is_asked_for(make_host: MakeHost, on: int) 
 )
 def test_rp_filter(make_host: MakeHost, mode: int, saddr: bytes, reason: str) -> None:
     host = make_host(sysctl={"net.ipv4.conf.all.rp_filter": mode}, two=True)
-    host.rcv("ip_rcv", ip_skb(bytes(8), saddr, US))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), saddr, US))
     assert len(host.out("udp")) == (0 if reason else 1)
     assert host.net.mib["TcpExtIPReversePathFilter"] == bool(reason)
 
@@ -148,21 +156,23 @@ def test_rp_filter(make_host: MakeHost, mode: int, saddr: bytes, reason: str) ->
     ],
 )
 def test_broadcast_and_all_hosts(host: IpHost, daddr: str, pkt_type: int) -> None:
-    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, inet_aton(daddr), pkt_type=pkt_type))
-    assert len(host.out("udp", "udp_rcv")) == 1
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, inet_aton(daddr), pkt_type=pkt_type))
+    assert len(host.out("udp", UdpProtocol.udp_rcv)) == 1
     name = "Mcast" if pkt_type == PACKET_MULTICAST else "Bcast"
     assert host.net.mib[f"IpExtIn{name}Pkts"] == 1
     assert host.net.mib[f"IpExtIn{name}Octets"] == 28
 
 
 def test_dhcp_replies_to_no_address_yet(host: IpHost) -> None:
-    host.rcv("ip_rcv", ip_skb(bytes(8), b"\0" * 4, b"\xff" * 4, pkt_type=PACKET_BROADCAST))
-    assert len(host.out("udp", "udp_rcv")) == 1
+    host.rcv(
+        NetifReceive.ip_rcv, ip_skb(bytes(8), b"\0" * 4, b"\xff" * 4, pkt_type=PACKET_BROADCAST)
+    )
+    assert len(host.out("udp", UdpProtocol.udp_rcv)) == 1
 
 
 def test_an_unknown_protocol_is_answered(host: IpHost) -> None:
     host.learn()
-    host.rcv("ip_rcv", ip_skb(b"what?", PEER, US, 99))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"what?", PEER, US, 99))
     ((iph, message),) = host.packets()
     assert (iph.daddr, iph.protocol, iph.tos) == (PEER, 1, 0xC0)
     hdr = icmp.parse(message)
@@ -176,32 +186,32 @@ def test_silence_while_a_transport_is_away(make_host: MakeHost) -> None:
     host = make_host(register=False)
     host.register("eth0", 2, b"\x02" + bytes(5))
     host.learn()
-    host.rcv("ip_rcv", ip_skb(bytes(20), PEER, US, 6))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(20), PEER, US, 6))
     assert host.dropped("SKBUS_NO_PEER") == 1
     assert host.packets() == []
-    host.add_protocol(6, "tcp", "tcp_v4_rcv", "tcp_v4_err")
-    host.rcv("ip_rcv", ip_skb(bytes(20), PEER, US, 6))
-    assert len(host.out("tcp", "tcp_v4_rcv")) == 1
-    host.call("inet_del_protocol", InetDelProtocol(6, "tcp"))
-    host.rcv("ip_rcv", ip_skb(bytes(20), PEER, US, 6))
+    host.add_protocol(6, "tcp", TcpProtocol.tcp_v4_rcv, TcpProtocol.tcp_v4_err)
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(20), PEER, US, 6))
+    assert len(host.out("tcp", TcpProtocol.tcp_v4_rcv)) == 1
+    host.call(Ip.inet_del_protocol, InetDelProtocol(6, "tcp"))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(20), PEER, US, 6))
     assert len(host.packets()) == 1  # gone for good: protocol unreachable
 
 
 def test_registering(make_host: MakeHost) -> None:
     host = make_host()
     host.out("tcp")
-    host.add_protocol(6, "tcp", "tcp_v4_rcv", "tcp_v4_err")  # tcp was restarted
-    events = host.out("tcp", "inetdev_event")
+    host.add_protocol(6, "tcp", TcpProtocol.tcp_v4_rcv, TcpProtocol.tcp_v4_err)  # tcp was restarted
+    events = host.out("tcp", InetTransport.inetdev_event)
     assert [(e.dev, e.addr, e.prefixlen, e.up) for e in events] == [
         ("lo", b"\x7f\0\0\x01", 8, True),
         ("eth0", US, 24, True),
     ]
     assert events[1].broadcast == inet_aton("10.0.0.255")
-    host.add_protocol(6, "impostor", "tcp_v4_rcv", "tcp_v4_err")
-    host.add_protocol(1, "icmp", "udp_rcv", "udp_err")
+    host.add_protocol(6, "impostor", TcpProtocol.tcp_v4_rcv, TcpProtocol.tcp_v4_err)
+    host.add_protocol(1, "icmp", UdpProtocol.udp_rcv, UdpProtocol.udp_err)
     host.add_protocol(50, "esp", "no_such_entry", "")
-    host.add_protocol(256, "odd", "handler", "err_handler")
-    ret = "inet_add_protocol_ret"
+    host.add_protocol(256, "odd", NetProtocol.handler, NetProtocol.err_handler)
+    ret = InetTransport.inet_add_protocol_ret
     assert host.out("impostor") == [(ret, InetProtocolRet(6, errno.EEXIST))]
     assert host.out("icmp") == [(ret, InetProtocolRet(1, errno.EEXIST))]
     assert host.out("esp") == [(ret, InetProtocolRet(50, errno.EINVAL))]
@@ -211,22 +221,26 @@ def test_registering(make_host: MakeHost) -> None:
 
 def test_options(host: IpHost) -> None:
     host.learn()
-    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, options=b"\x94\x04\0\0"))  # router alert
-    (skb,) = host.out("udp", "udp_rcv")
+    host.rcv(
+        NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, US, options=b"\x94\x04\0\0")
+    )  # router alert
+    (skb,) = host.out("udp", UdpProtocol.udp_rcv)
     assert (skb.network_header, skb.data) == (14, 38)
-    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, options=b"\x07\x27\x04\x00"))  # RR too long
+    host.rcv(
+        NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, US, options=b"\x07\x27\x04\x00")
+    )  # RR too long
     ((_, message),) = host.packets()
     hdr = icmp.parse(message)
     assert (hdr.type, hdr.pointer) == (icmp.ICMP_PARAMETERPROB, 20)
     srr = b"\x83\x07\x04" + FAR + b"\x01"
-    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, options=srr))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, US, options=srr))
     assert host.packets() == []
     assert host.dropped("IP_INHDR") == 2
 
 
 def test_a_device_that_is_not_there(host: IpHost) -> None:
-    host.rcv("ip_rcv", ip_skb(bytes(8), PEER, US, dev=77))
-    host.rcv("arp_rcv", arp_skb(1, b"\x02" + bytes(5), PEER, US, dev=77))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(8), PEER, US, dev=77))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, b"\x02" + bytes(5), PEER, US, dev=77))
     assert host.dropped("DEV_READY") == 2
 
 
@@ -259,7 +273,16 @@ def test_arbitrary_packets_raise_nothing(data: st.DataObject) -> None:
             skb.head, skb.frags, skb.data_len = skb.head[:cut], (place,), place[4]
             if data.draw(st.integers(0, 9)) == 0:
                 host.pool.free(place)
-        entry = data.draw(st.sampled_from(["ip_rcv", "ip_rcv", "ip_rcv", "arp_rcv"]))
+        entry = data.draw(
+            st.sampled_from(
+                [
+                    NetifReceive.ip_rcv,
+                    NetifReceive.ip_rcv,
+                    NetifReceive.ip_rcv,
+                    NetifReceive.arp_rcv,
+                ]
+            )
+        )
         host.rcv(entry, skb)
     host.run_for(40)
     assert host.core.held() == 0

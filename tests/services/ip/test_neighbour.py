@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skbus.core.abi import XmitCb
+from skbus.core.interfaces import Ip, NetifReceive, TcpProtocol
 from skbus.core.skbuff import PACKET_BROADCAST, PACKET_HOST, SkBuff
 from skbus.inet.headers import arp, ethernet, icmp
 from skbusd.ip import neighbour
@@ -21,7 +22,7 @@ OTHER_MAC = bytes.fromhex("02000000cc01")
 
 def send(host: IpHost, daddr: bytes = PEER, data: bytes = b"T" * 20) -> None:
     skb = SkBuff(data, cb=XmitCb(US, daddr, 6, 0, 0, True, 0, b""))
-    host.rcv("ip_queue_xmit", skb)
+    host.rcv(Ip.ip_queue_xmit, skb)
 
 
 def requests(host: IpHost) -> list[tuple[bytes, arp.ArpHdr]]:
@@ -39,7 +40,7 @@ def state(host: IpHost, addr: bytes = PEER) -> object:
 
 
 def reply(host: IpHost, mac: bytes = PEER_MAC, addr: bytes = PEER) -> None:
-    host.rcv("arp_rcv", arp_skb(2, mac, addr, US, tha=MAC, pkt_type=0))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(2, mac, addr, US, tha=MAC, pkt_type=0))
 
 
 def test_nobody_answers(host: IpHost) -> None:
@@ -56,7 +57,7 @@ def test_nobody_answers(host: IpHost) -> None:
     assert host.dropped("NEIGH_FAILED") == 1
     assert host.net.mib["ArpResolveFailed"] == 1
     assert host.net.mib["ArpSentRequests"] == 3 + 1  # and the announcement
-    (error,) = host.out("tcp", "tcp_v4_err")
+    (error,) = host.out("tcp", TcpProtocol.tcp_v4_err)
     assert (error.type, error.code) == (icmp.ICMP_DEST_UNREACH, icmp.ICMP_HOST_UNREACH)
     assert (error.saddr, error.daddr, error.payload) == (US, PEER, b"T" * 20)
 
@@ -175,14 +176,14 @@ def test_mapped_addresses(host: IpHost, daddr: str, mac: str) -> None:
 
 def test_replies_nobody_asked_for_add_nothing(host: IpHost) -> None:
     reply(host)
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("10.0.0.77")))
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, PEER))  # gratuitous
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, PEER_MAC, PEER, inet_aton("10.0.0.77")))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, PEER_MAC, PEER, PEER))  # gratuitous
     assert state(host) is None
 
 
 def test_gratuitous_arp_renews(host: IpHost) -> None:
     host.learn()
-    host.rcv("arp_rcv", arp_skb(1, OTHER_MAC, PEER, PEER))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, OTHER_MAC, PEER, PEER))
     send(host)
     (skb,) = host.frames()
     assert ethernet.parse(skb.head).h_dest == OTHER_MAC
@@ -230,7 +231,7 @@ def test_who_may_replace_an_address(
     if after:
         host.run_for(2)
     target = OTHER_MAC if tha is SAME else tha
-    host.rcv("arp_rcv", arp_skb(op, OTHER_MAC, PEER, tip, tha=target, pkt_type=pkt_type))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(op, OTHER_MAC, PEER, tip, tha=target, pkt_type=pkt_type))
     replaced = at_once or after
     (neigh,) = host.ip.arp_tbl.entries.values()
     assert neigh.ha == (OTHER_MAC if replaced else PEER_MAC)
@@ -268,12 +269,12 @@ def test_arp_accept(
     make_host: MakeHost, mode: int, op: int, sip: bytes, tip: bytes, made: bool
 ) -> None:
     host = make_host(sysctl={"net.ipv4.conf.all.arp_accept": mode})
-    host.rcv("arp_rcv", arp_skb(op, PEER_MAC, sip, tip, tha=PEER_MAC))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(op, PEER_MAC, sip, tip, tha=PEER_MAC))
     assert bool(host.ip.arp_tbl.entries) == made
 
 
 def test_a_probe_for_our_address_is_answered(host: IpHost) -> None:
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, b"\0" * 4, US))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, PEER_MAC, b"\0" * 4, US))
     (skb,) = host.frames()
     assert arp.parse(skb.head, 14).ar_sip == US
     assert host.ip.arp_tbl.entries == {}
@@ -282,8 +283,8 @@ def test_a_probe_for_our_address_is_answered(host: IpHost) -> None:
 def test_a_duplicate_address_is_warned_of_once(host: IpHost) -> None:
     host.net.log_events.clear()
     for _ in range(5):
-        host.rcv("arp_rcv", arp_skb(1, OTHER_MAC, US, PEER))
-        host.rcv("arp_rcv", arp_skb(1, OTHER_MAC, US, US))
+        host.rcv(NetifReceive.arp_rcv, arp_skb(1, OTHER_MAC, US, PEER))
+        host.rcv(NetifReceive.arp_rcv, arp_skb(1, OTHER_MAC, US, US))
     warnings = [e for e in host.net.log_events if e[0] == "warning"]
     assert len(warnings) == 1
     assert host.ip.arp_tbl.entries == {}
@@ -306,13 +307,13 @@ def test_a_duplicate_address_is_warned_of_once(host: IpHost) -> None:
 )
 def test_arp_ignore(make_host: MakeHost, mode: int, sip: bytes, tip: bytes, answered: bool) -> None:
     host = make_host(sysctl={"net.ipv4.conf.all.arp_ignore": mode}, two=True)
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, sip, tip))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, PEER_MAC, sip, tip))
     assert bool(host.frames()) == answered
 
 
 def test_not_for_others_and_not_for_lo(host: IpHost) -> None:
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("10.0.0.3")))
-    host.rcv("arp_rcv", arp_skb(1, PEER_MAC, PEER, inet_aton("127.0.0.1")))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, PEER_MAC, PEER, inet_aton("10.0.0.3")))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, PEER_MAC, PEER, inet_aton("127.0.0.1")))
     assert host.frames() == []
 
 
@@ -324,9 +325,9 @@ def test_malformed(host: IpHost) -> None:
         good.head[:20] + b"\x00\x09" + good.head[22:],
     ]
     for frame in bad:
-        host.rcv("arp_rcv", frame_skb(frame, protocol=0x0806))
-    host.rcv("arp_rcv", arp_skb(1, b"\x01" + bytes(5), PEER, US))
-    host.rcv("arp_rcv", arp_skb(1, bytes(6), PEER, US))
+        host.rcv(NetifReceive.arp_rcv, frame_skb(frame, protocol=0x0806))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, b"\x01" + bytes(5), PEER, US))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(1, bytes(6), PEER, US))
     assert host.net.mib["ArpInvalid"] == 5
     assert host.frames() == []
     assert host.ip.arp_tbl.entries == {}
@@ -337,9 +338,9 @@ def test_arbitrary_arp_raises_nothing(frames: list[bytes]) -> None:
     host = IpHost()
     good = arp_skb(2, PEER_MAC, PEER, US).head
     for data in frames:
-        host.rcv("arp_rcv", frame_skb(bytes(14) + data, protocol=0x0806))
+        host.rcv(NetifReceive.arp_rcv, frame_skb(bytes(14) + data, protocol=0x0806))
         mixed = good[:14] + data + good[14 + len(data) :]
-        host.rcv("arp_rcv", frame_skb(mixed, protocol=0x0806))
+        host.rcv(NetifReceive.arp_rcv, frame_skb(mixed, protocol=0x0806))
 
 
 def test_a_family_brings_its_own_resolution(host: IpHost) -> None:

@@ -37,7 +37,16 @@ from skbus.core.abi import (
     UdpSendmsgCb,
 )
 from skbus.core.checksum import ip_compute_csum
+from skbus.core.interfaces import (
+    InetTransport,
+    Ip,
+    NetifReceive,
+    SkCallbacks,
+    TcpProtocol,
+    TransportProto,
+)
 from skbus.core.skbuff import SkBuff
+from skbus.core.uapi import SOCK_DGRAM, SOCK_RAW
 from skbus.inet.headers import icmp, ipv4
 from skbustest.iphost import FAR, GW, PEER, US, IpHost
 from skbustest.packets import inet_aton, ip_skb
@@ -57,53 +66,51 @@ class Sockets(IpHost):
         self.learn(GW)
 
     def raw(self, sk: int, protocol: int) -> None:
-        self.call("raw_sk_init", InitSock(sk, 2, protocol))
+        self.call(TransportProto.init, InitSock(sk, 2, protocol, SOCK_RAW))
 
     def ping(self, sk: int) -> None:
-        self.call("ping_init_sock", InitSock(sk, 2, ICMP))
+        self.call(TransportProto.init, InitSock(sk, 2, ICMP, SOCK_DGRAM))
 
     def ret(self) -> tuple[int, object]:
-        (answer,) = self.out("socket", "sk_ret")
+        (answer,) = self.out("socket", SkCallbacks.sk_ret)
         assert isinstance(answer, SkRet)
         assert answer.req == self.req
         return answer.err, answer.val
 
-    def bind(self, entry: str, sk: int, addr: bytes, port: int = 0, reuse: int = 0) -> int:
+    def bind(self, sk: int, addr: bytes, port: int = 0, reuse: int = 0) -> int:
         self.req += 1
-        self.call(entry, GetPort(sk, self.req, addr, port, reuse, 0))
+        self.call(TransportProto.bind, GetPort(sk, self.req, addr, port, reuse, 0))
         return self.ret()[0]
 
     def connect(self, sk: int, addr: bytes) -> int:
         self.req += 1
-        self.call("ip4_datagram_connect", Connect(sk, self.req, addr, 0))
+        self.call(TransportProto.connect, Connect(sk, self.req, addr, 0))
         return self.ret()[0]
 
     def set(self, sk: int, level: int, option: int, value: bytes | int) -> int:
         self.req += 1
         raw = value if isinstance(value, bytes) else struct.pack("=i", value)
-        self.call("raw_setsockopt", Setsockopt(sk, self.req, level, option, raw))
+        self.call(TransportProto.setsockopt, Setsockopt(sk, self.req, level, option, raw))
         return self.ret()[0]
 
     def get(self, sk: int, level: int, option: int, size: int = 4) -> object:
         self.req += 1
-        self.call("raw_getsockopt", Getsockopt(sk, self.req, level, option, size))
+        self.call(TransportProto.getsockopt, Getsockopt(sk, self.req, level, option, size))
         err, value = self.ret()
         return err or value
 
-    def send(
-        self, sk: int, data: bytes, addr: bytes = b"", entry: str = "raw_sendmsg", flags: int = 0
-    ) -> int:
+    def send(self, sk: int, data: bytes, addr: bytes = b"", flags: int = 0) -> int:
         self.req += 1
         place = self.alloc.put(data) if len(data) > 1000 else None
         skb = SkBuff(b"", (place,)) if place else SkBuff(data)
         skb.cb = UdpSendmsgCb(sk, self.req, addr, 0, flags, -1, 0)
-        self.rcv(entry, skb)
+        self.rcv(TransportProto.sendmsg, skb)
         return self.ret()[0]
 
     def delivered(self) -> list[tuple[int, bytes]]:
         """(socket, bytes) of what went up; the slots are given back."""
         out = []
-        for skb in self.out("socket", "sk_data_ready"):
+        for skb in self.out("socket", SkCallbacks.sk_data_ready):
             assert isinstance(skb.cb, DataReadyCb)
             out.append((skb.cb.sk, self.net.skb_bytes(skb)))
             if skb.frags:
@@ -111,7 +118,7 @@ class Sockets(IpHost):
         return out
 
     def errors(self) -> list[tuple[int, int]]:
-        reports: list[SkErrorReport] = self.out("socket", "sk_error_report")
+        reports: list[SkErrorReport] = self.out("socket", SkCallbacks.sk_error_report)
         return [(r.sk, r.err) for r in reports]
 
 
@@ -132,12 +139,12 @@ def test_every_match_gets_a_copy_and_the_protocol_its_packet(host: Sockets) -> N
         host.raw(sk, TCP)
     assert host.connect(4, PEER) == 0
     assert host.connect(6, FAR) == 0
-    assert host.bind("raw_bind", 8, US) == 0
+    assert host.bind(8, US) == 0
     skb = ip_skb(b"S" * 20 + b"payload", PEER, US, TCP)
     packet = skb.head[14:]
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     assert host.delivered() == [(2, packet), (4, packet), (8, packet)]
-    assert len(host.out("tcp", "tcp_v4_rcv")) == 1
+    assert len(host.out("tcp", TcpProtocol.tcp_v4_rcv)) == 1
 
 
 def test_copies_of_large_packets_are_the_sockets_own(host: Sockets) -> None:
@@ -149,17 +156,17 @@ def test_copies_of_large_packets_are_the_sockets_own(host: Sockets) -> None:
     header = ipv4.build(PEER, US, 253, 20 + len(payload))
     skb.head = skb.head[:14] + header
     skb.frags, skb.data_len = (place,), len(payload)
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     assert host.delivered() == [(2, header + payload)]
     assert host.alloc.in_use() == 0
 
 
 def test_no_protocol_unreachable_where_a_raw_socket_takes_it(host: Sockets) -> None:
     host.raw(2, 253)
-    host.rcv("ip_rcv", ip_skb(b"x", PEER, US, 253))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, US, 253))
     assert host.packets() == []
     assert host.net.mib["IpInDelivers"] == 1
-    host.rcv("ip_rcv", ip_skb(b"x", PEER, US, 252))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, US, 252))
     ((_, message),) = host.packets()
     assert message[:2] == bytes((icmp.ICMP_DEST_UNREACH, icmp.ICMP_PROT_UNREACH))
 
@@ -169,12 +176,12 @@ def test_icmp_filter(host: Sockets) -> None:
     host.raw(4, ICMP)
     assert host.set(2, SOL_RAW, 1, struct.pack("=I", 1 << icmp.ICMP_ECHO)) == 0
     assert host.get(2, SOL_RAW, 1) == struct.pack("=I", 1 << icmp.ICMP_ECHO)
-    host.rcv("ip_rcv", ip_skb(echo(), PEER, US, ICMP))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(echo(), PEER, US, ICMP))
     assert [sk for sk, _ in host.delivered()] == [4]
     assert len(host.packets()) == 1  # the kernel's own answer
-    host.rcv("ip_rcv", ip_skb(echo(7, icmp.ICMP_ECHOREPLY), PEER, US, ICMP))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(echo(7, icmp.ICMP_ECHOREPLY), PEER, US, ICMP))
     assert [sk for sk, _ in host.delivered()] == [2, 4]
-    host.rcv("ip_rcv", ip_skb(echo(7, 40), PEER, US, ICMP))  # an unknown type passes
+    host.rcv(NetifReceive.ip_rcv, ip_skb(echo(7, 40), PEER, US, ICMP))  # an unknown type passes
     assert [sk for sk, _ in host.delivered()] == [2, 4]
 
 
@@ -189,11 +196,11 @@ def test_a_full_receive_buffer_drops_until_it_is_read(host: Sockets) -> None:
     host.raw(2, 253)
     assert host.set(2, SOL_SOCKET, 8, 1200) == 0  # SO_RCVBUF; twice that
     for _ in range(5):
-        host.rcv("ip_rcv", ip_skb(bytes(1000), PEER, US, 253))
+        host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(1000), PEER, US, 253))
     assert len(host.delivered()) == 1
     assert host.dropped("SOCKET_RCVBUFF") == 4
-    host.call("raw_recvmsg", Recvmsg(2, 1020))
-    host.rcv("ip_rcv", ip_skb(bytes(1000), PEER, US, 253))
+    host.call(TransportProto.recvmsg, Recvmsg(2, 1020))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(1000), PEER, US, 253))
     assert len(host.delivered()) == 1
 
 
@@ -266,16 +273,16 @@ def test_ttl_tos_and_multicast_options_go_into_the_header(host: Sockets) -> None
 
 def test_bind_and_connect(host: Sockets) -> None:
     host.raw(2, 253)
-    assert host.bind("raw_bind", 2, PEER) == EADDRNOTAVAIL
-    assert host.bind("raw_bind", 2, US, 4000) == 0
-    assert host.bind("raw_bind", 2, ANY) == 0  # as often as one likes
+    assert host.bind(2, PEER) == EADDRNOTAVAIL
+    assert host.bind(2, US, 4000) == 0
+    assert host.bind(2, ANY) == 0  # as often as one likes
     assert host.connect(2, inet_aton("10.0.0.255")) == EACCES
     assert host.connect(2, PEER) == 0
-    assert host.bind("raw_bind", 2, US) == EINVAL
+    assert host.bind(2, US) == EINVAL
     assert host.send(2, b"to the peer") == 0
     assert len(host.packets()) == 1
     host.req += 1
-    host.call("udp_disconnect", Disconnect(2, host.req))
+    host.call(TransportProto.disconnect, Disconnect(2, host.req))
     assert host.ret()[0] == 0
     assert host.send(2, b"x") == EDESTADDRREQ
 
@@ -315,10 +322,10 @@ def test_hard_errors_reach_the_connected(host: Sockets, type_: int, code: int, e
     host.connect(2, FAR)
     host.connect(4, PEER)
     inner = ipv4.build(US, FAR, 253, 28) + bytes(8)
-    host.rcv("ip_rcv", unreach(inner, code, type_))
+    host.rcv(NetifReceive.ip_rcv, unreach(inner, code, type_))
     assert host.errors() == ([(2, err)] if err else [])
     assert host.set(6, SOL_IP, 11, 1) == 0  # IP_RECVERR: all of them, also unconnected
-    host.rcv("ip_rcv", unreach(inner, code, type_))
+    host.rcv(NetifReceive.ip_rcv, unreach(inner, code, type_))
     assert (6, err or EHOSTUNREACH) in host.errors()
 
 
@@ -327,46 +334,46 @@ def test_hard_errors_reach_the_connected(host: Sockets, type_: int, code: int, e
 
 def test_a_ping_socket_sends_its_identifier_and_gets_the_reply(host: Sockets) -> None:
     host.ping(2)
-    assert host.bind("ping_bind", 2, ANY, 4242) == 0
-    assert host.send(2, echo(1), PEER, "ping_v4_sendmsg") == 0
+    assert host.bind(2, ANY, 4242) == 0
+    assert host.send(2, echo(1), PEER) == 0
     ((iph, message),) = host.packets()
     assert (iph.daddr, ip_compute_csum(message)) == (PEER, 0)
     assert icmp.parse(message)[3] == 4242 << 16 | 3
-    host.rcv("ip_rcv", ip_skb(echo(4242, icmp.ICMP_ECHOREPLY), PEER, US, ICMP))
-    host.rcv("ip_rcv", ip_skb(echo(4243, icmp.ICMP_ECHOREPLY), PEER, US, ICMP))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(echo(4242, icmp.ICMP_ECHOREPLY), PEER, US, ICMP))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(echo(4243, icmp.ICMP_ECHOREPLY), PEER, US, ICMP))
     assert host.delivered() == [(2, echo(4242, icmp.ICMP_ECHOREPLY))]
 
 
 def test_identifiers_are_given_out_and_not_shared(host: Sockets) -> None:
     for sk in (2, 4, 6):
         host.ping(sk)
-    assert host.bind("ping_bind", 2, ANY, 1) == 0
-    assert host.bind("ping_bind", 4, ANY, 1) == EADDRINUSE
-    assert host.bind("ping_bind", 4, PEER, 3) == EADDRNOTAVAIL
-    assert host.bind("ping_bind", 4, US) == 0
-    assert host.bind("ping_bind", 4, US) == EINVAL
-    assert host.send(6, echo(), PEER, "ping_v4_sendmsg") == 0
+    assert host.bind(2, ANY, 1) == 0
+    assert host.bind(4, ANY, 1) == EADDRINUSE
+    assert host.bind(4, PEER, 3) == EADDRNOTAVAIL
+    assert host.bind(4, US) == 0
+    assert host.bind(4, US) == EINVAL
+    assert host.send(6, echo(), PEER) == 0
     assert sorted(host.ip.ping_table) == [1, 2, 3]
-    host.call("ping_close", Close(2, 0, -1))
+    host.call(TransportProto.close, Close(2, 0, -1))
     assert sorted(host.ip.ping_table) == [2, 3]
 
 
 @pytest.mark.parametrize("data", [echo()[:7], echo(1, 0), b"\x08\1" + bytes(6)])
 def test_only_echo_requests_are_sent(host: Sockets, data: bytes) -> None:
     host.ping(2)
-    assert host.send(2, data, PEER, "ping_v4_sendmsg") == EINVAL
+    assert host.send(2, data, PEER) == EINVAL
     assert host.packets() == []
 
 
 def test_an_error_about_a_ping(host: Sockets) -> None:
     host.ping(2)
-    host.bind("ping_bind", 2, ANY, 9)
+    host.bind(2, ANY, 9)
     host.connect(2, FAR)
     inner = ipv4.build(US, FAR, ICMP, 28) + echo(9)[:8]
-    host.rcv("ip_rcv", unreach(inner, icmp.ICMP_PORT_UNREACH))
+    host.rcv(NetifReceive.ip_rcv, unreach(inner, icmp.ICMP_PORT_UNREACH))
     assert host.errors() == [(2, ECONNREFUSED)]
-    host.rcv("ip_rcv", unreach(inner, icmp.ICMP_HOST_UNREACH))
-    host.rcv("ip_rcv", unreach(ipv4.build(US, FAR, ICMP, 28) + echo(8)[:8], 3))
+    host.rcv(NetifReceive.ip_rcv, unreach(inner, icmp.ICMP_HOST_UNREACH))
+    host.rcv(NetifReceive.ip_rcv, unreach(ipv4.build(US, FAR, ICMP, 28) + echo(8)[:8], 3))
     assert host.errors() == []
 
 
@@ -376,28 +383,29 @@ def test_an_error_about_a_ping(host: Sockets) -> None:
 def test_packets_to_groups_nobody_is_in_are_dropped_and_filters_hold(host: Sockets) -> None:
     group = inet_aton("239.1.1.1")
     host.raw(2, 253)
-    host.rcv("ip_rcv", ip_skb(b"x", PEER, group, 253, pkt_type=2))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, group, 253, pkt_type=2))
     assert host.dropped("NOT_SPECIFIED") == 1
     assert host.set(2, SOL_IP, 35, group + US) == 0
-    host.rcv("ip_rcv", ip_skb(b"x", PEER, group, 253, pkt_type=2))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, group, 253, pkt_type=2))
     assert len(host.delivered()) == 1
     assert host.set(2, SOL_IP, 38, group + US + PEER) == 0  # IP_BLOCK_SOURCE
-    host.rcv("ip_rcv", ip_skb(b"x", PEER, group, 253, pkt_type=2))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, group, 253, pkt_type=2))
     assert host.delivered() == []
-    host.call("raw_close", Close(2, 0, -1))
+    host.call(TransportProto.close, Close(2, 0, -1))
     assert (group in host.ip.devices["eth0"].mc_list, host.ip.mc_socks) == (False, {})
 
 
 def test_another_transports_groups_end_with_its_socket_or_its_process(host: Sockets) -> None:
     group = inet_aton("239.1.1.1")
     for sk in (2, 4):
-        host.call("ip_mc_setsockopt", McSetsockopt("udp", sk, 5, 35, group + US))
-        (answer,) = host.out("udp", "ip_mc_ret")
+        host.call(Ip.ip_mc_setsockopt, McSetsockopt("udp", sk, 5, 35, group + US))
+        (answer,) = host.out("udp", InetTransport.ip_mc_ret)
         assert (answer.sk, answer.req, answer.err) == (sk, 5, 0)
+        assert isinstance(answer.mc_list, tuple)
         assert answer.mc_list[0][:2] == (group, 2)
     device = host.ip.devices["eth0"]
     assert device.mc_list[group].users == 2
-    host.call("ip_mc_drop_socket", McDropSocket("udp", 2))
+    host.call(Ip.ip_mc_drop_socket, McDropSocket("udp", 2))
     assert device.mc_list[group].users == 1
     host.core.peer_up("udp")
     assert group not in device.mc_list

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from skbus.core.abi import GetPort, InitSock, Redirect, UpdatePmtu, XmitCb
+from skbus.core.interfaces import Ip, NetifReceive, TransportProto, UdpProtocol
 from skbus.core.net import MSEC
 from skbus.core.skbuff import ETH_P_IP, SkBuff
+from skbus.core.uapi import SOCK_DGRAM, SOCK_RAW
 from skbus.inet.headers import arp, icmp, ipv4
 from skbustest.iphost import FAR, GW, MAC2, PEER, PEER2, US, IpHost
 from skbustest.packets import MAC, PEER_MAC, arp_skb, inet_aton, ip_skb
@@ -29,7 +31,7 @@ def router(make_host: MakeHost) -> IpHost:
 
 def sent(host: IpHost, src: bytes = PEER, dst: bytes = FAR) -> list[tuple[ipv4.IpHdr, bytes]]:
     """What the router sends for one packet."""
-    host.rcv("ip_rcv", ip_skb(b"12345678", src, dst, 17, ttl=9))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"12345678", src, dst, 17, ttl=9))
     return host.packets()
 
 
@@ -50,14 +52,14 @@ def test_a_redirect_names_the_gateway_and_the_packet_goes_on(router: IpHost) -> 
 
 
 def test_a_neighbour_is_its_own_gateway(router: IpHost) -> None:
-    router.rcv("ip_rcv", ip_skb(b"12345678", PEER, GW, 17))
+    router.rcv(NetifReceive.ip_rcv, ip_skb(b"12345678", PEER, GW, 17))
     (_, message), _ = router.packets()
     assert icmp.parse(message).gateway == GW
 
 
 def test_none_from_one_network_to_the_other(router: IpHost) -> None:
     sent(router, PEER, PEER2)
-    router.rcv("ip_rcv", ip_skb(b"12345678", PEER2, FAR, 17, dev=3))
+    router.rcv(NetifReceive.ip_rcv, ip_skb(b"12345678", PEER2, FAR, 17, dev=3))
     assert router.net.mib["IpForwDatagrams"] == 2
     assert redirects(router) == 0
 
@@ -93,7 +95,7 @@ def test_a_super_segment_for_a_narrower_link_is_cut_finer(router: IpHost) -> Non
     for frag_off, sizes in ((0, [(960, 11)]), (ipv4.IP_DF, [])):
         skb = ip_skb(bytes(12) + b"\x50" + bytes(7 + 10_000), PEER, PEER2, 6, frag_off=frag_off)
         skb.gso_size, skb.gso_segs, skb.gso_type = 1460, 7, 1
-        router.rcv("ip_rcv", skb)
+        router.rcv(NetifReceive.ip_rcv, skb)
         out = [s for s in router.frames("eth1") if s.protocol == ETH_P_IP]
         assert [(s.gso_size, s.gso_segs) for s in out] == sizes
     assert router.net.mib["IpFragFails"] == 1
@@ -123,17 +125,17 @@ def redirected(
     """A redirect comes, and the transport finds (or does not) that it is about its packet."""
     quoted = ipv4.build(US, FAR, protocol, 40) + bytes(8)
     message = icmp.build_message(5, code, int.from_bytes(gateway, "big"), quoted)
-    host.rcv("ip_rcv", ip_skb(message, source, US, 1))
-    for item in host.out("udp", "udp_err"):
+    host.rcv(NetifReceive.ip_rcv, ip_skb(message, source, US, 1))
+    for item in host.out("udp", UdpProtocol.udp_err):
         assert item.info.to_bytes(4, "big") == gateway
         if known:
             told = Redirect(item.daddr, gateway, item.offender, item.ifindex)
-            host.call("ipv4_redirect", told)
+            host.call(Ip.ipv4_redirect, told)
 
 
 def next_hop(host: IpHost) -> bytes:
     """The hardware address that a packet to FAR goes to."""
-    host.rcv("ip_send_skb", SkBuff(bytes(20), cb=XmitCb(US, FAR, 17, 0, 0, True, 0, b"")))
+    host.rcv(Ip.ip_send_skb, SkBuff(bytes(20), cb=XmitCb(US, FAR, 17, 0, 0, True, 0, b"")))
     skb = host.frames()[-1]
     return skb.head[:6]
 
@@ -197,28 +199,28 @@ def test_the_new_gateway_must_be_there(make_host: MakeHost) -> None:
     request = arp.parse(host.frames()[-1].head, 14)
     assert request.ar_tip == other
     assert next_hop(host) == GW_MAC
-    host.rcv("arp_rcv", arp_skb(2, MAC2, other, US, tha=MAC, pkt_type=0))
+    host.rcv(NetifReceive.arp_rcv, arp_skb(2, MAC2, other, US, tha=MAC, pkt_type=0))
     redirected(host, gateway=other)
     assert next_hop(host) == MAC2
 
 
 def test_what_is_known_of_the_mtu_stays(make_host: MakeHost) -> None:
     host = accepting(make_host)
-    host.call("ipv4_update_pmtu", UpdatePmtu(FAR, 1000))
+    host.call(Ip.ipv4_update_pmtu, UpdatePmtu(FAR, 1000))
     redirected(host)
-    host.call("ipv4_update_pmtu", UpdatePmtu(FAR, 900))
+    host.call(Ip.ipv4_update_pmtu, UpdatePmtu(FAR, 900))
     assert host.ip.fnhe[FAR][:2] == (900, False)
     assert next_hop(host) == PEER_MAC
 
 
-@pytest.mark.parametrize(("entry", "protocol"), [("raw_sk_init", 17), ("ping_init_sock", 1)])
+@pytest.mark.parametrize(("type_", "protocol"), [(SOCK_RAW, 17), (SOCK_DGRAM, 1)])
 def test_raw_and_ping_sockets_take_redirects(
-    make_host: MakeHost, entry: str, protocol: int
+    make_host: MakeHost, type_: int, protocol: int
 ) -> None:
     host = accepting(make_host)
-    host.call(entry, InitSock(9, 2, protocol))
-    host.call(entry.split("_")[0] + "_bind", GetPort(9, 1, bytes(4), 1234, 0, 0))
+    host.call(TransportProto.init, InitSock(9, 2, protocol, type_))
+    host.call(TransportProto.bind, GetPort(9, 1, bytes(4), 1234, 0, 0))
     quoted = ipv4.build(US, FAR, protocol, 40) + icmp.build(8, 0, 1234 << 16, 0)
     message = icmp.build_message(5, 1, int.from_bytes(NEAR, "big"), quoted)
-    host.rcv("ip_rcv", ip_skb(message, GW, US, 1))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(message, GW, US, 1))
     assert next_hop(host) == PEER_MAC

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from skbus.core.abi import BacklogMark, ErrHandler, InetDelProtocol
+from skbus.core.interfaces import InetTransport, Ip, NetifReceive, SynBacklog, TcpProtocol
 from skbus.inet.headers import icmp, ipv4
 from skbus.inet.rps import flow_hash, reciprocal_scale, tcp_processes
 from skbustest.iphost import PEER, US, IpHost
@@ -42,8 +43,8 @@ def test_a_segment_goes_to_the_process_of_its_flow(host: IpHost) -> None:
     host.add_protocol(TCP, "tcp.2", "tcp_v4_rcv", "tcp_v4_err")
     seen = set()
     for port in range(1000, 1030):
-        host.rcv("ip_rcv", ip_skb(ports(port, 80) + bytes(16), PEER, US, TCP))
-        (skb,) = host.out(owner(port, 80), "tcp_v4_rcv")
+        host.rcv(NetifReceive.ip_rcv, ip_skb(ports(port, 80) + bytes(16), PEER, US, TCP))
+        (skb,) = host.out(owner(port, 80), TcpProtocol.tcp_v4_rcv)
         assert skb.hash == flow_hash(PEER + US + ports(port, 80), KEY)
         host.ip.pool.free_frags(skb.frags)
         seen.add(owner(port, 80))
@@ -54,7 +55,7 @@ def test_a_segment_goes_to_the_process_of_its_flow(host: IpHost) -> None:
 
 def test_a_process_that_is_away_is_answered_for_with_silence(host: IpHost) -> None:
     port = next(p for p in range(1000, 2000) if owner(p, 80) == "tcp.2")
-    host.rcv("ip_rcv", ip_skb(ports(port, 80) + bytes(16), PEER, US, TCP))
+    host.rcv(NetifReceive.ip_rcv, ip_skb(ports(port, 80) + bytes(16), PEER, US, TCP))
     assert host.ip.drops == {"SKB_DROP_REASON_SKBUS_NO_PEER": 1}
     assert host.ip.mib["IpInDiscards"] == 1
     assert not host.ip.mib["IpInDelivers"]
@@ -62,8 +63,8 @@ def test_a_process_that_is_away_is_answered_for_with_silence(host: IpHost) -> No
 
 
 def test_what_is_too_short_for_ports_is_for_the_first(host: IpHost) -> None:
-    host.rcv("ip_rcv", ip_skb(b"abc", PEER, US, TCP))
-    assert len(host.out("tcp.0", "tcp_v4_rcv")) == 1
+    host.rcv(NetifReceive.ip_rcv, ip_skb(b"abc", PEER, US, TCP))
+    assert len(host.out("tcp.0", TcpProtocol.tcp_v4_rcv)) == 1
 
 
 def test_an_error_goes_to_the_process_of_the_flow_that_it_is_about(host: IpHost) -> None:
@@ -72,8 +73,8 @@ def test_an_error_goes_to_the_process_of_the_flow_that_it_is_about(host: IpHost)
         mine = ports(80, port) + bytes(4)
         quoted = ipv4.build(US, PEER, TCP, 20 + len(mine)) + mine
         message = icmp.build_message(icmp.ICMP_DEST_UNREACH, icmp.ICMP_PORT_UNREACH, 0, quoted)
-        host.rcv("ip_rcv", ip_skb(message, PEER, US, 1))
-        told = [item for p in tcp_processes(3) for item in host.out(p, "tcp_v4_err")]
+        host.rcv(NetifReceive.ip_rcv, ip_skb(message, PEER, US, 1))
+        told = [item for p in tcp_processes(3) for item in host.out(p, TcpProtocol.tcp_v4_err)]
         if owner(port, 80) == "tcp.2":
             assert not told  # it is away
             continue
@@ -84,10 +85,10 @@ def test_an_error_goes_to_the_process_of_the_flow_that_it_is_about(host: IpHost)
 
 def test_a_stranger_is_refused_and_who_leaves_is_left_out(host: IpHost) -> None:
     host.add_protocol(TCP, "tcp.3", "tcp_v4_rcv", "tcp_v4_err")
-    assert host.out("tcp.3", "inet_add_protocol_ret")
-    host.call("inet_del_protocol", InetDelProtocol(TCP, "tcp.0"))
+    assert host.out("tcp.3", InetTransport.inet_add_protocol_ret)
+    host.call(Ip.inet_del_protocol, InetDelProtocol(TCP, "tcp.0"))
     assert host.ip.inet_protos[TCP].shards == ("", "tcp.1", "")
-    host.call("inet_del_protocol", InetDelProtocol(TCP, "tcp.1"))
+    host.call(Ip.inet_del_protocol, InetDelProtocol(TCP, "tcp.1"))
     assert TCP not in host.ip.inet_protos
 
 
@@ -95,24 +96,24 @@ def test_a_mark_goes_to_all_who_share_a_protocol_and_back_when_all_have_answered
     host: IpHost,
 ) -> None:
     mark = BacklogMark("nic.eth0", TCP, 256)
-    host.call("backlog_mark", mark)
-    assert [host.out(p, "backlog_mark") for p in tcp_processes(3)] == [[mark], [mark], []]
-    host.call("backlog_mark_ret", mark)
-    assert not host.out("nic.eth0", "backlog_mark_ret")
-    host.call("backlog_mark_ret", mark)
-    host.call("backlog_mark_ret", mark)  # of an earlier life of ours
-    assert host.out("nic.eth0", "backlog_mark_ret") == [mark]
+    host.call(SynBacklog.backlog_mark, mark)
+    assert [host.out(p, SynBacklog.backlog_mark) for p in tcp_processes(3)] == [[mark], [mark], []]
+    host.call(SynBacklog.backlog_mark_ret, mark)
+    assert not host.out("nic.eth0", SynBacklog.backlog_mark_ret)
+    host.call(SynBacklog.backlog_mark_ret, mark)
+    host.call(SynBacklog.backlog_mark_ret, mark)  # of an earlier life of ours
+    assert host.out("nic.eth0", SynBacklog.backlog_mark_ret) == [mark]
 
 
 def test_a_mark_is_not_lost_with_the_process_that_has_it(host: IpHost) -> None:
     mark = BacklogMark("nic.eth0", TCP, 256)
-    host.call("backlog_mark", mark)
+    host.call(SynBacklog.backlog_mark, mark)
     host.core.peer_up("tcp.1")
-    assert host.out("nic.eth0", "backlog_mark_ret") == [mark]
+    assert host.out("nic.eth0", SynBacklog.backlog_mark_ret) == [mark]
     assert not host.ip.backlog_marks
 
 
 def test_a_mark_for_a_protocol_that_nobody_has_is_back_at_once(host: IpHost) -> None:
     mark = BacklogMark("nic.eth0", 132, 256)
-    host.call("backlog_mark", mark)
-    assert host.out("nic.eth0", "backlog_mark_ret") == [mark]
+    host.call(SynBacklog.backlog_mark, mark)
+    assert host.out("nic.eth0", SynBacklog.backlog_mark_ret) == [mark]

@@ -24,6 +24,7 @@ from typing import Any
 from pyroute2 import IPRoute
 
 from skbus.core.checksum import csum_from32to16, csum_tcpudp_nofold
+from skbus.core.interfaces import Netif, NetifReceive
 from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, Frag, SkBuff
 from skbus.inet.headers import ethernet, ipv4, tcp
@@ -126,9 +127,9 @@ class Host:
         self.core.idle()
         skbs = []
         for entry, item in self.net.outbox.pop("ip", []):
-            if entry == "register_netdevice":
+            if entry is NetifReceive.register_netdevice:
                 self.registered.append((item.up, item.mtu))
-            elif entry == "ip_rcv":
+            elif entry is NetifReceive.ip_rcv:
                 skbs.append(item)
             else:
                 self.net.pool.free_frags(item.frags)
@@ -165,7 +166,7 @@ class Host:
             skb.gso_size, skb.gso_type = MSS, SKB_GSO_TCPV4
             skb.gso_segs = -(-len(payload) // MSS)
         self.net.skb_received += 1
-        self.core.entries["dev_queue_xmit"](self.net, skb)
+        self.core.entries[Netif.dev_queue_xmit](self.net, skb)
         self.source.flush()
 
     def serve(self, reply: bytes, expect: int) -> bytes:

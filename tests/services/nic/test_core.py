@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from skbus.core.abi import RegisterNetdevice
+from skbus.core.interfaces import Netif, NetifReceive
 from skbus.core.net import MSEC
 from skbus.core.skbuff import CHECKSUM_UNNECESSARY, GSO_MAX_SIZE
 from skbus.inet.impair import Impairment
@@ -24,7 +25,11 @@ from skbustest.nicrig import (
 
 
 def registered(rig: NicRig) -> list[RegisterNetdevice]:
-    return [item for entry, item in rig.net.outbox.pop("ip", []) if entry == "register_netdevice"]
+    return [
+        item
+        for entry, item in rig.net.outbox.pop("ip", [])
+        if entry is NetifReceive.register_netdevice
+    ]
 
 
 def test_the_device_is_registered_at_start_and_when_ip_comes_up() -> None:
@@ -62,7 +67,7 @@ def test_barrier_and_status() -> None:
     rig = NicRig(impair_tx=Impairment(delay=5 * MSEC), impair_rx=Impairment(loss=1.0))
     assert rig.core.barrier_edges() == (["ip"], [])
     rig.device.deliver([segment(b"x")])
-    rig.core.entries["dev_queue_xmit"](rig.net, out_segment(rig, b""))
+    rig.core.entries[Netif.dev_queue_xmit](rig.net, out_segment(rig, b""))
     rig.net.skb_received += 1
     rig.core.drain_device()
     status = rig.core.status()

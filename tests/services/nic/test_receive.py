@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 import pytest
 
+from skbus.core.interfaces import NetifReceive
 from skbus.core.skbuff import (
     CHECKSUM_NONE,
     CHECKSUM_PARTIAL,
@@ -140,7 +141,7 @@ def test_arp_goes_to_arp_rcv() -> None:
     rig.device.deliver([ethernet.build(ethernet.BROADCAST, PEER_MAC, 0x0806) + body + bytes(18)])
     rig.core.poll_rx(64)
     ((entry, skb),) = rig.net.outbox["ip"]
-    assert entry == "arp_rcv"
+    assert entry is NetifReceive.arp_rcv
     assert skb.head[skb.data :] == body + bytes(18)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from skbus.core.abi import BacklogMark
 from skbus.core.checksum import csum_fold, csum_partial
+from skbus.core.interfaces import SynBacklog
 from skbus.core.net import MSEC, SEC
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers import ethernet
@@ -36,7 +37,7 @@ def receive(rig: NicRig, *frames: bytes) -> tuple[int, list[int]]:
 
 
 def back(rig: NicRig, mark: int) -> None:
-    rig.core.entries["backlog_mark_ret"](rig.net, BacklogMark("nic.eth0", 6, mark))
+    rig.core.entries[SynBacklog.backlog_mark_ret](rig.net, BacklogMark("nic.eth0", 6, mark))
 
 
 def full() -> NicRig:

@@ -8,8 +8,11 @@ import msgpack
 import pytest
 
 from skbus.core.abi import (
+    Connect,
+    Connected,
     DataReadyCb,
     GetPort,
+    Getsockopt,
     ListenStart,
     ReqskQueueAdd,
     SkErrorReport,
@@ -17,7 +20,10 @@ from skbus.core.abi import (
     SkStateChange,
     SkWriteSpace,
     TcpFin,
+    TcpSendmsgFastopenCb,
 )
+from skbus.core.entry import AnyEntry
+from skbus.core.interfaces import SkCallbacks
 from skbus.core.pool import Allocator, Pool, Region, StalePlaceError
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SYS_ABI, encode_request
@@ -90,13 +96,13 @@ class Stack:
 
     # ---- the transports' side ------------------------------------------------------------
 
-    def outbox(self, process: str = "tcp") -> list[tuple[str, Any]]:
+    def outbox(self, process: str = "tcp") -> list[tuple[AnyEntry, Any]]:
         """What the core has called in a transport since the last time."""
         return self.net.outbox.pop(process, [])
 
-    def answer_all(self, err: int = 0) -> list[tuple[str, Any]]:
+    def answer_all(self, err: int = 0) -> list[tuple[AnyEntry, Any]]:
         """Answer every request in the outbox with success; returns all that was in it."""
-        seen: list[tuple[str, Any]] = []
+        seen: list[tuple[AnyEntry, Any]] = []
         while self.net.outbox:
             for process in list(self.net.outbox):
                 for entry, item in self.outbox(process):
@@ -116,16 +122,16 @@ class Stack:
             return (item.addr, item.port or 40000)
         if isinstance(item, ListenStart):
             return (bytes(4), 40001)
-        if type(item).__name__ == "Connect":
-            return (LOCAL, 40002)
-        if type(item).__name__ == "Getsockopt":
+        if isinstance(item, (Connect, TcpSendmsgFastopenCb)):
+            return Connected(LOCAL, 40002)
+        if isinstance(item, Getsockopt):
             return b"\x07\0\0\0"
         return None
 
     def ret(self, sk: int, req: int, err: int = 0, val: object = None) -> None:
-        self.deliver("sk_ret", SkRet(sk, req, err, val))
+        self.deliver(SkCallbacks.sk_ret, SkRet(sk, req, err, val))
 
-    def deliver(self, entry: str, item: Any) -> None:
+    def deliver(self, entry: AnyEntry, item: Any) -> None:
         """A report of a transport, and the end of its batch."""
         if isinstance(item, SkBuff):
             self.net.skb_received += 1
@@ -140,13 +146,13 @@ class Stack:
         self.core.idle()
 
     def state(self, sk: int, state: int) -> None:
-        self.deliver("sk_state_change", SkStateChange(sk, state, LOCAL, 40002, PEER, 80))
+        self.deliver(SkCallbacks.sk_state_change, SkStateChange(sk, state, LOCAL, 40002, PEER, 80))
 
     def error(self, sk: int, err: int, *, hard: bool = True) -> None:
-        self.deliver("sk_error_report", SkErrorReport(sk, err, hard))
+        self.deliver(SkCallbacks.sk_error_report, SkErrorReport(sk, err, hard))
 
     def fin(self, sk: int) -> None:
-        self.deliver("tcp_fin", TcpFin(sk))
+        self.deliver(SkCallbacks.tcp_fin, TcpFin(sk))
 
     def acked(self, sk: int, n: int, sndbuf: int = 0) -> None:
         """n bytes are acknowledged; where it was asked, tcp also tells what its queue looks like:
@@ -157,7 +163,7 @@ class Stack:
             item = SkWriteSpace(sk, n, sndbuf, left, 0, 0, 3072)
         else:
             item = SkWriteSpace(sk, n, sndbuf)
-        self.deliver("sk_write_space", item)
+        self.deliver(SkCallbacks.sk_write_space, item)
 
     def data(self, sk: int, payload: bytes, *, in_pool: bool = False) -> None:
         """Bytes arrive for sk."""
@@ -168,11 +174,11 @@ class Stack:
             skb = SkBuff(b"", (place,), cb=cb)
         else:
             skb = SkBuff(b"hdr" + payload, data=3, cb=cb)
-        self.deliver("sk_data_ready", skb)
+        self.deliver(SkCallbacks.sk_data_ready, skb)
 
     def child(self, listener: int, child: int) -> None:
         item = ReqskQueueAdd(listener, child, LOCAL, 80, PEER, 5555)
-        self.deliver("inet_csk_reqsk_queue_add", item)
+        self.deliver(SkCallbacks.inet_csk_reqsk_queue_add, item)
 
     # ---- shortcuts -----------------------------------------------------------------------
 

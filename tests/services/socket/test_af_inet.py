@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from skbus.core.abi import Close, Connect, GetPort, InitSock, ListenStart, Shutdown
+from skbus.core.abi import Close, Connect, Connected, GetPort, InitSock, ListenStart, Shutdown
+from skbus.core.interfaces import Tcp, TransportProto
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.af_inet import INET_FAMILY_OPS, INETSW_ARRAY
@@ -54,11 +55,11 @@ def test_socket_tells_its_transport(stack: "Stack") -> None:
     stack.begin("socket", INET, uapi.SOCK_STREAM, 0)
     stack.begin("socket", INET, uapi.SOCK_DGRAM, 0)
     ((entry, item),) = stack.outbox("tcp")
-    assert entry == "tcp_v4_init_sock"
-    assert item == InitSock(item.sk, INET, uapi.IPPROTO_TCP)
+    assert entry is TransportProto.init
+    assert item == InitSock(item.sk, INET, uapi.IPPROTO_TCP, uapi.SOCK_STREAM)
     assert item.sk % 2 == 0
     ((entry, item2),) = stack.outbox("udp")
-    assert entry == "udp_init_sock"
+    assert entry is TransportProto.init
     assert item2.sk != item.sk
 
 
@@ -99,7 +100,7 @@ def test_bind(stack: "Stack") -> None:
     fd, sk = stack.socket()
     stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_REUSEADDR, b"\1\0\0\0")
     req = stack.begin("bind", fd, (INET, 8080, bytes(4)))
-    (item,) = [i for e, i in stack.outbox() if e == "inet_csk_get_port"]
+    (item,) = [i for e, i in stack.outbox() if e is TransportProto.bind]
     assert item == GetPort(sk, item.req, bytes(4), 8080, 1, 0)
     stack.ret(sk, item.req, 0, (bytes(4), 8080))
     assert stack.replies()[req] == (0, None, b"")
@@ -114,7 +115,7 @@ def test_bind_errors(stack: "Stack") -> None:
     assert stack.call("bind", fd, None)[0] == errno.EINVAL
     assert stack.call("bind", 77, (INET, 80, bytes(4)))[0] == errno.EBADF
     req = stack.begin("bind", fd, (INET, 80, bytes(4)))
-    (item,) = [i for e, i in stack.outbox() if e == "inet_csk_get_port"]
+    (item,) = [i for e, i in stack.outbox() if e is TransportProto.bind]
     stack.ret(sk, item.req, errno.EADDRINUSE)
     assert stack.replies()[req][0] == errno.EADDRINUSE
     assert stack.call("getsockname", fd)[1] == (INET, 0, bytes(4))
@@ -124,10 +125,10 @@ def test_blocking_connect(stack: "Stack") -> None:
     fd, sk = stack.socket()
     assert stack.call("getpeername", fd)[0] == errno.ENOTCONN
     req = stack.begin("connect", fd, PEER, -1)
-    (item,) = [i for e, i in stack.outbox() if e == "tcp_v4_connect"]
+    (item,) = [i for e, i in stack.outbox() if e is TransportProto.connect]
     assert item == Connect(sk, item.req, PEER[2], 80)
     assert stack.begin("connect", fd, PEER, 0)
-    stack.ret(sk, item.req, 0, (b"\x0a\x4d\0\x02", 40002))
+    stack.ret(sk, item.req, 0, Connected(b"\x0a\x4d\0\x02", 40002))
     assert [err for err, _, _ in stack.replies().values()] == [errno.EALREADY]
     assert stack.call("getpeername", fd)[0] == errno.ENOTCONN
     stack.state(sk, uapi.TCP_ESTABLISHED)
@@ -193,7 +194,7 @@ def test_listen_and_accept(stack: "Stack") -> None:
     fd, sk = stack.socket()
     assert stack.call("accept4", fd, 0, 0)[0] == errno.EINVAL
     req = stack.begin("listen", fd, -1)
-    (item,) = [i for e, i in stack.outbox() if e == "inet_csk_listen_start"]
+    (item,) = [i for e, i in stack.outbox() if e is TransportProto.listen]
     assert item == ListenStart(sk, item.req, 4096)
     stack.ret(sk, item.req, 0, (bytes(4), 40001))
     assert stack.replies()[req][0] == 0
@@ -211,26 +212,26 @@ def test_listen_and_accept(stack: "Stack") -> None:
     stack.outbox()
     stack.begin("sendmsg", new, 0, None, (), (), -1, data=b"answer")
     # tcp hears of it with what comes next
-    assert [entry for entry, _ in stack.outbox()][:2] == ["inet_csk_accept", "tcp_sendmsg"]
+    assert [entry for entry, _ in stack.outbox()][:2] == [TransportProto.accept, Tcp.tcp_sendmsg]
 
 
 def accepting(stack: "Stack", backlog: int, count: int) -> list[object]:
     """A listener with `count` children that are accepted; what tcp hears of that at once."""
     fd, sk = stack.socket()
     req = stack.begin("listen", fd, backlog)
-    (item,) = [i for e, i in stack.outbox() if e == "inet_csk_listen_start"]
+    (item,) = [i for e, i in stack.outbox() if e is TransportProto.listen]
     stack.ret(sk, item.req, 0, (bytes(4), 40001))
     assert stack.replies()[req][0] == 0
     for i in range(count):
         stack.child(sk, (i << 1) + 0x200000001)
         stack.begin("accept4", fd, 0, -1)
-    return [i.child for e, i in stack.outbox() if e == "inet_csk_accept"]
+    return [i.child for e, i in stack.outbox() if e is TransportProto.accept]
 
 
 def test_tcp_hears_of_an_accept_when_nothing_else_follows(stack: "Stack") -> None:
     assert accepting(stack, 128, 3) == []
     stack.advance(100_000_000)
-    assert [i.child & 0xF for e, i in stack.outbox() if e == "inet_csk_accept"] == [1, 3, 5]
+    assert [i.child & 0xF for e, i in stack.outbox() if e is TransportProto.accept] == [1, 3, 5]
     stack.advance(100_000_000)
     assert stack.outbox() == []
 
@@ -286,7 +287,7 @@ def test_shutdown(stack: "Stack") -> None:
     assert stack.call("shutdown", fd, 3)[0] == errno.EINVAL
     fd, sk = stack.connected()
     req = stack.begin("shutdown", fd, 1)
-    assert ("tcp_shutdown", Shutdown(sk, uapi.SEND_SHUTDOWN)) in stack.outbox()
+    assert (TransportProto.shutdown, Shutdown(sk, uapi.SEND_SHUTDOWN)) in stack.outbox()
     assert stack.replies()[req][0] == 0
     assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == errno.EPIPE
     stack.data(sk, b"more")
@@ -298,7 +299,7 @@ def test_close_tells_unread_and_linger(stack: "Stack") -> None:
     stack.data(sk, b"abc")
     stack.call("setsockopt", fd, 1, uapi.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     stack.begin("close", fd)
-    assert ("tcp_close", Close(sk, 3, 0)) in stack.outbox()
+    assert (TransportProto.close, Close(sk, 3, 0)) in stack.outbox()
     assert not stack.net.socks
     stack.check_conserved()
 
@@ -349,6 +350,6 @@ def test_dup_shares_the_socket(stack: "Stack") -> None:
 def test_connect_to_unspec_disconnects(stack: "Stack") -> None:
     fd, _ = stack.connected()
     req = stack.begin("connect", fd, (0, 0, b""), -1)
-    assert [e for e, _ in stack.answer_all()] == ["tcp_disconnect"]
+    assert [e for e, _ in stack.answer_all()] == [TransportProto.disconnect]
     assert stack.replies()[req][0] == 0
     assert stack.call("getpeername", fd)[0] == errno.ENOTCONN

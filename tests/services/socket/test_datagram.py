@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skbus.core.abi import DataReadyCb, Recvmsg, SkWriteSpace
+from skbus.core.interfaces import SkCallbacks, TransportProto
 from skbus.core.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, SkBuff
 from skbus.core.syscall import POST
 from skbusd.socket import uapi
@@ -53,12 +54,12 @@ def space(stack: "Stack", skb: Any) -> None:
     """udp has sent the skb."""
     size = skb.len + max(skb.gso_segs, 1) * SKB_TRUESIZE
     stack.pool.free_frags(skb.frags)
-    stack.deliver("sk_write_space", SkWriteSpace(skb.cb.sk, size, 0))
+    stack.deliver(SkCallbacks.sk_write_space, SkWriteSpace(skb.cb.sk, size, 0))
 
 
 def sends(stack: "Stack") -> list[Any]:
     """The datagrams that went to udp since the last time."""
-    return [skb for entry, skb in stack.outbox("udp") if entry == "udp_sendmsg"]
+    return [skb for entry, skb in stack.outbox("udp") if entry is TransportProto.sendmsg]
 
 
 def bound(stack: "Stack") -> tuple[int, int]:
@@ -75,7 +76,7 @@ def test_recvmmsg_takes_what_is_queued_in_order(stack: "Stack") -> None:
     assert stack.call("ioctl", fd, uapi.SIOCINQ)[1] == 3
     req = stack.begin("recvmmsg", fd, 65535, 3, 0, 0)
     assert stack.replies()[req] == (0, plain(3, 0, 5), b"onethree")
-    told = [item for entry, item in stack.outbox("udp") if entry == "udp_recvmsg"]
+    told = [item for entry, item in stack.outbox("udp") if entry is TransportProto.recvmsg]
     assert told == [Recvmsg(sk, 8, False, 3)]
     assert recvmmsg(stack, fd, 64, size=2)[1:] == ((((2,), FROM, uapi.MSG_TRUNC, ()),), b"fo")
     assert stack.net.socks[sk].sk_rmem_alloc == 0
@@ -86,7 +87,7 @@ def test_recvmmsg_takes_what_is_queued_in_order(stack: "Stack") -> None:
 def test_a_waiting_recvmmsg_takes_the_whole_batch(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
     req = stack.begin("recvmmsg", fd, 65535, 8, 0, -1)
-    entry = stack.core.entries["sk_data_ready"]
+    entry = stack.core.entries[SkCallbacks.sk_data_ready]
     idle, stack.core.idle = stack.core.idle, lambda: None  # type: ignore[method-assign]
     assert entry is not None
     stack.data(sk, b"first")
@@ -153,7 +154,7 @@ def test_unread_puts_back_what_was_taken_last(stack: "Stack") -> None:
     stack.begin("recvmmsg", fd, 65535, 8, 0, 0)
     ((_, _, data),) = stack.replies().values()
     assert data == b"twothree" + b"p" * 3000 + b"later"
-    told = [item for entry, item in stack.outbox("udp") if entry == "udp_recvmsg"]
+    told = [item for entry, item in stack.outbox("udp") if entry is TransportProto.recvmsg]
     assert told == [Recvmsg(sk, 5)], "the others were told before"
     assert sock.sk_rmem_alloc == 0
     stack.check_conserved()
@@ -333,7 +334,7 @@ def test_posts_of_a_corked_socket(stack: "Stack") -> None:
     assert not sends(stack)
     stack.begin("setsockopt", fd, 17, 1, bytes(4))
     for entry, item in stack.outbox("udp"):
-        if entry == "udp_setsockopt":
+        if entry is TransportProto.setsockopt:
             stack.ret(sk, item.req)
     (skb,) = sends(stack)
     assert (stack.net.skb_bytes(skb), skb.gso_size) == (b"onetwo", 0)
@@ -359,7 +360,7 @@ def test_what_is_posted_goes_out_before_the_end(stack: "Stack", how: str) -> Non
     for skb in skbs:
         assert not stack.outbox("udp")
         space(stack, skb)
-    assert [entry for entry, _ in stack.outbox("udp")] == ["udp_lib_close"]
+    assert [entry for entry, _ in stack.outbox("udp")] == [TransportProto.close]
     assert sk not in stack.net.socks
     assert stack.replies() == ({req: (0, None, b"")} if how == "close" else {})
     assert stack.own.in_use() == 0
@@ -406,11 +407,11 @@ def batch(stack: "Stack", sk: int, payload: bytes, size: int, *, in_pool: bool =
     skb.cb = cb
     skb.gso_size, skb.gso_segs = size, -(-len(payload) // size)
     skb.gso_type = SKB_GSO_UDP_L4 | SKB_GSO_BATCH
-    stack.deliver("sk_data_ready", skb)
+    stack.deliver(SkCallbacks.sk_data_ready, skb)
 
 
 def told(stack: "Stack") -> list[Recvmsg]:
-    return [item for entry, item in stack.outbox("udp") if entry == "udp_recvmsg"]
+    return [item for entry, item in stack.outbox("udp") if entry is TransportProto.recvmsg]
 
 
 @pytest.mark.parametrize("in_pool", [False, True])
@@ -514,7 +515,7 @@ def test_a_batch_whose_bytes_are_gone(stack: "Stack", how: str) -> None:
         sock.sk_rcvbuf = 1
         stack.pool.free(place)
     stack.outbox("udp")
-    stack.deliver("sk_data_ready", skb)
+    stack.deliver(SkCallbacks.sk_data_ready, skb)
     if how != "full":
         stack.pool.free(place)
         stack.begin(how, fd, 65535, 8, 0, 0)

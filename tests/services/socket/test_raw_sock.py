@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
 
 from skbus.core.abi import DataReadyCb, Recvmsg, SkErrorReport
+from skbus.core.entry import AnyEntry
+from skbus.core.interfaces import SkCallbacks, TransportProto
 from skbus.core.skbuff import SkBuff
 from skbusd.socket.files import Cred
 
@@ -76,16 +78,20 @@ def test_packets_pass_whole_in_both_directions(root: Stack) -> None:
     fd, sk = create(root, SOCK_RAW, 253)
     req = root.begin("sendmsg", fd, 0, (INET, 5, PEER), (), (), -1, data=b"out")
     ((entry, skb),) = root.outbox("ip")
-    assert (entry, skb.head, skb.cb[:4]) == ("raw_sendmsg", b"out", (sk, skb.cb.req, PEER, 0))
+    assert (entry, skb.head, skb.cb[:4]) == (
+        TransportProto.sendmsg,
+        b"out",
+        (sk, skb.cb.req, PEER, 0),
+    )
     root.ret(sk, skb.cb.req, 0)
     assert root.replies()[req][:2] == (0, 3)
     incoming = SkBuff(b"E" * 20 + b"in", cb=DataReadyCb(sk, PEER, 0, LOCAL, 0, 2, 0, 0))
-    root.deliver("sk_data_ready", incoming)
+    root.deliver(SkCallbacks.sk_data_ready, incoming)
     req = root.begin("recvmsg", fd, 100, 0, 0, 0)
     _, (_, address, flags, _), data = root.replies()[req]
     assert (data, address, flags) == (b"E" * 20 + b"in", (INET, 0, PEER), 0)
-    assert root.outbox("ip") == [("raw_recvmsg", Recvmsg(sk, 22))]
-    root.deliver("sk_error_report", SkErrorReport(sk, ENOPROTOOPT, False))
+    assert root.outbox("ip") == [(TransportProto.recvmsg, Recvmsg(sk, 22))]
+    root.deliver(SkCallbacks.sk_error_report, SkErrorReport(sk, ENOPROTOOPT, False))
     assert root.recv(fd, 100)[0] == ENOPROTOOPT
     root.check_conserved()
 
@@ -102,11 +108,11 @@ def test_a_ping_socket_gets_its_identifier_before_it_sends(root: Stack) -> None:
     fd, _ = create(root, DGRAM, ICMP)
     root.begin("sendmsg", fd, 0, (INET, 0, PEER), (), (), -1, data=b"\x08" + bytes(7))
     seen = root.answer_all()
-    assert [entry for entry, _ in seen] == ["ping_bind", "ping_v4_sendmsg"]
+    assert [entry for entry, _ in seen] == [TransportProto.bind, TransportProto.sendmsg]
     assert root.call("getsockname", fd)[1] == (INET, 40000, bytes(4))
 
 
-def told(stack: Stack) -> list[tuple[str, Any]]:
+def told(stack: Stack) -> list[tuple[AnyEntry, Any]]:
     """What ip hears when it has been started anew."""
     stack.core.peer_up("ip")
     stack.outbox("ip")
@@ -120,17 +126,23 @@ def test_ip_reborn_is_told_of_options_address_groups_and_peer(root: Stack) -> No
     root.call("setsockopt", fd, 0, 2, struct.pack("=i", 9))
     req = root.begin("setsockopt", fd, 0, 35, GROUP + LOCAL)
     ((entry, item),) = root.outbox("ip")
-    assert (entry, item.optname) == ("raw_setsockopt", 35)
+    assert (entry, item.optname) == (TransportProto.setsockopt, 35)
     membership = (GROUP, 2, LOCAL, 0, (PEER,), True)
     root.ret(sk, item.req, 0, (membership,))
     assert root.replies()[req][0] == 0
     root.call("connect", fd, (INET, 7, PEER), -1)
     calls = told(root)
     assert [entry for entry, _ in calls] == [
-        "raw_sk_init", "raw_setsockopt", "raw_setsockopt", "raw_setsockopt", "raw_bind",
-        "ip4_datagram_connect",
-    ]  # fmt: skip
-    assert [item.optname for entry, item in calls if entry == "raw_setsockopt"] == [2, 42, 48]
+        TransportProto.init,
+        *[TransportProto.setsockopt] * 3,
+        TransportProto.bind,
+        TransportProto.connect,
+    ]
+    assert [item.optname for entry, item in calls if entry is TransportProto.setsockopt] == [
+        2,
+        42,
+        48,
+    ]
     assert calls[-2][1].addr == LOCAL
     assert calls[-1][1].addr == PEER
 

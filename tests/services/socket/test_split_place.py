@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from skbus.core.interfaces import Tcp
 from skbus.core.pool import StalePlaceError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def taken(stack: "Stack", sk: int) -> list[bytes]:
     """What tcp got since the last time: all of it in the application's slot."""
     pieces = []
     for entry, skb in stack.outbox():
-        if entry == "tcp_sendmsg" and skb.frags:
+        if entry is Tcp.tcp_sendmsg and skb.frags:
             assert all(frag[0] == 4 for frag in skb.frags)
             pieces.append(stack.pool.gather(skb.frags))
     return pieces

@@ -4,6 +4,7 @@
 import errno
 from typing import TYPE_CHECKING, Any
 
+from skbus.core.interfaces import TransportProto
 from skbus.core.syscall import MAX_DATA
 from skbusd.socket import uapi
 from skbusd.socket.tcp_recvmsg import RCV_TELL
@@ -75,7 +76,7 @@ def test_tcp_hears_of_unread_bytes_once(stack: "Stack") -> None:
     def read() -> list[int]:
         req = stack.begin("recvmsg", fd, RCV_TELL, 0, 0, 0)
         assert len(stack.replies()[req][2]) == RCV_TELL
-        return [item.copied for entry, item in stack.outbox() if entry == "tcp_recvmsg"]
+        return [item.copied for entry, item in stack.outbox() if entry is TransportProto.recvmsg]
 
     stack.data(sk, bytes(RCV_TELL))
     stack.outbox()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from skbus.core.abi import Recvmsg, TcpSendmsgCb
+from skbus.core.interfaces import Tcp, TransportProto
 from skbusd.socket import uapi
 from skbusd.socket.files import Cred
 
@@ -20,7 +21,7 @@ def sent(stack: "Stack") -> list[tuple[bytes, Any]]:
     """What has been handed to tcp: (bytes, cb)"""
     out = []
     for entry, skb in stack.outbox():
-        if entry == "tcp_sendmsg":
+        if entry is Tcp.tcp_sendmsg:
             assert skb.lent
             out.append((stack.net.skb_bytes(skb), skb.cb))
     return out
@@ -32,9 +33,9 @@ def test_that_a_reader_waits_is_told_with_what_comes_next(stack: "Stack") -> Non
     assert stack.outbox() == []
     stack.begin("sendmsg", fd, 0, None, (), (), -1, data=b"x")
     (_, (entry, item)) = stack.outbox()
-    assert (entry, item) == ("tcp_recvmsg", Recvmsg(sk, 0, True))
+    assert (entry, item) == (TransportProto.recvmsg, Recvmsg(sk, 0, True))
     stack.begin("sendmsg", fd, 0, None, (), (), -1, data=b"y")
-    assert [entry for entry, _ in stack.outbox()] == ["tcp_sendmsg"]
+    assert [entry for entry, _ in stack.outbox()] == [Tcp.tcp_sendmsg]
 
 
 def test_an_empty_queue_costs_no_more_than_a_list(stack: "Stack") -> None:
@@ -49,7 +50,7 @@ def test_small_writes_share_a_slot(stack: "Stack") -> None:
     fd, sk = stack.connected()
     for text in (b"one", b"two", b"three"):
         stack.begin("sendmsg", fd, 0, None, (), (), -1, data=text)
-    places = [skb.frags[0] for e, skb in stack.net.outbox["tcp"] if e == "tcp_sendmsg"]
+    places = [skb.frags[0] for e, skb in stack.net.outbox["tcp"] if e is Tcp.tcp_sendmsg]
     assert sent(stack) == [(t, TcpSendmsgCb(sk, 0)) for t in (b"one", b"two", b"three")]
     assert [r[1] for r in stack.replies().values()] == [3, 3, 5]
     # the first alone, the others one behind the other
@@ -293,7 +294,7 @@ def test_tcp_hears_what_was_taken(stack: "Stack") -> None:
     fd, sk = stack.connected()
     stack.data(sk, b"x" * 20000, in_pool=True)
     stack.begin("recvmsg", fd, 65536, 0, 0, 0)
-    assert ("tcp_recvmsg", Recvmsg(sk, 20000)) in stack.outbox()
+    assert (TransportProto.recvmsg, Recvmsg(sk, 20000)) in stack.outbox()
     stack.data(sk, b"x" * 100)
     stack.begin("recvmsg", fd, 65536, 0, 0, 0)
     assert not stack.outbox()  # too little to be worth a message
@@ -334,9 +335,9 @@ def test_tcp_restarts(stack: "Stack") -> None:
     stack.core.peer_up("tcp")
     assert stack.replies()[waiting][0] == errno.ENETDOWN
     names = [(e, i.sk) for e, i in stack.outbox()]
-    assert ("tcp_v4_init_sock", lsk) in names
-    assert ("inet_csk_get_port", lsk) in names
-    assert ("inet_csk_listen_start", lsk) in names
+    assert (TransportProto.init, lsk) in names
+    assert (TransportProto.bind, lsk) in names
+    assert (TransportProto.listen, lsk) in names
     assert stack.recv(fd, 10)[0] == errno.ECONNRESET
     assert stack.own.in_use() == 0
     stack.child(lsk, 1 << 33 | 1)
@@ -354,7 +355,13 @@ def test_trace_names_the_functions(stack: "Stack") -> None:
     stack.data(sk, b"y")
     stack.recv(fd, 1)
     names = [e[2] for e in stack.net.trace_events]
-    assert names == ["sk_data_ready", "sock_read", "sock_recvmsg", "inet_recvmsg", "tcp_recvmsg"]
+    assert names == [
+        "sk_data_ready",
+        "sock_read",
+        "sock_recvmsg",
+        "inet_recvmsg",
+        "tcp_recvmsg",
+    ]
 
 
 def test_unaccept_puts_a_connection_back(stack: "Stack") -> None:
@@ -380,7 +387,7 @@ def test_unaccept_puts_a_connection_back(stack: "Stack") -> None:
     assert stack.call("unaccept", listener, fd)[0] == 0
     stack.begin("close", listener)
     told = [(entry, item.sk) for entry, item in stack.answer_all()]
-    assert ("tcp_close", 1001) in told
+    assert (TransportProto.close, 1001) in told
     stack.check_conserved()
 
 
@@ -398,4 +405,4 @@ def test_tcp_hears_of_cap_net_admin(stack: "Stack", cred: Cred, may: bool) -> No
     assert err == 0
     stack.begin("setsockopt", fd, uapi.SOL_TCP, uapi.TCP_CONGESTION, b"cubic", client=client)
     ((entry, item),) = stack.outbox()
-    assert (entry, item.cap_net_admin) == ("tcp_setsockopt", may)
+    assert (entry, item.cap_net_admin) == (TransportProto.setsockopt, may)

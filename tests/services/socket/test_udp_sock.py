@@ -5,6 +5,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from skbus.core.abi import GetPort, Recvmsg, UdpSendmsgCb
+from skbus.core.interfaces import TransportProto
 from skbusd.socket import uapi
 
 if TYPE_CHECKING:
@@ -18,10 +19,10 @@ def test_sendto_binds_by_itself(stack: "Stack") -> None:
     assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == errno.EDESTADDRREQ
     req = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=b"query")
     (bind, (entry, skb)) = stack.outbox("udp")
-    assert bind[0] == "udp_v4_get_port"
+    assert bind[0] == TransportProto.bind
     assert isinstance(bind[1], GetPort)
     assert (entry, skb.cb) == (
-        "udp_sendmsg",
+        TransportProto.sendmsg,
         UdpSendmsgCb(sk, skb.cb.req, PEER[2], 53, 0, -1, 0),
     )
     assert stack.net.skb_bytes(skb) == b"query"
@@ -76,7 +77,7 @@ def test_receive_keeps_boundaries(stack: "Stack") -> None:
     stack.data(sk, b"")
     err, (parts, addr, flags, _), data = stack.replies()[req]
     assert (err, parts, addr, flags, data) == (0, (5,), (2, 80, PEER[2]), 0, b"first")
-    assert ("udp_recvmsg", Recvmsg(sk, 5)) in stack.outbox("udp")
+    assert (TransportProto.recvmsg, Recvmsg(sk, 5)) in stack.outbox("udp")
     _, (_, _, flags, _), data = stack.recv(fd, 3)
     assert (flags, data) == (uapi.MSG_TRUNC, b"sec")
     assert stack.recv(fd, 10)[1][0] == ()
@@ -137,7 +138,7 @@ def test_udp_restarts(stack: "Stack") -> None:
     stack.call("connect", fd, PEER, -1)
     stack.core.peer_up("udp")
     assert [(e, i.sk) for e, i in stack.outbox("udp")] == [
-        ("udp_init_sock", sk),
-        ("udp_v4_get_port", sk),
-        ("ip4_datagram_connect", sk),
+        (TransportProto.init, sk),
+        (TransportProto.bind, sk),
+        (TransportProto.connect, sk),
     ]

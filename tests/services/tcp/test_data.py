@@ -5,6 +5,7 @@
 import pytest
 
 from skbus.core.abi import DataReadyCb, SkWriteSpace, TcpFin
+from skbus.core.interfaces import Ip, SkCallbacks, Tcp
 from skbus.core.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, SkBuff
 from skbusd.tcp.const import MSG_MORE, TCP_CORK, TCP_NODELAY
 from skbusd.tcp.tcp_window import tcp_space
@@ -39,11 +40,11 @@ def test_payload_keeps_its_places(host: TcpHost) -> None:
     places = ((7, 3, 1, 0, 2000), (7, 4, 1, 100, 3000))
     from skbus.core.abi import TcpSendmsgCb
 
-    host.rcv("tcp_sendmsg", SkBuff(b"", places, cb=TcpSendmsgCb(conn.sk, 0), lent=True))
-    (skb,) = host.out("ip", "ip_queue_xmit")
+    host.rcv(Tcp.tcp_sendmsg, SkBuff(b"", places, cb=TcpSendmsgCb(conn.sk, 0), lent=True))
+    (skb,) = host.out("ip", Ip.ip_queue_xmit)
     assert skb.frags == places
     host.run_for(1.1)
-    skbs = host.out("ip", "ip_queue_xmit")
+    skbs = host.out("ip", Ip.ip_queue_xmit)
     assert skbs[-1].frags == ((7, 3, 1, 0, 1448),)
 
 
@@ -186,7 +187,7 @@ def test_ip_pmtu_makes_segments_smaller(host: TcpHost) -> None:
 def test_data_is_handed_up_before_it_is_acknowledged(host: TcpHost) -> None:
     conn = Conn(host)
     conn.rcv(ACK | PSH, 0, 0, b"hello")
-    (skb,) = host.out("socket", "sk_data_ready")
+    (skb,) = host.out("socket", SkCallbacks.sk_data_ready)
     assert skb.cb == DataReadyCb(conn.sk, PEER, 5000, US, 80, 2, 1, (conn.irs + 1) & 0xFFFFFFFF)
     assert host.net.skb_bytes(skb) == b"hello"
     assert conn.sent() == [("A", 0, 0, 5)]  # quick ACKs at the start

@@ -20,7 +20,7 @@ def dctcp_conn(host: TcpHost, agreed: int = ECE) -> Conn:
     host.net.sysctl.set("net.ipv4.tcp_ecn", 0)
     host.socket(2)
     ret = host.connect(2, 5000)
-    assert isinstance(ret.val, list)
+    assert isinstance(ret.val, tuple)
     conn = Conn.__new__(Conn)
     conn.host, conn.ts, conn.tsval, conn.tsecr, conn.win = host, False, 1000, 0, 65535
     conn.rport, conn.port, conn.sk = 5000, int(ret.val[1]), 2

@@ -4,7 +4,8 @@ the suspicion of a black hole. Its conversations are in tests/packetdrill/fastop
 
 import errno
 
-from skbus.core.abi import ReqskQueueAdd, SkErrorReport, TcpSendmsgFastopenCb
+from skbus.core.abi import Connected, ReqskQueueAdd, SkErrorReport, TcpSendmsgFastopenCb
+from skbus.core.interfaces import Tcp
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import TCP_CLOSE, TCP_FASTOPEN, TCP_FASTOPEN_KEY, TCP_SYN_RECV, TCP_SYN_SENT
@@ -41,12 +42,12 @@ def fastopen(host: TcpHost, sk: int, data: bytes, *, wait: bool = False) -> int:
     host.req += 1
     cb = TcpSendmsgFastopenCb(sk, host.req, PEER, 80, len(data), wait)
     frags = (data,) if data else ()
-    host.rcv("tcp_sendmsg_fastopen", SkBuff(b"", frags, id=1, cb=cb, lent=True))
+    host.rcv(Tcp.tcp_sendmsg_fastopen, SkBuff(b"", frags, id=1, cb=cb, lent=True))
     host.answer_route()
     ret = host.answer(host.req)
     assert ret.err == 0
-    assert isinstance(ret.val, list)
-    return int(ret.val[2])
+    assert isinstance(ret.val, Connected)
+    return ret.val.copied
 
 
 def test_the_cookie_is_linux_s() -> None:
@@ -172,7 +173,7 @@ def test_a_second_sendmsg_while_the_route_is_asked_for_is_refused(host: TcpHost)
     host.socket(4)
     for req in (70, 71):
         cb = TcpSendmsgFastopenCb(4, req, PEER, 80, len(DATA), False)
-        host.rcv("tcp_sendmsg_fastopen", SkBuff(b"", (DATA,), id=1, cb=cb, lent=True))
+        host.rcv(Tcp.tcp_sendmsg_fastopen, SkBuff(b"", (DATA,), id=1, cb=cb, lent=True))
     assert host.answer(71).err == errno.EALREADY
     host.answer_route()
     assert host.answer(70).err == 0
@@ -180,7 +181,7 @@ def test_a_second_sendmsg_while_the_route_is_asked_for_is_refused(host: TcpHost)
 
 def test_a_sendmsg_for_nobody_or_of_nonsense(host: TcpHost) -> None:
     cb = TcpSendmsgFastopenCb(99, 5, PEER, 80, 0, False)
-    host.rcv("tcp_sendmsg_fastopen", SkBuff(b"", (), id=1, cb=cb, lent=True))
+    host.rcv(Tcp.tcp_sendmsg_fastopen, SkBuff(b"", (), id=1, cb=cb, lent=True))
     assert host.answer(5).err == errno.EBADF
-    host.rcv("tcp_sendmsg_fastopen", SkBuff(b"", (), id=1, lent=True))
+    host.rcv(Tcp.tcp_sendmsg_fastopen, SkBuff(b"", (), id=1, lent=True))
     assert host.dropped("SKBUS_BAD_MESSAGE") == 1

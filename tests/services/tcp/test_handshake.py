@@ -16,6 +16,7 @@ from skbus.core.abi import (
     SkWriteSpace,
     TcpDone,
 )
+from skbus.core.interfaces import InetTransport, Ip, TransportProto
 from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import (
     TCP_CLOSE,
@@ -33,14 +34,14 @@ MARGIN = 240_000_000
 
 def test_connect_asks_ip_for_the_route_and_sends_a_syn_as_linux_does(host: TcpHost) -> None:
     host.socket(2)
-    host.call("tcp_v4_connect", Connect(2, 7, PEER, 80))
-    (ask,) = host.out("ip", "ip_route_output_key")
+    host.call(TransportProto.connect, Connect(2, 7, PEER, 80))
+    (ask,) = host.out("ip", Ip.ip_route_output_key)
     assert IpRouteOutputKey._make(ask)[1:] == ("tcp", PEER, b"", 0, 0)
     assert host.sent() == []
-    host.call("ip_route_output_ret", RouteRet(ask.req, 0, US, PEER, 2, 1500, 1, 1))
+    host.call(InetTransport.ip_route_output_ret, RouteRet(ask.req, 0, US, PEER, 2, 1500, 1, 1))
     ret = host.answer(7)
     assert ret.err == 0
-    assert isinstance(ret.val, list)
+    assert isinstance(ret.val, tuple)
     assert ret.val[0] == US
     assert 32768 <= ret.val[1] <= 60999
     syn = host.one()
@@ -153,7 +154,7 @@ def test_rst_with_a_wrong_ack_does_nothing(host: TcpHost) -> None:
 
 def test_no_route(host: TcpHost) -> None:
     host.socket(2)
-    host.call("tcp_v4_connect", Connect(2, 9, PEER, 80))
+    host.call(TransportProto.connect, Connect(2, 9, PEER, 80))
     host.answer_route(err=errno.ENETUNREACH)
     assert host.answer(9).err == errno.ENETUNREACH
     assert host.net.socks[2].state == TCP_CLOSE
@@ -163,12 +164,12 @@ def test_no_route(host: TcpHost) -> None:
 
 def test_ip_reborn_is_asked_again(host: TcpHost) -> None:
     host.socket(2)
-    host.call("tcp_v4_connect", Connect(2, 9, PEER, 80))
+    host.call(TransportProto.connect, Connect(2, 9, PEER, 80))
     host.out("ip")
     host.core.peer_up("ip")
     assert [entry for entry, _ in host.net.outbox["ip"]] == [
-        "inet_add_protocol",
-        "ip_route_output_key",
+        Ip.inet_add_protocol,
+        Ip.ip_route_output_key,
     ]
     host.answer_route()
     assert host.answer(9).err == 0
@@ -459,7 +460,7 @@ def test_two_listeners_with_reuseport_share_the_flows(host: TcpHost) -> None:
     for sk in (2, 4):
         host.socket(sk)
         assert host.bind(sk, 80, reuse=2) == 0
-        host.call("inet_csk_listen_start", ListenStart(sk, 50 + sk, 100))
+        host.call(TransportProto.listen, ListenStart(sk, 50 + sk, 100))
         assert host.answer(50 + sk).err == 0
     for port in range(1000, 1040):
         host.arrive(SYN, 5, sport=port)

@@ -29,6 +29,8 @@ from hypothesis.stateful import (
 )
 
 from skbus.core.abi import RcvCb
+from skbus.core.entry import AnyEntry
+from skbus.core.interfaces import SkCallbacks, TcpProtocol
 from skbus.core.seq import HALF, MASK
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpOptions, parse
@@ -67,8 +69,8 @@ class ModelHost(SimHost):
     trusted = True
     """No handshake has been forged: the bytes can only be the peer's."""
 
-    def _event(self, entry: str, item: Any) -> None:
-        if entry == "sk_data_ready":
+    def _event(self, entry: AnyEntry, item: Any) -> None:
+        if entry is SkCallbacks.sk_data_ready:
             app = self.apps[item.cb.sk]
             data = self.tcp.net.skb_bytes(item)
             at = app.received
@@ -111,7 +113,7 @@ class Wire(TcpPair):
         packet = packet.clone() if keep else packet
         packet.lent = False
         host.tcp.net.now = self.now
-        host.tcp.rcv("tcp_v4_rcv", packet)
+        host.tcp.rcv(TcpProtocol.tcp_v4_rcv, packet)
         self.flush()
 
     def sleep(self, ns: int) -> None:

@@ -7,6 +7,7 @@ import ipaddress
 import pytest
 
 from skbus.core.abi import InetdevEvent, ListenStart
+from skbus.core.interfaces import InetTransport, TransportProto
 from skbusd.tcp.core import TcpCore
 from skbustest.tcphost import ACK, FIN, PEER, US, Conn, TcpHost
 
@@ -18,7 +19,9 @@ R, RP = 1, 2
 @pytest.fixture
 def two(host: TcpHost) -> TcpHost:
     """A host with two addresses and four sockets."""
-    host.call("inetdev_event", InetdevEvent(2, "eth0", OTHER, 24, ANY, 1500, 0, 65536, True))
+    host.call(
+        InetTransport.inetdev_event, InetdevEvent(2, "eth0", OTHER, 24, ANY, 1500, 0, 65536, True)
+    )
     for sk in (2, 4, 6, 8):
         host.socket(sk)
     return host
@@ -29,14 +32,16 @@ def test_without_addresses_tcp_is_not_ready(host: TcpHost) -> None:
     core = host.core
     assert isinstance(core, TcpCore)
     assert core.missing(("ip", "socket")) == []
-    host.call("inetdev_event", InetdevEvent(2, "eth0", US, 24, ANY, 1500, 0, 65536, False))
+    host.call(
+        InetTransport.inetdev_event, InetdevEvent(2, "eth0", US, 24, ANY, 1500, 0, 65536, False)
+    )
     assert core.missing(("ip", "socket")) == ["addresses"]
     assert core.missing(("socket",)) == []
 
 
 def listen(host: TcpHost, sk: int) -> int:
     """listen(2): an errno."""
-    host.call("inet_csk_listen_start", ListenStart(sk, 900 + sk, 10))
+    host.call(TransportProto.listen, ListenStart(sk, 900 + sk, 10))
     return host.answer(900 + sk).err
 
 
@@ -84,7 +89,10 @@ def test_an_address_that_is_not_ours(two: TcpHost) -> None:
 def test_a_group_or_a_broadcast_may_be_bound_to(two: TcpHost, addr: str) -> None:
     """As on Linux 6.18: nobody gets in there, and a connection has the route's address."""
     broadcast = ipaddress.IPv4Address("10.0.0.255").packed
-    two.call("inetdev_event", InetdevEvent(2, "eth0", US, 24, broadcast, 1500, 0, 65536, True))
+    two.call(
+        InetTransport.inetdev_event,
+        InetdevEvent(2, "eth0", US, 24, broadcast, 1500, 0, 65536, True),
+    )
     packed = ipaddress.IPv4Address(addr).packed
     assert two.bind(2, 80, packed) == 0
     assert listen(two, 2) == 0

@@ -3,9 +3,12 @@
 `docs/rfc.md` has all of them."""
 
 import errno
+from typing import Any
 
 from skbus.core.abi import Connect, SkErrorReport, TcpDone
-from skbus.core.skbuff import PACKET_BROADCAST, PACKET_MULTICAST
+from skbus.core.entry import SkbEntry
+from skbus.core.interfaces import TransportProto
+from skbus.core.skbuff import PACKET_BROADCAST, PACKET_MULTICAST, SkBuff
 from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN
 from skbusd.tcp.tcp_window import tcp_receive_window
@@ -135,7 +138,7 @@ def test_must_44_to_46_an_address_that_no_host_has_is_refused(host: TcpHost) -> 
     assert host.connect(2, 80, inet_aton("224.0.0.1")).err == errno.ENETUNREACH
     assert host.connect(2, 80, b"\xff\xff\xff\xff").err == errno.ENETUNREACH
     host.req += 1
-    host.call("tcp_v4_connect", Connect(2, host.req, inet_aton("10.0.0.255"), 80))
+    host.call(TransportProto.connect, Connect(2, host.req, inet_aton("10.0.0.255"), 80))
     host.answer_route(rt_type=3)  # RTN_BROADCAST
     assert host.answer(host.req).err == errno.ENETUNREACH
     assert host.sent() == []
@@ -168,9 +171,9 @@ def test_must_57_what_was_sent_to_many_is_dropped(host: TcpHost) -> None:
     arrive = host.rcv
     for kind in (PACKET_BROADCAST, PACKET_MULTICAST):
 
-        def to_many(entry: str, skb: object, kind: int = kind) -> None:
-            skb.pkt_type = kind  # type: ignore[attr-defined]
-            arrive(entry, skb)  # type: ignore[arg-type]
+        def to_many(entry: SkbEntry[Any], skb: SkBuff, kind: int = kind) -> None:
+            skb.pkt_type = kind
+            arrive(entry, skb)
 
         host.rcv = to_many  # type: ignore[method-assign]
         host.arrive(SYN, 5)

@@ -7,6 +7,7 @@ import pytest
 
 from skbus.core.abi import RcvCb
 from skbus.core.checksum import csum_partial, csum_tcpudp_magic
+from skbus.core.interfaces import TcpProtocol
 from skbus.core.skbuff import CHECKSUM_UNNECESSARY, SkBuff
 from skbus.inet.headers.tcp import TcpOptions, build
 from skbusd.tcp import tcp_data
@@ -216,7 +217,7 @@ def test_a_header_in_the_frags_is_pulled(host: TcpHost) -> None:
     assert place is not None
     skb = SkBuff(bytes(20), (place,), id=1, data=20, cb=RcvCb(PEER, US, 0, 64, 1500))
     skb.ip_summed = CHECKSUM_UNNECESSARY
-    host.rcv("tcp_v4_rcv", skb)
+    host.rcv(TcpProtocol.tcp_v4_rcv, skb)
     assert host.one().th.ack_seq == 6
     assert host.alloc.in_use() == 0
 
@@ -224,7 +225,7 @@ def test_a_header_in_the_frags_is_pulled(host: TcpHost) -> None:
 def test_what_is_no_header_is_dropped(host: TcpHost) -> None:
     for raw in (b"", b"short", bytes(19), bytes(12) + b"\x40" + bytes(7), b"\xff" * 20):
         skb = SkBuff(raw, id=1, cb=RcvCb(PEER, US, 0, 64, 1500))
-        host.rcv("tcp_v4_rcv", skb)
+        host.rcv(TcpProtocol.tcp_v4_rcv, skb)
     assert host.dropped("PKT_TOO_SMALL") == 5
     assert host.net.mib["TcpInErrs"] == 5
 
@@ -233,7 +234,7 @@ def test_payload_that_is_gone_is_a_counted_drop(host: TcpHost) -> None:
     conn = Conn(host)
     header = build(5000, 80, (conn.irs + 1) & 0xFFFFFFFF, conn.iss + 1 & 0xFFFFFFFF, ACK, 500)
     skb = SkBuff(header, ((7, 5, 99, 0, 100),), id=1, cb=RcvCb(PEER, US, 0, 64, 1500))
-    host.rcv("tcp_v4_rcv", skb)
+    host.rcv(TcpProtocol.tcp_v4_rcv, skb)
     assert host.dropped("SKBUS_STALE_PLACE") == 1
     assert conn.sent() == []
 
@@ -245,5 +246,5 @@ def test_a_checksum_over_frags_of_odd_length(host: TcpHost) -> None:
     total = csum_partial(header + b"".join(parts))
     check = csum_tcpudp_magic(PEER, US, len(header) + 9, 6, total)
     header = header[:16] + check.to_bytes(2, "big") + header[18:]
-    host.rcv("tcp_v4_rcv", SkBuff(header, parts, id=1, cb=RcvCb(PEER, US, 0, 64, 1500)))
+    host.rcv(TcpProtocol.tcp_v4_rcv, SkBuff(header, parts, id=1, cb=RcvCb(PEER, US, 0, 64, 1500)))
     assert host.delivered() == b"abcdefghi"

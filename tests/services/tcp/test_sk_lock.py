@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from skbus.core.abi import Recvmsg
+from skbus.core.interfaces import TransportProto
 from skbusd.tcp.const import MSG_MORE
 from skbusd.tcp.sk_lock import (
     SENDMSG_SLICE,
@@ -182,7 +183,7 @@ def test_what_waits_for_a_socket_that_ends_is_dropped(host: TcpHost) -> None:
 
 def reader(host: TcpHost, **options: object) -> Conn:
     conn = Conn(host, **options)  # type: ignore[arg-type]
-    host.call("tcp_recvmsg", Recvmsg(conn.sk, 0, True))
+    host.call(TransportProto.recvmsg, Recvmsg(conn.sk, 0, True))
     assert conn.tp.sk_lock & SK_READER
     host.net.tracing = True
     return conn
@@ -233,7 +234,7 @@ def test_who_reads_is_the_one_who_processes(host: TcpHost) -> None:
     conn = reader(host)
     with batch(host):
         conn.rcv(ACK | PSH, 0, 0, b"data")
-        host.call("tcp_recvmsg", Recvmsg(conn.sk, 0, False))
+        host.call(TransportProto.recvmsg, Recvmsg(conn.sk, 0, False))
         assert host.delivered() == b"data"
     assert not conn.tp.sk_lock
     conn.rcv(ACK | PSH, 4, 0, b"more")

@@ -9,6 +9,7 @@ import pytest
 
 from skbus.core.abi import Close, RcvCb, Recvmsg, Setsockopt, Shutdown, UdpSendmsgCb
 from skbus.core.checksum import csum_from32to16, csum_tcpudp_nofold
+from skbus.core.interfaces import Ip, SkCallbacks, TransportProto, UdpProtocol
 from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     SKB_GSO_BATCH,
@@ -34,19 +35,19 @@ def post(host: UdpHost, sk: int, data: bytes, size: int, addr: bytes = b"", **mo
     skb.cb = UdpSendmsgCb(sk, 0, addr, 53 if addr else 0, 0, -1, 0)
     skb.gso_size, skb.gso_segs = size, -(-len(data) // size)
     skb.gso_type = SKB_GSO_UDP_L4 | SKB_GSO_BATCH
-    host.rcv("udp_sendmsg", skb)
+    host.rcv(TransportProto.sendmsg, skb)
     host.core.idle()
 
 
 def room(host: UdpHost) -> int:
     """The room that the socket layer was told of, which is told once a batch."""
-    items = host.out("socket", "sk_write_space")
+    items = host.out("socket", SkCallbacks.sk_write_space)
     assert len(items) <= 1
     return sum(item.acked for item in items)
 
 
 def setsockopt(host: UdpHost, level: int, name: int, value: int) -> None:
-    host.call("udp_setsockopt", Setsockopt(1, 0, level, name, struct.pack("=i", value)))
+    host.call(TransportProto.setsockopt, Setsockopt(1, 0, level, name, struct.pack("=i", value)))
 
 
 @pytest.mark.parametrize("pool", [False, True])
@@ -99,7 +100,7 @@ def test_longer_than_the_mtu(host: UdpHost) -> None:
     setsockopt(host, 0, 10, 2)  # IP_PMTUDISC_DO
     assert room(host) == 3 * (1473 + TRUESIZE)
     post(host, 1, bytes(3 * 1473), 1473)
-    reports = host.out("socket", "sk_error_report")
+    reports = host.out("socket", SkCallbacks.sk_error_report)
     assert [item.err for item in reports] == [errno.EMSGSIZE] * 3
     post(host, 1, bytes(3 * 1472), 1472)
     (skb,) = host.sent()
@@ -110,15 +111,23 @@ def test_longer_than_the_mtu(host: UdpHost) -> None:
 def test_errors_are_pending_ones(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     post(host, 1, b"0123", 2)
-    assert [i.err for i in host.out("socket", "sk_error_report")] == [errno.EDESTADDRREQ] * 2
+    assert [i.err for i in host.out("socket", SkCallbacks.sk_error_report)] == [
+        errno.EDESTADDRREQ
+    ] * 2
     post(host, 9, b"0123", 2)
-    assert {(i.sk, i.err) for i in host.out("socket", "sk_error_report")} == {(9, errno.EBADF)}
+    assert {(i.sk, i.err) for i in host.out("socket", SkCallbacks.sk_error_report)} == {
+        (9, errno.EBADF)
+    }
     host.connect(1)
-    host.call("udp_shutdown", Shutdown(1, 2))
+    host.call(TransportProto.shutdown, Shutdown(1, 2))
     host.out("socket")
     post(host, 1, b"0123", 2)
     entries = [entry for entry, _ in host.udp.outbox["socket"]]
-    assert entries == ["sk_error_report", "sk_error_report", "sk_write_space"]
+    assert entries == [
+        SkCallbacks.sk_error_report,
+        SkCallbacks.sk_error_report,
+        SkCallbacks.sk_write_space,
+    ]
     assert room(host) == 4 + 2 * TRUESIZE
     assert not host.sent()
     host.check()
@@ -131,7 +140,7 @@ def test_broadcasts_and_multicasts(host: UdpHost) -> None:
         host.answer_route(rt_type=rt_type)
         post(host, 1, b"0123", 2, addr)
         assert all(not skb.gso_size for skb in host.sent())
-    assert host.out("socket", "sk_error_report")[0].err == errno.EACCES
+    assert host.out("socket", SkCallbacks.sk_error_report)[0].err == errno.EACCES
     host.check()
 
 
@@ -150,11 +159,11 @@ def arrive(host: UdpHost, data: bytes, size: int, daddr: bytes = US, port: int =
     skb.gso_size, skb.gso_segs = size, -(-len(data) // size)
     skb.gso_type = SKB_GSO_UDP_L4 | SKB_GSO_BATCH
     skb.cb = RcvCb(PEER, daddr, 0, 64, 1500)
-    host.rcv("udp_rcv", skb)
+    host.rcv(UdpProtocol.udp_rcv, skb)
 
 
 def up(host: UdpHost) -> list[SkBuff]:
-    return host.out("socket", "sk_data_ready")
+    return host.out("socket", SkCallbacks.sk_data_ready)
 
 
 def test_a_batch_for_one_socket_stays_one(host: UdpHost) -> None:
@@ -163,7 +172,7 @@ def test_a_batch_for_one_socket_stays_one(host: UdpHost) -> None:
     (skb,) = up(host)
     assert (host.net.skb_bytes(skb), skb.gso_size, skb.gso_segs) == (b"0123456789", 3, 4)
     assert host.udp.socks[1].sk_rmem_alloc == 10 + 4 * TRUESIZE
-    host.call("udp_recvmsg", Recvmsg(1, 6, False, 2))
+    host.call(TransportProto.recvmsg, Recvmsg(1, 6, False, 2))
     assert host.udp.socks[1].sk_rmem_alloc == 4 + 2 * TRUESIZE == host.udp.udp_memory_allocated
     assert host.net.mib["UdpInDatagrams"] == 2
     host.check()
@@ -185,13 +194,13 @@ def test_udp_mem_bounds_each() -> None:
     host.socket(1, ANY, 4000)
     arrive(host, b"x" * 5000, 1000)
     assert (len(up(host)), host.dropped("PROTO_MEM")) == (3, 2)
-    host.call("udp_lib_close", Close(1, 0, -1))
+    host.call(TransportProto.close, Close(1, 0, -1))
     assert not host.udp.udp_memory_allocated
 
 
 def test_nobody_there_is_told_for_each(host: UdpHost) -> None:
     arrive(host, b"0123456789", 3)
-    told = host.out("ip", "icmp_send")
+    told = host.out("ip", Ip.icmp_send)
     assert host.net.mib["UdpNoPorts"] == host.dropped("NO_SOCKET") == len(told) == 4
     for skb, size in zip(told, (3, 3, 3, 1), strict=True):
         assert ipv4.parse(skb.head, skb.network_header).tot_len == 28 + size

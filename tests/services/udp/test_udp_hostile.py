@@ -4,14 +4,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skbus.core.entry import AnyEntry
 from skbus.core.skbuff import SkBuff
-from skbusd.udp.core import ENTRIES
+from skbusd.udp.core import SERVES
 from skbustest.hostile import calls
 from skbustest.udphost import ANY, UdpHost
 
 
-@given(st.lists(calls(ENTRIES), max_size=10))
-def test_any_item(batch: list[tuple[str, object]]) -> None:
+@given(st.lists(calls(SERVES), max_size=10))
+def test_any_item(batch: list[tuple[AnyEntry, object]]) -> None:
     host = UdpHost()
     host.net.tracing = True
     for sk in (1, 2, 3):
@@ -19,9 +20,8 @@ def test_any_item(batch: list[tuple[str, object]]) -> None:
     host.connect(3)
     for entry, item in batch:
         if isinstance(item, SkBuff):
-            host.rcv(entry, item)
-        else:
-            host.call(entry, item)
+            host.net.skb_received += 1
+        host.deliver(entry, item)
     host.run_for(10)
     host.core.status()
     assert host.core.held() == 0

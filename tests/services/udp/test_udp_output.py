@@ -21,7 +21,9 @@ from skbus.core.abi import (
     XmitCb,
 )
 from skbus.core.checksum import csum_tcpudp_nofold
+from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, TransportProto, UdpProtocol
 from skbus.core.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4
+from skbus.core.uapi import SOCK_DGRAM
 from skbus.inet.headers import udp
 from skbustest.packets import inet_aton
 from skbustest.udphost import ANY, PEER, US, UdpHost
@@ -32,12 +34,12 @@ BROADCAST = inet_aton("10.0.0.255")
 def setsockopt(host: UdpHost, sk: int, level: int, optname: int, value: int | bytes) -> int:
     if isinstance(value, int):
         value = struct.pack("=i", value)
-    host.call("udp_setsockopt", Setsockopt(sk, 5, level, optname, value))
+    host.call(TransportProto.setsockopt, Setsockopt(sk, 5, level, optname, value))
     return host.ret(sk).err
 
 
 def getsockopt(host: UdpHost, sk: int, level: int, optname: int, optlen: int = 4) -> bytes | int:
-    host.call("udp_getsockopt", Getsockopt(sk, 5, level, optname, optlen))
+    host.call(TransportProto.getsockopt, Getsockopt(sk, 5, level, optname, optlen))
     ret = host.ret(sk)
     if ret.err:
         return ret.err
@@ -47,7 +49,7 @@ def getsockopt(host: UdpHost, sk: int, level: int, optname: int, optlen: int = 4
 
 def error(host: UdpHost, type_: int, code: int, sport: int, dport: int, info: int = 0) -> None:
     payload = udp.build(sport, dport, 13)
-    host.call("udp_err", ErrHandler(type_, code, info, PEER, US, PEER, payload))
+    host.call(UdpProtocol.udp_err, ErrHandler(type_, code, info, PEER, US, PEER, payload))
 
 
 def test_the_first_datagram_waits_for_the_route(host: UdpHost) -> None:
@@ -85,11 +87,11 @@ def test_payload_in_the_pool_goes_along(host: UdpHost) -> None:
 def test_a_flush_makes_it_ask_again(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    host.call("rt_cache_flush", RtCacheFlush(2))
+    host.call(InetTransport.rt_cache_flush, RtCacheFlush(2))
     host.sendto(1, b"x")
-    (ask,) = host.out("ip", "ip_route_output_key")
+    (ask,) = host.out("ip", Ip.ip_route_output_key)
     stale = RouteRet(ask.req, 0, US, PEER, 2, 1500, 1, 1)
-    host.call("ip_route_output_ret", stale)
+    host.call(InetTransport.ip_route_output_ret, stale)
     assert host.sent() == []  # an answer from before the flush
     host.answer_route(genid=2)
     assert len(host.sent()) == 1
@@ -117,9 +119,9 @@ def test_ip_reborn_is_asked_again(host: UdpHost) -> None:
     host.udp.outbox.clear()
     host.core.peer_up("ip")
     assert [entry for entry, _ in host.udp.outbox["ip"]] == [
-        "inet_add_protocol",
-        "inet_add_protocol",
-        "ip_route_output_key",
+        Ip.inet_add_protocol,
+        Ip.inet_add_protocol,
+        Ip.ip_route_output_key,
     ]
     host.answer_route()
     assert len(host.sent()) == 1
@@ -129,7 +131,7 @@ def test_waiters_are_bounded(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     for _ in range(70):
         host.sendto(1, b"x", PEER, 53)
-    refused = host.out("socket", "sk_ret")
+    refused = host.out("socket", SkCallbacks.sk_ret)
     assert [ret.err for ret in refused] == [errno.ENOBUFS] * 6
     assert host.net.mib["UdpSndbufErrors"] == 6
     host.answer_route()
@@ -139,7 +141,7 @@ def test_waiters_are_bounded(host: UdpHost) -> None:
 def test_a_socket_closed_while_its_datagram_waits(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.sendto(1, b"x" * 100, PEER, 53, pool=True)
-    host.call("udp_lib_close", Close(1, 0, -1))
+    host.call(TransportProto.close, Close(1, 0, -1))
     host.answer_route()
     assert host.sent() == []
     assert host.alloc.in_use() == 0
@@ -198,15 +200,15 @@ def test_connect_settles_both_addresses(host: UdpHost) -> None:
     host.socket(1)
     ret = host.connect(1, PEER, 53)
     assert ret.err == 0
-    assert isinstance(ret.val, list)
-    addr, port = ret.val
+    assert isinstance(ret.val, tuple)
+    addr, port = ret.val[:2]
     assert addr == US
     assert 32768 <= port <= 60999
     host.arrive(b"yes", port, sport=53)
     host.arrive(b"no", port, sport=54)
     assert [data for _, data in host.delivered()] == [b"yes"]
     assert host.net.mib["UdpNoPorts"] == 1
-    host.call("udp_disconnect", Disconnect(1, 7))
+    host.call(TransportProto.disconnect, Disconnect(1, 7))
     assert host.ret(1).err == 0
     host.sendto(1, b"x")
     assert host.ret(1).err == errno.EDESTADDRREQ
@@ -216,8 +218,8 @@ def test_connect_settles_both_addresses(host: UdpHost) -> None:
 def test_a_socket_of_an_earlier_life_is_connected_before_the_route_is_known(host: UdpHost) -> None:
     """The socket layer tells a udp that was restarted of its sockets; they send at once."""
     host.socket(1)
-    host.call("udp_v4_get_port", GetPort(1, 0, US, 40000, 0, 0))
-    host.call("ip4_datagram_connect", Connect(1, 0, PEER, 53))
+    host.call(TransportProto.bind, GetPort(1, 0, US, 40000, 0, 0))
+    host.call(TransportProto.connect, Connect(1, 0, PEER, 53))
     host.sendto(1, b"question")
     host.arrive(b"answer", 40000, sport=53)
     host.arrive(b"not for us", 40000, sport=54)
@@ -230,7 +232,7 @@ def test_a_socket_of_an_earlier_life_is_connected_before_the_route_is_known(host
 
 def test_connect_without_a_route(host: UdpHost) -> None:
     host.socket(1)
-    host.call("ip4_datagram_connect", Connect(1, 9, PEER, 53))
+    host.call(TransportProto.connect, Connect(1, 9, PEER, 53))
     host.answer_route(err=errno.ENETUNREACH)
     assert host.ret(1).err == errno.ENETUNREACH
 
@@ -239,23 +241,23 @@ def test_port_unreachable_reaches_the_connected(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
     error(host, 3, 3, 4000, 53)
-    (report,) = host.out("socket", "sk_error_report")
+    (report,) = host.out("socket", SkCallbacks.sk_error_report)
     assert (report.sk, report.err, report.hard) == (1, errno.ECONNREFUSED, False)
     error(host, 3, 1, 4000, 53)  # host unreachable is soft
     error(host, 3, 3, 4001, 53)  # another port
-    assert host.out("socket", "sk_error_report") == []
+    assert host.out("socket", SkCallbacks.sk_error_report) == []
     assert host.net.mib["IcmpInErrors"] == 1
 
 
 def test_errors_reach_the_unconnected_only_by_recverr(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     error(host, 3, 3, 4000, 53)
-    assert host.out("socket", "sk_error_report") == []
+    assert host.out("socket", SkCallbacks.sk_error_report) == []
     setsockopt(host, 1, 0, 11, 1)
     error(host, 3, 1, 4000, 53)
     error(host, 11, 0, 4000, 53)
     error(host, 12, 0, 4000, 53)
-    assert [r.err for r in host.out("socket", "sk_error_report")] == [
+    assert [r.err for r in host.out("socket", SkCallbacks.sk_error_report)] == [
         errno.EHOSTUNREACH, errno.EHOSTUNREACH, errno.EPROTO,
     ]  # fmt: skip
 
@@ -264,7 +266,7 @@ def test_a_learned_mtu_is_kept(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
     error(host, 3, 4, 4000, 53, info=1300)
-    (report,) = host.out("socket", "sk_error_report")
+    (report,) = host.out("socket", SkCallbacks.sk_error_report)
     assert report.err == errno.EMSGSIZE
     assert getsockopt(host, 1, 0, 14) == struct.pack("=i", 1300)
     host.sendto(1, b"x" * 1400)
@@ -297,7 +299,7 @@ def test_no_checksum_on_demand(host: UdpHost) -> None:
 def test_shutdown_ends_sending(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    host.call("udp_shutdown", Shutdown(1, 2))
+    host.call(TransportProto.shutdown, Shutdown(1, 2))
     host.sendto(1, b"x")
     assert host.ret(1).err == errno.EPIPE
 
@@ -362,7 +364,7 @@ def test_automatic_ports_run_out() -> None:
     for sk in (1, 2):
         host.socket(sk)
         val = host.bind(sk, ANY, 0).val
-        assert isinstance(val, list)
+        assert isinstance(val, tuple)
         ports.append(val[1])
     assert sorted(ports) == [40000, 40002]
     host.socket(3)
@@ -381,7 +383,7 @@ def test_a_new_socket_layer_has_no_sockets(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.core.peer_up("socket")
     assert (host.udp.socks, host.udp.ports, host.udp.hash2) == ({}, {}, {})
-    host.call("udp_init_sock", InitSock(1, 2, 17))
+    host.call(TransportProto.init, InitSock(1, 2, 17, SOCK_DGRAM))
     assert host.bind(1, ANY, 4000).err == 0
 
 

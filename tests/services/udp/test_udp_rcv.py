@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skbus.core.abi import Close, IcmpSendCb, RcvCb, Recvmsg, Setsockopt
+from skbus.core.interfaces import Ip, SkCallbacks, TransportProto, UdpProtocol
 from skbus.core.pool import PoolError
 from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SKB_GSO_UDP_L4, SkBuff
 from skbusd.udp.netns import UdpNet
@@ -26,7 +27,7 @@ def test_a_datagram_reaches_its_socket(host: UdpHost) -> None:
         1, PEER, 5000, US, 4000, 2,
     )  # fmt: skip
     assert data == b"hello"
-    host.call("udp_recvmsg", Recvmsg(1, 5))
+    host.call(TransportProto.recvmsg, Recvmsg(1, 5))
     assert host.net.mib["UdpInDatagrams"] == 1
 
 
@@ -43,7 +44,7 @@ def test_the_closest_socket_wins(host: UdpHost) -> None:
 
 def test_nobody_there_is_port_unreachable(host: UdpHost) -> None:
     host.arrive(b"knock", 9)
-    (skb,) = host.out("ip", "icmp_send")
+    (skb,) = host.out("ip", Ip.icmp_send)
     assert skb.cb == IcmpSendCb(3, 3, 0)
     assert skb.network_header == 14
     assert skb.head[skb.data + 8 :] == b"knock"
@@ -54,7 +55,7 @@ def test_nobody_there_is_port_unreachable(host: UdpHost) -> None:
 def test_a_broadcast_to_nobody_is_silent(host: UdpHost) -> None:
     for daddr in ("10.0.0.255", "255.255.255.255", "224.0.0.1"):
         host.arrive(b"x", 9, daddr=inet_aton(daddr))
-    assert host.out("ip", "icmp_send") == []
+    assert host.out("ip", Ip.icmp_send) == []
     assert host.net.mib["UdpNoPorts"] == 0
     assert host.net.mib["UdpIgnoredMulti"] == 3
 
@@ -80,8 +81,8 @@ def test_copies_of_a_broadcast_share_no_slot(host: UdpHost) -> None:
     skb = SkBuff(datagram[:8], (place,), id=1)
     skb.skb_iif = skb.dev = 2
     skb.cb = RcvCb(PEER, daddr, 0, 64, 1500)
-    host.rcv("udp_rcv", skb)
-    first, second = host.out("socket", "sk_data_ready")
+    host.rcv(UdpProtocol.udp_rcv, skb)
+    first, second = host.out("socket", SkCallbacks.sk_data_ready)
     assert host.net.skb_bytes(first) == host.net.skb_bytes(second) == b"p" * 1000
     host.pool.free_frags(second.frags)
     assert host.net.skb_bytes(first) == b"p" * 1000
@@ -123,19 +124,19 @@ def test_what_the_device_vouches_for_is_not_summed(host: UdpHost, summed: int) -
     skb = SkBuff(udp_datagram(b"hello", PEER, 5000, US, 4000)[:-1] + b"!", id=1)
     skb.ip_summed = summed
     skb.cb = RcvCb(PEER, US, 0, 64, 1500)
-    host.rcv("udp_rcv", skb)
+    host.rcv(UdpProtocol.udp_rcv, skb)
     assert [data for _, data in host.delivered()] == [b"hell!"]
 
 
 def test_the_receive_buffer_is_bounded(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
-    host.call("udp_setsockopt", Setsockopt(1, 0, 1, 8, struct.pack("=i", 2304)))
+    host.call(TransportProto.setsockopt, Setsockopt(1, 0, 1, 8, struct.pack("=i", 2304)))
     for _ in range(5):
         host.arrive(b"x" * 1000, 4000)
     assert len(host.delivered()) == 3
     assert host.dropped("SOCKET_RCVBUFF") == 2
     assert host.net.mib["UdpRcvbufErrors"] == 2
-    host.call("udp_recvmsg", Recvmsg(1, 1000))
+    host.call(TransportProto.recvmsg, Recvmsg(1, 1000))
     host.arrive(b"y", 4000)
     assert [data for _, data in host.delivered()] == [b"y"]
 
@@ -160,13 +161,13 @@ def test_a_super_segment_is_datagrams_again(host: UdpHost) -> None:
     skb.gso_size, skb.gso_segs, skb.gso_type = 1000, 3, SKB_GSO_UDP_L4
     skb.ip_summed = CHECKSUM_PARTIAL
     skb.cb = RcvCb(PEER, US, 0, 64, 1500)
-    host.rcv("udp_rcv", skb)
+    host.rcv(UdpProtocol.udp_rcv, skb)
     assert [len(data) for _, data in host.delivered()] == [1000, 1000, 500]
 
 
 def test_a_closed_socket_gets_nothing(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
-    host.call("udp_lib_close", Close(1, 0, -1))
+    host.call(TransportProto.close, Close(1, 0, -1))
     host.arrive(b"late", 4000)
     assert host.delivered() == []
     assert host.net.mib["UdpNoPorts"] == 1
@@ -180,7 +181,7 @@ def test_bytes_that_went_away_are_a_drop(host: UdpHost) -> None:
     skb = SkBuff(struct.pack("!HHHH", 5000, 4000, 108, 77), (place,), id=1)
     skb.cb = RcvCb(PEER, US, 0, 64, 1500)
     host.pool.free(place)
-    host.rcv("udp_rcv", skb)
+    host.rcv(UdpProtocol.udp_rcv, skb)
     assert host.dropped("SKBUS_STALE_PLACE") == 1
 
 
@@ -193,7 +194,7 @@ def test_arbitrary_bytes_raise_nothing(data: bytes, summed: int, gso: bool) -> N
     if gso:
         skb.gso_size, skb.gso_type = 7, SKB_GSO_UDP_L4
     skb.cb = RcvCb(PEER, US, 0, 64, 1500)
-    host.rcv("udp_rcv", skb)
+    host.rcv(UdpProtocol.udp_rcv, skb)
 
 
 def test_all_sockets_together_are_bounded_by_udp_mem() -> None:
@@ -205,10 +206,10 @@ def test_all_sockets_together_are_bounded_by_udp_mem() -> None:
     assert len(host.delivered()) == 3
     assert host.dropped("PROTO_MEM") == 1
     assert host.net.mib["UdpMemErrors"] == host.net.mib["UdpInErrors"] == 1
-    host.call("udp_recvmsg", Recvmsg(1, 1000))
+    host.call(TransportProto.recvmsg, Recvmsg(1, 1000))
     host.arrive(b"y", 4001)
     assert len(host.delivered()) == 1
-    host.call("udp_lib_close", Close(1, 0, -1))
-    host.call("udp_lib_close", Close(2, 0, -1))
+    host.call(TransportProto.close, Close(1, 0, -1))
+    host.call(TransportProto.close, Close(2, 0, -1))
     assert isinstance(host.net, UdpNet)
     assert not host.net.udp_memory_allocated

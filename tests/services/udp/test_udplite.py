@@ -8,7 +8,9 @@ import pytest
 
 from skbus.core.abi import Close, InitSock, McRet, RcvCb, Setsockopt
 from skbus.core.checksum import csum_fold, csum_partial, csum_tcpudp_nofold
+from skbus.core.interfaces import InetTransport, Ip, TransportProto, UdpProtocol
 from skbus.core.skbuff import SkBuff
+from skbus.core.uapi import SOCK_DGRAM
 from skbus.inet.headers import ipv4
 from skbustest.udphost import ANY, PEER, US, UdpHost
 
@@ -18,13 +20,13 @@ GROUP = b"\xef\1\2\3"
 
 
 def socket(host: UdpHost, sk: int, port: int) -> None:
-    host.call("udp_init_sock", InitSock(sk, 2, LITE))
+    host.call(TransportProto.init, InitSock(sk, 2, LITE, SOCK_DGRAM))
     assert host.bind(sk, ANY, port).err == 0
 
 
 def option(host: UdpHost, sk: int, name: int, value: bytes, level: int = LITE) -> int:
     host.req += 1
-    host.call("udp_setsockopt", Setsockopt(sk, host.req, level, name, value))
+    host.call(TransportProto.setsockopt, Setsockopt(sk, host.req, level, name, value))
     return host.ret(sk).err
 
 
@@ -48,7 +50,7 @@ def arrive(host: UdpHost, wire: bytes) -> list[bytes]:
     skb.skb_iif = skb.dev = 2
     skb.mac_header, skb.network_header, skb.transport_header = 0, 14, 34
     skb.cb = RcvCb(PEER, US, 0, 64, 1500)
-    host.rcv("udplite_rcv", skb)
+    host.rcv(UdpProtocol.udplite_rcv, skb)
     return [data for _, data in host.delivered()]
 
 
@@ -127,11 +129,11 @@ def join(host: UdpHost, sk: int, *, err: int = 0, sources: tuple[bytes, ...] = (
     """IP_ADD_MEMBERSHIP, which ip answers with an errno and the list of groups."""
     host.req += 1
     item = Setsockopt(sk, host.req, 0, 35, GROUP + US)
-    host.call("udp_setsockopt", item)
-    (ask,) = host.out("ip", "ip_mc_setsockopt")
+    host.call(TransportProto.setsockopt, item)
+    (ask,) = host.out("ip", Ip.ip_mc_setsockopt)
     assert (ask.process, ask.sk, ask.optname, ask.value) == ("udp", sk, 35, GROUP + US)
     groups = () if err else ((GROUP, 2, US, 0, sources, bool(sources)),)
-    host.call("ip_mc_ret", McRet(sk, ask.req, err, groups))
+    host.call(InetTransport.ip_mc_ret, McRet(sk, ask.req, err, groups))
     return host.ret(sk).err
 
 
@@ -156,16 +158,16 @@ def test_groups_are_left_and_told_again(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     join(host, 1, sources=(PEER,))
     host.core.peer_up("ip")
-    again = host.out("ip", "ip_mc_setsockopt")
+    again = host.out("ip", Ip.ip_mc_setsockopt)
     assert [(item.req, item.optname) for item in again] == [(0, 42), (0, 48)]
-    host.call("udp_lib_close", Close(1, 0, -1))
-    assert host.out("ip", "ip_mc_drop_socket") == [("udp", 1)]
+    host.call(TransportProto.close, Close(1, 0, -1))
+    assert host.out("ip", Ip.ip_mc_drop_socket) == [("udp", 1)]
 
 
 def test_who_waits_for_ip_is_told_that_it_went_away(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.req += 1
-    host.call("udp_setsockopt", Setsockopt(1, host.req, 0, 35, GROUP + US))
+    host.call(TransportProto.setsockopt, Setsockopt(1, host.req, 0, 35, GROUP + US))
     host.core.peer_up("ip")
     assert host.ret(1).err == ENETDOWN
 
