@@ -24,7 +24,7 @@ common/skbus/core: checksum dropreason net pool pskb seq skbuff snmp syscall tim
 common/skbus/inet: ip_sockglue
 common/skbus/inet/headers: ethernet ipv4 tcp
 common/skbus/bus: barrier clock codec dispatch libzmq pipe service zmtp
-services/skbusd/nic: core dev dim eth gro gso netdev rx_buffer source tso
+services/skbusd/nic: core dev dim eth gro gro_flow gso frame netdev rx_buffer source tcp_gro tso
 services/skbusd/ip: core ip_input ip_output neighbour netns protocol route
 services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock sock tcp tcp_ack
   tcp_autocork tcp_cong tcp_cubic tcp_data tcp_ecn tcp_input tcp_ipv4 tcp_lost tcp_memory

@@ -29,9 +29,6 @@ CIRCLES: Final[Mapping[frozenset[str], str]] = {
         "Linux's own: a route names the functions that it leads to, each of these may have to send"
         " an ICMP error, and that needs a route. `skbusd/ip/core.py` has the reason for each."
     ),
-    frozenset(
-        f"skbusd.socket.{name}" for name in ("datagram", "ip_sockglue", "socket", "sockopt")
-    ): "setsockopt(2) of a family calls back into socket.py",
 }  # fmt: skip
 """The circles that may be, each with its reason."""
 

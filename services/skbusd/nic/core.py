@@ -19,7 +19,7 @@ from skbusd.nic.dim import Dim, net_dim
 from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR, VIRTIO_NET_HDR_LEN, napi_build_skb
 from skbusd.nic.gro import napi_gro_receive
 from skbusd.nic.netdev import NicNet
-from skbusd.nic.netem import Netem
+from skbusd.nic.netem import netem_dump, netem_init
 from skbusd.nic.proc import proc_net
 
 NAPI_POLL_WEIGHT: Final = 64
@@ -48,9 +48,9 @@ class NicCore:
         self._dim = Dim(self.net_rx_action)
         config = net.config
         if config.impair_rx:
-            net.netem_rx = Netem(config.impair_rx, dev.netem_deliver_rx)
+            net.netem_rx = netem_init(config.impair_rx, dev.netem_deliver_rx)
         if config.impair_tx:
-            net.netem_tx = Netem(config.impair_tx, dev.netem_deliver_tx)
+            net.netem_tx = netem_init(config.impair_tx, dev.netem_deliver_tx)
 
     def start(self) -> None:
         """Packet types, then the device: tell ip that it is there."""
@@ -67,9 +67,9 @@ class NicCore:
         net = self.net
         if net.gro_hash or net.udp_gro:
             dev.napi_complete(net, [])
-        if net.netem_rx is not None and not len(net.netem_rx) and not net.netem_rx.impairment:
+        if net.netem_rx is not None and not net.netem_rx.heap and not net.netem_rx.impairment:
             net.netem_rx = None
-        if net.netem_tx is not None and not len(net.netem_tx) and not net.netem_tx.impairment:
+        if net.netem_tx is not None and not net.netem_tx.heap and not net.netem_tx.impairment:
             net.netem_tx = None
 
     # ---- what the shell calls ----------------------------------------------------------
@@ -110,11 +110,11 @@ class NicCore:
         if net.netem_rx is not None:
             net.netem_rx.impairment = rx
         elif rx:
-            net.netem_rx = Netem(rx, dev.netem_deliver_rx)
+            net.netem_rx = netem_init(rx, dev.netem_deliver_rx)
         if net.netem_tx is not None:
             net.netem_tx.impairment = tx
         elif tx:
-            net.netem_tx = Netem(tx, dev.netem_deliver_tx)
+            net.netem_tx = netem_init(tx, dev.netem_deliver_tx)
 
     def rx(self, frames: Iterable[bytes], vnet: bytes = NO_VNET) -> None:
         """Receive frames that are in memory, as one batch, past the device. vnet: the
@@ -141,8 +141,8 @@ class NicCore:
             len(net.txq)
             + len(net.gro_hash)
             + len(net.udp_gro)
-            + (len(net.netem_rx) if net.netem_rx is not None else 0)
-            + (len(net.netem_tx) if net.netem_tx is not None else 0)
+            + (len(net.netem_rx.heap) if net.netem_rx is not None else 0)
+            + (len(net.netem_tx.heap) if net.netem_tx is not None else 0)
         )
 
     def barrier_edges(self) -> tuple[list[str], list[str]]:
@@ -166,9 +166,9 @@ class NicCore:
             "rx_usecs": self._dim.usecs,
         }
         if net.netem_rx is not None:
-            status["impair_rx"] = {**net.netem_rx.impairment.status(), "held": len(net.netem_rx)}
+            status["impair_rx"] = netem_dump(net.netem_rx)
         if net.netem_tx is not None:
-            status["impair_tx"] = {**net.netem_tx.impairment.status(), "held": len(net.netem_tx)}
+            status["impair_tx"] = netem_dump(net.netem_tx)
         return status
 
     def proc(self, name: str) -> object:

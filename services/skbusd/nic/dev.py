@@ -30,42 +30,50 @@ from skbus.core.skbuff import (
 )
 from skbus.core.timer import Timer
 from skbus.inet.headers import Buffer
+from skbus.inet.headers.ethernet import ETH_HLEN, ETH_P_802_3_MIN
+from skbus.inet.headers.tcp import TCP_HLEN, TCPHDR_SYN
+from skbus.inet.headers.udp import UDP_HLEN
 from skbusd.nic import tso
 from skbusd.nic.eth import (
     NO_VNET,
     VIRTIO_NET_HDR,
+    VIRTIO_NET_HDR_F_NEEDS_CSUM,
     VIRTIO_NET_HDR_GSO_UDP_L4,
+    VLAN_HLEN,
     VNET_NONE,
     VNET_VALID,
     Vnet,
     napi_build_skb,
     virtio_net_hdr_from_skb,
 )
-from skbusd.nic.gro import (
-    ACK_FRAME_MAX,
-    napi_gro_flush,
-    napi_gro_receive,
-    tcp_ack_filter_frame,
-    tcp_gro_frame,
-    tcp_gro_next,
+from skbusd.nic.frame import (
+    ETH_PROTO,
+    ETH_TYPE,
+    FLOW_KEY,
+    IP_PROTOCOL,
+    IP_VERSION_IHL,
+    PLAIN_IP,
+    TCP_FLAGS,
+    TH_DOFF,
 )
+from skbusd.nic.gro import GRO_FRAME, napi_gro_flush, napi_gro_receive
 from skbusd.nic.gso import GsoError, skb_gso_segment
-from skbusd.nic.netdev import SOFTWARE_FEATURES, NicNet
-from skbusd.nic.netem import Netem
+from skbusd.nic.netdev import SOFTWARE_FEATURES, Netem, NicNet
+from skbusd.nic.netem import netem_enqueue
 from skbusd.nic.synlimit import (
     FLAGS,
-    FLAGS_AT,
     MARK_EVERY,
-    PLAIN,
-    SYN,
     syn_key,
     syn_mark,
     syn_refused,
 )
-from skbusd.nic.udp_gro import udp_gro_frame, udp_gso_plain
+from skbusd.nic.tcp_gro import tcp_gro_next
+from skbusd.nic.udp_gro import udp_gso_plain
 
 _LONG: Final = 65000
 """Payload from which on an skb may be longer than an IPv4 packet."""
+_TPID: Final = b"\x81\x00"
+"""ETH_P_8021Q"""
 _TX_RETRY: Final = MSEC
 """How long a full device is left alone."""
 _MISSED_EVERY: Final = 100 * MSEC
@@ -118,7 +126,7 @@ def dev_add_pack(net: NicNet, pt: PacketType) -> None:
     have = net.ptype_base.get(pt.type)
     func = packet_type_func(pt.func)
     error = ""
-    if not 0x600 <= pt.type <= 0xFFFF:
+    if not ETH_P_802_3_MIN <= pt.type <= 0xFFFF:
         error = "no Ethernet type"
     elif have is not None and have[0] != pt.process:
         error = f"taken by {have[0]}"
@@ -202,7 +210,7 @@ def napi_poll(net: NicNet, budget: int) -> int:
                 buffer.joined(room, size - flow.hlen)
                 continue
             place, room = buffer.move(room, size)
-        if room[FLAGS_AT] & FLAGS == SYN or room[14] != PLAIN:
+        if room[TCP_FLAGS] & FLAGS == TCPHDR_SYN or room[IP_VERSION_IHL] != PLAIN_IP:
             key = syn_key(net, room, size)
             if key and syn_refused(net, key):
                 continue
@@ -233,31 +241,18 @@ def _receive_frame(
         netem_rx(net, bytes(room[:size]), vnet, vlan_tci)
         return
     quiet = not net.tracing
-    if net.udp_gro and not vnet[1] and quiet and udp_gro_frame(net, room, size, vnet[0], vlan_tci):
-        return
-    buffer = net.rx_buffer
-    if net.gro_hash and vnet[1] and place is not None and quiet:
-        flow = tcp_gro_frame(net, room, size, vnet, place, vlan_tci)
-        if flow is not None:
-            region, slot, gen, _, _ = place
-            hlen = flow.hlen
-            buffer.taken(flow, bytes(room[26:38]), (region, slot, gen, hlen, size - hlen))
+    if quiet and (net.udp_gro or deliver or net.gro_hash):
+        claim = GRO_FRAME.get(room[IP_PROTOCOL])
+        if claim is not None and claim(net, room, size, vnet, place, vlan_tci, deliver):
             return
-    if (
-        size <= ACK_FRAME_MAX
-        and deliver
-        and quiet
-        and not net.gro_hash
-        and tcp_ack_filter_frame(net, deliver[-1], room[:size], vnet[0], vlan_tci)
-    ):
-        return
     skb, kept = napi_build_skb(net, room, size, vnet, place, vlan_tci)
     if skb.gso_type & SKB_GSO_UDP_L4 and not udp_gso_plain(skb):
         deliver += _cut_udp(net, skb)
     else:
         napi_gro_receive(net, skb, deliver)
     if kept:
-        key = skb.head[26:38]
+        buffer = net.rx_buffer
+        key = skb.head[FLOW_KEY]
         flow = net.gro_hash.get(key) if skb.gso_type and quiet else None
         frag = skb.frags[0]
         if flow is not None and flow.skb is skb and not isinstance(frag, bytes):
@@ -287,12 +282,12 @@ def netif_receive_skb(net: NicNet, skb: SkBuff) -> None:
         net.trace("netif_receive_skb", skb, protocol=protocol, pkt_type=skb.pkt_type, len=skb.len)
     ptype = net.ptype_base.get(protocol)
     if ptype is not None and skb.pkt_type != PACKET_OTHERHOST:
-        skb.data = skb.network_header = 14
+        skb.data = skb.network_header = ETH_HLEN
         net.call_skb(ptype[0], ptype[1], skb, None)
     elif protocol == -1:
         net.mib["DevRxDropped"] += 1
         net.kfree_skb(skb, "NOMEM")
-    elif len(skb.head) < 14:
+    elif len(skb.head) < ETH_HLEN:
         net.mib["DevRxErrors"] += 1
         net.kfree_skb(skb, "PKT_TOO_SMALL")
     elif skb.pkt_type == PACKET_OTHERHOST:
@@ -358,10 +353,10 @@ def count_missed(net: NicNet) -> None:
 def _segments(room: memoryview, size: int, vnet: Vnet) -> int:
     """How many frames on the wire this is."""
     _, gso_type, _, gso_size, start, _ = vnet
-    if not gso_type or not gso_size or start + 20 > size:
+    if not gso_type or not gso_size or start + TCP_HLEN > size:
         return 1
     udp = gso_type == VIRTIO_NET_HDR_GSO_UDP_L4
-    header = start + (8 if udp else (room[start + 12] >> 4) << 2)
+    header = start + (UDP_HLEN if udp else (room[start + TH_DOFF] >> 4) << 2)
     return max(-(-(size - header) // gso_size), 1)
 
 
@@ -372,7 +367,7 @@ def netem_rx(net: NicNet, frame: bytes, vnet: Vnet, vlan_tci: int) -> None:
     skb.vlan_tci = vlan_tci
     skb.mac_header = 0
     flags, gso_type, _, gso_size, csum_start, csum_offset = vnet
-    if flags & 1:
+    if flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
         skb.ip_summed = CHECKSUM_PARTIAL
         skb.csum_start = csum_start
         skb.csum_offset = csum_offset
@@ -389,7 +384,7 @@ def netem_rx(net: NicNet, frame: bytes, vnet: Vnet, vlan_tci: int) -> None:
         net.kfree_skb(skb, "SKB_GSO_SEG")
         return
     for seg in segments:
-        netem.enqueue(net, seg)
+        netem_enqueue(net, netem, seg)
 
 
 def netem_deliver_rx(net: NicNet, skb: SkBuff, intact: bool) -> None:
@@ -445,7 +440,7 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
     data = skb.data
     if net.tracing:
         net.trace("dev_hard_start_xmit", skb, len=skb.len, dev=device.name)
-    if len(skb.head) - data < 14:
+    if len(skb.head) - data < ETH_HLEN:
         _tx_error(net, skb, "PKT_TOO_SMALL")
         return True
     if not device.up:
@@ -462,7 +457,7 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
         vlan_insert_tag(net, skb)
         data = skb.data
     if skb.data_len > _LONG and (
-        len(skb.head) - data + skb.data_len - 14 > tso.longest(device.gso_max_size)
+        len(skb.head) - data + skb.data_len - ETH_HLEN > tso.longest(device.gso_max_size)
         or tso.awkward(skb.data_len)
     ):
         try:
@@ -507,7 +502,7 @@ def _offloaded(net: NicNet, skb: SkBuff) -> bool:
         return False
     start = skb.csum_start
     return (
-        14 <= start - skb.data <= 0xFFFF
+        ETH_HLEN <= start - skb.data <= 0xFFFF
         and 0 <= skb.csum_offset <= len(skb.head) - start - 2
         and 0 <= skb.gso_size <= 0xFFFF
     )
@@ -526,7 +521,7 @@ def _xmit_segments(net: NicNet, skb: SkBuff, netem: Netem | None) -> bool:
     net.consume_skb(skb)
     if netem is not None:
         for seg in segments:
-            netem.enqueue(net, seg)
+            netem_enqueue(net, netem, seg)
         return True
     for i, seg in enumerate(segments):
         if not _xmit_frame(net, seg):
@@ -563,12 +558,13 @@ def vlan_insert_tag(net: NicNet, skb: SkBuff) -> None:
     """Put the skb's 802.1Q tag, or the configured network's, into its head: once, also where a
     full device makes us try again."""
     head = skb.head[skb.data :]
-    if head[12:14] == b"\x81\x00":
+    if head[ETH_TYPE] == _TPID:
         return
     tci = skb.vlan_tci if skb.vlan_tci >= 0 else net.config.vlan
     if skb.csum_start >= 0:
-        skb.csum_start += 4 - skb.data
-    skb.head = head[:12] + b"\x81\x00" + bytes((tci >> 8 & 0xFF, tci & 0xFF)) + head[12:]
+        skb.csum_start += VLAN_HLEN - skb.data
+    tag = _TPID + bytes((tci >> 8 & 0xFF, tci & 0xFF))
+    skb.head = head[:ETH_PROTO] + tag + head[ETH_PROTO:]
     skb.data = 0
 
 

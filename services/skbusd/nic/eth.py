@@ -16,6 +16,7 @@ from typing import Final
 from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     CHECKSUM_UNNECESSARY,
+    ETH_P_IP,
     PACKET_BROADCAST,
     PACKET_HOST,
     PACKET_MULTICAST,
@@ -28,7 +29,30 @@ from skbus.core.skbuff import (
     SkBuff,
 )
 from skbus.inet.headers import Buffer
-from skbus.inet.headers.ethernet import BROADCAST
+from skbus.inet.headers.ethernet import BROADCAST, ETH_ALEN, ETH_HLEN
+from skbus.inet.headers.ipv4 import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE
+from skbus.inet.headers.tcp import TCP_HLEN
+from skbus.inet.headers.udp import UDP_HLEN
+from skbusd.nic.frame import (
+    ADDRESSES,
+    ETH_PROTO,
+    ETH_TYPE,
+    FLOW_KEY,
+    FRAGMENT_BITS,
+    IP,
+    IP_FRAG_OFF,
+    IP_PROTOCOL,
+    IP_VERSION_IHL,
+    L4,
+    PLAIN_IP,
+    PORTS_END,
+    TCP_DOFF,
+    TCP_OPTIONS,
+    TH_DOFF,
+    TYPE_AND_IHL,
+    TYPE_IP,
+    TYPE_PLAIN_IP,
+)
 from skbusd.nic.netdev import COPYBREAK, SMALL_SLOT, NicNet
 
 # include/uapi/linux/virtio_net.h
@@ -40,9 +64,15 @@ VIRTIO_NET_HDR_F_DATA_VALID: Final = 2
 VIRTIO_NET_HDR_GSO_TCPV4: Final = 1
 VIRTIO_NET_HDR_GSO_UDP_L4: Final = 5
 VIRTIO_NET_HDR_GSO_ECN: Final = 0x80
+# where its fields lie
+VNET_FLAGS: Final = 0
+VNET_GSO_TYPE: Final = 1
+VNET_GSO_SIZE: Final = 4
+VNET_CSUM_START: Final = 6
 NO_VNET: Final = bytes(VIRTIO_NET_HDR_LEN)
 
 Vnet = tuple[int, int, int, int, int, int]
+"""The fields of a `struct virtio_net_hdr`."""
 VNET_NONE: Final[Vnet] = (0, 0, 0, 0, 0, 0)
 VNET_VALID: Final[Vnet] = (VIRTIO_NET_HDR_F_DATA_VALID, 0, 0, 0, 0, 0)
 
@@ -50,9 +80,13 @@ _GSO_TYPES: Final = {
     VIRTIO_NET_HDR_GSO_TCPV4: SKB_GSO_TCPV4,
     VIRTIO_NET_HDR_GSO_UDP_L4: SKB_GSO_UDP_L4,
 }
+_WITH_PORTS: Final = (IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE)
+_HEADERS_OF_8: Final = (IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_UDPLITE)
+"""Protocols with a header of 8 bytes."""
 _PEEK: Final = 144
 """Ethernet, tag, and the longest IPv4 and TCP headers: 138 bytes."""
-_VLAN_TAG: Final = 4
+VLAN_HLEN: Final = 4
+"""Bytes of an 802.1Q tag."""
 _VID: Final = 0xFFF
 _TPIDS: Final = (b"\x81\x00", b"\x88\xa8")
 """ETH_P_8021Q, ETH_P_8021AD"""
@@ -64,16 +98,16 @@ def eth_get_headlen(peek: bytes, size: int) -> int:
     Bytes that are no such headers count as payload; what is wrong with them is the business of
     whoever parses them.
     """
-    if len(peek) < 34 or peek[12:14] != b"\x08\x00":
-        return min(size, 14)
-    l4 = 14 + ((peek[14] & 0xF) << 2)
-    protocol = peek[23]
-    if peek[20] & 0x3F or peek[21]:  # a fragment: what follows may be anything
-        return min(l4, size)
-    if protocol == 6 and len(peek) >= l4 + 20:
-        return min(l4 + max((peek[l4 + 12] >> 4) << 2, 20), size)
-    if protocol in (17, 1, 136):
-        return min(l4 + 8, size)
+    if len(peek) < L4 or peek[ETH_TYPE] != TYPE_IP:
+        return min(size, ETH_HLEN)
+    l4 = IP + ((peek[IP_VERSION_IHL] & 0xF) << 2)
+    protocol = peek[IP_PROTOCOL]
+    if peek[IP_FRAG_OFF] & FRAGMENT_BITS or peek[IP_FRAG_OFF + 1]:
+        return min(l4, size)  # a fragment: what follows may be anything
+    if protocol == IPPROTO_TCP and len(peek) >= l4 + TCP_HLEN:
+        return min(l4 + max((peek[l4 + TH_DOFF] >> 4) << 2, TCP_HLEN), size)
+    if protocol in _HEADERS_OF_8:
+        return min(l4 + UDP_HLEN, size)
     return min(l4, size)
 
 
@@ -89,11 +123,20 @@ def napi_build_skb(
     the pool. The second value is True if the skb has taken the slot."""
     peek = bytes(buf[:_PEEK]) if size >= _PEEK else bytes(buf[:size])
     # the usual frame first: TCP over IPv4 without IP options
-    if peek[12:15] == b"\x08\x00\x45" and size >= 54 and peek[23] == 6:
-        hlen = 34 + ((peek[46] >> 4) << 2)
-        if hlen > size or peek[20] & 0x3F or peek[21] or hlen < 54:
+    if (
+        peek[TYPE_AND_IHL] == TYPE_PLAIN_IP
+        and size >= TCP_OPTIONS
+        and peek[IP_PROTOCOL] == IPPROTO_TCP
+    ):
+        hlen = L4 + ((peek[TCP_DOFF] >> 4) << 2)
+        if (
+            hlen > size
+            or peek[IP_FRAG_OFF] & FRAGMENT_BITS
+            or peek[IP_FRAG_OFF + 1]
+            or hlen < TCP_OPTIONS
+        ):
             hlen = eth_get_headlen(peek, size)
-    elif peek[12:14] in _TPIDS and size >= 18:
+    elif peek[ETH_TYPE] in _TPIDS and size >= ETH_HLEN + VLAN_HLEN:
         return _untag(net, buf, size, vnet, vlan_tci)
     else:
         hlen = eth_get_headlen(peek, size)
@@ -132,17 +175,17 @@ def _untag(net: NicNet, buf: Buffer, size: int, vnet: Vnet, outer: int) -> tuple
     there. A second one that names one makes it another's frame.
     """
     mem = memoryview(buf)
-    tci = mem[14] << 8 | mem[15]
-    bare = bytes(mem[:12]) + bytes(mem[16:size])
+    tci = mem[ETH_HLEN] << 8 | mem[ETH_HLEN + 1]
+    bare = bytes(mem[:ETH_PROTO]) + bytes(mem[ETH_PROTO + VLAN_HLEN : size])
     flags, gso_type, hdr_len, gso_size, csum_start, csum_offset = vnet
     if flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
-        vnet = (flags, gso_type, hdr_len, gso_size, max(csum_start - _VLAN_TAG, 0), csum_offset)
+        vnet = (flags, gso_type, hdr_len, gso_size, max(csum_start - VLAN_HLEN, 0), csum_offset)
     if outer >= 0 and outer & _VID:
-        skb = net.alloc_skb(bare[:18])
+        skb = net.alloc_skb(bare[: ETH_HLEN + VLAN_HLEN])
         skb.pkt_type = PACKET_OTHERHOST
         skb.vlan_tci = outer
         return skb, False
-    return napi_build_skb(net, bare, size - _VLAN_TAG, vnet, None, tci)
+    return napi_build_skb(net, bare, size - VLAN_HLEN, vnet, None, tci)
 
 
 def eth_type_trans(net: NicNet, skb: SkBuff) -> None:
@@ -151,11 +194,11 @@ def eth_type_trans(net: NicNet, skb: SkBuff) -> None:
     Differs from Linux: `data` still is at the Ethernet header; `netif_receive_skb` pulls it.
     """
     head = skb.head
-    if len(head) < 14:
+    if len(head) < ETH_HLEN:
         skb.protocol = 0
         return
-    skb.protocol = head[12] << 8 | head[13]
-    dest = head[:6]
+    skb.protocol = head[ETH_PROTO] << 8 | head[ETH_PROTO + 1]
+    dest = head[:ETH_ALEN]
     if dest == net.dev_addr:
         skb.pkt_type = PACKET_HOST
     elif head[0] & 1:
@@ -166,20 +209,24 @@ def eth_type_trans(net: NicNet, skb: SkBuff) -> None:
     vlan = net.config.vlan
     if (vlan or skb.vlan_tci >= 0) and skb.vlan_tci & _VID != vlan:
         skb.pkt_type = PACKET_OTHERHOST  # as Linux, where there is no such VLAN device
-    if skb.protocol == 0x0800 and len(head) >= 34:
+    if skb.protocol == ETH_P_IP and len(head) >= L4:
         skb.hash = skb_get_hash(head, net.config.hashrnd)
 
 
 def skb_get_hash(head: bytes, hashrnd: int) -> int:
     """The flow's hash: of addresses and ports, or of the addresses alone where there are no
     ports or where it is a fragment. `head` begins at the Ethernet header and has 38 bytes."""
-    if head[23] not in (6, 17, 136) or head[20] & 0x3F or head[21]:
-        flow = int.from_bytes(head[26:34], "big")
-    elif head[14] == 0x45:
-        flow = int.from_bytes(head[26:38], "big")
+    if (
+        head[IP_PROTOCOL] not in _WITH_PORTS
+        or head[IP_FRAG_OFF] & FRAGMENT_BITS
+        or head[IP_FRAG_OFF + 1]
+    ):
+        flow = int.from_bytes(head[ADDRESSES], "big")
+    elif head[IP_VERSION_IHL] == PLAIN_IP:
+        flow = int.from_bytes(head[FLOW_KEY], "big")
     else:
-        l4 = 14 + ((head[14] & 0xF) << 2)
-        flow = int.from_bytes(head[26:34] + head[l4 : l4 + 4], "big")
+        l4 = IP + ((head[IP_VERSION_IHL] & 0xF) << 2)
+        flow = int.from_bytes(head[ADDRESSES] + head[l4 : l4 + PORTS_END - L4], "big")
     return (flow * hashrnd >> 96) & 0xFFFFFFFF
 
 
@@ -219,13 +266,13 @@ def virtio_net_hdr_from_skb(skb: SkBuff) -> bytes:
     gso_size = skb.gso_size
     hdr_len = 0
     if gso_size:
-        if skb.gso_type & SKB_GSO_TCPV4 and skb.csum_start + 20 <= len(skb.head):
-            hdr_len = start + ((skb.head[skb.csum_start + 12] >> 4) << 2)
+        if skb.gso_type & SKB_GSO_TCPV4 and skb.csum_start + TCP_HLEN <= len(skb.head):
+            hdr_len = start + ((skb.head[skb.csum_start + TH_DOFF] >> 4) << 2)
             gso_type = VIRTIO_NET_HDR_GSO_TCPV4
             if skb.gso_type & SKB_GSO_TCP_ECN:
                 gso_type |= VIRTIO_NET_HDR_GSO_ECN
         elif skb.gso_type & SKB_GSO_UDP_L4:
-            hdr_len = start + 8
+            hdr_len = start + UDP_HLEN
             gso_type = VIRTIO_NET_HDR_GSO_UDP_L4
         if skb.len - hdr_len <= gso_size or not gso_type:
             gso_type = gso_size = hdr_len = 0

@@ -18,11 +18,37 @@ from skbus.core.skbuff import (
     SKB_GSO_UDP_L4,
     SkBuff,
 )
+from skbus.inet.headers import udp
+from skbus.inet.headers.ethernet import ETH_HLEN
+from skbus.inet.headers.ipv4 import IPPROTO_TCP, IPPROTO_UDP
+from skbus.inet.headers.tcp import TCP_HLEN, TCPHDR_CWR, TCPHDR_FIN, TCPHDR_PSH
+from skbusd.nic.frame import (
+    BEFORE_LEN,
+    DADDR,
+    ETH_TYPE,
+    FRAG_TTL_PROTOCOL,
+    IP,
+    IP_ID,
+    IP_PROTOCOL,
+    IP_SADDR,
+    IP_TOT_LEN,
+    IP_VERSION_IHL,
+    L4,
+    PORTS_END,
+    SADDR,
+    TH_ACK_SEQ,
+    TH_CHECK,
+    TH_DOFF,
+    TH_FLAGS,
+    TH_SEQ,
+    TH_URG_PTR,
+    TH_WINDOW,
+    TYPE_IP,
+)
 from skbusd.nic.netdev import NicNet
 
 _U16: Final = struct.Struct("!H")
 _U32: Final = struct.Struct("!I")
-_CSUM_OFFSET_UDP: Final = 6
 
 
 class GsoError(ValueError):
@@ -33,12 +59,12 @@ def skb_checksum_help(frame: bytes, csum_start: int, csum_offset: int) -> bytes:
     """A frame with the checksum that was left to hardware filled in. GsoError where the field
     is outside."""
     at = csum_start + csum_offset
-    if csum_start < 14 or csum_offset < 0 or at + 2 > len(frame):
+    if csum_start < ETH_HLEN or csum_offset < 0 or at + 2 > len(frame):
         raise GsoError(f"checksum at {csum_start}+{csum_offset} of a frame of {len(frame)} bytes")
     # the field holds the folded pseudo-header sum, so it is summed like all else
     check = csum_fold(csum_partial(memoryview(frame)[csum_start:]))
-    if not check and csum_offset == _CSUM_OFFSET_UDP:
-        check = 0xFFFF
+    if not check and csum_offset == udp.CSUM_OFFSET:
+        check = udp.CSUM_MANGLED_0
     return b"".join((frame[:at], _U16.pack(check), frame[at + 2 :]))
 
 
@@ -53,9 +79,9 @@ def skb_gso_segment(net: NicNet, skb: SkBuff) -> list[SkBuff]:
         if skb.ip_summed == CHECKSUM_PARTIAL:
             frame = skb_checksum_help(frame, skb.csum_start - skb.data, skb.csum_offset)
         return [_segment(net, skb, frame)]
-    if len(frame) < 34 or frame[12:14] != b"\x08\x00" or frame[14] >> 4 != 4:
+    if len(frame) < L4 or frame[ETH_TYPE] != TYPE_IP or frame[IP_VERSION_IHL] >> 4 != 4:
         raise GsoError("only IPv4 is segmented")
-    l4 = 14 + ((frame[14] & 0xF) << 2)
+    l4 = IP + ((frame[IP_VERSION_IHL] & 0xF) << 2)
     if skb.gso_type & SKB_GSO_UDP_L4:
         frames = _udp_gso_segment(frame, l4, skb.gso_size, bool(skb.gso_type & SKB_GSO_TCP_FIXEDID))
     else:
@@ -87,12 +113,12 @@ def _ip_headers(
 ) -> list[bytes]:
     """Ethernet and IP header for each segment: tot_len, id and checksum anew. l4_len: of the
     transport header; sizes: of each segment's payload."""
-    ihl = l4 - 14
-    before = frame[:16]
-    fragment = frame[20:24]  # frag_off, ttl, protocol
-    after = frame[26:l4]
-    first_id = frame[18] << 8 | frame[19]
-    constant = csum_partial(frame[14:16] + fragment + after)
+    ihl = l4 - IP
+    before = frame[BEFORE_LEN]
+    fragment = frame[FRAG_TTL_PROTOCOL]  # and ttl, protocol
+    after = frame[IP_SADDR:l4]
+    first_id = _U16.unpack_from(frame, IP_ID)[0]
+    constant = csum_partial(frame[IP:IP_TOT_LEN] + fragment + after)
     out = []
     for i, size in enumerate(sizes):
         tot_len = ihl + l4_len + size
@@ -113,11 +139,11 @@ def _sizes(total: int, mss: int) -> list[int]:
 
 def _tcp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
     """`tcp_gso_segment`: sequence numbers go on; FIN and PSH on the last, CWR on the first."""
-    if len(frame) < l4 + 20 or frame[23] != 6:
+    if len(frame) < l4 + TCP_HLEN or frame[IP_PROTOCOL] != IPPROTO_TCP:
         raise GsoError("gso_type says TCP, the packet is not")
-    thlen = (frame[l4 + 12] >> 4) << 2
+    thlen = (frame[l4 + TH_DOFF] >> 4) << 2
     hlen = l4 + thlen
-    if thlen < 20 or hlen > len(frame):
+    if thlen < TCP_HLEN or hlen > len(frame):
         raise GsoError(f"TCP header length {thlen}")
     payload = memoryview(frame)[hlen:]
     sizes = _sizes(len(payload), mss)
@@ -125,24 +151,25 @@ def _tcp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
         sizes = [len(payload)]
     sums = csum_blocks(payload, mss) if len(payload) else [0]
     ip_headers = _ip_headers(frame, l4, thlen, sizes)
-    seq = _U32.unpack_from(frame, l4 + 4)[0]
+    seq = _U32.unpack_from(frame, l4 + TH_SEQ)[0]
     ports, ack, doff, flags = (
-        frame[l4 : l4 + 4],
-        frame[l4 + 8 : l4 + 12],
-        frame[l4 + 12],
-        frame[l4 + 13],
+        frame[l4 : l4 + TH_SEQ],
+        frame[l4 + TH_ACK_SEQ : l4 + TH_DOFF],
+        frame[l4 + TH_DOFF],
+        frame[l4 + TH_FLAGS],
     )
-    window, tail = frame[l4 + 14 : l4 + 16], frame[l4 + 18 : hlen]
-    constant = csum_tcpudp_nofold(frame[26:30], frame[30:34], thlen, 6)
+    window = frame[l4 + TH_WINDOW : l4 + TH_CHECK]
+    tail = frame[l4 + TH_URG_PTR : hlen]
+    constant = csum_tcpudp_nofold(frame[SADDR], frame[DADDR], thlen, IPPROTO_TCP)
     constant += csum_partial(ports + ack + window + tail) + (doff << 8)
     out = []
     last = len(sizes) - 1
     for i, size in enumerate(sizes):
         f = flags
         if i:
-            f &= ~0x80
+            f &= ~TCPHDR_CWR
         if i < last:
-            f &= ~0x09
+            f &= ~(TCPHDR_FIN | TCPHDR_PSH)
         at = (seq + i * mss) & 0xFFFFFFFF
         check = csum_fold(constant + size + (at >> 16) + (at & 0xFFFF) + f + sums[i])
         out.append(
@@ -165,25 +192,26 @@ def _tcp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
 
 def _udp_gso_segment(frame: bytes, l4: int, mss: int, fixed_id: bool) -> list[bytes]:
     """`__udp_gso_segment`: a datagram for each `mss` bytes of payload."""
-    hlen = l4 + 8
-    if len(frame) < hlen or frame[23] != 17:
+    hlen = l4 + udp.UDP_HLEN
+    if len(frame) < hlen or frame[IP_PROTOCOL] != IPPROTO_UDP:
         raise GsoError("gso_type says UDP, the packet is not")
     payload = memoryview(frame)[hlen:]
     sizes = _sizes(len(payload), mss) or [0]
     sums = csum_blocks(payload, mss) if len(payload) else [0]
-    ip_headers = _ip_headers(frame, l4, 8, sizes, fixed_id)
-    ports = frame[l4 : l4 + 4]
-    constant = csum_tcpudp_nofold(frame[26:30], frame[30:34], 8, 17) + csum_partial(ports) + 8
+    ip_headers = _ip_headers(frame, l4, udp.UDP_HLEN, sizes, fixed_id)
+    ports = frame[l4 : l4 + PORTS_END - L4]
+    constant = csum_tcpudp_nofold(frame[SADDR], frame[DADDR], udp.UDP_HLEN, IPPROTO_UDP)
+    constant += csum_partial(ports) + udp.UDP_HLEN
     out = []
     for i, size in enumerate(sizes):
         # the length counts twice: in the pseudo-header and in the UDP header
-        check = csum_fold(constant + 2 * size + sums[i]) or 0xFFFF
+        check = csum_fold(constant + 2 * size + sums[i]) or udp.CSUM_MANGLED_0
         out.append(
             b"".join(
                 (
                     ip_headers[i],
                     ports,
-                    _U16.pack(8 + size),
+                    _U16.pack(udp.UDP_HLEN + size),
                     _U16.pack(check),
                     payload[i * mss : i * mss + size],
                 )

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What nic keeps: its device, its configuration, its queues (`struct net_device`).
 
-Types alone, for `dev`, `eth`, `gro`, `gso`, `netem` and the drivers.
+Types alone, for `dev`, `eth`, `gro`, `gso`, `netem` and the drivers. What GRO holds is in
+`gro_flow`.
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from skbus.core.entry import SkbEntry
 from skbus.core.flow_dissector import Flow, frame_flow
@@ -17,13 +19,10 @@ from skbus.core.skbuff import SkBuff
 from skbus.core.sysctl import Sysctl
 from skbus.core.timer import Timer
 from skbus.inet.headers import Buffer
+from skbus.inet.headers.ethernet import ETH_HLEN
 from skbus.inet.impair import Impairment
+from skbusd.nic.gro_flow import GroFlow, UdpGroFlow
 from skbusd.nic.rx_buffer import RxBuffer
-
-if TYPE_CHECKING:
-    from skbusd.nic.gro import GroFlow
-    from skbusd.nic.netem import Netem
-    from skbusd.nic.udp_gro import UdpGroFlow
 
 # include/linux/netdev_features.h
 NETIF_F_SG: Final = 1 << 0
@@ -176,6 +175,35 @@ class SynBacklog:
     """(mark, when it was sent) of those that have not come back."""
 
 
+class Netem:
+    """`struct netem_sched_data`: one direction of the impaired link, and the frames that are on it.
+    `netem` has its functions.
+
+    deliver: takes each frame at its time, with whether it is undamaged.
+    """
+
+    __slots__ = ("deliver", "heap", "impairment", "order", "timer")
+
+    def __init__(
+        self,
+        impairment: Impairment,
+        deliver: Callable[["NicNet", SkBuff, bool], None],
+        dequeue: Callable[["NicNet", "Netem"], None],
+    ) -> None:
+        self.impairment = impairment
+        self.deliver = deliver
+        self.timer: Timer[NicNet] = Timer(dequeue, self)
+        self.heap: list[tuple[int, int, SkBuff, bool]] = []
+        """(when, order, frame, undamaged)"""
+        self.order = 0
+        """How many frames have had to wait: of two that are due at once, the first goes first."""
+
+    def spares(self, segments: int) -> bool:
+        """Does a super-segment of so many pass whole, as if there were no link? Most do where
+        nothing but a little loss is asked for, and need not be cut to be told."""
+        return not self.heap and self.impairment.spares(segments)
+
+
 class NicNet(Net):
     """`struct net`, with what nic adds to it."""
 
@@ -221,7 +249,7 @@ class NicNet(Net):
 
     def skb_network_header(self, skb: SkBuff) -> int:
         """As `Net.skb_network_header`."""
-        return skb.data + 14
+        return skb.data + ETH_HLEN
 
 
 __all__ = [

@@ -15,13 +15,14 @@ Nothing that was handed up is written to: a chain ends with its batch, as what G
 (A network card's header split does the same with two rings.)
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from skbus.core.pool import Allocator
 from skbus.core.skbuff import GRO_MAX_SIZE, Place
-
-if TYPE_CHECKING:
-    from skbusd.nic.gro import GroFlow
+from skbusd.nic.frame import (
+    FLOW_KEY,
+)
+from skbusd.nic.gro_flow import GroFlow
 
 SLOT_SIZE: Final = 66560
 """A slot that holds any frame: 65535 bytes of IP packet, Ethernet header and tag."""
@@ -102,13 +103,13 @@ class RxBuffer:
         frame = bytes(room[:size])
         room[: flow.hlen] = self._saved
         self.flow = None
-        if frame[26:38] != self._key and size > SLOT_SIZE // 2:
+        if frame[FLOW_KEY] != self._key and size > SLOT_SIZE // 2:
             self._big = False  # flows take turns: each time would cost this copy
         place, room = self._empty()
         room[:size] = frame
         return place, room
 
-    def taken(self, flow: "GroFlow | None", key: bytes, place: Place) -> None:
+    def taken(self, flow: GroFlow | None, key: bytes, place: Place) -> None:
         """A frame keeps the slot that it was read to. flow: what holds it, if that is a
         super-segment; key: its addresses and ports; place: of its payload."""
         self.slot = None

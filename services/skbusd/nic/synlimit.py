@@ -32,6 +32,22 @@ from skbus.core.abi import BacklogMark
 from skbus.core.interfaces import SynBacklog
 from skbus.core.net import MSEC, SEC
 from skbus.inet.headers import Buffer
+from skbus.inet.headers.ethernet import ETH_ALEN
+from skbus.inet.headers.ipv4 import IP_HLEN, IPPROTO_TCP
+from skbus.inet.headers.tcp import TCPHDR_SYN
+from skbusd.nic.eth import VLAN_HLEN
+from skbusd.nic.frame import (
+    ETH_PROTO,
+    IP,
+    IP_FRAG_OFF,
+    IP_PROTOCOL,
+    IP_SADDR,
+    L4,
+    TH_FLAGS,
+    TH_SEQ,
+    TH_WINDOW,
+    TYPE_IP,
+)
 from skbusd.nic.netdev import NicNet
 
 SYN_BACKLOG: Final = 2048
@@ -50,29 +66,33 @@ REFUSED: Final = 8192
 """So many of the latest that were refused are known, and up to twice as many."""
 FORGET: Final = 2 * SEC
 """No mark has come back for so long: they were lost with a layer."""
-FLAGS_AT: Final = 47
-"""Of TCP's flags in an Ethernet frame whose IP header has no options."""
-PLAIN: Final = 0x45
-"""Byte 14 of such a frame."""
-SYN: Final = 2
 FLAGS: Final = 0x3F
-_TCP: Final = 6
+"""The flags that a bare SYN may not have, and SYN: not those of ECN."""
+
+
+_TPID: Final = b"\x81\x00"
+"""ETH_P_8021Q"""
+_OFFSET_BITS: Final = 0x1F
+"""Of the byte at IP_FRAG_OFF: the fragment offset's upper bits. (A first fragment may be a SYN.)"""
 
 
 def syn_key(net: NicNet, frame: Buffer, size: int) -> bytes:
     """Addresses and ports of a frame that is a SYN for us, b"" for another. Whatever else is wrong
     with it is for others to find."""
-    at = 14
-    if frame[12] == 0x81 and not frame[13]:
-        at = 18
-    if size < at + 34 or frame[at - 2] != 0x08 or frame[at - 1]:
+    tag = VLAN_HLEN if bytes(frame[ETH_PROTO:IP]) == _TPID else 0
+    if size < tag + IP + IP_HLEN + TH_WINDOW or bytes(frame[tag + ETH_PROTO : tag + IP]) != TYPE_IP:
         return b""
-    tcp = at + ((frame[at] & 0xF) << 2)
-    if frame[at + 9] != _TCP or size < tcp + 14 or frame[tcp + 13] & FLAGS != SYN:
+    tcp = tag + IP + ((frame[tag + IP] & 0xF) << 2)
+    if (
+        frame[tag + IP_PROTOCOL] != IPPROTO_TCP
+        or size < tcp + TH_WINDOW
+        or frame[tcp + TH_FLAGS] & FLAGS != TCPHDR_SYN
+        or frame[tag + IP_FRAG_OFF] & _OFFSET_BITS
+        or frame[tag + IP_FRAG_OFF + 1]
+        or bytes(frame[:ETH_ALEN]) != net.dev_addr
+    ):
         return b""
-    if frame[at + 6] & 0x1F or frame[at + 7] or bytes(frame[:6]) != net.dev_addr:
-        return b""
-    return bytes(frame[at + 12 : at + 20]) + bytes(frame[tcp : tcp + 4])
+    return bytes(frame[tag + IP_SADDR : tag + L4]) + bytes(frame[tcp : tcp + TH_SEQ])
 
 
 def _comes_again(net: NicNet, key: bytes) -> bool:
@@ -113,7 +133,8 @@ def syn_mark(net: NicNet) -> None:
     backlog = net.syn_backlog
     backlog.marked = backlog.sent
     backlog.marks.append((backlog.sent, net.now))
-    net.call(net.ip, SynBacklog.backlog_mark, BacklogMark(net.name, _TCP, backlog.sent))
+    item = BacklogMark(net.name, IPPROTO_TCP, backlog.sent)
+    net.call(net.ip, SynBacklog.backlog_mark, item)
     if net.tracing:
         net.trace("backlog_mark", mark=backlog.sent, done=backlog.done)
 

@@ -15,7 +15,26 @@ from typing import Final
 from skbus.core.checksum import csum_fold, csum_from32to16, csum_partial, csum_tcpudp_nofold
 from skbus.core.skbuff import GSO_LEGACY_MAX_SIZE, MAX_SKB_FRAGS, SKB_GSO_TCPV4, SkBuff
 from skbus.inet.headers import Buffer
+from skbus.inet.headers.ipv4 import IPPROTO_TCP
+from skbus.inet.headers.tcp import TCP_HLEN, TCPHDR_CWR, TCPHDR_FIN, TCPHDR_PSH
 from skbusd.nic.eth import virtio_net_hdr_from_skb
+from skbusd.nic.frame import (
+    DADDR,
+    ETH_TYPE,
+    FRAG_TTL_PROTOCOL,
+    IP,
+    IP_CHECK,
+    IP_ID,
+    IP_SADDR,
+    IP_TOT_LEN,
+    L4,
+    SADDR,
+    TH_CHECK,
+    TH_DOFF,
+    TH_FLAGS,
+    TH_SEQ,
+    TYPE_IP,
+)
 from skbusd.nic.netdev import NicNet
 
 _U16: Final = struct.Struct("!H")
@@ -24,8 +43,6 @@ _U32: Final = struct.Struct("!I")
 _PAGES: Final = 32768
 _HANDY: Final = (MAX_SKB_FRAGS - 2) * _PAGES
 """Up to this length there are never too many."""
-_CWR: Final = 0x80
-_FIN_PSH: Final = 0x09
 
 
 def tso_xmit(net: NicNet, skb: SkBuff) -> int:
@@ -36,14 +53,19 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
     """
     head = skb.head[skb.data :]
     l4 = skb.csum_start - skb.data
-    if not skb.gso_type & SKB_GSO_TCPV4 or skb.gso_size <= 0 or l4 < 34 or l4 + 20 > len(head):
+    if (
+        not skb.gso_type & SKB_GSO_TCPV4
+        or skb.gso_size <= 0
+        or l4 < L4
+        or l4 + TCP_HLEN > len(head)
+    ):
         return errno.EINVAL
-    hlen = l4 + ((head[l4 + 12] >> 4) << 2)
-    if len(head) != hlen or head[12:14] != b"\x08\x00":
+    hlen = l4 + ((head[l4 + TH_DOFF] >> 4) << 2)
+    if len(head) != hlen or head[ETH_TYPE] != TYPE_IP:
         return errno.EINVAL
     mss = skb.gso_size
     header = TsoHeader(head, l4)
-    most = (longest(net.device.gso_max_size) - (hlen - 14)) // mss * mss
+    most = (longest(net.device.gso_max_size) - (hlen - IP)) // mss * mss
     if most <= 0:
         return errno.EINVAL
     handy = _HANDY // mss * mss
@@ -142,10 +164,11 @@ class TsoHeader:
     def __init__(self, head: bytes, l4: int) -> None:
         self._buffer = bytearray(head)
         self._l4 = l4
-        self._id = head[18] << 8 | head[19]
-        self._sum = csum_partial(head[14:16] + bytes(4) + head[20:24] + bytes(2) + head[26:l4])
-        self._seq = _U32.unpack_from(head, l4 + 4)[0]
-        self._flags = head[l4 + 13]
+        self._id = _U16.unpack_from(head, IP_ID)[0]
+        self._sum = csum_partial(head[IP:IP_TOT_LEN] + head[FRAG_TTL_PROTOCOL] + head[IP_SADDR:l4])
+        """Of the IP header without length, identification and checksum."""
+        self._seq = _U32.unpack_from(head, l4 + TH_SEQ)[0]
+        self._flags = head[l4 + TH_FLAGS]
         self._size = -1
 
     def build(self, offset: int, mss: int, size: int, is_last: bool) -> bytearray:
@@ -155,20 +178,23 @@ class TsoHeader:
         if size != self._size:
             self._size = size
             total = csum_tcpudp_nofold(
-                bytes(head[26:30]), bytes(head[30:34]), len(head) - l4 + size, 6
+                bytes(head[SADDR]),
+                bytes(head[DADDR]),
+                len(head) - l4 + size,
+                IPPROTO_TCP,
             )
-            _U16.pack_into(head, l4 + 16, csum_from32to16(total))
-        tot_len = len(head) - 14 + size
+            _U16.pack_into(head, l4 + TH_CHECK, csum_from32to16(total))
+        tot_len = len(head) - IP + size
         if tot_len >= GSO_LEGACY_MAX_SIZE:
             tot_len = 0
         ident = (self._id + offset // mss) & 0xFFFF
         flags = self._flags
         if offset:
-            flags &= ~_CWR
+            flags &= ~TCPHDR_CWR
         if not is_last:
-            flags &= ~_FIN_PSH
-        _PAIR.pack_into(head, 16, tot_len, ident)
-        _U16.pack_into(head, 24, csum_fold(self._sum + tot_len + ident))
-        _U32.pack_into(head, l4 + 4, (self._seq + offset) & 0xFFFFFFFF)
-        head[l4 + 13] = flags
+            flags &= ~(TCPHDR_FIN | TCPHDR_PSH)
+        _PAIR.pack_into(head, IP_TOT_LEN, tot_len, ident)
+        _U16.pack_into(head, IP_CHECK, csum_fold(self._sum + tot_len + ident))
+        _U32.pack_into(head, l4 + TH_SEQ, (self._seq + offset) & 0xFFFFFFFF)
+        head[l4 + TH_FLAGS] = flags
         return head

@@ -3,8 +3,9 @@
 
 Datagrams of one flow that come in one batch, all of one size but the last, which may be shorter, go
 up as one skb (SKB_GSO_BATCH); the socket layer hands them out one by one. Nothing waits longer than
-its batch. `gro.napi_gro_receive` gives an skb to `udp4_gro_receive`; `dev.napi_poll` asks
-`udp_gro_frame` first, so that most frames never become an skb.
+its batch. `gro.INET_OFFLOADS` names the functions: `udp4_gro_frame` for a frame as the driver read
+it, so that most never become an skb; `udp4_gro_receive` for an skb; `udp4_gro_flush` for a batch's
+end.
 
 Rules as in Linux: the same Ethernet header, TOS, TTL and fragment field, no IP options, a checksum,
 and it is right. The identification counts up, or is always the same; so each can be told again.
@@ -14,9 +15,9 @@ and it is right. The identification counts up, or is always the same; so each ca
 """
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from skbus.core.checksum import csum_from32to16, csum_partial, csum_tcpudp_nofold
+from skbus.core.checksum import csum_from32to16, csum_partial, csum_replace2, csum_tcpudp_nofold
 from skbus.core.net import StalePlaceError
 from skbus.core.skbuff import (
     CHECKSUM_NONE,
@@ -25,61 +26,64 @@ from skbus.core.skbuff import (
     SKB_GSO_BATCH,
     SKB_GSO_TCP_FIXEDID,
     SKB_GSO_UDP_L4,
+    Place,
     SkBuff,
 )
-from skbus.inet.headers.ipv4 import IP_DF
-from skbusd.nic.eth import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM
+from skbus.inet.headers.ipv4 import IP_DF, IP_HLEN, IPPROTO_UDP, ipv4_is_multicast
+from skbus.inet.headers.udp import CSUM_OFFSET, UDP_HLEN
+from skbusd.nic.eth import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, Vnet
+from skbusd.nic.frame import (
+    BEFORE_LEN,
+    DADDR,
+    FLOW_KEY,
+    FRAGMENT_BITS,
+    IP,
+    IP_CHECK,
+    IP_FRAG_OFF,
+    IP_HEADER,
+    IP_ID,
+    IP_PROTOCOL,
+    IP_SADDR,
+    IP_TOT_LEN,
+    IP_VERSION_IHL,
+    L4,
+    PLAIN_IP,
+    SADDR,
+    TYPE_AND_IHL,
+    TYPE_PLAIN_IP,
+    UDP_CHECK,
+    UDP_DATA,
+    UDP_LEN,
+)
+from skbusd.nic.gro_flow import UDP_HEADERS, UdpGroFlow
+from skbusd.nic.netdev import NicNet
 
-if TYPE_CHECKING:
-    from skbusd.nic.netdev import NicNet
-
-_HLEN: Final = 42
-"""Ethernet, IPv4 without options, UDP."""
 _U16: Final = struct.Struct("!H")
-_HEADERS: Final = struct.Struct("!18sH4sH12sHH")
-"""Ethernet header, TOS and length; identification; fragment field, TTL and protocol; checksum;
-addresses and ports; UDP's length and checksum."""
 _VALID: Final = VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID
-_IPPROTO_UDP: Final = 17
-_UDP_MAX: Final = 65535 - 28
+_NO_CHECK: Final = b"\0\0"
+"""The checksum field of a datagram without one."""
 HEAD_MAX: Final = 4096
 """Payload of a batch up to this travels in the skb's head."""
 
 
-class UdpGroFlow:
-    """A held datagram, and those that go with it."""
-
-    __slots__ = (
-        "dgram", "end", "eth_len", "id", "more", "payload", "room", "skb", "step", "sum", "tci",
-        "ttl", "ulen",
-    )  # fmt: skip
-
-    def __init__(self, skb: SkBuff) -> None:
-        self.skb = skb
-        self.tci = skb.vlan_tci
-        self.eth_len, self.id, self.ttl, check, _, self.ulen, _ = _HEADERS.unpack_from(skb.head)
-        self.sum = self.id + check
-        """Modulo 0xFFFF it is the same for all, as the rest of the IP header is."""
-        self.step = -1
-        """What is added to the identification from one to the next; -1: not known yet."""
-        self.dgram = self.ulen - 8
-        """Bytes in each, but the last."""
-        self.end = _HLEN + self.dgram
-        self.payload = self.dgram
-        self.room = _UDP_MAX - self.dgram
-        """Up to so much payload, one more fits; -1 after a shorter one, which is the last."""
-        self.more: list[bytes] = []
-
-
-def udp_gro_frame(net: "NicNet", room: memoryview, size: int, flags: int, tci: int) -> bool:
-    """A frame as the driver read it: is it the next datagram of a flow that is held? flags: of its
-    `virtio_net_hdr`. False: it is to become an skb as others."""
-    if size < _HLEN:
+def udp4_gro_frame(
+    net: NicNet,
+    room: memoryview,
+    size: int,
+    vnet: Vnet,
+    place: Place | None,
+    vlan_tci: int,
+    deliver: list[SkBuff],
+) -> bool:
+    """A frame as the driver read it (`NetOffload.gro_frame`): the next datagram of a flow that is
+    held. Its bytes are copied, so that its slot is free again."""
+    if vnet[1] or size < UDP_DATA:
         return False
-    eth_len, id_, ttl, sum_, key, ulen, check = _HEADERS.unpack_from(room)
+    eth_len, id_, ttl, sum_, key, ulen, check = UDP_HEADERS.unpack_from(room)
     flow = net.udp_gro.get(key)
-    if flow is None or ttl != flow.ttl or tci != flow.tci:
+    if flow is None or ttl != flow.ttl or vlan_tci != flow.tci:
         return False
+    flags = vnet[0]
     if (
         eth_len != flow.eth_len
         or ulen != flow.ulen
@@ -90,13 +94,13 @@ def udp_gro_frame(net: "NicNet", room: memoryview, size: int, flags: int, tci: i
         or flow.payload > flow.room
         or size < flow.end
     ):
-        end = (room[16] << 8 | room[17]) + 14
+        end = (room[IP_TOT_LEN] << 8 | room[IP_TOT_LEN + 1]) + IP
         if end > size:
             return False
-        return _join(flow, bytes(room[:_HLEN]), bytes(room[_HLEN:end]), bool(flags & _VALID))
+        return _join(flow, bytes(room[:UDP_DATA]), bytes(room[UDP_DATA:end]), bool(flags & _VALID))
     flow.id = id_
     flow.payload += flow.dgram
-    flow.more.append(bytes(room[_HLEN : flow.end]))
+    flow.more.append(bytes(room[UDP_DATA : flow.end]))
     return True
 
 
@@ -104,20 +108,20 @@ def _join(flow: UdpGroFlow, head: bytes, data: bytes, verified: bool) -> bool:
     """`udp_gro_receive_segment`: join a datagram to a held one, if it fits. A shorter one ends it:
     what is held then goes up when the next one comes, or with the batch."""
     size = len(data)
-    eth_len, id_, ttl, _, _, ulen, check = _HEADERS.unpack(head)
+    eth_len, id_, ttl, _, _, ulen, check = UDP_HEADERS.unpack(head)
     if (
         not 0 < size <= flow.dgram
-        or eth_len[:16] != flow.eth_len[:16]
+        or eth_len[BEFORE_LEN] != flow.eth_len[BEFORE_LEN]
         or ttl != flow.ttl
-        or ulen != size + 8
+        or ulen != size + UDP_HLEN
         or flow.payload > flow.room
         or not check
-        or int.from_bytes(head[14:34], "big") % 0xFFFF
+        or int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
     ):
         return False
     step = (id_ - flow.id) & 0xFFFF
     if step != flow.step and (
-        flow.step >= 0 or not (step == 1 or (not step and head[20] << 8 & IP_DF))
+        flow.step >= 0 or not (step == 1 or (not step and head[IP_FRAG_OFF] << 8 & IP_DF))
     ):
         return False
     if not verified and _csum(head, data) % 0xFFFF:
@@ -133,49 +137,53 @@ def _join(flow: UdpGroFlow, head: bytes, data: bytes, verified: bool) -> bool:
 
 def _csum(head: bytes, data: bytes) -> int:
     """The sum over pseudo-header, header and payload; a multiple of 0xFFFF where it is right."""
-    total = csum_tcpudp_nofold(head[26:30], head[30:34], len(data) + 8, _IPPROTO_UDP)
-    return csum_partial(data, csum_partial(head[34:_HLEN], total))
+    return csum_partial(data, csum_partial(head[L4:UDP_DATA], _pseudo(head, len(data) + UDP_HLEN)))
 
 
-def udp4_gro_receive(net: "NicNet", skb: SkBuff, deliver: list[SkBuff]) -> None:
+def _pseudo(head: bytes, ulen: int) -> int:
+    """The sum of the pseudo-header."""
+    return csum_tcpudp_nofold(head[SADDR], head[DADDR], ulen, IPPROTO_UDP)
+
+
+def udp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     """A UDP datagram, or a fragment of one: join it, hold it, or let it go. It does not overtake
     one of its flow."""
     if net.tracing:
         net.trace("udp_gro_receive", skb, len=skb.len)
     head = skb.head
     if (
-        len(head) < _HLEN
-        or head[14] != 0x45
-        or head[20] & 0x3F
-        or head[21]
+        len(head) < UDP_DATA
+        or head[IP_VERSION_IHL] != PLAIN_IP
+        or head[IP_FRAG_OFF] & FRAGMENT_BITS
+        or head[IP_FRAG_OFF + 1]
         or skb.pkt_type != PACKET_HOST
-        or head[30] & 0xF0 == 0xE0
+        or ipv4_is_multicast(head[DADDR])
     ):
         if net.udp_gro:
-            udp_gro_flush(net, deliver)  # a fragment's flow is not known
+            udp4_gro_flush(net, deliver)  # a fragment's flow is not known
         deliver.append(skb)
         return
-    key = head[26:38]
+    key = head[FLOW_KEY]
     flow = net.udp_gro.get(key)
-    size = (head[38] << 8 | head[39]) - 8
+    size = _U16.unpack_from(head, UDP_LEN)[0] - UDP_HLEN
     plain = (
         not skb.gso_size
         and size > 0
-        and head[16] << 8 | head[17] == size + 28
-        and len(head) + skb.data_len >= size + _HLEN
+        and _U16.unpack_from(head, IP_TOT_LEN)[0] == size + UDP_DATA - IP
+        and len(head) + skb.data_len >= size + UDP_DATA
     )
     data = b""
     verified = skb.ip_summed != CHECKSUM_NONE
     if plain and (flow is not None or not verified):
         try:
-            data = (head[_HLEN:] + net.pool.gather(skb.frags))[:size]
+            data = (head[UDP_DATA:] + net.pool.gather(skb.frags))[:size]
         except StalePlaceError:
             plain = False
     if flow is not None:
         if (
             plain
             and skb.vlan_tci == flow.skb.vlan_tci
-            and _join(flow, head[:_HLEN], data, verified)
+            and _join(flow, head[:UDP_DATA], data, verified)
         ):
             net.consume_skb(skb)
             return
@@ -183,9 +191,9 @@ def udp4_gro_receive(net: "NicNet", skb: SkBuff, deliver: list[SkBuff]) -> None:
         del net.udp_gro[key]
     if (
         plain
-        and (head[40] or head[41])
-        and not int.from_bytes(head[14:34], "big") % 0xFFFF
-        and (verified or not _csum(head[:_HLEN], data) % 0xFFFF)
+        and head[UDP_CHECK:UDP_DATA] != _NO_CHECK
+        and not int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
+        and (verified or not _csum(head[:UDP_DATA], data) % 0xFFFF)
     ):
         net.udp_gro[key] = UdpGroFlow(skb)
         return
@@ -196,19 +204,19 @@ def udp_gso_plain(skb: SkBuff) -> bool:
     """Is this super-packet of a local sender (UDP_SEGMENT), which the kernel did not cut for us,
     what we would have made of its datagrams? Then it is a batch."""
     head = skb.head
-    size = len(head) - _HLEN + skb.data_len
+    size = len(head) - UDP_DATA + skb.data_len
     if (
-        len(head) < _HLEN
+        len(head) < UDP_DATA
         or size <= skb.gso_size
-        or head[12:15] != b"\x08\0\x45"
-        or head[23] != _IPPROTO_UDP
-        or head[20] & 0x3F
-        or head[21]
+        or head[TYPE_AND_IHL] != TYPE_PLAIN_IP
+        or head[IP_PROTOCOL] != IPPROTO_UDP
+        or head[IP_FRAG_OFF] & FRAGMENT_BITS
+        or head[IP_FRAG_OFF + 1]
         or skb.pkt_type != PACKET_HOST
-        or head[16] << 8 | head[17] != size + 28
-        or head[38] << 8 | head[39] != size + 8
-        or not (head[40] or head[41])
-        or int.from_bytes(head[14:34], "big") % 0xFFFF
+        or _U16.unpack_from(head, IP_TOT_LEN)[0] != size + UDP_DATA - IP
+        or _U16.unpack_from(head, UDP_LEN)[0] != size + UDP_HLEN
+        or head[UDP_CHECK:UDP_DATA] == _NO_CHECK
+        or int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
     ):
         return False
     skb.gso_segs = -(-size // skb.gso_size)
@@ -216,7 +224,7 @@ def udp_gso_plain(skb: SkBuff) -> bool:
     return True
 
 
-def udp_gro_complete(net: "NicNet", flow: UdpGroFlow) -> SkBuff:
+def udp_gro_complete(net: NicNet, flow: UdpGroFlow) -> SkBuff:
     """`udp_gro_complete`: headers for all of them. The skb is CHECKSUM_PARTIAL then, so that it
     can be cut again."""
     skb = flow.skb
@@ -224,25 +232,24 @@ def udp_gro_complete(net: "NicNet", flow: UdpGroFlow) -> SkBuff:
         return skb
     head = skb.head
     try:
-        first = (head[_HLEN:] + net.pool.gather(skb.frags))[: flow.dgram]
+        first = (head[UDP_DATA:] + net.pool.gather(skb.frags))[: flow.dgram]
     except StalePlaceError:
         first = bytes(flow.dgram)  # our own slot, so it cannot be
     if skb.frags:
         net.pool.free_frags(skb.frags)
     payload = b"".join([first, *flow.more])
-    ulen = len(payload) + 8
-    tot_len = ulen + 20
-    check = (0xFFFF ^ (head[24] << 8 | head[25])) + (0xFFFF ^ (head[16] << 8 | head[17])) + tot_len
-    ip_check = 0xFFFF - (check % 0xFFFF or 0xFFFF)
-    seed = csum_from32to16(csum_tcpudp_nofold(head[26:30], head[30:34], ulen, _IPPROTO_UDP))
+    ulen = len(payload) + UDP_HLEN
+    tot_len = ulen + IP_HLEN
+    old_len, old_check = _U16.unpack_from(head, IP_TOT_LEN)[0], _U16.unpack_from(head, IP_CHECK)[0]
+    seed = csum_from32to16(_pseudo(head, ulen))
     place = net.region.put(payload) if len(payload) > HEAD_MAX else None
     skb.head = b"".join(
         (
-            head[:16],
+            head[BEFORE_LEN],
             _U16.pack(tot_len),
-            head[18:24],
-            _U16.pack(ip_check),
-            head[26:38],
+            head[IP_ID:IP_CHECK],
+            _U16.pack(csum_replace2(old_check, old_len, tot_len)),
+            head[IP_SADDR:UDP_LEN],
             _U16.pack(ulen),
             _U16.pack(seed),
             b"" if place else payload,
@@ -251,8 +258,8 @@ def udp_gro_complete(net: "NicNet", flow: UdpGroFlow) -> SkBuff:
     skb.frags = (place,) if place else ()
     skb.data_len = len(payload) if place else 0
     skb.ip_summed = CHECKSUM_PARTIAL
-    skb.csum_start = 34
-    skb.csum_offset = 6
+    skb.csum_start = L4
+    skb.csum_offset = CSUM_OFFSET
     skb.gso_size = flow.dgram
     skb.gso_segs = 1 + len(flow.more)
     skb.gso_type = SKB_GSO_UDP_L4 | SKB_GSO_BATCH
@@ -263,7 +270,8 @@ def udp_gro_complete(net: "NicNet", flow: UdpGroFlow) -> SkBuff:
     return skb
 
 
-def udp_gro_flush(net: "NicNet", deliver: list[SkBuff]) -> None:
-    """Nothing is held any longer."""
-    flows, net.udp_gro = net.udp_gro, {}
-    deliver += [udp_gro_complete(net, flow) for flow in flows.values()]
+def udp4_gro_flush(net: NicNet, deliver: list[SkBuff]) -> None:
+    """The batch ends: nothing is held any longer."""
+    if net.udp_gro:
+        flows, net.udp_gro = net.udp_gro, {}
+        deliver += [udp_gro_complete(net, flow) for flow in flows.values()]

@@ -10,10 +10,13 @@ from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
     MAX_SKB_FRAGS,
     SKB_GSO_TCPV4,
+    SkBuff,
 )
 from skbus.inet.headers import ipv4, tcp
+from skbusd.nic.eth import VIRTIO_NET_HDR, napi_build_skb
+from skbusd.nic.gro import INET_OFFLOADS, napi_gro_flush, napi_gro_receive
 from skbusd.nic.gso import skb_gso_segment
-from skbustest.nicrig import NicRig, checksums_right, data, eth_ip, segment, vnet
+from skbustest.nicrig import NicRig, checksums_right, data, datagram, eth_ip, segment, vnet
 
 MSS = 1000
 
@@ -373,3 +376,42 @@ def test_where_packets_are_forwarded_each_timestamp_is_kept() -> None:
     assert [skb.gso_segs for skb in rig.receive(*frames, vnet=SUPER)] == [80]
     rig.net.sysctl["net.ipv4.ip_forward"] = 1
     assert len(rig.receive(*frames, vnet=SUPER)) == 2
+
+
+VERIFIED = vnet(flags=2)
+STRANGERS = (
+    eth_ip(bytes(64), 1),  # ICMP
+    eth_ip(bytes(64), 47),
+    eth_ip(bytes(64), 6, frag_off=ipv4.IP_MF),
+    eth_ip(bytes(64), 17, frag_off=3),
+    eth_ip(bytes(64), 6, options=bytes((1, 1, 1, 0))),
+    segment(data(64))[:12] + b"\x81\0\0\1" + segment(data(64))[12:],
+    segment(data(64))[:12] + b"\x86\xdd" + segment(data(64))[14:],
+    segment(data(64))[:40],
+    bytes(64),
+)
+
+
+@pytest.mark.parametrize("frame", STRANGERS)
+@pytest.mark.parametrize("protocol", INET_OFFLOADS)
+def test_the_table_of_offloads(protocol: int, frame: bytes) -> None:
+    """Whoever is asked, in whatever state: a frame that is none of its flows' is not claimed."""
+    claim = INET_OFFLOADS[protocol].gro_frame
+    fields = VIRTIO_NET_HDR.unpack(VERIFIED)
+    for before in ((), (segment(ack=7),), tuple(train(2)), (datagram(data(64)),)):
+        rig = NicRig()
+        deliver: list[SkBuff] = []
+        for held in before:
+            skb, _ = napi_build_skb(rig.net, held, len(held), fields, None)
+            napi_gro_receive(rig.net, skb, deliver)
+        room = memoryview(bytearray(2048))
+        room[: len(frame)] = frame
+        count = (len(deliver), len(rig.net.gro_hash), len(rig.net.udp_gro))
+        assert not claim(rig.net, room, len(frame), fields, None, -1, deliver)
+        assert (len(deliver), len(rig.net.gro_hash), len(rig.net.udp_gro)) == count
+        # an skb of it is delivered, and what is held goes up at the batch's end
+        skb, _ = napi_build_skb(rig.net, frame, len(frame), fields, None)
+        napi_gro_receive(rig.net, skb, deliver)
+        napi_gro_flush(rig.net, deliver)
+        assert (rig.net.gro_hash, rig.net.udp_gro) == ({}, {})
+        assert skb in deliver

@@ -55,6 +55,11 @@ IPOPT_TS_KINDS: Final = (IPOPT_TS_TSONLY, IPOPT_TS_TSANDADDR, IPOPT_TS_PRESPEC)
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
 
 
+def ipv4_is_multicast(addr: Buffer) -> bool:
+    """`ipv4_is_multicast`: one of class D, 224.0.0.0/4 (RFC 5771)."""
+    return addr[0] & 0xF0 == 0xE0
+
+
 class IpHdr(NamedTuple):
     """`struct iphdr`; ihl in bytes, frag_off raw (IP_DF, IP_MF, IP_OFFSET)."""
 

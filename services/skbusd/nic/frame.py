@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Where the fields of a plain frame lie: Ethernet, IPv4 without options, TCP or UDP.
+
+GRO compares headers in place, and most frames never become an skb; so it reads fields at fixed
+offsets instead of parsing. A field is `frame[IP_TTL]`, or from its offset to the next one's:
+`frame[IP_SADDR:IP_DADDR]`, which is `frame[SADDR]`. A function that is given a frame must know that
+it is plain (`frame[IP_VERSION_IHL] == PLAIN_IP`) before it reads what lies behind the IP header.
+
+Used by `gro`, `tcp_gro`, `udp_gro`, `rx_buffer`, `eth`, `gso`, `tso` and `synlimit`.
+"""
+
+from typing import Final
+
+# struct ethhdr
+ETH_DEST: Final = 0
+ETH_PROTO: Final = 12
+IP: Final = 14
+"""The IP header, where there is no tag (ETH_HLEN)."""
+
+# struct iphdr
+IP_VERSION_IHL: Final = 14
+IP_TOS: Final = 15
+IP_TOT_LEN: Final = 16
+IP_ID: Final = 18
+IP_FRAG_OFF: Final = 20
+IP_TTL: Final = 22
+IP_PROTOCOL: Final = 23
+IP_CHECK: Final = 24
+IP_SADDR: Final = 26
+IP_DADDR: Final = 30
+L4: Final = 34
+"""The header behind an IP header without options."""
+PORTS_END: Final = 38
+"""Addresses and ports, `frame[FLOW_KEY]`, name a flow."""
+
+# struct tcphdr
+TCP_SEQ: Final = 38
+TCP_ACK_SEQ: Final = 42
+TCP_DOFF: Final = 46
+"""The upper half of the byte; the lowest bit is a flag (AE)."""
+TCP_FLAGS: Final = 47
+TCP_WINDOW: Final = 48
+TCP_CHECK: Final = 50
+TCP_URG_PTR: Final = 52
+TCP_OPTIONS: Final = 54
+# The option that most segments have, and no other: NOP NOP TIMESTAMP (RFC 7323 appendix A).
+TCP_TSVAL: Final = 58
+TCP_TSECR: Final = 62
+TCP_TSTAMP_END: Final = 66
+"""The length of the headers with that option."""
+
+# struct udphdr
+UDP_LEN: Final = 38
+UDP_CHECK: Final = 40
+UDP_DATA: Final = 42
+
+# Fields and runs of fields that are looked at for each frame: a slice that is there already costs
+# less than two numbers.
+ETH_HEADER: Final = slice(ETH_DEST, IP)
+ETH_TYPE: Final = slice(ETH_PROTO, IP)
+TYPE_AND_IHL: Final = slice(ETH_PROTO, IP_TOS)
+BEFORE_LEN: Final = slice(ETH_DEST, IP_TOT_LEN)
+"""The Ethernet header, version and TOS."""
+IP_HEADER: Final = slice(IP, L4)
+FRAG_TTL_PROTOCOL: Final = slice(IP_FRAG_OFF, IP_CHECK)
+SADDR: Final = slice(IP_SADDR, IP_DADDR)
+DADDR: Final = slice(IP_DADDR, L4)
+ADDRESSES: Final = slice(IP_SADDR, L4)
+FLOW_KEY: Final = slice(IP_SADDR, PORTS_END)
+FLOW_AND_SEQ: Final = slice(IP_SADDR, TCP_ACK_SEQ)
+ACK_AND_DOFF: Final = slice(TCP_ACK_SEQ, TCP_FLAGS)
+DOFF_AND_FLAGS: Final = slice(TCP_DOFF, TCP_WINDOW)
+WINDOW: Final = slice(TCP_WINDOW, TCP_CHECK)
+TSTAMP: Final = slice(TCP_OPTIONS, TCP_TSVAL)
+TSVAL: Final = slice(TCP_TSVAL, TCP_TSECR)
+TSECR: Final = slice(TCP_TSECR, TCP_TSTAMP_END)
+
+# within a TCP header, wherever it begins
+TH_SEQ: Final = 4
+TH_ACK_SEQ: Final = 8
+TH_DOFF: Final = 12
+TH_FLAGS: Final = 13
+TH_WINDOW: Final = 14
+TH_CHECK: Final = 16
+TH_URG_PTR: Final = 18
+
+# values
+PLAIN_IP: Final = 0x45
+"""IP_VERSION_IHL: version 4, five words, so no options."""
+TYPE_PLAIN_IP: Final = b"\x08\x00\x45"
+"""`frame[TYPE_AND_IHL]` of such a frame: ETH_P_IP, and that."""
+TYPE_IP: Final = b"\x08\x00"
+"""`frame[ETH_TYPE]`: ETH_P_IP"""
+FRAGMENT_BITS: Final = 0x3F
+"""Of the byte at IP_FRAG_OFF: MF and the offset's upper bits. A fragment has one of these set, or
+the byte behind is not 0."""
