@@ -4,7 +4,7 @@
 from pathlib import Path
 
 import pytest
-from tests.walls import ROOT, RULES, TOPS, Rules, check, modules
+from tests.walls import PAGE, ROOT, RULES, TOPS, Picture, Rules, check, drawn, modules
 
 SMALL = """
 [wing.low]
@@ -78,3 +78,48 @@ def test_what_breaks_a_rule_is_found(tmp_path: Path, name: str, text: str, messa
     broken = check(Rules(SMALL), tmp_path)
     assert len(broken) == bool(message), broken
     assert all(line.startswith(f"common/skbus/{name}.py:{message}") for line in broken), broken
+
+
+def test_the_page_shows_the_rules(rules: Rules) -> None:
+    text = PAGE.read_text()
+    assert text == drawn(text, rules, ROOT), "draw it anew: python tests/walls.py --draw"
+
+
+def picture(wings: dict[str, str]) -> list[str]:
+    """The picture of wings with what each may import, without the margin."""
+    text = "[pure]\nmodules = []\nnames = []\n[outside]\n"
+    for name, may in wings.items():
+        text += f'[wing.{name}]\nis = ""\nmodules = ["skbus.{name}"]\nmay = {may.split()}\n'
+    lines = list(Picture(Rules(text)).lines())
+    margin = min(len(line) - len(line.lstrip()) for line in lines)
+    return [line[margin:] for line in lines]
+
+
+def test_implied_lines_are_left_out_and_lines_to_one_wing_join() -> None:
+    assert picture({"top": "left right low", "left": "low", "right": "low", "low": ""}) == [
+        "     top",
+        "  ┌───┴───┐",
+        "  ▼       ▼",
+        "left    right",
+        "  └───┐   │",
+        "      ├───┘",
+        "      ▼",
+        "     low",
+    ]
+
+
+def test_lines_to_different_wings_cross_and_lines_pass_floors() -> None:
+    assert picture({"u": "a c", "v": "b", "w": "v c", "a": "", "b": "", "c": ""}) == [
+        "         w",
+        "       ┌─┴──┐",
+        "       ▼    │",
+        "  u    v    │",
+        "┌─┴────│──┐ │",
+        "│    ┌─┘  ├─┘",
+        "▼    ▼    ▼",
+        "a    b    c",
+    ]
+
+
+def test_the_picture_reads_in_80_columns(rules: Rules) -> None:
+    assert max(map(len, Picture(rules).lines())) <= 76

@@ -22,7 +22,7 @@ RULES: Final = Path(__file__).with_name("walls.toml")
 PAGE: Final = ROOT / "docs" / "architecture.md"
 TOPS: Final = ("common/skbus", "common/skbustest", "services/skbusd")
 BEGIN: Final = "<!-- the wings: drawn by `python tests/walls.py --draw` -->"
-END: Final = "<!-- the end of the wings -->"
+END: Final = "<!-- end of the wings -->"
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,206 @@ def check(rules: Rules, root: Path) -> list[str]:
     ]
 
 
-if __name__ == "__main__":
-    broken = check(Rules(RULES.read_text()), ROOT)
+# ---- the picture --------------------------------------------------------------------------------
+
+WIDTH: Final = 76
+GAP: Final = 4
+"""Columns between two names of a floor."""
+UP, DOWN, LEFT, RIGHT = 1, 2, 4, 8
+LINES: Final = " ╵╷│╴┘┐┤╶└┌├─┴┬┼"
+"""A character for each sum of directions."""
+
+
+class Node(NamedTuple):
+    """A wing on its floor, or the line that leads down to it past a floor between."""
+
+    wing: str
+    floor: int
+
+
+class Picture:
+    """The wings on their floors, and lines down to what they import.
+
+    Lines that are implied by others are left out: what a wing's wings may import. Lines to the
+    same wing run together; those to different wings cross like │ between ─ and ─.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self.floors = rules.floors()
+        self.below = {name: self._direct(rules, name) for name in rules.wings}
+        self.arrows: dict[Node, list[Node]] = {}
+        for name, targets in self.below.items():
+            for target in targets:
+                self._add(Node(name, self.floors[name]), target)
+        self.x: dict[Node, int] = {}
+        for floor in range(max(self.floors.values()) + 1):
+            self._place([node for node in self._nodes(rules) if node.floor == floor])
+
+    @staticmethod
+    def _direct(rules: Rules, name: str) -> list[str]:
+        may = rules.wings[name].may
+        implied = {other for wing in may for other in rules.wings[wing].may}
+        return [other for other in rules.wings if other in may - implied]
+
+    def _add(self, node: Node, target: str) -> None:
+        """The line from a node to a wing: floor by floor."""
+        while node.floor > self.floors[target]:
+            under = Node(target, node.floor - 1)
+            if under not in self.arrows.setdefault(node, []):
+                self.arrows[node].append(under)
+            node = under
+
+    def _nodes(self, rules: Rules) -> list[Node]:
+        """In the order of the rules, lines behind the names of their wings."""
+        nodes = {Node(name, floor) for name, floor in self.floors.items()} | self.arrows.keys()
+        order = list(rules.wings)
+        return sorted(nodes, key=lambda node: (order.index(node.wing), node.floor))
+
+    def _text(self, node: Node) -> str:
+        return node.wing if self.floors[node.wing] == node.floor else "│"
+
+    def _place(self, nodes: list[Node]) -> None:
+        """Put a floor's nodes above what they lead to, as near as their widths allow."""
+        wanted = {}
+        for node in nodes:
+            under = [self.x[other] for other in self.arrows.get(node, ())]
+            wanted[node] = sum(under) / len(under) if under else WIDTH / 2
+        nodes = sorted(nodes, key=lambda node: wanted[node])
+        at = 0.0
+        for node in nodes:
+            half = len(self._text(node)) / 2
+            at = max(wanted[node], at + half)
+            self.x[node] = int(at)
+            at += half + GAP
+        surplus = sum(self.x[node] - wanted[node] for node in nodes) / len(nodes)
+        first = self.x[nodes[0]] - len(self._text(nodes[0])) // 2
+        for node in nodes:
+            self.x[node] -= int(min(max(surplus, 0), first))
+
+    def lines(self) -> Iterator[str]:
+        """The picture from top to bottom."""
+        for floor in range(max(self.floors.values()), -1, -1):
+            row = [" "] * WIDTH
+            here = [node for node in self.x if node.floor == floor]
+            for node in here:
+                text = self._text(node)
+                start = self.x[node] - len(text) // 2
+                row[start : start + len(text)] = text
+            yield "".join(row).rstrip()
+            if floor:
+                yield from self._between([node for node in here if node in self.arrows])
+
+    def _between(self, sources: list[Node]) -> Iterator[str]:
+        """The lines from one floor to the next."""
+        rows = self._rows(sources)
+        height = max(rows.values(), default=0) + 1
+        cells: dict[tuple[int, int], list[tuple[bool, int]]] = {}
+        for node in sources:
+            start, row = self.x[node], rows[node]
+            ends = [self.x[under] for under in self.arrows[node]]
+            for y in range(row):
+                cells.setdefault((y, start), []).append((False, UP | DOWN))
+            for x in range(min(start, *ends), max(start, *ends) + 1):
+                bits = (LEFT if x > min(start, *ends) else 0) | (
+                    RIGHT if x < max(start, *ends) else 0
+                )
+                bits |= (UP if x == start else 0) | (DOWN if x in ends else 0)
+                cells.setdefault((row, x), []).append((x in ends, bits))
+            for y in range(row + 1, height):
+                for x in ends:
+                    cells.setdefault((y, x), []).append((True, UP | DOWN))
+        for y in range(height):
+            yield "".join(self._cell(cells.get((y, x), [])) for x in range(WIDTH)).rstrip()
+        heads = {self.x[u]: self._text(u) for node in sources for u in self.arrows[node]}
+        yield "".join(
+            ("│" if heads[x] == "│" else "▼") if x in heads else " " for x in range(WIDTH)
+        ).rstrip()
+
+    def _rows(self, sources: list[Node]) -> dict[Node, int]:
+        """The row in which each node's line turns: no two lines share a part of one."""
+        taken: list[list[tuple[int, int]]] = []
+        rows: dict[Node, int] = {}
+        for node in sorted(sources, key=lambda node: self.x[node]):
+            places = [self.x[node], *(self.x[under] for under in self.arrows[node])]
+            low, high = min(places), max(places)
+            row = 0
+            while row < len(taken) and _near(taken[row], low, high):
+                row += 1
+            if row == len(taken):
+                taken.append([])
+            taken[row].append((low, high))
+            rows[node] = row
+        return rows
+
+    @staticmethod
+    def _cell(parts: list[tuple[bool, int]]) -> str:
+        """Lines that end in the same place join; of others the upright one is seen."""
+        if len(parts) > 1 and not all(joins for joins, _ in parts):
+            upright = [bits for _, bits in parts if bits & UP and bits & DOWN]
+            return LINES[upright[0] if upright else parts[0][1]]
+        sum_of = 0
+        for _, bits in parts:
+            sum_of |= bits
+        return LINES[sum_of]
+
+
+def _near(taken: list[tuple[int, int]], low: int, high: int) -> bool:
+    """Does a part of a row touch one that is taken?"""
+    return any(low <= end + 1 and start <= high + 1 for start, end in taken)
+
+
+def page(rules: Rules, root: Path) -> str:
+    """The part of docs/architecture.md that is drawn: the picture and the table."""
+    known = modules(root)
+    lines = [BEGIN, "", "```text", *Picture(rules).lines(), "```", ""]
+    lines += ["| wing | what it is | imports | holds |", "|---|---|---|---|"]
+    for wing in reversed(rules.wings.values()):
+        may = ", ".join(name for name in reversed(rules.wings) if name in wing.may) or "nothing"
+        lines.append(f"| `{wing.name}` | {wing.what} | {may} | {_holds(wing, rules, known)} |")
+    return "\n".join([*lines, "", END])
+
+
+def _holds(wing: Wing, rules: Rules, known: Mapping[str, Path]) -> str:
+    """The modules of a wing, without what all their names begin with; of a package with parts
+    that stand apart, its parts."""
+    if wing.apart:
+        return " ".join(f"`{module}`" for module in wing.modules)
+    found: dict[str, list[str]] = {}
+    for module in wing.modules:
+        here = (wing, module)
+        inside = [name for name in known if rules.place(name) == here and name != module]
+        inside = [name for name in inside if name.rpartition(".")[0] == module]
+        top = next((top for top in found if module.startswith(f"{top}.")), None)
+        if top is None:
+            found[module] = inside
+        else:
+            found[top] += [module, *inside]
+    return "; ".join(
+        f"`{top}`" + (": " if names else "") + " ".join(n.removeprefix(f"{top}.") for n in names)
+        for top, names in found.items()
+    )
+
+
+def drawn(text: str, rules: Rules, root: Path) -> str:
+    """A page's text with its drawn part as it must be."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert begin, f"no {BEGIN}"
+    assert end, f"no {END}"
+    return before + page(rules, root) + after
+
+
+def main(argv: list[str]) -> int:
+    """The exit status: 1 where an import breaks a rule."""
+    rules = Rules(RULES.read_text())
+    if argv == ["--draw"]:
+        PAGE.write_text(drawn(PAGE.read_text(), rules, ROOT))
+        sys.stdout.write(page(rules, ROOT) + "\n")
+        return 0
+    broken = check(rules, ROOT)
     sys.stdout.write("".join(f"{line}\n" for line in broken) or "every import keeps the rules\n")
-    sys.exit(bool(broken))
+    return bool(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
