@@ -10,9 +10,10 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from skbus.core import uapi
 from skbus.core.net import Core, TraceEvent
 from skbus.core.pool import Allocator, Pool
-from skbus.core.syscall import decode_reply, encode_request
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs, decode_reply, encode_request
 from skbus.core.sysctl import Sysctl
 from skbus.inet.rps import RSS_KEY_LEN, tcp_processes
 from skbus.inet.tcp_info import TcpInfo
@@ -236,7 +237,7 @@ class Host:
     async def listen(self, port: int, backlog: int = 128) -> "SimSocket":
         """A listening TCP socket on all addresses."""
         sock = await self.socket()
-        await sock.setsockopt(SOL_SOCKET, 2, (1).to_bytes(4, "little"))
+        await sock.setsockopt(SOL_SOCKET, uapi.SO_REUSEADDR, (1).to_bytes(4, "little"))
         await sock.bind(("0.0.0.0", port))
         await sock.listen(backlog)
         return sock
@@ -287,7 +288,7 @@ class SimSocket:
 
     async def send(self, data: bytes, flags: int = 0, timeout: int = -1) -> int:
         sent, _ = await self.host.sys(
-            "sendmsg", self.fd, flags, None, (), (), timeout, data=data[:_MAX_SEND]
+            "sendmsg", *SendmsgArgs(self.fd, flags=flags, timeout=timeout), data=data[:_MAX_SEND]
         )
         return int(sent)
 
@@ -297,7 +298,9 @@ class SimSocket:
             view = view[await self.send(bytes(view[:_MAX_SEND])) :]
 
     async def sendto(self, data: bytes, address: Address) -> int:
-        sent, _ = await self.host.sys("sendmsg", self.fd, 0, _pack(address), (), (), -1, data=data)
+        sent, _ = await self.host.sys(
+            "sendmsg", *SendmsgArgs(self.fd, addr=_pack(address)), data=data
+        )
         return int(sent)
 
     async def sendmsg(
@@ -309,7 +312,9 @@ class SimSocket:
     ) -> int:
         to = None if address is None else _pack(address)
         sent, _ = await self.host.sys(
-            "sendmsg", self.fd, flags, to, (), tuple(control), -1, data=data
+            "sendmsg",
+            *SendmsgArgs(self.fd, flags=flags, addr=to, control=tuple(control)),
+            data=data,
         )
         return int(sent)
 
@@ -327,7 +332,7 @@ class SimSocket:
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address | None]:
         """(bytes, control messages of `room` bytes at most, flags, sender's address)"""
         (parts, address, msg_flags, control), data = await self.host.sys(
-            "recvmsg", self.fd, size, room, flags, timeout
+            "recvmsg", *RecvmsgArgs(self.fd, size, controllen=room, flags=flags, timeout=timeout)
         )
         pool = self.host.pool
         out = []

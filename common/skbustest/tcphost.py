@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from skbus.core import uapi
 from skbus.core.abi import (
     Accept,
     Close,
@@ -133,7 +134,7 @@ class TcpHost(Harness):
     def listen(self, sk: int = 2, port: int = 80, backlog: int = 16) -> TcpSock:
         """A socket that listens."""
         tp = self.socket(sk)
-        self.setsockopt(sk, 1, 2, 1)
+        self.setsockopt(sk, uapi.SOL_SOCKET, uapi.SO_REUSEADDR, 1)
         err = self.bind(sk, port, reuse=1)
         ret = self.ask(TransportProto.listen, lambda req: ListenStart(sk, req, backlog))
         if err or ret.err:

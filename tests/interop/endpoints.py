@@ -13,9 +13,9 @@ from typing import Any
 
 from tests.interop.end import Module, end, error_name, listening, tell, wait
 
+from skbus.core.uapi import IP_MTU, IP_MTU_DISCOVER
+
 # linux/in.h; the socket module of Python 3.11 does not have them
-IP_MTU_DISCOVER = 10
-IP_MTU = 14
 
 BURST = 20
 """datagrams that are sent before they are answered"""

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.interop.end import Module, end, error_name, listening, tell, wait
 
-TCP_USER_TIMEOUT = 18
+from skbus.core.uapi import TCP_USER_TIMEOUT
 
 
 def outcome(function: Callable[..., Any], *arguments: Any) -> str:

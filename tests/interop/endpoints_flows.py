@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.interop.end import Module, end, tell
 
-TCP_CONGESTION = 13
+from skbus.core.uapi import TCP_CONGESTION
 
 
 def _choose(sock: Any, congestion: str) -> None:

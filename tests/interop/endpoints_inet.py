@@ -14,17 +14,18 @@ from typing import Any
 
 from tests.interop.end import Module, end, tell, wait
 
+from skbus.core.uapi import (
+    ICMP_FILTER,
+    IP_HDRINCL,
+    IPPROTO_UDPLITE,
+    SOL_RAW,
+    UDPLITE_RECV_CSCOV,
+    UDPLITE_SEND_CSCOV,
+)
+from skbus.inet import mcast
+
 LONG = 45.0
 """Seconds in which what is to come comes, on a loaded machine too."""
-SOL_RAW = 255
-ICMP_FILTER = 1
-IPPROTO_UDPLITE = 136
-IP_HDRINCL = 3
-IP_MULTICAST_ALL = 49
-IP_BLOCK_SOURCE = 38
-IP_UNBLOCK_SOURCE = 37
-IP_ADD_SOURCE_MEMBERSHIP = 39
-IP_DROP_SOURCE_MEMBERSHIP = 40
 
 
 def checksum(data: bytes) -> int:
@@ -208,7 +209,7 @@ def lite_serve(net: Module, port: int, cscov: int, count: int) -> Any:
     """`count` datagrams; with cscov, those whose checksum covers as much."""
     with net.socket(net.AF_INET, net.SOCK_DGRAM, IPPROTO_UDPLITE) as sock:
         if cscov >= 0:
-            sock.setsockopt(IPPROTO_UDPLITE, 11, cscov)
+            sock.setsockopt(IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV, cscov)
         sock.bind(("0.0.0.0", port))
         sock.settimeout(LONG)
         tell(ready=True)
@@ -228,7 +229,7 @@ def lite_send(net: Module, host: str, port: int, sends: list[list[Any]], silent:
     for n, (cscov, size, text) in enumerate(sends):
         with net.socket(net.AF_INET, net.SOCK_DGRAM, IPPROTO_UDPLITE) as sock:
             if cscov >= 0:
-                sock.setsockopt(IPPROTO_UDPLITE, 10, cscov)
+                sock.setsockopt(IPPROTO_UDPLITE, UDPLITE_SEND_CSCOV, cscov)
             sock.connect((host, port))
             sock.settimeout(0.5 if n in silent else LONG)
             sock.send(text.encode().ljust(size, b"."))
@@ -273,7 +274,7 @@ def multicast_receive(
     with net.socket(net.AF_INET, net.SOCK_DGRAM) as sock:
         sock.setsockopt(net.SOL_SOCKET, net.SO_REUSEADDR, 1)
         sock.bind((bind, port))
-        sock.setsockopt(net.IPPROTO_IP, IP_MULTICAST_ALL, all)
+        sock.setsockopt(net.IPPROTO_IP, mcast.IP_MULTICAST_ALL, all)
         results = []
         for option, group, *source in steps:
             value = _mreq(group, own, *source)
@@ -340,44 +341,48 @@ def options(net: Module, own: str) -> Any:
             outcomes.append([option, attempt(sock.setsockopt, net.IPPROTO_IP, option, value)])
 
         sock.setsockopt(net.IPPROTO_IP, net.IP_MULTICAST_IF, socket.inet_aton(own))
-        put(35, _mreq(group, own))
-        put(35, _mreq(group, own))  # EADDRINUSE
-        put(35, _mreq("10.1.1.1", own))  # no multicast address
-        put(35, _mreq(group, "10.99.99.99"))  # no such device
-        put(35, b"short")
-        put(38, _mreq(group, own, "10.1.1.1"))
-        put(38, _mreq(group, own, "10.1.1.1"))  # again
-        put(37, _mreq(group, own, "10.1.1.2"))  # not blocked
-        put(39, _mreq(group, own, "10.1.1.1"))  # the other mode
-        put(37, _mreq(group, own, "10.1.1.1"))
-        put(39, _mreq(group, own, "10.1.1.3"))  # an empty filter may change its mode
-        put(40, _mreq(group, own, "10.1.1.3"))  # the last one: leaves
-        put(36, _mreq(group, own))  # has left
-        put(39, _mreq(second, own, "10.1.1.1"))
-        put(39, _mreq(second, own, "10.1.1.2"))
-        put(40, _mreq(second, own, "10.1.1.9"))
-        put(36, _mreq(second, own))
-        put(36, _mreq(second, own))
-        put(41, _mreq(group, own) + struct.pack("=II", 1, 0))
-        put(35, _mreq(group, own))
-        put(41, _mreq(group, own) + struct.pack("=II4s", 1, 1, b"\x0a\1\1\1"))
-        put(41, _mreq(group, own) + struct.pack("=II", 1, 11) + bytes(44))
-        put(41, _mreq(group, own) + struct.pack("=II", 7, 0))
-        put(41, _mreq(group, own) + struct.pack("=II", 1, 2) + bytes(4))
-        put(36, _mreq(group, own))
-        put(43, struct.pack("=I4x", 9999) + storage + source)  # no such device
-        put(42, index[:4])
+        put(mcast.IP_ADD_MEMBERSHIP, _mreq(group, own))
+        put(mcast.IP_ADD_MEMBERSHIP, _mreq(group, own))  # EADDRINUSE
+        put(mcast.IP_ADD_MEMBERSHIP, _mreq("10.1.1.1", own))  # no multicast address
+        put(mcast.IP_ADD_MEMBERSHIP, _mreq(group, "10.99.99.99"))  # no such device
+        put(mcast.IP_ADD_MEMBERSHIP, b"short")
+        put(mcast.IP_BLOCK_SOURCE, _mreq(group, own, "10.1.1.1"))
+        put(mcast.IP_BLOCK_SOURCE, _mreq(group, own, "10.1.1.1"))  # again
+        put(mcast.IP_UNBLOCK_SOURCE, _mreq(group, own, "10.1.1.2"))  # not blocked
+        put(mcast.IP_ADD_SOURCE_MEMBERSHIP, _mreq(group, own, "10.1.1.1"))  # the other mode
+        put(mcast.IP_UNBLOCK_SOURCE, _mreq(group, own, "10.1.1.1"))
+        put(
+            mcast.IP_ADD_SOURCE_MEMBERSHIP, _mreq(group, own, "10.1.1.3")
+        )  # an empty filter may change its mode
+        put(mcast.IP_DROP_SOURCE_MEMBERSHIP, _mreq(group, own, "10.1.1.3"))  # the last one: leaves
+        put(mcast.IP_DROP_MEMBERSHIP, _mreq(group, own))  # has left
+        put(mcast.IP_ADD_SOURCE_MEMBERSHIP, _mreq(second, own, "10.1.1.1"))
+        put(mcast.IP_ADD_SOURCE_MEMBERSHIP, _mreq(second, own, "10.1.1.2"))
+        put(mcast.IP_DROP_SOURCE_MEMBERSHIP, _mreq(second, own, "10.1.1.9"))
+        put(mcast.IP_DROP_MEMBERSHIP, _mreq(second, own))
+        put(mcast.IP_DROP_MEMBERSHIP, _mreq(second, own))
+        put(mcast.IP_MSFILTER, _mreq(group, own) + struct.pack("=II", 1, 0))
+        put(mcast.IP_ADD_MEMBERSHIP, _mreq(group, own))
+        put(mcast.IP_MSFILTER, _mreq(group, own) + struct.pack("=II4s", 1, 1, b"\x0a\1\1\1"))
+        put(mcast.IP_MSFILTER, _mreq(group, own) + struct.pack("=II", 1, 11) + bytes(44))
+        put(mcast.IP_MSFILTER, _mreq(group, own) + struct.pack("=II", 7, 0))
+        put(mcast.IP_MSFILTER, _mreq(group, own) + struct.pack("=II", 1, 2) + bytes(4))
+        put(mcast.IP_DROP_MEMBERSHIP, _mreq(group, own))
+        put(
+            mcast.MCAST_BLOCK_SOURCE, struct.pack("=I4x", 9999) + storage + source
+        )  # no such device
+        put(mcast.MCAST_JOIN_GROUP, index[:4])
         for ttl in (-2, -1, 0, 255, 256):
-            put(33, ttl)
+            put(mcast.IP_MULTICAST_TTL, ttl)
         for value in (0, 1, 2):
-            put(49, value)
-        put(32, socket.inet_aton("10.99.99.99"))
-        put(32, struct.pack("=4s4si", bytes(4), bytes(4), 9999))
-        put(32, b"abc")
-        put(32, bytes(4))
+            put(mcast.IP_MULTICAST_ALL, value)
+        put(mcast.IP_MULTICAST_IF, socket.inet_aton("10.99.99.99"))
+        put(mcast.IP_MULTICAST_IF, struct.pack("=4s4si", bytes(4), bytes(4), 9999))
+        put(mcast.IP_MULTICAST_IF, b"abc")
+        put(mcast.IP_MULTICAST_IF, bytes(4))
         for i in range(20):
-            sock.setsockopt(net.IPPROTO_IP, 35, _mreq(f"239.8.8.{i}", own))
-        put(35, _mreq(group, own))  # one too many
+            sock.setsockopt(net.IPPROTO_IP, net.IP_ADD_MEMBERSHIP, _mreq(f"239.8.8.{i}", own))
+        put(mcast.IP_ADD_MEMBERSHIP, _mreq(group, own))  # one too many
     return outcomes
 
 

@@ -9,8 +9,17 @@ from typing import Any
 
 from tests.interop.end import Module, end, listening, tell
 
-IP_OPTIONS, IP_RECVOPTS, IP_PKTINFO, IP_RECVERR = 4, 6, 8, 11
-IP_TTL, IP_TOS, IP_RECVTTL, IP_RECVTOS = 2, 1, 12, 13
+from skbus.core.uapi import (
+    IP_OPTIONS,
+    IP_PKTINFO,
+    IP_RECVERR,
+    IP_RECVOPTS,
+    IP_RECVTOS,
+    IP_RECVTTL,
+    IP_TOS,
+    IP_TTL,
+)
+
 SECONDS = 60
 
 

@@ -28,6 +28,7 @@ from typing import Any, Final
 from skbus.app.client import Client
 from skbus.bus.ctl import ctl_call
 from skbus.bus.rundir import RunDir
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs
 from skbus.packetdrill.backend import Reply
 from skbus.packetdrill.commands import switched
 from skbus.packetdrill.epoll import Epolls
@@ -173,12 +174,18 @@ class SkbusBackend(Base):  # type: ignore[misc]
     ) -> int:
         to = _pack(addr) if addr else None
         cmsgs = tuple(control)
-        return int(self.client.call("sendmsg", fd, flags, to, (), cmsgs, -1, data=bytes(data))[0])
+        return int(
+            self.client.call(
+                "sendmsg", *SendmsgArgs(fd, flags=flags, addr=to, control=cmsgs), data=bytes(data)
+            )[0]
+        )
 
     def recv(
         self, fd: int, size: int, flags: int, control_size: int
     ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Address | None]:
-        result, payload = self.client.call("recvmsg", fd, size, control_size, flags, -1)
+        result, payload = self.client.call(
+            "recvmsg", *RecvmsgArgs(fd, size, controllen=control_size, flags=flags)
+        )
         parts, addr, msg_flags, control = result
         data = self.client.collect(parts, payload)
         cmsgs = [(c[0], c[1], c[2]) for c in control]

@@ -20,6 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from skbus.core import uapi
 from skbus.core.net import MSEC, SEC
 from skbus.testing import Future, World
 
@@ -105,7 +106,9 @@ def run_flows(
             await ready
             await world.sleep(number * min(100 * MSEC, SEC // flows))
             sock = await a.socket()
-            await sock.setsockopt(6, 13, controls[number % len(controls)].encode())
+            await sock.setsockopt(
+                uapi.SOL_TCP, uapi.TCP_CONGESTION, controls[number % len(controls)].encode()
+            )
             await sock.connect(("10.0.0.2", PORT))
             await sock.sendall(bytes((number,)))
             while True:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.net import SEC
 from skbus.core.skbuff import ETH_P_IP
 from skbus.inet import mcast
@@ -155,7 +156,7 @@ def test_the_filters_of_two_sockets_are_one_to_the_router() -> None:
         rig.router.listen(3)
         other = rig.run(rig.host.socket(DGRAM))
         value = GROUP + OWN + SOURCE
-        rig.run(other.setsockopt(0, mcast.IP_ADD_SOURCE_MEMBERSHIP, value))
+        rig.run(other.setsockopt(uapi.SOL_IP, mcast.IP_ADD_SOURCE_MEMBERSHIP, value))
         assert rig.router.records(3) == [(ALLOW, GROUP, (SOURCE,))] * 2
         rig.run(other.close())
         assert rig.router.records(3) == [(BLOCK, GROUP, (SOURCE,))] * 2

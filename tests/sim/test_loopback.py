@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.net import MSEC, SEC
+from skbus.core.uapi import IP_MTU, IP_PKTINFO, SO_BINDTODEVICE, SO_BROADCAST
 from skbus.testing import Host, SimSocket, World
 from skbustest.packets import inet_aton
 
 OWN, LO = "10.0.0.2", "127.0.0.1"
-SO_BROADCAST, SO_BINDTODEVICE = 6, 25
-IP_PKTINFO, IP_MTU = 8, 14
 ON = struct.pack("=i", 1)
 
 
@@ -35,7 +35,7 @@ def a_host(world: World, **options: object) -> Host:
 async def sock(host: Host, kind: int, dev: str, port: int = 0) -> SimSocket:
     made = await host.socket(kind)
     if dev:
-        await made.setsockopt(1, SO_BINDTODEVICE, dev.encode() + b"\0")
+        await made.setsockopt(uapi.SOL_SOCKET, SO_BINDTODEVICE, dev.encode() + b"\0")
     if port:
         await made.bind(("0.0.0.0", port))
     return made
@@ -60,7 +60,7 @@ async def stream(host: Host, dst: str, listener: str, client: str) -> str:
 async def datagram(host: Host, dst: str, listener: str, client: str) -> str:
     """The address that the receiver sees, and the device."""
     server = await sock(host, 2, listener, 7)
-    await server.setsockopt(0, IP_PKTINFO, ON)
+    await server.setsockopt(uapi.SOL_IP, IP_PKTINFO, ON)
     mine = await sock(host, 2, client)
     await mine.sendto(b"x", (dst, 7))
     try:
@@ -134,7 +134,7 @@ def test_the_broadcast_of_lo(world: World) -> None:
             err = 0
         except OSError as e:
             err = e.errno or 0
-        await mine.setsockopt(1, SO_BROADCAST, ON)
+        await mine.setsockopt(uapi.SOL_SOCKET, SO_BROADCAST, ON)
         await mine.sendto(b"y", ("127.255.255.255", 7))
         data, peer = await server.recvfrom(9)
         assert data == b"y"
@@ -152,7 +152,7 @@ def test_its_mtu(world: World) -> None:
         server = await sock(host, 2, "", 7)
         mine = await host.socket(2)
         await mine.connect((LO, 7))
-        mtu = int.from_bytes(await mine.getsockopt(0, IP_MTU), "little")
+        mtu = int.from_bytes(await mine.getsockopt(uapi.SOL_IP, IP_MTU), "little")
         sizes = []
         for size in (0, 1, 1472, 1473, 65507):
             await mine.send(bytes(size))

@@ -7,15 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.checksum import csum_fold, csum_partial
 from skbus.core.net import SEC
-from skbus.core.uapi import IP_PMTUDISC_DO, IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE
+from skbus.core.uapi import (
+    IP_MTU,
+    IP_MTU_DISCOVER,
+    IP_PMTUDISC_DO,
+    IP_PMTUDISC_DONT,
+    IP_PMTUDISC_PROBE,
+)
 from skbus.inet.headers import ethernet, icmp, ipv4, udp
 from skbus.testing import Host, SimSocket, World
 from skbustest.packets import inet_aton
 
 A, B = "10.0.1.2", "10.0.2.2"
-IP_MTU_DISCOVER, IP_MTU = 10, 14
 DF, MF = 0x4000, 0x2000
 
 
@@ -88,7 +94,7 @@ def test_a_stream_gets_through(world: World, mtu: int, shards: int) -> None:
 async def datagram_socket(host: Host, mode: int | None = None) -> SimSocket:
     sock = await host.socket(2)
     if mode is not None:
-        await sock.setsockopt(0, IP_MTU_DISCOVER, struct.pack("=i", mode))
+        await sock.setsockopt(uapi.SOL_IP, IP_MTU_DISCOVER, struct.pack("=i", mode))
     return sock
 
 
@@ -218,6 +224,6 @@ def test_all_hear_of_it_and_all_forget_it(world: World, shards: int) -> None:
         assert [await mtu(sock) for sock in socks] == [1280] * 4
 
     async def mtu(sock: SimSocket) -> int:
-        return int.from_bytes(await sock.getsockopt(0, IP_MTU), "little")
+        return int.from_bytes(await sock.getsockopt(uapi.SOL_IP, IP_MTU), "little")
 
     world.run(world.start(go()))

@@ -9,16 +9,26 @@ from typing import Any
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.net import MSEC, SEC
-from skbus.core.uapi import TCP_INFO
+from skbus.core.syscall import SendmsgArgs
+from skbus.core.uapi import (
+    IP_RECVERR,
+    SO_ERROR,
+    SO_REUSEADDR,
+    SOL_IP,
+    SOL_SOCKET,
+    SOL_TCP,
+    TCP_FASTOPEN,
+    TCP_INFO,
+    TCP_MAXSEG,
+    TCP_NODELAY,
+)
 from skbus.testing import Host, SimSocket, World
 from skbusd.ip.netns import RouteConfig
+from skbustest.packets import inet_aton
 
-SOL_TCP, SOL_IP, SOL_SOCKET = 6, 0, 1
-SO_REUSEADDR, SO_ERROR = 2, 4
-TCP_NODELAY, TCP_MAXSEG, TCP_FASTOPEN = 1, 2, 23
 MSG_FASTOPEN = 0x20000000
-IP_RECVERR = 11
 ON = (1).to_bytes(4, "little")
 
 
@@ -400,7 +410,7 @@ def test_children_have_the_options_of_their_listener(world: World, shards: int) 
         await listener.bind(("0.0.0.0", 80))
         await listener.setsockopt(SOL_TCP, TCP_NODELAY, ON)
         await listener.listen(64)
-        await listener.setsockopt(SOL_IP, 1, (0x10).to_bytes(4, "little"))  # IP_TOS
+        await listener.setsockopt(SOL_IP, uapi.IP_TOS, (0x10).to_bytes(4, "little"))
         for _ in range(8):
             await b.connect("10.0.0.1", 80)
             await listener.accept()
@@ -438,12 +448,12 @@ def test_a_fast_open_cookie_is_good_at_every_shard(world: World, shards: int) ->
         await listener.bind(("0.0.0.0", 80))
         await listener.setsockopt(SOL_TCP, TCP_FASTOPEN, (16).to_bytes(4, "little"))
         await listener.listen(16)
+        to = (uapi.AF_INET, 80, inet_aton("10.0.0.1"))
         for _ in range(12):
             sock = await b.socket()
             await sock.host.sys(
-                "sendmsg", sock.fd, MSG_FASTOPEN, (2, 80, bytes((10, 0, 0, 1))), (), (), -1,
-                data=b"hello",
-            )  # fmt: skip
+                "sendmsg", *SendmsgArgs(sock.fd, flags=MSG_FASTOPEN, addr=to), data=b"hello"
+            )
             peer, _ = await listener.accept()
             assert await peer.recv_exactly(5) == b"hello"
             await peer.close()
@@ -463,13 +473,13 @@ def test_fast_open_of_a_bound_socket(world: World, shards: int) -> None:
 
     async def scenario() -> None:
         listener = await b.listen(80)
+        to = (uapi.AF_INET, 80, inet_aton("10.0.0.2"))
         for port in range(5000, 5006):
             sock = await a.socket()
             await sock.bind(("0.0.0.0", port))
             await sock.host.sys(
-                "sendmsg", sock.fd, MSG_FASTOPEN, (2, 80, bytes((10, 0, 0, 2))), (), (), -1,
-                data=b"hello",
-            )  # fmt: skip
+                "sendmsg", *SendmsgArgs(sock.fd, flags=MSG_FASTOPEN, addr=to), data=b"hello"
+            )
             peer, address = await listener.accept()
             assert address == ("10.0.0.1", port)
             assert await peer.recv_exactly(5) == b"hello"

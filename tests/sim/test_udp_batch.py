@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.net import MSEC
 from skbus.core.syscall import POST
 from skbustest.host import _IDENTITY, Host, SimSocket
@@ -108,9 +109,16 @@ def script(together: bool, sizes: list[int], *, routed: bool = False, **what: An
             if what.get("listen", True):
                 await sock.bind(("0.0.0.0", 7))
             if "rcvbuf" in what:
-                await sock.setsockopt(1, 8, what["rcvbuf"].to_bytes(4, "little"))
+                await sock.setsockopt(
+                    uapi.SOL_SOCKET, uapi.SO_RCVBUF, what["rcvbuf"].to_bytes(4, "little")
+                )
             if what.get("cmsg"):
-                for level, name in ((1, 29), (0, 8), (0, 12), (0, 13)):
+                for level, name in (
+                    (uapi.SOL_SOCKET, uapi.SO_TIMESTAMP),
+                    (uapi.SOL_IP, uapi.IP_PKTINFO),
+                    (uapi.SOL_IP, uapi.IP_RECVTTL),
+                    (uapi.SOL_IP, uapi.IP_RECVTOS),
+                ):
                     await sock.setsockopt(level, name, b"\1\0\0\0")
             return sock
 

@@ -143,6 +143,30 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
 """Each call with its arguments."""
 
 
+class SendmsgArgs(NamedTuple):
+    """The arguments of sendmsg by name: `call("sendmsg", *SendmsgArgs(fd, timeout=0))`.
+
+    addr: None for the connected peer. timeout: ns, -1 for ever.
+    """
+
+    fd: int
+    flags: int = 0
+    addr: SockAddr | None = None
+    places: tuple[Place, ...] = ()
+    control: tuple[tuple[int, int, bytes], ...] = ()
+    timeout: int = -1
+
+
+class RecvmsgArgs(NamedTuple):
+    """The arguments of recvmsg by name."""
+
+    fd: int
+    len: int
+    controllen: int = 0
+    flags: int = 0
+    timeout: int = -1
+
+
 class SysCallError(Exception):
     """A request that cannot be carried out: errno, and what was wrong if errno does not say."""
 
@@ -290,7 +314,9 @@ __all__ = [
     "CALLS",
     "SYS_ABI",
     "Place",
+    "RecvmsgArgs",
     "Request",
+    "SendmsgArgs",
     "SockAddr",
     "SysCallError",
     "decode_reply",

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs
 from skbus.packetdrill.backend import Backend, Pending, Reply
 from skbus.packetdrill.config import Config
 from skbus.packetdrill.epoll import Epolls
@@ -288,7 +289,9 @@ class Calls:
         # a NULL pointer is None on the wire to the socket layer, which finds it no better
         places: Any = None if null and size else ()
         pending = self.backend.call(
-            "sendmsg", self._fd(call), flags, address, places, control, -1, data=data
+            "sendmsg",
+            *SendmsgArgs(self._fd(call), flags=flags, addr=address, places=places, control=control),
+            data=data,
         )
         return Started(call, pending, _int_result, sent)
 
@@ -345,7 +348,10 @@ class Calls:
         def received(reply: Reply) -> str | None:
             return check(reply) or _wrong_bytes(flow, reply, flags)
 
-        pending = self.backend.call("recvmsg", self._fd(call), size, CONTROL_LEN, flags, -1)
+        room: Any = size  # None is a bad pointer, which the stack has to refuse
+        pending = self.backend.call(
+            "recvmsg", *RecvmsgArgs(self._fd(call), room, controllen=CONTROL_LEN, flags=flags)
+        )
         return Started(call, pending, _received_length, received)
 
     def _sys_read(self, call: SysCall) -> Started:

@@ -17,6 +17,7 @@ import pytest
 from skbus import socket
 from skbus.app import sockmsg
 from skbus.app.sockmsg import POSTS_MAX
+from skbus.core import uapi
 from skbus.core.syscall import POST
 from skbustest.loopback import Loopback
 
@@ -180,7 +181,7 @@ def test_connect_and_options_keep_what_was_read_ahead(loopback: Loopback) -> Non
         stashed(loopback, one, two, [b"a", b"b"])
         one.connect(two.getsockname())
         assert one.recv(1) == b"a"
-        one.setsockopt(socket.SOL_IP, 8, 1)  # IP_PKTINFO
+        one.setsockopt(socket.SOL_IP, uapi.IP_PKTINFO, 1)
         data, ((level, kind, _),), _, _ = one.recvmsg(10, 100)
         assert (data, level, kind) == (b"b", socket.SOL_IP, 8)
 

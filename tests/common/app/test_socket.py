@@ -29,6 +29,7 @@ import pytest
 from skbus import socket
 from skbus.app import client
 from skbus.app.client import get_client
+from skbus.core import uapi
 from skbustest.loopback import Loopback
 
 HERE = "127.0.0.1"
@@ -263,7 +264,7 @@ def test_messages_and_their_flags(loopback: Loopback, module: Any) -> None:
         one, two = bytearray(3), bytearray(4)
         assert server.recvmsg_into([one, two]) == (7, [], trunc, who)
         assert bytes(one + two) == b"0123456"
-        server.setsockopt(stdlib.SOL_IP, 8, 1)  # IP_PKTINFO
+        server.setsockopt(stdlib.SOL_IP, uapi.IP_PKTINFO, 1)
         client.sendmsg([b"x"], [(stdlib.SOL_IP, 8, bytes(12))])
         data, ((level, kind, value),), flags, _ = server.recvmsg(10, 100)
         assert (data, level, kind, value[8:], flags) == (b"x", 0, 8, stdlib.inet_aton(HERE), 0)

@@ -26,7 +26,7 @@ from skbus.core.entry import AnyEntry
 from skbus.core.interfaces import SkCallbacks
 from skbus.core.pool import Allocator, Pool, Region, StalePlaceError
 from skbus.core.skbuff import SkBuff
-from skbus.core.syscall import SYS_ABI, encode_request
+from skbus.core.syscall import SYS_ABI, RecvmsgArgs, encode_request
 from skbusd.socket.core import SocketCore
 from skbusd.socket.netns import SocketNet
 
@@ -200,7 +200,7 @@ class Stack:
         return fd, sk
 
     def recv(self, fd: int, size: int, flags: int = 0) -> tuple[int, Any, bytes]:
-        return self.call("recvmsg", fd, size, 0, flags, 0)
+        return self.call("recvmsg", *RecvmsgArgs(fd, size, flags=flags, timeout=0))
 
     def check_conserved(self) -> None:
         """Every skb is accounted for."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import Close, Connect, Connected, GetPort, InitSock, ListenStart, Shutdown
 from skbus.core.interfaces import Tcp, TransportProto
-from skbus.core.syscall import SysCallError
-from skbusd.socket import uapi
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs, SysCallError
 from skbusd.socket.af_inet import INET_FAMILY_OPS, INETSW_ARRAY
 from skbusd.socket.protosw import inet_register_protosw
 from skbusd.socket.socket import NetProtoFamily, sock_register, sock_unregister
@@ -155,7 +155,7 @@ def test_refused_connect(stack: "Stack") -> None:
     stack.error(sk, errno.ECONNREFUSED)
     assert stack.replies()[req][0] == errno.ECONNREFUSED
     # The error was told, and the socket may try again.
-    assert stack.call("getsockopt", fd, 1, uapi.SO_ERROR, 4)[2:] == (b"",)
+    assert stack.call("getsockopt", fd, uapi.SOL_SOCKET, uapi.SO_ERROR, 4)[2:] == (b"",)
     req = stack.begin("connect", fd, PEER, -1)
     stack.answer_all()
     stack.state(sk, uapi.TCP_ESTABLISHED)
@@ -168,7 +168,7 @@ def test_refused_nonblocking_connect_shows_so_error(stack: "Stack") -> None:
     stack.error(sk, errno.ECONNREFUSED)
     ((_, mask),) = stack.call("poll", ((fd, 0xFFFF),), 0)[1]
     assert mask & (uapi.POLLERR | uapi.POLLOUT | uapi.POLLHUP | uapi.POLLIN) == mask & 0x1D == 0x1D
-    got = stack.call("getsockopt", fd, 1, uapi.SO_ERROR, 4)
+    got = stack.call("getsockopt", fd, uapi.SOL_SOCKET, uapi.SO_ERROR, 4)
     assert got[1] == errno.ECONNREFUSED.to_bytes(4, "little")
     assert stack.call("connect", fd, PEER, 0)[0] == errno.ECONNABORTED
 
@@ -198,7 +198,7 @@ def test_listen_and_accept(stack: "Stack") -> None:
     assert item == ListenStart(sk, item.req, 4096)
     stack.ret(sk, item.req, 0, (bytes(4), 40001))
     assert stack.replies()[req][0] == 0
-    assert stack.call("getsockopt", fd, 1, uapi.SO_ACCEPTCONN, 4)[1] == b"\1\0\0\0"
+    assert stack.call("getsockopt", fd, uapi.SOL_SOCKET, uapi.SO_ACCEPTCONN, 4)[1] == b"\1\0\0\0"
     assert stack.call("accept4", fd, 0, 0)[0] == errno.EAGAIN
     assert stack.call("connect", fd, PEER, 0)[0] == errno.EISCONN
     req = stack.begin("accept4", fd, 0, -1)
@@ -210,7 +210,7 @@ def test_listen_and_accept(stack: "Stack") -> None:
     assert stack.recv(new, 100)[2] == b"hello"
     assert stack.recv(fd, 100)[0] == errno.ENOTCONN
     stack.outbox()
-    stack.begin("sendmsg", new, 0, None, (), (), -1, data=b"answer")
+    stack.begin("sendmsg", *SendmsgArgs(new), data=b"answer")
     # tcp hears of it with what comes next
     assert [entry for entry, _ in stack.outbox()][:2] == [TransportProto.accept, Tcp.tcp_sendmsg]
 
@@ -245,13 +245,15 @@ def test_tcp_hears_of_an_accept_at_once_where_it_matters(
 
 def test_child_inherits_options(stack: "Stack") -> None:
     fd, sk = stack.socket()
-    stack.call("setsockopt", fd, 1, uapi.SO_RCVBUF, (5000).to_bytes(4, "little"))
-    stack.call("setsockopt", fd, 1, uapi.SO_KEEPALIVE, b"\1\0\0\0")
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_RCVBUF, (5000).to_bytes(4, "little"))
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, b"\1\0\0\0")
     stack.call("listen", fd, 5)
     stack.child(sk, 1 << 33 | 1)
     (new, _) = stack.call("accept4", fd, 0, -1)[1]
-    assert stack.call("getsockopt", new, 1, uapi.SO_RCVBUF, 4)[1] == (10000).to_bytes(4, "little")
-    assert stack.call("getsockopt", new, 1, uapi.SO_KEEPALIVE, 4)[1] == b"\1\0\0\0"
+    assert stack.call("getsockopt", new, uapi.SOL_SOCKET, uapi.SO_RCVBUF, 4)[1] == (10000).to_bytes(
+        4, "little"
+    )
+    assert stack.call("getsockopt", new, uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, 4)[1] == b"\1\0\0\0"
 
 
 def test_data_before_accept_is_kept(stack: "Stack") -> None:
@@ -289,7 +291,7 @@ def test_shutdown(stack: "Stack") -> None:
     req = stack.begin("shutdown", fd, 1)
     assert (TransportProto.shutdown, Shutdown(sk, uapi.SEND_SHUTDOWN)) in stack.outbox()
     assert stack.replies()[req][0] == 0
-    assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == errno.EPIPE
+    assert stack.call("sendmsg", *SendmsgArgs(fd), data=b"x")[0] == errno.EPIPE
     stack.data(sk, b"more")
     assert stack.recv(fd, 10)[2] == b"more"
 
@@ -297,7 +299,7 @@ def test_shutdown(stack: "Stack") -> None:
 def test_close_tells_unread_and_linger(stack: "Stack") -> None:
     fd, sk = stack.connected()
     stack.data(sk, b"abc")
-    stack.call("setsockopt", fd, 1, uapi.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     stack.begin("close", fd)
     assert (TransportProto.close, Close(sk, 3, 0)) in stack.outbox()
     assert not stack.net.socks
@@ -306,7 +308,7 @@ def test_close_tells_unread_and_linger(stack: "Stack") -> None:
 
 def test_close_ends_calls_that_wait(stack: "Stack") -> None:
     fd, _ = stack.connected()
-    req = stack.begin("recvmsg", fd, 10, 0, 0, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 10))
     stack.call("close", fd)
     assert not stack.net.clients[stack.client].calls
     assert req
@@ -314,8 +316,8 @@ def test_close_ends_calls_that_wait(stack: "Stack") -> None:
 
 def test_lingering_close_waits_for_the_ack(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    stack.call("setsockopt", fd, 1, uapi.SO_LINGER, b"\1\0\0\0\5\0\0\0")
-    stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"last words")
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_LINGER, b"\1\0\0\0\5\0\0\0")
+    stack.call("sendmsg", *SendmsgArgs(fd), data=b"last words")
     req = stack.begin("close", fd)
     assert not stack.replies()
     stack.acked(sk, 10)
@@ -326,8 +328,8 @@ def test_lingering_close_waits_for_the_ack(stack: "Stack") -> None:
 
 def test_lingering_close_gives_up(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    stack.call("setsockopt", fd, 1, uapi.SO_LINGER, b"\1\0\0\0\5\0\0\0")
-    stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"last words")
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_LINGER, b"\1\0\0\0\5\0\0\0")
+    stack.call("sendmsg", *SendmsgArgs(fd), data=b"last words")
     req = stack.begin("close", fd)
     stack.advance(6_000_000_000)
     assert stack.replies()[req][0] == 0

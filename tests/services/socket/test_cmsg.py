@@ -212,7 +212,7 @@ def test_the_error_queue_of_a_datagram_socket() -> None:
         offender = struct.pack("=HH4s8x", 2, 0, B)
         assert of(got, 0, uapi.IP_RECVERR) == err + offender
         # reading it took the pending error as well
-        assert await sock.getsockopt(1, uapi.SO_ERROR) == bytes(4)
+        assert await sock.getsockopt(uapi.SOL_SOCKET, uapi.SO_ERROR) == bytes(4)
         assert (await a.sys("poll", ((sock.fd, 0),), 0))[0] == ()
 
     run(talk)
@@ -261,7 +261,7 @@ def test_the_error_queue_is_bounded_and_emptied() -> None:
     async def talk(a: Host, b: Host) -> None:
         sock = await a.socket(2)
         await sock.setsockopt(uapi.SOL_IP, uapi.IP_RECVERR, ON)
-        await sock.setsockopt(1, uapi.SO_RCVBUF, bytes(4))
+        await sock.setsockopt(uapi.SOL_SOCKET, uapi.SO_RCVBUF, bytes(4))
         b.sysctl.set("net.ipv4.icmp_ratelimit", 0)
         idle = await a.socket(2)
         for port in range(1, 41):
@@ -282,10 +282,10 @@ def test_a_corked_datagram() -> None:
     async def talk(a: Host, b: Host) -> None:
         server, client = await b.socket(2), await a.socket(2)
         await server.bind(("0.0.0.0", 53))
-        await client.setsockopt(17, uapi.UDP_CORK, ON)
+        await client.setsockopt(uapi.SOL_UDP, uapi.UDP_CORK, ON)
         await client.sendto(b"one ", ("10.0.0.2", 53))
         await client.send(b"two ")
-        await client.setsockopt(17, uapi.UDP_CORK, bytes(4))
+        await client.setsockopt(uapi.SOL_UDP, uapi.UDP_CORK, bytes(4))
         assert await server.recv(100) == b"one two "
         await client.sendmsg(b"three ", (), uapi.MSG_MORE, ("10.0.0.2", 53))
         assert await client.send(b"four") == 4
@@ -304,7 +304,7 @@ def test_no_checksum_on_the_wire() -> None:
     async def talk(a: Host, b: Host) -> None:
         server, client = await b.socket(2), await a.socket(2)
         await server.bind(("0.0.0.0", 53))
-        await client.setsockopt(1, uapi.SO_NO_CHECK, ON)
+        await client.setsockopt(uapi.SOL_SOCKET, uapi.SO_NO_CHECK, ON)
         await client.sendto(b"x", ("10.0.0.2", 53))
         await b.sys("poll", ((server.fd, 1),), -1)
         (skb,) = b.net("socket").socks[b.net("socket").numbers.next - 2].sk_receive_queue
@@ -320,7 +320,7 @@ def test_broadcast_must_be_asked_for() -> None:
         await server.bind(("0.0.0.0", 53))
         await server.setsockopt(uapi.SOL_IP, uapi.IP_PKTINFO, ON)
         assert await errno_of(client.sendto(b"all", ("10.0.0.255", 53))) == errno.EACCES
-        await client.setsockopt(1, uapi.SO_BROADCAST, ON)
+        await client.setsockopt(uapi.SOL_SOCKET, uapi.SO_BROADCAST, ON)
         await client.sendto(b"all", ("10.0.0.255", 53))
         _, got, _, _ = await server.recvmsg(10, 100)
         # where it went, and from where to answer
@@ -334,8 +334,8 @@ def test_how_many_were_dropped() -> None:
     async def talk(a: Host, b: Host) -> None:
         server, client = await b.socket(2), await a.socket(2)
         await server.bind(("0.0.0.0", 53))
-        await server.setsockopt(1, uapi.SO_RCVBUF, bytes(4))
-        await server.setsockopt(1, uapi.SO_RXQ_OVFL, ON)
+        await server.setsockopt(uapi.SOL_SOCKET, uapi.SO_RCVBUF, bytes(4))
+        await server.setsockopt(uapi.SOL_SOCKET, uapi.SO_RXQ_OVFL, ON)
         for _ in range(5):
             await client.sendto(bytes(1000), ("10.0.0.2", 53))
         await a.sys("poll", ((client.fd, 0),), 50 * MSEC)
@@ -355,7 +355,7 @@ def test_super_segments_for_who_wants_them() -> None:
     async def talk(a: Host, b: Host) -> None:
         server, client = await a.socket(2), await a.socket(2)
         await server.bind(("127.0.0.1", 53))
-        await server.setsockopt(17, uapi.UDP_GRO, ON)
+        await server.setsockopt(uapi.SOL_UDP, uapi.UDP_GRO, ON)
         size = (1000).to_bytes(2, "little")
         await client.sendmsg(bytes(2500), [(17, uapi.UDP_SEGMENT, size)], 0, ("127.0.0.1", 53))
         data, cmsgs, _, _ = await server.recvmsg(5000, 100)
@@ -388,19 +388,22 @@ def test_a_device_to_be_bound_to() -> None:
     async def talk(a: Host, b: Host) -> None:
         for kind in (1, 2):
             sock = await a.socket(kind)
-            assert await errno_of(sock.setsockopt(1, uapi.SO_BINDTODEVICE, b"eth7\0")) == (
-                errno.ENODEV
+            assert await errno_of(
+                sock.setsockopt(uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"eth7\0")
+            ) == (errno.ENODEV)
+            await sock.setsockopt(uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"lo")
+            assert await sock.getsockopt(uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, 16) == b"lo\0"
+            assert (
+                await errno_of(sock.getsockopt(uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, 3))
+                == errno.EINVAL
             )
-            await sock.setsockopt(1, uapi.SO_BINDTODEVICE, b"lo")
-            assert await sock.getsockopt(1, uapi.SO_BINDTODEVICE, 16) == b"lo\0"
-            assert await errno_of(sock.getsockopt(1, uapi.SO_BINDTODEVICE, 3)) == errno.EINVAL
-            await sock.setsockopt(1, uapi.SO_BINDTODEVICE, b"eth0\0")
-            assert await sock.getsockopt(1, uapi.SO_BINDTODEVICE, 16) == b"eth0\0"
+            await sock.setsockopt(uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"eth0\0")
+            assert await sock.getsockopt(uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, 16) == b"eth0\0"
         server = await b.socket(2)
         await server.bind(("0.0.0.0", 53))
         assert await errno_of(sock.sendto(b"x", ("10.0.0.2", 53))) == 0
         assert await server.recv(10) == b"x"
-        await server.setsockopt(1, uapi.SO_BINDTODEVICE, b"lo")
+        await server.setsockopt(uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"lo")
         await sock.sendto(b"not by lo", ("10.0.0.2", 53))
         await a.sys("poll", ((sock.fd, 0),), 50 * MSEC)
         assert await errno_of(server.recv(10, 0, 0)) == errno.EAGAIN

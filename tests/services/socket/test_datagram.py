@@ -8,11 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from skbus.core import uapi
 from skbus.core.abi import DataReadyCb, Recvmsg, SkWriteSpace
 from skbus.core.interfaces import SkCallbacks, TransportProto
 from skbus.core.skbuff import SKB_GSO_BATCH, SKB_GSO_UDP_L4, SkBuff
-from skbus.core.syscall import POST
-from skbusd.socket import uapi
+from skbus.core.syscall import POST, RecvmsgArgs, SendmsgArgs
 from skbusd.socket.datagram import SKB_TRUESIZE
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_a_waiting_recvmmsg_takes_the_whole_batch(stack: "Stack") -> None:
 def test_only_one_where_others_want_some(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
     ahead = stack.begin("recvmmsg", fd, 65535, 8, 0, -1)
-    other = stack.begin("recvmsg", fd, 100, 0, 0, -1)
+    other = stack.begin("recvmsg", *RecvmsgArgs(fd, 100))
     stack.data(sk, b"one")
     assert stack.replies()[other][2] == b"one"
     stack.data(sk, b"two")
@@ -179,7 +179,7 @@ def test_a_readers_wait_ends_with_unread(stack: "Stack") -> None:
     stack.data(sk, b"one")
     stack.data(sk, b"two")
     recvmmsg(stack, fd, 8)
-    req = stack.begin("recvmsg", fd, 100, 0, 0, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 100))
     stack.begin("unread", fd, 1)
     assert stack.replies()[req][2] == b"two"
 
@@ -223,7 +223,7 @@ def test_an_error_of_a_post_is_told_by_the_next_call(stack: "Stack") -> None:
     assert not stack.replies()
     posted(stack, fd)
     assert len(sends(stack)) == 1, "a pending error does not keep posts back"
-    assert stack.call("sendmsg", fd, 0, PEER, (), (), -1, data=b"x")[0] == errno.ENETUNREACH
+    assert stack.call("sendmsg", *SendmsgArgs(fd, addr=PEER), data=b"x")[0] == errno.ENETUNREACH
     assert stack.recv(fd, 10)[0] == errno.EAGAIN
     posted(stack, fd, addr=None)
     assert stack.recv(fd, 10)[0] == errno.EDESTADDRREQ
@@ -258,7 +258,7 @@ def test_a_call_that_waits_for_room_goes_before_later_posts(stack: "Stack") -> N
     fd, sk = bound(stack)
     stack.net.socks[sk].sk_sndbuf = 1000
     posted(stack, fd, data=bytes(700))
-    req = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=bytes(701))
+    req = stack.begin("sendmsg", *SendmsgArgs(fd, addr=PEER), data=bytes(701))
     assert post(stack, record(fd, b"later"))
     (first,) = sends(stack)
     space(stack, first)
@@ -329,10 +329,10 @@ def test_a_post_that_is_cut_in_two(stack: "Stack") -> None:
 
 def test_posts_of_a_corked_socket(stack: "Stack") -> None:
     fd, sk = bound(stack)
-    assert stack.call("setsockopt", fd, 17, 1, b"\1\0\0\0")[0] == 0
+    assert stack.call("setsockopt", fd, uapi.SOL_UDP, uapi.UDP_CORK, b"\1\0\0\0")[0] == 0
     post(stack, record(fd, b"one"), record(fd, b"two"))
     assert not sends(stack)
-    stack.begin("setsockopt", fd, 17, 1, bytes(4))
+    stack.begin("setsockopt", fd, uapi.SOL_UDP, uapi.UDP_CORK, bytes(4))
     for entry, item in stack.outbox("udp"):
         if entry is TransportProto.setsockopt:
             stack.ret(sk, item.req)
@@ -371,8 +371,8 @@ def test_a_sender_that_found_room_is_not_tried_again(stack: "Stack") -> None:
     """Its datagram is under way; a wake-up meanwhile must not send an empty one."""
     fd, sk = bound(stack)
     stack.net.socks[sk].sk_sndbuf = 1000
-    first = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=bytes(700))
-    second = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=bytes(701))
+    first = stack.begin("sendmsg", *SendmsgArgs(fd, addr=PEER), data=bytes(700))
+    second = stack.begin("sendmsg", *SendmsgArgs(fd, addr=PEER), data=bytes(701))
     (skb,) = sends(stack)
     stack.ret(sk, skb.cb.req)
     (skb,) = sends(stack)
@@ -475,16 +475,18 @@ def test_a_batch_is_truncated_datagram_by_datagram(stack: "Stack") -> None:
 
 def test_a_batch_with_control_messages_comes_singly(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
-    assert stack.call("setsockopt", fd, uapi.SOL_IP, 8, b"\1\0\0\0")[0] == 0
+    assert stack.call("setsockopt", fd, uapi.SOL_IP, uapi.IP_PKTINFO, b"\1\0\0\0")[0] == 0
     batch(stack, sk, b"0123", 2)
     for text in (b"01", b"23"):
-        _, (_, _, _, control), data = stack.call("recvmsg", fd, 100, 100, 0, 0)
+        _, (_, _, _, control), data = stack.call(
+            "recvmsg", *RecvmsgArgs(fd, 100, controllen=100, timeout=0)
+        )
         assert (data, len(control)) == (text, 1)
 
 
 def test_readers_that_wait_share_a_batch(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
-    reqs = [stack.begin("recvmsg", fd, 100, 0, 0, -1) for _ in range(3)]
+    reqs = [stack.begin("recvmsg", *RecvmsgArgs(fd, 100)) for _ in range(3)]
     batch(stack, sk, b"01234567", 2)
     replies = stack.replies()
     assert [replies[req][2] for req in reqs] == [b"01", b"23", b"45"]

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from skbus.core import uapi
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs
+from skbus.inet.mcast import IP_ADD_MEMBERSHIP
+
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
 
@@ -76,7 +80,7 @@ def test_a_raw_sockets_name_is_its_protocol(root: Stack) -> None:
 
 def test_packets_pass_whole_in_both_directions(root: Stack) -> None:
     fd, sk = create(root, SOCK_RAW, 253)
-    req = root.begin("sendmsg", fd, 0, (INET, 5, PEER), (), (), -1, data=b"out")
+    req = root.begin("sendmsg", *SendmsgArgs(fd, addr=(INET, 5, PEER)), data=b"out")
     ((entry, skb),) = root.outbox("ip")
     assert (entry, skb.head, skb.cb[:4]) == (
         TransportProto.sendmsg,
@@ -87,7 +91,7 @@ def test_packets_pass_whole_in_both_directions(root: Stack) -> None:
     assert root.replies()[req][:2] == (0, 3)
     incoming = SkBuff(b"E" * 20 + b"in", cb=DataReadyCb(sk, PEER, 0, LOCAL, 0, 2, 0, 0))
     root.deliver(SkCallbacks.sk_data_ready, incoming)
-    req = root.begin("recvmsg", fd, 100, 0, 0, 0)
+    req = root.begin("recvmsg", *RecvmsgArgs(fd, 100, timeout=0))
     _, (_, address, flags, _), data = root.replies()[req]
     assert (data, address, flags) == (b"E" * 20 + b"in", (INET, 0, PEER), 0)
     assert root.outbox("ip") == [(TransportProto.recvmsg, Recvmsg(sk, 22))]
@@ -98,15 +102,15 @@ def test_packets_pass_whole_in_both_directions(root: Stack) -> None:
 
 def test_what_cannot_be_sent(root: Stack) -> None:
     fd, _ = create(root, SOCK_RAW, 253)
-    assert root.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == EDESTADDRREQ
+    assert root.call("sendmsg", *SendmsgArgs(fd), data=b"x")[0] == EDESTADDRREQ
     long = bytes(65536)
-    assert root.call("sendmsg", fd, 0, (INET, 0, PEER), (), (), -1, data=long)[0] == EMSGSIZE
+    assert root.call("sendmsg", *SendmsgArgs(fd, addr=(INET, 0, PEER)), data=long)[0] == EMSGSIZE
 
 
 def test_a_ping_socket_gets_its_identifier_before_it_sends(root: Stack) -> None:
     root.net.sysctl.set("net.ipv4.ping_group_range", (0, 0))
     fd, _ = create(root, DGRAM, ICMP)
-    root.begin("sendmsg", fd, 0, (INET, 0, PEER), (), (), -1, data=b"\x08" + bytes(7))
+    root.begin("sendmsg", *SendmsgArgs(fd, addr=(INET, 0, PEER)), data=b"\x08" + bytes(7))
     seen = root.answer_all()
     assert [entry for entry, _ in seen] == [TransportProto.bind, TransportProto.sendmsg]
     assert root.call("getsockname", fd)[1] == (INET, 40000, bytes(4))
@@ -123,10 +127,10 @@ def told(stack: Stack) -> list[tuple[AnyEntry, Any]]:
 def test_ip_reborn_is_told_of_options_address_groups_and_peer(root: Stack) -> None:
     fd, sk = create(root, SOCK_RAW, 253)
     root.call("bind", fd, (INET, 0, LOCAL))
-    root.call("setsockopt", fd, 0, 2, struct.pack("=i", 9))
-    req = root.begin("setsockopt", fd, 0, 35, GROUP + LOCAL)
+    root.call("setsockopt", fd, uapi.SOL_IP, uapi.IP_TTL, struct.pack("=i", 9))
+    req = root.begin("setsockopt", fd, uapi.SOL_IP, IP_ADD_MEMBERSHIP, GROUP + LOCAL)
     ((entry, item),) = root.outbox("ip")
-    assert (entry, item.optname) == (TransportProto.setsockopt, 35)
+    assert (entry, item.optname) == (TransportProto.setsockopt, IP_ADD_MEMBERSHIP)
     membership = (GROUP, 2, LOCAL, 0, (PEER,), True)
     root.ret(sk, item.req, 0, (membership,))
     assert root.replies()[req][0] == 0
@@ -152,5 +156,5 @@ def test_udplite_has_options_of_its_level(root: Stack) -> None:
     plain, _ = create(root, DGRAM, 17)
     assert root.net.socks[sk].sk_protocol == UDPLITE
     value = struct.pack("=i", 8)
-    assert root.call("setsockopt", lite, UDPLITE, 10, value)[0] == 0
-    assert root.call("setsockopt", plain, UDPLITE, 10, value)[0] == ENOPROTOOPT
+    assert root.call("setsockopt", lite, UDPLITE, uapi.UDPLITE_SEND_CSCOV, value)[0] == 0
+    assert root.call("setsockopt", plain, UDPLITE, uapi.UDPLITE_SEND_CSCOV, value)[0] == ENOPROTOOPT

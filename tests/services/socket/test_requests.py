@@ -13,6 +13,8 @@ from skbus.core.syscall import (
     CALLS,
     MAX_DATA,
     SYS_ABI,
+    RecvmsgArgs,
+    SendmsgArgs,
     SysCallError,
     decode_request,
     encode_request,
@@ -99,7 +101,7 @@ def test_descriptors_are_the_clients_own(stack: "Stack") -> None:
 def test_a_request_number_in_use_is_refused(stack: "Stack") -> None:
     fd, _ = stack.connected()
     identity = stack.client + b"1"
-    message = encode_request(9, "recvmsg", fd, 10, 0, 0, -1)
+    message = encode_request(9, "recvmsg", *RecvmsgArgs(fd, 10))
     stack.core.request(identity, message, b"")
     stack.core.request(identity, message, b"")
     assert stack.replies()[9][0] == errno.EINVAL
@@ -113,8 +115,9 @@ def test_a_dead_client_leaves_nothing(stack: "Stack") -> None:
     stack.call("listen", listener, 5)
     stack.call("region", 4)
     place = stack.app.put(b"p" * 60000)
-    stack.call("sendmsg", fd, 0, None, (place,), (), -1)
-    stack.begin("recvmsg", fd, 10, 0, 0, 5_000_000)
+    assert place is not None
+    stack.call("sendmsg", *SendmsgArgs(fd, places=(place,)))
+    stack.begin("recvmsg", *RecvmsgArgs(fd, 10, timeout=5_000_000))
     stack.begin("accept4", listener, 0, -1)
     stack.begin("poll", ((fd, uapi.POLLIN), (listener, uapi.POLLIN)), -1)
     stack.core.client_gone(stack.client)

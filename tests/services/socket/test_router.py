@@ -16,7 +16,7 @@ import zmq
 
 from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
-from skbus.core.syscall import POST, SYS_ABI, decode_reply, encode_request
+from skbus.core.syscall import POST, SYS_ABI, RecvmsgArgs, decode_reply, encode_request
 from skbustest.loopback import Loopback
 
 
@@ -248,6 +248,6 @@ def test_a_post_comes_before_any_later_call(
         ask("close", 1)
         assert not loopback.source._post_paused
         for i in range(100):
-            dealer.send_multipart([encode_request(1, "recvmsg", 0, 100, 0, 0, -1)])
+            dealer.send_multipart([encode_request(1, "recvmsg", *RecvmsgArgs(0, 100))])
             assert dealer.recv_multipart()[1] == b"%04d" % i
         os.close(fd)

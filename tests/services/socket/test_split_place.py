@@ -8,13 +8,14 @@ import pytest
 
 from skbus.core.interfaces import Tcp
 from skbus.core.pool import StalePlaceError
+from skbus.core.syscall import SendmsgArgs
+from skbus.core.uapi import SO_SNDBUF, SOL_SOCKET
 
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
 
 SIZE = 1_000_000
 WHOLE = bytes(n * 7 + (n >> 8) & 0xFF for n in range(SIZE))
-SOL_SOCKET, SO_SNDBUF = 1, 7
 
 
 def begin(stack: "Stack", sndbuf: int, timeout: int = -1) -> tuple[int, int, int]:
@@ -26,7 +27,7 @@ def begin(stack: "Stack", sndbuf: int, timeout: int = -1) -> tuple[int, int, int
     assert stack.net.socks[sk].sk_sndbuf == sndbuf
     place = stack.app.put(WHOLE)
     assert place is not None
-    return fd, sk, stack.begin("sendmsg", fd, 0, None, (place,), (), timeout)
+    return fd, sk, stack.begin("sendmsg", *SendmsgArgs(fd, places=(place,), timeout=timeout))
 
 
 def taken(stack: "Stack", sk: int) -> list[bytes]:

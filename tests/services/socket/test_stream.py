@@ -5,7 +5,7 @@ import errno
 from typing import TYPE_CHECKING, Any
 
 from skbus.core.interfaces import TransportProto
-from skbus.core.syscall import MAX_DATA
+from skbus.core.syscall import MAX_DATA, RecvmsgArgs
 from skbusd.socket import uapi
 from skbusd.socket.tcp_recvmsg import RCV_TELL
 
@@ -23,7 +23,7 @@ def test_single_bytes_do_not_cost_an_skb_each(stack: "Stack") -> None:
     assert sock.sk_rmem_alloc == len(want)
     assert len(sock.sk_receive_queue) <= 5
     assert stack.net.mib["TcpExtTCPRcvCoalesce"] > 9_990
-    err, result, data = stack.call("recvmsg", fd, 20_000, 0, 0, -1)
+    err, result, data = stack.call("recvmsg", *RecvmsgArgs(fd, 20_000))
     assert (err, data) == (0, want)
     assert result[0] == (len(want),)
     assert not sock.sk_rmem_alloc
@@ -74,7 +74,7 @@ def test_tcp_hears_of_unread_bytes_once(stack: "Stack") -> None:
     fd, sk = stack.connected()
 
     def read() -> list[int]:
-        req = stack.begin("recvmsg", fd, RCV_TELL, 0, 0, 0)
+        req = stack.begin("recvmsg", *RecvmsgArgs(fd, RCV_TELL, timeout=0))
         assert len(stack.replies()[req][2]) == RCV_TELL
         return [item.copied for entry, item in stack.outbox() if entry is TransportProto.recvmsg]
 
@@ -89,6 +89,6 @@ def test_tcp_hears_of_unread_bytes_once(stack: "Stack") -> None:
 
 def test_a_readers_wait_ends_with_unrecv(stack: "Stack") -> None:
     fd, _ = stack.connected()
-    req = stack.begin("recvmsg", fd, 100, 0, 0, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 100))
     stack.begin("unrecv", fd, data=b"again")
     assert stack.replies()[req][2] == b"again"

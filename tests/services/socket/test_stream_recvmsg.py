@@ -144,13 +144,13 @@ def _await_bytes(sock: socket.socket) -> None:
 
 async def ours(host: Host, one: SimSocket, two: SimSocket, steps: Iterable[Step]) -> list[object]:
     out: list[object] = []
-    await one.setsockopt(6, uapi.TCP_NODELAY, ON)
+    await one.setsockopt(uapi.SOL_TCP, uapi.TCP_NODELAY, ON)
     for what, *args in steps:
         if what == "send":
             await one.send(*args)
             await settle(host)
         elif what == "inline":
-            await two.setsockopt(1, uapi.SO_OOBINLINE, ON)
+            await two.setsockopt(uapi.SOL_SOCKET, uapi.SO_OOBINLINE, ON)
         elif what == "recv":
             try:
                 data, _, flags, _ = await two.recvmsg(args[0], 0, args[1], 0)
@@ -176,8 +176,8 @@ def test_as_the_machine_does(name: str) -> None:
 def test_control_messages_of_a_stream() -> None:
     async def talk(host: Host, one: SimSocket, two: SimSocket) -> None:
         host.net("socket").tk_real_offset = 10**18
-        await two.setsockopt(1, uapi.SO_TIMESTAMPNS, ON)
-        await two.setsockopt(6, uapi.TCP_INQ, ON)
+        await two.setsockopt(uapi.SOL_SOCKET, uapi.SO_TIMESTAMPNS, ON)
+        await two.setsockopt(uapi.SOL_TCP, uapi.TCP_INQ, ON)
         await one.send(b"0123456789")
         await settle(host)
         data, cmsgs, flags, _ = await two.recvmsg(4, 100)
@@ -234,11 +234,11 @@ def test_ip_options_of_a_stream() -> None:
     """Record route in every segment; the segments are shorter by it."""
 
     async def talk(host: Host, one: SimSocket, two: SimSocket) -> int:
-        before = struct.unpack("=I", await one.getsockopt(6, uapi.TCP_MAXSEG))[0]
+        before = struct.unpack("=I", await one.getsockopt(uapi.SOL_TCP, uapi.TCP_MAXSEG))[0]
         await one.setsockopt(uapi.SOL_IP, uapi.IP_OPTIONS, bytes((7, 7, 4, 0, 0, 0, 0, 0)))
         await one.sendall(bytes(20000))
         assert await two.recv_exactly(20000) == bytes(20000)
-        after = struct.unpack("=I", await one.getsockopt(6, uapi.TCP_MAXSEG))[0]
+        after = struct.unpack("=I", await one.getsockopt(uapi.SOL_TCP, uapi.TCP_MAXSEG))[0]
         return int(before - after)
 
     assert run(talk) == 8

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import Recvmsg, TcpSendmsgCb
 from skbus.core.interfaces import Tcp, TransportProto
-from skbusd.socket import uapi
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs
 from skbusd.socket.files import Cred
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ def sent(stack: "Stack") -> list[tuple[bytes, Any]]:
 
 def test_that_a_reader_waits_is_told_with_what_comes_next(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    stack.begin("recvmsg", fd, 10, 0, 0, -1)
+    stack.begin("recvmsg", *RecvmsgArgs(fd, 10))
     assert stack.outbox() == []
-    stack.begin("sendmsg", fd, 0, None, (), (), -1, data=b"x")
+    stack.begin("sendmsg", *SendmsgArgs(fd), data=b"x")
     (_, (entry, item)) = stack.outbox()
     assert (entry, item) == (TransportProto.recvmsg, Recvmsg(sk, 0, True))
-    stack.begin("sendmsg", fd, 0, None, (), (), -1, data=b"y")
+    stack.begin("sendmsg", *SendmsgArgs(fd), data=b"y")
     assert [entry for entry, _ in stack.outbox()] == [Tcp.tcp_sendmsg]
 
 
@@ -49,7 +50,7 @@ def test_an_empty_queue_costs_no_more_than_a_list(stack: "Stack") -> None:
 def test_small_writes_share_a_slot(stack: "Stack") -> None:
     fd, sk = stack.connected()
     for text in (b"one", b"two", b"three"):
-        stack.begin("sendmsg", fd, 0, None, (), (), -1, data=text)
+        stack.begin("sendmsg", *SendmsgArgs(fd), data=text)
     places = [skb.frags[0] for e, skb in stack.net.outbox["tcp"] if e is Tcp.tcp_sendmsg]
     assert sent(stack) == [(t, TcpSendmsgCb(sk, 0)) for t in (b"one", b"two", b"three")]
     assert [r[1] for r in stack.replies().values()] == [3, 3, 5]
@@ -67,7 +68,7 @@ def test_small_writes_share_a_slot(stack: "Stack") -> None:
 def test_a_big_inline_write_is_cut_into_chunks(stack: "Stack") -> None:
     fd, sk = stack.connected()
     data = bytes(range(256)) * 300
-    stack.begin("sendmsg", fd, 0, None, (), (), -1, data=data)
+    stack.begin("sendmsg", *SendmsgArgs(fd), data=data)
     pieces = sent(stack)
     assert b"".join(p for p, _ in pieces) == data
     assert [cb.flags & uapi.MSG_MORE for _, cb in pieces] == [uapi.MSG_MORE, 0]
@@ -79,7 +80,8 @@ def test_places_of_the_application_go_as_they_are(stack: "Stack") -> None:
     fd, sk = stack.connected()
     assert stack.call("region", 4)[0] == 0
     place = stack.app.put(b"p" * 60000)
-    assert stack.call("sendmsg", fd, 0, None, (place,), (), -1, data=b"head")[1] == 60004
+    assert place is not None
+    assert stack.call("sendmsg", *SendmsgArgs(fd, places=(place,)), data=b"head")[1] == 60004
     assert stack.app.in_use() == 1
     stack.acked(sk, 4)
     assert stack.app.in_use() == 1
@@ -92,17 +94,27 @@ def test_foreign_places_are_refused(stack: "Stack") -> None:
     fd, _ = stack.connected()
     mine = stack.app.put(b"mine")
     theirs = stack.nic.put(b"theirs")
-    assert theirs is not None
-    send = ("sendmsg", fd, 0, None)
-    assert stack.call(*send, (mine,), (), -1)[0] == errno.EFAULT  # not announced
-    stack.call("region", 4)
-    assert stack.call(*send, (theirs,), (), -1)[0] == errno.EFAULT
-    assert stack.nic.in_use() == 1
     assert mine is not None
+    assert theirs is not None
+    assert (
+        stack.call("sendmsg", *SendmsgArgs(fd, places=(mine,)))[0] == errno.EFAULT
+    )  # not announced
+    stack.call("region", 4)
+    assert stack.call("sendmsg", *SendmsgArgs(fd, places=(theirs,)))[0] == errno.EFAULT
+    assert stack.nic.in_use() == 1
     number, slot, gen, _, _ = mine
-    assert stack.call(*send, ((number, slot, gen + 2, 0, 4),), (), -1)[0] == errno.EFAULT
-    assert stack.call(*send, ((number, slot, gen, 0, 1 << 20),), (), -1)[0] == errno.EFAULT
-    assert stack.call(*send, ((number, 1 << 20, 1, 0, 4),), (), -1)[0] == errno.EFAULT
+    assert (
+        stack.call("sendmsg", *SendmsgArgs(fd, places=((number, slot, gen + 2, 0, 4),)))[0]
+        == errno.EFAULT
+    )
+    assert (
+        stack.call("sendmsg", *SendmsgArgs(fd, places=((number, slot, gen, 0, 1 << 20),)))[0]
+        == errno.EFAULT
+    )
+    assert (
+        stack.call("sendmsg", *SendmsgArgs(fd, places=((number, 1 << 20, 1, 0, 4),)))[0]
+        == errno.EFAULT
+    )
     assert stack.call("region", 2)[0] == errno.EEXIST
     assert stack.call("region", 12346)[0] == errno.EFAULT
     assert stack.call("region", 12345)[0] == errno.EPERM, "odd: a layer's own"
@@ -111,10 +123,10 @@ def test_foreign_places_are_refused(stack: "Stack") -> None:
 
 def test_send_buffer_limits(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    stack.call("setsockopt", fd, 1, uapi.SO_SNDBUF, (4608).to_bytes(4, "little"))
-    assert stack.call("sendmsg", fd, 0, None, (), (), 0, data=b"x" * 20000)[1] == 9216
-    assert stack.call("sendmsg", fd, 0, None, (), (), 0, data=b"x")[0] == errno.EAGAIN
-    assert stack.call("sendmsg", fd, uapi.MSG_DONTWAIT, None, (), (), -1, data=b"x")[0] == (
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_SNDBUF, (4608).to_bytes(4, "little"))
+    assert stack.call("sendmsg", *SendmsgArgs(fd, timeout=0), data=b"x" * 20000)[1] == 9216
+    assert stack.call("sendmsg", *SendmsgArgs(fd, timeout=0), data=b"x")[0] == errno.EAGAIN
+    assert stack.call("sendmsg", *SendmsgArgs(fd, flags=uapi.MSG_DONTWAIT), data=b"x")[0] == (
         errno.EAGAIN
     )
     assert stack.call("poll", ((fd, uapi.POLLOUT),), 0)[1] == ()
@@ -125,8 +137,8 @@ def test_send_buffer_limits(stack: "Stack") -> None:
 
 def test_a_blocking_send_waits_for_room(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    stack.call("setsockopt", fd, 1, uapi.SO_SNDBUF, (4608).to_bytes(4, "little"))
-    req = stack.begin("sendmsg", fd, 0, None, (), (), -1, data=bytes(range(200)) * 100)
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_SNDBUF, (4608).to_bytes(4, "little"))
+    req = stack.begin("sendmsg", *SendmsgArgs(fd), data=bytes(range(200)) * 100)
     got = b"".join(p for p, _ in sent(stack))
     while not (replies := stack.replies()):
         stack.acked(sk, 4000)
@@ -137,8 +149,8 @@ def test_a_blocking_send_waits_for_room(stack: "Stack") -> None:
 
 def test_a_send_that_times_out_tells_what_it_did(stack: "Stack") -> None:
     fd, _ = stack.connected()
-    stack.call("setsockopt", fd, 1, uapi.SO_SNDBUF, (4608).to_bytes(4, "little"))
-    req = stack.begin("sendmsg", fd, 0, None, (), (), 5_000_000, data=b"x" * 20000)
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_SNDBUF, (4608).to_bytes(4, "little"))
+    req = stack.begin("sendmsg", *SendmsgArgs(fd, timeout=5_000_000), data=b"x" * 20000)
     stack.answer_all()
     stack.advance(10_000_000)
     assert stack.replies()[req][:2] == (0, 9216)
@@ -147,7 +159,7 @@ def test_a_send_that_times_out_tells_what_it_did(stack: "Stack") -> None:
 def test_autotuning(stack: "Stack") -> None:
     fd, sk = stack.connected()
     before = stack.net.socks[sk].sk_sndbuf
-    stack.call("sendmsg", fd, 0, None, (), (), 0, data=b"x" * 200000)
+    stack.call("sendmsg", *SendmsgArgs(fd, timeout=0), data=b"x" * 200000)
     stack.acked(sk, 1000, sndbuf=1_000_000)
     assert before < stack.net.socks[sk].sk_sndbuf == 1_000_000
     stack.acked(sk, 1000, sndbuf=100_000_000)
@@ -158,7 +170,7 @@ def test_full_pool_sends_the_bytes_themselves(stack: "Stack") -> None:
     fd, sk = stack.connected()
     while stack.own.put(b"x" * 2048):
         pass
-    assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"hello")[1] == 5
+    assert stack.call("sendmsg", *SendmsgArgs(fd), data=b"hello")[1] == 5
     stack.acked(sk, 5)
     assert stack.net.socks[sk].sk_wmem_queued == 0
 
@@ -237,20 +249,20 @@ def test_peek(stack: "Stack") -> None:
 
 def test_waitall(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    req = stack.begin("recvmsg", fd, 10, 0, uapi.MSG_WAITALL, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 10, flags=uapi.MSG_WAITALL))
     stack.data(sk, b"12345")
     assert not stack.replies()
     stack.data(sk, b"67890abc")
     assert stack.replies()[req][2] == b"1234567890"
-    req = stack.begin("recvmsg", fd, 10, 0, uapi.MSG_WAITALL, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 10, flags=uapi.MSG_WAITALL))
     stack.fin(sk)
     assert stack.replies()[req][2] == b"abc"
 
 
 def test_rcvlowat(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    stack.call("setsockopt", fd, 1, uapi.SO_RCVLOWAT, b"\5\0\0\0")
-    req = stack.begin("recvmsg", fd, 10, 0, 0, -1)
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_RCVLOWAT, b"\5\0\0\0")
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 10))
     stack.data(sk, b"1234")
     assert not stack.replies()
     assert stack.call("poll", ((fd, uapi.POLLIN),), 0)[1] == ()
@@ -268,35 +280,35 @@ def test_end_of_stream_and_errors_in_order(stack: "Stack") -> None:
     assert stack.recv(fd, 10)[2] == b"last"
     assert stack.recv(fd, 10)[1][0] == ()
     fd, sk = stack.connected()
-    req = stack.begin("recvmsg", fd, 10, 0, 0, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 10))
     stack.error(sk, errno.ECONNRESET)
     assert stack.replies()[req][0] == errno.ECONNRESET
     assert stack.recv(fd, 10)[1][0] == ()
-    assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == errno.EPIPE
+    assert stack.call("sendmsg", *SendmsgArgs(fd), data=b"x")[0] == errno.EPIPE
 
 
 def test_errors_purge_what_was_to_be_sent(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x" * 50000)
+    stack.call("sendmsg", *SendmsgArgs(fd), data=b"x" * 50000)
     assert stack.own.in_use() == 1
     stack.error(sk, errno.ETIMEDOUT)
     assert stack.own.in_use() == 0
-    assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == errno.ETIMEDOUT
+    assert stack.call("sendmsg", *SendmsgArgs(fd), data=b"x")[0] == errno.ETIMEDOUT
 
 
 def test_unconnected(stack: "Stack") -> None:
     fd, _ = stack.socket()
     assert stack.recv(fd, 10)[0] == errno.ENOTCONN
-    assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == errno.EPIPE
+    assert stack.call("sendmsg", *SendmsgArgs(fd), data=b"x")[0] == errno.EPIPE
 
 
 def test_tcp_hears_what_was_taken(stack: "Stack") -> None:
     fd, sk = stack.connected()
     stack.data(sk, b"x" * 20000, in_pool=True)
-    stack.begin("recvmsg", fd, 65536, 0, 0, 0)
+    stack.begin("recvmsg", *RecvmsgArgs(fd, 65536, timeout=0))
     assert (TransportProto.recvmsg, Recvmsg(sk, 20000)) in stack.outbox()
     stack.data(sk, b"x" * 100)
-    stack.begin("recvmsg", fd, 65536, 0, 0, 0)
+    stack.begin("recvmsg", *RecvmsgArgs(fd, 65536, timeout=0))
     assert not stack.outbox()  # too little to be worth a message
 
 
@@ -304,8 +316,8 @@ def test_tcp_hears_what_was_taken(stack: "Stack") -> None:
 def test_receive_timeouts(stack: "Stack", flag: int) -> None:
     fd, _ = stack.connected()
     timeval = (0).to_bytes(8, "little") + (5000).to_bytes(8, "little")
-    assert stack.call("setsockopt", fd, 1, uapi.SO_RCVTIMEO, timeval)[0] == 0
-    req = stack.begin("recvmsg", fd, 10, 0, flag, -1)
+    assert stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_RCVTIMEO, timeval)[0] == 0
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 10, flags=flag))
     assert bool(stack.replies()) == bool(flag)
     if not flag:
         stack.advance(6_000_000)
@@ -314,7 +326,7 @@ def test_receive_timeouts(stack: "Stack", flag: int) -> None:
 
 def test_cancel(stack: "Stack") -> None:
     fd, sk = stack.connected()
-    req = stack.begin("recvmsg", fd, 10, 0, 0, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 10))
     stack.begin("cancel", req)
     assert stack.replies() == {req: (errno.EINTR, None, b"")}
     stack.data(sk, b"kept")
@@ -329,7 +341,7 @@ def test_tcp_restarts(stack: "Stack") -> None:
     stack.call("bind", listener, (2, 80, bytes(4)))
     stack.call("listen", listener, 7)
     fd, sk = stack.connected()
-    stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x" * 5000)
+    stack.call("sendmsg", *SendmsgArgs(fd), data=b"x" * 5000)
     waiting = stack.begin("bind", stack.socket()[0], (2, 81, bytes(4)))
     stack.outbox()
     stack.core.peer_up("tcp")
@@ -348,7 +360,7 @@ def test_tcp_restarts(stack: "Stack") -> None:
 def test_trace_names_the_functions(stack: "Stack") -> None:
     fd, sk = stack.connected()
     stack.net.tracing = True
-    stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")
+    stack.call("sendmsg", *SendmsgArgs(fd), data=b"x")
     names = [e[2] for e in stack.net.trace_events]
     assert names == ["sock_write", "sock_sendmsg", "inet_sendmsg", "tcp_sendmsg"]
     stack.net.trace_events.clear()
@@ -377,7 +389,7 @@ def test_unaccept_puts_a_connection_back(stack: "Stack") -> None:
         expected = errno.EBADF if second == 77 else errno.EINVAL
         assert stack.call("unaccept", first, second)[0] == expected
     assert stack.call("unaccept", listener, fd)[0] == 0
-    assert stack.call("recvmsg", fd, 1, 0, 0, 0)[0] == errno.EBADF
+    assert stack.call("recvmsg", *RecvmsgArgs(fd, 1, timeout=0))[0] == errno.EBADF
     assert stack.call("poll", ((listener, uapi.POLLIN),), 0)[1] == ((listener, uapi.POLLIN),)
     stack.outbox()
     err, (fd, _), _ = stack.call("accept4", listener, 0, 0)

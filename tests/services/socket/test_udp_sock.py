@@ -4,9 +4,10 @@
 import errno
 from typing import TYPE_CHECKING
 
+from skbus.core import uapi
 from skbus.core.abi import GetPort, Recvmsg, UdpSendmsgCb
 from skbus.core.interfaces import TransportProto
-from skbusd.socket import uapi
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs
 
 if TYPE_CHECKING:
     from tests.services.socket.conftest import Stack
@@ -16,8 +17,8 @@ PEER = (2, 53, b"\x0a\x4d\0\x01")
 
 def test_sendto_binds_by_itself(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
-    assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[0] == errno.EDESTADDRREQ
-    req = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=b"query")
+    assert stack.call("sendmsg", *SendmsgArgs(fd), data=b"x")[0] == errno.EDESTADDRREQ
+    req = stack.begin("sendmsg", *SendmsgArgs(fd, addr=PEER), data=b"query")
     (bind, (entry, skb)) = stack.outbox("udp")
     assert bind[0] == TransportProto.bind
     assert isinstance(bind[1], GetPort)
@@ -38,12 +39,16 @@ def test_sendto_binds_by_itself(stack: "Stack") -> None:
 def test_errors_of_sending_are_the_calls(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
     stack.call("bind", fd, (2, 1000, bytes(4)))
-    req = stack.begin("sendmsg", fd, 0, PEER, (), (), -1, data=b"query")
+    req = stack.begin("sendmsg", *SendmsgArgs(fd, addr=PEER), data=b"query")
     ((_, skb),) = stack.outbox("udp")
     stack.ret(sk, skb.cb.req, errno.ENETUNREACH)
     assert stack.replies()[req][0] == errno.ENETUNREACH
-    assert stack.call("sendmsg", fd, 0, PEER, (), (), -1, data=bytes(65508))[0] == errno.EMSGSIZE
-    assert stack.call("sendmsg", fd, 0, (2, 0, PEER[2]), (), (), -1, data=b"x")[0] == errno.EINVAL
+    assert (
+        stack.call("sendmsg", *SendmsgArgs(fd, addr=PEER), data=bytes(65508))[0] == errno.EMSGSIZE
+    )
+    assert (
+        stack.call("sendmsg", *SendmsgArgs(fd, addr=(2, 0, PEER[2])), data=b"x")[0] == errno.EINVAL
+    )
     assert stack.net.socks[sk].sk_wmem_queued == 0
 
 
@@ -52,7 +57,7 @@ def test_connected(stack: "Stack") -> None:
     assert stack.call("connect", fd, PEER, -1)[0] == 0
     assert stack.call("getpeername", fd)[1] == PEER
     assert stack.call("getsockname", fd)[1] == (2, 40002, b"\x0a\x4d\0\x02")
-    assert stack.call("sendmsg", fd, 0, None, (), (), -1, data=b"x")[1] == 1
+    assert stack.call("sendmsg", *SendmsgArgs(fd), data=b"x")[1] == 1
     stack.error(sk, errno.ECONNREFUSED, hard=False)
     assert stack.recv(fd, 10)[0] == errno.ECONNREFUSED
     assert stack.recv(fd, 10)[0] == errno.EAGAIN
@@ -64,14 +69,15 @@ def test_big_datagrams_go_by_place(stack: "Stack") -> None:
     fd, _ = stack.socket(uapi.SOCK_DGRAM)
     stack.call("region", 4)
     place = stack.app.put(b"p" * 60000)
-    assert stack.call("sendmsg", fd, 0, PEER, (place,), (), -1)[1] == 60000
+    assert place is not None
+    assert stack.call("sendmsg", *SendmsgArgs(fd, addr=PEER, places=(place,)))[1] == 60000
     assert stack.app.in_use() == 0  # the datagram's owner gave it back
     stack.check_conserved()
 
 
 def test_receive_keeps_boundaries(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
-    req = stack.begin("recvmsg", fd, 100, 0, 0, -1)
+    req = stack.begin("recvmsg", *RecvmsgArgs(fd, 100))
     stack.data(sk, b"first")
     stack.data(sk, b"second")
     stack.data(sk, b"")
@@ -95,7 +101,7 @@ def test_trunc_tells_the_real_length(stack: "Stack") -> None:
 
 def test_a_full_receive_buffer_drops(stack: "Stack") -> None:
     fd, sk = stack.socket(uapi.SOCK_DGRAM)
-    stack.call("setsockopt", fd, 1, uapi.SO_RCVBUF, (5000).to_bytes(4, "little"))
+    stack.call("setsockopt", fd, uapi.SOL_SOCKET, uapi.SO_RCVBUF, (5000).to_bytes(4, "little"))
     for _ in range(12):
         stack.data(sk, b"x" * 2000, in_pool=True)
     assert stack.net.drops == {"SKB_DROP_REASON_SOCKET_RCVBUFF": 8}

@@ -14,6 +14,8 @@ from tests.services.tcp.answers import (
     scenarios,
 )
 
+from skbus.core import uapi
+from skbus.core.syscall import RecvmsgArgs, SendmsgArgs
 from skbus.packetdrill.backend import Addresses, Reply
 from skbus.packetdrill.sim import SimBackend
 
@@ -52,7 +54,7 @@ class Ours:
             if self.listener >= 0:
                 self.sys("close", self.listener)
             self.listener = self.sys("socket", 2, 1, 0).result
-            self.sys("setsockopt", self.listener, 1, 2, b"\1\0\0\0")  # SO_REUSEADDR
+            self.sys("setsockopt", self.listener, uapi.SOL_SOCKET, uapi.SO_REUSEADDR, b"\1\0\0\0")
             self.sys("bind", self.listener, (2, PORT, LOCAL))
             reply = self.sys("listen", self.listener, 8)
         elif name == "accept":
@@ -63,10 +65,10 @@ class Ours:
         elif self.child < 0:
             return -9
         elif name == "read":
-            reply = self.sys("recvmsg", self.child, 1000, 0, 0, 0)
+            reply = self.sys("recvmsg", *RecvmsgArgs(self.child, 1000, timeout=0))
             return -reply.errno or len(reply.data)
         elif name == "write":
-            reply = self.sys("sendmsg", self.child, 0, None, (), (), 0, data=b"w" * 50)
+            reply = self.sys("sendmsg", *SendmsgArgs(self.child, timeout=0), data=b"w" * 50)
             return -reply.errno or int(reply.result)
         elif name == "close":
             reply = self.sys("close", self.child)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from skbus.core import uapi
 from skbusd.tcp.const import MSG_EOR, MSG_OOB
 from skbusd.tcp.tcp_autocork import TCP_AUTOCORK_MAX
 from skbusd.tcp.tcp_window import tcp_xmit_size_goal
@@ -93,7 +94,7 @@ def test_what_ends_or_hurries_does_not_wait(host: TcpHost, conn: Conn, flags: in
 
 
 def test_a_socket_that_wants_no_delay_has_none(host: TcpHost, conn: Conn) -> None:
-    assert host.setsockopt(conn.sk, 6, 1, 1) == 0  # TCP_NODELAY
+    assert host.setsockopt(conn.sk, uapi.SOL_TCP, uapi.TCP_NODELAY, 1) == 0
     conn.send(5000)
     assert sum(lengths(conn)) == 5000
 

@@ -3,6 +3,8 @@
 
 import pytest
 
+from skbus.core import uapi
+from skbus.core.uapi import SO_MAX_PACING_RATE
 from skbusd.tcp import const as c
 from skbusd.tcp import tcp_bbr as bbr
 from skbusd.tcp import tcp_cubic
@@ -11,7 +13,6 @@ from skbusd.tcp.tcp_pacing import NO_LIMIT
 from skbustest.tcphost import ACK, Conn, TcpHost
 
 MSS = 1460
-SO_MAX_PACING_RATE = 47
 
 
 def bbr_conn(host: TcpHost, rtt: float = 0.1) -> Conn:
@@ -137,8 +138,8 @@ def test_a_socket_that_changes_to_bbr_in_mid_stream_and_away_again(host: TcpHost
 
 def test_max_pacing_rate_spreads_what_would_be_a_burst(host: TcpHost) -> None:
     conn = Conn(host)
-    assert host.setsockopt(conn.sk, 1, SO_MAX_PACING_RATE, 100_000) == 0
-    assert host.getsockopt(conn.sk, 1, SO_MAX_PACING_RATE, 4) == 100_000
+    assert host.setsockopt(conn.sk, uapi.SOL_SOCKET, SO_MAX_PACING_RATE, 100_000) == 0
+    assert host.getsockopt(conn.sk, uapi.SOL_SOCKET, SO_MAX_PACING_RATE, 4) == 100_000
     conn.send(30 * MSS)
     sent = 0
     start = host.net.now
@@ -162,10 +163,10 @@ def test_no_limit_is_all_ones_and_nobody_is_paced_who_did_not_ask(host: TcpHost)
     rounds_once(conn)
     assert conn.tp.pacing_status == 0
     assert conn.tp.pacing_rate > 0
-    host.setsockopt(conn.sk, 1, SO_MAX_PACING_RATE, b"\xff" * 4)
+    host.setsockopt(conn.sk, uapi.SOL_SOCKET, SO_MAX_PACING_RATE, b"\xff" * 4)
     assert conn.tp.max_pacing_rate == NO_LIMIT
     assert conn.tp.pacing_status == 0
-    host.setsockopt(conn.sk, 1, SO_MAX_PACING_RATE, (10**10).to_bytes(8, "little"))
+    host.setsockopt(conn.sk, uapi.SOL_SOCKET, SO_MAX_PACING_RATE, (10**10).to_bytes(8, "little"))
     assert conn.tp.max_pacing_rate == 10**10
     assert conn.tp.pacing_status == 1
 
@@ -178,7 +179,7 @@ def test_timers_wait_for_what_pacing_holds_back(host: TcpHost) -> None:
         conn.sent()
         host.run_for(0.1)
         conn.rcv(ACK, 0, at * MSS)
-    host.setsockopt(conn.sk, 1, SO_MAX_PACING_RATE, 1000)
+    host.setsockopt(conn.sk, uapi.SOL_SOCKET, SO_MAX_PACING_RATE, 1000)
     conn.send(3 * MSS)
     assert [n for _, _, n, _ in conn.sent()] == [2 * MSS]
     host.run_for(0.1)

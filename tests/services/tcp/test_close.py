@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import ReqskQueueAdd, SkErrorReport, TcpDone, TcpFin
 from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp.const import (
@@ -233,7 +234,7 @@ def test_an_orphan_in_fin_wait1_gives_up(host: TcpHost) -> None:
 
 def test_linger2_is_how_long_fin_wait2_lasts(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 6, TCP_LINGER2, 10)
+    host.setsockopt(conn.sk, uapi.SOL_TCP, TCP_LINGER2, 10)
     host.close(conn.sk)
     conn.rcv(ACK, 0, 1)
     host.run_for(9)
@@ -244,7 +245,7 @@ def test_linger2_is_how_long_fin_wait2_lasts(host: TcpHost) -> None:
 
 def test_linger2_below_zero_skips_fin_wait2(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 6, TCP_LINGER2, -1)
+    host.setsockopt(conn.sk, uapi.SOL_TCP, TCP_LINGER2, -1)
     host.close(conn.sk)
     conn.sent()
     conn.rcv(ACK, 0, 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.sysctl import SysctlError
 from skbus.packetdrill.config import Config
 from skbus.packetdrill.report import Status
@@ -71,9 +72,9 @@ def test_who_has_no_privilege_gets_what_is_allowed_and_the_default(host: TcpHost
 
 def test_setsockopt_says_why_not(host: TcpHost) -> None:
     host.socket(2)
-    assert host.setsockopt(2, 6, c.TCP_CONGESTION, b"nothing") == errno.ENOENT
-    assert host.setsockopt(2, 6, c.TCP_CONGESTION, b"") == errno.EINVAL
-    assert host.setsockopt(2, 6, c.TCP_CONGESTION, b"reno\0rubbish") == 0
+    assert host.setsockopt(2, uapi.SOL_TCP, c.TCP_CONGESTION, b"nothing") == errno.ENOENT
+    assert host.setsockopt(2, uapi.SOL_TCP, c.TCP_CONGESTION, b"") == errno.EINVAL
+    assert host.setsockopt(2, uapi.SOL_TCP, c.TCP_CONGESTION, b"reno\0rubbish") == 0
 
 
 def test_names_that_sysctl_could_not_list_are_refused(host: TcpHost) -> None:
@@ -87,9 +88,9 @@ def test_a_control_in_use_stays(host: TcpHost) -> None:
     assert tcp_unregister_congestion_control(net, "mine") == errno.ENOENT
     tcp_register_congestion_control(net, Mine())
     conn = Conn(host)
-    host.setsockopt(conn.sk, 6, c.TCP_CONGESTION, b"mine")
+    host.setsockopt(conn.sk, uapi.SOL_TCP, c.TCP_CONGESTION, b"mine")
     assert tcp_unregister_congestion_control(net, "mine") == errno.EBUSY
-    host.setsockopt(conn.sk, 6, c.TCP_CONGESTION, b"cubic")
+    host.setsockopt(conn.sk, uapi.SOL_TCP, c.TCP_CONGESTION, b"cubic")
     assert tcp_unregister_congestion_control(net, "mine") == 0
     assert "mine" not in net.sysctl[AVAILABLE]
     assert tcp_unregister_congestion_control(net, "reno") == errno.EBUSY

@@ -4,6 +4,7 @@
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import DataReadyCb, SkWriteSpace, TcpFin
 from skbus.core.interfaces import Ip, SkCallbacks, Tcp
 from skbus.core.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, SkBuff
@@ -89,16 +90,16 @@ def test_minshall_lets_a_small_segment_follow_full_ones(host: TcpHost) -> None:
 
 def test_nodelay_and_cork(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 6, TCP_NODELAY, 1)
+    host.setsockopt(conn.sk, uapi.SOL_TCP, TCP_NODELAY, 1)
     conn.send(10)
     conn.send(10)
     assert len(conn.sent()) == 2
-    host.setsockopt(conn.sk, 6, TCP_CORK, 1)
+    host.setsockopt(conn.sk, uapi.SOL_TCP, TCP_CORK, 1)
     conn.rcv(ACK, 0, 20)
     conn.send(100)
     conn.send(1500)
     assert conn.sent() == [("A", 20, 1460, 0)]
-    host.setsockopt(conn.sk, 6, TCP_CORK, 0)
+    host.setsockopt(conn.sk, uapi.SOL_TCP, TCP_CORK, 0)
     assert conn.sent() == [("PA", 1480, 140, 0)]
 
 
@@ -396,9 +397,13 @@ def test_idle_halves_the_window(host: TcpHost) -> None:
 
 def test_keepalive_asks_and_gives_up(host: TcpHost) -> None:
     conn = Conn(host)
-    for name, value in ((4, 10), (5, 2), (6, 3)):
+    for name, value in (
+        (uapi.TCP_KEEPIDLE, 10),
+        (uapi.TCP_KEEPINTVL, 2),
+        (uapi.TCP_KEEPCNT, 3),
+    ):
         assert host.setsockopt(conn.sk, 6, name, value) == 0
-    host.setsockopt(conn.sk, 1, 9, 1)
+    host.setsockopt(conn.sk, uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, 1)
     host.run_for(9.5)
     assert conn.sent() == []
     host.run_for(1)

@@ -4,6 +4,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from skbus.core import uapi
 from skbustest.tcpcheck import check_tcp
 from skbustest.tcphost import ACK, FIN, RST, SYN, Conn, TcpHost
 
@@ -67,7 +68,7 @@ def act(host: TcpHost, conn: Conn, step: object) -> None:
     elif step == "abort":
         host.close(conn.sk, linger=0)
     elif step == "keep":
-        host.setsockopt(conn.sk, 1, 9, 1)
+        host.setsockopt(conn.sk, uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, 1)
     elif step == "wait":
         host.run_for(0.3)
     elif step == "long":

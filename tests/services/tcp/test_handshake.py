@@ -5,6 +5,7 @@ import errno
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import (
     Connect,
     IpRouteOutputKey,
@@ -482,8 +483,8 @@ def test_a_bad_checksum_is_counted_and_dropped(host: TcpHost) -> None:
 def test_unknown_sockets_get_an_errno(host: TcpHost) -> None:
     assert host.bind(98, 80) == errno.EBADF
     assert host.disconnect(98) == errno.EBADF
-    assert host.setsockopt(98, 6, 1, 1) == errno.EBADF
-    assert host.getsockopt(98, 6, 1) == -errno.EBADF
+    assert host.setsockopt(98, uapi.SOL_TCP, uapi.TCP_NODELAY, 1) == errno.EBADF
+    assert host.getsockopt(98, uapi.SOL_TCP, uapi.TCP_NODELAY) == -errno.EBADF
     host.close(98)
     host.shutdown(98)
     host.recvmsg(98, 1)

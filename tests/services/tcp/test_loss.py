@@ -6,6 +6,7 @@ import errno
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import SkErrorReport
 from skbusd.tcp.const import (
     TCP_CA_CWR,
@@ -64,7 +65,7 @@ def test_the_timer_backs_off_and_gives_up(host: TcpHost) -> None:
 
 def test_user_timeout(host: TcpHost) -> None:
     conn = Conn(host, sack=False)
-    host.setsockopt(conn.sk, 6, TCP_USER_TIMEOUT, 1500)
+    host.setsockopt(conn.sk, uapi.SOL_TCP, TCP_USER_TIMEOUT, 1500)
     conn.send(100)
     host.run_for(1)
     assert conn.tp.state != TCP_CLOSE

@@ -28,6 +28,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from skbus.core import uapi
 from skbus.core.abi import RcvCb
 from skbus.core.entry import AnyEntry
 from skbus.core.interfaces import SkCallbacks, TcpProtocol
@@ -46,13 +47,30 @@ SYNCHRONISED: Final = frozenset((1, 4, 5, 8, 9, 11))
 """ESTABLISHED, FIN_WAIT1 and 2, CLOSE_WAIT, LAST_ACK, CLOSING"""
 
 OPTIONS: Final = (
-    (1, 8, 4096), (1, 8, 60000), (1, 7, 20000), (1, 9, 1), (1, 9, 0), (1, 18, 4000),
-    (6, 1, 1), (6, 1, 0), (6, 3, 1), (6, 3, 0), (6, 2, 536), (6, 4, 1), (6, 5, 1), (6, 6, 2),
-    (6, 8, 3), (6, 8, 60), (6, 10, 3000), (6, 12, 1), (6, 12, 0), (6, 18, 5000), (6, 18, 0),
-    (6, 25, 2000),
-)  # fmt: skip
-"""RCVBUF, SNDBUF, KEEPALIVE, RCVLOWAT; NODELAY, CORK, MAXSEG, KEEPIDLE, KEEPINTVL, KEEPCNT,
-LINGER2, WINDOW_CLAMP, QUICKACK, USER_TIMEOUT, NOTSENT_LOWAT"""
+    (uapi.SOL_SOCKET, uapi.SO_RCVBUF, 4096),
+    (uapi.SOL_SOCKET, uapi.SO_RCVBUF, 60000),
+    (uapi.SOL_SOCKET, uapi.SO_SNDBUF, 20000),
+    (uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, 1),
+    (uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, 0),
+    (uapi.SOL_SOCKET, uapi.SO_RCVLOWAT, 4000),
+    (uapi.SOL_TCP, uapi.TCP_NODELAY, 1),
+    (uapi.SOL_TCP, uapi.TCP_NODELAY, 0),
+    (uapi.SOL_TCP, uapi.TCP_CORK, 1),
+    (uapi.SOL_TCP, uapi.TCP_CORK, 0),
+    (uapi.SOL_TCP, uapi.TCP_MAXSEG, 536),
+    (uapi.SOL_TCP, uapi.TCP_KEEPIDLE, 1),
+    (uapi.SOL_TCP, uapi.TCP_KEEPINTVL, 1),
+    (uapi.SOL_TCP, uapi.TCP_KEEPCNT, 2),
+    (uapi.SOL_TCP, uapi.TCP_LINGER2, 3),
+    (uapi.SOL_TCP, uapi.TCP_LINGER2, 60),
+    (uapi.SOL_TCP, uapi.TCP_WINDOW_CLAMP, 3000),
+    (uapi.SOL_TCP, uapi.TCP_QUICKACK, 1),
+    (uapi.SOL_TCP, uapi.TCP_QUICKACK, 0),
+    (uapi.SOL_TCP, uapi.TCP_USER_TIMEOUT, 5000),
+    (uapi.SOL_TCP, uapi.TCP_USER_TIMEOUT, 0),
+    (uapi.SOL_TCP, uapi.TCP_NOTSENT_LOWAT, 2000),
+)
+"""level, option, value"""
 
 
 class ModelApp(SimApp):
@@ -515,7 +533,7 @@ class TcpModel(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for side in self.conn:
-            self.setsockopt(side, (6, 3, 0))
+            self.setsockopt(side, (uapi.SOL_TCP, uapi.TCP_CORK, 0))
             self.read(side, 1 << 30)
         self.deliver_all(400)
         for side in tuple(self.conn):

@@ -3,6 +3,7 @@
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.net import MSEC
 from skbus.testing import Future, World
 from skbustest.tcphost import ACK, Conn, TcpHost
@@ -34,7 +35,7 @@ def transfer(
         sock = await a.connect("10.0.0.2", PORT)
         await sock.sendall(bytes(size))
         assert await sock.recv(1) == b"!"
-        return int.from_bytes(await sock.getsockopt(6, 2), "little")
+        return int.from_bytes(await sock.getsockopt(uapi.SOL_TCP, uapi.TCP_MAXSEG), "little")
 
     serving = world.start(server())
     mss = world.run(world.start(client()))

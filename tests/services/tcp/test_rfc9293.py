@@ -5,6 +5,7 @@
 import errno
 from typing import Any
 
+from skbus.core import uapi
 from skbus.core.abi import Connect, SkErrorReport, TcpDone
 from skbus.core.entry import SkbEntry
 from skbus.core.interfaces import TransportProto
@@ -92,7 +93,7 @@ def test_must_25_keepalive_is_off(host: TcpHost) -> None:
 
 def test_must_28_keepalive_begins_after_two_hours(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 1, 9, 1)
+    host.setsockopt(conn.sk, uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, 1)
     host.run_for(7190)
     assert conn.sent() == []
     host.run_for(60)
@@ -202,7 +203,7 @@ def test_must_65_mss_is_in_no_segment_without_syn(host: TcpHost) -> None:
 
 def test_must_66_a_shut_window_takes_rst_and_urg(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 1, 8, 4000)
+    host.setsockopt(conn.sk, uapi.SOL_SOCKET, uapi.SO_RCVBUF, 4000)
     at = 0
     while conn.tp.rcv_wnd and at < 200_000:
         conn.rcv(ACK | PSH, at, 0, b"x" * min(500, tcp_receive_window(conn.tp)))
@@ -256,7 +257,7 @@ def test_must_16_the_effective_size_counts_options(host: TcpHost) -> None:
 
 def test_shld_23_and_21_the_traffic_class_changes_at_once(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 0, 1, 0x10)
+    host.setsockopt(conn.sk, uapi.SOL_IP, uapi.IP_TOS, 0x10)
     conn.send(10)
     assert host.one().cb.tos == 0x10
 

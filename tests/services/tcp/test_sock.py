@@ -4,6 +4,7 @@ have."""
 
 import pytest
 
+from skbus.core import uapi
 from skbusd.tcp.sock import OfoSkb, TcpSeg
 from skbustest.tcphost import ACK, Conn, TcpHost
 
@@ -34,7 +35,7 @@ def test_a_busy_socket_is_plain_data(host: TcpHost) -> None:
     conn.sent()
     conn.rcv(ACK, 0, 1448, sacks=((4 * 1448, 6 * 1448),))
     conn.rcv(ACK, 5000, 1448, b"later")
-    host.setsockopt(conn.sk, 1, 9, 1)
+    host.setsockopt(conn.sk, uapi.SOL_SOCKET, uapi.SO_KEEPALIVE, 1)
     tp = conn.tp
     assert tp.rtx_queue
     assert tp.write_queue
@@ -62,7 +63,7 @@ def test_an_idle_connection_has_nothing_of_its_own_that_is_rare(host: TcpHost) -
 @pytest.mark.interpreted
 def test_what_is_rare_outlives_the_connection(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 6, 4, 77)  # TCP_KEEPIDLE
+    host.setsockopt(conn.sk, uapi.SOL_TCP, uapi.TCP_KEEPIDLE, 77)
     assert conn.tp.__dict__ == {"keepalive_time": 77}
     conn.tp.reset()
     assert conn.tp.keepalive_time == 77

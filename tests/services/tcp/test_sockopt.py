@@ -7,6 +7,7 @@ import struct
 
 import pytest
 
+from skbus.core import uapi
 from skbusd.tcp import const as c
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
@@ -21,29 +22,29 @@ from skbustest.tcphost import ACK, Conn, TcpHost
 @pytest.mark.parametrize(
     ("level", "name", "value", "back"),
     [
-        (6, c.TCP_NODELAY, 5, 1),
-        (6, c.TCP_CORK, 1, 1),
-        (6, c.TCP_KEEPIDLE, 10, 10),
-        (6, c.TCP_KEEPINTVL, 11, 11),
-        (6, c.TCP_KEEPCNT, 12, 12),
-        (6, c.TCP_SYNCNT, 3, 3),
-        (6, c.TCP_LINGER2, 7, 7),
-        (6, c.TCP_USER_TIMEOUT, 5000, 5000),
-        (6, c.TCP_MAXSEG, 1000, 1000),
-        (6, c.TCP_DEFER_ACCEPT, 3, 3),
-        (6, c.TCP_QUICKACK, 0, 0),
-        (6, c.TCP_NOTSENT_LOWAT, 100, 100),
-        (1, c.SO_RCVBUF, 10000, 20000),
-        (1, c.SO_SNDBUF, 10000, 20000),
-        (1, c.SO_KEEPALIVE, 1, 1),
-        (1, c.SO_REUSEADDR, 1, 1),
-        (1, c.SO_REUSEPORT, 1, 1),
-        (1, c.SO_RCVLOWAT, 9, 9),
-        (1, c.SO_PRIORITY, 3, 3),
-        (1, c.SO_MARK, 4, 4),
-        (0, c.IP_TOS, 0x10, 0x10),
-        (0, c.IP_TTL, 9, 9),
-        (0, c.IP_MTU_DISCOVER, 2, 2),
+        (uapi.SOL_TCP, c.TCP_NODELAY, 5, 1),
+        (uapi.SOL_TCP, c.TCP_CORK, 1, 1),
+        (uapi.SOL_TCP, c.TCP_KEEPIDLE, 10, 10),
+        (uapi.SOL_TCP, c.TCP_KEEPINTVL, 11, 11),
+        (uapi.SOL_TCP, c.TCP_KEEPCNT, 12, 12),
+        (uapi.SOL_TCP, c.TCP_SYNCNT, 3, 3),
+        (uapi.SOL_TCP, c.TCP_LINGER2, 7, 7),
+        (uapi.SOL_TCP, c.TCP_USER_TIMEOUT, 5000, 5000),
+        (uapi.SOL_TCP, c.TCP_MAXSEG, 1000, 1000),
+        (uapi.SOL_TCP, c.TCP_DEFER_ACCEPT, 3, 3),
+        (uapi.SOL_TCP, c.TCP_QUICKACK, 0, 0),
+        (uapi.SOL_TCP, c.TCP_NOTSENT_LOWAT, 100, 100),
+        (uapi.SOL_SOCKET, c.SO_RCVBUF, 10000, 20000),
+        (uapi.SOL_SOCKET, c.SO_SNDBUF, 10000, 20000),
+        (uapi.SOL_SOCKET, c.SO_KEEPALIVE, 1, 1),
+        (uapi.SOL_SOCKET, c.SO_REUSEADDR, 1, 1),
+        (uapi.SOL_SOCKET, c.SO_REUSEPORT, 1, 1),
+        (uapi.SOL_SOCKET, c.SO_RCVLOWAT, 9, 9),
+        (uapi.SOL_SOCKET, c.SO_PRIORITY, 3, 3),
+        (uapi.SOL_SOCKET, c.SO_MARK, 4, 4),
+        (uapi.SOL_IP, c.IP_TOS, 0x10, 0x10),
+        (uapi.SOL_IP, c.IP_TTL, 9, 9),
+        (uapi.SOL_IP, c.IP_MTU_DISCOVER, 2, 2),
     ],
 )
 def test_set_and_get(host: TcpHost, level: int, name: int, value: int, back: int) -> None:
@@ -55,16 +56,16 @@ def test_set_and_get(host: TcpHost, level: int, name: int, value: int, back: int
 @pytest.mark.parametrize(
     ("level", "name", "value", "err"),
     [
-        (6, c.TCP_KEEPIDLE, 0, errno.EINVAL),
-        (6, c.TCP_KEEPCNT, 200, errno.EINVAL),
-        (6, c.TCP_MAXSEG, 5, errno.EINVAL),
-        (6, 999, 1, errno.ENOPROTOOPT),
+        (uapi.SOL_TCP, c.TCP_KEEPIDLE, 0, errno.EINVAL),
+        (uapi.SOL_TCP, c.TCP_KEEPCNT, 200, errno.EINVAL),
+        (uapi.SOL_TCP, c.TCP_MAXSEG, 5, errno.EINVAL),
+        (uapi.SOL_TCP, 999, 1, errno.ENOPROTOOPT),
         (99, 1, 1, errno.ENOPROTOOPT),
-        (0, c.IP_TTL, 300, errno.EINVAL),
-        (0, 999, 1, errno.ENOPROTOOPT),
-        (6, c.TCP_NODELAY, b"x", errno.EINVAL),
-        (6, c.TCP_CONGESTION, b"no such\0", errno.ENOENT),
-        (1, c.SO_LINGER, b"\1\0\0\0", errno.EINVAL),
+        (uapi.SOL_IP, c.IP_TTL, 300, errno.EINVAL),
+        (uapi.SOL_IP, 999, 1, errno.ENOPROTOOPT),
+        (uapi.SOL_TCP, c.TCP_NODELAY, b"x", errno.EINVAL),
+        (uapi.SOL_TCP, c.TCP_CONGESTION, b"no such\0", errno.ENOENT),
+        (uapi.SOL_SOCKET, c.SO_LINGER, b"\1\0\0\0", errno.EINVAL),
     ],
 )
 def test_bad_options(host: TcpHost, level: int, name: int, value: int | bytes, err: int) -> None:
@@ -74,15 +75,15 @@ def test_bad_options(host: TcpHost, level: int, name: int, value: int | bytes, e
 
 def test_unknown_options_to_get(host: TcpHost) -> None:
     host.socket(2)
-    for level, name in ((6, 999), (1, 999), (0, 999)):
+    for level, name in ((uapi.SOL_TCP, 999), (uapi.SOL_SOCKET, 999), (uapi.SOL_IP, 999)):
         assert host.getsockopt(2, level, name) == -errno.ENOPROTOOPT
     assert host.getsockopt(2, 99, 1) == -errno.EOPNOTSUPP
 
 
 def test_tos_and_ttl_go_with_every_packet(host: TcpHost) -> None:
     conn = Conn(host)
-    host.setsockopt(conn.sk, 0, c.IP_TOS, 0x10)
-    host.setsockopt(conn.sk, 0, c.IP_TTL, 3)
+    host.setsockopt(conn.sk, uapi.SOL_IP, c.IP_TOS, 0x10)
+    host.setsockopt(conn.sk, uapi.SOL_IP, c.IP_TTL, 3)
     conn.send(5)
     cb = host.one().cb
     assert (cb.tos, cb.ttl) == (0x10, 3)
@@ -90,7 +91,7 @@ def test_tos_and_ttl_go_with_every_packet(host: TcpHost) -> None:
 
 def test_maxseg_limits_both_directions(host: TcpHost) -> None:
     host.listen()
-    host.setsockopt(2, 6, c.TCP_MAXSEG, 1000)
+    host.setsockopt(2, uapi.SOL_TCP, c.TCP_MAXSEG, 1000)
     conn = Conn(host)
     assert conn.syn.opt.mss == 1000
     assert conn.tp.mss_cache == 1000
@@ -98,7 +99,7 @@ def test_maxseg_limits_both_directions(host: TcpHost) -> None:
 
 def test_the_receive_buffer_sets_the_window(host: TcpHost) -> None:
     host.listen()
-    host.setsockopt(2, 1, c.SO_RCVBUF, 10000)
+    host.setsockopt(2, uapi.SOL_SOCKET, c.SO_RCVBUF, 10000)
     conn = Conn(host)
     assert conn.syn.th.window <= 10000
     assert conn.tp.rcvbuf == 20000
@@ -109,7 +110,7 @@ def test_tcp_info(host: TcpHost) -> None:
     conn.send(3000)
     host.run_for(0.05)
     conn.sent()
-    raw = host.getsockopt(conn.sk, 6, c.TCP_INFO)
+    raw = host.getsockopt(conn.sk, uapi.SOL_TCP, c.TCP_INFO)
     assert len(raw) == 280
     state, ca, _, _, _, options, wscale, _ = struct.unpack_from("=8B", raw)
     assert (state, ca, options, wscale) == (1, 0, 7, 0x77)
@@ -123,14 +124,14 @@ def test_tcp_info(host: TcpHost) -> None:
     assert u32[18] == 10  # cwnd
     (bytes_sent,) = struct.unpack_from("=Q", raw, 200)
     assert bytes_sent == 3000
-    assert host.getsockopt(conn.sk, 6, c.TCP_INFO, 8) == raw[:8]
+    assert host.getsockopt(conn.sk, uapi.SOL_TCP, c.TCP_INFO, 8) == raw[:8]
 
 
 def test_tcp_info_is_as_long_as_this_kernels(host: TcpHost) -> None:
     with stdlib.create_server(("127.0.0.1", 0)) as listener:
         theirs = len(listener.getsockopt(stdlib.IPPROTO_TCP, stdlib.TCP_INFO, 1000))
     host.listen()
-    ours = len(host.getsockopt(2, 6, c.TCP_INFO, 1000))
+    ours = len(host.getsockopt(2, uapi.SOL_TCP, c.TCP_INFO, 1000))
     assert ours >= min(theirs, 280), "a program asks for as much as its kernel has"
 
 
@@ -140,7 +141,7 @@ def _ms(host: TcpHost) -> int:
 
 def _rto(host: TcpHost, sk: int) -> tuple[int, ...]:
     """total_rto, total_rto_recoveries, total_rto_time"""
-    return struct.unpack_from("=HHI", host.getsockopt(sk, 6, c.TCP_INFO), 240)
+    return struct.unpack_from("=HHI", host.getsockopt(sk, uapi.SOL_TCP, c.TCP_INFO), 240)
 
 
 def test_tcp_info_counts_timeouts(host: TcpHost) -> None:
@@ -161,9 +162,9 @@ def test_tcp_info_counts_timeouts(host: TcpHost) -> None:
 
 def test_congestion_control_by_name(host: TcpHost) -> None:
     host.socket(2)
-    assert host.getsockopt(2, 6, c.TCP_CONGESTION)[:6] == b"cubic\0"
-    assert host.setsockopt(2, 6, c.TCP_CONGESTION, b"reno") == 0
-    assert host.getsockopt(2, 6, c.TCP_CONGESTION)[:5] == b"reno\0"
+    assert host.getsockopt(2, uapi.SOL_TCP, c.TCP_CONGESTION)[:6] == b"cubic\0"
+    assert host.setsockopt(2, uapi.SOL_TCP, c.TCP_CONGESTION, b"reno") == 0
+    assert host.getsockopt(2, uapi.SOL_TCP, c.TCP_CONGESTION)[:5] == b"reno\0"
 
 
 class Careful(TcpCongestionOps):

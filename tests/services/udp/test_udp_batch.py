@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import Close, RcvCb, Recvmsg, Setsockopt, Shutdown, UdpSendmsgCb
 from skbus.core.checksum import csum_from32to16, csum_tcpudp_nofold
 from skbus.core.interfaces import Ip, SkCallbacks, TransportProto, UdpProtocol
@@ -68,8 +69,12 @@ def test_a_batch_goes_to_ip_as_one(host: UdpHost, pool: bool) -> None:
 
 def split_cases() -> list[Any]:
     return [
-        pytest.param(lambda host: setsockopt(host, 1, 11, 1), id="no checksum"),
-        pytest.param(lambda host: setsockopt(host, 17, 103, 100), id="UDP_SEGMENT"),
+        pytest.param(
+            lambda host: setsockopt(host, uapi.SOL_SOCKET, uapi.SO_NO_CHECK, 1), id="no checksum"
+        ),
+        pytest.param(
+            lambda host: setsockopt(host, uapi.SOL_UDP, uapi.UDP_SEGMENT, 100), id="UDP_SEGMENT"
+        ),
         pytest.param(lambda host: host.udp.dst_cache.clear(), id="no route"),
     ]
 
@@ -97,7 +102,7 @@ def test_longer_than_the_mtu(host: UdpHost) -> None:
     host.connect(1)
     post(host, 1, bytes(3 * 1473), 1473)
     assert [(skb.gso_size, skb.cb[5]) for skb in host.sent()] == [(0, False)] * 3
-    setsockopt(host, 0, 10, 2)  # IP_PMTUDISC_DO
+    setsockopt(host, uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 2)  # IP_PMTUDISC_DO
     assert room(host) == 3 * (1473 + TRUESIZE)
     post(host, 1, bytes(3 * 1473), 1473)
     reports = host.out("socket", SkCallbacks.sk_error_report)
@@ -180,7 +185,7 @@ def test_a_batch_for_one_socket_stays_one(host: UdpHost) -> None:
 
 def test_a_full_buffer_drops_each_that_does_not_fit(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
-    setsockopt(host, 1, 8, 2304)
+    setsockopt(host, uapi.SOL_SOCKET, uapi.SO_RCVBUF, 2304)
     arrive(host, b"x" * 5000, 1000)
     assert [(skb.len, skb.gso_size) for skb in up(host)] == [(1000, 0)] * 3
     assert host.dropped("SOCKET_RCVBUFF") == 2
@@ -220,7 +225,7 @@ def test_a_broadcast_goes_to_all(host: UdpHost) -> None:
 
 def test_with_udp_gro_it_is_one_for_the_application_too(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
-    setsockopt(host, 17, 104, 1)
+    setsockopt(host, uapi.SOL_UDP, uapi.UDP_GRO, 1)
     arrive(host, b"0123456789", 3)
     (skb,) = up(host)
     assert (skb.gso_size, skb.gso_type & SKB_GSO_BATCH, skb.len) == (3, 0, 10)

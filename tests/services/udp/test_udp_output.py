@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import (
     Close,
     Connect,
@@ -24,6 +25,7 @@ from skbus.core.checksum import csum_tcpudp_nofold
 from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, TransportProto, UdpProtocol
 from skbus.core.skbuff import CHECKSUM_NONE, CHECKSUM_PARTIAL, SKB_GSO_UDP_L4
 from skbus.core.uapi import SOCK_DGRAM
+from skbus.inet import mcast
 from skbus.inet.headers import udp
 from skbustest.packets import inet_aton
 from skbustest.udphost import ANY, PEER, US, UdpHost
@@ -176,12 +178,12 @@ def test_the_biggest_datagram_goes_without_df(host: UdpHost) -> None:
 def test_mtu_discovery_decides_on_df(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    assert setsockopt(host, 1, 0, 10, 2) == 0  # IP_PMTUDISC_DO
+    assert setsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 2) == 0  # IP_PMTUDISC_DO
     host.sendto(1, b"x" * 1473)
     assert host.ret(1).err == errno.EMSGSIZE
     host.sendto(1, b"x" * 1472)
     assert host.sent()[0].cb[5] is True
-    assert setsockopt(host, 1, 0, 10, 0) == 0  # IP_PMTUDISC_DONT
+    assert setsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 0) == 0  # IP_PMTUDISC_DONT
     host.sendto(1, b"x")
     assert host.sent()[0].cb[5] is False
 
@@ -191,7 +193,7 @@ def test_broadcast_needs_permission(host: UdpHost) -> None:
     host.sendto(1, b"x", BROADCAST, 9)
     host.answer_route(rt_type=3)
     assert host.ret(1).err == errno.EACCES
-    setsockopt(host, 1, 1, 6, 1)
+    setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_BROADCAST, 1)
     host.sendto(1, b"x", BROADCAST, 9)
     assert len(host.sent()) == 1
 
@@ -253,7 +255,7 @@ def test_errors_reach_the_unconnected_only_by_recverr(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     error(host, 3, 3, 4000, 53)
     assert host.out("socket", SkCallbacks.sk_error_report) == []
-    setsockopt(host, 1, 0, 11, 1)
+    setsockopt(host, 1, uapi.SOL_IP, uapi.IP_RECVERR, 1)
     error(host, 3, 1, 4000, 53)
     error(host, 11, 0, 4000, 53)
     error(host, 12, 0, 4000, 53)
@@ -268,7 +270,7 @@ def test_a_learned_mtu_is_kept(host: UdpHost) -> None:
     error(host, 3, 4, 4000, 53, info=1300)
     (report,) = host.out("socket", SkCallbacks.sk_error_report)
     assert report.err == errno.EMSGSIZE
-    assert getsockopt(host, 1, 0, 14) == struct.pack("=i", 1300)
+    assert getsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU) == struct.pack("=i", 1300)
     host.sendto(1, b"x" * 1400)
     assert host.sent()[0].cb[5] is False
 
@@ -276,12 +278,12 @@ def test_a_learned_mtu_is_kept(host: UdpHost) -> None:
 def test_segments_come_free(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    assert setsockopt(host, 1, 17, 103, 1000) == 0
+    assert setsockopt(host, 1, uapi.SOL_UDP, uapi.UDP_SEGMENT, 1000) == 0
     host.sendto(1, b"x" * 4500)
     (skb,) = host.sent()
     assert (skb.gso_size, skb.gso_segs, skb.gso_type) == (1000, 5, SKB_GSO_UDP_L4)
     assert host.net.mib["UdpOutDatagrams"] == 5
-    setsockopt(host, 1, 17, 103, 1473)
+    setsockopt(host, 1, uapi.SOL_UDP, uapi.UDP_SEGMENT, 1473)
     host.out("socket")
     host.sendto(1, b"x" * 4500)
     assert host.ret(1).err == errno.EINVAL
@@ -290,7 +292,7 @@ def test_segments_come_free(host: UdpHost) -> None:
 def test_no_checksum_on_demand(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    setsockopt(host, 1, 1, 11, 1)
+    setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_NO_CHECK, 1)
     host.sendto(1, b"x")
     (skb,) = host.sent()
     assert (skb.ip_summed, udp.parse(skb.head).check) == (CHECKSUM_NONE, 0)
@@ -307,32 +309,40 @@ def test_shutdown_ends_sending(host: UdpHost) -> None:
 @pytest.mark.parametrize(
     ("level", "optname", "good", "bad"),
     [
-        (0, 1, 0x10, None), (0, 2, 77, 256), (0, 10, 3, 6), (0, 11, 1, None), (0, 33, 9, 300),
-        (0, 34, 0, None), (0, 21, 5, 256), (17, 103, 900, 70000), (17, 1, 1, None),
+        (uapi.SOL_IP, uapi.IP_TOS, 0x10, None),
+        (uapi.SOL_IP, uapi.IP_TTL, 77, 256),
+        (uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 3, 6),
+        (uapi.SOL_IP, uapi.IP_RECVERR, 1, None),
+        (uapi.SOL_IP, mcast.IP_MULTICAST_TTL, 9, 300),
+        (uapi.SOL_IP, mcast.IP_MULTICAST_LOOP, 0, None),
+        (uapi.SOL_IP, uapi.IP_MINTTL, 5, 256),
+        (uapi.SOL_UDP, uapi.UDP_SEGMENT, 900, 70000),
+        (uapi.SOL_UDP, uapi.UDP_CORK, 1, None),
     ],
-)  # fmt: skip
+)
 def test_options(host: UdpHost, level: int, optname: int, good: int, bad: int | None) -> None:
     host.socket(1)
     assert setsockopt(host, 1, level, optname, good) == 0
     assert getsockopt(host, 1, level, optname) == struct.pack("=i", good)
-    if level == 0:
+    if level == uapi.SOL_IP:
         assert getsockopt(host, 1, level, optname, 1) == bytes((good,))
     if bad is not None:
         assert setsockopt(host, 1, level, optname, bad) == errno.EINVAL
-    nothing_is_zero = (level, optname) in ((0, 1), (0, 10), (0, 11))
+    takes_nothing = (uapi.IP_TOS, uapi.IP_MTU_DISCOVER, uapi.IP_RECVERR)
+    nothing_is_zero = level == uapi.SOL_IP and optname in takes_nothing
     assert setsockopt(host, 1, level, optname, b"") == (0 if nothing_is_zero else errno.EINVAL)
 
 
 def test_unknown_options(host: UdpHost) -> None:
     host.socket(1)
-    assert setsockopt(host, 1, 0, 200, 1) == errno.ENOPROTOOPT
-    assert setsockopt(host, 1, 6, 1, 1) == errno.ENOPROTOOPT
-    assert getsockopt(host, 1, 17, 5) == errno.ENOPROTOOPT
-    assert getsockopt(host, 1, 0, 14) == errno.ENOTCONN
-    assert setsockopt(host, 99, 0, 1, 1) == errno.EBADF
-    assert getsockopt(host, 1, 0, 2) == struct.pack("=i", 64)
-    assert setsockopt(host, 1, 1, 25, b"nope\0") == errno.ENODEV
-    assert setsockopt(host, 1, 1, 25, b"eth0\0") == 0
+    assert setsockopt(host, 1, uapi.SOL_IP, 200, 1) == errno.ENOPROTOOPT
+    assert setsockopt(host, 1, uapi.SOL_TCP, uapi.TCP_NODELAY, 1) == errno.ENOPROTOOPT
+    assert getsockopt(host, 1, uapi.SOL_UDP, 5) == errno.ENOPROTOOPT
+    assert getsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU) == errno.ENOTCONN
+    assert setsockopt(host, 99, uapi.SOL_IP, uapi.IP_TOS, 1) == errno.EBADF
+    assert getsockopt(host, 1, uapi.SOL_IP, uapi.IP_TTL) == struct.pack("=i", 64)
+    assert setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"nope\0") == errno.ENODEV
+    assert setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"eth0\0") == 0
 
 
 def test_bind_rules(host: UdpHost) -> None:

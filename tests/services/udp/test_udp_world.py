@@ -5,6 +5,7 @@ import errno
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.net import MSEC, SEC
 from skbustest.host import Host, SimSocket
 from skbustest.world import World
@@ -69,7 +70,7 @@ def test_no_such_host() -> None:
 
         async def client() -> int:
             sock = await a.socket(SOCK_DGRAM)
-            await sock.setsockopt(0, 11, b"\1\0\0\0")  # IP_RECVERR
+            await sock.setsockopt(uapi.SOL_IP, uapi.IP_RECVERR, b"\1\0\0\0")
             await sock.connect(("10.0.0.77", 9))
             await sock.send(b"anybody?")
             try:
@@ -100,7 +101,7 @@ def test_to_ourselves_and_to_all() -> None:
             await sender.sendto(b"me", ("10.0.0.1", 99))
             with pytest.raises(PermissionError):
                 await sender.sendto(b"all", ("10.0.0.255", 99))
-            await sender.setsockopt(1, 6, b"\1\0\0\0")
+            await sender.setsockopt(uapi.SOL_SOCKET, uapi.SO_BROADCAST, b"\1\0\0\0")
             await sender.sendto(b"all", ("10.0.0.255", 99))
             got = [await on_a.recvfrom(100) for _ in range(3)]
             return [*got, await on_b.recvfrom(100)]
