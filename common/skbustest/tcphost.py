@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """TcpHost: one tcp core between an ip and a socket layer that are only outboxes; and TcpPair: two
-of them with a link that loses, reorders and duplicates, in virtual time.
+of them with an impaired link, in virtual time.
 
 A TcpHost's own address is 10.0.0.2, the peer's is 10.0.0.9, unless told otherwise.
 """
@@ -45,20 +45,32 @@ from skbus.core.entry import AnyEntry, Entry, T
 from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, Tcp, TcpProtocol, TransportProto
 from skbus.core.net import SEC
 from skbus.core.seq import seq_sub
-from skbus.core.skbuff import CHECKSUM_PARTIAL, CHECKSUM_UNNECESSARY, SkBuff, frags_slice
+from skbus.core.skbuff import (
+    CHECKSUM_NONE,
+    CHECKSUM_PARTIAL,
+    CHECKSUM_UNNECESSARY,
+    ETH_P_IP,
+    SkBuff,
+    frags_slice,
+)
 from skbus.core.sysctl import Sysctl
-from skbus.core.uapi import SOCK_STREAM
+from skbus.core.uapi import IPPROTO_TCP, SOCK_STREAM
+from skbus.inet.headers import ethernet, ipv4
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions, build, build_options, parse, parse_options
+from skbus.inet.impair import Impairment
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbustest.harness import Harness, small_pool
-from skbustest.packets import inet_aton
+from skbustest.packets import MAC, PEER_MAC, inet_aton
 
 US: Final = inet_aton("10.0.0.2")
 PEER: Final = inet_aton("10.0.0.9")
 ANY: Final = b"\0\0\0\0"
 FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
+_TOS: Final = ethernet.ETH_HLEN + 1
+_TCP: Final = ethernet.ETH_HLEN + ipv4.IP_HLEN
+"""Where they lie in a frame."""
 
 
 class Seg(NamedTuple):
@@ -552,39 +564,41 @@ class SimHost:
 
 
 class TcpPair:
-    """Two hosts and a link. loss, reorder, dup: probabilities per packet on the wire; delay: one
-    way, seconds; rate: bits per second, 0 for no limit, with a queue of `queue` packets.
-    A super-segment is cut on the link, as nic would; gro: what arrives together is joined."""
+    """Two hosts and a link, impaired as `skbus.inet.impair` says: its delay is 0.5 ms where nothing
+    else is said. A super-segment is cut on the link, as nic would."""
 
     def __init__(
         self,
         *,
         seed: int = 1,
-        loss: float = 0,
-        reorder: float = 0,
-        dup: float = 0,
-        delay: float = 0.0005,
-        rate: float = 0,
-        queue: int = 1000,
         isn: tuple[int, int] = (0xFFFF0000, 0xFFFFFFF0),
         sysctl: dict[str, object] | None = None,
         mtu: int = 1500,
+        **impairment: float | str,
     ) -> None:
         a, b = inet_aton("10.0.0.1"), inet_aton("10.0.0.2")
         self.a = SimHost(a, b, isn=isn[0], seed=seed, sysctl=sysctl, mtu=mtu)
         self.b = SimHost(b, a, isn=isn[1], seed=seed + 1, sysctl=sysctl, mtu=mtu)
-        self.rand = Random(seed)
-        self.loss, self.reorder, self.dup = loss, reorder, dup
-        self.delay = round(delay * SEC)
-        self.rate, self.queue = rate, queue
+        self.seed = seed
+        self.impair(**impairment)
         self.now = self.a.tcp.net.now
         self._heap: list[tuple[int, int, SimHost, SkBuff]] = []
         self._n = 0
-        self._free_at = {id(self.a): 0, id(self.b): 0}
         self.packets = 0
-        self.lost = 0
-        self.tap: Callable[[SimHost, SkBuff], bool] | None = None
-        """Sees each packet; False: it is lost."""
+
+    def impair(self, **impairment: float | str) -> None:
+        """What the link does to packets from now on."""
+        options = {"delay": "0.5ms", **impairment, "seed": self.seed}
+        self.links = {
+            id(host): Impairment.of(options, direction)
+            for host, direction in ((self.a, "there"), (self.b, "back"))
+        }
+        """Each way of the link, by its sender."""
+
+    @property
+    def lost(self) -> int:
+        """Packets that the link has lost since it was last changed."""
+        return sum(link.lost + link.overflowed for link in self.links.values())
 
     def flush(self) -> None:
         """Carry what was called in other layers, until nothing is left."""
@@ -617,33 +631,35 @@ class TcpPair:
                 seg.th.urg_ptr,
             )
             packet = SkBuff(header, frags_slice((part,), 0, len(part)), id=skb.id)
-            packet.cb = RcvCb(seg.cb.saddr, seg.cb.daddr, 0, 64, host.tcp.mtu)
+            packet.cb = RcvCb(seg.cb.saddr, seg.cb.daddr, seg.cb.tos, 64, host.tcp.mtu)
             packet.ip_summed = CHECKSUM_UNNECESSARY
             self._wire(host, other, packet)
 
     def _wire(self, host: SimHost, other: SimHost, packet: SkBuff) -> None:
         self.packets += 1
-        if self.tap is not None and not self.tap(host, packet):
-            self.lost += 1
-            return
-        if self.loss and self.rand.random() < self.loss:
-            self.lost += 1
-            return
-        at = self.now
-        if self.rate:
-            start = max(at, self._free_at[id(host)])
-            took = round((packet.len + 20) * 8 / self.rate * SEC)
-            if start - at > took * self.queue:
-                self.lost += 1
-                return
-            at = self._free_at[id(host)] = start + took
-        copies = 2 if self.dup and self.rand.random() < self.dup else 1
-        for _ in range(copies):
-            due = at + self.delay
-            if self.reorder and self.rand.random() < self.reorder:
-                due += round(self.delay * self.rand.random())
+        frame = self._frame(host, packet)
+        for when, passed in self.links[id(host)].admit(self.now, frame):
+            arrived = packet.clone()
+            if passed is not frame:
+                arrived.cb = self._cb(packet)._replace(tos=passed[_TOS])
+                if passed[_TCP:] != frame[_TCP:]:
+                    arrived.head, arrived.frags = passed[_TCP:], ()
+                    arrived.ip_summed = CHECKSUM_NONE
             self._n += 1
-            heappush(self._heap, (due, self._n, other, packet.clone()))
+            heappush(self._heap, (when, self._n, other, arrived))
+
+    @staticmethod
+    def _cb(packet: SkBuff) -> RcvCb:
+        if not isinstance(packet.cb, RcvCb):
+            raise AssertionError(f"not a packet of the link: {packet.cb!r}")
+        return packet.cb
+
+    def _frame(self, host: SimHost, packet: SkBuff) -> bytes:
+        """The packet as it would be on a cable, but for its TCP checksum."""
+        cb = self._cb(packet)
+        header = ipv4.build(cb.saddr, cb.daddr, IPPROTO_TCP, ipv4.IP_HLEN + packet.len, tos=cb.tos)
+        link = ethernet.build(MAC, PEER_MAC, ETH_P_IP)
+        return link + header + packet.head + host.tcp.net.pool.gather(packet.frags)
 
     def run(
         self, until: Callable[[], bool] | None = None, *, seconds: float = 600, slack: float = 0

@@ -397,7 +397,7 @@ def finished(app: SimApp) -> bool:
 def test_every_order_of_closing_ends_at_both_ends(
     order: tuple[str, ...], gap: float, loss: float
 ) -> None:
-    pair = TcpPair(seed=len(order), loss=0)
+    pair = TcpPair(seed=len(order))
     children: list[SimApp] = []
     pair.b.listen(80)
     pair.b.on_accept = children.append
@@ -406,7 +406,7 @@ def test_every_order_of_closing_ends_at_both_ends(
     app.send(payload(1, 3000))
     children[0].send(payload(2, 2000))
     pair.run(lambda: children[0].received == 3000 and app.received == 2000)
-    pair.loss = loss
+    pair.impair(loss=loss)
     ends = {"a": app, "b": children[0]}
     closed = set()
     for step in order:

@@ -41,25 +41,32 @@ def test_a_bad_link_carries_every_byte(seed: int) -> None:
     assert pair.a.tcp.net.mib["TcpRetransSegs"] > 0
 
 
-VARIANTS: list[tuple[dict[str, object], float, int]] = [
-    ({"net.ipv4.tcp_sack": 0}, 0.0005, 1500),
-    ({"net.ipv4.tcp_timestamps": 0}, 0.0005, 1500),
-    ({"net.ipv4.tcp_sack": 0, "net.ipv4.tcp_timestamps": 0}, 0.01, 1500),
-    ({"net.ipv4.tcp_window_scaling": 0}, 0.02, 9000),
-    ({"net.ipv4.tcp_congestion_control": "reno"}, 0.01, 576),
-    ({"net.ipv4.tcp_rmem": (4096, 8192, 16384)}, 0.01, 1500),
-    ({"net.ipv4.tcp_early_retrans": 0, "net.ipv4.tcp_frto": 0}, 0.01, 1500),
-    ({"net.ipv4.tcp_dsack": 0}, 0.00005, 1500),
+VARIANTS: list[tuple[dict[str, object], str, int]] = [
+    ({"net.ipv4.tcp_sack": 0}, "0.5ms", 1500),
+    ({"net.ipv4.tcp_timestamps": 0}, "0.5ms", 1500),
+    ({"net.ipv4.tcp_sack": 0, "net.ipv4.tcp_timestamps": 0}, "10ms", 1500),
+    ({"net.ipv4.tcp_window_scaling": 0}, "20ms", 9000),
+    ({"net.ipv4.tcp_congestion_control": "reno"}, "10ms", 576),
+    ({"net.ipv4.tcp_rmem": (4096, 8192, 16384)}, "10ms", 1500),
+    ({"net.ipv4.tcp_early_retrans": 0, "net.ipv4.tcp_frto": 0}, "10ms", 1500),
+    ({"net.ipv4.tcp_dsack": 0}, "50us", 1500),
 ]
 
 
 @pytest.mark.parametrize(("sysctl", "delay", "mtu"), VARIANTS)
 @pytest.mark.parametrize("loss", [0, 0.1])
 def test_both_directions_at_once(
-    sysctl: dict[str, object], delay: float, mtu: int, loss: float
+    sysctl: dict[str, object], delay: str, mtu: int, loss: float
 ) -> None:
     pair = TcpPair(
-        seed=mtu, loss=loss, reorder=0.2, dup=0.05, delay=delay, mtu=mtu, sysctl=sysctl, rate=1e8
+        seed=mtu,
+        loss=loss,
+        reorder=0.2,
+        dup=0.05,
+        delay=delay,
+        mtu=mtu,
+        sysctl=sysctl,
+        rate="100mbit",
     )
     there, back = payload(1, 150_000), payload(2, 60_000)
     children: list[SimApp] = []
@@ -100,12 +107,23 @@ def test_the_same_seed_gives_the_same_run() -> None:
 def test_loss_recovery_is_not_left_to_the_timer() -> None:
     """At 1 % loss the retransmissions are fast ones."""
     pair = TcpPair(seed=4, loss=0.01)
-    transfer(pair, 2 << 20)
+    transfer(pair, 4 << 20)
     mib = pair.a.tcp.net.mib
     assert mib["TcpRetransSegs"] > 10
     assert mib["TcpExtTCPTimeouts"] <= 1
     assert mib["TcpExtTCPLostRetransmit"] <= 2
     assert mib["TcpRetransSegs"] <= 1.2 * pair.lost
+
+
+def test_a_link_that_damages_and_one_that_marks_are_survived() -> None:
+    """What the checksum finds is dropped; marks become smaller windows, and no retransmission."""
+    pair = TcpPair(seed=5, corrupt=0.02)
+    transfer(pair, 300_000)
+    assert pair.b.tcp.dropped("TCP_CSUM") == pair.links[id(pair.a)].corrupted > 0
+    pair = TcpPair(rate="20mbit", delay="2ms", limit=1000, mark=5, sysctl={"net.ipv4.tcp_ecn": 1})
+    transfer(pair, 300_000)
+    assert pair.links[id(pair.a)].marked > 0
+    assert pair.a.tcp.net.mib["TcpRetransSegs"] == 0
 
 
 def test_a_reader_that_stops_stops_the_writer_and_nothing_is_lost() -> None:
