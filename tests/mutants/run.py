@@ -75,9 +75,9 @@ def modules() -> list[Module]:
             entry["source"],
             entry["tests"],
             [
-                Survivor(group["function"], *change, group["why"])
+                Survivor(group["function"], old, new, group["why"])
                 for group in entry.get("explained", ())
-                for change in group["changes"]
+                for old, new in group["changes"]
             ],
         )
         for name, entry in table.items()
@@ -115,15 +115,13 @@ def _lay_out(module: Module) -> Path:
     return place
 
 
-def _mutmut(place: Path, *arguments: str, quiet: bool = True) -> str:
-    argv = [Path(sys.executable).with_name("mutmut"), *arguments]
-    # Warnings are errors in the tests; those of fork with threads are mutmut's own.
+def _mutmut(place: Path, *arguments: str) -> str:
+    argv = [str(Path(sys.executable).with_name("mutmut")), *arguments]
     done = subprocess.run(
         argv, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    if done.returncode or not quiet:
-        sys.stderr.write(done.stdout[-6000:])
     if done.returncode:
+        sys.stderr.write(done.stdout[-6000:])
         raise SystemExit(f"mutmut {' '.join(arguments)} in {place}: status {done.returncode}")
     return done.stdout
 
@@ -170,13 +168,15 @@ def report(module: Module, outcome: Outcome) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("module", nargs="*", help="names of mutants.toml; all by default")
     parser.add_argument("--children", type=int, default=os.cpu_count() or 1, metavar="N")
     options = parser.parse_args()
     chosen = [m for m in modules() if not options.module or m.name in options.module]
     wrong: list[str] = []
-    print(f"{'module':<14} mutants noticed explained left  seconds")
+    sys.stdout.write(f"{'module':<14} mutants noticed explained left  seconds\n")
     for module in chosen:
         outcome = run(module, options.children)
         faults = report(module, outcome)
@@ -184,11 +184,11 @@ def main() -> None:
         left = len(outcome.survivors)
         known = {s.change for s in module.explained}
         explained = sum(s.change in known for s in outcome.survivors)
-        print(
+        sys.stdout.write(
             f"{module.name:<14} {outcome.mutants:7} {outcome.noticed:7} {explained:9}"
-            f" {left - explained:4} {outcome.seconds:8.0f}",
-            flush=True,
+            f" {left - explained:4} {outcome.seconds:8.0f}\n"
         )
+        sys.stdout.flush()
     if wrong:
         raise SystemExit("\n".join(wrong))
 

@@ -142,7 +142,6 @@ def ip_defrag(net: IpNet, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, IpHdr] | Non
     q = net.ip4_frags.get(key)
     if q is None:
         q = net.ip4_frags[key] = Ipq(key)
-        q.iif = key[4]
         q.timer = Timer(ip_expire, key)
         net.mod_timer(q.timer, net.now + net.sysctl["net.ipv4.ipfrag_time"] * SEC)
     return ip_frag_queue(net, q, skb, iph)
@@ -193,7 +192,6 @@ def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, 
     q.skbs.insert(at, skb)
     q.meat += end - offset
     q.tos |= 1 << (iph.tos & 3)
-    q.max_size = max(q.max_size, skb.len)
     size = _truesize(net, skb)
     q.mem += size
     net.frag_mem += size
@@ -236,7 +234,7 @@ def ip_frag_reinit(net: IpNet, q: Ipq) -> None:
         net.kfree_skb(skb, "FRAG_TOO_FAR")
     q.skbs = []
     q.offsets = []
-    q.len = q.meat = q.mem = q.flags = q.max_size = q.tos = 0
+    q.len = q.meat = q.mem = q.flags = q.tos = 0
 
 
 def _payload(skb: SkBuff) -> int:
@@ -273,15 +271,14 @@ def _discard(net: IpNet, q: Ipq, skb: SkBuff, reason: SkbDropReason) -> None:
     ipq_kill(net, q, reason)
 
 
-def ipq_kill(net: IpNet, q: Ipq, reason: SkbDropReason = "NOT_SPECIFIED") -> None:
+def ipq_kill(net: IpNet, q: Ipq, reason: SkbDropReason) -> None:
     """Forget a datagram, and drop its fragments."""
-    net.ip4_frags.pop(q.key, None)
+    del net.ip4_frags[q.key]
     if q.timer is not None:
         net.del_timer(q.timer)
     net.frag_mem -= q.mem
     for skb in q.skbs:
         net.kfree_skb(skb, reason)
-    q.skbs = []
 
 
 def ip_evictor(net: IpNet) -> None:
@@ -324,7 +321,7 @@ def ip_frag_reasm(net: IpNet, q: Ipq) -> tuple[SkBuff, IpHdr] | None:
         net.mib["IpReasmFails"] += 1
         ipq_kill(net, q, "IP_INHDR" if ecn is None else "PKT_TOO_BIG")
         return None
-    net.ip4_frags.pop(q.key, None)
+    del net.ip4_frags[q.key]
     if q.timer is not None:
         net.del_timer(q.timer)
     net.frag_mem -= q.mem

@@ -463,10 +463,8 @@ class Ipq:
 
     __slots__ = (
         "flags",
-        "iif",
         "key",
         "len",
-        "max_size",
         "meat",
         "mem",
         "offsets",
@@ -485,9 +483,7 @@ class Ipq:
         self.meat = 0
         self.mem = 0
         self.flags = 0
-        self.max_size = 0
         self.tos = 0
-        self.iif = 0
         self.rid = 0
         """How many fragments its sender had sent with the last one of this datagram."""
         self.timer: Timer[Any] | None = None
