@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from skbus.core.interfaces import NetifReceive, UdpProtocol
 from skbus.core.pool import Allocator
 from skbus.core.skbuff import (
     CHECKSUM_NONE,
@@ -83,7 +84,7 @@ def defrag(host: IpHost, skb: SkBuff) -> tuple[SkBuff, IpHdr] | None:
 
 def received(host: IpHost) -> bytes:
     """The one datagram that was put together."""
-    (skb,) = host.out("udp", "udp_rcv")
+    (skb,) = host.out("udp", UdpProtocol.udp_rcv)
     data: bytes = host.net.skb_bytes(skb)
     host.pool.free_frags(skb.frags)
     return data
@@ -171,12 +172,12 @@ def test_arrival_and_whole_are_traced(host: IpHost) -> None:
     first, last = piece(0, 16), piece(16, 16, more=False)
     first.id, last.id = 0xA, 0xB
     host.net.tracing = True
-    host.rcv("ip_rcv", last)
+    host.rcv(NetifReceive.ip_rcv, last)
     event = traced(host, "ip_defrag")
     assert event.skb == 0xB
     assert event.details == {"id": 7, "offset": 16, "more": False}
     host.net.trace_events.clear()
-    host.rcv("ip_rcv", first)
+    host.rcv(NetifReceive.ip_rcv, first)
     assert traced(host, "ip_defrag").details["more"] is True
     event = traced(host, "ip_frag_reasm")
     assert event.skb == 0xA
@@ -184,15 +185,15 @@ def test_arrival_and_whole_are_traced(host: IpHost) -> None:
 
 
 def test_the_high_threshold_is_not_too_much(host: IpHost) -> None:
-    host.rcv("ip_rcv", piece(0, 16, id=1))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=1))
     one = host.ip.frag_mem
     assert one > OVERHEAD
     host.ip.sysctl.set("net.ipv4.ipfrag_high_thresh", 2 * one)
     host.ip.sysctl.set("net.ipv4.ipfrag_low_thresh", 2 * one)
-    host.rcv("ip_rcv", piece(0, 16, id=2))
-    host.rcv("ip_rcv", piece(0, 16, id=3))  # 2 * one wait: as much as may be
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=2))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=3))  # 2 * one wait: as much as may be
     assert host.dropped("NOMEM") == 0
-    host.rcv("ip_rcv", piece(0, 16, id=4))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=4))
     assert host.dropped("NOMEM") == 1  # the oldest; what is left is at the low threshold
     assert sorted(key[2] for key in host.ip.ip4_frags) == [2, 3, 4]
 
@@ -201,9 +202,9 @@ def test_a_lent_fragment_is_copied(host: IpHost) -> None:
     skb = in_pool(host, piece(0, 16))
     (lent,) = skb.frags
     skb.lent = True
-    host.rcv("ip_rcv", skb)
+    host.rcv(NetifReceive.ip_rcv, skb)
     host.pool.free_frags((lent,))
-    host.rcv("ip_rcv", piece(16, 16, more=False))
+    host.rcv(NetifReceive.ip_rcv, piece(16, 16, more=False))
     assert received(host) == bytes(range(32))
     assert host.alloc.in_use() == 0
 
@@ -212,7 +213,7 @@ def test_a_lent_fragment_whose_bytes_are_gone(host: IpHost) -> None:
     for _ in range(2):
         skb = stale(host, piece(0, 16))
         skb.lent = True
-        host.rcv("ip_rcv", skb)
+        host.rcv(NetifReceive.ip_rcv, skb)
     assert host.dropped("SKBUS_STALE_PLACE") == host.net.mib["IpReasmFails"] == 2
     assert host.ip.ip4_frags == {}
 
@@ -231,7 +232,7 @@ def test_what_has_no_device_goes_by_where_it_came_in(host: IpHost) -> None:
 def test_fragments_wait_for_thirty_seconds(host: IpHost) -> None:
     host.learn()
     for id in (1, 2):
-        host.rcv("ip_rcv", piece(0, 16, id=id))
+        host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=id))
     host.run_for(29.9)
     assert host.core.held() == 2
     host.run_for(0.2)
@@ -241,7 +242,7 @@ def test_fragments_wait_for_thirty_seconds(host: IpHost) -> None:
 
 def test_the_message_about_it_is_empty(host: IpHost) -> None:
     host.learn()
-    host.rcv("ip_rcv", piece(0, 16))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16))
     host.run_for(31)
     host.run_for(5)
     (message,) = [m for iph, m in host.packets() if iph.protocol == 1]
@@ -252,31 +253,31 @@ def test_the_message_about_it_is_empty(host: IpHost) -> None:
 @pytest.mark.parametrize("end", ["whole", "discarded"])
 def test_the_time_of_a_datagram_ends_with_it(host: IpHost, end: str) -> None:
     """The next one of the same identification has all of its own."""
-    host.rcv("ip_rcv", piece(0, 16))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16))
     host.run_for(20)
-    host.rcv("ip_rcv", piece(16, 16, more=False) if end == "whole" else piece(8, 16))
+    host.rcv(NetifReceive.ip_rcv, piece(16, 16, more=False) if end == "whole" else piece(8, 16))
     assert host.ip.ip4_frags == {}
     host.out("udp")
-    host.rcv("ip_rcv", piece(0, 16))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16))
     host.run_for(20)
     assert host.core.held() == 1
 
 
 def test_a_fragment_that_is_not_the_last_is_cut_to_words(host: IpHost) -> None:
     """As in Linux: bytes that no other fragment could follow are not taken."""
-    host.rcv("ip_rcv", piece(32, 20))
-    host.rcv("ip_rcv", piece(48, 13, more=False))
-    host.rcv("ip_rcv", piece(0, 32))
+    host.rcv(NetifReceive.ip_rcv, piece(32, 20))
+    host.rcv(NetifReceive.ip_rcv, piece(48, 13, more=False))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 32))
     assert received(host) == bytes(range(61))
 
 
 def test_the_end_once_more_but_not_as_the_last_one(host: IpHost) -> None:
     """Nothing contradicts: its bytes have all come."""
-    host.rcv("ip_rcv", piece(16, 16, more=False))
-    host.rcv("ip_rcv", piece(16, 16))
+    host.rcv(NetifReceive.ip_rcv, piece(16, 16, more=False))
+    host.rcv(NetifReceive.ip_rcv, piece(16, 16))
     assert host.dropped("DUP_FRAG") == 1
     assert host.dropped("IP_INHDR") == 0
-    host.rcv("ip_rcv", piece(0, 16))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16))
     assert received(host) == bytes(range(32))
 
 
@@ -291,15 +292,17 @@ def test_the_end_once_more_but_not_as_the_last_one(host: IpHost) -> None:
 )
 def test_ends_that_contradict(host: IpHost, parts: list[tuple[int, int, bool]]) -> None:
     for at, size, more in parts:
-        host.rcv("ip_rcv", piece(at, size, more=more))
+        host.rcv(NetifReceive.ip_rcv, piece(at, size, more=more))
     assert host.dropped("IP_INHDR") == 2
     assert host.ip.ip4_frags == {}
 
 
 def test_the_longest_packet_has_65535_bytes(host: IpHost) -> None:
-    host.rcv("ip_rcv", piece(0xFFE8, 3, more=False, id=1))  # ends at 65515, with its header 65535
+    host.rcv(
+        NetifReceive.ip_rcv, piece(0xFFE8, 3, more=False, id=1)
+    )  # ends at 65515, with its header 65535
     assert host.core.held() == 1
-    host.rcv("ip_rcv", piece(0xFFE8, 4, more=False, id=2))
+    host.rcv(NetifReceive.ip_rcv, piece(0xFFE8, 4, more=False, id=2))
     assert host.core.held() == 1
     assert host.dropped("IP_INHDR") == 1
 
@@ -307,25 +310,25 @@ def test_the_longest_packet_has_65535_bytes(host: IpHost) -> None:
 def test_each_overlap_is_counted(host: IpHost) -> None:
     for parts in ([(0, 16), (8, 16)], [(8, 16), (0, 16)]) * 2:
         for at, size in parts:
-            host.rcv("ip_rcv", piece(at, size))
+            host.rcv(NetifReceive.ip_rcv, piece(at, size))
     assert host.net.mib["IpExtReasmOverlaps"] == host.net.mib["IpReasmFails"] == 4
 
 
 def test_a_duplicate_of_bytes_in_the_pool(host: IpHost) -> None:
     for at in (0, 16, 32):
-        host.rcv("ip_rcv", in_pool(host, piece(at, 16)))
-    host.rcv("ip_rcv", in_pool(host, piece(8, 32)))
+        host.rcv(NetifReceive.ip_rcv, in_pool(host, piece(at, 16)))
+    host.rcv(NetifReceive.ip_rcv, in_pool(host, piece(8, 32)))
     assert host.dropped("DUP_FRAG") == 1
-    host.rcv("ip_rcv", in_pool(host, piece(48, 8, more=False)))
+    host.rcv(NetifReceive.ip_rcv, in_pool(host, piece(48, 8, more=False)))
     assert received(host) == bytes(range(56))
     assert host.alloc.in_use() == 0
 
 
 def test_only_the_sender_s_own_fragments_are_between(host: IpHost) -> None:
-    host.rcv("ip_rcv", piece(0, 16))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16))
     for n in range(100):
-        host.rcv("ip_rcv", piece(0, 16, id=n, saddr=inet_aton("10.0.0.77")))
-    host.rcv("ip_rcv", piece(16, 16, more=False))
+        host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=n, saddr=inet_aton("10.0.0.77")))
+    host.rcv(NetifReceive.ip_rcv, piece(16, 16, more=False))
     assert received(host) == bytes(range(32))
 
 
@@ -348,13 +351,13 @@ def test_senders_are_counted_to_some_number(host: IpHost) -> None:
 def test_beginning_anew(make_host: MakeHost) -> None:
     host = make_host(sysctl={"net.ipv4.ipfrag_max_dist": 1})
     for id in (7, 9):
-        host.rcv("ip_rcv", piece(0, 16, id=id))
+        host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=id))
     one = host.ip.frag_mem // 2
     host.run_for(20)
     for id in (7, 9):
-        host.rcv("ip_rcv", piece(0, 16, id=50))
-        host.rcv("ip_rcv", piece(0, 16, id=51))
-        host.rcv("ip_rcv", piece(16, 16, id=id, more=False))
+        host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=50))
+        host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=51))
+        host.rcv(NetifReceive.ip_rcv, piece(16, 16, id=id, more=False))
     assert host.dropped("FRAG_TOO_FAR") >= 2
     assert host.net.mib["IpReasmFails"] == host.dropped("FRAG_TOO_FAR")
     assert host.ip.frag_mem == one * len(host.ip.ip4_frags)
@@ -439,7 +442,10 @@ def arrive(host: IpHost, total: int, **first: Any) -> None:
     """A datagram of so many bytes, in fragments; `first` is of the first one alone."""
     for at in range(0, total, 1480):
         size = min(1480, total - at)
-        host.rcv("ip_rcv", piece(at, size, more=at + size < total, **(first if not at else {})))
+        host.rcv(
+            NetifReceive.ip_rcv,
+            piece(at, size, more=at + size < total, **(first if not at else {})),
+        )
 
 
 NOP_4 = b"\x01" * 4
@@ -456,8 +462,8 @@ def test_the_longest_datagram(host: IpHost) -> None:
 
 
 def test_fragments_that_do_not_agree_about_ecn(host: IpHost) -> None:
-    host.rcv("ip_rcv", piece(0, 16, tos=0))
-    host.rcv("ip_rcv", piece(16, 16, more=False, tos=3))
+    host.rcv(NetifReceive.ip_rcv, piece(0, 16, tos=0))
+    host.rcv(NetifReceive.ip_rcv, piece(16, 16, more=False, tos=3))
     assert host.dropped("IP_INHDR") == 2
 
 
@@ -483,8 +489,8 @@ def test_each_whole_is_counted(host: IpHost) -> None:
 @pytest.mark.parametrize(("fragments", "frags"), [(18, 17), (19, 1)])
 def test_seventeen_pieces_stay_pieces(host: IpHost, fragments: int, frags: int) -> None:
     for n in range(fragments):
-        host.rcv("ip_rcv", piece(8 * n, 8, more=n < fragments - 1))
-    (skb,) = host.out("udp", "udp_rcv")
+        host.rcv(NetifReceive.ip_rcv, piece(8 * n, 8, more=n < fragments - 1))
+    (skb,) = host.out("udp", UdpProtocol.udp_rcv)
     assert len(skb.frags) == frags
     assert host.net.skb_bytes(skb) == bytes(range(8 * fragments))
     host.pool.free_frags(skb.frags)
@@ -494,7 +500,7 @@ def test_a_whole_with_bytes_that_are_gone(host: IpHost) -> None:
     for _ in range(2):
         for n in range(40):
             skb = piece(8 * n, 8, more=n < 39)
-            host.rcv("ip_rcv", stale(host, skb) if n == 20 else skb)
+            host.rcv(NetifReceive.ip_rcv, stale(host, skb) if n == 20 else skb)
     assert host.dropped("SKBUS_STALE_PLACE") == host.net.mib["IpReasmFails"] == 2
     assert host.net.mib["IpReasmOKs"] == 0
 
