@@ -8,9 +8,9 @@ After that `trio.open_tcp_stream`, `trio.serve_tcp`, `trio.SSLStream` and what i
 (httpx, httpcore, hypercorn) use our sockets. It holds for that one `trio.run`.
 
 All asynchronous calls of a run go through one DEALER and are told apart by their number
-(`skbus.app.client.Mux`). A cancelled call is cancelled in the socket layer too, and awaited: if its
-result had come already, that is what the call returns, and the cancellation comes at the next
-checkpoint; so no bytes are lost. Calls that never wait (options, names, close) are short and
+(`skbus.app.client.Mux`). A cancelled call is also cancelled in the socket layer, and awaited. If its
+result had come already, the call returns it, and the cancellation comes at the next checkpoint. So
+no bytes are lost. Calls that never wait (options, names, close) are short and
 blocking, as they are in trio.
 """
 

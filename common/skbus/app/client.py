@@ -3,20 +3,21 @@
 
 `skbus.socket` (blocking) and `skbus.trio` stand on this. A process has one `Client` for each run
 directory it uses. It announces its id on the *life connection*, a Unix socket that it keeps open
-until it ends: so the socket layer knows the moment it is gone, and closes what it had.
+until it ends. So the socket layer knows the moment at which the process is gone, and closes its
+sockets.
 
-A blocking call takes a `Channel` (a DEALER of its own) from a free list, asks, and waits; there is
+A blocking call takes a `Channel` (a DEALER of its own) from a free list, asks, and waits. There is
 no background thread, and any number of threads may call at once. A `Mux` sends many calls through
 one DEALER, and hands out the replies: for event loops.
 
 A datagram may be *posted*: written to the post pipe, without waiting for a reply. The socket layer
-makes that pipe when it is asked on the life connection, and reads it before it looks at any call of
-ours, and before it notes our end: so a post comes before all that is done after it, by whatever
-thread, and the kernel keeps it for a process that is killed. Many posts are read at once.
+makes that pipe when it is asked on the life connection. It reads the pipe before it looks at any
+call of ours, and before it notes our end. So a post comes before all that any thread does after it,
+and the kernel keeps it for a process that is killed. Many posts are read at once.
 
 A call that is interrupted (Ctrl-C, a cancelled task) is cancelled in the socket layer, and its
-reply awaited: either it was in time, and nothing happened; or the result has come after all, and
-is handed over, so that no byte and no connection is ever lost.
+reply awaited. Either the cancelling was in time, and nothing happened, or the result has come after
+all. Then it is handed over, so that no byte and no connection is ever lost.
 """
 
 import contextlib
@@ -79,8 +80,8 @@ def os_error(err: int, text: object = None) -> OSError:
 
 class _Life(socket.socket):
     """The life connection. Its end is the end of all our sockets, so the interpreter's end does not
-    close it: `atexit` functions and finalisers may still use and close them. The kernel does, when
-    the process has ended."""
+    close it. `atexit` functions and finalisers may still use and close our sockets. The kernel
+    closes the connection when the process has ended."""
 
     def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         if not _is_finalizing():

@@ -2,10 +2,10 @@
 """read, write and their like of the standard library's `os` module, for what `fileno()` gives.
 
 The descriptor of one of our sockets shows its state to select, poll and epoll, and the kernel can
-do nothing else with it. `skbus.socket.install` puts these functions into the `os` module, so that
+do nothing else with it. `skbus.socket.install` puts these functions into the `os` module. Then
 `os.read`, `os.readv`, `os.write`, `os.writev`, `os.sendfile`, `os.dup` and `os.close` do with it
-what they do with a socket's descriptor; multiprocessing.connection relies on that, and asyncio's
-sendfile uses it. What calls the kernel itself (C code, `io.FileIO`, splice) has EPIPE when it
+what they do with a socket's descriptor. multiprocessing.connection relies on that, and asyncio's
+sendfile uses it. Code that calls the kernel itself (C code, `io.FileIO`, splice) has EPIPE when it
 writes, and the end of a file when it reads.
 """
 

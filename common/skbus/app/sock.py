@@ -546,7 +546,7 @@ class socket(Messages):
         self._call("shutdown", c_int(how))
 
     def close(self) -> None:
-        """Close, when all files that `makefile` made are closed too."""
+        """Close, as soon as all files that `makefile` made are closed."""
         self._closed = True
         if self._io_refs <= 0:
             self._real_close()

@@ -2,10 +2,10 @@
 """Sending and receiving of `skbus.socket`: how bytes and datagrams come from and go to the socket
 layer, and what saves a datagram the round trip.
 
-Receiving: a plain recv of a UDP socket asks by `recvmmsg` for more datagrams than one, and those
-beyond the first wait in the stash for the next calls. It asks for twice as many as came last, so
-whoever gets one at a time asks for two. What is stashed goes back (`unread`) when somebody else
-may want it: another thread that waits, a poll descriptor, a duplicate.
+Receiving: a plain recv of a UDP socket asks by `recvmmsg` for more datagrams than one. Those beyond
+the first wait in the stash for the next calls. It asks for twice as many as came last, so a program
+that gets one at a time asks for two. Stashed datagrams go back (`unread`) when somebody else may
+want them: another thread that waits, a poll descriptor, a duplicate.
 
 Sending: where a datagram went out to an address a moment ago, the next one there is posted.
 
@@ -146,7 +146,7 @@ class Messages:
         return self._send_datagram(view, flags, address, timeout, control, plain)
 
     def _post(self, data: Buffer, size: int) -> bool:
-        """Post a datagram to where the last one went; False where an ordinary call must send it:
+        """Post a datagram to where the last one went. False where an ordinary call must send it:
         after a pause, now and then, and where the pipe is full."""
         now = time.monotonic()
         if now - self._post_time >= _POST_PAUSE or self._posts >= POSTS_MAX:

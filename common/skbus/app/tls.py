@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """TLS over blocking sockets of `skbus.socket`: what `ssl.SSLContext.wrap_socket` gives for them.
 
-The standard `ssl.SSLSocket` reads and writes its descriptor itself, which is not possible here;
-so TLS runs over memory (`skbus.app.tlsstream`), and our socket carries what comes out of it.
+The standard `ssl.SSLSocket` reads and writes its descriptor itself, which is not possible here. So
+TLS runs over memory (`skbus.app.tlsstream`), and our socket carries what comes out of it.
 `skbus.socket` makes `SSLContext.wrap_socket` return this for our sockets, so that https, smtplib,
 ftplib and their like work unmodified. (asyncio and trio run TLS over memory themselves.)
 
@@ -176,8 +176,8 @@ class SSLSocket(socket):
             return 0 if buffer is not None else b""
 
     def write(self, data: Buffer) -> int:
-        """Send it all. Where that does not go at once (SSLWantWriteError), or in time
-        (TimeoutError), the next write must begin with the same bytes, and goes on from there."""
+        """Send all of it. Where that does not go at once (SSLWantWriteError), or in time
+        (TimeoutError), the next write must begin with the same bytes. It goes on from there."""
         tls = self._stream("Write")
         with memoryview(data) as view, view.cast("B") as raw:
             return tls.write(raw, self._timeout) if raw.nbytes else 0

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
 """TLS records between an `ssl.SSLObject` and a transport, as OpenSSL carries them over a socket.
 
-An `SSLObject` works on memory; somebody has to carry what comes out of it to the socket, and what
-the socket has into it. `ssl.SSLSocket` leaves that to OpenSSL, and programs rely on what follows:
+An `SSLObject` works on memory. Its output must be carried to the socket, and the socket's bytes
+into it. `ssl.SSLSocket` leaves that to OpenSSL, and programs rely on these facts:
 
 - Nothing is read ahead of the record in process, so select shows that there is another one. Here
-  many are read at once, as each read is a round trip to the socket layer. But of a socket that
-  somebody polls (`polled`), as long as a whole record is held, the last byte that was read lies in
-  the socket's queue again: select shows it. It completes the last record when that is wanted.
+  many are read at once, as each read is a round trip to the socket layer. A socket that somebody
+  polls (`polled`) is different. As long as a whole record is held, the last byte that was read lies
+  in the socket's queue again, and select shows it. It completes the last record when that is
+  wanted.
 - A record that was begun is sent to its end before anything else is. Where the transport takes
-  a part of it, the rest stays here, the caller gets SSLWantWriteError or TimeoutError, and calls
+  a part of it, the rest stays here. The caller gets SSLWantWriteError or TimeoutError, and calls
   again with the same bytes.
 - One thread may send while another receives.
 
@@ -138,7 +139,7 @@ class TlsStream:
         return self._run(self.object.read, args, _deadline(timeout))
 
     def write(self, data: memoryview, timeout: float | None) -> int:
-        """Send it all, as OpenSSL does: where that is not possible, the next write must begin
+        """Send all of it, as OpenSSL does. Where that is not possible, the next write must begin
         with the same bytes (BAD_LENGTH, BAD_WRITE_RETRY), and goes on from there."""
         end = _deadline(timeout)
         with _locked(self._writer, end):
@@ -235,7 +236,7 @@ class TlsStream:
             self._flush(end, False)
 
     def _flush(self, end: float | None, wait: bool) -> None:
-        """Send all records that are there. wait: also where another thread is at it."""
+        """Send all records that are there. wait: even where another thread is at it."""
         while self._unsent:
             if not self._sending.acquire(blocking=False):
                 if not wait:
@@ -280,7 +281,7 @@ class TlsStream:
 
     def _fill(self, fed: int, end: float | None) -> None:
         """Give TLS more than it had when it had been fed that often: a record that is held, or
-        what the transport has; where another thread waits for that already, it will feed it."""
+        bytes from the transport. A thread that waits for those already will feed them."""
         with self._turn:
             while True:
                 if self._fed != fed or self._feed():

@@ -9,8 +9,8 @@ def register(app: typer.Typer) -> None:
 
 
 def demo() -> None:
-    """Start a lab, fetch a page from Linux on our stack and one from our stack on Linux, print
-    the path of one request through all processes, end the lab."""
+    """Fetch a page each way between Linux and our stack, and print the path of one request through
+    all processes. It starts a lab, and ends it."""
     from skbus.cli.demonstration import run_demo
 
     run_demo()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What `make demo` shows: a page each way between the Linux kernel and our stack, and the path
-of one request through the processes, from their logs.
+"""What `make demo` shows: a page each way between the Linux kernel and our stack. It also shows the
+path of one request through the processes, from their logs.
 
 Called by `skbus demo`. `python -m skbus.cli.demonstration URL` is the part that runs httpx on our
 stack.
@@ -160,9 +160,9 @@ _RECEIVE: Final = ("napi_gro_receive", "sk_data_ready")
 
 
 def story(events: Sequence[Event]) -> list[Event]:
-    """One request and its answer: all that happened to the first packet whose payload went from
-    nic up to the socket layer, to the packet with payload that its socket then sent, and, between
-    the two, in its socket. Empty if there is no such pair."""
+    """One request and its answer. The request is the first packet whose payload went from nic up to
+    the socket layer. The answer is the packet with payload that its socket then sent. The story has
+    all that happened to both, and between them in the socket. Empty if there is no such pair."""
     by_skb: dict[str, list[Event]] = {}
     for event in events:
         if "skb" in event:

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Help and mistakes as people read them: in the list of commands, each command's first sentence,
-whole (typer cuts what does not fit into one line off, and writes "..." in its place); and what an
-option takes in the words of our other errors, not in those of a library.
+"""Help and mistakes as people read them.
+
+The list of commands has each command's first sentence, whole. (typer cuts what does not fit into
+one line, and writes "..." in its place.) An error says what an option takes in the words of our
+other errors, not in those of a library.
 """
 
 import re

@@ -87,8 +87,8 @@ _FLOWS: Final = ("born", "received", "sent", "consumed", "dropped", "held")
 
 
 def columns(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right, each as wide as
-    what is in it, so that nothing is cut, on whatever terminal."""
+    """Lines of a table: the first column to the left, the others to the right. Each is as wide as
+    its longest cell, so that nothing is cut, on whatever terminal."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = []
     for first, *others in (head, *rows):
@@ -234,7 +234,7 @@ def barrier(
         float, typer.Option(metavar="SECONDS", help="Of the stack's time; fails if it is over.")
     ] = 10.0,
 ) -> None:
-    """Wait until all that was under way in the stack has been processed: a token goes through
+    """Wait until all that was under way in the stack has been processed. A token goes through
     all layers and back, twice, behind what was in the pipes."""
     from skbus.bus.ctl import ControlError
     from skbus.stack.health import look

@@ -66,9 +66,9 @@ def up(
     seed: options.Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start a lab. Returns when the stack answers, and prints where it is and what to do next;
-    where the output is no terminal, one JSON line: addresses, run directory, pids. What --loss to
-    --rate do, they do in both directions between nic and wire."""
+    """Start a lab. Returns when the stack answers, and prints where it is and what to do next.
+    Where the output is no terminal, it prints one JSON line: addresses, run directory, pids. --loss
+    to --rate hold in both directions, between nic and wire."""
     from skbus.stack import lab
     from skbus.stack.config import Config
 
@@ -167,8 +167,8 @@ def _line(found: dict[str, Any]) -> str:
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Print a line for each of this user's labs, also for what is left of one that has died; where
-    the output is no terminal, JSON as `status` prints it."""
+    """Print a line for each of this user's labs, even for the remains of one that has died. Where
+    the output is no terminal, it is JSON as `status` prints it."""
     from skbus.stack import lab
 
     labs = lab.labs()

@@ -32,7 +32,7 @@ def processes(incomplete: str) -> list[str]:
 
 
 def logged(incomplete: str) -> list[str]:
-    """Those that have logged something: the supervisor, too."""
+    """Those that have logged something, with the supervisor."""
     from skbus.stack.logread import log_files
 
     try:
@@ -47,7 +47,7 @@ def levels(incomplete: str) -> list[str]:
 
 
 def sysctls(incomplete: str) -> list[str]:
-    """All sysctls; with a slash, as sysctl(8) takes them too."""
+    """All sysctls; with a slash, which sysctl(8) also takes."""
     from skbus.core.sysctl import SPECS
 
     if "/" in incomplete:

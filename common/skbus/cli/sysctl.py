@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`skbus sysctl`: sysctl(8) for a running stack, with the same options, output and errors.
 
-Differs from sysctl(8): what is wrong with a value is said in a line below the error; a pattern that
-nothing matches, and a file that sets nothing, is an error.
+Differs from sysctl(8): a line below the error says what is wrong with a value. A pattern that
+nothing matches is an error, and so is a file that sets nothing.
 """
 
 import os

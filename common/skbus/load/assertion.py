@@ -48,10 +48,17 @@ STACK_METRICS: Final[dict[str, Unit]] = {
     "rss": "size",
     "cpu": "share",
 }
-"""Of the run as a whole: how late the generator was (p99); ours and Linux's retransmitted
-segments; skbs dropped (drops.REASON); layers that came back with a new pid; skbs of which the
-books say nothing; growth in a minute, in the longest phase or in @PHASE, of the process that grew
-most (memory.tcp); memory at the end (rss.tcp); the share of one processor (cpu.tcp)."""
+"""Of the run as a whole, in this order:
+
+- how late the generator was (p99);
+- ours and Linux's retransmitted segments;
+- skbs dropped (drops.REASON);
+- layers that came back with a new pid;
+- skbs that a process has lost track of;
+- growth in a minute of the process that grew most (memory.tcp), in the longest phase or in @PHASE;
+- memory at the end (rss.tcp);
+- the share of one processor (cpu.tcp).
+"""
 
 _OPERATORS: Final[dict[str, Callable[[float, float], bool]]] = {
     "<": operator.lt,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`python -m skbus.load.child MODULE JOB`: a server or worker of a load, where it belongs.
 
-It enters the lab before it imports what it runs: numpy starts threads when it is imported, and a
+It enters the lab before it imports its module. numpy starts threads when it is imported, and a
 process with several threads cannot enter another user namespace.
 """
 

@@ -63,7 +63,7 @@ def load(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
 ) -> None:
-    """Run a scenario of load. Exit status: 0 if all that it asserts holds, 1 if not, 2 if it
+    """Run a scenario of load. Exit status: 0 if its assertions hold, 1 if not, 2 if it
     could not be run, 130 after Ctrl-C (which still writes the report)."""
     try:
         from skbus.load.command import main, show_library

@@ -47,8 +47,8 @@ class Faults:
         self._impaired = False
 
     async def play(self, start: float) -> None:
-        """Each event at its time; `start` is on trio's clock. Whatever was stopped goes on again,
-        and the link is as before, in the end, also when cancelled."""
+        """Each event at its time; `start` is on trio's clock. In the end, even when cancelled, a
+        stopped process goes on again, and the link is as before."""
         try:
             async with trio.open_nursery() as nursery:
                 for event in self._scenario.all_events():

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What the stack does while it is loaded: memory, processor, counters, queues, drops.
 
-`skbus.load.runner` calls `sample` at each beat, and `books` when all is over. What is asked of a
-process goes through its control socket (`skbus.bus.ctl`); memory and processor time come from
-/proc; Linux's own counters from the /proc/net of a client's process, which is in the peer's
+`skbus.load.runner` calls `sample` at each beat, and `books` when all is over. Questions to a
+process go through its control socket (`skbus.bus.ctl`). Memory and processor time come from /proc.
+Linux's own counters come from the /proc/net of a client's process, which is in the peer's
 namespace.
 """
 
@@ -181,9 +181,9 @@ class Monitor:
         return out
 
     def growth(self, process: str, begin: float = 0.0, end: float = inf) -> float:
-        """Bytes in a minute, by least squares, of the anonymous memory of the process's last
-        life, in that part of the run; over all of that life where it has fewer than two samples
-        in that part."""
+        """Growth of the anonymous memory of the process's last life, in bytes a minute, by least
+        squares, in that part of the run. It is over all of that life where there are fewer than
+        two samples in that part."""
         samples = self.samples.get(process, [])
         if not samples:
             return 0.0

@@ -195,8 +195,8 @@ def use_side(side: Side) -> None:
 
 
 def processes(run: RunDir | None) -> dict[str, int]:
-    """The pids of the stack's processes that are alive, by their names; 0 for a process in a
-    container of its own, whose pid means nothing here."""
+    """The pids of the stack's processes that are alive, by their names. A process in a container
+    of its own has 0, because its pid means nothing here."""
     if run is None:
         return {}
     state = read_state(run)

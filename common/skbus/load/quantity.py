@@ -25,7 +25,7 @@ _SIZES: Final = {
 
 
 def seconds(value: object) -> float:
-    """ "20ms" as 0.02; "2min" is understood too. A bare number has no unit and is refused."""
+    """ "20ms" as 0.02; It also takes "2min". A bare number has no unit and is refused."""
     if isinstance(value, str) and (
         found := re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*(min|h)\s*", value)
     ):

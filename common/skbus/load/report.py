@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The outcome of a run: one HTML file that needs nothing else, one JSON file, and a summary.
 
-Written by `skbus.load.cli`, also when Ctrl-C has ended the run.
+Written by `skbus.load.cli`, even when Ctrl-C has ended the run.
 """
 
 import json

@@ -91,8 +91,8 @@ class Cell:
         return values[name]
 
     def shown(self, name: str, detail: str | None = None) -> float | None:
-        """The same for people: None also where a percentile would come from too few requests, so
-        that it would be the longest one by another name."""
+        """The same for people. It is also None for a percentile of too few requests, which would be
+        the longest one by another name."""
         percentile = float((detail or "p99" if name in _TIMES else name)[1:])
         histogram = {"service": self.service, "connect": self.connect}.get(name, self.latency)
         return self.metric(name, detail) if enough(percentile, histogram.count) else None

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""A scenario: who talks to whom, how much, when, what goes wrong meanwhile, and what must hold.
+"""A scenario: which flows there are, how much they carry and when, the faults meanwhile, and the
+assertions.
 
-A TOML file, or a Python file with `scenario` (a Scenario, a dict, or a function that returns one)
-and, if it likes, protocols of its own (`skbus.load.client.Client`). docs/load.md describes every
-key. A mistake is a ScenarioError that names the key, what was given and what the key takes.
+It is a TOML file, or a Python file with `scenario` (a Scenario, a dict, or a function that returns
+one). A Python file may have protocols of its own (`skbus.load.client.Client`). docs/load.md
+describes every key. A mistake is a ScenarioError that names the key, the given value and what the
+key takes.
 
-Read by `skbus.load.runner`, which sends it to the workers, who validate it again.
+Read by `skbus.load.runner`, which sends it to the workers. They validate it again.
 """
 
 import difflib

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`python -m skbus.load.within RUN COMMAND...`: run a command in a lab's peer namespace (RUN "-":
-here), and end it when our standard input ends, which is when whoever started us does.
+here).
+
+The command ends when our standard input does. That is when the process that started us ends.
 
 Started by `skbus.load.faults` for a scenario's commands: a flood must not outlive its test.
 """

@@ -10,10 +10,10 @@
 The end of standard input ends the worker at once; it still sends what it has.
 
 Latency is measured from the time at which a request was meant to start, not from when the client
-got round to it: a stack that stalls for a second is charged with all the requests that would have
-been sent in that second (no "coordinated omission"). In an open loop that time is the arrival; in
-a closed one the beat of `pace`, or the end of thinking. `service` is the time from the actual
-start: the difference between the two is the waiting.
+got round to it. A stack that stalls for a second is charged with all the requests that would have
+been sent in that second (no "coordinated omission"). In an open loop that time is the arrival. In a
+closed loop it is the beat of `pace`, or the end of thinking. `service` is the time from the actual
+start, and the difference between the two is the waiting.
 """
 
 import json
@@ -180,8 +180,8 @@ class FlowRunner:
     async def _paced(self, client: Client, number: int, begin: float, end: float) -> None:
         """A request at each beat. Beats that were missed are made up for, and count as late.
 
-        Which part of a beat is a client's follows from its number, not from when it woke: those
-        whom a ramp wakes one after the other would come in bursts else."""
+        A client's part of a beat follows from its number, not from when it woke. Otherwise clients
+        that a ramp wakes one after the other would come in bursts."""
         place = self.flow.pace * (number % self.flow.clients) / self.flow.clients
         due = begin + (place - begin) % self.flow.pace
         if due >= end:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a script is run against: time, a wire, and system calls.
 
-A backend is one stack with one interface, and everything beyond that interface: it carries the
-script's packets and answers for all hosts that the script does not mention (ARP). Times are ns
+A backend is one stack with one interface, and everything beyond that interface. It carries the
+script's packets, and answers for all hosts that the script does not mention (ARP). Times are ns
 since the script began.
 """
 
@@ -34,7 +34,7 @@ class Pending(Protocol):
 
 
 class Addresses(NamedTuple):
-    """Who is who: the addresses of packetdrill's own defaults."""
+    """The addresses of both ends, by packetdrill's own defaults."""
 
     local: str = "192.168.0.1"
     prefixlen: int = 16

@@ -31,7 +31,7 @@ class Config:
     mss: an inbound segment that is longer arrives in pieces of so many bytes, all at one time; 0:
     whole. init_scripts: commands that are run first. dry_run: nothing is run.
     strict_segments: super-segments of the script are not what may be sent in pieces.
-    strict_end: a packet that the script does not list is a failure also when it is the last.
+    strict_end: a packet that the script does not list is a failure even when it is the last.
     """
 
     addresses: Addresses = PLAIN

@@ -3,7 +3,7 @@
 
 A script numbers a connection's bytes from its SYN (0), as tcpdump does; numbers in a SYN are
 meant as they stand. The stack under test chooses its own initial number, its port when it
-connects, and its timestamps: the flow learns them from the first packets and translates from
+connects, and its timestamps. The flow learns them from the first packets, and translates from
 then on. Payload is a known pattern by place in the stream, so that a byte in the wrong place
 shows.
 """
@@ -33,8 +33,8 @@ def pattern(offset: int, length: int) -> bytes:
 
 
 def pieces(packet: TcpPacket, mss: int) -> list[TcpPacket]:
-    """A segment as it arrives in pieces of `mss` bytes (0: whole), as TSO cuts one: PSH and FIN are
-    the last one's, CWR is the first one's."""
+    """A segment as it arrives in pieces of `mss` bytes (0: whole), as TSO cuts one. The last piece
+    has PSH and FIN, the first one has CWR."""
     if not mss or packet.length <= mss:
         return [packet]
     out = []

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Runs a script against a backend: when each event happens, and whether that is what it says.
 
-Events are taken in order. The interpreter waits for the time of what it does itself (inbound
-packets, system calls, commands, code), and for the packet where one is expected, whose time is
-then checked. A relative time counts from the moment at which the event before was over; between
-two inbound packets from the time that the first had in the script.
+Events are taken in order. Where the interpreter acts itself (inbound packets, system calls,
+commands, code), it waits for the time. Where a packet is expected, it waits for the packet, and
+checks its time. A relative time counts from the moment at which the event before was over. Between
+two inbound packets it counts from the time that the first had in the script.
 """
 
 import errno
@@ -144,8 +144,8 @@ class Interpreter:
             raise wrong
 
     def _cleanup(self) -> ScriptError | Unsupported | None:
-        """The last command, also where the script has failed: what is wrong with it then is not
-        what the report is about."""
+        """The last command, even where the script has failed. The report is then not about an error
+        of this command."""
         if self.script.cleanup is None:
             return None
         try:

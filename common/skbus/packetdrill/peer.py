@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`python -m skbus.packetdrill.peer RUNDIR DEV ADDRESS`: frames to and from a lab's wire.
 
-Run by `live`. It enters the lab's peer namespace, finds the stack's MAC address by ARP, says so in
-a line, and then carries frames: each record on standard input is a frame to send, each on standard
-output a frame that the stack has sent, with its time. A record is length and CLOCK_MONOTONIC ns
-(`=IQ`), then the bytes; a record of length 0 says that a frame has been sent.
+Run by `live`. It enters the lab's peer namespace, finds the stack's MAC address by ARP, and says so
+in a line. Then it carries frames. Each record on standard input is a frame to send. Each record on
+standard output is a frame that the stack has sent, with its time. A record is length and
+CLOCK_MONOTONIC ns (`=IQ`), then the bytes. A record of length 0 says that a frame has been sent.
 """
 
 import os

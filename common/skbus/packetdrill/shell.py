@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The shell commands of scripts: run for what they would set in the machine's stack.
 
-A script's command runs in a real shell, but sysctl, ip, tc, ethtool, nstat, ss and others are there
-replaced by programs that note how they were called, or print what the stack under test says, and
-/proc and /sys by a directory of our own. What was set is then set in the stack under test; the
-machine's own stack is left alone.
+A script's command runs in a real shell. Programs of ours stand there for sysctl, ip, tc, ethtool,
+nstat, ss and others. They note how they were called, or print the answers of the stack under test.
+A directory of our own stands for /proc and /sys. What was set is then set in the stack under test,
+and the machine's own stack is left alone.
 """
 
 import os

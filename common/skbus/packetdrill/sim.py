@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`--sim`: a script against the cores of the five processes, in virtual time.
 
-The stack is a host of a `skbus.testing.World`; the far end of its only link is a bare port that
-answers ARP for everybody and otherwise is the script. Nothing is random and nothing sleeps: a
+The stack is a host of a `skbus.testing.World`. The far end of its only link is a bare port, which
+answers ARP for everybody and otherwise is the script. Nothing is random and nothing sleeps. A
 script of a minute takes milliseconds, and every timer fires when it should.
 """
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`ss` for scripts: iproute2's columns and filters, about the stack under test.
 
-The interpreter writes down what there is (`snapshot`, from /proc/net of the stack and the options
-of sockets); `python -m skbus.packetdrill.ss SNAPSHOT LOG ARGUMENT...` is what a script's shell
-finds as ss, and prints from that. What it does not know it notes in LOG, and the script is refused:
-an ss that prints nothing would let it pass. See `man 8 ss`.
+The interpreter writes a snapshot of the sockets (`snapshot`, from /proc/net of the stack and the
+options of sockets). A script's shell finds `python -m skbus.packetdrill.ss SNAPSHOT LOG ARGUMENT...`
+as ss, which prints from the snapshot. It notes in LOG all that it does not know, and the script is
+refused, because an ss that prints nothing would let it pass. See `man 8 ss`.
 """
 
 import json
@@ -366,7 +366,7 @@ _OPTIONS: Final = ((1, "ts"), (2, "sack"), (8, "ecn"), (16, "ecnseen"), (32, "fa
 
 
 def _info(s: dict[str, Any], numeric: bool) -> Iterator[str]:
-    """As `tcp_stats_print` of iproute2 has it; what is 0 is left out there too."""
+    """As `tcp_stats_print` of iproute2 has it, which leaves out what is 0."""
     tcp: dict[str, int] = {k.removeprefix("tcpi_"): v for k, v in s["info"].items()}
     get = tcp.get
     yield from (name for bit, name in _OPTIONS if s["options"] & bit)

@@ -101,8 +101,8 @@ def build_ip(
 
 
 def dont_fragment(packet: bytes) -> bytes:
-    """A packet of `build_ip` with DF, as senders that discover the path's MTU set it: GRO joins
-    packets whose identification does not count only where they have it (RFC 6864 4.1)."""
+    """A packet of `build_ip` with DF, as senders that discover the path's MTU set it. GRO joins
+    packets with an identification that does not count only where they have DF (RFC 6864 4.1)."""
     head = packet[:6] + b"\x40" + packet[7:10] + b"\0\0" + packet[12:20]
     return head[:10] + csum(head).to_bytes(2, "big") + head[12:] + packet[20:]
 
@@ -376,7 +376,7 @@ def show_script(packet: Packet) -> str:
 
 
 def show_seen(seen: Seen, *, inbound: bool = False, window: bool = True, ecn: bool = False) -> str:
-    """A packet from the wire, its numbers those of the script. window: show it too."""
+    """A packet from the wire, its numbers those of the script. window: show the window."""
     arrow = "<" if inbound else ">"
     if ecn:
         arrow += f" [{_ECN_NAMES[seen.tos & 3]}]"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The loop of the sample servers: many connections, one DEALER, no task for each.
 
-An application may speak to the socket layer through `skbus.socket` or trio; this is the third
-way, for servers that count microseconds: calls are submitted to a `skbus.app.client.Mux`, and their
+An application may speak to the socket layer through `skbus.socket` or trio. This is the third way,
+for servers that count microseconds. Calls are submitted to a `skbus.app.client.Mux`, and their
 callbacks run when the replies are there. trio only waits, once for each batch.
 """
 

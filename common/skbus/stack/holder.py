@@ -3,8 +3,8 @@
 
 `skbus.stack.lab.up` starts `python -m skbus.stack.holder`, which says one JSON line when the lab is
 up, or why it is not. As long as it lives, the lab does; when it dies, however it dies, the kernel
-takes namespaces, cable and layers away. An orderly end (SIGTERM) takes the run directory away as
-well.
+takes namespaces, cable and layers away. An orderly end (SIGTERM) also takes the run directory
+away.
 
 Without root the namespaces belong to a new user namespace, in which the user stays who they are,
 and has all rights. Programs that give root up at once, such as tcpdump, so have nothing to give up.
@@ -167,7 +167,7 @@ def _inode(pid: int) -> int:
 def hold(run: RunDir, cable: Cable, parent: int, say: Callable[[dict[str, Any]], None]) -> int:
     """The holder's life: namespaces, cable, supervisor; until SIGTERM. Returns the exit status.
 
-    parent: whose end is the lab's, too; 0: nobody's.
+    parent: the process whose end is the lab's end; 0 for none.
     """
     rootless = make_namespaces()
     if parent:

@@ -5,10 +5,10 @@
     Linux, 10.77.0.1/24  veth0 ======== eth0  nic.eth0, ip, tcp, udp, socket: 10.77.0.2/24
 
 `up` starts a holder (`skbus.stack.holder`): a process in new network namespaces (and, where we are
-not root, a new user namespace), which makes the cable, runs the supervisor in the stack's namespace
-and keeps one small process in the peer's. `exec` enters the peer's namespace. All is found again
-through the run directory; nothing has a name in the file system or an `ip netns` entry, so when the
-holder dies, however it dies, the kernel takes namespaces, cable and layers away.
+not root, a new user namespace). The holder makes the cable, runs the supervisor in the stack's
+namespace, and keeps one small process in the peer's. `exec` enters the peer's namespace. All is
+found again through the run directory. Nothing has a name in the file system or an `ip netns` entry.
+So when the holder dies, however it dies, the kernel takes namespaces, cable and layers away.
 
 Called by `skbus.cli.lab`.
 """
@@ -366,9 +366,9 @@ def _clear_up(run: RunDir) -> None:
 def within(namespaces: Sequence[int], run: RunDir, proven: bool) -> list[Pid]:
     """Processes in the lab's network namespaces, other than its own.
 
-    A namespace's number may be given to another one after its death. So, unless a process of
-    the lab proves that the namespaces live, only those count that carry our run directory in
-    their environment as well (`enter` puts it there).
+    A namespace's number may be given to another one after its death. So a process of the lab must
+    prove that the namespaces live. Otherwise only processes count that also carry our run directory
+    in their environment (`enter` puts it there).
     """
     mark = f"{rundir.ENV}={run.path}".encode()
     found: list[Pid] = []

@@ -67,9 +67,9 @@ _TIMES: Final = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f")
 
 
 def parse_when(text: str, now: float) -> float:
-    """A moment, in seconds since 1970: `10s`, `5m`, `2h` (before `now`), `13:36`, `13:36:25.5` (the
-    last time that it was so late), or ISO 8601, `2026-11-30T13:36:25`; local time where no zone is
-    given. LogReadError where it is none of these."""
+    """A moment, in seconds since 1970. The text is `10s`, `5m`, `2h` (before `now`), `13:36`,
+    `13:36:25.5` (the last time that it was so late), or ISO 8601, `2026-11-30T13:36:25`. Without a
+    zone it is local time. LogReadError where it is none of these."""
     text = text.strip()
     if found := _RELATIVE.fullmatch(text):
         return now - float(found[1]) * _UNITS[found[2]]
@@ -154,7 +154,7 @@ class Filter:
         return ":" not in flow and event.get("skb") in self.skbs
 
     def learn(self, event: Event) -> None:
-        """Note whose skb a line tells of: fragments but the first have no ports, and are known by
+        """Note the flow of a line's skb. Fragments but the first have no ports, and are known by
         the datagram that they were put together to."""
         skb = event.get("skb")
         if self.flow is None or skb is None:
@@ -274,7 +274,7 @@ def last_of(path: Path, wanted: Filter, count: int, end: int | None = None) -> l
 
 
 class Tail:
-    """The end of one log, also when the file is begun anew.
+    """The end of one log, even when the file is begun anew.
 
     at_end: begin there; otherwise with the first line of the file.
     """
@@ -325,8 +325,8 @@ class Tail:
 class Follower:
     """The logs of a stack as they grow, in the order of time.
 
-    What one process has logged may be written a little later than what another has logged after
-    it; so an event waits for one more look, as long as new ones come.
+    A line of one process may be written a little later than a younger line of another. So an event
+    waits for one more look, as long as new ones come.
     """
 
     def __init__(self, run: RunDir) -> None:

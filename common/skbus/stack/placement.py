@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Which processors the layers run on: `placement` of the configuration (`skbus.stack.config`).
 
-Waking a process on another processor is most of what a crossing costs when there is little to do,
-and a packet's way is a dozen crossings, one after the other: then all layers are best on one
+When there is little to do, waking a process on another processor is most of what a crossing costs.
+A packet's way is a dozen crossings, one after the other. So all layers are then best on one
 processor. When there is much to do, they are best on all. `one` and `spread` say so for good;
 `auto`, the default, looks ten times a second:
 
@@ -11,7 +11,7 @@ processor. When there is much to do, they are best on all. `one` and `spread` sa
 - spread: would one processor do? Then they are put on one, if that has lasted; longer each time
   that it turned out to be wrong.
 
-What `affinity` says of a process goes before all this.
+A process's `affinity` goes before all this.
 """
 
 import os

@@ -2,13 +2,13 @@
 """The supervisor: runs every layer of a stack as a process of its own, and restarts the dead.
 
 It is one plain loop around sigtimedwait(2), without threads, and stays so small that it has no
-reason to die; if it is killed nevertheless, the kernel kills its layers (PR_SET_PDEATHSIG).
+reason to die. If it is killed nevertheless, the kernel kills its layers (PR_SET_PDEATHSIG).
 
 Layers are forked from it, after the heavy libraries have been imported once: a layer is up again
 some tens of milliseconds after its death. A layer's own modules are imported in its own process,
 so a restarted layer runs the code that is on the disk then.
 
-What must outlive a layer is held here or lies in the run directory: the supervisor keeps the
+State that must outlive a layer is held here or lies in the run directory. The supervisor keeps the
 descriptor of each device open, so that frames wait in the kernel while nic is away.
 
 `skbus up` runs one in the foreground (`skbus.cli.up`); `skbus.stack.lab` runs one in namespaces.
@@ -136,11 +136,11 @@ class Supervisor:
         self._write_state()
 
     def wait_ready(self, seconds: float = READY_TIME) -> None:
-        """Wait until every layer answers on its control socket, and misses nothing that the others
-        bring to it: ip knows of each device and transport, and tcp of each address.
+        """Wait until every layer answers on its control socket, and has heard all from the others.
+        ip then knows of each device and transport, and tcp of each address.
 
-        They are asked from the lowest up, and once more, for what one tells the others goes out
-        after its answer: it is with them before they are asked for the second time.
+        The layers are asked from the lowest up, and once more. A layer's news for the others goes
+        out after its answer, and is with them before they are asked for the second time.
         SuperviseError if one ends before, or is not ready in time, or a signal asks us to end; the
         layers are stopped then.
         """

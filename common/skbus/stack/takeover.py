@@ -3,8 +3,8 @@
 (docs/architecture.md, "AF_PACKET").
 
 While our stack has the address, the kernel must not answer for it: it is removed from the
-interface, and the namespace stops forwarding. What was taken is written into the run directory
-before it is removed, so that a later start knows it even if this one ends without giving it back.
+interface, and the namespace stops forwarding. The address is written into the run directory before
+it is removed. So a later start knows it, even if this one ends without giving it back.
 
 Called by `skbus up --take-over`, and by `skbusd nic` where that runs alone (in a container).
 """
