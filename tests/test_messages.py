@@ -40,6 +40,7 @@ def test_the_page_is_what_the_interfaces_say() -> None:
     assert (ROOT / "docs" / "messages.md").read_text() == made, (
         "docs/messages.md is old: skbus abi --markdown > docs/messages.md"
     )
+    assert CliRunner().invoke(app, ["abi", "--markdown"]).stdout == made
 
 
 def test_every_entry_is_served_by_those_that_its_interface_names() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skbus.core import seq as seq_module
 from skbus.core.seq import HALF, after, before, between, seq_add, seq_ahead, seq_sub
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SEQ = ROOT / "common/skbus/core/seq.py"
 
 
