@@ -21,7 +21,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = """
 common/skbus/core: checksum dropreason net pool pskb seq skbuff snmp syscall timer
-common/skbus/inet: ip_sockglue
+common/skbus/inet: ip_sockglue transport
 common/skbus/inet/headers: ethernet ipv4 tcp
 common/skbus/bus: barrier clock codec dispatch libzmq pipe service zmtp
 services/skbusd/nic: core dev dim eth gro gro_flow gso frame netdev rx_buffer source tcp_gro tso

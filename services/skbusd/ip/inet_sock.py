@@ -24,7 +24,6 @@ from skbus.core.abi import (
     Disconnect,
     Recvmsg,
     Redirect,
-    SkErrorReport,
     UdpSendmsgCb,
     XmitCb,
 )
@@ -41,16 +40,16 @@ from skbus.core.uapi import (
 )
 from skbus.inet.headers import icmp as icmphdr
 from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
-from skbus.inet.transport import sk_ret
+from skbus.inet.transport import (
+    SKB_TRUESIZE,
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    sk_ret,
+)
 from skbusd.ip import ip_output, route
 from skbusd.ip.netns import INADDR_ANY, RTN_BROADCAST, RTN_MULTICAST, InetSock, IpNet, Rtable
 
-SKB_TRUESIZE: Final = 256
-"""Charged with each datagram, so that empty ones are bounded too; the socket layer charges the
-same."""
 MAX_LEN: Final = 0xFFFF
-SOCK_BINDADDR_LOCK: Final = 4
-SOCK_BINDPORT_LOCK: Final = 8
 
 _OUT_COUNTERS: Final = {
     icmphdr.ICMP_ECHOREPLY: "IcmpOutEchoReps",
@@ -163,9 +162,9 @@ def udp_disconnect(net: IpNet, item: Disconnect) -> None:
         sk_ret(net, item.sk, item.req, EBADF)
         return
     sk.inet_daddr = INADDR_ANY
-    if not sk.userlocks & SOCK_BINDADDR_LOCK:
+    if not sk.sk_userlocks & SOCK_BINDADDR_LOCK:
         sk.inet_saddr = sk.inet_rcv_saddr = INADDR_ANY
-    if sk.ping and not sk.userlocks & SOCK_BINDPORT_LOCK:
+    if sk.ping and not sk.sk_userlocks & SOCK_BINDPORT_LOCK:
         sk_unhash(net, sk)
         sk.inet_num = 0
     sk_ret(net, item.sk, item.req, 0)
@@ -324,11 +323,3 @@ def sk_recvmsg(net: IpNet, item: Recvmsg) -> None:
     sk = net.inet_socks.get(item.sk)
     if sk is not None:
         sk.sk_rmem_alloc = max(0, sk.sk_rmem_alloc - item.copied - SKB_TRUESIZE)
-
-
-# ---- errors ------------------------------------------------------------------------------
-
-
-def sk_error_report(net: IpNet, sk: InetSock, err: int) -> None:
-    """`sk->sk_error_report`"""
-    net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(sk.sk, err, False))

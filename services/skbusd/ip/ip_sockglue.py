@@ -29,7 +29,7 @@ from skbus.inet.ip_sockglue import (
     ip_int,
     ip_multicast_if,
 )
-from skbus.inet.transport import sk_ret
+from skbus.inet.transport import bind_device_name, sk_ret, sock_setsockopt
 from skbusd.ip import inet_sock, mcast
 from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_RAW, InetSock, IpNet
 
@@ -55,24 +55,14 @@ def ip_setsockopt(net: IpNet, item: Setsockopt) -> None:
 
 
 def _set_socket(net: IpNet, sk: InetSock, optname: int, value: bytes) -> int:
-    """The socket layer has checked these; what ip has no use for is passed over."""
-    if optname == uapi.SO_BINDTODEVICE:
-        name = value.split(b"\0", 1)[0].decode("utf-8", "replace")
-        dev = net.loopback_dev if name == net.loopback_dev.name else net.devices.get(name)
-        if name and dev is None:
-            return ENODEV
-        sk.sk_bound_dev_if = dev.ifindex if dev is not None else 0
+    if optname != uapi.SO_BINDTODEVICE:
+        sock_setsockopt(net, sk, optname, int_value(value))
         return 0
-    number = int_value(value)
-    if optname == uapi.SO_BROADCAST:
-        sk.broadcast = bool(number)
-    elif optname == uapi.SO_REUSEADDR:
-        sk.reuse = int(bool(number))
-    elif optname == uapi.SO_RCVBUFFORCE:
-        sk.sk_rcvbuf = max(2 * max(number, 0), uapi.SOCK_MIN_RCVBUF)
-    elif optname == uapi.SO_RCVBUF:
-        size = min(number & 0xFFFFFFFF, net.sysctl["net.core.rmem_max"])
-        sk.sk_rcvbuf = max(2 * size, uapi.SOCK_MIN_RCVBUF)
+    name = bind_device_name(value)
+    dev = net.loopback_dev if name == net.loopback_dev.name else net.devices.get(name)
+    if name and dev is None:
+        return ENODEV
+    sk.sk_bound_dev_if = dev.ifindex if dev is not None else 0
     return 0
 
 

@@ -19,8 +19,8 @@ from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import SkBuff
 from skbus.core.sysctl import Sysctl
 from skbus.core.timer import Timer
-from skbus.inet.ip_sockglue import InetOptions
 from skbus.inet.mcast import McList
+from skbus.inet.transport import TransportSock
 
 # include/uapi/linux/rtnetlink.h
 RTN_UNSPEC: Final = 0
@@ -209,40 +209,21 @@ class IgmpDevice:
         """Groups left, of which reports must still tell."""
 
 
-class InetSock(InetOptions):
-    """`struct inet_sock` of a raw or ping socket (`raw_sock`, the latter's `struct inet_sock`).
-    Everything in it could be written down."""
+class InetSock(TransportSock):
+    """`struct raw_sock`, or the `struct inet_sock` of a ping socket.
 
-    __slots__ = (
-        "broadcast", "filter", "inet_daddr", "inet_num", "inet_rcv_saddr", "inet_saddr", "mc_list",
-        "ping", "reuse", "sk", "sk_bound_dev_if", "sk_drops", "sk_rcvbuf",
-        "sk_rmem_alloc", "userlocks",
-    )  # fmt: skip
+    inet_num is a raw socket's protocol, or a ping socket's identifier, 0 while it has none.
+    """
+
+    __slots__ = ("filter", "ping")
 
     def __init__(self, sk: int, protocol: int, rcvbuf: int, *, ping: bool) -> None:
-        super().__init__()
-        self.sk = sk
+        super().__init__(sk, rcvbuf, protocol)
         self.ping = ping
         self.inet_num = 0 if ping else protocol
-        """Raw: the protocol. Ping: the identifier, 0 while it has none."""
-        self.inet_saddr = INADDR_ANY
-        self.inet_rcv_saddr = INADDR_ANY
-        self.inet_daddr = INADDR_ANY
-        self.sk_bound_dev_if = 0
-        self.reuse = 0
-        self.userlocks = 0
-        self.sk_rcvbuf = rcvbuf
-        self.sk_rmem_alloc = 0
-        self.sk_drops = 0
-        self.broadcast = False
         self.hdrincl = not ping and protocol == IPPROTO_RAW
         self.filter = 0
         """ICMP_FILTER: the types that it does not want."""
-        self.mc_list: McList = ()
-
-    def connected(self) -> bool:
-        """`sk_state == TCP_ESTABLISHED`"""
-        return self.inet_daddr != INADDR_ANY
 
 
 class NetDevice:

@@ -25,10 +25,15 @@ from skbus.inet.headers.icmp import (
     IcmpHdr,
 )
 from skbus.inet.headers.ipv4 import IpHdr
-from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error
-from skbus.inet.transport import sk_ret
+from skbus.inet.ip_sockglue import icmp_error
+from skbus.inet.transport import (
+    SK_REUSEADDR,
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    sk_icmp_error,
+    sk_ret,
+)
 from skbusd.ip import inet_sock, route
-from skbusd.ip.inet_sock import SOCK_BINDADDR_LOCK, SOCK_BINDPORT_LOCK
 from skbusd.ip.netns import (
     INADDR_ANY,
     IPPROTO_ICMP,
@@ -62,7 +67,7 @@ def ping_get_port(net: IpNet, sk: InetSock, ident: int) -> int:
         net.ping_port_rover = ident
     else:
         for other in net.ping_table.get(ident, ()):
-            if not (sk.reuse and other.reuse):
+            if not sk.reuse & other.reuse & SK_REUSEADDR:
                 return EADDRINUSE
     sk.inet_num = ident
     inet_sock.sk_hash(net, sk)
@@ -83,14 +88,14 @@ def ping_bind(net: IpNet, item: GetPort) -> None:
     ):
         err = EADDRNOTAVAIL
     else:
-        sk.reuse = item.reuse & 1
+        sk.reuse = item.reuse & SK_REUSEADDR
         err = ping_get_port(net, sk, item.port)
     if sk is not None and not err:
         sk.inet_saddr = sk.inet_rcv_saddr = item.addr
         if item.addr != INADDR_ANY:
-            sk.userlocks |= SOCK_BINDADDR_LOCK
+            sk.sk_userlocks |= SOCK_BINDADDR_LOCK
         if item.port:
-            sk.userlocks |= SOCK_BINDPORT_LOCK
+            sk.sk_userlocks |= SOCK_BINDPORT_LOCK
     if net.tracing:
         net.trace("ping_bind", sk=item.sk, addr=item.addr, ident=item.port, err=err)
     val = LocalAddr(sk.inet_rcv_saddr, sk.inet_num) if sk is not None and not err else None
@@ -213,8 +218,5 @@ def ping_err(
         and sk.pmtudisc == IP_PMTUDISC_DONT
     ):
         return
-    if sk.recverr:
-        icmp = (hdr.type, hdr.code, info)
-        ip_icmp_error(net, sk.sk, err, icmp, offender, (inner.daddr, 0), payload)
-    if sk.recverr or (hard and sk.connected()):
-        inet_sock.sk_error_report(net, sk, err)
+    icmp = (hdr.type, hdr.code, info)
+    sk_icmp_error(net, sk, (err, hard), icmp, offender, (inner.daddr, 0), payload)

@@ -28,11 +28,10 @@ from skbus.inet.headers.icmp import (
     IcmpHdr,
 )
 from skbus.inet.headers.ipv4 import IP_HLEN, IpHdr
-from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error, ip_local_error
+from skbus.inet.ip_sockglue import icmp_error, ip_local_error
 from skbus.inet.mcast import ip_mc_sf_allow
-from skbus.inet.transport import sk_ret
+from skbus.inet.transport import SOCK_BINDADDR_LOCK, sk_icmp_error, sk_ret
 from skbusd.ip import inet_sock, ip_output, route
-from skbusd.ip.inet_sock import SOCK_BINDADDR_LOCK
 from skbusd.ip.netns import (
     INADDR_ANY,
     IPPROTO_ICMP,
@@ -82,7 +81,7 @@ def raw_bind(net: IpNet, item: GetPort) -> None:
         else:
             sk.inet_rcv_saddr = sk.inet_saddr = item.addr
             if item.addr != INADDR_ANY:
-                sk.userlocks |= SOCK_BINDADDR_LOCK
+                sk.sk_userlocks |= SOCK_BINDADDR_LOCK
             if kind in (RTN_MULTICAST, RTN_BROADCAST):
                 sk.inet_saddr = INADDR_ANY
     if net.tracing:
@@ -244,8 +243,7 @@ def raw_err(
     offender: bytes,
     dif: int,
 ) -> None:
-    """It is an error of the socket where it is connected and the error is hard, or with
-    IP_RECVERR; with that it is put on the error queue too."""
+    """The error of one socket. Which errors reach it, `sk_icmp_error` says."""
     if hdr.type == ICMP_REDIRECT:
         inet_sock.ipv4_sk_redirect(net, inner.daddr, hdr, offender, dif)
         return
@@ -255,12 +253,9 @@ def raw_err(
         return
     if hdr.type == ICMP_SOURCE_QUENCH:
         return
-    err, hard = icmp_error(hdr.type, hdr.code, sk.pmtudisc)
+    error = icmp_error(hdr.type, hdr.code, sk.pmtudisc)
     if net.tracing:
-        net.trace("raw_err", sk=sk.sk, type=hdr.type, code=hdr.code, err=err)
-    if sk.recverr:
-        payload = quoted if sk.hdrincl else quoted[inner.ihl :]
-        icmp = (hdr.type, hdr.code, info)
-        ip_icmp_error(net, sk.sk, err, icmp, offender, (inner.daddr, 0), payload)
-    if sk.recverr or hard:
-        inet_sock.sk_error_report(net, sk, err)
+        net.trace("raw_err", sk=sk.sk, type=hdr.type, code=hdr.code, err=error[0])
+    payload = quoted if sk.hdrincl else quoted[inner.ihl :]
+    icmp = (hdr.type, hdr.code, info)
+    sk_icmp_error(net, sk, error, icmp, offender, (inner.daddr, 0), payload)

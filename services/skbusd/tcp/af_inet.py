@@ -6,10 +6,10 @@
 import errno
 from typing import Final
 
-from skbus.core.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
 from skbus.core.initcall import InitStep, do_initcalls
-from skbus.core.interfaces import Ip, TcpProtocol
+from skbus.core.interfaces import TcpProtocol
 from skbus.core.syscall import SysCallError
+from skbus.inet.transport import InetProto, inet_add_protocol, inet_del_protocol
 from skbusd.tcp.const import IPPROTO_TCP
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.tcp_cong import TcpReno, tcp_register_congestion_control
@@ -19,22 +19,7 @@ _PERTURB: Final = 256
 """Entries of RFC 6056's table (`INET_TABLE_PERTURB_SIZE` is 65536 in Linux)."""
 
 
-def inet_add_protocol(net: TcpNet) -> None:
-    """`inet_add_protocol(&tcp_protocol, IPPROTO_TCP)`, which ip carries out; also when ip has been
-    restarted."""
-    handler, err_handler = TcpProtocol.tcp_v4_rcv.name, TcpProtocol.tcp_v4_err.name
-    item = InetAddProtocol(IPPROTO_TCP, net.name, handler, err_handler)
-    net.call("ip", Ip.inet_add_protocol, item)
-
-
-def inet_del_protocol(net: TcpNet) -> None:
-    """`inet_del_protocol`"""
-    net.call("ip", Ip.inet_del_protocol, InetDelProtocol(IPPROTO_TCP, net.name))
-
-
-def inet_add_protocol_ret(net: TcpNet, item: InetProtocolRet) -> None:
-    """ip does not want us: there is another TCP."""
-    net.warning("inet_add_protocol", protocol=item.protocol, err=errno.errorcode.get(item.err))
+TCP_PROTOCOL: Final = InetProto(IPPROTO_TCP, TcpProtocol.tcp_v4_rcv, TcpProtocol.tcp_v4_err)
 
 
 def shard_secret(net: TcpNet, purpose: bytes) -> bytes:
@@ -83,7 +68,11 @@ def tcp_exit(net: TcpNet) -> None:
 
 
 INET_INIT: Final = (
-    InitStep("inet_add_protocol(TCP)", inet_add_protocol, inet_del_protocol),
+    InitStep(
+        "inet_add_protocol(TCP)",
+        lambda net: inet_add_protocol(net, TCP_PROTOCOL),
+        lambda net: inet_del_protocol(net, TCP_PROTOCOL),
+    ),
     InitStep("tcp_v4_init", tcp_v4_init, tcp_v4_exit),
     InitStep("tcp_init", tcp_init, tcp_exit),
 )

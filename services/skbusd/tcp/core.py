@@ -15,6 +15,7 @@ from skbus.core.abi import BacklogMark, InetdevEvent, RtCacheFlush
 from skbus.core.entry import AnyEntry, Handler, serve
 from skbus.core.interfaces import InetTransport, SynBacklog, Tcp, TcpProtocol, TransportProto
 from skbus.core.timer import Timer
+from skbus.inet.transport import inet_add_protocol, inet_add_protocol_ret
 from skbusd.tcp import af_inet, tcp, tcp_close, tcp_ipv4, tcp_sockopt, tcp_timer
 from skbusd.tcp.const import (
     STATE_NAMES,
@@ -67,7 +68,7 @@ SERVES: Final[dict[AnyEntry, Handler]] = {
     ),
     **serve(
         InetTransport,
-        InetTransport.inet_add_protocol_ret.by(af_inet.inet_add_protocol_ret),
+        InetTransport.inet_add_protocol_ret.by(inet_add_protocol_ret),
         InetTransport.ip_route_output_ret.by(tcp.ip_route_output_ret),
         InetTransport.rt_cache_flush.by(rt_cache_flush),
         InetTransport.dst_mtu.by(tcp_ipv4.tcp_dst_mtu),
@@ -132,7 +133,7 @@ class TcpCore:
         """A neighbour has been started: ip must learn of us, and hear again what it was asked; a
         socket layer that was started again knows no socket of its earlier life."""
         if process == "ip":
-            af_inet.inet_add_protocol(self.net)
+            inet_add_protocol(self.net, af_inet.TCP_PROTOCOL)
             for req, sk in self.net.route_reqs.items():
                 tcp.ip_route_ask(self.net, self.net.socks[sk], req)
         elif process == "socket":

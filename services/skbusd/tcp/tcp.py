@@ -24,13 +24,13 @@ from skbus.core.abi import (
     LocalAddr,
     Recvmsg,
     RouteRet,
-    SkRet,
     TcpSendmsgCb,
     TcpSendmsgFastopenCb,
 )
-from skbus.core.interfaces import Ip, SkCallbacks
+from skbus.core.interfaces import Ip
 from skbus.core.seq import MASK
 from skbus.core.skbuff import Frag, SkBuff, frag_slice
+from skbus.inet.transport import sk_ret
 from skbusd.tcp.const import (
     ACK,
     FIN,
@@ -102,13 +102,6 @@ from skbusd.tcp.tcp_window import (
     tcp_xmit_size_goal,
 )
 from skbusd.tcp.tcp_write_space import MERGE_FRAGS
-
-
-def sk_ret(net: TcpNet, sk: int, req: int, err: int, val: object = None) -> None:
-    """Answer a request, if an answer is wanted."""
-    if req:
-        net.call("socket", SkCallbacks.sk_ret, SkRet(sk, req, err, val))
-
 
 # ---- begin -----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from skbus.core.abi import (
     Disconnect,
     Shutdown,
 )
+from skbus.inet.transport import sk_ret
 from skbusd.tcp.const import (
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
@@ -43,7 +44,7 @@ from skbusd.tcp.inet_connection_sock import (
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
-from skbusd.tcp.tcp import sk_ret, tcp_reinit
+from skbusd.tcp.tcp import tcp_reinit
 from skbusd.tcp.tcp_cong import tcp_init_congestion_control
 from skbusd.tcp.tcp_handshake import tcp_send_active_reset
 from skbusd.tcp.tcp_input import tcp_fin_time

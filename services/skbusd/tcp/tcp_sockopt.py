@@ -10,6 +10,7 @@ from typing import Final
 from skbus.core import uapi
 from skbus.core.abi import Getsockopt, Setsockopt, XmitCb
 from skbus.core.seq import MASK
+from skbus.inet.transport import sk_ret
 from skbusd.tcp import const as c
 from skbusd.tcp.inet_connection_sock import (
     inet_csk_delete_keepalive_timer,
@@ -18,7 +19,7 @@ from skbusd.tcp.inet_connection_sock import (
 from skbusd.tcp.ip_sockglue import do_ip_setsockopt, ip_getsockopt
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
-from skbusd.tcp.tcp import sk_ret, tcp_cleanup_rbuf
+from skbusd.tcp.tcp import tcp_cleanup_rbuf
 from skbusd.tcp.tcp_accecn import tcp_accecn_info
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_data import tcp_enter_quickack_mode

@@ -3,31 +3,17 @@
 `udp_init`, `udplite4_register`. Called by core.py at start.
 """
 
-import errno
 from typing import Final
 
-from skbus.core.abi import InetAddProtocol, InetDelProtocol, InetProtocolRet
 from skbus.core.initcall import InitStep, do_initcalls
-from skbus.core.interfaces import Ip, UdpProtocol
+from skbus.core.interfaces import UdpProtocol
+from skbus.inet.transport import InetProto, inet_add_protocol, inet_del_protocol
 from skbusd.udp.netns import IPPROTO_UDP, IPPROTO_UDPLITE, UdpNet, UdpTable
 
-
-def inet_add_protocol(net: UdpNet) -> None:
-    """`inet_add_protocol(&udp_protocol, IPPROTO_UDP)`, which ip carries out."""
-    item = InetAddProtocol(
-        IPPROTO_UDP, net.name, UdpProtocol.udp_rcv.name, UdpProtocol.udp_err.name
-    )
-    net.call("ip", Ip.inet_add_protocol, item)
-
-
-def inet_del_protocol(net: UdpNet) -> None:
-    """`inet_del_protocol`"""
-    net.call("ip", Ip.inet_del_protocol, InetDelProtocol(IPPROTO_UDP, net.name))
-
-
-def inet_add_protocol_ret(net: UdpNet, item: InetProtocolRet) -> None:
-    """ip does not want us: there is another UDP."""
-    net.warning("inet_add_protocol", protocol=item.protocol, err=errno.errorcode.get(item.err))
+UDP_PROTOCOL: Final = InetProto(IPPROTO_UDP, UdpProtocol.udp_rcv, UdpProtocol.udp_err)
+UDPLITE_PROTOCOL: Final = InetProto(
+    IPPROTO_UDPLITE, UdpProtocol.udplite_rcv, UdpProtocol.udplite_err
+)
 
 
 def udp_init(net: UdpNet) -> None:
@@ -42,28 +28,24 @@ def udp_exit(net: UdpNet) -> None:
     net.udp_ehash_secret = 0
 
 
-def udplite_add_protocol(net: UdpNet) -> None:
-    """`inet_add_protocol(&udplite_protocol, IPPROTO_UDPLITE)`"""
-    item = InetAddProtocol(
-        IPPROTO_UDPLITE, net.name, UdpProtocol.udplite_rcv.name, UdpProtocol.udplite_err.name
-    )
-    net.call("ip", Ip.inet_add_protocol, item)
-
-
 def udplite4_register(net: UdpNet) -> None:
     """`udplite4_register`, udp's part: a table of its own, and ip hears of it."""
     net.udplite_table = UdpTable("UdpLite")
-    udplite_add_protocol(net)
+    inet_add_protocol(net, UDPLITE_PROTOCOL)
 
 
 def udplite4_unregister(net: UdpNet) -> None:
     """What `udplite4_register` did, taken back."""
-    net.call("ip", Ip.inet_del_protocol, InetDelProtocol(IPPROTO_UDPLITE, net.name))
+    inet_del_protocol(net, UDPLITE_PROTOCOL)
     net.udplite_table = UdpTable("")
 
 
 INET_INIT: Final = (
-    InitStep("inet_add_protocol(UDP)", inet_add_protocol, inet_del_protocol),
+    InitStep(
+        "inet_add_protocol(UDP)",
+        lambda net: inet_add_protocol(net, UDP_PROTOCOL),
+        lambda net: inet_del_protocol(net, UDP_PROTOCOL),
+    ),
     InitStep("udp_init", udp_init, udp_exit),
     InitStep("udplite4_register", udplite4_register, udplite4_unregister),
 )

@@ -7,7 +7,14 @@ from typing import Final
 from skbus.core.entry import AnyEntry, Handler, serve
 from skbus.core.interfaces import InetTransport, TransportProto, UdpProtocol
 from skbus.core.net import Net
-from skbusd.udp import af_inet, datagram, ip_sockglue, mcast, route, table, udp, udp_output, udplite
+from skbus.inet.transport import (
+    inet_add_protocol,
+    inet_add_protocol_ret,
+    inetdev_event,
+    ip_mc_drop_socket,
+    ip_mc_restore,
+)
+from skbusd.udp import af_inet, datagram, ip_sockglue, route, table, udp, udp_output, udplite
 from skbusd.udp.netns import UdpNet
 from skbusd.udp.proc import proc_net
 
@@ -21,12 +28,12 @@ SERVES: Final[dict[AnyEntry, Handler]] = {
     ),
     **serve(
         InetTransport,
-        InetTransport.inet_add_protocol_ret.by(af_inet.inet_add_protocol_ret),
+        InetTransport.inet_add_protocol_ret.by(inet_add_protocol_ret),
         InetTransport.ip_route_output_ret.by(route.ip_route_output_ret),
         InetTransport.rt_cache_flush.by(route.rt_cache_flush),
         InetTransport.dst_mtu.by(route.dst_mtu),
-        InetTransport.inetdev_event.by(udp.inetdev_event),
-        InetTransport.ip_mc_ret.by(mcast.ip_mc_ret),
+        InetTransport.inetdev_event.by(inetdev_event),
+        InetTransport.ip_mc_ret.by(ip_sockglue.ip_mc_ret),
     ),
     **serve(
         TransportProto,
@@ -66,15 +73,15 @@ class UdpCore:
         if process == "ip":
             net.dst_cache.clear()
             net.rt_genid = 0
-            af_inet.inet_add_protocol(net)
-            af_inet.udplite_add_protocol(net)
+            inet_add_protocol(net, af_inet.UDP_PROTOCOL)
+            inet_add_protocol(net, af_inet.UDPLITE_PROTOCOL)
             route.ask_again(net)
-            mcast.restore(net)
+            ip_mc_restore(net, list(net.socks.values()))
         elif process == "socket" and net.socks:
             net.info("peer_up", process=process, forgotten=len(net.socks))
             for sk in net.socks.values():
                 table.udp_lib_unhash(net, sk)
-                mcast.ip_mc_drop_socket(net, sk)
+                ip_mc_drop_socket(net, sk)
             net.socks.clear()
             net.wspace.clear()
             net.udp_memory_allocated = 0

@@ -4,15 +4,18 @@
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
 from skbus.core.abi import Close, Connect, Connected, Disconnect, InitSock, Shutdown
-from skbus.inet.transport import sk_ret
-from skbusd.udp import mcast, route, table
-from skbusd.udp.netns import (
+from skbus.inet.transport import (
     INADDR_ANY,
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    ip_mc_drop_socket,
+    sk_ret,
+)
+from skbusd.udp import route, table
+from skbusd.udp.netns import (
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
     RTN_BROADCAST,
-    SOCK_BINDADDR_LOCK,
-    SOCK_BINDPORT_LOCK,
     Dst,
     UdpNet,
     UdpSock,
@@ -127,6 +130,6 @@ def udp_lib_close(net: UdpNet, item: Close) -> None:
         net.trace("udp_lib_close", sk=item.sk)
     sk = net.socks.pop(item.sk, None)
     if sk is not None:
-        mcast.ip_mc_drop_socket(net, sk)
+        ip_mc_drop_socket(net, sk)
         table.udp_lib_unhash(net, sk)
         net.udp_memory_allocated -= sk.sk_rmem_alloc

@@ -5,12 +5,12 @@ and `sock_setsockopt` udp must know).
 Values are as setsockopt(2) takes them. Those of level IP are checked by `skbus.inet.ip_sockglue`.
 """
 
-from errno import EBADF, EINVAL, ENODEV, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP
+from errno import EBADF, EINVAL, ENOPROTOOPT, ENOTCONN, EOPNOTSUPP
 from struct import pack
 from typing import Final
 
 from skbus.core import uapi
-from skbus.core.abi import Getsockopt, Setsockopt
+from skbus.core.abi import Getsockopt, McRet, Setsockopt
 from skbus.core.uapi import SOL_IP, SOL_SOCKET, SOL_UDP, SOL_UDPLITE
 from skbus.inet.ip_sockglue import (
     do_ip_getsockopt,
@@ -20,9 +20,17 @@ from skbus.inet.ip_sockglue import (
     ip_multicast_if,
 )
 from skbus.inet.mcast import IP_MULTICAST_IF, MEMBERSHIP, MSFILTERS
-from skbus.inet.transport import sk_ret
-from skbusd.udp import datagram, mcast, udplite
-from skbusd.udp.netns import IPPROTO_UDPLITE, SK_REUSEADDR, SK_REUSEPORT, UdpNet, UdpSock
+from skbus.inet.transport import (
+    ifindex,
+    ip_mc_answer,
+    ip_mc_getsockopt,
+    ip_mc_setsockopt,
+    sk_ret,
+    sock_bindtodevice,
+    sock_setsockopt,
+)
+from skbusd.udp import datagram, udplite
+from skbusd.udp.netns import IPPROTO_UDPLITE, UdpNet, UdpSock
 
 _CSCOV: Final = (uapi.UDPLITE_SEND_CSCOV, uapi.UDPLITE_RECV_CSCOV)
 _FLAGS: Final = {
@@ -43,7 +51,7 @@ def udp_setsockopt(net: UdpNet, item: Setsockopt) -> None:
     if sk is None:
         err = EBADF
     elif item.level == SOL_IP and item.optname in MEMBERSHIP:
-        mcast.ip_mc_setsockopt(net, item)
+        ip_mc_setsockopt(net, item)
         return
     elif item.level == SOL_SOCKET:
         err = _set_socket(net, sk, item.optname, item.value)
@@ -57,46 +65,28 @@ def udp_setsockopt(net: UdpNet, item: Setsockopt) -> None:
 
 
 def _set_socket(net: UdpNet, sk: UdpSock, optname: int, value: bytes) -> int:
-    """The socket layer has checked these; what udp has no use for is passed over."""
     if optname == uapi.SO_BINDTODEVICE:
-        name = value.split(b"\0", 1)[0].decode("utf-8", "replace")
-        if name and name not in net.dev_by_name:
-            return ENODEV
-        sk.sk_bound_dev_if = net.dev_by_name[name] if name else 0
-        return 0
-    number = int_value(value)
-    if optname == uapi.SO_BROADCAST:
-        sk.broadcast = bool(number)
-    elif optname == uapi.SO_NO_CHECK:
-        sk.no_check = bool(number)
-    elif optname == uapi.SO_REUSEADDR:
-        sk.reuse = sk.reuse & ~SK_REUSEADDR | (SK_REUSEADDR if number else 0)
-    elif optname == uapi.SO_REUSEPORT:
-        sk.reuse = sk.reuse & ~SK_REUSEPORT | (SK_REUSEPORT if number else 0)
-    elif optname == uapi.SO_RCVBUFFORCE:
-        sk.sk_rcvbuf = max(2 * max(number, 0), uapi.SOCK_MIN_RCVBUF)
-    elif optname == uapi.SO_RCVBUF:
-        size = min(number & 0xFFFFFFFF, net.sysctl["net.core.rmem_max"])
-        sk.sk_rcvbuf = max(2 * size, uapi.SOCK_MIN_RCVBUF)
+        return sock_bindtodevice(net, sk, value)
+    if optname == uapi.SO_NO_CHECK:
+        sk.no_check = bool(int_value(value))
+    else:
+        sock_setsockopt(net, sk, optname, int_value(value))
     return 0
 
 
-def _ifindex(net: UdpNet, addr: bytes, index: int) -> int:
-    """`skbus.inet.ip_sockglue.IfIndex`, as far as ip has told of its devices."""
-    if addr:
-        dev = net.addrs.get(addr)
-        return dev.ifindex if dev is not None else 0
-    return index if index in net.dev_by_name.values() else 0
+def ip_mc_ret(net: UdpNet, item: McRet) -> None:
+    """ip's answer to a membership option."""
+    ip_mc_answer(net, item, net.socks.get(item.sk))
 
 
 def _set_ip(net: UdpNet, sk: UdpSock, optname: int, value: bytes) -> int:
     if optname == IP_MULTICAST_IF:
-        found = ip_multicast_if(value, sk.sk_bound_dev_if, lambda a, i: _ifindex(net, a, i))
+        found = ip_multicast_if(value, sk.sk_bound_dev_if, lambda a, i: ifindex(net, a, i))
         if isinstance(found, int):
             return found
         sk.mc_index, sk.mc_addr = found
         return 0
-    option = do_ip_setsockopt(uapi.SOCK_DGRAM, optname, value, lambda a, i: _ifindex(net, a, i))
+    option = do_ip_setsockopt(uapi.SOCK_DGRAM, optname, value, lambda a, i: ifindex(net, a, i))
     if isinstance(option, int):
         return option
     setattr(sk, *option)
@@ -135,7 +125,7 @@ def udp_getsockopt(net: UdpNet, item: Getsockopt) -> None:
         found = EBADF
     elif item.level == SOL_IP:
         if item.optname in MSFILTERS:
-            mcast.ip_mc_getsockopt(net, sk, item)
+            ip_mc_getsockopt(net, sk, item)
             return
         found = _get_ip(net, sk, item.optname, item.optlen)
     elif item.level in (SOL_UDP, SOL_UDPLITE):

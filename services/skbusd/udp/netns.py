@@ -11,59 +11,30 @@ from typing import Any, Final, NamedTuple
 
 from skbus.core.abi import Connect
 from skbus.core.flow_dissector import Flow, sock_flow
-from skbus.core.net import Net
 from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import SkBuff
 from skbus.core.sysctl import Sysctl
 from skbus.core.timer import Timer
-from skbus.inet.ip_sockglue import InetOptions
-from skbus.inet.mcast import McList
+from skbus.inet.transport import TransportNet, TransportSock
 
-INADDR_ANY: Final = b"\0\0\0\0"
 INADDR_BROADCAST: Final = b"\xff\xff\xff\xff"
 IPPROTO_UDP: Final = 17
 IPPROTO_UDPLITE: Final = 136
 RTN_BROADCAST: Final = 3
 IP_HLEN: Final = 20
 
-SOCK_BINDADDR_LOCK: Final = 4
-SOCK_BINDPORT_LOCK: Final = 8
 
-SK_REUSEADDR: Final = 1
-SK_REUSEPORT: Final = 2
-
-
-class UdpSock(InetOptions):
-    """`struct udp_sock`: one socket. Everything in it could be written down."""
+class UdpSock(TransportSock):
+    """`struct udp_sock`: one socket."""
 
     __slots__ = (
-        "broadcast", "corkflag", "gro_enabled", "gso_size", "inet_daddr", "inet_dport", "inet_num",
-        "inet_rcv_saddr", "inet_saddr", "mc_list", "no_check", "no_check6_rx",
-        "no_check6_tx", "pcrlen", "pcrlen_set", "pcslen", "pcslen_set", "protocol", "reuse", "sk",
-        "sk_bound_dev_if", "sk_drops", "sk_rcvbuf", "sk_rmem_alloc", "sk_shutdown", "sk_userlocks",
+        "corkflag", "gro_enabled", "gso_size", "no_check", "no_check6_rx", "no_check6_tx", "pcrlen",
+        "pcrlen_set", "pcslen", "pcslen_set",
     )  # fmt: skip
 
     def __init__(self, sk: int, rcvbuf: int, protocol: int = IPPROTO_UDP) -> None:
-        super().__init__()
-        self.sk = sk
-        self.protocol = protocol
-        self.inet_saddr = INADDR_ANY
-        self.inet_rcv_saddr = INADDR_ANY
-        self.inet_num = 0
-        """The local port; 0 while the socket has none."""
-        self.inet_daddr = INADDR_ANY
-        self.inet_dport = 0
-        """The peer's port; the socket is connected where inet_daddr is set."""
-        self.sk_bound_dev_if = 0
-        self.reuse = 0
-        self.sk_userlocks = 0
-        self.sk_shutdown = 0
-        self.sk_rcvbuf = rcvbuf
-        self.sk_rmem_alloc = 0
-        self.sk_drops = 0
-        self.broadcast = False
+        super().__init__(sk, rcvbuf, protocol)
         self.no_check = False
-        self.mc_list: McList = ()
         self.pcslen = 0
         self.pcslen_set = False
         self.pcrlen = 0
@@ -76,10 +47,6 @@ class UdpSock(InetOptions):
         self.no_check6_tx = False
         self.no_check6_rx = False
         """UDP_NO_CHECK6_TX and _RX mean nothing for IPv4."""
-
-    def connected(self) -> bool:
-        """`sk_state == TCP_ESTABLISHED`"""
-        return self.inet_daddr != INADDR_ANY
 
 
 class Dst(NamedTuple):
@@ -121,16 +88,6 @@ class RouteRequest:
         self.timer: Timer[Any] | None = None
 
 
-class InDevice(NamedTuple):
-    """One address of ours, as ip told it."""
-
-    ifindex: int
-    dev: str
-    prefixlen: int
-    broadcast: bytes
-    mtu: int
-
-
 class UdpTable:
     """`struct udp_table`: the sockets of UDP, or of UDP-Lite, and how their counters begin."""
 
@@ -146,7 +103,7 @@ class UdpTable:
         """Connected sockets by local and peer address and port."""
 
 
-class UdpNet(Net):
+class UdpNet(TransportNet):
     """`struct net`, with what udp adds to it."""
 
     def __init__(
@@ -175,18 +132,10 @@ class UdpNet(Net):
         self.dst_cache: dict[RouteKey, Dst] = {}
         self.requests: dict[int, RouteRequest] = {}
         self.asked: dict[RouteKey, int] = {}
-        self.next_req = 0
         self.pending = 0
         """Waiters of all requests together."""
         self.wspace: dict[int, int] = {}
         """socket -> room in its send buffer that it is told of at the end of the batch"""
-        # multicast
-        self.mc_requests: dict[int, tuple[int, int]] = {}
-        """What ip was asked -> (socket, request of the socket layer)."""
-        # addresses
-        self.addrs: dict[bytes, InDevice] = {}
-        self.broadcasts: dict[bytes, int] = {}
-        self.dev_by_name: dict[str, int] = {}
 
     def sk_flow(self, sk: int) -> Flow | None:
         """As `Net.sk_flow`."""

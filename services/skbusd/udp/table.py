@@ -11,15 +11,17 @@ from typing import Any, Final
 
 from skbus.core.abi import GetPort, LocalAddr
 from skbus.inet.mcast import ip_mc_sf_allow
-from skbus.inet.transport import sk_ret
-from skbusd.udp.netns import (
+from skbus.inet.transport import (
     INADDR_ANY,
-    INADDR_BROADCAST,
-    IPPROTO_UDPLITE,
     SK_REUSEADDR,
     SK_REUSEPORT,
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
+    sk_ret,
+)
+from skbusd.udp.netns import (
+    INADDR_BROADCAST,
+    IPPROTO_UDPLITE,
     UdpNet,
     UdpSock,
     UdpTable,

@@ -14,11 +14,9 @@ from skbus.core.abi import (
     DataReadyCb,
     ErrHandler,
     IcmpSendCb,
-    InetdevEvent,
     RcvCb,
     Recvmsg,
     Redirect,
-    SkErrorReport,
 )
 from skbus.core.checksum import csum_tcpudp_nofold
 from skbus.core.dropreason import SkbDropReason
@@ -42,22 +40,19 @@ from skbus.inet.headers.icmp import (
     NR_ICMP_UNREACH,
 )
 from skbus.inet.headers.udp import UDP_HLEN
-from skbus.inet.ip_sockglue import icmp_error, ip_icmp_error
+from skbus.inet.ip_sockglue import icmp_error
+from skbus.inet.transport import SKB_TRUESIZE, sk_icmp_error
 from skbus.inet.udp_offload import udp_gso_segment
 from skbusd.udp import route, table
 from skbusd.udp.netns import (
     INADDR_BROADCAST,
     IPPROTO_UDP,
-    InDevice,
     UdpNet,
     UdpSock,
     UdpTable,
 )
 
 PAGE_SIZE: Final = 4096
-SKB_TRUESIZE: Final = 256
-"""Charged to the receive buffer with each datagram, so that empty ones are bounded too; the
-socket layer charges the same."""
 _QUOTE: Final = 576
 _UDP: Final = struct.Struct("!HHHH")
 
@@ -288,7 +283,7 @@ def udp_err(net: UdpNet, item: ErrHandler) -> None:
 def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
     """`__udp4_lib_err`: an ICMP error about a datagram of ours (RFC 1122 4.1.3.3).
 
-    It reaches a connected socket if it is hard, and any socket with IP_RECVERR.
+    Which sockets it reaches is for `sk_icmp_error` to say.
     """
     if net.tracing:
         net.trace(
@@ -323,30 +318,12 @@ def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
             route.ipv4_sk_update_pmtu(net, sk, item.daddr, item.info)
             if sk.pmtudisc == IP_PMTUDISC_DONT:
                 return
-    err, hard = icmp_error(item.type, item.code, sk.pmtudisc)
-    if sk.recverr:
-        icmp = (item.type, item.code, item.info)
-        to = (item.daddr, dport)
-        ip_icmp_error(net, sk.sk, err, icmp, item.offender, to, item.payload[UDP_HLEN:])
-    elif not (hard and sk.connected()):
-        return
-    net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(sk.sk, err, False))
-
-
-# ---- addresses ---------------------------------------------------------------------------
-
-
-def inetdev_event(net: UdpNet, item: InetdevEvent) -> None:
-    """An address of ours came or went."""
-    if net.tracing:
-        net.trace("inetdev_event", dev=item.dev, addr=item.addr, up=item.up)
-    if len(item.addr) != 4:
-        return  # IPv6 has no socket here yet
-    if item.up:
-        net.addrs[item.addr] = InDevice(
-            item.ifindex, item.dev, item.prefixlen, item.broadcast, item.mtu
-        )
-        net.dev_by_name[item.dev] = item.ifindex
-    else:
-        net.addrs.pop(item.addr, None)
-    net.broadcasts = {d.broadcast: d.ifindex for d in net.addrs.values() if d.broadcast}
+    sk_icmp_error(
+        net,
+        sk,
+        icmp_error(item.type, item.code, sk.pmtudisc),
+        (item.type, item.code, item.info),
+        item.offender,
+        (item.daddr, dport),
+        item.payload[UDP_HLEN:],
+    )

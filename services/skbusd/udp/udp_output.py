@@ -21,7 +21,7 @@ from errno import (
 )
 from typing import Final
 
-from skbus.core.abi import SkErrorReport, SkWriteSpace, UdpSendmsgCb, XmitCb
+from skbus.core.abi import SkWriteSpace, UdpSendmsgCb, XmitCb
 from skbus.core.checksum import csum_tcpudp_nofold
 from skbus.core.dropreason import SkbDropReason
 from skbus.core.interfaces import Ip, SkCallbacks
@@ -44,10 +44,9 @@ from skbus.core.uapi import (
 )
 from skbus.inet.headers.udp import CSUM_OFFSET, UDP_HLEN
 from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
-from skbus.inet.transport import sk_ret
+from skbus.inet.transport import INADDR_ANY, SKB_TRUESIZE, sk_error_report, sk_ret
 from skbusd.udp import datagram, route, table, udplite
 from skbusd.udp.netns import (
-    INADDR_ANY,
     IP_HLEN,
     IPPROTO_UDP,
     IPPROTO_UDPLITE,
@@ -60,8 +59,6 @@ from skbusd.udp.netns import (
 
 UDP_MAX: Final = 65535 - IP_HLEN - UDP_HLEN
 UDP_MAX_SEGMENTS: Final = 128
-SKB_TRUESIZE: Final = 256
-"""Charged to the send buffer with each datagram, by the socket layer."""
 _UDP: Final = struct.Struct("!HHHH")
 _NEVER_FRAGMENT: Final = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
 """Not `ip_sk_ignore_df`: what is longer than the MTU is refused."""
@@ -141,7 +138,7 @@ def _refuse(
     if cb.req:
         sk_ret(net, cb.sk, cb.req, err)
     else:
-        net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(cb.sk, err, False))
+        sk_error_report(net, cb.sk, err)
         sock_wfree(net, cb.sk, skb.len + SKB_TRUESIZE)
 
 
