@@ -160,7 +160,7 @@ def test_one_shard_is_what_it_was(world: World) -> None:
     a, _ = pair(world, 1)
     world.advance(MSEC)
     assert a.tcp_processes == ("tcp",)
-    assert not a.net("socket").tcp_prots
+    assert not a.net("socket").shards.prots
     assert a.net("ip").inet_protos[6].shards == ()
 
 
@@ -197,7 +197,7 @@ def test_a_bound_socket_connects_in_the_shard_of_its_port(world: World, shards: 
     assert len(seen) == 36
     check(world)
     assert all(count(a, "TcpActiveOpens"))
-    assert not a.net("socket").tcp_replicas
+    assert not a.net("socket").shards.replicas
     world.advance(120 * SEC)
     assert [len(a.net(p).socks) + len(a.net(p).bhash) for p in a.tcp_processes] == [0] * shards
 
@@ -363,12 +363,12 @@ def test_the_backlog_is_of_all_shards_together(world: World, shards: int, backlo
         for _ in range(backlog + 8):
             world.start(connect())
             await world.sleep(20 * MSEC)
-        waiting = len(next(iter(a.net("socket").tcp_replicas)).icsk_accept_queue)
+        waiting = len(next(iter(a.net("socket").shards.replicas)).icsk_accept_queue)
         assert backlog + 1 <= waiting <= backlog + shards
         assert sum(count(a, "TcpExtListenOverflows")) or sum(count(a, "TcpExtListenDrops"))
         for _ in range(backlog + 8):
             await listener.accept()
-        assert not a.net("socket").tcp_backlogs
+        assert not a.net("socket").shards.backlogs
         for _ in range(backlog // 2):  # and all of it is there again
             await b.connect("10.0.0.1", 80)
 

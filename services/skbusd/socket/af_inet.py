@@ -9,7 +9,7 @@ Called by socket.py through `net_families` and `sock.ops`; calls the protocol th
 import errno
 from typing import Any, Final
 
-from skbus.core.abi import Connected, ListenStart, LocalAddr
+from skbus.core.abi import ListenStart
 from skbus.core.initcall import InitStep, do_initcalls
 from skbus.core.interfaces import TransportProto
 from skbus.core.syscall import SysCallError
@@ -17,7 +17,6 @@ from skbusd.socket import (
     inet_connection_sock,
     ping_sock,
     raw_sock,
-    tcp_shards,
     tcp_sock,
     uapi,
     udp_sock,
@@ -33,11 +32,10 @@ from skbusd.socket.call import (
     sk_wake,
     sys_return,
 )
-from skbusd.socket.datagram import udp_first_len
 from skbusd.socket.modprobe import request_module
 from skbusd.socket.msghdr import SockAddr
 from skbusd.socket.netns import SocketNet
-from skbusd.socket.proto import Proto, proto_register, proto_unregister
+from skbusd.socket.proto import Proto, proto_register, proto_unregister, set_local
 from skbusd.socket.protosw import (
     INET_PROTOSW_ICSK,
     INET_PROTOSW_PERMANENT,
@@ -48,10 +46,10 @@ from skbusd.socket.protosw import (
     inet_register_protosw,
     inet_unregister_protosw,
 )
-from skbusd.socket.request import transport_call
 from skbusd.socket.sock import (
     InetConnectionSock,
     InetSock,
+    Sock,
     TcpSock,
     sk_alloc,
     sk_free,
@@ -194,21 +192,20 @@ def inet_stream_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr
                 sys_return(net, call, 0)
                 sk_wake(net, sk)
             elif not call.done:
-                attempt(net, call, inet_wait_for_connect)
+                attempt(net, call, lambda net, call: inet_wait_for_connect(net, call, sk))
 
         sk.sk_prot.connect(net, sk, daddr, port, begun)
         return
     else:
         raise SysCallError(errno.EINVAL)
-    inet_wait_for_connect(net, call)
+    inet_wait_for_connect(net, call, sk)
 
 
-def inet_wait_for_connect(net: SocketNet, call: Call) -> None:
+def inet_wait_for_connect(net: SocketNet, call: Call, sk: InetSock) -> None:
     """`inet_wait_for_connect`, and what follows it."""
     sock = call.sock
     if sock is None:
         raise SysCallError(errno.EBADF)
-    sk = _inet(sock)
     if sk.sk_state in (uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV):
         sk_wait_event(net, call, sk, inet_wait_for_connect)
         return
@@ -266,11 +263,12 @@ def inet_listen(net: SocketNet, call: Call, sock: Socket, backlog: int) -> None:
         sk_wake(net, sk)
 
     hold(net, call)
-    if net.tcp_prots and isinstance(sk, TcpSock):
-        tcp_shards.listen_start(net, sk, backlog, started)
-        return
-    transport_call(
-        net, sk, TransportProto.listen, lambda req: ListenStart(sk.number, req, backlog), started
+    sk.sk_prot.ask(
+        net,
+        sk,
+        TransportProto.listen,
+        lambda number, req: ListenStart(number, req, backlog),
+        started,
     )
 
 
@@ -288,7 +286,7 @@ def inet_accept(net: SocketNet, call: AcceptCall, sock: Socket) -> None:
     call.accepted(net, call, child)
 
 
-def _accept_again(net: SocketNet, call: AcceptCall) -> None:
+def _accept_again(net: SocketNet, call: AcceptCall, sk: Sock) -> None:
     if call.sock is not None:
         inet_accept(net, call, call.sock)
 
@@ -361,19 +359,7 @@ def inet_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
 def inet_ioctl(net: SocketNet, sock: Socket, cmd: int) -> int:
     """`inet_ioctl`: SIOCINQ, SIOCOUTQ, SIOCATMARK. ENOTTY for what is unknown."""
     sk = _inet(sock)
-    if sk.sk_prot.ioctl is not None:
-        return sk.sk_prot.ioctl(net, sk, cmd)
-    if cmd == uapi.SIOCINQ:
-        if sk.sk_state == uapi.TCP_LISTEN:
-            raise SysCallError(errno.EINVAL)
-        if sk.sk_type == uapi.SOCK_STREAM:
-            return sk.sk_rmem_alloc
-        return udp_first_len(sk)
-    if cmd == uapi.SIOCOUTQ:
-        if sk.sk_state == uapi.TCP_LISTEN:
-            raise SysCallError(errno.EINVAL)
-        return sk.sk_wmem_queued
-    raise SysCallError(errno.ENOTTY)
+    return sk.sk_prot.ioctl(net, sk, cmd)
 
 
 def inet_poll(net: SocketNet, sock: Socket) -> int:
@@ -396,13 +382,6 @@ def sock_common_getsockopt(
     """`sock_common_getsockopt`"""
     sk = _inet(sock)
     sk.sk_prot.getsockopt(net, call, sk, level, optname, optlen)
-
-
-def set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
-    """A transport's answer [addr, port]: where the sock is bound now."""
-    if value is not None:
-        sk.inet_rcv_saddr = sk.inet_saddr = value.addr
-        sk.inet_sport = sk.inet_num = value.port
 
 
 def _inet(sock: Socket) -> InetSock:
@@ -495,15 +474,27 @@ INET_FAMILY_OPS: Final = NetProtoFamily(uapi.PF_INET, inet_create)
 # ---- start --------------------------------------------------------------------------------
 
 
-def udplite4_register(net: SocketNet) -> None:
-    """`udplite4_register`, the socket layer's part; udp does the rest. It is whole or not at
-    all."""
-    proto_register(net, udp_sock.UDPLITE_PROT)
+def inet_register_transport(net: SocketNet, p: InetProtosw) -> None:
+    """A protocol and its place in the switch: sockets of it may be made. All or nothing; errors
+    are those of `proto_register` and `inet_register_protosw`. This is all that a plug-in's part in
+    this process has to call."""
+    proto_register(net, p.prot)
     try:
-        inet_register_protosw(net, UDPLITE4_PROTOSW)
+        inet_register_protosw(net, p)
     except SysCallError:
-        proto_unregister(net, udp_sock.UDPLITE_PROT)
+        proto_unregister(net, p.prot)
         raise
+
+
+def inet_unregister_transport(net: SocketNet, p: InetProtosw) -> None:
+    """What `inet_register_transport` did, taken back. EPERM where it is permanent."""
+    inet_unregister_protosw(net, p)
+    proto_unregister(net, p.prot)
+
+
+def udplite4_register(net: SocketNet) -> None:
+    """`udplite4_register`, the socket layer's part; udp does the rest."""
+    inet_register_transport(net, UDPLITE4_PROTOSW)
 
 
 def udplite4_unregister(net: SocketNet) -> None:
@@ -512,7 +503,7 @@ def udplite4_unregister(net: SocketNet) -> None:
     proto_unregister(net, udp_sock.UDPLITE_PROT)
 
 
-def _proto_step(prot: Proto) -> InitStep:
+def _proto_step(prot: Proto[Any]) -> InitStep:
     return InitStep(
         f"proto_register({prot.name})",
         lambda net: proto_register(net, prot),

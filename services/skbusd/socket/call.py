@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from skbusd.socket.sock import InetSock, Sock
     from skbusd.socket.socket import Socket
 
-Retry = Callable[[SocketNet, "Call"], None]
+Retry = Callable[[SocketNet, "Call", "Sock"], None]
+"""What is tried at each wake-up of the sock that a call waits on."""
 AnyCall = TypeVar("AnyCall", bound="Call")
+AnySock = TypeVar("AnySock", bound="Sock")
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -251,7 +253,7 @@ def hold(net: SocketNet, call: Call) -> None:
 
 
 def sk_wait_event(
-    net: SocketNet, call: AnyCall, sk: "Sock", retry: Callable[[SocketNet, AnyCall], None]
+    net: SocketNet, call: AnyCall, sk: AnySock, retry: Callable[[SocketNet, AnyCall, AnySock], None]
 ) -> None:
     """Park the call: `retry` is tried at each wake-up of sk. EAGAIN where it must not wait."""
     if call.timeout == 0:
@@ -260,7 +262,7 @@ def sk_wait_event(
 
 
 def park(
-    net: SocketNet, call: AnyCall, sk: "Sock", retry: Callable[[SocketNet, AnyCall], None]
+    net: SocketNet, call: AnyCall, sk: AnySock, retry: Callable[[SocketNet, AnyCall, AnySock], None]
 ) -> None:
     """The call stands in sk's wait queue, even where it must not wait for what may take long."""
     call.retry = retry  # type: ignore[assignment]  # it is this call that retry is tried with
@@ -275,10 +277,25 @@ def sk_wake(net: SocketNet, sk: "Sock") -> None:
     if sk.sk_wq:
         for call in tuple(sk.sk_wq):
             if call.retry is not None and not call.done:
-                attempt(net, call, call.retry)
+                try_again(net, call, sk, call.retry)
     socket = sk.sk_socket
     if socket is not None and socket.polled:
         net.polls.dirty[socket] = None
+
+
+def try_again(
+    net: SocketNet,
+    call: AnyCall,
+    sk: AnySock,
+    retry: Callable[[SocketNet, AnyCall, AnySock], None],
+) -> None:
+    """What a wake-up of sk does for a call; its error is the call's answer."""
+    try:
+        retry(net, call, sk)
+    except SysCallError as e:
+        sys_return(net, call, e.errno, e.text)
+    except StalePlaceError as e:
+        sys_return(net, call, errno.EFAULT, str(e))
 
 
 def call_timeout(net: SocketNet, call: Call) -> None:

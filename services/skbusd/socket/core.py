@@ -98,14 +98,14 @@ def tcp_rcvq_ask(net: SocketNet, item: TcpRcvqAsk) -> None:
 def tcp_fin(net: SocketNet, item: TcpFin) -> None:
     """The peer has sent all it had."""
     sk = net.socks.get(item.sk)
-    if sk is not None:
+    if isinstance(sk, TcpSock):
         tcp_sock.tcp_fin(net, sk)
 
 
 def tcp_done(net: SocketNet, item: TcpDone) -> None:
     """tcp has nothing more to do with it."""
     sk = net.socks.get(item.sk)
-    if sk is not None:
+    if isinstance(sk, TcpSock):
         tcp_sock.tcp_done(net, sk)
 
 
@@ -150,7 +150,7 @@ def transport_reset(net: SocketNet, process: str) -> None:
     for sk in tuple(net.socks.values()):
         if sk.sk_prot.process == process and sk.number in net.socks:
             sk.sk_prot.restart(net, sk)
-    if net.tcp_replicas:
+    if net.shards.replicas:
         tcp_shards.shard_restarted(net, process)
 
 
@@ -195,13 +195,13 @@ class SocketCore:
     def start(self) -> None:
         """`sock_init`, then `inet_init`: families and protocols register themselves. InitError
         names the step that failed; those before it are taken back."""
-        tcp_shards.tcp_shards_init(self.net, tcp_sock.TCP_PROT)
         sock_init(self.net)
         try:
             inet_init(self.net)
         except InitError:
             unwind(self.net, "sock_init", SOCK_INIT)
             raise
+        tcp_shards.tcp_shards_init(self.net, tcp_sock.TCP_PROT)
 
     def peer_up(self, process: str) -> None:
         """A transport is there; if it was there before, it has forgotten our sockets."""

@@ -10,7 +10,7 @@ Called by socket.py, core.py and udp_sock.py. Tells the transport by `TransportP
 """
 
 import errno
-from typing import Any, Final
+from typing import Final
 
 from skbus.core.abi import DataReadyCb, Recvmsg
 from skbus.core.interfaces import TransportProto
@@ -21,17 +21,17 @@ from skbusd.socket import uapi
 from skbusd.socket.call import (
     RecvCall,
     RecvmmsgCall,
-    attempt,
     sk_wait_event,
     sk_wake,
     sys_return,
+    try_again,
 )
 from skbusd.socket.files import lend
 from skbusd.socket.ip_sockglue import ip_cmsg_recv, sock_recv_cmsgs
 from skbusd.socket.msghdr import Cmsg, scm_pack
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.recv import LEND_MIN, Parts, skb_hand_over
-from skbusd.socket.sock import InetSock, UdpSock, sock_error
+from skbusd.socket.sock import UdpSock, sock_error
 
 SKB_TRUESIZE: Final = 256
 """Charged to the receive buffer with each datagram, so that empty ones are bounded too."""
@@ -39,7 +39,7 @@ AHEAD_MAX: Final = 65536
 """Bytes in the reply of one recvmmsg, after the first datagram."""
 
 
-def udp_first_len(sk: InetSock) -> int:
+def udp_first_len(sk: UdpSock) -> int:
     """Bytes of the datagram that is read next; 0 where there is none."""
     if not sk.sk_receive_queue:
         return 0
@@ -47,7 +47,7 @@ def udp_first_len(sk: InetSock) -> int:
     return skb.gso_size if skb.gso_type & SKB_GSO_BATCH else skb.len
 
 
-def udp_split_first(net: SocketNet, sk: InetSock) -> None:
+def udp_split_first(net: SocketNet, sk: UdpSock) -> None:
     """The first of the receive queue is a batch, and somebody wants one datagram: now they are
     single ones. PoolError where their bytes are gone, and they are too then."""
     skb = sk.sk_receive_queue[0]
@@ -59,7 +59,7 @@ def udp_split_first(net: SocketNet, sk: InetSock) -> None:
         sk.sk_receive_queue.insert(0, single)
 
 
-def _batch_bytes(net: SocketNet, sk: InetSock, skb: SkBuff) -> bytes:
+def _batch_bytes(net: SocketNet, sk: UdpSock, skb: SkBuff) -> bytes:
     """The payload of the batch at the queue's head. Where it is gone the batch is dropped."""
     try:
         return net.skb_bytes(skb)
@@ -85,7 +85,7 @@ def udp_singles(skb: SkBuff, data: bytes) -> list[SkBuff]:
     return out
 
 
-def udp_told(net: SocketNet, sk: InetSock, count: int, size: int) -> None:
+def udp_told(net: SocketNet, sk: UdpSock, count: int, size: int) -> None:
     """The transport hears that datagrams have left the receive queue, once for all of a call."""
     item = Recvmsg(sk.number, size, False, count)
     net.call(sk.sk_prot.process, TransportProto.recvmsg, item)
@@ -257,18 +257,17 @@ def _take(
     return (len(payload),) if payload else (), addr, msg_flags, control
 
 
-def _recvmmsg_again(net: SocketNet, call: RecvmmsgCall) -> None:
+def _recvmmsg_again(net: SocketNet, call: RecvmmsgCall, sk: UdpSock) -> None:
     """Something has come, and more may be right behind it in the same batch."""
-    net.reads.recvmmsg[call] = None
+    net.reads.recvmmsg[call] = sk
 
 
 def recvmmsg_ready(net: SocketNet) -> None:
     """The batch is over: calls of recvmmsg take what it brought."""
     calls, net.reads.recvmmsg = net.reads.recvmmsg, {}
-    for call in calls:
-        if not call.done and call.waits:
-            sk: Any = call.waits[0]
-            attempt(net, call, lambda net, call, sk=sk: udp_recvmmsg(net, call, sk))  # type: ignore[misc]
+    for call, sk in calls.items():
+        if not call.done and call.waits and call.retry is not None:
+            try_again(net, call, sk, udp_recvmmsg)
 
 
 def udp_unread(net: SocketNet, sk: UdpSock, count: int) -> None:

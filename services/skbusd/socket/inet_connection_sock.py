@@ -11,10 +11,10 @@ from typing import Final
 from skbus.core.abi import Accept, ReqskQueueAdd
 from skbus.core.interfaces import TransportProto
 from skbus.core.timer import Timer
-from skbusd.socket import tcp_shards, uapi
+from skbusd.socket import uapi
 from skbusd.socket.call import sk_wake
 from skbusd.socket.netns import SocketNet
-from skbusd.socket.sock import InetSock, TcpSock, sk_free
+from skbusd.socket.sock import TcpSock, sk_by_number, sk_free
 from skbusd.socket.stream import SNDBUF_START, sk_stream_sndbuf
 
 ACCEPT_TELL: Final = 50_000_000
@@ -55,15 +55,13 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
 
     It has the listener's options.
     """
-    parent = net.socks.get(item.sk)
-    if net.tcp_prots:
-        parent = tcp_shards.sock_of(net, item.sk)
+    parent = sk_by_number(net, item.sk)
     if not isinstance(parent, TcpSock) or parent.sk_state != uapi.TCP_LISTEN:
         # The listener has been closed meanwhile; tcp closes what was not accepted.
         return
     sk = inet_csk_clone_lock(parent, item.child)
-    if net.tcp_prots:
-        sk.sk_prot = tcp_shards.child_prot(net, item.child)
+    if sk.sk_prot.child_prot is not None:
+        sk.sk_prot = sk.sk_prot.child_prot(net, parent, item.child)
     if not sk.sk_sndbuf_lock:
         sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
     sk.sk_state = uapi.TCP_ESTABLISHED
@@ -76,27 +74,23 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     if parent.icsk_accept_queue is None:
         parent.icsk_accept_queue = deque()
     parent.icsk_accept_queue.append(sk)
-    if net.tcp_prots:
-        tcp_shards.backlog_changed(net, parent)
+    parent.sk_prot.acceptq_changed(net, parent)
     if net.tracing:
         net.trace("inet_csk_reqsk_queue_add", sk=item.sk, child=item.child)
     sk_wake(net, parent)
 
 
-def inet_csk_accept(net: SocketNet, sk: TcpSock) -> InetSock | None:
+def inet_csk_accept(net: SocketNet, sk: TcpSock) -> TcpSock | None:
     """`inet_csk_accept`: the oldest child that waits, if one does."""
     queue = sk.icsk_accept_queue
     if not queue:
         return None
     child = queue.popleft()
-    if isinstance(child, TcpSock):
-        if child.parent is None:  # `inet_csk_unaccept`: tcp was told before
-            return child
-        child.parent = None
-    number = tcp_shards.listener_number(net, sk, child) if net.tcp_prots else sk.number
-    _tell_accept(net, sk, child.sk_prot.process, Accept(number, child.number))
-    if net.tcp_prots:
-        tcp_shards.backlog_changed(net, sk)
+    if child.parent is None:  # `inet_csk_unaccept`: tcp was told before
+        return child
+    child.parent = None
+    _tell_accept(net, sk, sk.sk_prot.accept(net, sk, child))
+    sk.sk_prot.acceptq_changed(net, sk)
     if net.tracing:
         net.trace("inet_csk_accept", sk=sk.number, child=child.number)
     return child
@@ -113,10 +107,10 @@ def inet_csk_unaccept(net: SocketNet, sk: TcpSock, child: TcpSock) -> None:
     sk_wake(net, sk)
 
 
-def _tell_accept(net: SocketNet, sk: TcpSock, process: str, item: Accept) -> None:
+def _tell_accept(net: SocketNet, sk: TcpSock, accept: tuple[str, Accept]) -> None:
     """tcp, which counts the accept queue, hears of it with the next message: mostly the answer to
     what the peer asked. Where the queue is short, or many are accepted, it hears at once."""
-    net.accepts.pending.append((process, item))
+    net.accepts.pending.append(accept)
     if sk.sk_max_ack_backlog < 64 or len(net.accepts.pending) >= 8:
         flush_accepts(net)
         return
@@ -138,7 +132,7 @@ def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:
     """`inet_csk_listen_stop`: nobody will accept those who wait. tcp resets them."""
     while sk.icsk_accept_queue:
         child = sk.icsk_accept_queue.popleft()
-        if isinstance(child, TcpSock) and child.parent is None:
+        if child.parent is None:
             child.sk_prot.close(net, child, None)  # of an unaccepted one tcp knows no listener
         else:
             sk_free(net, child)

@@ -291,7 +291,7 @@ def sk_sleep(sk: Sock) -> Sock:
 def add_wait_queue(net: SocketNet, queue: Sock, wait: WaitQueueEntry) -> None:
     """`add_wait_queue`: from now on each wake-up of the sock is one of the entry's thread."""
     wait.done = False
-    wait.retry = lambda net, _: wait.func(net, wait)
+    wait.retry = lambda net, _, sk: wait.func(net, wait)
     if wait not in queue.sk_wq:
         queue.sk_wq.append(wait)
         wait.waits.append(queue)

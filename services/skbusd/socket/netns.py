@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skbusd.socket.proto import Proto
     from skbusd.socket.protosw import InetProtosw
     from skbusd.socket.request import TransportRequest
-    from skbusd.socket.sock import InetSock, Sock
+    from skbusd.socket.sock import InetSock, Sock, TcpSock, UdpSock
     from skbusd.socket.socket import NetProtoFamily, Socket
     from skbusd.socket.tcp_shards import Bound
 
@@ -83,7 +83,7 @@ class Reads:
         """Socks with a reader that waits: the transport hears it with its next message."""
         self.taken: dict[Sock, None] = {}
         """Socks whose transport is to hear how much was taken."""
-        self.recvmmsg: dict[RecvmmsgCall, None] = {}
+        self.recvmmsg: dict[RecvmmsgCall, UdpSock] = {}
         """Calls of recvmmsg that will take what is there."""
 
 
@@ -124,12 +124,28 @@ class Regions:
         """When slots of an earlier life of this process are swept."""
 
 
+class Shards:
+    """TCP by shard, where there are several (tcp_shards.py)."""
+
+    __slots__ = ("backlogs", "count", "next", "prots", "replicas")
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.prots: tuple[Proto[TcpSock], ...] = ()
+        """TCP's struct proto by shard; none where there is one shard."""
+        self.next = 0
+        self.replicas: dict[TcpSock, Bound] = {}
+        """Sockets that all shards know."""
+        self.backlogs: dict[TcpSock, int] = {}
+        """Listeners with a long accept queue: how long, when the shards were told."""
+
+
 class SocketNet(Net):
     """The socket layer's `struct net`."""
 
     net_families: "list[NetProtoFamily | None]"
     inetsw: "list[list[InetProtosw]]"
-    proto_list: "dict[str, Proto]"
+    proto_list: "dict[str, Proto[Any]]"
 
     def __init__(
         self,
@@ -164,14 +180,7 @@ class SocketNet(Net):
         self.share = Share()
         self.tk_real_offset = 0
         """ns between the stack's clock and the time of day, for SO_TIMESTAMP."""
-        # TCP by shard, where there are several (tcp_shards.py)
-        self.tcp_shards = tcp_shards
-        self.tcp_prots: tuple[Proto, ...] = ()
-        self.tcp_next_shard = 0
-        self.tcp_replicas: dict[InetSock, Bound] = {}
-        """Sockets that all shards know."""
-        self.tcp_backlogs: dict[InetSock, int] = {}
-        """Listeners with a long accept queue: how long, when the shards were told."""
+        self.shards = Shards(tcp_shards)
         # those who call
         self.sock_mnt: SockFs | None = None
         self.clients: dict[bytes, Client] = {}

@@ -10,22 +10,22 @@ import errno
 from dataclasses import replace
 from typing import Final
 
-from skbus.core.interfaces import TransportProto
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
 from skbusd.socket.netns import SocketNet
+from skbusd.socket.proto import proto_init
 from skbusd.socket.raw_sock import RAW_PROT
-from skbusd.socket.sock import InetSock, init_sock
+from skbusd.socket.sock import UdpSock
 
 
-def ping_init_sock(net: SocketNet, sk: InetSock) -> None:
+def ping_init_sock(net: SocketNet, sk: UdpSock) -> None:
     """`ping_init_sock`: EACCES where none of the process's groups is in the range."""
     low, high = net.sysctl["net.ipv4.ping_group_range"]
     if net.current is not None:
         cred = net.current.cred
         if not any(low <= group <= high for group in (cred.gid, *cred.groups)):
             raise SysCallError(errno.EACCES)
-    net.call("ip", TransportProto.init, init_sock(sk))
+    proto_init(net, sk)
 
 
 PING_PROT: Final = replace(

@@ -27,7 +27,7 @@ def proc_net(net: SocketNet, name: str) -> Any:
     if name == "sockstat":
         return {
             "used": sum(len(client.fdt) for client in net.clients.values()),
-            "tcp_replicas": (net.tcp_shards - 1) * len(net.tcp_replicas),
+            "tcp_replicas": (net.shards.count - 1) * len(net.shards.replicas),
         }
     return None
 
@@ -44,16 +44,16 @@ def owners(net: SocketNet) -> dict[int, Owner]:
     return found
 
 
-def _protos(net: SocketNet) -> list[Proto]:
+def _protos(net: SocketNet) -> list[Proto[Any]]:
     """Every protocol that a type of socket leads to, the latest first, as in Linux's list."""
-    found: dict[str, Proto] = {}
+    found: dict[str, Proto[Any]] = {}
     for entries in net.inetsw:
         for entry in entries:
             found[entry.prot.name] = entry.prot
     return list(reversed(found.values()))
 
 
-def memory(net: SocketNet, prot: Proto) -> int:
+def memory(net: SocketNet, prot: Proto[Any]) -> int:
     """Pages that the queues of a protocol's sockets fill; -1 where Linux does not count them.
 
     For a plug-in, as it has no account of its own: tcp and udp have, and tell theirs.
@@ -61,7 +61,9 @@ def memory(net: SocketNet, prot: Proto) -> int:
     if prot.name in ("RAW", "PING"):
         return -1
     queued = sum(
-        sk.sk_rmem_alloc + sk.sk_wmem_queued for sk in net.socks.values() if sk.sk_prot is prot
+        sk.sk_rmem_alloc + sk.sk_wmem_queued
+        for sk in net.socks.values()
+        if sk.sk_prot.name == prot.name
     )
     return -(-queued // _PAGE)
 
@@ -83,7 +85,7 @@ def protocols(net: SocketNet) -> list[ProtoLine]:
     return lines
 
 
-def _has(prot: Proto, name: str) -> bool:
+def _has(prot: Proto[Any], name: str) -> bool:
     """Does this protocol have the function, here or in its process?"""
     if name == "accept":
         return prot.name == "TCP"

@@ -2,20 +2,45 @@
 """struct proto: what a transport offers to the socket layer (`include/net/sock.h`).
 
 `inet_*` (af_inet.py) calls `sk.sk_prot.connect(...)` and so on, without knowing the protocol; the
-functions are in tcp_sock.py and udp_sock.py, and speak to the transport's process. What the
-transport reports comes in by core.py, to `data_ready` and its like.
+functions are in tcp_sock.py, udp_sock.py and raw_sock.py. They all speak to the transport's
+process by `TransportProto`, through `ask` and `tell`. What the transport reports comes in by
+core.py, to `data_ready` and its like.
+
+A transport that has been restarted is told of each sock anew: `sk_intent` says what an
+application wants of a sock, and `proto_replay` tells it.
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
-from skbus.core.abi import DataReadyCb, SkErrorReport, SkStateChange, SkWriteSpace
+from skbus.core.abi import (
+    Accept,
+    Connect,
+    Connected,
+    DataReadyCb,
+    Disconnect,
+    GetPort,
+    Getsockopt,
+    InitSock,
+    ListenStart,
+    LocalAddr,
+    Setsockopt,
+    SkErrorReport,
+    SkStateChange,
+    SkWriteSpace,
+)
+from skbus.core.entry import Entry, Request
+from skbus.core.interfaces import TransportProto
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SysCallError
-from skbusd.socket.call import Call, RecvCall, SendCall
+from skbus.inet.mcast import McList, restore_options
+from skbusd.socket import uapi
+from skbusd.socket.call import Call, RecvCall, SendCall, sys_return
+from skbusd.socket.ip_sockglue import answer_cmsg_getsockopt
 from skbusd.socket.netns import SocketNet
+from skbusd.socket.request import transport_ask, transport_tell
 from skbusd.socket.sock import InetSock
 
 PROTO_INUSE_NR: Final = 64
@@ -23,44 +48,204 @@ PROTO_INUSE_NR: Final = 64
 
 Result = Callable[[SocketNet, int, Any], None]
 """Told the outcome: (net, errno, value)."""
+Ask = Callable[
+    [SocketNet, Any, Request[Any, Any], Callable[[int, int], tuple[Any, ...]], Result], None
+]
+Tell = Callable[[SocketNet, Any, Entry[Any], Any], None]
+
+S = TypeVar("S", bound=InetSock)
+
+
+def accept_told(net: SocketNet, sk: InetSock, child: InetSock) -> tuple[str, Accept]:
+    """`Proto.accept` of one process: it knows listener and child by their numbers."""
+    return child.sk_prot.process, Accept(sk.number, child.number)
+
+
+def _not_moved(net: SocketNet, sk: InetSock, err: int, value: Any, tries: int) -> bool:
+    return False
+
+
+def _acceptq_changed(net: SocketNet, sk: InetSock) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Proto:
-    """`struct proto`. process: where the transport runs. obj: the struct to be allocated."""
+class Proto(Generic[S]):
+    """`struct proto`. process: where the transport runs. obj: the struct to be allocated, which
+    its functions are given."""
 
     name: str
     process: str
-    obj: Callable[..., InetSock]
-    init: Callable[[SocketNet, InetSock], None]
-    close: Callable[[SocketNet, InetSock, Call | None], None]
+    obj: Callable[..., S]
+    init: Callable[[SocketNet, S], None]
+    close: Callable[[SocketNet, S, Call | None], None]
     """Ends the call, if there is one, when the lingering is over."""
-    get_port: Callable[[SocketNet, InetSock, bytes, int, Result], None]
-    connect: Callable[[SocketNet, InetSock, bytes, int, Result], None]
-    disconnect: Callable[[SocketNet, InetSock, Result | None], None]
-    sendmsg: Callable[[SocketNet, SendCall, InetSock], None]
-    recvmsg: Callable[[SocketNet, RecvCall, InetSock], None]
-    shutdown: Callable[[SocketNet, InetSock, int], None]
-    setsockopt: Callable[[SocketNet, Call, InetSock, int, int, bytes], None]
-    getsockopt: Callable[[SocketNet, Call, InetSock, int, int, int], None]
-    poll: Callable[[SocketNet, InetSock], int]
-    data_ready: Callable[[SocketNet, InetSock, SkBuff, DataReadyCb], None]
-    error_report: Callable[[SocketNet, InetSock, SkErrorReport], None]
-    state_change: Callable[[SocketNet, InetSock, SkStateChange], None]
-    write_space: Callable[[SocketNet, InetSock, SkWriteSpace], None]
-    restart: Callable[[SocketNet, InetSock], None]
+    get_port: Callable[[SocketNet, S, bytes, int, Result], None]
+    connect: Callable[[SocketNet, S, bytes, int, Result], None]
+    disconnect: Callable[[SocketNet, S, Result | None], None]
+    sendmsg: Callable[[SocketNet, SendCall, S], None]
+    recvmsg: Callable[[SocketNet, RecvCall, S], None]
+    shutdown: Callable[[SocketNet, S, int], None]
+    setsockopt: Callable[[SocketNet, Call, S, int, int, bytes], None]
+    getsockopt: Callable[[SocketNet, Call, S, int, int, int], None]
+    poll: Callable[[SocketNet, S], int]
+    ioctl: Callable[[SocketNet, S, int], int]
+    data_ready: Callable[[SocketNet, S, SkBuff, DataReadyCb], None]
+    error_report: Callable[[SocketNet, S, SkErrorReport], None]
+    state_change: Callable[[SocketNet, S, SkStateChange], None]
+    write_space: Callable[[SocketNet, S, SkWriteSpace], None]
+    restart: Callable[[SocketNet, S], None]
     """The transport's process has been restarted, and knows nothing of this sock."""
     levels: frozenset[int] = frozenset()
     """Whose options the transport has, where `udp_setsockopt` is used."""
-    bind: Callable[[SocketNet, InetSock, bytes, int, Result], None] | None = None
+    bind: Callable[[SocketNet, S, bytes, int, Result], None] | None = None
     """bind(2), where it is not just to get a port."""
-    ioctl: Callable[[SocketNet, InetSock, int], int] | None = None
-    """SIOCATMARK and its like, where `inet_ioctl` does not do."""
     owner: str = ""
     """The module that it belongs to (THIS_MODULE)"""
+    ask: Ask = transport_ask
+    """How a question gets to the transport, and its answer back."""
+    tell: Tell = transport_tell
+    """How what needs no answer gets to the transport."""
+    # What differs where a transport is several processes (tcp_shards.py):
+    accept: Callable[[SocketNet, S, S], tuple[str, Accept]] = accept_told
+    """A child has been accepted: which process hears of it, and what."""
+    acceptq_changed: Callable[[SocketNet, S], None] = _acceptq_changed
+    child_prot: "Callable[[SocketNet, S, int], Proto[S]] | None" = None
+    """The struct proto of a child, by its number; None: it is its listener's."""
+    moved: Callable[[SocketNet, S, int, Any, int], bool] = _not_moved
+    """It could not connect: (errno, answer, how often it was tried). May it now, at another
+    process?"""
 
 
-def proto_register(net: SocketNet, prot: Proto) -> None:
+# ---- asking any transport -------------------------------------------------------------------
+
+
+def init_sock(sk: InetSock) -> InitSock:
+    """What a transport must know of a new sock."""
+    return InitSock(sk.number, sk.sk_family, sk.sk_protocol, sk.sk_type)
+
+
+def sk_reuse_bits(sk: InetSock) -> int:
+    """`GetPort.reuse`"""
+    return sk.sk_reuse | sk.sk_reuseport << 1
+
+
+def proto_init(net: SocketNet, sk: InetSock) -> None:
+    """`Proto.init` of a transport that has nothing more to do here."""
+    sk.sk_prot.tell(net, sk, TransportProto.init, init_sock(sk))
+
+
+def proto_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+    """`Proto.get_port`: bind."""
+    reuse = sk_reuse_bits(sk)
+
+    def bound(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            set_local(sk, value)
+        then(net, err, value)
+
+    sk.sk_prot.ask(
+        net,
+        sk,
+        TransportProto.bind,
+        lambda number, req: GetPort(number, req, addr, port, reuse, sk.sk_bound_dev_if),
+        bound,
+    )
+
+
+def proto_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
+    """The transport is told that there is no peer any more, or asked, where `then` is to hear."""
+    if then is None:
+        sk.sk_prot.tell(net, sk, TransportProto.disconnect, Disconnect(sk.number, 0))
+    else:
+        sk.sk_prot.ask(net, sk, TransportProto.disconnect, Disconnect, then)
+
+
+def proto_getsockopt(
+    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
+) -> None:
+    """Answer getsockopt(2): here, where the socket layer has the option, else by the transport."""
+    if answer_cmsg_getsockopt(net, call, sk, level, optname, optlen):
+        return
+
+    def answered(net: SocketNet, err: int, value: Any) -> None:
+        sys_return(net, call, err, None if err else value[:optlen])
+
+    sk.sk_prot.ask(
+        net,
+        sk,
+        TransportProto.getsockopt,
+        lambda number, req: Getsockopt(number, req, level, optname, optlen),
+        answered,
+    )
+
+
+def set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
+    """Where the sock is bound now, by its transport's answer."""
+    if value is not None:
+        sk.inet_saddr = sk.inet_rcv_saddr = value.addr
+        sk.inet_sport = sk.inet_num = value.port
+
+
+# ---- a transport that starts anew -----------------------------------------------------------
+
+
+class Intent(NamedTuple):
+    """What an application wants of a sock, as far as its transport must know.
+
+    bound: address and port. peer: as well. backlog: of a listener, else -1.
+    """
+
+    options: Mapping[tuple[int, int], bytes]
+    groups: McList = ()
+    bound: tuple[bytes, int] | None = None
+    reuse: int = 0
+    peer: tuple[bytes, int] | None = None
+    backlog: int = -1
+
+
+NO_INTENT: Final = Intent({})
+
+
+def sk_intent(sk: InetSock) -> Intent:
+    """What is wanted of this sock, whose connection, if it had one to a peer, is lost."""
+    state = sk.sk_state
+    bound = peer = None
+    if sk.sk_type == uapi.SOCK_RAW:
+        if sk.inet_rcv_saddr != uapi.INADDR_ANY:
+            bound = sk.inet_rcv_saddr, 0  # inet_num is the protocol's
+    elif sk.inet_num and (state != uapi.TCP_CLOSE or not sk.inet_dport):
+        bound = sk.inet_rcv_saddr, sk.inet_num
+    if state == uapi.TCP_ESTABLISHED:
+        peer = sk.inet_daddr, sk.inet_dport
+    backlog = sk.sk_max_ack_backlog if state == uapi.TCP_LISTEN else -1
+    return Intent(sk.options, sk.mc_list, bound, sk_reuse_bits(sk), peer, backlog)
+
+
+def proto_replay(net: SocketNet, sk: InetSock, process: str, number: int, intent: Intent) -> None:
+    """Tell a process of a sock, and of all that is wanted of it. number: the sock's there. Nobody
+    waits for answers: the sock is as it was before for its application."""
+    init = InitSock(number, sk.sk_family, sk.sk_protocol, sk.sk_type)
+    net.call(process, TransportProto.init, init)
+    for (level, optname), optval in intent.options.items():
+        option = Setsockopt(number, 0, level, optname, optval)
+        net.call(process, TransportProto.setsockopt, option)
+    for optname, optval in restore_options(intent.groups):
+        option = Setsockopt(number, 0, uapi.SOL_IP, optname, optval)
+        net.call(process, TransportProto.setsockopt, option)
+    if intent.bound is not None:
+        port = GetPort(number, 0, *intent.bound, intent.reuse, sk.sk_bound_dev_if)
+        net.call(process, TransportProto.bind, port)
+    if intent.peer is not None:
+        net.call(process, TransportProto.connect, Connect(number, 0, *intent.peer))
+    if intent.backlog >= 0:
+        net.call(process, TransportProto.listen, ListenStart(number, 0, intent.backlog))
+
+
+# ---- registering ----------------------------------------------------------------------------
+
+
+def proto_register(net: SocketNet, prot: Proto[Any]) -> None:
     """`proto_register`: sockets of that protocol may be made. EEXIST where the name is taken,
     ENOSPC where PROTO_INUSE_NR are registered.
 
@@ -74,7 +259,7 @@ def proto_register(net: SocketNet, prot: Proto) -> None:
     net.proto_list[prot.name] = prot
 
 
-def proto_unregister(net: SocketNet, prot: Proto) -> None:
+def proto_unregister(net: SocketNet, prot: Proto[Any]) -> None:
     """`proto_unregister`: it is no protocol any more."""
     if net.proto_list.get(prot.name) is prot:
         del net.proto_list[prot.name]

@@ -9,7 +9,7 @@ first, so that a plug-in may take the place of one that is not permanent.
 
 import errno
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from skbus.core.syscall import SysCallError
 from skbusd.socket import uapi
@@ -30,7 +30,7 @@ class InetProtosw:
 
     type: int
     protocol: int
-    prot: Proto
+    prot: Proto[Any]
     ops: "ProtoOps"
     flags: int
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from skbus.core.abi import SkRet
-from skbus.core.entry import AnyEntry, EntryError, R, Request, T, reply_of
+from skbus.core.entry import AnyEntry, Entry, EntryError, R, Request, T, reply_of
 from skbusd.socket.netns import SocketNet
 
 if TYPE_CHECKING:
@@ -37,17 +37,22 @@ def new_request(net: SocketNet, process: str, entry: AnyEntry, then: Answer) -> 
     return req
 
 
-def transport_call(
+def transport_ask(
     net: SocketNet,
     sk: "Sock",
     entry: Request[T, R],
-    make: Callable[[int], T],
-    then: Callable[[SocketNet, int, Any], None],
+    make: Callable[[int, int], T],
+    then: Answer,
 ) -> None:
-    """Ask sk's transport; make: the item, by the question's number. `then` is told the errno and,
-    where there is one, the answer, an R."""
+    """`Proto.ask`: ask sk's transport. make: the item, by the sock's number there and that of the
+    question. `then` is told the errno and, where there is one, the answer, an R."""
     process = sk.sk_prot.process
-    net.call(process, entry, make(new_request(net, process, entry, then)))
+    net.call(process, entry, make(sk.number, new_request(net, process, entry, then)))
+
+
+def transport_tell(net: SocketNet, sk: "Sock", entry: Entry[T], item: T) -> None:
+    """`Proto.tell`: what needs no answer."""
+    net.call(sk.sk_prot.process, entry, item)
 
 
 def sk_ret(net: SocketNet, item: SkRet) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, MutableSequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from skbus.core.abi import InitSock
 from skbus.core.skbuff import Frag, SkBuff
 from skbus.core.syscall import SysCallError
 from skbus.inet.mcast import McList
@@ -39,14 +38,17 @@ class Sock:
     __slots__ = (
         "number", "rcv_tell", "rcv_told", "sk_bound_dev", "sk_bound_dev_if", "sk_err", "sk_err_mem",
         "sk_err_soft", "sk_error_queue", "sk_family", "sk_flags", "sk_frag", "sk_lingertime",
-        "sk_mark", "sk_max_pacing_rate", "sk_priority", "sk_prot", "sk_protocol",
+        "sk_mark", "sk_max_ack_backlog", "sk_max_pacing_rate", "sk_priority", "sk_prot",
+        "sk_protocol",
         "sk_rcvbuf", "sk_rcvbuf_lock", "sk_rcvlowat", "sk_rcvtimeo", "sk_receive_queue",
         "sk_reuse", "sk_reuseport",
         "sk_rmem_alloc", "sk_shutdown", "sk_sndbuf", "sk_sndbuf_lock", "sk_sndtimeo", "sk_socket",
         "sk_state", "sk_type", "sk_wmem_queued", "sk_wq", "sk_write_queue",
     )  # fmt: skip
 
-    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+    def __init__(
+        self, number: int, family: int, type: int, protocol: int, prot: "Proto[Any]"
+    ) -> None:
         self.number = number
         self.sk_family = family
         self.sk_type = type
@@ -77,6 +79,7 @@ class Sock:
         self.sk_bound_dev_if = 0
         self.sk_bound_dev = b""
         """SO_BINDTODEVICE: its name, for getsockopt"""
+        self.sk_max_ack_backlog = 0
         self.sk_priority = 0
         self.sk_mark = 0
         self.sk_max_pacing_rate = 2**64 - 1
@@ -85,9 +88,9 @@ class Sock:
         self.sk_wq: list[Call] = []
         self.sk_frag: PageFrag | None = None
         self.rcv_told = 0
+        """Bytes that were taken from the receive queue and of which the transport knows nothing."""
         self.rcv_tell = False
         """tcp is to hear at once that the receive queue has been emptied."""
-        """Bytes that were taken from the receive queue and of which the transport knows nothing."""
 
 
 class InetSock(Sock):
@@ -95,10 +98,12 @@ class InetSock(Sock):
 
     __slots__ = (
         "cmsg_flags", "inet_daddr", "inet_dport", "inet_num", "inet_rcv_saddr", "inet_saddr",
-        "inet_sport", "tos", "uc_ttl",
+        "inet_sport", "mc_list", "options", "tos", "uc_ttl",
     )  # fmt: skip
 
-    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+    def __init__(
+        self, number: int, family: int, type: int, protocol: int, prot: "Proto[Any]"
+    ) -> None:
         super().__init__(number, family, type, protocol, prot)
         self.inet_saddr = uapi.INADDR_ANY
         self.inet_rcv_saddr = uapi.INADDR_ANY
@@ -108,6 +113,11 @@ class InetSock(Sock):
         self.inet_dport = 0
         self.tos = 0
         self.uc_ttl = -1
+        self.options: Mapping[tuple[int, int], bytes] = _NO_OPTIONS
+        """What setsockopt gave the transport, to be told to one that starts anew. A child shares
+        its listener's, as sk_flags: `sk_set_flag` and `sk_set_option` make new ones."""
+        self.mc_list: McList = ()
+        """The groups that it is in, as its transport said."""
         self.cmsg_flags = 0
         """What control messages recvmsg shall bring (`ip_sockglue`)."""
 
@@ -119,23 +129,26 @@ class InetSock(Sock):
 class InetConnectionSock(InetSock):
     """`struct inet_connection_sock`: a sock that connects, or listens."""
 
-    __slots__ = ("icsk_accept_queue", "sk_max_ack_backlog")
+    __slots__ = ("icsk_accept_queue",)
 
-    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+    def __init__(
+        self, number: int, family: int, type: int, protocol: int, prot: "Proto[Any]"
+    ) -> None:
         super().__init__(number, family, type, protocol, prot)
-        self.icsk_accept_queue: deque[InetConnectionSock] | None = None
-        self.sk_max_ack_backlog = 0
+        self.icsk_accept_queue: deque[TcpSock] | None = None
 
 
 class TcpSock(InetConnectionSock):
     """`struct tcp_sock`, the part that applications see."""
 
     __slots__ = (
-        "asked", "defer_connect", "nonagle", "notsent", "notsent_lowat", "options", "parent",
+        "asked", "defer_connect", "nonagle", "notsent", "notsent_lowat", "parent",
         "recvmsg_inq", "report", "sock_done", "told_waiting", "urg_data", "urg_off",
     )  # fmt: skip
 
-    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+    def __init__(
+        self, number: int, family: int, type: int, protocol: int, prot: "Proto[Any]"
+    ) -> None:
         super().__init__(number, family, type, protocol, prot)
         self.nonagle = 0
         self.defer_connect = False
@@ -157,9 +170,6 @@ class TcpSock(InetConnectionSock):
         """tcp knows that a reader waits."""
         self.parent: TcpSock | None = None
         """The listener in whose accept queue it waits."""
-        self.options: Mapping[tuple[int, int], bytes] = _NO_OPTIONS
-        """What setsockopt gave the transport, to be told to one that starts anew. A child shares
-        its listener's, as sk_flags: `sk_set_flag` and `sk_set_option` make new ones."""
 
 
 def sk_set_flag(sk: Sock, optname: int, value: int) -> None:
@@ -185,11 +195,13 @@ class UdpSock(InetSock):
     """`struct udp_sock`, the part that applications see."""
 
     __slots__ = (
-        "ahead", "closing", "corkflag", "mc_list", "options", "pending", "posted", "sk_drops",
+        "ahead", "closing", "corkflag", "pending", "posted", "sk_drops",
         "unread",
     )  # fmt: skip
 
-    def __init__(self, number: int, family: int, type: int, protocol: int, prot: "Proto") -> None:
+    def __init__(
+        self, number: int, family: int, type: int, protocol: int, prot: "Proto[Any]"
+    ) -> None:
         super().__init__(number, family, type, protocol, prot)
         self.sk_receive_queue = deque()  # of many small ones, where a list's front is far away
         self.sk_drops = 0
@@ -197,9 +209,6 @@ class UdpSock(InetSock):
         """UDP_CORK"""
         self.pending: PendingFrames | None = None
         """What of a corked datagram has come so far."""
-        self.options: Mapping[tuple[int, int], bytes] = _NO_OPTIONS
-        self.mc_list: McList = ()
-        """The groups that it is in, as its transport said."""
         self.ahead: list[SkBuff] = []
         """What the last recvmmsg took, for `unread`."""
         self.unread = 0
@@ -217,7 +226,7 @@ class RawSock(UdpSock):
     __slots__ = ()
 
 
-def sk_set_option(sk: "TcpSock | UdpSock", level: int, optname: int, optval: bytes) -> None:
+def sk_set_option(sk: InetSock, level: int, optname: int, optval: bytes) -> None:
     """Remember what the transport was told."""
     if sk.options.get((level, optname)) != optval:
         sk.options = {**sk.options, (level, optname): optval}
@@ -226,12 +235,7 @@ def sk_set_option(sk: "TcpSock | UdpSock", level: int, optname: int, optval: byt
 # ---- life of a sock -----------------------------------------------------------------------
 
 
-def init_sock(sk: Sock) -> InitSock:
-    """What a transport must know of a new sock."""
-    return InitSock(sk.number, sk.sk_family, sk.sk_protocol, sk.sk_type)
-
-
-def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto") -> InetSock:
+def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto[Any]") -> InetSock:
     """`sk_alloc`: a new sock with a number that nobody has. ENOBUFS where there is no room."""
     if len(net.socks) >= net.limits.socks:
         raise SysCallError(errno.ENOBUFS)
@@ -241,10 +245,23 @@ def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto
     while number in net.socks or (step > 2 and _block_taken(net, number)):
         number = number + step if number <= last else step
     net.numbers.next = number + step if number <= last else step
-    sk = prot.obj(number, family, type, protocol, prot)
+    sk: InetSock = prot.obj(number, family, type, protocol, prot)
     net.socks[number] = sk
     if net.tracing:
         net.trace("sk_alloc", sk=number, obj=prot.obj.__name__)
+    return sk
+
+
+def sk_by_number(net: SocketNet, number: int) -> InetSock | None:
+    """The sock that a transport knows under this number, which may be a shard's own."""
+    sk = net.socks.get(number)
+    step = net.numbers.step
+    if sk is None and step > 2:
+        base = number - number % step
+        for at in range(base, base + step, 2):
+            sk = net.socks.get(at)
+            if sk is not None:
+                break
     return sk
 
 

@@ -584,7 +584,7 @@ def sys_poll(
     """poll(2): -> [[fd, revents], ...] of those that have any"""
     call.timeout = timeout
     call.fds = fds
-    do_poll(net, call)
+    do_poll(net, call, None)
     if call.done:
         return
     hold(net, call)
@@ -595,7 +595,7 @@ def sys_poll(
             sk_wait_event(net, call, sock.sk, do_poll)
 
 
-def do_poll(net: SocketNet, call: PollCall) -> None:
+def do_poll(net: SocketNet, call: PollCall, _: Sock | None) -> None:
     """`do_poll`: answer, if there is anything to tell or no time to wait."""
     table = _client(call).fdt
     ready = []

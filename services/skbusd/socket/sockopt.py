@@ -18,7 +18,6 @@ from skbusd.socket import uapi
 from skbusd.socket.call import Call, hold, sk_wake, sys_return
 from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, SOCK_RCVTSTAMPNS, SOCK_RXQ_OVFL
 from skbusd.socket.netns import SocketNet
-from skbusd.socket.request import transport_call
 from skbusd.socket.sock import (
     InetSock,
     Sock,
@@ -28,7 +27,6 @@ from skbusd.socket.sock import (
     sk_set_option,
     sock_error,
 )
-from skbusd.socket.tcp_shards import tell_others
 from skbusd.socket.uapi import SOCK_MIN_RCVBUF, SOCK_MIN_SNDBUF
 
 if TYPE_CHECKING:
@@ -82,12 +80,10 @@ def sock_setsockopt(net: SocketNet, sock: "Socket", optname: int, optval: bytes)
 
 def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> None:
     """Tell the transport of an option of SOL_SOCKET; and it again, when it has been restarted."""
-    if isinstance(sk, (TcpSock, UdpSock)):
+    if isinstance(sk, InetSock):
         sk_set_option(sk, uapi.SOL_SOCKET, optname, optval)
     item = Setsockopt(sk.number, req, uapi.SOL_SOCKET, optname, optval)
-    net.call(sk.sk_prot.process, TransportProto.setsockopt, item)
-    if net.tcp_replicas and isinstance(sk, TcpSock):
-        tell_others(net, sk, TransportProto.setsockopt, item._replace(req=0))
+    sk.sk_prot.tell(net, sk, TransportProto.setsockopt, item)
 
 
 def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: bytes) -> None:
@@ -103,18 +99,18 @@ def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: byt
     def answered(net: SocketNet, err: int, _: object) -> None:
         if not err:
             sk.sk_bound_dev = name
-            if isinstance(sk, (TcpSock, UdpSock)):
+            if isinstance(sk, InetSock):
                 sk_set_option(sk, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0")
-                option = Setsockopt(0, 0, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0")
-                tell_others(net, sk, TransportProto.setsockopt, option)
         sys_return(net, call, err)
 
     hold(net, call)
-    transport_call(
+    sk.sk_prot.ask(
         net,
         sk,
         TransportProto.setsockopt,
-        lambda req: Setsockopt(sk.number, req, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0"),
+        lambda number, req: Setsockopt(
+            number, req, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, name + b"\0"
+        ),
         answered,
     )
 
@@ -377,10 +373,10 @@ def sock_getmeminfo(net: SocketNet, call: Call, sock: "Socket", optlen: int) -> 
         sys_return(net, call, 0, (max(held, 0).to_bytes(4, "little") + value[4:])[:optlen])
 
     hold(net, call)
-    transport_call(
+    sk.sk_prot.ask(
         net,
         sk,
         TransportProto.getsockopt,
-        lambda req: Getsockopt(sk.number, req, uapi.SOL_SOCKET, uapi.SO_MEMINFO, optlen),
+        lambda number, req: Getsockopt(number, req, uapi.SOL_SOCKET, uapi.SO_MEMINFO, optlen),
         answered,
     )

@@ -19,7 +19,7 @@ from skbus.core.skbuff import SkBuff
 from skbusd.socket import uapi
 from skbusd.socket.call import SendCall, park, sk_wake
 from skbusd.socket.netns import SocketNet
-from skbusd.socket.sock import InetSock, TcpSock
+from skbusd.socket.sock import TcpSock
 
 SNDBUF_START: Final = 87040
 """A stream's send buffer before autotuning: `tcp_sndbuf_expand` for an initial window of ten."""
@@ -41,21 +41,17 @@ def sk_stream_sndbuf(net: SocketNet, start: int) -> int:
     return int(wmem[1]) if wmem[1] != _WMEM_DEFAULT else min(start, max(wmem[2], wmem[1]))
 
 
-def sk_stream_exact(sk: InetSock) -> bool:
+def sk_stream_exact(sk: TcpSock) -> bool:
     """Must we know what tcp's write queue looks like?"""
-    return isinstance(sk, TcpSock) and (
-        sk.notsent_lowat < NOTSENT_UNLIMITED or sk.sk_sndbuf < EXACT_SNDBUF
-    )
+    return sk.notsent_lowat < NOTSENT_UNLIMITED or sk.sk_sndbuf < EXACT_SNDBUF
 
 
-def sk_stream_is_writeable(sk: InetSock) -> bool:
+def sk_stream_is_writeable(sk: TcpSock) -> bool:
     """`sk_stream_is_writeable`: a third of the send buffer is free, and less than half of
     TCP_NOTSENT_LOWAT is unsent, so that a sender is not woken up for crumbs."""
     queued = sk.sk_wmem_queued
     return sk.sk_sndbuf - queued >= queued >> 1 and (
-        not isinstance(sk, TcpSock)
-        or sk.notsent_lowat >= NOTSENT_UNLIMITED
-        or sk.notsent << 1 < sk.notsent_lowat
+        sk.notsent_lowat >= NOTSENT_UNLIMITED or sk.notsent << 1 < sk.notsent_lowat
     )
 
 
@@ -82,7 +78,10 @@ def sk_stream_ask(net: SocketNet, sk: TcpSock, flags: int) -> None:
 
 
 def sk_stream_wait_report(
-    net: SocketNet, call: SendCall, sk: TcpSock, retry: Callable[[SocketNet, SendCall], None]
+    net: SocketNet,
+    call: SendCall,
+    sk: TcpSock,
+    retry: Callable[[SocketNet, SendCall, TcpSock], None],
 ) -> None:
     """Park the call until tcp has told. This is no waiting for memory: it is also done where the
     call must not wait."""
@@ -99,7 +98,7 @@ def sk_stream_report(sk: TcpSock, item: SkWriteSpace) -> None:
         sk.asked = False
 
 
-def tcp_try_coalesce(net: SocketNet, sk: InetSock) -> bool:
+def tcp_try_coalesce(net: SocketNet, sk: TcpSock) -> bool:
     """`tcp_try_coalesce`: the last skb of a receive queue joins the one before it, where both are
     small. A peer that sends single bytes to a slow reader must not cost an skb for each."""
     queue = sk.sk_receive_queue

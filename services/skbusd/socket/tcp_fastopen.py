@@ -10,11 +10,11 @@ import errno
 from collections.abc import Callable
 from typing import Any, Final
 
-from skbus.core.abi import Disconnect, TcpSendmsgFastopenCb
-from skbus.core.interfaces import Tcp, TransportProto
+from skbus.core.abi import TcpSendmsgFastopenCb
+from skbus.core.interfaces import Tcp
 from skbus.core.skbuff import Frag, frag_len, frag_slice
 from skbus.core.syscall import SysCallError
-from skbusd.socket import tcp_shards, uapi
+from skbusd.socket import uapi
 from skbusd.socket.call import (
     SendCall,
     attempt,
@@ -31,6 +31,7 @@ from skbusd.socket.page_frag import (
     purge_write_queue,
     sk_wmem_queue,
 )
+from skbusd.socket.proto import proto_disconnect
 from skbusd.socket.request import new_request
 from skbusd.socket.sock import TcpSock, purge_receive_queue, sock_error
 
@@ -39,7 +40,7 @@ SYN_DATA_MAX: Final = 65536
 """More than this no SYN can carry, whatever the MTU."""
 
 
-Then = Callable[[SocketNet, SendCall], None]
+Then = Callable[[SocketNet, SendCall, TcpSock], None]
 
 
 def tcp_sendmsg_fastopen(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -> None:
@@ -97,8 +98,7 @@ def _begin(
             sk_wmem_queue(net, sk, copied, owner)
         elif owner is not None:
             page_frag_put(net, owner)
-        again = bool(err) and bool(net.tcp_prots) and not call.done
-        if again and tcp_shards.next_shard(net, sk, err, value, tries):
+        if err and not call.done and sk.sk_prot.moved(net, sk, err, value, tries):
             _begin(net, call, sk, addr, then, tries + 1)
             return
         if err:
@@ -128,7 +128,9 @@ def _wait_for_connect(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -
         if call.timeout == 0 and call.progress:
             sys_return(net, call, 0, call.progress)
         else:
-            sk_wait_event(net, call, sk, lambda net, call: _wait_for_connect(net, call, sk, then))
+            sk_wait_event(
+                net, call, sk, lambda net, call, sk: _wait_for_connect(net, call, sk, then)
+            )
         return
     if sk.sk_state == uapi.TCP_CLOSE or sock is None:
         err = sock_error(sk) or errno.ECONNABORTED
@@ -139,13 +141,11 @@ def _wait_for_connect(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -
             sk.inet_daddr = uapi.INADDR_ANY
             purge_receive_queue(net, sk)
             purge_write_queue(net, sk)
-            if net.tcp_prots:
-                tcp_shards.tcp_disconnect(net, sk, False)
-            net.call(sk.sk_prot.process, TransportProto.disconnect, Disconnect(sk.number, 0))
+            proto_disconnect(net, sk, None)
         raise SysCallError(err)
     sock.state = uapi.SS_CONNECTED
     call.on_timeout = errno.EAGAIN
-    then(net, call)
+    then(net, call, sk)
 
 
 def _first_bytes(net: SocketNet, call: SendCall) -> bytes:

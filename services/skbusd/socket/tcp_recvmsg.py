@@ -13,7 +13,7 @@ from skbus.core.abi import Close
 from skbus.core.interfaces import TransportProto
 from skbus.core.pool import PoolError
 from skbus.core.syscall import MAX_DATA, SysCallError
-from skbusd.socket import tcp_shards, uapi
+from skbusd.socket import uapi
 from skbusd.socket.call import RecvCall, sk_wait_event
 from skbusd.socket.ip_sockglue import ip_recv_error
 from skbusd.socket.netns import SocketNet
@@ -25,7 +25,7 @@ from skbusd.socket.recv import (
     skb_hand_over,
     skb_hand_over_frags,
 )
-from skbusd.socket.sock import InetSock, TcpSock, purge_receive_queue, sock_error
+from skbusd.socket.sock import TcpSock, purge_receive_queue, sock_error
 from skbusd.socket.tcp_urg import tcp_control, tcp_recv_urg, tcp_urg_limit, tcp_urg_passed
 
 RCV_TELL: Final = 16384
@@ -34,7 +34,7 @@ RCV_TELL: Final = 16384
 _GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
 
 
-def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
+def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
     """`tcp_recvmsg`: what is in the receive queue, or wait for it.
 
     A skb that is taken whole is lent to the application in the pool, if it is big. So that this
@@ -50,7 +50,7 @@ def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     size = call.size
     have = sk.sk_rmem_alloc
     skip = 0
-    if isinstance(sk, TcpSock) and sk.urg_data and have:
+    if sk.urg_data and have:
         skip, size = tcp_urg_limit(sk, size)
         have -= skip
     if flags & uapi.MSG_WAITALL:
@@ -61,7 +61,7 @@ def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
         err, over = _receive_end(sk)
         if not over and not (have and call.timeout == 0):
             _reader_waits(net, call, sk)
-            sk_wait_event(net, call, sk, _recvmsg_again)
+            sk_wait_event(net, call, sk, tcp_recvmsg)
             return
         if not have:
             if err:
@@ -88,9 +88,9 @@ def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     recv_return(net, call, parts, None, msg_flags, cmsgs)
 
 
-def _receive_end(sk: InetSock) -> tuple[int, bool]:
+def _receive_end(sk: TcpSock) -> tuple[int, bool]:
     """(errno, is there nothing to wait for), in the order in which Linux looks."""
-    if isinstance(sk, TcpSock) and sk.sock_done:
+    if sk.sock_done:
         return 0, True
     if sk.sk_err:
         return (sock_error(sk) if not sk.sk_rmem_alloc else sk.sk_err), True
@@ -101,23 +101,17 @@ def _receive_end(sk: InetSock) -> tuple[int, bool]:
     return 0, False
 
 
-def _reader_waits(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
+def _reader_waits(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
     """The call is going to wait for data. tcp is told so once, with the next message that goes
     there, and from then on with what was read: what comes for this socket may go through the
     prequeue."""
-    if isinstance(sk, TcpSock) and sk.told_waiting != bool(call.timeout):
+    if sk.told_waiting != bool(call.timeout):
         sk.told_waiting = bool(call.timeout)
         if sk.told_waiting:
             net.reads.waiting[sk] = None
 
 
-def _recvmsg_again(net: SocketNet, call: RecvCall) -> None:
-    sk = call.waits[0]
-    if isinstance(sk, InetSock):
-        tcp_recvmsg(net, call, sk)
-
-
-def _take(net: SocketNet, sk: InetSock, parts: Parts, size: int, may_stop: bool) -> None:
+def _take(net: SocketNet, sk: TcpSock, parts: Parts, size: int, may_stop: bool) -> None:
     queue = sk.sk_receive_queue
     while queue and parts.size < size:
         skb = queue[0]
@@ -142,12 +136,12 @@ def _take(net: SocketNet, sk: InetSock, parts: Parts, size: int, may_stop: bool)
         sk.sk_rmem_alloc -= take
         if take < room:
             break
-    if isinstance(sk, TcpSock) and sk.urg_data:
+    if sk.urg_data:
         tcp_urg_passed(sk, parts.size)
     tcp_cleanup_rbuf(net, sk, parts.size)
 
 
-def _discard(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int, flags: int) -> int:
+def _discard(net: SocketNet, sk: TcpSock, parts: Parts, size: int, skip: int, flags: int) -> int:
     """MSG_TRUNC, which throws away what would have been read; and an urgent byte that is passed
     over. The flags of the answer: how much was thrown away is their upper half."""
     if skip:
@@ -162,7 +156,7 @@ def _discard(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int, f
     return gone.size << 32
 
 
-def _peek(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int) -> None:
+def _peek(net: SocketNet, sk: TcpSock, parts: Parts, size: int, skip: int) -> None:
     for skb in sk.sk_receive_queue:
         if parts.size >= size:
             break
@@ -171,7 +165,7 @@ def _peek(net: SocketNet, sk: InetSock, parts: Parts, size: int, skip: int) -> N
         skip = max(skip - skb.len, 0)
 
 
-def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
+def tcp_cleanup_rbuf(net: SocketNet, sk: TcpSock, copied: int) -> None:
     """`tcp_cleanup_rbuf`: tcp is told what was taken, when it is enough to open the window, or
     all, and an ACK waits for that."""
     sk.rcv_told += copied
@@ -182,10 +176,9 @@ def tcp_cleanup_rbuf(net: SocketNet, sk: InetSock, copied: int) -> None:
         net.reads.taken[sk] = None
 
 
-def _stream_broken(net: SocketNet, sk: InetSock) -> None:
+def _stream_broken(net: SocketNet, sk: TcpSock) -> None:
     purge_receive_queue(net, sk)
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
-    tcp_shards.forget_others(net, sk)
-    net.call(sk.sk_prot.process, TransportProto.close, Close(sk.number, 1, 0))
+    sk.sk_prot.tell(net, sk, TransportProto.close, Close(sk.number, 1, 0))
     sk.sk_state = uapi.TCP_CLOSE
     purge_write_queue(net, sk)

@@ -19,7 +19,7 @@ from skbusd.socket import uapi
 from skbusd.socket.call import SendCall, sk_wait_event, sys_return
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.page_frag import page_frag_write, place_take, sk_wmem_queue
-from skbusd.socket.sock import InetSock, TcpSock, sock_error
+from skbusd.socket.sock import TcpSock, sock_error
 from skbusd.socket.stream import (
     sk_stream_ask,
     sk_stream_exact,
@@ -38,16 +38,16 @@ _SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 
 
-def tcp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
+def tcp_sendmsg(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
     """`tcp_sendmsg`, the application's side: what fits into the send buffer goes to tcp.
 
     Answers when all of it has gone; or, if it must not wait, with the part that has.
     Differs from Linux: the buffer, if it is a big one, may be exceeded by 64 KB.
     """
     exact = sk_stream_exact(sk)
-    if isinstance(sk, TcpSock) and (call.flags & uapi.MSG_FASTOPEN or sk.defer_connect):
+    if call.flags & uapi.MSG_FASTOPEN or sk.defer_connect:
         call.flags &= ~uapi.MSG_FASTOPEN
-        tcp_sendmsg_fastopen(net, call, sk, lambda net, call: tcp_sendmsg(net, call, sk))
+        tcp_sendmsg_fastopen(net, call, sk, tcp_sendmsg)
         return
     if call.flags & uapi.MSG_OOB and len(call.chunks) > 1:
         raise SysCallError(errno.EOPNOTSUPP)
@@ -70,7 +70,7 @@ def tcp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
             sys_return(net, call, 0, call.progress)
             return
         room = MAX_CHUNK
-        if exact and isinstance(sk, TcpSock):
+        if exact:
             room = sk_stream_room(sk)
             if room < 0:
                 sk_stream_wait_report(net, call, sk, _report_again)
@@ -88,24 +88,18 @@ def tcp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
         _send_chunk(net, call, sk, room, exact)
 
 
-def _report_again(net: SocketNet, call: SendCall) -> None:
+def _report_again(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
     """tcp may have told what its queue looks like."""
-    sk = call.waits[0]
-    if isinstance(sk, TcpSock) and (
-        sk.report is not None or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING
-    ):
+    if sk.report is not None or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING:
         tcp_sendmsg(net, call, sk)
 
 
-def _sendmsg_again(net: SocketNet, call: SendCall) -> None:
-    sk = call.waits[0]
-    if isinstance(sk, TcpSock) and (
-        sk_stream_is_writeable(sk) or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING
-    ):
+def _sendmsg_again(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
+    if sk_stream_is_writeable(sk) or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING:
         tcp_sendmsg(net, call, sk)
 
 
-def _send_chunk(net: SocketNet, call: SendCall, sk: InetSock, room: int, exact: bool) -> None:
+def _send_chunk(net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: bool) -> None:
     """One skb for tcp: places as they are, or inline bytes copied into our region; exact: no more
     than `room` of them, and tcp shall tell what its queue looks like then."""
     chunks = call.chunks
@@ -135,7 +129,7 @@ def _send_chunk(net: SocketNet, call: SendCall, sk: InetSock, room: int, exact: 
         flags &= ~(uapi.MSG_OOB | uapi.MSG_EOR)
         if exact or sk.sk_wmem_queued < sk.sk_sndbuf:
             flags |= uapi.MSG_MORE
-    if exact and isinstance(sk, TcpSock):
+    if exact:
         sk.notsent += size
         sk.report = None
         sk.asked = True
@@ -149,7 +143,7 @@ def _send_chunk(net: SocketNet, call: SendCall, sk: InetSock, room: int, exact: 
 
 
 def _places(
-    net: SocketNet, call: SendCall, sk: InetSock, room: int, exact: bool
+    net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: bool
 ) -> tuple[tuple[Frag, ...], int]:
     """The call's next places, as far as there is room, and their bytes; exact: of one only."""
     chunks = call.chunks

@@ -18,8 +18,8 @@ at each shard under a number of that shard's own, and what one of them says of i
 - listen(2) makes all shards listen. Children come from any of them, into one accept queue.
 - Options of a socket that all shards know are told to all. Its close ends it at all of them.
 
-Called by tcp_sock.py, tcp_fastopen.py, af_inet.py, sockopt.py and core.py, where `net.tcp_prots`
-is not empty.
+All this is a struct proto that wraps TCP's: its `ask` and `tell` reach the shards that a question
+or a piece of news is for. TCP's own functions know nothing of shards.
 """
 
 import errno
@@ -29,23 +29,25 @@ from typing import Any, Final, NamedTuple
 
 from skbus.core.abi import (
     GET_PORT_AUTO,
+    Accept,
     Close,
     Connect,
     Connected,
     Disconnect,
     GetPort,
-    InitSock,
+    Getsockopt,
     ListenStart,
     Setsockopt,
 )
 from skbus.core.entry import Entry, Request, T
 from skbus.core.interfaces import TransportProto
+from skbus.core.uapi import TCP_INFO
 from skbus.inet.rps import MAX_SHARDS, tcp_processes
 from skbusd.socket import uapi
 from skbusd.socket.netns import SocketNet
-from skbusd.socket.proto import Proto, Result
-from skbusd.socket.request import new_request, transport_call
-from skbusd.socket.sock import InetSock, TcpSock
+from skbusd.socket.proto import Intent, Proto, Result, proto_replay, sk_intent, sk_reuse_bits
+from skbusd.socket.request import new_request, transport_ask
+from skbusd.socket.sock import TcpSock
 
 _MOVES: Final = 4
 """The route, and with it our address, may change between two shards' look-ups."""
@@ -63,116 +65,163 @@ class Bound(NamedTuple):
     addr: bytes = uapi.INADDR_ANY
     port: int = 0
     auto: bool = False
+    listening: bool = False
+
+
+_UNACKED: Final = slice(24, 28)
+_SACKED: Final = slice(28, 32)
 
 
 # ---- numbers ------------------------------------------------------------------------------
 
 
-def tcp_shards_init(net: SocketNet, prot: Proto) -> None:
-    """TCP once for each shard, where there are several."""
-    if net.tcp_shards > 1:
-        net.tcp_prots = tuple(replace(prot, process=p) for p in tcp_processes(net.tcp_shards))
+def tcp_shards_init(net: SocketNet, prot: Proto[TcpSock]) -> None:
+    """TCP once for each shard, where there are several: sockets that are made from now on have a
+    struct proto that wraps `prot`."""
+    if net.shards.count == 1:
+        return
+    net.shards.prots = tuple(
+        replace(
+            prot,
+            process=process,
+            ask=shards_ask,
+            tell=shards_tell,
+            accept=_accept,
+            acceptq_changed=backlog_changed,
+            child_prot=_child_prot,
+            moved=next_shard,
+        )
+        for process in tcp_processes(net.shards.count)
+    )
+    for entries in net.inetsw:
+        for i, entry in enumerate(entries):
+            if entry.prot is prot:
+                entries[i] = replace(entry, prot=net.shards.prots[0])
 
 
 def _base(net: SocketNet, number: int) -> int:
-    return number - number % (2 * net.tcp_shards)
+    return number - number % (2 * net.shards.count)
 
 
 def sk_ino(net: SocketNet, number: int) -> int:
     """The number that people see: the same wherever the socket moves."""
-    return number if net.tcp_shards == 1 or number > 0xFFFFFFFF else _base(net, number)
+    return number if net.shards.count == 1 or number > 0xFFFFFFFF else _base(net, number)
 
 
-def _set_home(net: SocketNet, sk: InetSock, shard: int) -> None:
+def _set_home(net: SocketNet, sk: TcpSock, shard: int) -> None:
     net.socks.pop(sk.number, None)
     sk.number = _base(net, sk.number) + 2 * shard
-    sk.sk_prot = net.tcp_prots[shard]
+    sk.sk_prot = net.shards.prots[shard]
     net.socks[sk.number] = sk
 
 
-def tcp_assign_shard(net: SocketNet, sk: InetSock) -> None:
+def _assign_shard(net: SocketNet, sk: TcpSock) -> None:
     """A new socket: its home is the next shard."""
-    shard = net.tcp_next_shard
-    net.tcp_next_shard = (shard + 1) % net.tcp_shards
+    shard = net.shards.next
+    net.shards.next = (shard + 1) % net.shards.count
     _set_home(net, sk, shard)
 
 
-def sock_of(net: SocketNet, number: int) -> InetSock | None:
-    """The socket that a shard knows under this number."""
-    base = _base(net, number)
-    for at in range(base, base + 2 * net.tcp_shards, 2):
-        sk = net.socks.get(at)
-        if sk is not None:
-            return sk
-    return None
+def _child_prot(net: SocketNet, sk: TcpSock, child: int) -> Proto[TcpSock]:
+    """`Proto.child_prot`: the shard that has made it (`TcpNet.child_number`)."""
+    return net.shards.prots[min((child >> 33) % MAX_SHARDS, net.shards.count - 1)]
 
 
-def child_prot(net: SocketNet, child: int) -> Proto:
-    """The shard that has made an accepted socket (`TcpNet.child_number`)."""
-    return net.tcp_prots[min((child >> 33) % MAX_SHARDS, net.tcp_shards - 1)]
+def _accept(net: SocketNet, sk: TcpSock, child: TcpSock) -> tuple[str, Accept]:
+    """`Proto.accept`: the child's shard knows the listener under a number of its own."""
+    number = _base(net, sk.number) + 2 * net.shards.prots.index(child.sk_prot)
+    return child.sk_prot.process, Accept(number, child.number)
 
 
-def listener_number(net: SocketNet, sk: InetSock, child: InetSock) -> int:
-    """Under which number the child's shard knows the listener."""
-    return _base(net, sk.number) + 2 * net.tcp_prots.index(child.sk_prot)
+def _home(sk: TcpSock) -> Target:
+    return sk.sk_prot.process, sk.number
 
 
-def _others(net: SocketNet, sk: InetSock) -> Iterator[Target]:
+def _others(net: SocketNet, sk: TcpSock) -> Iterator[Target]:
     number = _base(net, sk.number)
-    for prot in net.tcp_prots:
+    for prot in net.shards.prots:
         if number != sk.number:
             yield prot.process, number
         number += 2
 
 
-# ---- telling ------------------------------------------------------------------------------
+# ---- asking and telling ---------------------------------------------------------------------
 
 
-def tell_others(net: SocketNet, sk: InetSock, entry: Entry[Any], item: Any) -> None:
-    """What the home was told, to the others that know the socket; none of them answers."""
-    if sk in net.tcp_replicas:
+def shards_tell(net: SocketNet, sk: TcpSock, entry: Entry[Any], item: Any) -> None:
+    """`Proto.tell`: to the home, and to the others as far as it concerns them."""
+    if entry is TransportProto.init:
+        _assign_shard(net, sk)
+        item = item._replace(sk=sk.number)
+    elif entry is TransportProto.close:
+        forget_others(net, sk)
+    elif entry is TransportProto.disconnect:
+        _disconnect_others(net, sk)
+    net.call(sk.sk_prot.process, entry, item)
+    if entry is TransportProto.setsockopt:
+        _tell_others(net, sk, entry, item)
+
+
+def shards_ask(
+    net: SocketNet,
+    sk: TcpSock,
+    entry: Request[Any, Any],
+    make: Callable[[int, int], Any],
+    then: Result,
+) -> None:
+    """`Proto.ask`: of the home, or of all shards."""
+    if entry is TransportProto.bind:
+        _bind(net, sk, make(0, 0), then)
+    elif entry is TransportProto.listen:
+        _listen(net, sk, make(0, 0), then)
+    elif entry is TransportProto.connect:
+        _connect(net, sk, make, then)
+    elif entry is TransportProto.setsockopt:
+        _setsockopt(net, sk, make, then)
+    elif entry is TransportProto.getsockopt:
+        _getsockopt(net, sk, make, then)
+    else:
+        if entry is TransportProto.disconnect:
+            _disconnect_others(net, sk)
+        transport_ask(net, sk, entry, make, then)
+
+
+def _tell_others(net: SocketNet, sk: TcpSock, entry: Entry[Any], item: Any) -> None:
+    """What the home was told, to the others that know the socket."""
+    if sk in net.shards.replicas:
         for process, number in _others(net, sk):
             net.call(process, entry, item._replace(sk=number))
 
 
-def _introduce(net: SocketNet, sk: InetSock, to: Target) -> None:
+def _introduce(net: SocketNet, sk: TcpSock, to: Target) -> None:
     """A shard hears of a socket, with the options that it has."""
-    process, number = to
-    net.call(
-        process, TransportProto.init, InitSock(number, sk.sk_family, sk.sk_protocol, sk.sk_type)
-    )
-    if isinstance(sk, TcpSock):
-        for (level, optname), optval in sk.options.items():
-            net.call(
-                process, TransportProto.setsockopt, Setsockopt(number, 0, level, optname, optval)
-            )
+    proto_replay(net, sk, *to, Intent(sk.options))
 
 
-def _replicate(net: SocketNet, sk: InetSock) -> None:
+def _replicate(net: SocketNet, sk: TcpSock) -> None:
     """Make the socket known at all shards."""
-    if sk not in net.tcp_replicas:
-        net.tcp_replicas[sk] = Bound()
+    if sk not in net.shards.replicas:
+        net.shards.replicas[sk] = Bound()
         for to in _others(net, sk):
             _introduce(net, sk, to)
 
 
-def forget_others(net: SocketNet, sk: InetSock) -> None:
+def forget_others(net: SocketNet, sk: TcpSock) -> None:
     """Only the home knows the socket from now on."""
-    if sk in net.tcp_replicas:
-        tell_others(net, sk, TransportProto.close, Close(0, 0, -1))
-        del net.tcp_replicas[sk]
-        net.tcp_backlogs.pop(sk, None)
+    if sk in net.shards.replicas:
+        _tell_others(net, sk, TransportProto.close, Close(0, 0, -1))
+        del net.shards.replicas[sk]
+        net.shards.backlogs.pop(sk, None)
 
 
-def _ask(
+def _ask_all(
     net: SocketNet,
-    sk: InetSock,
     targets: list[Target],
     entry: Request[T, Any],
-    make: Callable[[int, int], T],
+    item: Any,
     done: Callable[[SocketNet, Answers], None],
 ) -> None:
-    """Ask several shards; make(number, req). `done` hears when all have answered."""
+    """Ask several shards the same. `done` hears when all have answered."""
     answers: Answers = {}
 
     def answered(number: int) -> Result:
@@ -185,41 +234,33 @@ def _ask(
 
     for process, number in targets:
         req = new_request(net, process, entry, answered(number))
-        net.call(process, entry, make(number, req))
+        net.call(process, entry, item._replace(sk=number, req=req))
 
 
 # ---- bind ---------------------------------------------------------------------------------
 
 
-def tcp_get_port(
-    net: SocketNet, sk: InetSock, addr: bytes, port: int, reuse: int, then: Result
-) -> None:
-    """`inet_csk_get_port` at all shards: EADDRINUSE where one of them says so."""
+def _bind(net: SocketNet, sk: TcpSock, item: GetPort, then: Result) -> None:
+    """At all shards: EADDRINUSE where one of them says so."""
     _replicate(net, sk)
-    item = GetPort(0, 0, addr, port, reuse, sk.sk_bound_dev_if)
+    port = item.port
 
     def bound(net: SocketNet, err: int, value: Any) -> None:
-        if not err and sk in net.tcp_replicas:
-            net.tcp_replicas[sk] = Bound(addr, value[1], not port)
+        if not err and sk in net.shards.replicas:
+            net.shards.replicas[sk] = Bound(item.addr, value.port, not port)
         then(net, err, value)
 
     if port:
-        _get_port(net, sk, [_home(sk), *_others(net, sk)], item, bound)
+        _get_port(net, [_home(sk), *_others(net, sk)], item, bound)
     else:
         _get_any_port(net, sk, item, bound)
-
-
-def _home(sk: InetSock) -> Target:
-    return sk.sk_prot.process, sk.number
 
 
 def _put_port(net: SocketNet, to: Target, item: GetPort) -> None:
     net.call(to[0], TransportProto.bind, item._replace(sk=to[1], req=0, port=-1))
 
 
-def _get_port(
-    net: SocketNet, sk: InetSock, targets: list[Target], item: GetPort, then: Result
-) -> None:
+def _get_port(net: SocketNet, targets: list[Target], item: GetPort, then: Result) -> None:
     """One port, of several shards or of none."""
 
     def answered(net: SocketNet, answers: Answers) -> None:
@@ -232,12 +273,11 @@ def _get_port(
         else:
             then(net, 0, answers[targets[0][1]][1])
 
-    _ask(net, sk, targets, TransportProto.bind,
-         lambda number, req: item._replace(sk=number, req=req), answered)  # fmt: skip
+    _ask_all(net, targets, TransportProto.bind, item, answered)
 
 
 def _get_any_port(
-    net: SocketNet, sk: InetSock, item: GetPort, then: Result, refused: tuple[int, ...] = ()
+    net: SocketNet, sk: TcpSock, item: GetPort, then: Result, refused: tuple[int, ...] = ()
 ) -> None:
     """A port that the home finds free, if the others do too; else the next one, once round."""
     home = _home(sk)
@@ -245,7 +285,7 @@ def _get_any_port(
         item = item._replace(port=-refused[-1])
 
     def chosen(net: SocketNet, err: int, value: Any) -> None:
-        if not err and value[1] in refused:
+        if not err and value.port in refused:
             err = errno.EADDRINUSE
             _put_port(net, home, item)
         if err:
@@ -258,31 +298,32 @@ def _get_any_port(
                 return
             _put_port(net, home, item)
             if err == errno.EADDRINUSE:
-                _get_any_port(net, sk, item, then, (*refused, value[1]))
+                _get_any_port(net, sk, item, then, (*refused, value.port))
             else:
                 then(net, err, None)
 
-        found = item._replace(port=value[1], reuse=item.reuse | GET_PORT_AUTO)
-        _get_port(net, sk, list(_others(net, sk)), found, settled)
+        found = item._replace(port=value.port, reuse=item.reuse | GET_PORT_AUTO)
+        _get_port(net, list(_others(net, sk)), found, settled)
 
-    _get_port(net, sk, [home], item, chosen)
+    _get_port(net, [home], item, chosen)
 
 
 # ---- listen -------------------------------------------------------------------------------
 
 
-def listen_start(net: SocketNet, sk: TcpSock, backlog: int, started: Result) -> None:
-    """`inet_csk_listen_start` at all shards; one that has no port gets one first."""
-    bound = net.tcp_replicas.get(sk)
+def _listen(net: SocketNet, sk: TcpSock, item: ListenStart, started: Result) -> None:
+    """All shards listen; a socket that has no port gets one first."""
+    bound = net.shards.replicas.get(sk)
     if bound is None or not bound.port:
 
         def got(net: SocketNet, err: int, value: Any) -> None:
             if err:
                 started(net, err, None)
             else:
-                listen_start(net, sk, backlog, started)
+                _listen(net, sk, item, started)
 
-        tcp_get_port(net, sk, uapi.INADDR_ANY, 0, sk.sk_reuse | sk.sk_reuseport << 1, got)
+        any_port = GetPort(0, 0, uapi.INADDR_ANY, 0, sk_reuse_bits(sk), sk.sk_bound_dev_if)
+        _bind(net, sk, any_port, got)
         return
     before = sk.sk_state
     targets = [_home(sk), *_others(net, sk)]
@@ -294,38 +335,37 @@ def listen_start(net: SocketNet, sk: TcpSock, backlog: int, started: Result) -> 
             return
         if before == uapi.TCP_CLOSE and net.socks.get(sk.number) is sk:
             sk.sk_state = before
+            net.shards.replicas[sk] = bound
             for process, number in targets:
                 if not answers[number][0]:
                     net.call(process, TransportProto.disconnect, Disconnect(number, 0))
             if bound.auto:
-                unbind(net, sk)
+                _unbind(net, sk)
         started(net, failed[0], None)
 
-    def make(number: int, req: int) -> ListenStart:
-        return ListenStart(number, req, backlog)
-
-    net.tcp_backlogs.pop(sk, None)
+    net.shards.backlogs.pop(sk, None)
+    net.shards.replicas[sk] = bound._replace(listening=True)
     # A shard's first child may come before another shard has answered.
     sk.sk_state = uapi.TCP_LISTEN
-    _ask(net, sk, targets, TransportProto.listen, make, answered)
+    _ask_all(net, targets, TransportProto.listen, item, answered)
 
 
 def backlog_changed(net: SocketNet, sk: TcpSock) -> None:
-    """A child came into the accept queue, or left it. Each shard limits its own part; when the
-    queue is half full, each hears what the others' parts leave it of the backlog.
+    """`Proto.acceptq_changed`. Each shard limits its own part of the accept queue. When the queue
+    is half full, each shard hears what the others' parts leave it of the backlog.
 
     Differs from Linux: what comes in meanwhile may exceed the backlog, at most once a shard.
     """
     backlog = min(sk.sk_max_ack_backlog, net.sysctl["net.core.somaxconn"])
     queue = sk.icsk_accept_queue or ()
     total = len(queue)
-    told = net.tcp_backlogs.get(sk, 0)
+    told = net.shards.backlogs.get(sk, 0)
     short = 2 * total <= backlog
     if short and not told:
         return
     if abs(total - told) < max(backlog // 16, 1) and not short:
         return
-    parts = dict.fromkeys(net.tcp_prots, 0)
+    parts = dict.fromkeys(net.shards.prots, 0)
     for child in queue:
         parts[child.sk_prot] += 1
     number = _base(net, sk.number)
@@ -334,63 +374,66 @@ def backlog_changed(net: SocketNet, sk: TcpSock) -> None:
         net.call(prot.process, TransportProto.listen, ListenStart(number, 0, left))
         number += 2
     if short:
-        del net.tcp_backlogs[sk]
+        del net.shards.backlogs[sk]
     else:
-        net.tcp_backlogs[sk] = total
+        net.shards.backlogs[sk] = total
 
 
-def unbind(net: SocketNet, sk: InetSock) -> None:
+def _unbind(net: SocketNet, sk: TcpSock) -> None:
     """The socket has no port any more, at no shard."""
     _put_port(net, _home(sk), GetPort(0, 0, uapi.INADDR_ANY, 0, 0, 0))
     forget_others(net, sk)
 
 
-def tcp_disconnect(net: SocketNet, sk: InetSock, listening: bool) -> None:
+def _disconnect_others(net: SocketNet, sk: TcpSock) -> None:
     """The home is told to disconnect. A port that was asked for stays, others go."""
-    bound = net.tcp_replicas.get(sk)
+    bound = net.shards.replicas.get(sk)
     if bound is None:
         return
     if bound.auto:
         forget_others(net, sk)
-    elif listening:
-        tell_others(net, sk, TransportProto.disconnect, Disconnect(0, 0))
+    elif bound.listening:
+        net.shards.replicas[sk] = bound._replace(listening=False)
+        _tell_others(net, sk, TransportProto.disconnect, Disconnect(0, 0))
 
 
 # ---- connect ------------------------------------------------------------------------------
 
 
-def tcp_v4_connect(
-    net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result, tries: int = 0
+def _connect(
+    net: SocketNet,
+    sk: TcpSock,
+    make: Callable[[int, int], Connect],
+    then: Result,
+    tries: int = 0,
 ) -> None:
     """connect(2), at the shard to which the connection belongs."""
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
         if err and next_shard(net, sk, err, value, tries):
-            tcp_v4_connect(net, sk, addr, port, then, tries + 1)
+            _connect(net, sk, make, then, tries + 1)
         else:
             then(net, errno.EADDRNOTAVAIL if err == errno.EREMCHG else err, value)
 
-    transport_call(
-        net, sk, TransportProto.connect, lambda req: Connect(sk.number, req, addr, port), answered
-    )
+    transport_ask(net, sk, TransportProto.connect, make, answered)
 
 
-def next_shard(net: SocketNet, sk: InetSock, err: int, value: Any, tries: int) -> bool:
-    """The home could not connect: has the socket moved to a shard that might?"""
+def next_shard(net: SocketNet, sk: TcpSock, err: int, value: Any, tries: int) -> bool:
+    """`Proto.moved`: the home could not connect. Has the socket moved to a shard that might?"""
     if net.socks.get(sk.number) is not sk:
         return False  # closed meanwhile
-    if sk in net.tcp_replicas:
+    if sk in net.shards.replicas:
         if err != errno.EREMCHG or tries >= _MOVES or type(value) is not Connected:
             return False
-        if not 0 <= value.shard < net.tcp_shards:
+        if not 0 <= value.shard < net.shards.count:
             return False
         _set_home(net, sk, value.shard)
         return True
-    if err != errno.EADDRNOTAVAIL or tries >= net.tcp_shards - 1:
+    if err != errno.EADDRNOTAVAIL or tries >= net.shards.count - 1:
         return False
     # It has no port, and here none is free: it goes to the next shard altogether.
     process, number = _home(sk)
-    _set_home(net, sk, (net.tcp_prots.index(sk.sk_prot) + 1) % net.tcp_shards)
+    _set_home(net, sk, (net.shards.prots.index(sk.sk_prot) + 1) % net.shards.count)
     _introduce(net, sk, _home(sk))
     net.call(process, TransportProto.close, Close(number, 0, -1))
     return True
@@ -401,24 +444,46 @@ def next_shard(net: SocketNet, sk: InetSock, err: int, value: Any, tries: int) -
 
 def shard_restarted(net: SocketNet, process: str) -> None:
     """It hears again of the sockets that have another home and that all shards know."""
-    for sk, bound in tuple(net.tcp_replicas.items()):
+    for sk, bound in tuple(net.shards.replicas.items()):
+        intent = sk_intent(sk)._replace(
+            bound=(bound.addr, bound.port) if bound.port else None,
+            reuse=sk_reuse_bits(sk) | (GET_PORT_AUTO if bound.auto else 0),
+            peer=None,
+        )
         for to in _others(net, sk):
-            if to[0] != process:
-                continue
-            _introduce(net, sk, to)
-            if bound.port:
-                reuse = sk.sk_reuse | sk.sk_reuseport << 1 | (GET_PORT_AUTO if bound.auto else 0)
-                item = GetPort(to[1], 0, bound.addr, bound.port, reuse, sk.sk_bound_dev_if)
-                net.call(process, TransportProto.bind, item)
-            if sk.sk_state == uapi.TCP_LISTEN and isinstance(sk, TcpSock):
-                listen = ListenStart(to[1], 0, sk.sk_max_ack_backlog)
-                net.call(process, TransportProto.listen, listen)
+            if to[0] == process:
+                proto_replay(net, sk, *to, intent)
 
 
 # ---- options ------------------------------------------------------------------------------
 
-_UNACKED: Final = slice(24, 28)
-_SACKED: Final = slice(28, 32)
+
+def _setsockopt(
+    net: SocketNet, sk: TcpSock, make: Callable[[int, int], Setsockopt], then: Result
+) -> None:
+    """The home decides; what it takes is told to the others."""
+
+    def answered(net: SocketNet, err: int, value: Any) -> None:
+        if not err:
+            _tell_others(net, sk, TransportProto.setsockopt, make(0, 0))
+        then(net, err, value)
+
+    transport_ask(net, sk, TransportProto.setsockopt, make, answered)
+
+
+def _getsockopt(
+    net: SocketNet, sk: TcpSock, make: Callable[[int, int], Getsockopt], then: Result
+) -> None:
+    """The home knows, but for how many wait in an accept queue: there it has a part of them."""
+    item = make(0, 0)
+
+    def answered(net: SocketNet, err: int, value: Any) -> None:
+        of_tcp = item.level == uapi.SOL_TCP and item.optname == TCP_INFO
+        if not err and of_tcp and sk.sk_state == uapi.TCP_LISTEN:
+            value = listener_info(sk, value)
+        then(net, err, value)
+
+    transport_ask(net, sk, TransportProto.getsockopt, make, answered)
 
 
 def listener_info(sk: TcpSock, value: bytes) -> bytes:

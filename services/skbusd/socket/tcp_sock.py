@@ -17,13 +17,7 @@ from skbus.core.abi import (
     DATA_URG,
     Close,
     Connect,
-    Connected,
     DataReadyCb,
-    Disconnect,
-    GetPort,
-    Getsockopt,
-    ListenStart,
-    LocalAddr,
     Setsockopt,
     Shutdown,
     SkErrorReport,
@@ -35,13 +29,11 @@ from skbus.core.pool import PoolError
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SysCallError
 from skbus.core.timer import Timer
-from skbus.core.uapi import TCP_INFO
-from skbusd.socket import tcp_shards, uapi
+from skbusd.socket import uapi
 from skbusd.socket.call import Call, SendCall, sk_wait_event, sk_wake, sys_return
 from skbusd.socket.inet_connection_sock import inet_csk_listen_stop
 from skbusd.socket.ip_sockglue import (
     TCP_CMSG_INQ,
-    answer_cmsg_getsockopt,
     ip_cmsg_setsockopt,
 )
 from skbusd.socket.netns import SocketNet
@@ -49,13 +41,21 @@ from skbusd.socket.page_frag import (
     purge_write_queue,
     sk_wmem_acked,
 )
-from skbusd.socket.proto import Proto, Result
+from skbusd.socket.proto import (
+    NO_INTENT,
+    Proto,
+    Result,
+    proto_disconnect,
+    proto_get_port,
+    proto_getsockopt,
+    proto_init,
+    proto_replay,
+    set_local,
+    sk_intent,
+)
 from skbusd.socket.recv import skb_relieve
-from skbusd.socket.request import transport_call
 from skbusd.socket.sock import (
-    InetSock,
     TcpSock,
-    init_sock,
     purge_receive_queue,
     sk_free,
     sk_set_option,
@@ -86,71 +86,42 @@ _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 # ---- from birth to connection -------------------------------------------------------------
 
 
-def tcp_v4_init_sock(net: SocketNet, sk: InetSock) -> None:
+def tcp_v4_init_sock(net: SocketNet, sk: TcpSock) -> None:
     """`tcp_v4_init_sock`: buffers by `tcp_rmem` and `tcp_wmem`; tcp hears of the socket."""
     if net.tracing:
         net.trace("tcp_v4_init_sock", sk=sk.number)
     sk.sk_rcvbuf = net.sysctl["net.ipv4.tcp_rmem"][1]
     sk.sk_sndbuf = sk_stream_sndbuf(net, SNDBUF_START)
-    if isinstance(sk, TcpSock):
-        sk.notsent_lowat = net.sysctl["net.ipv4.tcp_notsent_lowat"]
-    if net.tcp_prots:
-        tcp_shards.tcp_assign_shard(net, sk)
-    net.call(
-        sk.sk_prot.process,
-        TransportProto.init,
-        init_sock(sk),
-    )
+    sk.notsent_lowat = net.sysctl["net.ipv4.tcp_notsent_lowat"]
+    proto_init(net, sk)
 
 
-def tcp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
-    """`inet_csk_get_port`: bind."""
-    reuse = sk.sk_reuse | sk.sk_reuseport << 1
-
-    def bound(net: SocketNet, err: int, value: Any) -> None:
-        if not err:
-            _set_local(sk, value)
-        then(net, err, value)
-
-    if net.tcp_prots:
-        tcp_shards.tcp_get_port(net, sk, addr, port, reuse, bound)
-        return
-    transport_call(
-        net,
-        sk,
-        TransportProto.bind,
-        lambda req: GetPort(sk.number, req, addr, port, reuse, sk.sk_bound_dev_if),
-        bound,
-    )
-
-
-def tcp_v4_connect(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
+def tcp_v4_connect(net: SocketNet, sk: TcpSock, addr: bytes, port: int, then: Result) -> None:
     """`tcp_v4_connect`: `then` hears when the SYN is on its way, or could not be sent."""
     if net.tracing:
         net.trace("tcp_v4_connect", sk=sk.number, daddr=addr, dport=port)
     sk.inet_daddr = addr
     sk.inet_dport = port
-    if isinstance(sk, TcpSock):
-        sk.sock_done = False
+    sk.sock_done = False
 
     def begun(net: SocketNet, err: int, value: Any) -> None:
         if not err:
-            if isinstance(sk, TcpSock):
-                sk.defer_connect = value.deferred
-            _set_local(sk, value)
+            sk.defer_connect = value.deferred
+            set_local(sk, value)
         else:
             sk.inet_dport = 0
         then(net, err, value)
 
-    if net.tcp_prots:
-        tcp_shards.tcp_v4_connect(net, sk, addr, port, begun)
-        return
-    transport_call(
-        net, sk, TransportProto.connect, lambda req: Connect(sk.number, req, addr, port), begun
+    sk.sk_prot.ask(
+        net,
+        sk,
+        TransportProto.connect,
+        lambda number, req: Connect(number, req, addr, port),
+        begun,
     )
 
 
-def tcp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
+def tcp_disconnect(net: SocketNet, sk: TcpSock, then: Result | None) -> None:
     """`tcp_disconnect`: back to CLOSE; the socket may connect once more, when `then` is told."""
     was_listening = sk.sk_state == uapi.TCP_LISTEN
     sk.sk_state = uapi.TCP_CLOSE
@@ -158,33 +129,19 @@ def tcp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
     sk.sk_shutdown = 0
     sk.inet_dport = 0
     sk.inet_daddr = uapi.INADDR_ANY
-    if isinstance(sk, TcpSock):
-        sk.sock_done = False
-        sk.defer_connect = False
-        if was_listening:
-            inet_csk_listen_stop(net, sk)
+    sk.sock_done = False
+    sk.defer_connect = False
+    if was_listening:
+        inet_csk_listen_stop(net, sk)
     purge_receive_queue(net, sk)
     purge_write_queue(net, sk)
-    if net.tcp_prots:
-        tcp_shards.tcp_disconnect(net, sk, was_listening)
-    if then is None:
-        net.call(sk.sk_prot.process, TransportProto.disconnect, Disconnect(sk.number, 0))
-    else:
-        transport_call(
-            net, sk, TransportProto.disconnect, lambda req: Disconnect(sk.number, req), then
-        )
-
-
-def _set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
-    if value is not None:
-        sk.inet_saddr = sk.inet_rcv_saddr = value.addr
-        sk.inet_sport = sk.inet_num = value.port
+    proto_disconnect(net, sk, then)
 
 
 # ---- sending: tcp_sendmsg.py ---------------------------------------------------------------
 
 
-def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
+def sk_stream_write_space(net: SocketNet, sk: TcpSock, item: SkWriteSpace) -> None:
     """`sk_stream_write_space`: bytes were acknowledged, so their slots go back, and senders on.
 
     The send buffer grows up to `tcp_wmem` as tcp thinks fit, and while somebody waits for room;
@@ -192,7 +149,7 @@ def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> N
     """
     sk_wmem_acked(net, sk, item.acked)
     told = item.queued >= 0
-    if told and isinstance(sk, TcpSock):
+    if told:
         sk_stream_report(sk, item)
     if not sk.sk_sndbuf_lock:
         limit = net.sysctl["net.ipv4.tcp_wmem"][2]
@@ -212,14 +169,14 @@ def sk_stream_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> N
 # ---- receiving: tcp_recvmsg.py takes what is queued here ------------------------------------
 
 
-def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
+def tcp_data_ready(net: SocketNet, sk: TcpSock, skb: SkBuff, cb: DataReadyCb) -> None:
     """`sk_data_ready`: bytes in order, for the receive queue."""
     sk.sk_receive_queue.append(skb)
     sk.sk_rmem_alloc += skb.len
     if cb.flags & _RARE:
         if cb.flags & DATA_TELL_READ:
             sk.rcv_tell = True
-        if cb.flags & DATA_URG and isinstance(sk, TcpSock):
+        if cb.flags & DATA_URG:
             tcp_urg_queued(net, sk, skb, cb)
     if sk.sk_wq or sk.sk_rmem_alloc >= sk.sk_rcvlowat:
         sk_wake(net, sk)
@@ -235,7 +192,7 @@ def tcp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
 # ---- what tcp reports ---------------------------------------------------------------------
 
 
-def tcp_state_change(net: SocketNet, sk: InetSock, item: SkStateChange) -> None:
+def tcp_state_change(net: SocketNet, sk: TcpSock, item: SkStateChange) -> None:
     """`sk_state_change`: the connection has got on, or is over."""
     if sk.sk_state == uapi.TCP_LISTEN and item.state != uapi.TCP_CLOSE:
         return
@@ -248,19 +205,18 @@ def tcp_state_change(net: SocketNet, sk: InetSock, item: SkStateChange) -> None:
     sk_wake(net, sk)
 
 
-def tcp_fin(net: SocketNet, sk: InetSock) -> None:
+def tcp_fin(net: SocketNet, sk: TcpSock) -> None:
     """`tcp_fin`: after what is in the receive queue there is nothing more."""
     sk.sk_shutdown |= uapi.RCV_SHUTDOWN
-    if isinstance(sk, TcpSock):
-        sk.sock_done = True
+    sk.sock_done = True
     if sk.sk_state != uapi.TCP_SYN_SENT:  # else that it is connected comes next
         sk_wake(net, sk)
 
 
-def tcp_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
+def tcp_error_report(net: SocketNet, sk: TcpSock, item: SkErrorReport) -> None:
     """`sk_error_report`: hard ends the connection, soft is told if nothing better is known."""
     if not item.hard:
-        if isinstance(sk, TcpSock) and any(sk.options.get((uapi.SOL_IP, uapi.IP_RECVERR), b"")):
+        if any(sk.options.get((uapi.SOL_IP, uapi.IP_RECVERR), b"")):
             sk.sk_err = item.err  # IP_RECVERR: the application wants to know at once
             sk_wake(net, sk)
         else:
@@ -276,7 +232,7 @@ def tcp_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
     sk_wake(net, sk)
 
 
-def tcp_done(net: SocketNet, sk: InetSock) -> None:
+def tcp_done(net: SocketNet, sk: TcpSock) -> None:
     """`tcp_done`: nothing more will be heard of it."""
     sk.sk_state = uapi.TCP_CLOSE
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
@@ -289,12 +245,12 @@ def tcp_done(net: SocketNet, sk: InetSock) -> None:
 # ---- the end ------------------------------------------------------------------------------
 
 
-def tcp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
+def tcp_shutdown(net: SocketNet, sk: TcpSock, how: int) -> None:
     """`tcp_shutdown`: sending ends with a FIN after what is queued."""
-    net.call(sk.sk_prot.process, TransportProto.shutdown, Shutdown(sk.number, how))
+    sk.sk_prot.tell(net, sk, TransportProto.shutdown, Shutdown(sk.number, how))
 
 
-def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
+def tcp_close(net: SocketNet, sk: TcpSock, call: Call | None) -> None:
     """`tcp_close`: tcp ends the connection; we keep what is not acknowledged until it is.
 
     With SO_LINGER the call waits for that. Unread bytes make tcp send a reset (RFC 2525 2.17).
@@ -303,12 +259,11 @@ def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
     if net.tracing:
         net.trace("tcp_close", sk=sk.number, unread=unread, linger=sk.sk_lingertime)
     purge_receive_queue(net, sk)
-    if isinstance(sk, TcpSock) and sk.sk_state == uapi.TCP_LISTEN:
+    if sk.sk_state == uapi.TCP_LISTEN:
         inet_csk_listen_stop(net, sk)
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
-    if net.tcp_replicas:
-        tcp_shards.forget_others(net, sk)
-    net.call(sk.sk_prot.process, TransportProto.close, Close(sk.number, unread, sk.sk_lingertime))
+    close = Close(sk.number, unread, sk.sk_lingertime)
+    sk.sk_prot.tell(net, sk, TransportProto.close, close)
     if unread or sk.sk_lingertime == 0:
         purge_write_queue(net, sk)
     if call is None or sk.sk_lingertime <= 0 or not sk.sk_write_queue:
@@ -319,17 +274,21 @@ def tcp_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
         call.on_timeout = 0
         call.timer = Timer(_linger_over, call)
         net.mod_timer(call.timer, net.now + call.timeout)
-        sk_wait_event(net, call, sk, lambda net, call: None)
+        sk_wait_event(net, call, sk, _linger)
     _orphan_progress(net, sk)
+
+
+def _linger(net: SocketNet, call: Call, sk: TcpSock) -> None:
+    """`_orphan_progress` ends the call, when all is acknowledged."""
 
 
 def _linger_over(net: SocketNet, call: Call) -> None:
     sys_return(net, call, 0)
 
 
-def _orphan_progress(net: SocketNet, sk: InetSock) -> None:
+def _orphan_progress(net: SocketNet, sk: TcpSock) -> None:
     """A closed sock is forgotten once nothing of it is unacknowledged."""
-    if sk.sk_write_queue or (isinstance(sk, TcpSock) and sk.parent is not None):
+    if sk.sk_write_queue or sk.parent is not None:
         return
     for call in tuple(sk.sk_wq):
         sys_return(net, call, 0)
@@ -340,7 +299,7 @@ def _orphan_progress(net: SocketNet, sk: InetSock) -> None:
 
 
 def tcp_setsockopt(
-    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optval: bytes
+    net: SocketNet, call: Call, sk: TcpSock, level: int, optname: int, optval: bytes
 ) -> None:
     """`tcp_setsockopt`: tcp's own, and those of IP. It decides, and we remember.
 
@@ -348,7 +307,6 @@ def tcp_setsockopt(
     """
     if level not in (uapi.SOL_TCP, uapi.SOL_IP):
         raise SysCallError(errno.ENOPROTOOPT)
-    assert isinstance(sk, TcpSock)
     if level == uapi.SOL_IP and ip_cmsg_setsockopt(net, sk, optname, optval):
         sys_return(net, call, 0)
         return
@@ -364,70 +322,46 @@ def tcp_setsockopt(
         sk.nonagle = int(any(optval[:4]))
         sk_set_option(sk, level, optname, optval)
         item = Setsockopt(sk.number, 0, level, optname, optval)
-        net.call(sk.sk_prot.process, TransportProto.setsockopt, item)
-        if net.tcp_replicas:
-            tcp_shards.tell_others(net, sk, TransportProto.setsockopt, item)
+        sk.sk_prot.tell(net, sk, TransportProto.setsockopt, item)
         sys_return(net, call, 0)
         return
-
     privileged = net.capable("net_admin")
 
     def answered(net: SocketNet, err: int, _: Any) -> None:
         if not err:
             sk_set_option(sk, level, optname, optval)
-            if net.tcp_replicas:
-                item = Setsockopt(0, 0, level, optname, optval, privileged)
-                tcp_shards.tell_others(net, sk, TransportProto.setsockopt, item)
             if level == uapi.SOL_TCP and optname == uapi.TCP_NOTSENT_LOWAT:
                 value = int.from_bytes(optval[:4], "little")
                 sk.notsent_lowat = value or net.sysctl["net.ipv4.tcp_notsent_lowat"]
         sys_return(net, call, err)
 
-    transport_call(
+    sk.sk_prot.ask(
         net,
         sk,
         TransportProto.setsockopt,
-        lambda req: Setsockopt(sk.number, req, level, optname, optval, privileged),
+        lambda number, req: Setsockopt(number, req, level, optname, optval, privileged),
         answered,
     )
 
 
 def tcp_getsockopt(
-    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
+    net: SocketNet, call: Call, sk: TcpSock, level: int, optname: int, optlen: int
 ) -> None:
     """`tcp_getsockopt`: tcp knows."""
     if level not in (uapi.SOL_TCP, uapi.SOL_IP):
         raise SysCallError(errno.EOPNOTSUPP)
-    if answer_cmsg_getsockopt(net, call, sk, level, optname, optlen):
-        return
-    if level == uapi.SOL_TCP and isinstance(sk, TcpSock):
+    if level == uapi.SOL_TCP:
         own = {uapi.TCP_NODELAY: sk.nonagle, uapi.TCP_INQ: int(sk.recvmsg_inq)}.get(optname)
         if own is not None:
             sys_return(net, call, 0, own.to_bytes(4, "little")[:optlen])
             return
-
-    def answered(net: SocketNet, err: int, value: Any) -> None:
-        if not err and not isinstance(value, bytes):
-            err = errno.ENOPROTOOPT
-        elif net.tcp_prots and optname == TCP_INFO and sk.sk_state == uapi.TCP_LISTEN:
-            assert isinstance(sk, TcpSock)
-            value = tcp_shards.listener_info(sk, value)
-        sys_return(net, call, err, None if err else value[:optlen])
-
-    transport_call(
-        net,
-        sk,
-        TransportProto.getsockopt,
-        lambda req: Getsockopt(sk.number, req, level, optname, optlen),
-        answered,
-    )
+    proto_getsockopt(net, call, sk, level, optname, optlen)
 
 
-def tcp_poll(net: SocketNet, sk: InetSock) -> int:
+def tcp_poll(net: SocketNet, sk: TcpSock) -> int:
     """`tcp_poll`: which events are there."""
     state = sk.sk_state
     if state == uapi.TCP_LISTEN:
-        assert isinstance(sk, TcpSock)
         return uapi.POLLIN | uapi.POLLRDNORM if sk.icsk_accept_queue else 0
     mask = 0
     shutdown = sk.sk_shutdown
@@ -440,21 +374,20 @@ def tcp_poll(net: SocketNet, sk: InetSock) -> int:
             mask |= uapi.POLLIN | uapi.POLLRDNORM
         if shutdown & uapi.SEND_SHUTDOWN or sk_stream_is_writeable(sk):
             mask |= uapi.POLLOUT | uapi.POLLWRNORM
-    elif state == uapi.TCP_SYN_SENT and isinstance(sk, TcpSock) and sk.defer_connect:
+    elif state == uapi.TCP_SYN_SENT and sk.defer_connect:
         mask |= uapi.POLLOUT | uapi.POLLWRNORM
     if sk.sk_err or sk.sk_error_queue:
         mask |= uapi.POLLERR
-    if isinstance(sk, TcpSock) and sk.urg_data & TCP_URG_VALID:
+    if sk.urg_data & TCP_URG_VALID:
         mask |= uapi.POLLPRI
     return mask
 
 
-def tcp_restart(net: SocketNet, sk: InetSock) -> None:
+def tcp_restart(net: SocketNet, sk: TcpSock) -> None:
     """tcp has been restarted, and knows nothing of sk.
 
     A listener, or a socket that is only bound, is told to it anew. A connection is lost.
     """
-    assert isinstance(sk, TcpSock)
     if sk.parent is not None:
         if sk.parent.icsk_accept_queue and sk in sk.parent.icsk_accept_queue:
             sk.parent.icsk_accept_queue.remove(sk)
@@ -464,40 +397,20 @@ def tcp_restart(net: SocketNet, sk: InetSock) -> None:
         purge_write_queue(net, sk)
         _orphan_progress(net, sk)
         return
-    state = sk.sk_state
-    net.call(
-        sk.sk_prot.process,
-        TransportProto.init,
-        init_sock(sk),
-    )
-    if state not in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
-        tcp_error_report(net, sk, SkErrorReport(sk.number, errno.ECONNRESET, True))
+    if sk.sk_state in (uapi.TCP_CLOSE, uapi.TCP_LISTEN):
+        proto_replay(net, sk, sk.sk_prot.process, sk.number, sk_intent(sk))
         return
-    for (level, optname), optval in sk.options.items():
-        net.call(
-            sk.sk_prot.process,
-            TransportProto.setsockopt,
-            Setsockopt(sk.number, 0, level, optname, optval),
-        )
-    if state == uapi.TCP_LISTEN or (sk.inet_num and not sk.inet_dport):
-        reuse = sk.sk_reuse | sk.sk_reuseport << 1
-        item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
-        net.call(sk.sk_prot.process, TransportProto.bind, item)
-    if state == uapi.TCP_LISTEN:
-        net.call(
-            sk.sk_prot.process,
-            TransportProto.listen,
-            ListenStart(sk.number, 0, sk.sk_max_ack_backlog),
-        )
+    proto_replay(net, sk, sk.sk_prot.process, sk.number, NO_INTENT)
+    tcp_error_report(net, sk, SkErrorReport(sk.number, errno.ECONNRESET, True))
 
 
-TCP_PROT: Final[Proto] = Proto(
+TCP_PROT: Final[Proto[TcpSock]] = Proto(
     name="TCP",
     process="tcp",
     obj=TcpSock,
     init=tcp_v4_init_sock,
     close=tcp_close,
-    get_port=tcp_get_port,
+    get_port=proto_get_port,
     connect=tcp_v4_connect,
     disconnect=tcp_disconnect,
     sendmsg=tcp_sendmsg,

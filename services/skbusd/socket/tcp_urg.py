@@ -22,7 +22,7 @@ from skbusd.socket.ip_sockglue import SOCK_RCVTSTAMP, sock_recv_timestamp
 from skbusd.socket.msghdr import Cmsg
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.recv import Parts, recv_return, skb_copy_datagram
-from skbusd.socket.sock import InetSock, TcpSock
+from skbusd.socket.sock import TcpSock
 
 TCP_URG_VALID: Final = 0x100
 TCP_URG_READ: Final = 0x200
@@ -55,9 +55,9 @@ def _pass_over(net: SocketNet, sk: TcpSock) -> None:
     sk.rcv_told += 1
 
 
-def tcp_recv_urg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
+def tcp_recv_urg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
     """`tcp_recv_urg`: recvmsg with MSG_OOB: the one urgent byte. EINVAL where there is none."""
-    if not isinstance(sk, TcpSock) or sk.sk_flags.get(uapi.SO_OOBINLINE):
+    if sk.sk_flags.get(uapi.SO_OOBINLINE):
         raise SysCallError(errno.EINVAL)
     if not sk.urg_data or sk.urg_data == TCP_URG_READ:
         raise SysCallError(errno.EINVAL)
@@ -91,18 +91,17 @@ def tcp_urg_passed(sk: TcpSock, copied: int) -> None:
         sk.urg_off = 0
 
 
-def tcp_readable(sk: InetSock) -> int:
+def tcp_readable(sk: TcpSock) -> int:
     """Bytes of the stream that a read finds, without an urgent one that is next."""
     have = sk.sk_rmem_alloc
-    if isinstance(sk, TcpSock) and sk.urg_data and have and tcp_urg_limit(sk, 1)[0]:
+    if sk.urg_data and have and tcp_urg_limit(sk, 1)[0]:
         return have - 1
     return have
 
 
-def tcp_ioctl(net: SocketNet, sk: InetSock, cmd: int) -> int:
+def tcp_ioctl(net: SocketNet, sk: TcpSock, cmd: int) -> int:
     """`tcp_ioctl`: SIOCINQ, which counts up to the mark, SIOCATMARK, SIOCOUTQ. ENOTTY for what is
     unknown, EINVAL for a listener."""
-    assert isinstance(sk, TcpSock)
     if cmd == uapi.SIOCATMARK:
         return int(bool(sk.urg_data) and not sk.urg_off)
     if cmd not in (uapi.SIOCINQ, uapi.SIOCOUTQ):
@@ -116,14 +115,14 @@ def tcp_ioctl(net: SocketNet, sk: InetSock, cmd: int) -> int:
     return sk.sk_rmem_alloc
 
 
-def tcp_control(net: SocketNet, sk: InetSock, tstamp: int) -> list[Cmsg] | None:
+def tcp_control(net: SocketNet, sk: TcpSock, tstamp: int) -> list[Cmsg] | None:
     """The control messages of a read: SO_TIMESTAMP and its like (`tcp_recv_timestamp`); TCP_INQ:
     how much is left, one byte more than none at the stream's end, so that the application comes
     for that (`tcp_inq_hint`)."""
     out: list[Cmsg] = []
     if sk.cmsg_flags & SOCK_RCVTSTAMP and tstamp:
         out.append(sock_recv_timestamp(net, sk, tstamp))
-    if isinstance(sk, TcpSock) and sk.recvmsg_inq:
+    if sk.recvmsg_inq:
         left = tcp_readable(sk) or int(sk.sock_done)
         out.append((uapi.SOL_TCP, uapi.TCP_CM_INQ, left.to_bytes(4, "little")))
     return out or None

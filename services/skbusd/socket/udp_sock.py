@@ -14,12 +14,7 @@ from typing import Any, Final
 from skbus.core.abi import (
     Close,
     Connect,
-    Connected,
     DataReadyCb,
-    Disconnect,
-    GetPort,
-    Getsockopt,
-    LocalAddr,
     Recvmsg,
     Setsockopt,
     Shutdown,
@@ -33,7 +28,7 @@ from skbus.core.pool import PoolError
 from skbus.core.skbuff import SKB_GSO_BATCH, Frag, SkBuff
 from skbus.core.syscall import SysCallError
 from skbus.inet.ip_sockglue import int_value
-from skbus.inet.mcast import MEMBERSHIP, decode_mc_list, restore_options
+from skbus.inet.mcast import MEMBERSHIP, decode_mc_list
 from skbusd.socket import uapi
 from skbusd.socket.call import (
     Call,
@@ -49,6 +44,7 @@ from skbusd.socket.call import (
 from skbusd.socket.datagram import (
     SKB_TRUESIZE,
     udp_dequeue,
+    udp_first_len,
     udp_recvmmsg,
     udp_singles,
     udp_split_first,
@@ -58,7 +54,6 @@ from skbusd.socket.ip_sockglue import (
     NO_COOKIE,
     UDP_CMSG_GRO,
     IpcmCookie,
-    answer_cmsg_getsockopt,
     ip_cmsg_recv,
     ip_cmsg_send,
     ip_cmsg_setsockopt,
@@ -68,14 +63,21 @@ from skbusd.socket.ip_sockglue import (
 from skbusd.socket.msghdr import Cmsg
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.post import udp_posted
-from skbusd.socket.proto import Proto, Result
+from skbusd.socket.proto import (
+    Proto,
+    Result,
+    proto_disconnect,
+    proto_get_port,
+    proto_getsockopt,
+    proto_init,
+    proto_replay,
+    sk_intent,
+)
 from skbusd.socket.recv import Parts, recv_return, skb_copy_datagram, skb_hand_over, skb_relieve
-from skbusd.socket.request import new_request, transport_call
+from skbusd.socket.request import new_request
 from skbusd.socket.sock import (
-    InetSock,
     PendingFrames,
     UdpSock,
-    init_sock,
     purge_receive_queue,
     sk_free,
     sk_set_option,
@@ -90,35 +92,16 @@ _MIB: Final = {"UDP": "Udp", "UDP-Lite": "UdpLite"}
 """How the counters of a protocol begin."""
 
 
-def udp_init_sock(net: SocketNet, sk: InetSock) -> None:
+def udp_init_sock(net: SocketNet, sk: UdpSock) -> None:
     """`udp_init_sock`: udp hears of the socket."""
     if net.tracing:
         net.trace("udp_init_sock", sk=sk.number)
-    net.call("udp", TransportProto.init, init_sock(sk))
+    proto_init(net, sk)
 
 
-def udp_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result) -> None:
-    """`udp_v4_get_port`: bind."""
-    reuse = sk.sk_reuse | sk.sk_reuseport << 1
-
-    def bound(net: SocketNet, err: int, value: Any) -> None:
-        if not err:
-            set_local(sk, value)
-        then(net, err, value)
-
-    transport_call(
-        net,
-        sk,
-        TransportProto.bind,
-        lambda req: GetPort(sk.number, req, addr, port, reuse, sk.sk_bound_dev_if),
-        bound,
-    )
-
-
-def ip4_datagram_connect(
-    net: SocketNet, sk: InetSock, addr: bytes, port: int, then: Result
-) -> None:
-    """`ip4_datagram_connect`: the peer's address, from now on."""
+def ip4_datagram_connect(net: SocketNet, sk: UdpSock, addr: bytes, port: int, then: Result) -> None:
+    """`ip4_datagram_connect`: the peer's address, from now on. udp also chooses a port where there
+    is none."""
 
     def connected(net: SocketNet, err: int, value: Any) -> None:
         if not err:
@@ -129,37 +112,38 @@ def ip4_datagram_connect(
             sk.inet_sport = sk.inet_num = value.port
         then(net, err, value)
 
-    transport_call(
-        net, sk, TransportProto.connect, lambda req: Connect(sk.number, req, addr, port), connected
+    sk.sk_prot.ask(
+        net,
+        sk,
+        TransportProto.connect,
+        lambda number, req: Connect(number, req, addr, port),
+        connected,
     )
 
 
-def udp_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
+def inet_dgram_connect(net: SocketNet, sk: UdpSock, addr: bytes, port: int, then: Result) -> None:
+    """What `inet_dgram_connect` does before `sk_prot.connect`: a port of the transport's choice,
+    where there is none yet."""
+    if not sk.inet_num:
+        inet_autobind(net, sk)
+    ip4_datagram_connect(net, sk, addr, port, then)
+
+
+def udp_disconnect(net: SocketNet, sk: UdpSock, then: Result | None) -> None:
     """`udp_disconnect`: no peer any more."""
     sk.inet_daddr = uapi.INADDR_ANY
     sk.inet_dport = 0
     sk.inet_saddr = sk.inet_rcv_saddr
     sk.sk_state = uapi.TCP_CLOSE
-    if then is None:
-        net.call(sk.sk_prot.process, TransportProto.disconnect, Disconnect(sk.number, 0))
-    else:
-        transport_call(
-            net, sk, TransportProto.disconnect, lambda req: Disconnect(sk.number, req), then
-        )
+    proto_disconnect(net, sk, then)
 
 
-def set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
-    if value is not None:
-        sk.inet_saddr = sk.inet_rcv_saddr = value.addr
-        sk.inet_sport = sk.inet_num = value.port
-
-
-def inet_autobind(net: SocketNet, sk: InetSock) -> None:
-    """`inet_autobind`: a port of udp's choice, before the first datagram."""
+def inet_autobind(net: SocketNet, sk: UdpSock) -> None:
+    """`inet_autobind`: a port of the transport's choice, before the first datagram."""
     sk.sk_prot.get_port(net, sk, uapi.INADDR_ANY, 0, lambda net, err, value: None)
 
 
-def udp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
+def udp_sendmsg(net: SocketNet, call: SendCall, sk: UdpSock) -> None:
     """`udp_sendmsg`, the application's side: one datagram; udp answers whether it went out."""
     if call.flags & uapi.MSG_OOB:
         raise SysCallError(errno.EOPNOTSUPP)
@@ -169,7 +153,6 @@ def udp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
         raise SysCallError(errno.EPIPE)
     if call.size > UDP_MAX:
         raise SysCallError(errno.EMSGSIZE)
-    assert isinstance(sk, UdpSock)
     addr, port = b"", 0
     if call.addr is not None:
         family, port, addr = call.addr
@@ -183,7 +166,7 @@ def udp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
     if sk.pending is not None or sk.corkflag or call.flags & uapi.MSG_MORE:
         udp_append_data(net, call, sk, addr, port, cookie)
         return
-    if not sock_alloc_send(net, call, sk, _sendmsg_again):
+    if not sock_alloc_send(net, call, sk, udp_sendmsg):
         return
     frames = PendingFrames(addr, port, cookie)
     frames.chunks, frames.size = call.chunks, call.size
@@ -191,7 +174,10 @@ def udp_sendmsg(net: SocketNet, call: SendCall, sk: InetSock) -> None:
 
 
 def sock_alloc_send(
-    net: SocketNet, call: SendCall, sk: InetSock, retry: Callable[[SocketNet, SendCall], None]
+    net: SocketNet,
+    call: SendCall,
+    sk: UdpSock,
+    retry: Callable[[SocketNet, SendCall, UdpSock], None],
 ) -> bool:
     """`sock_alloc_send_skb`: is there room in the send buffer, and a port to send from? False: the
     call waits for it, behind those that wait already."""
@@ -216,7 +202,7 @@ def sock_alloc_send(
     return True
 
 
-def _sends_before(sk: InetSock, call: SendCall, retry: object) -> bool:
+def _sends_before(sk: UdpSock, call: SendCall, retry: object) -> bool:
     """Does a datagram wait for room that was there before?"""
     for other in sk.sk_wq:
         if other is call:
@@ -226,10 +212,9 @@ def _sends_before(sk: InetSock, call: SendCall, retry: object) -> bool:
     return False
 
 
-def ip_make_skb(net: SocketNet, call: SendCall | None, sk: InetSock, frames: PendingFrames) -> None:
+def ip_make_skb(net: SocketNet, call: SendCall | None, sk: UdpSock, frames: PendingFrames) -> None:
     """`ip_make_skb`: the bytes of one datagram go to the transport. call: who wants to hear what
     became of it."""
-    assert isinstance(sk, UdpSock)
     head = b""
     frags: list[Frag] = []
     chunks = frames.chunks
@@ -290,9 +275,9 @@ def udp_push_pending_frames(net: SocketNet, sk: UdpSock, call: SendCall | None) 
         ip_make_skb(net, call, sk, frames)
 
 
-def udp_flush_pending_frames(net: SocketNet, sk: InetSock) -> None:
+def udp_flush_pending_frames(net: SocketNet, sk: UdpSock) -> None:
     """`udp_flush_pending_frames`: the datagram will never be sent."""
-    if isinstance(sk, UdpSock) and sk.pending is not None:
+    if sk.pending is not None:
         for chunk in sk.pending.chunks:
             if type(chunk) is tuple:
                 net.pool.free(chunk)
@@ -301,7 +286,7 @@ def udp_flush_pending_frames(net: SocketNet, sk: InetSock) -> None:
 
 def udp_send_skb(
     net: SocketNet,
-    sk: InetSock,
+    sk: UdpSock,
     head: bytes,
     frags: tuple[Frag, ...],
     make: Any,
@@ -319,13 +304,7 @@ def udp_send_skb(
     net.call_skb(sk.sk_prot.process, TransportProto.sendmsg, skb, cb)
 
 
-def _sendmsg_again(net: SocketNet, call: SendCall) -> None:
-    sk = call.waits[0]
-    if isinstance(sk, InetSock):
-        udp_sendmsg(net, call, sk)
-
-
-def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
+def udp_data_ready(net: SocketNet, sk: UdpSock, skb: SkBuff, cb: DataReadyCb) -> None:
     """`sk_data_ready`: a datagram, or a batch of them. Dropped where the receive buffer is full."""
     batch = skb.gso_type & SKB_GSO_BATCH
     size = skb.len + (skb.gso_segs if batch else 1) * SKB_TRUESIZE
@@ -337,8 +316,7 @@ def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
         if prot.name in _MIB:
             net.mib[_MIB[prot.name] + "RcvbufErrors"] += 1
             net.mib[_MIB[prot.name] + "InErrors"] += 1
-        if isinstance(sk, UdpSock):
-            sk.sk_drops += 1
+        sk.sk_drops += 1
         net.call(prot.process, TransportProto.recvmsg, Recvmsg(sk.number, skb.len))
         net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.number)
         return
@@ -352,7 +330,7 @@ def udp_data_ready(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -
             pass  # the reader will find out
 
 
-def _data_ready_singly(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> None:
+def _data_ready_singly(net: SocketNet, sk: UdpSock, skb: SkBuff, cb: DataReadyCb) -> None:
     """There is no room for all of a batch, so it is asked for each."""
     try:
         singles = udp_singles(skb, net.skb_bytes(skb))
@@ -366,10 +344,9 @@ def _data_ready_singly(net: SocketNet, sk: InetSock, skb: SkBuff, cb: DataReadyC
         udp_data_ready(net, sk, single, cb)
 
 
-def udp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
+def udp_recvmsg(net: SocketNet, call: RecvCall, sk: UdpSock) -> None:
     """`udp_recvmsg`: one datagram; what does not fit is lost, and MSG_TRUNC says so."""
     if isinstance(call, RecvmmsgCall):
-        assert isinstance(sk, UdpSock)
         udp_recvmmsg(net, call, sk)
         return
     flags = call.flags
@@ -385,7 +362,7 @@ def udp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
         if sk.sk_shutdown & uapi.RCV_SHUTDOWN:
             recv_return(net, call, Parts(), None, 0)
             return
-        sk_wait_event(net, call, sk, _recvmsg_again)
+        sk_wait_event(net, call, sk, udp_recvmsg)
         return
     if queue[0].gso_type & SKB_GSO_BATCH:
         try:
@@ -407,7 +384,6 @@ def udp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     parts = Parts()
     peek = flags & uapi.MSG_PEEK
     if not peek:
-        assert isinstance(sk, UdpSock)
         sk.ahead.clear()
         if udp_dequeue(sk, length):
             udp_told(net, sk, 1, length)
@@ -428,55 +404,46 @@ def udp_recvmsg(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
     recv_return(net, call, parts, (sk.sk_family, cb.sport, cb.saddr), msg_flags, cmsgs)
 
 
-def _recvmsg_again(net: SocketNet, call: RecvCall) -> None:
-    sk = call.waits[0]
-    if isinstance(sk, InetSock):
-        udp_recvmsg(net, call, sk)
-
-
-def udp_error_report(net: SocketNet, sk: InetSock, item: SkErrorReport) -> None:
+def udp_error_report(net: SocketNet, sk: UdpSock, item: SkErrorReport) -> None:
     """`sk_error_report`: an ICMP error about a datagram of ours, for the next call."""
     sk.sk_err = item.err
     sk_wake(net, sk)
 
 
-def udp_state_change(net: SocketNet, sk: InetSock, item: SkStateChange) -> None:
+def udp_state_change(net: SocketNet, sk: UdpSock, item: SkStateChange) -> None:
     """udp has no states of its own."""
 
 
-def udp_write_space(net: SocketNet, sk: InetSock, item: SkWriteSpace) -> None:
+def udp_write_space(net: SocketNet, sk: UdpSock, item: SkWriteSpace) -> None:
     """What was posted has gone. For others, room is made by udp's answer to each."""
-    assert isinstance(sk, UdpSock)
     udp_posted(net, sk, item.acked)
 
 
-def udp_shutdown(net: SocketNet, sk: InetSock, how: int) -> None:
-    """udp hears what is not wanted any more."""
-    net.call("udp", TransportProto.shutdown, Shutdown(sk.number, how))
+def udp_shutdown(net: SocketNet, sk: UdpSock, how: int) -> None:
+    """The transport hears what is not wanted any more."""
+    sk.sk_prot.tell(net, sk, TransportProto.shutdown, Shutdown(sk.number, how))
 
 
-def udp_lib_close(net: SocketNet, sk: InetSock, call: Call | None) -> None:
+def udp_lib_close(net: SocketNet, sk: UdpSock, call: Call | None) -> None:
     """`udp_lib_close`: at once, whatever is unread; but posted datagrams go out before."""
-    assert isinstance(sk, UdpSock)
     if sk.posted:
         sk.closing = lambda: udp_lib_close(net, sk, call)
         return
     unread = sk.sk_rmem_alloc
     udp_flush_pending_frames(net, sk)
     purge_receive_queue(net, sk)
-    net.call("udp", TransportProto.close, Close(sk.number, unread, -1))
+    sk.sk_prot.tell(net, sk, TransportProto.close, Close(sk.number, unread, -1))
     sk_free(net, sk)
     if call is not None:
         sys_return(net, call, 0)
 
 
 def udp_setsockopt(
-    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optval: bytes
+    net: SocketNet, call: Call, sk: UdpSock, level: int, optname: int, optval: bytes
 ) -> None:
     """`udp_setsockopt`: udp decides; what concerns received datagrams, and corking, is here."""
     if level not in sk.sk_prot.levels:
         raise SysCallError(errno.ENOPROTOOPT)
-    assert isinstance(sk, UdpSock)
     if level == uapi.SOL_IP and ip_cmsg_setsockopt(net, sk, optname, optval):
         sys_return(net, call, 0)
         return
@@ -490,11 +457,11 @@ def udp_setsockopt(
                 udp_lib_setsockopt(net, sk, optname, optval)
         sys_return(net, call, err)
 
-    transport_call(
+    sk.sk_prot.ask(
         net,
         sk,
         TransportProto.setsockopt,
-        lambda req: Setsockopt(sk.number, req, level, optname, optval),
+        lambda number, req: Setsockopt(number, req, level, optname, optval),
         answered,
     )
 
@@ -511,29 +478,24 @@ def udp_lib_setsockopt(net: SocketNet, sk: UdpSock, optname: int, optval: bytes)
 
 
 def udp_getsockopt(
-    net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
+    net: SocketNet, call: Call, sk: UdpSock, level: int, optname: int, optlen: int
 ) -> None:
     """`udp_getsockopt`: udp knows."""
     if level not in sk.sk_prot.levels:
         raise SysCallError(errno.EOPNOTSUPP)
-    if answer_cmsg_getsockopt(net, call, sk, level, optname, optlen):
-        return
-
-    def answered(net: SocketNet, err: int, value: Any) -> None:
-        if not err and not isinstance(value, bytes):
-            err = errno.ENOPROTOOPT
-        sys_return(net, call, err, None if err else value[:optlen])
-
-    transport_call(
-        net,
-        sk,
-        TransportProto.getsockopt,
-        lambda req: Getsockopt(sk.number, req, level, optname, optlen),
-        answered,
-    )
+    proto_getsockopt(net, call, sk, level, optname, optlen)
 
 
-def datagram_poll(net: SocketNet, sk: InetSock) -> int:
+def udp_ioctl(net: SocketNet, sk: UdpSock, cmd: int) -> int:
+    """`udp_ioctl`: SIOCINQ, the bytes of the datagram that is read next; SIOCOUTQ."""
+    if cmd == uapi.SIOCINQ:
+        return udp_first_len(sk)
+    if cmd == uapi.SIOCOUTQ:
+        return sk.sk_wmem_queued
+    raise SysCallError(errno.ENOTTY)
+
+
+def datagram_poll(net: SocketNet, sk: UdpSock) -> int:
     """`datagram_poll`: which events are there."""
     mask = 0
     if sk.sk_err or sk.sk_error_queue:
@@ -549,36 +511,22 @@ def datagram_poll(net: SocketNet, sk: InetSock) -> int:
     return mask
 
 
-def udp_restart(net: SocketNet, sk: InetSock) -> None:
-    """udp has been restarted: it is told of the socket, its port and its peer anew."""
-    assert isinstance(sk, UdpSock)
+def udp_restart(net: SocketNet, sk: UdpSock) -> None:
+    """The transport has been restarted: it is told of the socket anew."""
     sk.sk_wmem_queued = sk.posted = 0
     if sk.closing is not None:
         sk.closing()
         return
-    net.call("udp", TransportProto.init, init_sock(sk))
-    for (level, optname), optval in sk.options.items():
-        net.call("udp", TransportProto.setsockopt, Setsockopt(sk.number, 0, level, optname, optval))
-    for optname, optval in restore_options(sk.mc_list):
-        net.call(
-            "udp", TransportProto.setsockopt, Setsockopt(sk.number, 0, uapi.SOL_IP, optname, optval)
-        )
-    if sk.inet_num:
-        reuse = sk.sk_reuse | sk.sk_reuseport << 1
-        item = GetPort(sk.number, 0, sk.inet_rcv_saddr, sk.inet_num, reuse, sk.sk_bound_dev_if)
-        net.call("udp", TransportProto.bind, item)
-    if sk.sk_state == uapi.TCP_ESTABLISHED:
-        item2 = Connect(sk.number, 0, sk.inet_daddr, sk.inet_dport)
-        net.call("udp", TransportProto.connect, item2)
+    proto_replay(net, sk, sk.sk_prot.process, sk.number, sk_intent(sk))
 
 
-UDP_PROT: Final[Proto] = Proto(
+UDP_PROT: Final[Proto[UdpSock]] = Proto(
     name="UDP",
     process="udp",
     obj=UdpSock,
     init=udp_init_sock,
     close=udp_lib_close,
-    get_port=udp_get_port,
+    get_port=proto_get_port,
     connect=ip4_datagram_connect,
     disconnect=udp_disconnect,
     sendmsg=udp_sendmsg,
@@ -587,6 +535,7 @@ UDP_PROT: Final[Proto] = Proto(
     setsockopt=udp_setsockopt,
     getsockopt=udp_getsockopt,
     poll=datagram_poll,
+    ioctl=udp_ioctl,
     data_ready=udp_data_ready,
     error_report=udp_error_report,
     state_change=udp_state_change,
@@ -595,9 +544,24 @@ UDP_PROT: Final[Proto] = Proto(
     levels=frozenset({uapi.SOL_IP, uapi.SOL_UDP}),
 )
 
-UDPLITE_PROT: Final[Proto] = replace(
+UDPLITE_PROT: Final[Proto[UdpSock]] = replace(
     UDP_PROT,
     name="UDP-Lite",
     levels=frozenset({uapi.SOL_IP, uapi.SOL_UDP, uapi.SOL_UDPLITE}),
 )
 """`udplite_prot`: the same functions, with a checksum that may cover a part (RFC 3828)."""
+
+
+def datagram_prot(name: str, process: str, *, owner: str = "", **functions: Any) -> Proto[UdpSock]:
+    """The struct proto of any transport that has datagrams, served by `process`. owner: the
+    plug-in's module. functions: what it does otherwise than UDP."""
+    shared = replace(
+        UDP_PROT,
+        name=name,
+        process=process,
+        init=proto_init,
+        connect=inet_dgram_connect,
+        levels=frozenset(),
+        owner=owner,
+    )
+    return replace(shared, **functions)
