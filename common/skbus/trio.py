@@ -8,10 +8,10 @@ After that `trio.open_tcp_stream`, `trio.serve_tcp`, `trio.SSLStream` and what i
 (httpx, httpcore, hypercorn) use our sockets. It holds for that one `trio.run`.
 
 All asynchronous calls of a run go through one DEALER and are told apart by their number
-(`skbus.app.client.Mux`). A cancelled call is also cancelled in the socket layer, and awaited. If its
-result had come already, the call returns it, and the cancellation comes at the next checkpoint. So
-no bytes are lost. Calls that never wait (options, names, close) are short and
-blocking, as they are in trio.
+(`skbus.app.client.Mux`). A cancelled call is also cancelled in the socket layer, and awaited. If
+its result had come already, the call returns it, and the cancellation comes at the next checkpoint.
+So no bytes are lost. Calls that never wait (options, names, close) are short and blocking, as they
+are in trio.
 """
 
 import errno

@@ -2,9 +2,9 @@
 """`ss` for scripts: iproute2's columns and filters, about the stack under test.
 
 The interpreter writes a snapshot of the sockets (`snapshot`, from /proc/net of the stack and the
-options of sockets). A script's shell finds `python -m skbus.packetdrill.ss SNAPSHOT LOG ARGUMENT...`
-as ss, which prints from the snapshot. It notes in LOG all that it does not know, and the script is
-refused, because an ss that prints nothing would let it pass. See `man 8 ss`.
+options of sockets). A script's shell finds `python -m skbus.packetdrill.ss SNAPSHOT LOG
+ARGUMENT...` as ss, which prints from the snapshot. It notes in LOG all that it does not know, and
+the script is refused, because an ss that prints nothing would let it pass. See `man 8 ss`.
 """
 
 import json
