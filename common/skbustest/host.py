@@ -30,6 +30,7 @@ from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.tcp_cong import TcpCongestionOps, tcp_register_congestion_control
 from skbusd.tcp.tcp_sockopt import tcp_get_info
+from skbusd.tcp.tcp_states import STATE_CHANGES
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet
 from skbustest.link import Port
@@ -191,6 +192,7 @@ class Host:
             return IpCore(IpNet(**arguments, config=config)), neighbours
         if layer == "tcp":
             tcp = TcpCore(TcpNet(**arguments, shards=self.tcp_shards, rss_key=self.rss_key))
+            tcp.net.state_changes = STATE_CHANGES
             for ca in self.congestion_control:
                 if err := tcp_register_congestion_control(tcp.net, ca):
                     raise self.world.error(f"{self.name}: {ca.name!r}: {os.strerror(err)}")

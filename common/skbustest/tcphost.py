@@ -61,6 +61,7 @@ from skbus.inet.impair import Impairment
 from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
+from skbusd.tcp.tcp_states import STATE_CHANGES
 from skbustest.harness import Harness, small_pool
 from skbustest.packets import MAC, PEER_MAC, inet_aton
 
@@ -108,6 +109,7 @@ class TcpHost(Harness):
     ) -> None:
         self.pool, self.alloc = small_pool()
         net = TcpNet(rand=Random(seed), pool=self.pool, sysctl=Sysctl(sysctl))
+        net.state_changes = STATE_CHANGES
         net.isn = lambda saddr, daddr, sport, dport: isn
         super().__init__(TcpCore(net))
         self.addr = addr

@@ -25,6 +25,47 @@ STATE_NAMES: Final = {
     uapi.TCP_NEW_SYN_RECV: "NEW_SYN_RECV",
 }
 
+# userlocks: what the user has set, and the stack must leave (net/sock.h)
+SOCK_SNDBUF_LOCK: Final = 1
+SOCK_RCVBUF_LOCK: Final = 2
+SOCK_BINDADDR_LOCK: Final = 4
+SOCK_BINDPORT_LOCK: Final = 8
+WINDOW_CLAMP_LOCK: Final = 16
+"""Ours: TCP_WINDOW_CLAMP outlives the connection."""
+
+# The ECN field of the TOS byte (RFC 3168 5)
+INET_ECN_NOT_ECT: Final = 0
+INET_ECN_ECT_0: Final = 2
+INET_ECN_CE: Final = 3
+INET_ECN_MASK: Final = 3
+
+# TcpSock.ecn_flags
+TCP_ECN_MODE_RFC3168: Final = 1
+TCP_ECN_QUEUE_CWR: Final = 2
+TCP_ECN_DEMAND_CWR: Final = 4
+TCP_ECN_SEEN: Final = 8
+TCP_ECN_MODE_ACCECN: Final = 16
+TCP_ECN_MODE_ANY: Final = TCP_ECN_MODE_RFC3168 | TCP_ECN_MODE_ACCECN
+TCP_ECN_MODE_PENDING: Final = TCP_ECN_MODE_ANY
+
+# TcpSock.chrono_type (enum tcp_chrono)
+TCP_CHRONO_UNSPEC: Final = 0
+TCP_CHRONO_BUSY: Final = 1
+TCP_CHRONO_RWND_LIMITED: Final = 2
+
+# tcpi_options of TCP_INFO (uapi/linux/tcp.h)
+TCPI_OPT_TIMESTAMPS: Final = 1
+TCPI_OPT_SACK: Final = 2
+TCPI_OPT_WSCALE: Final = 4
+TCPI_OPT_ECN: Final = 8
+TCPI_OPT_ECN_SEEN: Final = 16
+TCPI_OPT_SYN_DATA: Final = 32
+
+# push_one of tcp_write_xmit
+PUSH_ONE: Final = 1
+PUSH_ONE_PROBE: Final = 2
+"""One segment, whatever cwnd says: a tail loss probe."""
+
 # Header flags (RFC 9293 3.1)
 FIN: Final = 0x01
 SYN: Final = 0x02
@@ -100,6 +141,8 @@ SACKED_RETRANS: Final = 2
 LOST: Final = 4
 TAGBITS: Final = 7
 EVER_RETRANS: Final = 0x80
+TCPCB_RETRANS: Final = SACKED_RETRANS | EVER_RETRANS
+"""It was sent again, and (EVER_RETRANS) perhaps was marked lost once more."""
 
 # nonagle
 TCP_NAGLE_OFF: Final = 1

@@ -6,8 +6,6 @@ One timer serves retransmission, zero-window probes, RACK's reordering and the t
 as in Linux: `icsk_pending` says what it is armed for. RFC 9293 3.3.2 (states).
 """
 
-from typing import Final
-
 from skbus.core.abi import SkErrorReport, SkStateChange, TcpDone
 from skbus.core.interfaces import SkCallbacks
 from skbus.core.timer import Timer
@@ -15,6 +13,8 @@ from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
     ICSK_TIME_NONE,
+    SHUTDOWN_MASK,
+    SOCK_BINDPORT_LOCK,
     STATE_NAMES,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
@@ -34,9 +34,6 @@ from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_fastopen import reqsk_fastopen_remove, tcp_fastopen_active_disable_ofo_check
 from skbusd.tcp.tcp_memory import SK_MEM_QUANTUM, sk_mem_free, sk_mem_reclaim
 from skbusd.tcp.tcp_write_space import tcp_flush_write_space
-
-SOCK_BINDADDR_LOCK: Final = 4
-SOCK_BINDPORT_LOCK: Final = 8
 
 
 def inet_csk_reset_xmit_timer(net: TcpNet, tp: TcpSock, what: int, when_us: int) -> None:
@@ -105,6 +102,8 @@ def tcp_set_state(net: TcpNet, tp: TcpSock, state: int, tell: bool = True) -> No
     old = tp.state
     if old == state:
         return
+    if net.state_changes is not None:
+        assert (old, state) in net.state_changes, f"{STATE_NAMES[old]} to {STATE_NAMES[state]}"
     mib = net.mib
     if state == TCP_ESTABLISHED:
         mib["TcpCurrEstab"] += 1
@@ -176,7 +175,7 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
     tcp_set_state(net, tp, TCP_CLOSE)
     tcp_clear_xmit_timers(tp)
     tcp_purge_queues(net, tp)
-    tp.shutdown = 3
+    tp.shutdown = SHUTDOWN_MASK
     if tp.route_req:
         net.route_reqs.pop(tp.route_req, None)
         tp.route_req = 0

@@ -18,6 +18,7 @@ from skbusd.tcp.sock import TcpSock
 
 KIND_REUSE: Final = 1
 KIND_REUSEPORT: Final = 2
+KIND_REUSE_ANY: Final = KIND_REUSE | KIND_REUSEPORT
 KIND_LISTEN: Final = 4
 KIND_BOUND: Final = 8
 """By bind(2), or inherited from such a listener; not chosen by connect(2)."""
@@ -173,7 +174,7 @@ def inet_csk_get_port(net: TcpNet, tp: TcpSock, addr: bytes, port: int, reuse: i
     `port` is one that another shard has found free; one below -1 asks for the next behind -port."""
     if net.tracing:
         net.trace("inet_csk_get_port", sk=tp.sk, addr=addr, port=port)
-    kind = (reuse & 3) | KIND_BOUND
+    kind = reuse & KIND_REUSE_ANY | KIND_BOUND
     after = -port if port < 0 else 0
     if port > 0:
         bucket = net.bhash.get(port)

@@ -13,6 +13,7 @@ from skbus.core import uapi
 from skbus.inet import mcast as mc
 from skbus.inet.ip_sockglue import InetOptions, do_ip_getsockopt, ip_int
 from skbus.inet.ip_sockglue import do_ip_setsockopt as check
+from skbusd.tcp.const import INET_ECN_MASK
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss
@@ -43,7 +44,7 @@ def do_ip_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
         return found
     field, setting = found
     if field == "tos":
-        tp.tos = int(setting) | tp.tos & 3  # the ECN bits are tcp's own (RFC 3168)
+        tp.tos = int(setting) | tp.tos & INET_ECN_MASK  # the ECN bits are tcp's own (RFC 3168)
     elif field == "uc_ttl":
         tp.ttl = max(int(setting), 0)
     elif field in _OWN:

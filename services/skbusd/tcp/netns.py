@@ -5,7 +5,7 @@ Made by `TcpCore`; every function of this layer takes it first. It holds the has
 secrets, the registry of congestion controls and the counts that limits are about.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,6 +56,9 @@ class TcpNet(Net):
     ) -> None:
         super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
         self.isn = isn
+        self.state_changes: Container[tuple[int, int]] | None = None
+        """The (old, new) that `tcp_set_state` may make; None: it does not look. The simulation sets
+        it to `tcp_states.STATE_CHANGES`."""
         self.shards = shards
         self.shard = tcp_shard(name) if shards > 1 else 0
         """Which of them this is."""

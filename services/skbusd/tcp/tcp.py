@@ -41,8 +41,12 @@ from skbusd.tcp.const import (
     MSG_MORE,
     MSG_OOB,
     PSH,
+    PUSH_ONE,
     RCV_SHUTDOWN,
     SEND_SHUTDOWN,
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
+    TCP_CHRONO_BUSY,
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,
@@ -50,14 +54,14 @@ from skbusd.tcp.const import (
     TCP_NAGLE_PUSH,
     TCP_SYN_RECV,
     TCP_SYN_SENT,
+    WINDOW_CLAMP_LOCK,
 )
 from skbusd.tcp.inet_connection_sock import (
-    SOCK_BINDADDR_LOCK,
-    SOCK_BINDPORT_LOCK,
     inet_csk_listen_start,
     tcp_set_state,
 )
 from skbusd.tcp.inet_hashtables import (
+    KIND_REUSE_ANY,
     inet_csk_get_port,
     inet_ehashfn,
     inet_hash_connect,
@@ -150,7 +154,7 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
     else:
         err = inet_csk_get_port(net, tp, addr, item.port, item.reuse)
         if not err:
-            tp.reuse = item.reuse & 3
+            tp.reuse = item.reuse & KIND_REUSE_ANY
             tp.saddr = inet_bound_source(net, addr)
             tp.sport = tp.bound_port
             tp.ifindex = tp.oif = item.ifindex or tp.oif
@@ -263,7 +267,7 @@ def tcp_v4_connect(net: TcpNet, item: Connect) -> None:
         return
     clamp = tp.window_clamp
     tcp_reinit(net, tp)
-    tp.window_clamp = clamp if tp.userlocks & 16 else 0
+    tp.window_clamp = clamp if tp.userlocks & WINDOW_CLAMP_LOCK else 0
     tp.daddr = item.addr
     tp.dport = item.port
     tp.connect_req = item.req
@@ -408,7 +412,7 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
         if not tp.packets_out:
             tcp_slow_start_after_idle_check(net, tp)
         if not tp.chrono_type:
-            tcp_chrono_set(net, tp, 1)
+            tcp_chrono_set(net, tp, TCP_CHRONO_BUSY)
         skb_entail(net, tp, frags)
         if flags & MSG_EOR:
             tp.write_queue[-1].eor = True
@@ -482,7 +486,7 @@ def _push_full(net: TcpNet, tp: TcpSock, seg: TcpSeg, mss: int) -> None:
         tp.pushed_seq = tp.write_seq
         __tcp_push_pending_frames(net, tp, mss, TCP_NAGLE_PUSH)
     elif seg is tp.write_queue[0]:
-        tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, 1)
+        tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, PUSH_ONE)
 
 
 def _append_frag(seg: TcpSeg, frag: Frag) -> None:

@@ -33,8 +33,10 @@ from skbusd.tcp.const import (
     FLAG_TS_PROGRESS,
     ICSK_ACK_NOW,
     ICSK_ACK_SCHED,
+    INET_ECN_MASK,
     TCP_CA_CWR,
     TCP_CA_OPEN,
+    TCP_ECN_SEEN,
     TCP_SYN_RECV,
 )
 from skbusd.tcp.netns import TcpNet
@@ -158,7 +160,7 @@ def tcp_ecn_received_counters(tp: TcpSock, acc: TcpAccEcn, skb: SkBuff, length: 
     """A valid segment, with data or without: count its mark. A change of the ECN field, and
     every second mark that comes with data, is told at once (RFC 9768 3.2.2.5.1)."""
     cb = skb.cb
-    field = cb.tos & 3 if isinstance(cb, RcvCb) else _NOT_ECT
+    field = cb.tos & INET_ECN_MASK if isinstance(cb, RcvCb) else _NOT_ECT
     if field == _CE:
         count = skb.gso_segs or 1
         acc.received_ce += count
@@ -168,7 +170,7 @@ def tcp_ecn_received_counters(tp: TcpSock, acc: TcpAccEcn, skb: SkBuff, length: 
         elif acc.received_ce_pending >= TCP_ACCECN_ACE_MAX_DELTA:
             tp.ack_pending |= ICSK_ACK_SCHED | ICSK_ACK_NOW
     if field:
-        tp.ecn_flags |= 8  # TCP_ECN_SEEN
+        tp.ecn_flags |= TCP_ECN_SEEN
         if length:
             acc.dup_data = 0
             before = acc.received_bytes[field - 1]

@@ -11,6 +11,7 @@ from skbus.core.dropreason import SKB_NOT_DROPPED_YET, Checked
 from skbus.core.seq import MASK, after, before, between
 from skbus.core.skbuff import frags_slice
 from skbusd.tcp.const import (
+    FIN,
     FLAG_ACKED,
     FLAG_CA_ALERT,
     FLAG_DATA,
@@ -38,8 +39,10 @@ from skbusd.tcp.const import (
     TCP_CA_CWR,
     TCP_CA_OPEN,
     TCP_CA_RECOVERY,
+    TCP_CHRONO_UNSPEC,
     TCP_NAGLE_OFF,
     TCP_SYN_SENT,
+    TCPCB_RETRANS,
 )
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
@@ -77,9 +80,7 @@ from skbusd.tcp.tcp_window import (
     tcp_wnd_end,
 )
 
-_RETRANS = 0x82
-"""It was sent again, and (EVER_RETRANS) perhaps was marked lost once more."""
-_NO_RTT = _RETRANS | SACKED_ACKED
+_NO_RTT = TCPCB_RETRANS | SACKED_ACKED
 _UNA_SLOW = FLAG_SLOWPATH | FLAG_SND_UNA_ADVANCED
 
 
@@ -192,7 +193,7 @@ def _marked_seg_acked(tp: TcpSock, sacked: int, pcount: int) -> int:
         tp.retrans_out -= pcount
     if sacked & LOST:
         tp.lost_out -= pcount
-    return FLAG_RETRANS_DATA_ACKED if sacked & _RETRANS else 0
+    return FLAG_RETRANS_DATA_ACKED if sacked & TCPCB_RETRANS else 0
 
 
 def tcp_clean_rtx_queue(
@@ -241,7 +242,7 @@ def tcp_clean_rtx_queue(
         tp.packets_out -= pcount
         pkts_acked += pcount
         tcp_rate_skb_delivered(tp, seg, rs)
-        if seg.flags & 3 and not partial:
+        if seg.flags & (SYN | FIN) and not partial:
             tp.wspace -= 1  # SYN and FIN are no bytes of the application's
         if seg.flags & SYN:
             flag |= FLAG_SYN_ACKED
@@ -256,7 +257,7 @@ def tcp_clean_rtx_queue(
     if done:
         del queue[:done]
         if not queue and not tp.write_queue and tp.chrono_type:
-            tcp_chrono_set(net, tp, 0)
+            tcp_chrono_set(net, tp, TCP_CHRONO_UNSPEC)
     if between(tp.snd_up, prior_una, una):
         tp.snd_up = una
     if tp.sacked_ranges:

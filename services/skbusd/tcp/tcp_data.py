@@ -8,7 +8,7 @@ before the ACK for them is queued. RFC 9293 3.10.7.4, RFC 2018, 2883, RFC 5681 4
 
 from typing import Final
 
-from skbus.core.abi import DataReadyCb, TcpFin
+from skbus.core.abi import DATA_PSH, DATA_TELL_READ, DATA_URG, DATA_URG_SHIFT, DataReadyCb, TcpFin
 from skbus.core.dropreason import SkbDropReason
 from skbus.core.interfaces import SkCallbacks
 from skbus.core.seq import MASK, after, before, seq_ahead
@@ -22,6 +22,8 @@ from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
     PSH,
     RCV_SHUTDOWN,
+    SOCK_RCVBUF_LOCK,
+    SOCK_SNDBUF_LOCK,
     TCP_ATO_MIN,
     TCP_CLOSE_WAIT,
     TCP_CLOSING,
@@ -57,8 +59,6 @@ from skbusd.tcp.tcp_window import (
 RCV_TELL: Final = 16384
 """So much may have been read without our knowledge: the receive queue counts as empty."""
 HALF_SLOT: Final = 32768
-TELL_READ: Final = 4
-"""Flag of DataReadyCb: the socket layer tells at once that all has been read."""
 UNTOLD: Final = 32768
 """Below this the socket layer may know that the application has read, and not have said so."""
 
@@ -237,7 +237,7 @@ def tcp_rcv_space_adjust(net: TcpNet, tp: TcpSock) -> None:
         return
     copied = (tp.copied_seq - tp.rcvq_space_seq) & MASK
     if copied > tp.rcvq_space_space:
-        if net.sysctl["net.ipv4.tcp_moderate_rcvbuf"] and not tp.userlocks & 2:
+        if net.sysctl["net.ipv4.tcp_moderate_rcvbuf"] and not tp.userlocks & SOCK_RCVBUF_LOCK:
             win = 2 * copied + 16 * tp.advmss
             old = max(tp.rcvq_space_space, 1)
             win += 2 * (win * (copied - old) // old)
@@ -269,7 +269,7 @@ def tcp_init_buffer_space(net: TcpNet, tp: TcpSock) -> None:
 
 def tcp_sndbuf_expand(net: TcpNet, tp: TcpSock) -> None:
     """A send buffer for twice the congestion window; the socket layer hears of it."""
-    if tp.userlocks & 1 or net.tcp_memory_pressure:
+    if tp.userlocks & SOCK_SNDBUF_LOCK or net.tcp_memory_pressure:
         return
     segs = max(10, tp.snd_cwnd, tp.reordering + 1) * net.cong[tp.ca_name].sndbuf_factor
     want = min(segs * (max(tp.mss_clamp, tp.mss_cache) + 768), net.sysctl["net.ipv4.tcp_wmem"][2])
@@ -354,17 +354,17 @@ def tcp_sack_remove(tp: TcpSock) -> None:
 
 def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
     """In order: up to the socket layer; skb.data is at the payload, of which there is some."""
-    flags = psh >> 3
+    flags = DATA_PSH if psh else 0
     if tp.urg_notyet:
         at = (tp.rcv_up - tp.rcv_nxt) & MASK
         if at < length:
-            flags |= 2 | at << 8
+            flags |= DATA_URG | at << DATA_URG_SHIFT
         tp.urg_notyet = not before(tp.rcv_up, tp.rcv_nxt + length)
     pending = tp.ack_pending
     if pending & ICSK_ACK_PUSHED and (
         pending & ICSK_ACK_PUSHED2 if tp.ack_pingpong else not tp.ack_quick
     ):
-        flags |= TELL_READ  # tcp_cleanup_rbuf acknowledges it
+        flags |= DATA_TELL_READ  # tcp_cleanup_rbuf acknowledges it
     cb = skb.cb = DataReadyCb(
         tp.sk, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, flags, tp.rcv_nxt
     )

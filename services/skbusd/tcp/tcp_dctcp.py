@@ -18,11 +18,12 @@ from skbusd.tcp.const import (
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
     TCP_CA_RECOVERY,
+    TCP_ECN_DEMAND_CWR,
+    TCP_ECN_MODE_ANY,
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_cong import TcpCongestionOps
-from skbusd.tcp.tcp_ecn import TCP_ECN_DEMAND_CWR, TCP_ECN_MODE_ANY
 from skbusd.tcp.tcp_output import tcp_send_ack
 
 MAX_ALPHA: Final = 1024

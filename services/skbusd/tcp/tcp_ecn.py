@@ -24,7 +24,18 @@ from skbusd.tcp.const import (
     CWR,
     ECE,
     ICSK_ACK_NOW,
+    INET_ECN_CE,
+    INET_ECN_ECT_0,
+    INET_ECN_MASK,
+    INET_ECN_NOT_ECT,
     SYN,
+    TCP_ECN_DEMAND_CWR,
+    TCP_ECN_MODE_ACCECN,
+    TCP_ECN_MODE_ANY,
+    TCP_ECN_MODE_PENDING,
+    TCP_ECN_MODE_RFC3168,
+    TCP_ECN_QUEUE_CWR,
+    TCP_ECN_SEEN,
 )
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpRequestSock
@@ -46,19 +57,8 @@ from skbusd.tcp.tcp_accecn_option import (
 )
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_ca_needs_ecn
 
-TCP_ECN_MODE_RFC3168: Final = 1
-TCP_ECN_QUEUE_CWR: Final = 2
-TCP_ECN_DEMAND_CWR: Final = 4
-TCP_ECN_SEEN: Final = 8
-TCP_ECN_MODE_ACCECN: Final = 16
-TCP_ECN_MODE_ANY: Final = TCP_ECN_MODE_RFC3168 | TCP_ECN_MODE_ACCECN
-TCP_ECN_MODE_PENDING: Final = TCP_ECN_MODE_ANY
 """Accurate ECN was asked for; the SYN-ACK tells which it is to be."""
 
-INET_ECN_NOT_ECT: Final = 0
-INET_ECN_ECT_0: Final = 2
-INET_ECN_CE: Final = 3
-INET_ECN_MASK: Final = 3
 
 _SETUP: Final = ECE | CWR
 _ACE_FAIL: Final = TCP_ACCECN_ACE_FAIL_SEND | TCP_ACCECN_ACE_FAIL_RECV

@@ -41,6 +41,7 @@ from skbusd.tcp.const import (
     ICSK_TIME_RETRANS,
     IPPROTO_TCP,
     RST,
+    SOCK_RCVBUF_LOCK,
     SYN,
     TCP_CLOSE,
     TCP_ESTABLISHED,
@@ -404,7 +405,7 @@ def _openreq_init_rwin(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> N
     if listener.user_mss:
         mss = min(mss, listener.user_mss)
     clamp = listener.window_clamp
-    if listener.userlocks & 2:
+    if listener.userlocks & SOCK_RCVBUF_LOCK:
         full = tcp_full_space(net, listener)
         if not clamp or clamp > full:
             clamp = full

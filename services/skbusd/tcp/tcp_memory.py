@@ -19,6 +19,7 @@ here is decided what comes and goes. RFC 9293 3.8.6.2.2 (what is promised must b
 from typing import Final
 
 from skbus.core.seq import MASK
+from skbusd.tcp.const import SOCK_SNDBUF_LOCK
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 
@@ -123,7 +124,7 @@ def sk_wmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> None:
 
 def sk_stream_moderate_sndbuf(net: TcpNet, tp: TcpSock, queued: int) -> None:
     """`sk_stream_moderate_sndbuf`: no more than half of what waits."""
-    if tp.userlocks & 1:
+    if tp.userlocks & SOCK_SNDBUF_LOCK:
         return
     tp.sndbuf = max(min(tp.sndbuf, queued >> 1), SOCK_MIN_SNDBUF)
     net.write_space[tp.sk] = tp

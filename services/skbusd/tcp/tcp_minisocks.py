@@ -16,14 +16,14 @@ from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
     RST,
+    SOCK_BINDADDR_LOCK,
+    SOCK_BINDPORT_LOCK,
     SYN,
     TCP_LISTEN,
     TCP_SYN_RECV,
     TCPOLEN_TSTAMP_ALIGNED,
 )
 from skbusd.tcp.inet_connection_sock import (
-    SOCK_BINDADDR_LOCK,
-    SOCK_BINDPORT_LOCK,
     sk_acceptq_is_full,
 )
 from skbusd.tcp.inet_hashtables import inet_bind_hash

@@ -23,11 +23,13 @@ from skbus.core.skbuff import (
     Frag,
     frags_slice,
 )
+from skbus.inet.headers.tcp import TCPOPT_NOP, TCPOPT_SACK
 from skbusd.tcp.const import (
     ACK,
     CA_EVENT_TX_START,
     CWR,
     FIN,
+    ICSK_ACK_PUSHED,
     ICSK_ACK_SCHED,
     ICSK_ACK_TIMER,
     ICSK_TIME_LOSS_PROBE,
@@ -35,10 +37,13 @@ from skbusd.tcp.const import (
     ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     PSH,
+    PUSH_ONE_PROBE,
     TCP_ATO_MIN,
     TCP_CA_CWR,
     TCP_CA_OPEN,
     TCP_CA_RECOVERY,
+    TCP_CHRONO_BUSY,
+    TCP_CHRONO_RWND_LIMITED,
     TCP_CLOSE,
     TCP_DELACK_MAX,
     TCP_DELACK_MIN,
@@ -208,7 +213,7 @@ def _header_with_options(
         n, fields = tcp_options_fit_accecn(net, tp, acc, len(options), len(blocks))
         blocks = blocks[:n]
     if blocks:
-        options += bytes((1, 1, 5, 2 + 8 * len(blocks)))
+        options += bytes((TCPOPT_NOP, TCPOPT_NOP, TCPOPT_SACK, 2 + 8 * len(blocks)))
         options += b"".join([_PAIR.pack(start, end) for start, end in blocks])
     if acc is not None and fields >= 0:
         options += tcp_accecn_option(net, acc, fields)
@@ -407,17 +412,17 @@ def tcp_cwnd_application_limited(net: TcpNet, tp: TcpSock) -> None:
 def tcp_chrono_set(net: TcpNet, tp: TcpSock, kind: int) -> None:
     """From now on the connection is idle (0), busy (1), or kept by the peer's window (2)."""
     now = net.now // 1000
-    if tp.chrono_type == 1:
+    if tp.chrono_type == TCP_CHRONO_BUSY:
         tp.chrono_busy += now - tp.chrono_start
-    elif tp.chrono_type == 2:
+    elif tp.chrono_type == TCP_CHRONO_RWND_LIMITED:
         tp.chrono_rwnd += now - tp.chrono_start
     tp.chrono_type = kind
     tp.chrono_start = now
 
 
 def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: int) -> bool:
-    """Send what windows, Nagle and cwnd allow. push_one 1: one segment; 2: one, whatever cwnd
-    says (a loss probe). True when data waits and nothing is out: someone must probe."""
+    """Send what windows, Nagle and cwnd allow. push_one: 0, PUSH_ONE or
+    PUSH_ONE_PROBE. True when data waits and nothing is out: someone must probe."""
     queue = tp.write_queue
     sent = 0
     cwnd_limited = rwnd_limited = False
@@ -441,7 +446,7 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
         quota = tp.snd_cwnd - in_flight
         if quota <= 0:
-            if push_one != 2:
+            if push_one != PUSH_ONE_PROBE:
                 cwnd_limited = True
                 break
             quota = 1
@@ -485,14 +490,14 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         sent += seg.pcount
         if push_one:
             break
-    if rwnd_limited != (tp.chrono_type == 2):
-        tcp_chrono_set(net, tp, 2 if rwnd_limited else 1)
+    if rwnd_limited != (tp.chrono_type == TCP_CHRONO_RWND_LIMITED):
+        tcp_chrono_set(net, tp, TCP_CHRONO_RWND_LIMITED if rwnd_limited else TCP_CHRONO_BUSY)
     if not sent:
         return not tp.packets_out and bool(queue)
     in_flight = tp.packets_out - tp.sacked_out - tp.lost_out + tp.retrans_out
     if tp.ca_state in (TCP_CA_CWR, TCP_CA_RECOVERY):
         tp.prr_out += sent
-    if push_one != 2:
+    if push_one != PUSH_ONE_PROBE:
         tcp_schedule_loss_probe(net, tp, False)
     tcp_cwnd_validate(net, tp, cwnd_limited or in_flight >= tp.snd_cwnd)
     return False
@@ -666,7 +671,7 @@ def tcp_send_delayed_ack(net: TcpNet, tp: TcpSock) -> None:
     ato = tp.ack_ato
     if ato > TCP_DELACK_MIN:
         limit = TCP_DELACK_MAX
-        if tp.ack_pingpong or tp.ack_pending & 4:  # ICSK_ACK_PUSHED
+        if tp.ack_pingpong or tp.ack_pending & ICSK_ACK_PUSHED:
             limit = 200 * MSEC
         if tp.srtt_us:
             limit = min(limit, max((tp.srtt_us >> 3) * 1000, TCP_DELACK_MIN))

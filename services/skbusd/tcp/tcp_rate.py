@@ -6,7 +6,7 @@ Times are us of the stack's clock.
 """
 
 from skbus.core.seq import MASK, after
-from skbusd.tcp.const import EVER_RETRANS
+from skbusd.tcp.const import EVER_RETRANS, SACKED_ACKED
 from skbusd.tcp.sock import TcpSeg, TcpSock
 from skbusd.tcp.tcp_cong import RateSample
 
@@ -38,7 +38,7 @@ def tcp_rate_skb_delivered(tp: TcpSock, seg: TcpSeg, rs: RateSample) -> None:
         rs.last_end_seq = seg.end_seq
         tp.first_tx_mstamp = seg.mstamp
         rs.snd_interval_us = seg.mstamp - seg.first_tx_mstamp
-    if seg.sacked & 1:
+    if seg.sacked & SACKED_ACKED:
         seg.delivered_mstamp = 0  # SACKed: not counted again when it is acknowledged
 
 

@@ -15,6 +15,7 @@ from skbusd.tcp.const import (
     SACKED_RETRANS,
     TCP_CA_RECOVERY,
     TCP_SYN_SENT,
+    TCPCB_RETRANS,
 )
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
@@ -115,7 +116,7 @@ def tcp_rack_mark_lost(net: TcpNet, tp: TcpSock) -> bool:
 def tcp_rack_advance(tp: TcpSock, sacked: int, end_seq: int, xmit_time: int, now: int) -> None:
     """A segment was delivered: remember the one that was sent last (RFC 8985 6.2, step 2)."""
     rtt = now - xmit_time
-    if sacked & 0x82 and rtt < tcp_min_rtt(tp):
+    if sacked & TCPCB_RETRANS and rtt < tcp_min_rtt(tp):
         return  # probably the ACK of the original, not of the retransmission
     tp.rack_advanced = True
     tp.rack_rtt_us = rtt

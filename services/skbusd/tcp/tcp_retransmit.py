@@ -14,9 +14,11 @@ from skbusd.tcp.const import (
     ACK,
     EVER_RETRANS,
     ICSK_TIME_PROBE0,
+    ICSK_TIME_REO_TIMEOUT,
     ICSK_TIME_RETRANS,
     LOST,
     PSH,
+    PUSH_ONE_PROBE,
     SACKED_ACKED,
     SACKED_RETRANS,
     SYN,
@@ -24,6 +26,7 @@ from skbusd.tcp.const import (
     TCP_CA_LOSS,
     TCP_CA_RECOVERY,
     TCP_CLOSE,
+    TCP_NAGLE_PUSH,
 )
 from skbusd.tcp.inet_connection_sock import inet_csk_reset_xmit_timer
 from skbusd.tcp.netns import TcpNet
@@ -193,7 +196,7 @@ def tcp_xmit_retransmit_queue(net: TcpNet, tp: TcpSock) -> None:
         net.mib[name] += seg.pcount
         if tp.ca_state in (TCP_CA_CWR, TCP_CA_RECOVERY):
             tp.prr_out += seg.pcount
-        if not index and tp.icsk_pending != 6:
+        if not index and tp.icsk_pending != ICSK_TIME_REO_TIMEOUT:
             rearm = True
     if rearm:
         inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, tp.icsk_rto)
@@ -212,7 +215,7 @@ def tcp_send_loss_probe(net: TcpNet, tp: TcpSock) -> None:
         end = (seg.seq + min(seg.dlen(), mss)) & MASK
         if not before(tcp_wnd_end(tp), end):
             old_packets_out = tp.packets_out
-            tcp_write_xmit(net, tp, mss, 4, 2)
+            tcp_write_xmit(net, tp, mss, TCP_NAGLE_PUSH, PUSH_ONE_PROBE)
             sent = tp.packets_out > old_packets_out
     if not sent:
         if not tp.rtx_queue:

@@ -13,6 +13,7 @@ from skbus.core.seq import MASK, after, before
 from skbus.core.skbuff import frags_joined
 from skbusd.tcp.const import (
     EVER_RETRANS,
+    FIN,
     FLAG_DATA_SACKED,
     FLAG_DSACK_TLP,
     FLAG_DSACKING_ACK,
@@ -20,6 +21,8 @@ from skbusd.tcp.const import (
     LOST,
     SACKED_ACKED,
     SACKED_RETRANS,
+    SYN,
+    TAGBITS,
     TCP_CA_LOSS,
 )
 from skbusd.tcp.netns import TcpNet
@@ -204,10 +207,10 @@ def _merge_sacked(net: TcpNet, tp: TcpSock, index: int) -> bool:
         return False
     prev, seg = queue[index - 1], queue[index]
     if (
-        prev.sacked & 7 != SACKED_ACKED
-        or seg.sacked & 7 != SACKED_ACKED
+        prev.sacked & TAGBITS != SACKED_ACKED
+        or seg.sacked & TAGBITS != SACKED_ACKED
         or prev.mss != seg.mss
-        or (prev.flags | seg.flags) & 3
+        or (prev.flags | seg.flags) & (SYN | FIN)
         or prev.dlen() != prev.pcount * prev.mss
     ):
         return False

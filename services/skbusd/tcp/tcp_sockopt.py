@@ -12,10 +12,26 @@ from skbus.core.abi import Getsockopt, Setsockopt, XmitCb
 from skbus.core.seq import MASK
 from skbus.inet.transport import sk_ret
 from skbusd.tcp import const as c
+from skbusd.tcp.const import (
+    SOCK_RCVBUF_LOCK,
+    SOCK_SNDBUF_LOCK,
+    TCP_CHRONO_BUSY,
+    TCP_CHRONO_RWND_LIMITED,
+    TCP_ECN_MODE_ANY,
+    TCP_ECN_SEEN,
+    TCPI_OPT_ECN,
+    TCPI_OPT_ECN_SEEN,
+    TCPI_OPT_SACK,
+    TCPI_OPT_SYN_DATA,
+    TCPI_OPT_TIMESTAMPS,
+    TCPI_OPT_WSCALE,
+    WINDOW_CLAMP_LOCK,
+)
 from skbusd.tcp.inet_connection_sock import (
     inet_csk_delete_keepalive_timer,
     inet_csk_reset_keepalive_timer,
 )
+from skbusd.tcp.inet_hashtables import KIND_REUSE, KIND_REUSEPORT
 from skbusd.tcp.ip_sockglue import do_ip_setsockopt, ip_getsockopt
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
@@ -35,9 +51,6 @@ from skbusd.tcp.tcp_pacing import NO_LIMIT, SK_PACING_NEEDED
 from skbusd.tcp.tcp_window import tcp_build_xmit_cb
 
 _TCP_INFO: Final = struct.Struct("=8B24I4Q6I4Q2I2Q6I2H9I")
-SOCK_SNDBUF_LOCK: Final = 1
-SOCK_RCVBUF_LOCK: Final = 2
-WINDOW_CLAMP_LOCK: Final = 16
 _STATES_IDLE: Final = (c.TCP_CLOSE, c.TCP_LISTEN)
 
 
@@ -91,9 +104,9 @@ def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
             elif not tp.dead:
                 inet_csk_delete_keepalive_timer(tp)
     elif name == c.SO_REUSEADDR:
-        tp.reuse = tp.reuse & ~1 | bool(val)
+        tp.reuse = tp.reuse & ~KIND_REUSE | bool(val)
     elif name == c.SO_REUSEPORT:
-        tp.reuse = tp.reuse & ~2 | bool(val) << 1
+        tp.reuse = tp.reuse & ~KIND_REUSEPORT | (KIND_REUSEPORT if val else 0)
     elif name == c.SO_RCVLOWAT:
         tp.rcvlowat = val if val > 0 else 1
     elif name == c.SO_PRIORITY:
@@ -322,7 +335,7 @@ def _sock_option(tp: TcpSock, name: int, optlen: int) -> bytes | None:
         c.SO_RCVBUF: tp.rcvbuf,
         c.SO_SNDBUF: tp.sndbuf,
         c.SO_KEEPALIVE: tp.keepopen,
-        c.SO_REUSEADDR: tp.reuse & 1,
+        c.SO_REUSEADDR: tp.reuse & KIND_REUSE,
         c.SO_REUSEPORT: tp.reuse >> 1,
         c.SO_RCVLOWAT: tp.rcvlowat,
         c.SO_PRIORITY: tp.priority,
@@ -427,11 +440,29 @@ def _info_rto(net: TcpNet, tp: TcpSock) -> tuple[int, int, int]:
 def _info_chrono(net: TcpNet, tp: TcpSock) -> tuple[int, int]:
     """tcpi_busy_time and tcpi_rwnd_limited, us."""
     busy, rwnd_limited = tp.chrono_busy, tp.chrono_rwnd
-    if tp.chrono_type == 1:
+    if tp.chrono_type == TCP_CHRONO_BUSY:
         busy += net.now // 1000 - tp.chrono_start
-    elif tp.chrono_type == 2:
+    elif tp.chrono_type == TCP_CHRONO_RWND_LIMITED:
         rwnd_limited += net.now // 1000 - tp.chrono_start
     return busy + rwnd_limited, rwnd_limited
+
+
+def _tcpi_options(tp: TcpSock) -> int:
+    """tcpi_options: what both ends agreed on, and what has been seen."""
+    options = 0
+    if tp.tstamp_ok:
+        options |= TCPI_OPT_TIMESTAMPS
+    if tp.sack_ok:
+        options |= TCPI_OPT_SACK
+    if tp.wscale_ok:
+        options |= TCPI_OPT_WSCALE
+    if tp.syn_data_acked:
+        options |= TCPI_OPT_SYN_DATA
+    if tp.ecn_flags & TCP_ECN_MODE_ANY:
+        options |= TCPI_OPT_ECN
+    if tp.ecn_flags & TCP_ECN_SEEN:
+        options |= TCPI_OPT_ECN_SEEN
+    return options
 
 
 def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
@@ -439,8 +470,6 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
 
     Differs from Linux: tcpi_rehash is 0, as no packet of ours has a hash that could change.
     """
-    options = tp.tstamp_ok | tp.sack_ok << 1 | tp.wscale_ok << 2 | tp.syn_data_acked << 5
-    options |= bool(tp.ecn_flags & 17) << 3 | (tp.ecn_flags & 8) << 1  # TCPI_OPT_ECN, _ECN_SEEN
     rate = 0
     if tp.rate_interval_us:
         rate = tp.rate_delivered * tp.mss_cache * 1_000_000 // tp.rate_interval_us
@@ -450,7 +479,7 @@ def tcp_get_info(net: TcpNet, tp: TcpSock) -> bytes:
         min(tp.icsk_retransmits, 255),
         min(tp.icsk_probes_out, 255),
         min(tp.icsk_backoff, 255),
-        options,
+        _tcpi_options(tp),
         tp.snd_wscale | tp.rcv_wscale << 4,
         tp.rate_app_limited | tp.fastopen_client_fail << 1,
         *[v & MASK for v in _info_u32(net, tp)],

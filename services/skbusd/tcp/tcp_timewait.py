@@ -18,6 +18,8 @@ from skbusd.tcp.const import (
     RST,
     SYN,
     TCP_FIN_WAIT2,
+    TCP_PAWS_24DAYS,
+    TCP_PAWS_MSL,
     TCP_TIME_WAIT,
     TCP_TIMEWAIT_LEN,
 )
@@ -140,9 +142,9 @@ def tcp_timewait_state_process(
     paws_reject = False
     if opt.saw_tstamp and tw.ts_recent_stamp:
         old = before(opt.tsval, tw.ts_recent)
-        paws_reject = old and now_s < tw.ts_recent_stamp + 24 * 24 * 3600
+        paws_reject = old and now_s < tw.ts_recent_stamp + TCP_PAWS_24DAYS
         if flags & RST:
-            paws_reject = paws_reject and now_s < tw.ts_recent_stamp + 60
+            paws_reject = paws_reject and now_s < tw.ts_recent_stamp + TCP_PAWS_MSL
     if tw.substate == TCP_FIN_WAIT2:
         return _fin_wait2_state_process(net, tw, th, end_seq, opt, paws_reject)
     if not paws_reject and seq == tw.rcv_nxt and (seq == end_seq or flags & RST):

@@ -17,6 +17,7 @@ from skbus.inet.headers.tcp import TcpHdr, TcpOptions
 from skbusd.tcp.const import (
     ACK,
     FIN,
+    INET_ECN_MASK,
     RST,
     SYN,
     TCP_CLOSE,
@@ -102,7 +103,7 @@ def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff, flags: int) -> bool:
     if acc is not None and flags & TCPHDR_ACE:
         # A SYN-ACK once more: our ACK of it, with its feedback, was lost (RFC 9768 3.1.5).
         if isinstance(skb.cb, RcvCb):
-            acc.syn_ect_rcv = skb.cb.tos & 3
+            acc.syn_ect_rcv = skb.cb.tos & INET_ECN_MASK
         reflect = tcp_accecn_reflector_flags(acc.syn_ect_rcv)
     tcp_send_challenge_ack(net, tp, reflect)
     net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.sk)

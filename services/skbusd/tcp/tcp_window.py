@@ -17,6 +17,7 @@ from skbusd.tcp.const import (
     IPPROTO_TCP,
     MAX_TCP_HEADER,
     MAX_TCP_WINDOW,
+    SOCK_RCVBUF_LOCK,
     TCP_MAX_WSCALE,
 )
 from skbusd.tcp.netns import TcpNet
@@ -182,7 +183,7 @@ def tcp_scaling_ratio(net: TcpNet, tp: TcpSock, length: int, frags: int) -> None
     """A super-segment of `length` bytes came in so many slots: most of a buffer can be window
     then (`tcp_measure_rcv_mss` of Linux 6.6). What the user has set (SO_RCVBUF) stays as it is.
     """
-    if not tp.userlocks & 2:
+    if not tp.userlocks & SOCK_RCVBUF_LOCK:
         tp.scaling_ratio = (length << _RMEM_TO_WIN_SCALE) // (length + frags * _SLOT_SLACK)
         tp.window_clamp = max(tp.window_clamp, tcp_full_space(net, tp))
 

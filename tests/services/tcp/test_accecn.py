@@ -5,7 +5,7 @@ import pytest
 
 from skbus.inet.headers.tcp import TcpOptions
 from skbusd.tcp import const as c
-from skbusd.tcp import tcp_accecn, tcp_ecn
+from skbusd.tcp import tcp_accecn
 from skbustest.tcphost import ACK, PSH, SYN, Conn, TcpHost
 
 ECE, CWR, AE = 0x40, 0x80, 0x100
@@ -84,12 +84,12 @@ def test_what_a_network_may_do_to_the_field() -> None:
     ("flags", "mode"),
     [
         (0, 0),
-        (ECE, tcp_ecn.TCP_ECN_MODE_RFC3168),
-        (ECE | AE, tcp_ecn.TCP_ECN_MODE_RFC3168),
-        (CWR, tcp_ecn.TCP_ECN_MODE_ACCECN),
-        (ECE | CWR, tcp_ecn.TCP_ECN_MODE_ACCECN),
-        (AE, tcp_ecn.TCP_ECN_MODE_ACCECN),
-        (AE | CWR, tcp_ecn.TCP_ECN_MODE_ACCECN),
+        (ECE, c.TCP_ECN_MODE_RFC3168),
+        (ECE | AE, c.TCP_ECN_MODE_RFC3168),
+        (CWR, c.TCP_ECN_MODE_ACCECN),
+        (ECE | CWR, c.TCP_ECN_MODE_ACCECN),
+        (AE, c.TCP_ECN_MODE_ACCECN),
+        (AE | CWR, c.TCP_ECN_MODE_ACCECN),
         (ACE, 0),
     ],
 )
@@ -103,8 +103,8 @@ def test_what_a_syn_ack_makes_of_it(host: TcpHost, flags: int, mode: int) -> Non
     opt = TcpOptions(mss=MSS, wscale=7, sack_ok=True)
     port = int(ret.val[1])
     host.arrive(SYN | ACK | flags, 77, syn.th.seq + 1, sport=5000, dport=port, opt=opt)
-    assert tp.ecn_flags & tcp_ecn.TCP_ECN_MODE_ANY == mode
-    assert (tp.accecn is not None) == (mode == tcp_ecn.TCP_ECN_MODE_ACCECN)
+    assert tp.ecn_flags & c.TCP_ECN_MODE_ANY == mode
+    assert (tp.accecn is not None) == (mode == c.TCP_ECN_MODE_ACCECN)
     if tp.accecn is not None:
         assert bool(tp.accecn.fail_mode) == (flags != CWR), "our SYN was not ECN-capable"
     host.one()
