@@ -21,6 +21,19 @@ def register(app: typer.Typer) -> None:
     app.command()(up)
 
 
+TakeOver = Annotated[
+    bool,
+    typer.Option(
+        "--take-over",
+        help="Take the interface's address from the kernel, and give it back at the end. "
+        "Whoever is logged in through that interface loses the connection.",
+    ),
+]
+Tap = Annotated[
+    bool, typer.Option("--tap", help="IFACE is a TAP device, which is made if need be.")
+]
+
+
 def up(
     dev: Annotated[
         str | None, typer.Option(metavar="IFACE", help="The interface, or SKBUS_DEV.")
@@ -29,17 +42,8 @@ def up(
         str | None, typer.Option(metavar="CIDR", help="Our own address: 192.0.2.7/24.")
     ] = None,
     gw: Annotated[str | None, typer.Option(metavar="ADDR", help="Default gateway.")] = None,
-    take_over: Annotated[
-        bool,
-        typer.Option(
-            "--take-over",
-            help="Take the interface's address from the kernel, and give it back at the end. "
-            "Whoever is logged in through that interface loses the connection.",
-        ),
-    ] = False,
-    tap: Annotated[
-        bool, typer.Option("--tap", help="IFACE is a TAP device, which is made if need be.")
-    ] = False,
+    take_over: TakeOver = False,
+    tap: Tap = False,
     mac: Annotated[str | None, typer.Option(metavar="MAC", help="Our MAC address.")] = None,
     mtu: options.Mtu = None,
     config: options.ConfigFile = None,

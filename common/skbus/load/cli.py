@@ -13,6 +13,47 @@ def register(app: typer.Typer) -> None:
     app.command()(load)
 
 
+List = Annotated[
+    bool,
+    typer.Option(
+        "--list",
+        help="The scenarios that come with skbus, and those in the directory SKBUS_SCENARIOS.",
+    ),
+]
+Where = Annotated[
+    str,
+    typer.Option(
+        metavar="WHERE",
+        help="stack: what runs in SKBUS_DIR, a lab or `skbus up`; new-lab: a lab for this "
+        "run alone; loopback: Linux at both ends.",
+    ),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where NAME.html and NAME.json go.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a key of the scenario, as in flow.web.rate=500; repeatable.",
+    ),
+]
+Clients = Annotated[
+    str | None,
+    typer.Option(metavar="SIDE", help="linux or skbus: whose stack the clients are on."),
+]
+Host = Annotated[
+    str | None,
+    typer.Option(metavar="ADDR", help="Our stack as clients reach it, if it is not a lab's."),
+]
+Time = Annotated[
+    float, typer.Option(metavar="X", help="Make all phases and events X times as long.")
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Read the scenario, say what is wrong, and end.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")]
+
+
 def load(
     scenario: Annotated[
         str,
@@ -21,47 +62,15 @@ def load(
             help="A .toml or .py file (docs/load.md), or a name of --list.",
         ),
     ] = "",
-    list_: Annotated[
-        bool,
-        typer.Option(
-            "--list",
-            help="The scenarios that come with skbus, and those in the directory SKBUS_SCENARIOS.",
-        ),
-    ] = False,
-    on: Annotated[
-        str,
-        typer.Option(
-            metavar="WHERE",
-            help="stack: what runs in SKBUS_DIR, a lab or `skbus up`; new-lab: a lab for this "
-            "run alone; loopback: Linux at both ends.",
-        ),
-    ] = "stack",
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where NAME.html and NAME.json go.")
-    ] = Path("load-out"),
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a key of the scenario, as in flow.web.rate=500; repeatable.",
-        ),
-    ] = None,
-    clients: Annotated[
-        str | None,
-        typer.Option(metavar="SIDE", help="linux or skbus: whose stack the clients are on."),
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(metavar="ADDR", help="Our stack as clients reach it, if it is not a lab's."),
-    ] = None,
-    time: Annotated[
-        float, typer.Option(metavar="X", help="Make all phases and events X times as long.")
-    ] = 1.0,
-    check: Annotated[
-        bool, typer.Option("--check", help="Read the scenario, say what is wrong, and end.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live progress.")] = False,
+    list_: List = False,
+    on: Where = "stack",
+    out: Out = Path("load-out"),
+    changes: Changes = None,
+    clients: Clients = None,
+    host: Host = None,
+    time: Time = 1.0,
+    check: Check = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a scenario of load. Exit status: 0 if its assertions hold, 1 if not, 2 if it
     could not be run, 130 after Ctrl-C (which still writes the report)."""

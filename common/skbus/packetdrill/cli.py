@@ -18,63 +18,76 @@ def register(app: typer.Typer) -> None:
     app.command()(packetdrill)
 
 
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live/--sim",
+        help="Against the running lab's processes, or (the default) against the cores in "
+        "virtual time.",
+    ),
+]
+Defines = Annotated[
+    list[str] | None,
+    typer.Option("--define", "-D", metavar="NAME=VALUE", help="A symbol of the scripts."),
+]
+Tolerance = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="How far from its time a packet may be, in us (what a script says, or 4000).",
+    ),
+]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Of the simulation: 0 if not said (--sim).")
+]
+Sysctls = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Set before each script (--sim)."),
+]
+CongestionControls = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE.py:CLASS",
+        help="A congestion control of your own, for scripts to name (--sim).",
+    ),
+]
+StrictEnd = Annotated[
+    bool, typer.Option(help="Packets after the last that a script lists are failures.")
+]
+Captures = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Keep a capture of each script, under its name with .pcapng (--sim).",
+    ),
+]
+Json = Annotated[Path | None, typer.Option(metavar="FILE", help="All results as JSON.")]
+JUnit = Annotated[Path | None, typer.Option(metavar="FILE", help="All results as JUnit XML.")]
+DryRun = Annotated[bool, typer.Option(help="Parse only.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No lines for passes.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="All that happened, also where all is well.")
+]
+
+
 def packetdrill(
     scripts: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Scripts, or directories of them.")
     ],
-    live: Annotated[
-        bool,
-        typer.Option(
-            "--live/--sim",
-            help="Against the running lab's processes, or (the default) against the cores in "
-            "virtual time.",
-        ),
-    ] = False,
-    define: Annotated[
-        list[str] | None,
-        typer.Option("--define", "-D", metavar="NAME=VALUE", help="A symbol of the scripts."),
-    ] = None,
-    tolerance_usecs: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="How far from its time a packet may be, in us (what a script says, or 4000).",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Of the simulation: 0 if not said (--sim).")
-    ] = None,
-    sysctl: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Set before each script (--sim)."),
-    ] = None,
-    congestion_control: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE.py:CLASS",
-            help="A congestion control of your own, for scripts to name (--sim).",
-        ),
-    ] = None,
-    strict_end: Annotated[
-        bool, typer.Option(help="Packets after the last that a script lists are failures.")
-    ] = False,
-    pcap: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Keep a capture of each script, under its name with .pcapng (--sim).",
-        ),
-    ] = None,
-    json: Annotated[Path | None, typer.Option(metavar="FILE", help="All results as JSON.")] = None,
-    junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="All results as JUnit XML.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Parse only.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No lines for passes.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="All that happened, also where all is well.")
-    ] = False,
+    live: Live = False,
+    define: Defines = None,
+    tolerance_usecs: Tolerance = None,
+    seed: Seed = None,
+    sysctl: Sysctls = None,
+    congestion_control: CongestionControls = None,
+    strict_end: StrictEnd = False,
+    pcap: Captures = None,
+    json: Json = None,
+    junit: JUnit = None,
+    dry_run: DryRun = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run packetdrill scripts: what must go in, and what must come out, at which times.
 

@@ -85,7 +85,10 @@ def with_options(config: Config, options: Mapping[str, str | None], path: str = 
 
 
 def _with_option(config: Config, name: str, value: str) -> Config:
-    where = config.addresses
+    addresses = _with_address(config.addresses, name, value)
+    if addresses is not None:
+        fixed = config.fixed or name.endswith("_ip")
+        return replace(config, addresses=addresses, fixed=fixed)
     match name:
         case "tolerance_usecs":
             return replace(config, tolerance=_within(value, 0, 10**9) * US)
@@ -106,21 +109,6 @@ def _with_option(config: Config, name: str, value: str) -> Config:
             return replace(config, mtu=_within(value, 68, 65521))
         case "mss":
             return replace(config, mss=_within(value, 1, 65495))
-        case "local_ip":
-            return replace(config, addresses=where._replace(local=_ipv4(value)), fixed=True)
-        case "remote_ip":
-            remote = _ipv4(value.split("/")[0])
-            return replace(config, addresses=where._replace(remote=remote), fixed=True)
-        case "gateway_ip":
-            return replace(config, addresses=where._replace(gateway=_ipv4(value)), fixed=True)
-        case "netmask_ip":
-            length = ipaddress.IPv4Network(f"0.0.0.0/{value}").prefixlen
-            return replace(config, addresses=where._replace(prefixlen=length), fixed=True)
-        case "bind_port":
-            return replace(config, addresses=where._replace(bind_port=_within(value, 1, 65535)))
-        case "connect_port":
-            port = _within(value, 1, 65535)
-            return replace(config, addresses=where._replace(connect_port=port))
         case "init_scripts":
             return replace(config, init_scripts=tuple(value.split(",")))
         case "dry_run":
@@ -146,6 +134,25 @@ def _with_option(config: Config, name: str, value: str) -> Config:
     if name not in _SAID_ELSEWHERE:
         raise ValueError("no such option")
     return config
+
+
+def _with_address(where: Addresses, name: str, value: str) -> Addresses | None:
+    """The addresses with an option that is about them; None for any other option."""
+    match name:
+        case "local_ip":
+            return where._replace(local=_ipv4(value))
+        case "remote_ip":
+            return where._replace(remote=_ipv4(value.split("/")[0]))
+        case "gateway_ip":
+            return where._replace(gateway=_ipv4(value))
+        case "netmask_ip":
+            length = ipaddress.IPv4Network(f"0.0.0.0/{value}").prefixlen
+            return where._replace(prefixlen=length)
+        case "bind_port":
+            return where._replace(bind_port=_within(value, 1, 65535))
+        case "connect_port":
+            return where._replace(connect_port=_within(value, 1, 65535))
+    return None
 
 
 def _within(text: str, low: int, high: int) -> int:
