@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """RDM itself: a message is sent again until it is acknowledged, and delivered once, in order.
 
-    socket --proto_sendmsg--> rdm_sendmsg -> rdm_xmit --ip_queue_xmit--> ip
+    socket --sendmsg--> rdm_sendmsg -> rdm_xmit --ip_queue_xmit--> ip
     ip --handler--> rdm_rcv --sk_data_ready--> socket;  --ip_queue_xmit (ACK)--> ip
 
 An application's send returns when the peer has the message, or cannot get it: ECONNREFUSED,
@@ -14,43 +14,30 @@ from typing import Final
 
 from skbus.core.abi import (
     Close,
-    Connect,
-    Connected,
-    DataReadyCb,
-    Disconnect,
-    DstMtu,
     ErrHandler,
-    GetPort,
-    Getsockopt,
     InetdevEvent,
-    InetProtocolRet,
-    InitSock,
     IpRouteOutputKey,
-    LocalAddr,
     RcvCb,
-    Recvmsg,
     RouteRet,
     RtCacheFlush,
-    Setsockopt,
-    Shutdown,
-    SkRet,
-    UdpSendmsgCb,
     XmitCb,
 )
-from skbus.core.interfaces import Ip, SkCallbacks
+from skbus.core.interfaces import Ip
 from skbus.core.net import MSEC
 from skbus.core.pool import PoolError
 from skbus.core.pskb import pskb_may_pull
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
+from skbus.inet import dgram, transport
+from skbus.inet.headers.icmp import ICMP_DEST_UNREACH
 from skbus.inet.ip_sockglue import ICMP_ERR_CONVERT
-from skbus_rdm.netns import Out, Peer, RdmNet, RdmSock
+from skbus.inet.transport import INADDR_ANY, sk_ret
+from skbus_rdm.netns import Out, Peer, RdmNet
 from skbus_rdm.wire import (
     ACK,
     DATA,
     HLEN,
     IPPROTO_RDM,
-    MAX_MESSAGE,
     RST,
     RdmHdr,
     build,
@@ -64,95 +51,15 @@ TRIES: Final = 7
 MAX_QUEUE: Final = 64
 """Messages that wait for one peer."""
 MAX_HEARD: Final = 4096
-SKB_TRUESIZE: Final = 256
-"""Charged with each message, as the socket layer does."""
-
-
-def sk_ret(net: RdmNet, sk: int, req: int, err: int, val: object = None) -> None:
-    """Answer a request of the socket layer, if it wants an answer."""
-    if req:
-        net.call("socket", SkCallbacks.sk_ret, SkRet(sk, req, err, val))
-
-
-def _good_name(addr: bytes, port: int) -> bool:
-    return len(addr) == 4 and 0 <= port <= 0xFFFF
-
-
-# ---- sockets -----------------------------------------------------------------------------------
-
-
-def rdm_init_sock(net: RdmNet, item: InitSock) -> None:
-    """A socket begins; again, where this process or the socket layer has been restarted."""
-    net.socks[item.sk] = RdmSock(item.sk, net.sysctl["net.core.rmem_default"])
-
-
-def rdm_get_port(net: RdmNet, item: GetPort) -> None:
-    """bind(2), and the port of a socket that sends before. EADDRINUSE."""
-    sk = net.socks.get(item.sk)
-    if sk is None or sk.port or not _good_name(item.addr, item.port):
-        sk_ret(net, item.sk, item.req, errno.EBADF if sk is None else errno.EINVAL)
-        return
-    port = item.port
-    for _ in range(1000):
-        if port and port not in net.ports:
-            break
-        if item.port:
-            sk_ret(net, item.sk, item.req, errno.EADDRINUSE)
-            return
-        port = 49152 + net.rand.randrange(16384)
-    sk.addr, sk.port = item.addr, port
-    net.ports[port] = sk
-    sk_ret(net, item.sk, item.req, 0, LocalAddr(sk.addr, sk.port))
-
-
-def rdm_connect(net: RdmNet, item: Connect) -> None:
-    """The peer from now on: for messages without an address, and the only one that is heard."""
-    sk = net.socks.get(item.sk)
-    if not _good_name(item.addr, item.port):
-        sk_ret(net, item.sk, item.req, errno.EINVAL)
-        return
-    if sk is not None:
-        sk.daddr, sk.dport = item.addr, item.port
-    val = Connected(sk.addr, sk.port) if sk else None
-    sk_ret(net, item.sk, item.req, 0 if sk else errno.EBADF, val)
-
-
-def rdm_disconnect(net: RdmNet, item: Disconnect) -> None:
-    """No peer any more."""
-    sk = net.socks.get(item.sk)
-    if sk is not None:
-        sk.daddr, sk.dport = b"", 0
-    sk_ret(net, item.sk, item.req, 0 if sk else errno.EBADF)
-
-
-def rdm_recvmsg(net: RdmNet, item: Recvmsg) -> None:
-    """The application took a message: there is room again."""
-    sk = net.socks.get(item.sk)
-    if sk is not None:
-        sk.rmem = max(0, sk.rmem - item.copied - SKB_TRUESIZE)
-
-
-def rdm_shutdown(net: RdmNet, item: Shutdown) -> None:
-    """Nothing that this process would have to know."""
 
 
 def rdm_close(net: RdmNet, item: Close) -> None:
     """The socket is gone, and with it what it has not sent."""
-    sk = net.socks.pop(item.sk, None)
-    if sk is not None and sk.port:
-        del net.ports[sk.port]
-        for key in [key for key in net.out if key[0] == sk.port]:
+    sk = net.socks.get(item.sk)
+    dgram.close(net, item)
+    if sk is not None:
+        for key in [key for key in net.out if key[0] == sk.inet_num]:
             rdm_reset(net, net.out[key], errno.EBADF)
-
-
-def rdm_setsockopt(net: RdmNet, item: Setsockopt) -> None:
-    """Options of SOL_SOCKET are told to all transports; RDM has none of its own."""
-    sk_ret(net, item.sk, item.req, errno.ENOPROTOOPT)
-
-
-def rdm_getsockopt(net: RdmNet, item: Getsockopt) -> None:
-    """RDM has no options of its own."""
-    sk_ret(net, item.sk, item.req, errno.ENOPROTOOPT)
 
 
 # ---- sending -----------------------------------------------------------------------------------
@@ -160,27 +67,12 @@ def rdm_getsockopt(net: RdmNet, item: Getsockopt) -> None:
 
 def rdm_sendmsg(net: RdmNet, skb: SkBuff) -> None:
     """One message: it joins those for its peer."""
-    cb = skb.cb
-    assert isinstance(cb, UdpSendmsgCb)
-    sk = net.socks.get(cb.sk)
+    found = dgram.sk_destination(net, skb, HLEN)
+    if found is None:
+        return
+    sk, cb, daddr, dport = found
     if net.tracing:
         net.trace("rdm_sendmsg", skb, sk=cb.sk, len=skb.len)
-    daddr, dport = cb.addr, cb.port
-    if sk is not None and not daddr:
-        daddr, dport = sk.daddr, sk.dport
-    err = 0
-    if sk is None or not sk.port:
-        err = errno.EBADF
-    elif not daddr or not dport:
-        err = errno.EDESTADDRREQ
-    elif not _good_name(daddr, dport):
-        err = errno.EINVAL
-    elif skb.len > MAX_MESSAGE:
-        err = errno.EMSGSIZE
-    if err or sk is None:
-        net.kfree_skb(skb, "NOT_SPECIFIED", err=err)
-        sk_ret(net, cb.sk, cb.req, err)
-        return
     try:
         message = net.skb_bytes(skb)
     except PoolError:
@@ -188,7 +80,7 @@ def rdm_sendmsg(net: RdmNet, skb: SkBuff) -> None:
         sk_ret(net, cb.sk, cb.req, errno.EIO)
         return
     net.consume_skb(skb)
-    key = (sk.port, daddr, dport)
+    key = (sk.inet_num, daddr, dport)
     out = net.out.get(key)
     if out is None:
         out = net.out[key] = Out(key, net.get_random_u32())
@@ -209,7 +101,7 @@ def _begin(net: RdmNet, out: Out) -> None:
     net.next_req += 1
     net.routes[net.next_req] = out.key
     sk = net.ports[out.key[0]]
-    saddr = b"" if sk.addr == bytes(4) else sk.addr
+    saddr = b"" if sk.inet_saddr == INADDR_ANY else sk.inet_saddr
     item = IpRouteOutputKey(net.next_req, net.name, out.key[1], saddr, 0, 0)
     net.call("ip", Ip.ip_route_output_key, item)
     _arm(net, out)  # ip may be away
@@ -331,8 +223,8 @@ def rdm_ack(net: RdmNet, out: Out) -> None:
 def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
     """A message: deliver it, unless that has been done already, and say so."""
     answer = RdmHdr(hdr.dest, hdr.source, ACK, 0, 0, hdr.assoc, hdr.seq)
-    sk = net.ports.get(hdr.dest)
-    if sk is None or (sk.daddr and (sk.daddr, sk.dport) != (cb.saddr, hdr.source)):
+    sk = dgram.lookup(net, cb.saddr, hdr.source, cb.daddr, hdr.dest)
+    if sk is None:
         net.counters["NoPorts"] += 1
         _send(net, cb.daddr, cb.saddr, answer._replace(type=RST))
         net.kfree_skb(skb, "NO_SOCKET", dport=hdr.dest)
@@ -348,17 +240,12 @@ def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
         net.kfree_skb(skb, "SKBUS_STALE_PLACE")
         return
     skb.data += HLEN
-    size = skb.len + SKB_TRUESIZE
-    if sk.rmem and sk.rmem + size > sk.rcvbuf:
-        net.kfree_skb(skb, "SOCKET_RCVBUFF", sk=sk.sk)
+    if not dgram.sock_queue_rcv_skb(net, sk, skb, cb, hdr.source):
         return
     if len(net.heard) >= MAX_HEARD:
         del net.heard[next(iter(net.heard))]
     net.heard[key] = (hdr.assoc, (hdr.seq + 1) & 0xFFFFFFFF)
-    sk.rmem += size
     net.counters["InMsgs"] += 1
-    up = DataReadyCb(sk.sk, cb.saddr, hdr.source, cb.daddr, hdr.dest, skb.skb_iif, 0, 0)
-    net.call_skb("socket", SkCallbacks.sk_data_ready, skb, up)
     _send(net, cb.daddr, cb.saddr, answer)
 
 
@@ -367,7 +254,11 @@ def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
 
 def rdm_err(net: RdmNet, item: ErrHandler) -> None:
     """ICMP about a packet of ours: whoever sent it hears of it, where the error is a hard one."""
-    if len(item.payload) < 4 or item.type != 3 or item.code >= len(ICMP_ERR_CONVERT):
+    if (
+        len(item.payload) < 4
+        or item.type != ICMP_DEST_UNREACH
+        or item.code >= len(ICMP_ERR_CONVERT)
+    ):
         return
     source = int.from_bytes(item.payload[:2], "big")
     dest = int.from_bytes(item.payload[2:4], "big")
@@ -379,20 +270,11 @@ def rdm_err(net: RdmNet, item: ErrHandler) -> None:
         rdm_reset(net, out, err)
 
 
-def inet_add_protocol_ret(net: RdmNet, item: InetProtocolRet) -> None:
-    """ip does not want us: somebody else has the protocol."""
-    net.refused = item.err
-    net.warning("inet_add_protocol", protocol=item.protocol, err=errno.errorcode.get(item.err))
-
-
 def inetdev_event(net: RdmNet, item: InetdevEvent) -> None:
     """An address came or went: routes are asked for anew."""
+    transport.inetdev_event(net, item)
     for out in net.out.values():
         out.saddr = out.saddr if out.queue else b""
-
-
-def dst_mtu(net: RdmNet, item: DstMtu) -> None:
-    """The MTU of a path has changed. None is kept here: ip fragments what is too long."""
 
 
 def rt_cache_flush(net: RdmNet, item: RtCacheFlush) -> None:

@@ -26,8 +26,6 @@ ACK: Final = 2
 RST: Final = 3
 
 HLEN: Final = 16
-MAX_MESSAGE: Final = 0xFFFF - 20 - HLEN
-"""Bytes of the longest message: more do not fit into an IP packet."""
 
 _HDR: Final = struct.Struct("!HHBBHII")
 
