@@ -48,7 +48,9 @@ class AnyEntry:
     lossless: a full pipe holds it back; an entry that is not lossless is dropped then.
     """
 
-    __slots__ = ("interface", "is_skb", "kind", "lossless", "name", "reply", "signature")
+    __slots__ = (
+        "interface", "is_skb", "kind", "lossless", "name", "reply", "reply_signature", "signature",
+    )  # fmt: skip
 
     def __init__(self, kind: Any, reply: Any, is_skb: bool, lossless: bool) -> None:
         self.name = ""
@@ -58,6 +60,7 @@ class AnyEntry:
         self.is_skb = is_skb
         self.lossless = lossless
         self.signature: tuple[Any, ...] = signature_of(kind) if kind is not None else ()
+        self.reply_signature: tuple[Any, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -88,6 +91,7 @@ class Request(Entry[T], Generic[T, R]):
     def __init__(self, kind: type[T], reply: type[R]) -> None:
         super().__init__(kind)
         self.reply = reply
+        self.reply_signature = reply_signature_of(reply)
 
 
 class SkbEntry(AnyEntry, Generic[C]):
@@ -111,6 +115,7 @@ class SkbRequest(SkbEntry[C], Generic[C, R]):
     def __init__(self, kind: type[C], reply: type[R], *, lossless: bool = False) -> None:
         super().__init__(kind, lossless=lossless)
         self.reply = reply
+        self.reply_signature = reply_signature_of(reply)
 
 
 class Served:
@@ -188,6 +193,11 @@ def signature_of(kind: Any) -> tuple[Any, ...]:
     return tuple([hints[field] for field in kind._fields])
 
 
+def reply_signature_of(reply: Any) -> tuple[Any, ...]:
+    """As `signature_of`; empty where an answer is a plain value, or nothing."""
+    return signature_of(reply) if hasattr(reply, "_fields") else ()
+
+
 def fits(value: tuple[Any, ...], signature: tuple[Any, ...]) -> bool:
     """Do the fields of a tuple have the types of a signature?"""
     have = tuple(map(type, value))
@@ -209,8 +219,9 @@ def reply_of(entry: AnyEntry, err: int, value: object) -> Any:
         return None
     if value is None and (err or want is tuple):
         return None
-    if hasattr(want, "_fields"):
-        if isinstance(value, (tuple, list)) and fits(tuple(value), signature_of(want)):
+    signature = entry.reply_signature
+    if signature:
+        if isinstance(value, (tuple, list)) and fits(tuple(value), signature):
             return want._make(value)
     elif type(value) is want:
         return value
