@@ -6,9 +6,9 @@ process and waits as kernel code does, with wait queues and `schedule`.
     threadfn: add_wait_queue(sk_sleep(sk), wait); set_current_state(TASK_INTERRUPTIBLE)
               await schedule(net)                ... sk_wake -> wake_up_process -> runqueue
 
-A thread is a coroutine that the core drives, so nothing here does I/O, and the same code runs in
-the socket process and in a simulation. It has the process to itself until it waits: what takes
-long calls `await cond_resched(net)` in between, or it holds everybody up.
+A thread is a coroutine that the core drives. So nothing here does I/O, and the same code runs in
+the socket process and in a simulation. A thread has the process to itself until it waits: code that
+takes long calls `await cond_resched(net)` in between, or it holds everybody up.
 
 Called by modules (module.py) through kernel.py; `run_kthreads` by core.py. An exception that a
 thread does not catch ends the thread, with a warning in the log, and nothing else.

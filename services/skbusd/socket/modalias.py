@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Which module is meant by "net-pf-2-proto-132-type-1" (`modprobe`, modprobe.d(5)'s alias).
 
-The shell's half of `request_module` (modprobe.py): a name is looked for among the aliases of the
-configuration, then among the entry points `skbus.modules` of what is installed, and the module
-is loaded before the caller goes on.
+The shell's half of `request_module` (modprobe.py). A name is looked for among the aliases of the
+configuration, then among the entry points `skbus.modules` of the installed distributions. The
+module is loaded before the caller goes on.
 
     [module_alias]
     "net-pf-2-proto-253-type-4" = "examples/rdm/skbus_rdm/rdm_prot.py"

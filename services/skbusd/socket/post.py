@@ -5,11 +5,11 @@
     client: write to its post pipe
     router.py: reads all that is there -> core.posts -> udp_post -> udp: udp_sendmsg
 
-What one read brings of one size to one place goes to udp as one skb (SKB_GSO_BATCH), which is cut
-to datagrams by nic or by the kernel behind it. Nothing waits for more to come. Where the send
-buffer is full the client is *stalled*: its pipe is left alone until there is room, and when that is
-full too, its library falls back to calls that wait. Before anything else that the client asks for
-is done, all that it has posted is taken, whatever the room.
+Datagrams of one size to one place that one read brings go to udp as one skb (SKB_GSO_BATCH). nic,
+or the kernel behind it, cuts it into datagrams. Nothing waits for more to come. Where the send
+buffer is full, the client is *stalled*: its pipe is left alone until there is room. When the pipe
+is full as well, the client's library falls back to calls that wait. All that the client has posted
+is taken before anything else that it asks for, whatever the room.
 """
 
 import errno

@@ -3,8 +3,8 @@
 `net/ipv4/af_inet.c` that keeps `inetsw`).
 
 `inet_create` looks into it; `inet_init` fills it, and so do plug-ins, at any time. In the list of
-a type the permanent entries come first, which nobody may override, then the others, the latest
-first, so that a plug-in may take the place of one that is not permanent.
+a type the permanent entries come first, which nobody may override. The others follow, the latest
+first, so that a plug-in may take the place of an entry that is not permanent.
 """
 
 import errno

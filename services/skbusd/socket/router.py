@@ -2,16 +2,16 @@
 """The socket layer's shell part: system calls, life connections and poll descriptors.
 
 A `Source` of the generic shell (`skbus.bus.service`). It owns the ROUTER to which all applications
-send their calls, and the Unix socket to which each application's process holds one connection
-for its life:
+send their calls. It also owns a Unix socket, to which each application's process holds one
+connection for its life:
 
     client -> 16 bytes: its id                      <- SYS_ABI, errno             (=II)
     client -> fd, token (=iI), with two descriptors <- errno, token               (=II)
     client -> -1, token (=iI)                       <- errno, token, with the post pipe
 
-The kernel closes that connection when the process ends, however it ends. What the client writes to
-the post pipe (`skbus.core.syscall.POST`) is read before any later call of its is looked at, and
-before its end is noted. The two descriptors are the ends A and B of a socketpair of datagrams: A is
+The kernel closes that connection when the process ends, however it ends. A client's posts
+(`skbus.core.syscall.POST`) are read before any later call of that client, and before its end is
+noted. The two descriptors are the ends A and B of a socketpair of datagrams: A is
 what the application polls, and we, who hold both, make it readable or writable as our socket is,
 before we answer any call. So it shows the true state when a call returns. It shows that, and
 nothing else: who writes to A has EPIPE, who reads from it an empty datagram, which read(2) tells as

@@ -2,12 +2,13 @@
 """How much of a stream may be queued (`net/core/stream.c`, and `tcp_stream_memory_free`).
 
 As a rule the socket layer looks at the send buffer alone, and hands tcp chunks of up to 64 KB.
-Where that is too coarse, because the buffer is smaller than such a chunk, or TCP_NOTSENT_LOWAT
-limits what may wait unsent, it must know what tcp's write queue looks like: how much its last
+That is too coarse where the buffer is smaller than such a chunk, or TCP_NOTSENT_LOWAT limits the
+bytes that wait unsent. There the socket layer must know tcp's write queue: how much its last
 segment still takes, how large a segment gets (`tcp_xmit_size_goal`), and how much is unsent. tcp
 tells these in SkWriteSpace, after each chunk that asks for it, and the next chunk waits for that.
 
-Called by tcp_sock.py. A report counts only where tcp had by then all that was handed to it.
+Called by tcp_sock.py and tcp_sendmsg.py. A report counts only where tcp had by then all that was
+handed to it.
 """
 
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def sk_stream_exact(sk: TcpSock) -> bool:
 
 def sk_stream_is_writeable(sk: TcpSock) -> bool:
     """`sk_stream_is_writeable`: a third of the send buffer is free, and less than half of
-    TCP_NOTSENT_LOWAT is unsent, so that a sender is not woken up for crumbs."""
+    TCP_NOTSENT_LOWAT is unsent. So a sender is not woken up for crumbs."""
     queued = sk.sk_wmem_queued
     return sk.sk_sndbuf - queued >= queued >> 1 and (
         sk.notsent_lowat >= NOTSENT_UNLIMITED or sk.notsent << 1 < sk.notsent_lowat

@@ -37,9 +37,9 @@ _GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
 def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
     """`tcp_recvmsg`: what is in the receive queue, or wait for it.
 
-    A skb that is taken whole is lent to the application in the pool, if it is big. So that this
-    is the usual case in a bulk transfer, a call whose buffer would end within a big skb answers
-    with what it has, once that is half of what it asked for.
+    A big skb that is taken whole is lent to the application in the pool. This is to be the usual
+    case in a bulk transfer. So a call whose buffer would end within a big skb answers with the
+    bytes that it has, once they are half of those that it asked for.
     """
     if sk.sk_state == uapi.TCP_LISTEN:
         raise SysCallError(errno.ENOTCONN)

@@ -2,8 +2,8 @@
 """Sockets of a TCP that is spread over several processes (`tcp_shards`, `skbus.inet.rps`).
 
 A socket begins at one shard, its *home*, by turns; it is known there under its number. Sockets'
-numbers come in blocks of as many even numbers as there are shards, so that a socket may be known
-at each shard under a number of that shard's own, and what one of them says of it is told apart:
+numbers come in blocks of as many even numbers as there are shards. So each shard may know a socket
+under a number of its own, and the shards' reports on it are told apart:
 
     block b, b+2, b+4, ...      b + 2 * shard: the number at that shard; `sk.number`: at its home
 
