@@ -10,6 +10,8 @@ the filters, RFC 3678 for the options.
 import struct
 from typing import Final, NamedTuple
 
+from skbus.inet.headers.ipv4 import ipv4_is_multicast
+
 IP_MULTICAST_IF: Final = 32
 IP_MULTICAST_TTL: Final = 33
 IP_MULTICAST_LOOP: Final = 34
@@ -88,7 +90,7 @@ def ip_mc_sf_allow(
 
     Without IP_MULTICAST_ALL only from groups that it has joined itself.
     """
-    if loc_addr[0] & 0xF0 != 0xE0:
+    if not ipv4_is_multicast(loc_addr):
         return True
     for pmc in mc_list:
         if pmc.multiaddr == loc_addr and pmc.ifindex == dif:

@@ -27,6 +27,11 @@ from skbus.inet.headers import arp as arphdr
 from skbus.inet.headers.arp import ArpHdr
 from skbus.inet.headers.ethernet import BROADCAST, is_multicast_ether_addr
 from skbus.inet.headers.icmp import ICMP_DEST_UNREACH, ICMP_HOST_UNREACH
+from skbus.inet.headers.ipv4 import (
+    IPH_DADDR,
+    IPH_SADDR,
+    ipv4_is_multicast,
+)
 from skbusd.ip import dev as netdev
 from skbusd.ip import fib, icmp, neighbour, route
 from skbusd.ip.netns import (
@@ -136,8 +141,8 @@ def arp_solicit(net: IpNet, neigh: Neighbour) -> None:
     queue = neigh.arp_queue
     saddr = b""
     if queue and queue[0].network_header >= 0:
-        at = queue[0].network_header + 12
-        saddr = queue[0].head[at : at + 4]
+        at = queue[0].network_header
+        saddr = queue[0].head[at + IPH_SADDR : at + IPH_DADDR]
         if saddr not in net.local_addrs:
             saddr = b""
     if not saddr:
@@ -197,11 +202,11 @@ def _arp_bad(arp: ArpHdr, dev: NetDevice) -> Checked:
     """Why an ARP packet is not to be believed, or ""."""
     if arp.ar_op not in (arphdr.ARPOP_REQUEST, arphdr.ARPOP_REPLY):
         return "NOT_SPECIFIED"
-    if arp.ar_tip[0] & 0xF0 == 0xE0 or arp.ar_tip[0] == 127:
+    if ipv4_is_multicast(arp.ar_tip) or arp.ar_tip[0] == 127:
         return "IP_INVALID_DEST"
     sip = arp.ar_sip
     if sip != INADDR_ANY and (
-        sip[0] & 0xF0 == 0xE0 or sip[0] in (0, 127) or sip == INADDR_BROADCAST
+        ipv4_is_multicast(sip) or sip[0] in (0, 127) or sip == INADDR_BROADCAST
     ):
         return "IP_INVALID_SOURCE"
     if is_multicast_ether_addr(arp.ar_sha) or arp.ar_sha == _ZERO_MAC:

@@ -56,6 +56,8 @@ from skbusd.ip.netns import (
 
 _QUOTE_LIMIT: Final = 576
 """Longest error datagram (RFC 1812 4.3.2.3)."""
+ICMP_QUOTE_MIN: Final = 8
+"""An error quotes at least so much of what was behind the IP header (RFC 792)."""
 _PREC_INTERNETCONTROL: Final = 0xC0
 _XRLIM_BURST_FACTOR: Final = 6
 _ICMP_REDIR_HOSTTOS: Final = 3
@@ -342,57 +344,56 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
         _icmp_drop(net, skb, "IP_INHDR")
         return
     payload = quoted[inner.ihl :]
-    info = 0
-    if hdr.type == ICMP_DEST_UNREACH:
-        if hdr.code > icmphdr.NR_ICMP_UNREACH:
-            net.consume_skb(skb)
-            return
-        if hdr.code == ICMP_FRAG_NEEDED:
-            info = _frag_needed_mtu(net, hdr, inner)
-    elif hdr.type == ICMP_TIME_EXCEEDED and hdr.code == ICMP_EXC_FRAGTIME:
-        # Fragments were lost: no news of the way, and Linux keeps it to itself too.
+    info = _unreach_info(net, hdr, inner)
+    if info < 0:
         net.consume_skb(skb)
         return
-    elif hdr.type == ICMP_PARAMETERPROB:
-        info = hdr.pointer
-    elif hdr.type == ICMP_REDIRECT:
-        info = hdr.rest
     if route.inet_addr_type(net, inner.daddr) == RTN_BROADCAST:
         # RFC 1122 3.2.2: nobody may send an error about a broadcast.
         _icmp_drop(net, skb, "INVALID_PROTO")
         return
-    if route.inet_addr_type(net, inner.saddr) != RTN_LOCAL or len(payload) < 8:
+    if route.inet_addr_type(net, inner.saddr) != RTN_LOCAL or len(payload) < ICMP_QUOTE_MIN:
         _icmp_drop(net, skb, "IP_INVALID_SOURCE")
         return
-    if hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED and not info:
+    if not info and hdr.type == ICMP_DEST_UNREACH and hdr.code == ICMP_FRAG_NEEDED:
         net.consume_skb(skb)
         return
-    proto = net.inet_protos.get(inner.protocol)
     if net.tracing:
         net.trace(
             "icmp_unreach", skb, type=hdr.type, code=hdr.code, info=info, protocol=inner.protocol
         )
     if net.raw_hash:
         raw.raw_icmp_error(net, inner, quoted, hdr, info, iph.saddr, skb.skb_iif)
+    error = ErrHandler(
+        hdr.type, hdr.code, info, iph.saddr, inner.saddr, inner.daddr, payload, skb.skb_iif
+    )
+    proto = net.inet_protos.get(inner.protocol)
     if proto is not None and proto.err_handler is not None:
         process = proto.process
         if proto.shards:
             process = rps.get_rps_cpu_err(net, inner, payload, proto)
         if process:
-            item = ErrHandler(
-                hdr.type,
-                hdr.code,
-                info,
-                iph.saddr,
-                inner.saddr,
-                inner.daddr,
-                payload,
-                skb.skb_iif,
-            )
-            net.call(process, proto.err_handler, item)
+            net.call(process, proto.err_handler, error)
     elif inner.protocol == IPPROTO_ICMP:
         ping.ping_err(net, inner, payload, hdr, info, iph.saddr, skb.skb_iif)
     net.consume_skb(skb)
+
+
+def _unreach_info(net: IpNet, hdr: IcmpHdr, inner: IpHdr) -> int:
+    """What an error tells beyond its type and code: a path's MTU, a pointer into the header, a
+    gateway; 0 for nothing. -1 where the error is none for a transport."""
+    if hdr.type == ICMP_DEST_UNREACH:
+        if hdr.code > icmphdr.NR_ICMP_UNREACH:
+            return -1
+        if hdr.code == ICMP_FRAG_NEEDED:
+            return _frag_needed_mtu(net, hdr, inner)
+    elif hdr.type == ICMP_TIME_EXCEEDED and hdr.code == ICMP_EXC_FRAGTIME:
+        return -1  # fragments were lost: no news of the way, and Linux keeps it to itself
+    elif hdr.type == ICMP_PARAMETERPROB:
+        return hdr.pointer
+    elif hdr.type == ICMP_REDIRECT:
+        return hdr.rest
+    return 0
 
 
 def _frag_needed_mtu(net: IpNet, hdr: IcmpHdr, inner: IpHdr) -> int:

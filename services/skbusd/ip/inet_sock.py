@@ -39,6 +39,7 @@ from skbus.core.uapi import (
     MSG_OOB,
 )
 from skbus.inet.headers import icmp as icmphdr
+from skbus.inet.headers.ipv4 import ipv4_is_multicast
 from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
 from skbus.inet.transport import (
     SKB_TRUESIZE,
@@ -207,7 +208,7 @@ def sk_route(
     oif, saddr = sk.sk_bound_dev_if, sk.inet_saddr
     if cb is not None:
         oif, saddr = cb.oif or oif, cb.saddr or saddr
-    if daddr[0] & 0xF0 == 0xE0:
+    if ipv4_is_multicast(daddr):
         oif = oif or sk.mc_index
         if saddr == INADDR_ANY:
             saddr = sk.mc_addr
@@ -247,7 +248,7 @@ def sk_xmit_cb(
     net: IpNet, sk: InetSock, rt: Rtable, cb: UdpSendmsgCb, protocol: int, length: int
 ) -> XmitCb:
     """What goes into the IP header of a socket's datagram of `length` bytes."""
-    multicast = rt.rt_daddr[0] & 0xF0 == 0xE0
+    multicast = ipv4_is_multicast(rt.rt_daddr)
     ttl = cb.ttl or ((sk.mc_ttl or -1) if multicast else max(sk.uc_ttl, 0))
     return XmitCb(
         rt.rt_saddr,

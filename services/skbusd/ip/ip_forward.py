@@ -20,7 +20,15 @@ from skbus.inet.headers.icmp import (
     ICMP_PKT_FILTERED,
     ICMP_TIME_EXCEEDED,
 )
-from skbus.inet.headers.ipv4 import IP_DF, IpHdr, build, parse, parse_options
+from skbus.inet.headers.ipv4 import (
+    IP_DF,
+    IPH_SADDR,
+    IPH_TTL,
+    IpHdr,
+    build,
+    parse,
+    parse_options,
+)
 from skbusd.ip import icmp, ip_options, ip_output, route
 from skbusd.ip.netns import IpNet, Rtable
 
@@ -53,10 +61,10 @@ def ip_decrease_ttl(skb: SkBuff, iph: IpHdr) -> IpHdr:
     head = skb.head
     skb.head = b"".join(
         (
-            head[: at + 8],
+            head[: at + IPH_TTL],
             bytes((iph.ttl - 1, iph.protocol)),
             check.to_bytes(2, "big"),
-            head[at + 12 :],
+            head[at + IPH_SADDR :],
         )
     )
     return iph._replace(ttl=iph.ttl - 1, check=check)

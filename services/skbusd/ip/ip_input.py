@@ -24,7 +24,13 @@ from skbus.core.skbuff import (
 )
 from skbus.inet.headers import HeaderError
 from skbus.inet.headers.icmp import ICMP_DEST_UNREACH, ICMP_PARAMETERPROB, ICMP_PROT_UNREACH
-from skbus.inet.headers.ipv4 import IpHdr, parse, parse_options
+from skbus.inet.headers.ipv4 import (
+    IP_MF,
+    IP_OFFSET,
+    IpHdr,
+    parse,
+    parse_options,
+)
 from skbus.inet.udp_offload import batch_count, udp_gso_segment
 from skbusd.ip import icmp, ip_fragment, raw, route, rps
 from skbusd.ip.netns import (
@@ -159,7 +165,7 @@ def ip_local_deliver(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
     """It is for us: put fragments together first."""
     if net.tracing:
         net.trace("ip_local_deliver", skb)
-    if iph.frag_off & 0x3FFF:
+    if iph.frag_off & (IP_MF | IP_OFFSET):
         whole = ip_fragment.ip_defrag(net, skb, iph)
         if whole is None:
             return

@@ -26,7 +26,17 @@ from skbus.core.skbuff import (
 )
 from skbus.core.uapi import IP_PMTUDISC_PROBE, IP_PMTUDISC_WANT
 from skbus.inet.headers.icmp import ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED
-from skbus.inet.headers.ipv4 import IP_DF, IP_HLEN, MAX_IPOPTLEN, build
+from skbus.inet.headers.ipv4 import (
+    IP_DF,
+    IP_HLEN,
+    IPH_DADDR,
+    IPH_FRAG_OFF,
+    IPH_PROTOCOL,
+    IPH_SADDR,
+    IPH_TTL,
+    MAX_IPOPTLEN,
+    build,
+)
 from skbus.inet.headers.udp import UDP_HLEN
 from skbus.inet.udp_offload import batch_count, udp_gso_segment
 from skbusd.ip import dev as netdev
@@ -204,8 +214,9 @@ def ip_mc_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         net.mib["IpExtOutMcastPkts"] += 1
         net.mib["IpExtOutMcastOctets"] += skb.len
         cb = skb.cb
-        saddr = skb.head[skb.network_header + 12 : skb.network_header + 16]
-        protocol = skb.head[skb.network_header + 9]
+        nh = skb.network_header
+        saddr = skb.head[nh + IPH_SADDR : nh + IPH_DADDR]
+        protocol = skb.head[nh + IPH_PROTOCOL]
         loop = (not isinstance(cb, XmitCb) or cb.mc_loop) and igmp.ip_check_mc(
             dev, rt.rt_daddr, saddr, protocol
         )
@@ -217,7 +228,7 @@ def ip_mc_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         copy = net.skb_clone(skb)
         copy.dev = copy.skb_iif = dev.ifindex
         netdev.dev_loopback_xmit(net, copy)
-    if rt.rt_type == RTN_MULTICAST and skb.head[skb.network_header + 8] == 0:
+    if rt.rt_type == RTN_MULTICAST and skb.head[skb.network_header + IPH_TTL] == 0:
         net.consume_skb(skb)  # TTL 0 stays on this host
         return
     ip_output(net, skb, rt)
@@ -281,7 +292,7 @@ def ip_finish_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
         for single in udp_gso_segment(net, skb):
             ip_finish_output(net, single, rt)
         return
-    df = skb.head[skb.network_header + 6] & 0x40
+    df = skb.head[skb.network_header + IPH_FRAG_OFF] << 8 & IP_DF
     if not df and ip_resegment(skb, mtu):
         ip_finish_output2(net, skb, rt)
     elif df or skb.gso_size:

@@ -12,6 +12,7 @@ from typing import Final
 from skbus.core.abi import McDropSocket, McRet, McSetsockopt
 from skbus.core.interfaces import InetTransport
 from skbus.inet import mcast
+from skbus.inet.headers.ipv4 import ipv4_is_multicast
 from skbus.inet.mcast import MCAST_EXCLUDE, MCAST_INCLUDE, IpMcSocklist, McList, Mreq, MreqError
 from skbusd.ip import igmp, route
 from skbusd.ip.netns import INADDR_ANY, IpNet, NetDevice
@@ -120,7 +121,7 @@ def _find(mc_list: McList, addr: bytes, ifindex: int) -> IpMcSocklist | None:
 def ip_mc_join_group(net: IpNet, key: Key, mreq: Mreq, mode: int) -> int:
     """`__ip_mc_join_group`"""
     addr = mreq.multiaddr
-    if addr[0] & 0xF0 != 0xE0:
+    if not ipv4_is_multicast(addr):
         return EINVAL
     dev = ip_mc_find_dev(net, mreq)
     if dev is None:
@@ -188,7 +189,7 @@ def _set_filter(
 
 def ip_mc_source(net: IpNet, key: Key, mreq: Mreq, *, add: bool, omode: int) -> int:
     """`ip_mc_source`: one source more or less in a filter of that mode."""
-    if mreq.multiaddr[0] & 0xF0 != 0xE0:
+    if not ipv4_is_multicast(mreq.multiaddr):
         return EINVAL
     dev = ip_mc_find_dev(net, mreq)
     if dev is None:
@@ -223,7 +224,7 @@ def ip_mc_source(net: IpNet, key: Key, mreq: Mreq, *, add: bool, omode: int) -> 
 
 def ip_mc_msfilter(net: IpNet, key: Key, mreq: Mreq) -> int:
     """`ip_mc_msfilter`: a whole filter at once."""
-    if mreq.multiaddr[0] & 0xF0 != 0xE0 or mreq.fmode not in (MCAST_INCLUDE, MCAST_EXCLUDE):
+    if not ipv4_is_multicast(mreq.multiaddr) or mreq.fmode not in (MCAST_INCLUDE, MCAST_EXCLUDE):
         return EINVAL
     dev = ip_mc_find_dev(net, mreq)
     if dev is None:

@@ -20,7 +20,12 @@ from skbus.core.net import MSEC, SEC
 from skbus.core.skbuff import SkBuff
 from skbus.core.timer import Timer
 from skbus.inet.headers.icmp import ICMP_REDIR_HOST, ICMP_REDIRECT
-from skbus.inet.headers.ipv4 import IpHdr
+from skbus.inet.headers.ipv4 import (
+    IPH_DADDR,
+    IPH_SADDR,
+    IpHdr,
+    ipv4_is_multicast,
+)
 from skbusd.ip import fib, icmp, igmp, ip_forward, ip_input, ip_output, neighbour
 from skbusd.ip.netns import (
     INADDR_ANY,
@@ -194,7 +199,7 @@ def _rt_forget(net: IpNet, addr: bytes) -> None:
 
 def inet_addr_type(net: IpNet, addr: bytes) -> int:
     """What kind of address it is to us: RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_UNICAST."""
-    if addr[0] & 0xF0 == 0xE0:
+    if ipv4_is_multicast(addr):
         return RTN_MULTICAST
     if addr[0] == 0 or addr == INADDR_BROADCAST:
         return RTN_BROADCAST
@@ -255,7 +260,7 @@ def _ip_route_output_slow(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> R
     """`ip_route_output_key_hash_rcu`"""
     dev: NetDevice | None = None
     if saddr:
-        if saddr[0] & 0xF0 == 0xE0 or saddr[0] == 0 or saddr == INADDR_BROADCAST:
+        if ipv4_is_multicast(saddr) or saddr[0] == 0 or saddr == INADDR_BROADCAST:
             return EINVAL
         if inet_addr_type(net, saddr) != RTN_LOCAL:
             return EINVAL
@@ -271,7 +276,7 @@ def _ip_route_output_slow(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> R
             saddr = dev.ifa_list[0].ifa_local
         daddr = saddr = saddr or b"\x7f\0\0\x01"
         oif = 0
-    multicast = daddr[0] & 0xF0 == 0xE0
+    multicast = ipv4_is_multicast(daddr)
     if multicast or daddr == INADDR_BROADCAST:
         if dev is None and saddr:
             dev = net.local_addrs.get(saddr)
@@ -376,8 +381,8 @@ def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | Skb
     """`ip_route_input_slow`, with the martians first (RFC 1122 3.2.1.3, RFC 1812 5.3.7)."""
     saddr = iph.saddr
     daddr = iph.daddr
-    multicast = daddr[0] & 0xF0 == 0xE0
-    if saddr[0] & 0xF0 == 0xE0 or saddr == INADDR_BROADCAST:
+    multicast = ipv4_is_multicast(daddr)
+    if ipv4_is_multicast(saddr) or saddr == INADDR_BROADCAST:
         return "IP_INVALID_SOURCE"
     limited = daddr == INADDR_BROADCAST or (saddr == INADDR_ANY and daddr == INADDR_ANY)
     if saddr[0] == 0 and not limited and not (multicast and iph.protocol == IPPROTO_IGMP):
@@ -431,7 +436,7 @@ def ip_handle_martian_source(net: IpNet, iph: IpHdr, dev: NetDevice, reason: Skb
 def ip_route_mc_loopback(iph: IpHdr, dev: NetDevice) -> Rtable:
     """The route of our own copy of a multicast or broadcast, which we sent by `dev`: its source
     is ours, as no packet's from outside may be. Never cached."""
-    kind = RTN_MULTICAST if iph.daddr[0] & 0xF0 == 0xE0 else RTN_BROADCAST
+    kind = RTN_MULTICAST if ipv4_is_multicast(iph.daddr) else RTN_BROADCAST
     rt = Rtable(kind, dev, iph.daddr, iph.saddr)
     rt.input = ip_input.ip_local_deliver
     rt.peer_mtu = dev.mtu
@@ -506,7 +511,8 @@ def ip_rt_send_redirect(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
     sysctl = net.sysctl
     if not sysctl["net.ipv4.conf.all.send_redirects"]:
         return
-    saddr = skb.head[skb.network_header + 12 : skb.network_header + 16]
+    at = skb.network_header
+    saddr = skb.head[at + IPH_SADDR : at + IPH_DADDR]
     sent, last = net.redirect_peers.get(saddr, (0, 0))
     if sent and net.now > last + sysctl["net.ipv4.route.redirect_silence"] * MSEC:
         sent = 0

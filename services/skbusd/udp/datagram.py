@@ -4,6 +4,7 @@
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
 from skbus.core.abi import Close, Connect, Connected, Disconnect, InitSock, Shutdown
+from skbus.inet.headers.ipv4 import ipv4_is_multicast
 from skbus.inet.transport import (
     INADDR_ANY,
     SOCK_BINDADDR_LOCK,
@@ -69,7 +70,7 @@ def route_key(
     """By which route a socket's datagrams to daddr go. saddr, oif: what IP_PKTINFO says."""
     oif = oif or sk.sk_bound_dev_if
     saddr = saddr or sk.inet_saddr
-    if daddr[0] & 0xF0 == 0xE0:
+    if ipv4_is_multicast(daddr):
         oif = oif or sk.mc_index
         if saddr == INADDR_ANY:
             saddr = sk.mc_addr

@@ -10,6 +10,7 @@ from errno import EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EINVAL
 from typing import Any, Final
 
 from skbus.core.abi import GetPort, LocalAddr
+from skbus.inet.headers.ipv4 import ipv4_is_multicast
 from skbus.inet.mcast import ip_mc_sf_allow
 from skbus.inet.transport import (
     INADDR_ANY,
@@ -236,7 +237,7 @@ def udp_lib_get_port(net: UdpNet, sk: UdpSock, addr: bytes, port: int) -> int:
 
 def inet_addr_valid(net: UdpNet, sk: UdpSock, addr: bytes) -> bool:
     """May a socket be bound to this address (`inet_addr_valid_or_nonlocal`)?"""
-    if addr in (INADDR_ANY, INADDR_BROADCAST) or addr[0] & 0xF0 == 0xE0:
+    if addr in (INADDR_ANY, INADDR_BROADCAST) or ipv4_is_multicast(addr):
         return True
     if addr in net.addrs or addr in net.broadcasts or addr[0] == 127:
         return True
@@ -272,7 +273,7 @@ def udp_v4_get_port(net: UdpNet, item: GetPort) -> None:
                 sk.sk_userlocks |= SOCK_BINDADDR_LOCK
             if item.port:
                 sk.sk_userlocks |= SOCK_BINDPORT_LOCK
-            if item.addr[0] & 0xF0 == 0xE0 or item.addr in net.broadcasts:
+            if ipv4_is_multicast(item.addr) or item.addr in net.broadcasts:
                 sk.inet_saddr = INADDR_ANY  # to receive on, not to send from
     if net.tracing:
         net.trace("udp_v4_get_port", sk=item.sk, addr=item.addr, port=item.port, err=err)

@@ -39,6 +39,7 @@ from skbus.inet.headers.icmp import (
     ICMP_SOURCE_QUENCH,
     NR_ICMP_UNREACH,
 )
+from skbus.inet.headers.ipv4 import ipv4_is_multicast
 from skbus.inet.headers.udp import UDP_HLEN
 from skbus.inet.ip_sockglue import icmp_error
 from skbus.inet.transport import SKB_TRUESIZE, sk_icmp_error
@@ -110,7 +111,7 @@ def udp4_lib_rcv(
     if skb.gso_type & SKB_GSO_BATCH:
         udp_rcv_batch(net, skb, cb, sport, dport)
         return
-    if daddr in net.broadcasts or daddr == INADDR_BROADCAST or daddr[0] & 0xF0 == 0xE0:
+    if daddr in net.broadcasts or daddr == INADDR_BROADCAST or ipv4_is_multicast(daddr):
         udp4_lib_mcast_deliver(net, skb, cb, sport, dport, udptable)
         return
     sk = table.udp4_lib_lookup(net, saddr, sport, daddr, dport, skb.skb_iif, udptable)
@@ -130,7 +131,7 @@ def udp_rcv_batch(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -
     they stay together. If not, each is received for itself."""
     daddr = cb.daddr
     sk = None
-    if daddr not in net.broadcasts and daddr[0] & 0xF0 != 0xE0:
+    if daddr not in net.broadcasts and not ipv4_is_multicast(daddr):
         sk = table.udp4_lib_lookup(net, cb.saddr, sport, daddr, dport, skb.skb_iif, net.udp_table)
     if sk is not None and sk.gro_enabled:
         skb.gso_type &= ~SKB_GSO_BATCH  # UDP_GRO: for the application it is one
@@ -247,7 +248,7 @@ def udp_queue_rcv_skb(
 def fib_compute_spec_dst(net: UdpNet, daddr: bytes, ifindex: int) -> bytes:
     """`fib_compute_spec_dst`: the address of ours from which to answer a multicast or broadcast:
     one of the device that it came by. b'' where daddr itself will do."""
-    if daddr[0] & 0xF0 == 0xE0 or daddr == INADDR_BROADCAST or daddr in net.broadcasts:
+    if ipv4_is_multicast(daddr) or daddr == INADDR_BROADCAST or daddr in net.broadcasts:
         for addr, dev in net.addrs.items():
             if dev.ifindex == ifindex:
                 return addr

@@ -42,6 +42,7 @@ from skbus.core.uapi import (
     MSG_OOB,
     SEND_SHUTDOWN,
 )
+from skbus.inet.headers.ipv4 import ipv4_is_multicast
 from skbus.inet.headers.udp import CSUM_OFFSET, UDP_HLEN
 from skbus.inet.ip_sockglue import ip_local_error, ip_options_route
 from skbus.inet.transport import INADDR_ANY, SKB_TRUESIZE, sk_error_report, sk_ret
@@ -170,7 +171,7 @@ def udp_batch_fits(net: UdpNet, sk: UdpSock, skb: SkBuff, cb: UdpSendmsgCb) -> b
         or sk.inet_opt
         or not sk.inet_num
         or sk.sk_shutdown & SEND_SHUTDOWN
-        or daddr[0] & 0xF0 == 0xE0
+        or ipv4_is_multicast(daddr)
     ):
         return False
     dst = net.dst_cache.get(datagram.route_key(sk, daddr))
@@ -315,7 +316,7 @@ def _ip_send_skb(
     length: int,
 ) -> None:
     """A datagram is complete, `length` bytes with its header: hand it to ip."""
-    if dst.daddr[0] & 0xF0 == 0xE0:
+    if ipv4_is_multicast(dst.daddr):
         ttl = cb.ttl or sk.mc_ttl or -1
         oif = dst.oif
     else:

@@ -23,6 +23,14 @@ IP_MF: Final = 0x2000
 IP_OFFSET: Final = 0x1FFF
 """Mask of the fragment offset, which counts 8 bytes."""
 
+# Where the fields of `struct iphdr` lie.
+IPH_FRAG_OFF: Final = 6
+IPH_TTL: Final = 8
+IPH_PROTOCOL: Final = 9
+IPH_CHECK: Final = 10
+IPH_SADDR: Final = 12
+IPH_DADDR: Final = 16
+
 IPPROTO_ICMP: Final = 1
 IPPROTO_IGMP: Final = 2
 IPPROTO_TCP: Final = 6
@@ -53,11 +61,6 @@ IPOPT_TS_PRESPEC: Final = 3
 IPOPT_TS_KINDS: Final = (IPOPT_TS_TSONLY, IPOPT_TS_TSANDADDR, IPOPT_TS_PRESPEC)
 
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
-
-
-def ipv4_is_multicast(addr: Buffer) -> bool:
-    """`ipv4_is_multicast`: one of class D, 224.0.0.0/4 (RFC 5771)."""
-    return addr[0] & 0xF0 == 0xE0
 
 
 class IpHdr(NamedTuple):
@@ -158,8 +161,8 @@ def is_fragment(hdr: IpHdr) -> bool:
 # ---- addresses ---------------------------------------------------------------------------
 
 
-def is_multicast(addr: bytes) -> bool:
-    """`ipv4_is_multicast`: 224.0.0.0/4"""
+def ipv4_is_multicast(addr: Buffer) -> bool:
+    """`ipv4_is_multicast`: one of class D, 224.0.0.0/4 (RFC 5771)."""
     return addr[0] & 0xF0 == 0xE0
 
 

@@ -149,8 +149,8 @@ def test_only_options_with_the_copy_bit_are_in_later_fragments() -> None:
 
 
 def test_address_classes() -> None:
-    assert ipv4.is_multicast(b"\xe0\0\0\x01")
-    assert not ipv4.is_multicast(B)
+    assert ipv4.ipv4_is_multicast(b"\xe0\0\0\x01")
+    assert not ipv4.ipv4_is_multicast(B)
     assert ipv4.is_loopback(b"\x7f\0\0\x01")
     assert ipv4.is_zeronet(bytes(4))
     assert ipv4.is_lbcast(b"\xff" * 4)
