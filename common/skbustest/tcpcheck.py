@@ -133,6 +133,6 @@ def check_tcp(net: TcpNet) -> None:
         assert sk.timer.expires >= 0, "no timer ends it"
     for tp in net.socks.values():
         if tp.state == TCP_LISTEN:
-            reqs = [r for r in small if isinstance(r, TcpRequestSock) and r.listener == tp.sk]
+            reqs = [r for r in small if isinstance(r, TcpRequestSock) and r.listener == tp.number]
             assert tp.qlen == len(reqs), f"qlen {tp.qlen}, {len(reqs)} request socks"
             assert 0 <= tp.qlen_young <= tp.qlen

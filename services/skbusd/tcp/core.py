@@ -88,7 +88,7 @@ SERVES: Final[dict[AnyEntry, Handler]] = {
         TransportProto.accept.by(tcp.tcp_accept),
         TransportProto.connect.by(tcp.tcp_v4_connect),
         TransportProto.disconnect.by(sk_locked(tcp_close.tcp_disconnect)),
-        TransportProto.recvmsg.by(tcp.tcp_recvmsg),
+        TransportProto.recvmsg.by(tcp.tcp_cleanup_rbuf),
         TransportProto.shutdown.by(sk_locked(tcp_close.tcp_shutdown)),
         TransportProto.close.by(sk_locked(tcp_close.tcp_close)),
         TransportProto.setsockopt.by(sk_locked(tcp_sockopt.tcp_setsockopt)),
@@ -145,8 +145,8 @@ class TcpCore:
             tcp_push_corked(self.net)
         net = self.net
         if net.tcp_prequeues:
-            for sk in tuple(net.tcp_prequeues):
-                tcp_prequeue_process(net, sk)
+            for number in tuple(net.tcp_prequeues):
+                tcp_prequeue_process(net, number)
         if net.write_space:
             tcp_flush_write_space(net)
 
@@ -196,7 +196,7 @@ class TcpCore:
     def _socket_layer_reborn(self) -> None:
         net = self.net
         for tp in tuple(net.socks.values()):
-            if tp.sk not in net.socks:
+            if tp.number not in net.socks:
                 continue  # a child that went with its listener
             tp.done_sent = True
             sock_orphan(net, tp)

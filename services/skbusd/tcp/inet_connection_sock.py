@@ -45,7 +45,7 @@ def inet_csk_reset_xmit_timer(net: TcpNet, tp: TcpSock, what: int, when_us: int)
     expires = tp.icsk_timeout = net.now + when_us * 1000
     timer = tp.write_timer
     if timer is None:
-        timer = tp.write_timer = Timer(net.tcp_write_timer, tp.sk)
+        timer = tp.write_timer = Timer(net.tcp_write_timer, tp.number)
     net.timers.mod_timer(timer, expires, net.now)
 
 
@@ -62,7 +62,7 @@ def inet_csk_reset_delack_timer(net: TcpNet, tp: TcpSock, expires: int) -> None:
     tp.ack_timeout = expires
     timer = tp.delack_timer
     if timer is None:
-        timer = tp.delack_timer = Timer(net.tcp_delack_timer, tp.sk)
+        timer = tp.delack_timer = Timer(net.tcp_delack_timer, tp.number)
     net.timers.mod_timer(timer, expires, net.now)
 
 
@@ -77,7 +77,7 @@ def inet_csk_reset_keepalive_timer(net: TcpNet, tp: TcpSock, when_ns: int) -> No
     """Arm sk_timer: keepalive, or the end of an orphan in FIN_WAIT2."""
     timer = tp.sk_timer
     if timer is None:
-        timer = tp.sk_timer = Timer(net.tcp_keepalive_timer, tp.sk)
+        timer = tp.sk_timer = Timer(net.tcp_keepalive_timer, tp.number)
     net.mod_timer(timer, net.now + when_ns)
 
 
@@ -121,7 +121,7 @@ def tcp_set_state(net: TcpNet, tp: TcpSock, state: int, tell: bool = True) -> No
             mib["TcpCurrEstab"] -= 1
     tp.state = state
     if net.tracing:
-        net.trace("tcp_set_state", sk=tp.sk, old=STATE_NAMES[old], new=STATE_NAMES[state])
+        net.trace("tcp_set_state", sk=tp.number, old=STATE_NAMES[old], new=STATE_NAMES[state])
     if tell:
         sk_state_change(net, tp)
 
@@ -132,14 +132,14 @@ def sk_state_change(net: TcpNet, tp: TcpSock) -> None:
         net.call(
             "socket",
             SkCallbacks.sk_state_change,
-            SkStateChange(tp.sk, tp.state, tp.saddr, tp.sport, tp.daddr, tp.dport),
+            SkStateChange(tp.number, tp.state, tp.saddr, tp.sport, tp.daddr, tp.dport),
         )
 
 
 def sk_error_report(net: TcpNet, tp: TcpSock, err: int, hard: bool) -> None:
     """Tell the user of an error, if there is a user."""
     if not tp.dead:
-        net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(tp.sk, err, hard))
+        net.call("socket", SkCallbacks.sk_error_report, SkErrorReport(tp.number, err, hard))
 
 
 def tcp_purge_queues(net: TcpNet, tp: TcpSock) -> None:
@@ -167,10 +167,10 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
     if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
         net.mib["TcpAttemptFails"] += 1
     if net.tracing:
-        net.trace("tcp_done", sk=tp.sk)
+        net.trace("tcp_done", sk=tp.number)
     reqsk_fastopen_remove(net, tp, False)
     tcp_fastopen_active_disable_ofo_check(net, tp)
-    if tp.sk in net.write_space:
+    if tp.number in net.write_space:
         tcp_flush_write_space(net)
     tcp_set_state(net, tp, TCP_CLOSE)
     tcp_clear_xmit_timers(tp)
@@ -181,7 +181,7 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
         tp.route_req = 0
     if not tp.done_sent:
         tp.done_sent = True
-        net.call("socket", SkCallbacks.tcp_done, TcpDone(tp.sk))
+        net.call("socket", SkCallbacks.tcp_done, TcpDone(tp.number))
     if tp.dead:
         inet_csk_destroy_sock(net, tp)
 
@@ -190,7 +190,7 @@ def inet_csk_destroy_sock(net: TcpNet, tp: TcpSock) -> None:
     """The last of an orphan."""
     inet_put_port(net, tp)
     sk_mem_free(net, tp)
-    if net.socks.pop(tp.sk, None) is not None and tp.dead:
+    if net.socks.pop(tp.number, None) is not None and tp.dead:
         net.orphan_count -= 1
 
 

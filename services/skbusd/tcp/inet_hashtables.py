@@ -173,7 +173,7 @@ def inet_csk_get_port(net: TcpNet, tp: TcpSock, addr: bytes, port: int, reuse: i
     """bind(2): own `port`, or a free one for 0. Returns an errno, 0 for success. With GET_PORT_AUTO
     `port` is one that another shard has found free; one below -1 asks for the next behind -port."""
     if net.tracing:
-        net.trace("inet_csk_get_port", sk=tp.sk, addr=addr, port=port)
+        net.trace("inet_csk_get_port", sk=tp.number, addr=addr, port=port)
     kind = reuse & KIND_REUSE_ANY | KIND_BOUND
     after = -port if port < 0 else 0
     if port > 0:
@@ -232,7 +232,7 @@ def inet_hash_connect(net: TcpNet, tp: TcpSock) -> int:
     that was bound belongs to another.
     """
     if net.tracing:
-        net.trace("inet_hash_connect", sk=tp.sk, daddr=tp.daddr, dport=tp.dport, sport=tp.sport)
+        net.trace("inet_hash_connect", sk=tp.number, daddr=tp.daddr, dport=tp.dport, sport=tp.sport)
     if tp.sport:
         key = inet_ehashfn(tp.saddr, tp.daddr, tp.sport, tp.dport)
         if net.shards > 1 and net.shard_of(key) != net.shard:

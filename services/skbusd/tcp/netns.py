@@ -137,9 +137,9 @@ class TcpNet(Net):
         self._req += 1
         return self._req
 
-    def sk_flow(self, sk: int) -> Flow | None:
+    def sk_flow(self, number: int) -> Flow | None:
         """As `Net.sk_flow`."""
-        tp = self.socks.get(sk)
+        tp = self.socks.get(number)
         return None if tp is None else sock_flow(tp.saddr, tp.sport, tp.daddr, tp.dport)
 
     def siphash(self, data: bytes, secret: bytes) -> int:
@@ -161,5 +161,5 @@ class TcpNet(Net):
         return self.siphash(saddr + daddr, self.ts_secret) & 0xFFFFFFFF
 
 
-def _no_timer(net: Any, sk: int) -> None:
+def _no_timer(net: Any, number: int) -> None:
     raise NotImplementedError("TcpCore sets the function pointers")

@@ -75,7 +75,9 @@ def _sock(net: TcpNet, tp: TcpSock) -> TcpLine:
     listening = tp.state == TCP_LISTEN
     initial = tp.snd_ssthresh >= TCP_INFINITE_SSTHRESH
     return TcpLine(
-        tp.sk if net.shards == 1 or tp.sk > 0xFFFFFFFF else tp.sk - tp.sk % (2 * net.shards),
+        tp.number
+        if net.shards == 1 or tp.number > 0xFFFFFFFF
+        else tp.number - tp.number % (2 * net.shards),
         tp.state,
         (tp.saddr or tp.bound_addr or _ANY, tp.sport or tp.bound_port),
         (tp.daddr or _ANY, tp.dport),

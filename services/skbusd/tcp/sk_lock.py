@@ -68,20 +68,20 @@ Prequeue = list[Any]
 def lock_sock(net: TcpNet, tp: TcpSock) -> None:
     """`lock_sock`: from now on the socket is one request's, until the next batch."""
     tp.sk_lock |= SK_OWNED
-    net.sk_owned[tp.sk] = SockLock()
+    net.sk_owned[tp.number] = SockLock()
     if not net.slice_timer.pending():
         net.mod_timer(net.slice_timer, net.now + 1)
     if net.tracing:
-        net.trace("lock_sock", sk=tp.sk)
+        net.trace("lock_sock", sk=tp.number)
 
 
 def sk_wait_lock(
     net: TcpNet, tp: TcpSock, function: Callable[[TcpNet, Any], None], item: Any
 ) -> None:
     """`__lock_sock`: the request sleeps until the owner has finished."""
-    net.sk_owned[tp.sk].requests.append((function, item))
+    net.sk_owned[tp.number].requests.append((function, item))
     if net.tracing:
-        net.trace("__lock_sock", sk=tp.sk, waits=function.__name__)
+        net.trace("__lock_sock", sk=tp.number, waits=function.__name__)
 
 
 def sk_locked(function: Callable[[TcpNet, Any], None]) -> Callable[[TcpNet, Any], None]:
@@ -115,7 +115,9 @@ def release_sock(net: TcpNet, tp: TcpSock, lock: SockLock) -> None:
     (`tcp_release_cb`)."""
     tp.sk_lock &= ~SK_OWNED
     if net.tracing:
-        net.trace("release_sock", sk=tp.sk, backlog=len(lock.backlog), waiting=len(lock.requests))
+        net.trace(
+            "release_sock", sk=tp.number, backlog=len(lock.backlog), waiting=len(lock.requests)
+        )
     backlog = lock.backlog
     while backlog:
         skb, th, end_seq = backlog.popleft()
@@ -126,8 +128,8 @@ def release_sock(net: TcpNet, tp: TcpSock, lock: SockLock) -> None:
 
 def sk_backlog_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> None:
     """`sk->sk_backlog_rcv`: the segment's turn has come. Its socket may have ended meanwhile."""
-    if tp.state == TCP_CLOSE or net.socks.get(tp.sk) is not tp:
-        net.kfree_skb(skb, "TCP_CLOSE", sk=tp.sk)
+    if tp.state == TCP_CLOSE or net.socks.get(tp.number) is not tp:
+        net.kfree_skb(skb, "TCP_CLOSE", sk=tp.number)
         return
     net.sk_backlog_rcv(net, tp, skb, th, end_seq)
 
@@ -135,18 +137,18 @@ def sk_backlog_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
 def tcp_release_slices(net: TcpNet) -> None:
     """Every send that was put off has its next slice; requests behind it follow in their order."""
     owned, net.sk_owned = net.sk_owned, {}
-    for sk, lock in owned.items():
-        tp = net.socks.get(sk)
+    for number, lock in owned.items():
+        tp = net.socks.get(number)
         if tp is not None:
             release_sock(net, tp, lock)
         else:  # it went with its listener, or the socket layer
             for skb, _, _ in lock.backlog:
-                net.kfree_skb(skb, "TCP_CLOSE", sk=sk)
+                net.kfree_skb(skb, "TCP_CLOSE", sk=number)
         requests = lock.requests
         while requests:
             function, item = requests.popleft()
             function(net, item)
-            again = net.sk_owned.get(sk)
+            again = net.sk_owned.get(number)
             if again is not None:
                 again.requests.extend(requests)
                 break
@@ -155,8 +157,8 @@ def tcp_release_slices(net: TcpNet) -> None:
 def tcp_release_all(net: TcpNet) -> None:
     """Finish all sends that were put off: a barrier must come behind them."""
     while net.sk_owned:
-        for sk in net.sk_owned:
-            tp = net.socks.get(sk)
+        for number in net.sk_owned:
+            tp = net.socks.get(number)
             if tp is not None:
                 tp.slice_time = -1
         tcp_release_slices(net)
@@ -172,13 +174,13 @@ def sk_rcvqueues_full(tp: TcpSock, lock: SockLock, limit: int) -> bool:
 
 def sk_add_backlog(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
     """`sk_add_backlog`: the socket is owned, so the segment waits. False: there is no room."""
-    lock = net.sk_owned[tp.sk]
+    lock = net.sk_owned[tp.number]
     if sk_rcvqueues_full(tp, lock, tp.rcvbuf + tp.sndbuf):
         return False
     lock.backlog.append((skb, th, end_seq))
     lock.len += skb.len + SKB_OVERHEAD
     if net.tracing:
-        net.trace("sk_add_backlog", skb, sk=tp.sk, len=lock.len)
+        net.trace("sk_add_backlog", skb, sk=tp.number, len=lock.len)
     return True
 
 
@@ -188,45 +190,45 @@ def sk_add_backlog(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
 def tcp_prequeue(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
     """`tcp_prequeue`: leave the segment to the reader that waits. False: process it now, as
     `net.ipv4.tcp_low_latency` asks, and as a pure ACK with nothing before it is."""
-    sk = tp.sk
+    number = tp.number
     size = skb.len
-    prequeue = net.tcp_prequeues.get(sk)
+    prequeue = net.tcp_prequeues.get(number)
     if prequeue is None:
         if size <= th.doff or net.sysctl["net.ipv4.tcp_low_latency"]:
             return False
-        prequeue = net.tcp_prequeues[sk] = [size + SKB_OVERHEAD, (skb, th, end_seq)]
+        prequeue = net.tcp_prequeues[number] = [size + SKB_OVERHEAD, (skb, th, end_seq)]
     else:
         prequeue[0] += size + SKB_OVERHEAD
         prequeue.append((skb, th, end_seq))
     if net.tracing:
-        net.trace("tcp_prequeue", skb, sk=sk, memory=prequeue[0])
+        net.trace("tcp_prequeue", skb, sk=number, memory=prequeue[0])
     if prequeue[0] > tp.rcvbuf:
         net.mib["TcpExtTCPPrequeueDropped"] += len(prequeue) - 1
-        del net.tcp_prequeues[sk]
-        _process(net, tp, sk, prequeue)
+        del net.tcp_prequeues[number]
+        _process(net, tp, number, prequeue)
     return True
 
 
-def tcp_prequeue_process(net: TcpNet, sk: int) -> None:
+def tcp_prequeue_process(net: TcpNet, number: int) -> None:
     """`tcp_prequeue_process`: the reader's turn."""
-    prequeue = net.tcp_prequeues.pop(sk, None)
+    prequeue = net.tcp_prequeues.pop(number, None)
     if prequeue is None:
         return
     net.mib["TcpExtTCPPrequeued"] += 1
     if net.tracing:
-        net.trace("tcp_prequeue_process", sk=sk, segments=len(prequeue) - 1)
-    _process(net, net.socks.get(sk), sk, prequeue)
+        net.trace("tcp_prequeue_process", sk=number, segments=len(prequeue) - 1)
+    _process(net, net.socks.get(number), number, prequeue)
 
 
-def _process(net: TcpNet, tp: TcpSock | None, sk: int, prequeue: Prequeue) -> None:
+def _process(net: TcpNet, tp: TcpSock | None, number: int, prequeue: Prequeue) -> None:
     del prequeue[0]
     socks = net.socks
     do_rcv = net.sk_backlog_rcv
     for skb, th, end_seq in prequeue:
-        if tp is not None and tp.state != TCP_CLOSE and sk in socks:
+        if tp is not None and tp.state != TCP_CLOSE and number in socks:
             do_rcv(net, tp, skb, th, end_seq)
         else:
-            net.kfree_skb(skb, "TCP_CLOSE", sk=sk)
+            net.kfree_skb(skb, "TCP_CLOSE", sk=number)
 
 
 def sk_held(net: TcpNet) -> int:

@@ -326,7 +326,7 @@ class TcpSock(TcpSockRare):
         "icsk_rto", "icsk_timeout", "is_cwnd_limited", "is_sack_reneg", "key", "lost", "lost_out",
         "lost_queue", "lsndtime", "mark", "max_packets_out", "max_window", "mdev_max_us", "mdev_us",
         "min_ttl", "mss_cache", "mss_clamp", "mtup_enabled", "mtup_probe_size", "mtup_search_high",
-        "mtup_search_low", "nonagle", "ofo", "ofo_bytes", "pacing_rate", "pacing_status",
+        "mtup_search_low", "nonagle", "number", "ofo", "ofo_bytes", "pacing_rate", "pacing_status",
         "packets_out", "parent", "pmtu", "pred_ack", "pred_flags", "priority", "pseudo",
         "pushed_seq", "rack_advanced", "rack_dsack_seen", "rack_end_seq", "rack_mstamp",
         "rack_reo_wnd_steps", "rack_rtt_us", "rate_app_limited", "rate_delivered",
@@ -336,7 +336,7 @@ class TcpSock(TcpSockRare):
         "reordering", "report", "retrans_out", "retrans_stamp", "reuse", "rmem_alloc",
         "rmem_charged", "route_req", "rtt_min", "rtt_seq", "rttvar_us", "rtx_queue",
         "rx_saw_tstamp", "sack_ok", "sacked_out", "sacked_ranges", "saddr", "segs_in", "segs_out",
-        "selective_acks", "shutdown", "sk", "sk_lock", "slice_bytes", "slice_time", "snd_cwnd",
+        "selective_acks", "shutdown", "sk_lock", "slice_bytes", "slice_time", "snd_cwnd",
         "snd_cwnd_stamp", "snd_cwnd_used", "snd_nxt", "snd_sml", "snd_ssthresh", "snd_una",
         "snd_up", "snd_wl1", "snd_wnd", "snd_wscale", "sndbuf", "sport", "srtt_us", "state",
         "tcp_header_len", "tcp_mstamp", "tcp_wstamp", "tlp_high_seq", "tlp_retrans", "tos",
@@ -345,8 +345,9 @@ class TcpSock(TcpSockRare):
         "wscale_ok", "wspace", "xmit_cb",
     )  # fmt: skip
 
-    def __init__(self, sk: int) -> None:
-        self.sk = sk
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """By which the socket layer calls it; odd: tcp made it, a child. `sk` in messages."""
         self.saddr = b""
         self.sport = 0
         self.bound_addr = b""

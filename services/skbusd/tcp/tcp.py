@@ -3,7 +3,7 @@
 connect, send, receive. Their end is in tcp_close.
 
     socket -> tcp_v4_init_sock, inet_csk_get_port, inet_csk_listen_start, tcp_v4_connect,
-              tcp_sendmsg, tcp_recvmsg, inet_csk_accept
+              tcp_sendmsg, tcp_cleanup_rbuf, inet_csk_accept
 
 Calls tcp_output to send, and ip (`ip_route_output_key`) before a connection. RFC 9293 3.10.1 to
 3.10.3.
@@ -272,7 +272,7 @@ def tcp_v4_connect(net: TcpNet, item: Connect) -> None:
     tp.dport = item.port
     tp.connect_req = item.req
     tp.route_req = req = net.req_number()
-    net.route_reqs[req] = tp.sk
+    net.route_reqs[req] = tp.number
     ip_route_connect(net, tp, req)
 
 
@@ -282,7 +282,7 @@ def ip_route_connect(net: TcpNet, tp: TcpSock, req: int) -> None:
     Differs from Linux: the answer comes later, to `ip_route_output_ret`.
     """
     if net.tracing:
-        net.trace("ip_route_connect", sk=tp.sk, daddr=tp.daddr, saddr=tp.saddr)
+        net.trace("ip_route_connect", sk=tp.number, daddr=tp.daddr, saddr=tp.saddr)
     ip_route_ask(net, tp, req)
 
 
@@ -297,8 +297,8 @@ def ip_route_ask(net: TcpNet, tp: TcpSock, req: int) -> None:
 
 def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
     """connect(2), second half: the route is there: choose a port, send SYN."""
-    sk = net.route_reqs.pop(ret.req, None)
-    tp = net.socks.get(sk) if sk is not None else None
+    number = net.route_reqs.pop(ret.req, None)
+    tp = net.socks.get(number) if number is not None else None
     if tp is None or tp.route_req != ret.req:
         return
     tp.route_req = 0
@@ -321,9 +321,9 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
         tcp_reinit(net, tp)
         tp.sport = sport
         if err in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-            net.info("tcp_v4_connect", sk=tp.sk, err=errno.errorcode.get(err, err))
+            net.info("tcp_v4_connect", sk=tp.number, err=errno.errorcode.get(err, err))
         moved = Connected(b"", 0, shard=shard) if shard >= 0 else None
-        sk_ret(net, tp.sk, req, err, moved)
+        sk_ret(net, tp.number, req, err, moved)
         return
     if not tp.write_seq:
         tp.write_seq = net.secure_tcp_seq(tp.saddr, tp.daddr, tp.sport, tp.dport)
@@ -336,9 +336,9 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
         _connect_fastopen(net, tp, ret.mtu)
     elif tcp_fastopen_defer_connect(net, tp):
         tp.pmtu = ret.mtu
-        sk_ret(net, tp.sk, req, 0, Connected(tp.saddr, tp.sport, True))
+        sk_ret(net, tp.number, req, 0, Connected(tp.saddr, tp.sport, True))
     else:
-        sk_ret(net, tp.sk, req, 0, Connected(tp.saddr, tp.sport))
+        sk_ret(net, tp.number, req, 0, Connected(tp.saddr, tp.sport))
         tcp_connect(net, tp, ret.mtu)
         if tp.fastopen_connect:
             tp.fastopen_req = None
@@ -351,7 +351,7 @@ def _connect_fastopen(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     tcp_connect(net, tp, mtu)
     tp.fastopen_req = None
     tp.write_pending = fo.wait and fo.copied < fo.total
-    sk_ret(net, tp.sk, fo.req, 0, Connected(tp.saddr, tp.sport, copied=fo.copied))
+    sk_ret(net, tp.number, fo.req, 0, Connected(tp.saddr, tp.sport, copied=fo.copied))
 
 
 def tcp_sendmsg_fastopen(net: TcpNet, skb: SkBuff) -> None:
@@ -404,7 +404,7 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
     flags = cb.flags
     if cb.report:
         tp.report = True
-        net.write_space[tp.sk] = tp
+        net.write_space[tp.number] = tp
     if frags:
         size = skb.len
         if ((tp.write_seq - tp.snd_una) & MASK) + size > tp.wmem_charged:
@@ -506,18 +506,18 @@ def _append_frag(seg: TcpSeg, frag: Frag) -> None:
 # ---- receive ---------------------------------------------------------------------------------
 
 
-def tcp_recvmsg(net: TcpNet, item: Recvmsg) -> None:
+def tcp_cleanup_rbuf(net: TcpNet, item: Recvmsg) -> None:
     """The application took bytes: the window may open."""
     if net.tracing:
-        net.trace("tcp_recvmsg", sk=item.sk, copied=item.copied)
+        net.trace("tcp_cleanup_rbuf", sk=item.sk, copied=item.copied)
     tp = net.socks.get(item.sk)
     if tp is None:
         return
     if tp.sk_lock & SK_OWNED:
-        sk_wait_lock(net, tp, tcp_recvmsg, item)
+        sk_wait_lock(net, tp, tcp_cleanup_rbuf, item)
         return
-    if tp.sk in net.tcp_prequeues:
-        tcp_prequeue_process(net, tp.sk)
+    if tp.number in net.tcp_prequeues:
+        tcp_prequeue_process(net, tp.number)
     tp.sk_lock = SK_READER if item.waiting and tp.state != TCP_CLOSE else 0
     if not item.copied:
         return
@@ -527,10 +527,10 @@ def tcp_recvmsg(net: TcpNet, item: Recvmsg) -> None:
     if tp.rmem_charged - tp.rmem_alloc > SK_RECLAIM_THRESHOLD or net.tcp_memory_pressure:
         sk_mem_reclaim(net, tp)
     tcp_rcv_space_adjust(net, tp)
-    tcp_cleanup_rbuf(net, tp, copied)
+    __tcp_cleanup_rbuf(net, tp, copied)
 
 
-def tcp_cleanup_rbuf(net: TcpNet, tp: TcpSock, copied: int) -> None:
+def __tcp_cleanup_rbuf(net: TcpNet, tp: TcpSock, copied: int) -> None:
     """Send an ACK now if one is due, or if the window has opened well (RFC 9293 3.8.6.2.2)."""
     if tp.state in (TCP_CLOSE, TCP_LISTEN, TCP_SYN_SENT):
         return

@@ -222,7 +222,7 @@ def tcp_accecn_process(
     net.mib["TcpExtTCPDeliveredCE"] += delta
     _predict(tp)
     if net.tracing:
-        net.trace("tcp_accecn_process", sk=tp.sk, delta=delta, ace=ace, delivered=delivered)
+        net.trace("tcp_accecn_process", sk=tp.number, delta=delta, ace=ace, delivered=delivered)
     return FLAG_ECE
 
 

@@ -297,7 +297,7 @@ def tcp_snd_una_update(net: TcpNet, tp: TcpSock, ack: int) -> None:
     if delta:
         tp.bytes_acked += delta
         if not tp.wspace:
-            net.write_space[tp.sk] = tp
+            net.write_space[tp.number] = tp
         tp.wspace += delta
 
 

@@ -64,7 +64,7 @@ def tcp_push_corked(net: TcpNet) -> None:
             net.autocorked[tp] = (more, since, seq)
             net.mib["TcpExtTCPAutoCorking"] += 1
             if net.tracing:
-                net.trace("tcp_should_autocork", sk=tp.sk, len=tp.write_queue[0].dlen())
+                net.trace("tcp_should_autocork", sk=tp.number, len=tp.write_queue[0].dlen())
             timer = net.autocork_timer
             if timer is None:
                 timer = net.autocork_timer = Timer(tcp_autocork_timer)

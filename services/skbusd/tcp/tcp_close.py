@@ -123,13 +123,13 @@ def tcp_close(net: TcpNet, item: Close) -> None:
     if tp is None or tp.dead:
         return
     if net.tracing:
-        net.trace("tcp_close", sk=tp.sk, state=tp.state)
+        net.trace("tcp_close", sk=tp.number, state=tp.state)
     tp.shutdown = SHUTDOWN_MASK
     state = tp.state
     if tp.parent:
         listener = net.socks.get(tp.parent)
         if listener is not None and listener.accept_queue is not None:
-            listener.accept_queue.pop(tp.sk, None)
+            listener.accept_queue.pop(tp.number, None)
     if state == TCP_LISTEN:
         _stop_listening(net, tp)
     elif state == TCP_CLOSE:
@@ -169,7 +169,7 @@ def tcp_close(net: TcpNet, item: Close) -> None:
         net.mib["TcpExtTCPAbortOnMemory"] += 1
         tcp_send_active_reset(net, tp)
         tcp_set_state(net, tp, TCP_CLOSE)
-    if tp.state == TCP_CLOSE and tp.sk in net.socks:
+    if tp.state == TCP_CLOSE and tp.number in net.socks:
         tcp_done(net, tp)
         inet_csk_destroy_sock(net, tp)
 
@@ -181,7 +181,7 @@ def tcp_disconnect_sock(net: TcpNet, tp: TcpSock) -> None:
         _stop_listening(net, tp)
     elif _need_reset(tp):
         tcp_send_active_reset(net, tp)
-    if tp.sk in net.write_space:
+    if tp.number in net.write_space:
         tcp_flush_write_space(net)
     if state != TCP_CLOSE:
         tcp_set_state(net, tp, TCP_CLOSE)
@@ -199,6 +199,6 @@ def tcp_disconnect(net: TcpNet, item: Disconnect) -> None:
         sk_ret(net, item.sk, item.req, errno.EBADF)
         return
     if tp.connect_req:
-        sk_ret(net, tp.sk, tp.connect_req, errno.ECONNABORTED)
+        sk_ret(net, tp.number, tp.connect_req, errno.ECONNABORTED)
     tcp_disconnect_sock(net, tp)
     sk_ret(net, item.sk, item.req, 0)

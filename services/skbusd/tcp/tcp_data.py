@@ -124,7 +124,7 @@ def _ack_of_hole(net: TcpNet, tp: TcpSock) -> None:
     tp.compressed_ack += 1
     timer = tp.compressed_ack_timer
     if timer is None:
-        timer = tp.compressed_ack_timer = Timer(net.tcp_compressed_ack_kick, tp.sk)
+        timer = tp.compressed_ack_timer = Timer(net.tcp_compressed_ack_kick, tp.number)
     elif timer.expires >= 0:
         return
     rtt = tp.rcv_rtt_us
@@ -275,7 +275,7 @@ def tcp_sndbuf_expand(net: TcpNet, tp: TcpSock) -> None:
     want = min(segs * (max(tp.mss_clamp, tp.mss_cache) + 768), net.sysctl["net.ipv4.tcp_wmem"][2])
     if want > tp.sndbuf:
         tp.sndbuf = want
-        net.write_space[tp.sk] = tp
+        net.write_space[tp.number] = tp
 
 
 # ---- SACK and D-SACK to be sent --------------------------------------------------------------
@@ -366,14 +366,14 @@ def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) 
     ):
         flags |= DATA_TELL_READ  # tcp_cleanup_rbuf acknowledges it
     cb = skb.cb = DataReadyCb(
-        tp.sk, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, flags, tp.rcv_nxt
+        tp.number, tp.daddr, tp.dport, tp.saddr, tp.sport, skb.skb_iif, flags, tp.rcv_nxt
     )
     tp.rcv_nxt = (tp.rcv_nxt + length) & MASK
     tp.rmem_alloc += length
     tp.bytes_received += length
     if net.tracing:
-        net.trace("tcp_queue_rcv", skb, sk=tp.sk, len=length, rcv_nxt=tp.rcv_nxt)
-        net.trace("sk_data_ready", skb, sk=tp.sk, len=length)
+        net.trace("tcp_queue_rcv", skb, sk=tp.number, len=length, rcv_nxt=tp.rcv_nxt)
+        net.trace("sk_data_ready", skb, sk=tp.number, len=length)
     net.call_skb("socket", SkCallbacks.sk_data_ready, skb, cb)
 
 
@@ -385,7 +385,7 @@ def tcp_data_queue(
         net.consume_skb(skb)
         return
     if net.tracing:
-        net.trace("tcp_data_queue", skb, sk=tp.sk, seq=seq, rcv_nxt=tp.rcv_nxt)
+        net.trace("tcp_data_queue", skb, sk=tp.number, seq=seq, rcv_nxt=tp.rcv_nxt)
     rcv_nxt = tp.rcv_nxt
     fin = flags & FIN
     tcp_ecn_accept_cwr(tp, flags, True)
@@ -443,7 +443,7 @@ def tcp_data_queue(
 def _out_of_window(net: TcpNet, tp: TcpSock, skb: SkBuff, reason: SkbDropReason) -> None:
     tcp_enter_quickack_mode(tp, TCP_MAX_QUICKACKS)
     tp.ack_pending |= ICSK_ACK_SCHED
-    net.kfree_skb(skb, reason, sk=tp.sk)
+    net.kfree_skb(skb, reason, sk=tp.number)
 
 
 def _ofo_index(tp: TcpSock, seq: int) -> int:
@@ -471,7 +471,7 @@ def tcp_data_queue_ofo(
         net, tp, size
     ):
         mib["TcpExtTCPOFODrop"] += 1
-        net.kfree_skb(skb, "PROTO_MEM", sk=tp.sk)
+        net.kfree_skb(skb, "PROTO_MEM", sk=tp.number)
         return
     if tp.ecn_flags and tcp_ecn_check_ce(net, tp, skb):
         tcp_enter_quickack_mode(tp, 2)
@@ -510,13 +510,13 @@ def tcp_data_queue_ofo(
         tcp_dsack_extend(net, tp, later.seq, later.end_seq)
         mib["TcpExtTCPOFOMerge"] += 1
         _ofo_remove(net, tp, index)
-        net.kfree_skb(later.skb, "TCP_OFOMERGE", sk=tp.sk)
+        net.kfree_skb(later.skb, "TCP_OFOMERGE", sk=tp.number)
     if seq == end_seq:  # two that lie side by side have all of it
         mib["TcpExtTCPOFOMerge"] += 1
-        net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
+        net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.number)
     elif len(queue) >= TCP_OFO_MAX_SKBS:
         mib["TcpExtTCPOFODrop"] += 1
-        net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.sk)
+        net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.number)
         return
     else:
         queue.insert(index, OfoSkb(seq, end_seq, fin, skb))
@@ -536,7 +536,7 @@ def _ofo_duplicate(net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int
     if tp.sack_ok:
         tcp_dsack_set(net, tp, seq, end_seq)
         tcp_sack_new_ofo_skb(net, tp, seq, end_seq)
-    net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.sk)
+    net.kfree_skb(skb, "TCP_OFOMERGE", sk=tp.number)
 
 
 def _ofo_remove(net: TcpNet, tp: TcpSock, index: int) -> None:
@@ -558,7 +558,7 @@ def tcp_ofo_queue(net: TcpNet, tp: TcpSock) -> None:
         skb = o.skb
         if not before(tp.rcv_nxt, o.end_seq):
             tcp_dsack_extend(net, tp, o.seq, o.end_seq)
-            net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.sk)
+            net.kfree_skb(skb, "TCP_OFO_DROP", sk=tp.number)
             continue
         if o.seq != tp.rcv_nxt:
             tcp_dsack_extend(net, tp, o.seq, tp.rcv_nxt)
@@ -582,16 +582,16 @@ def tcp_fin(net: TcpNet, tp: TcpSock) -> None:
     tp.ack_pending |= ICSK_ACK_SCHED
     tp.shutdown |= RCV_SHUTDOWN
     if net.tracing:
-        net.trace("tcp_fin", sk=tp.sk)
+        net.trace("tcp_fin", sk=tp.number)
     for o in tp.ofo:
         net.ofo_skbs -= 1
-        net.kfree_skb(o.skb, "TCP_OFO_DROP", sk=tp.sk)
+        net.kfree_skb(o.skb, "TCP_OFO_DROP", sk=tp.number)
     tp.ofo.clear()
     tp.ofo_bytes = 0
     tp.selective_acks = ()
     tp.duplicate_sack = None
     if not tp.dead:
-        net.call("socket", SkCallbacks.tcp_fin, TcpFin(tp.sk))
+        net.call("socket", SkCallbacks.tcp_fin, TcpFin(tp.number))
     state = tp.state
     if state in (TCP_SYN_RECV, TCP_ESTABLISHED):
         tcp_set_state(net, tp, TCP_CLOSE_WAIT)

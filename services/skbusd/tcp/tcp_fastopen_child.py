@@ -62,7 +62,7 @@ def tcp_try_fastopen(
         for key in tcp_fastopen_get_keys(net, listener)
     ]
     if net.tracing:
-        net.trace("tcp_try_fastopen", sk=listener.sk, valid=foc in valid)
+        net.trace("tcp_try_fastopen", sk=listener.number, valid=foc in valid)
     if foc in valid:
         net.mib["TcpExtTCPFastOpenPassive"] += 1
         if foc == valid[0]:

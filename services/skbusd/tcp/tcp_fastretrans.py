@@ -173,7 +173,7 @@ def tcp_enter_recovery(net: TcpNet, tp: TcpSock, ece: bool) -> None:
         tcp_init_cwnd_reduction(net, tp)
     tcp_set_ca_state(net, tp, TCP_CA_RECOVERY)
     if net.tracing:
-        net.trace("tcp_enter_recovery", sk=tp.sk, cwnd=tp.snd_cwnd, ssthresh=tp.snd_ssthresh)
+        net.trace("tcp_enter_recovery", sk=tp.number, cwnd=tp.snd_cwnd, ssthresh=tp.snd_ssthresh)
 
 
 def tcp_enter_loss(net: TcpNet, tp: TcpSock) -> None:

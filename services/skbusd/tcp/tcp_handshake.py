@@ -128,7 +128,7 @@ def tcp_connect_init(net: TcpNet, tp: TcpSock, mtu: int) -> None:
 def tcp_connect(net: TcpNet, tp: TcpSock, mtu: int) -> None:
     """Queue the SYN and send it."""
     if net.tracing:
-        net.trace("tcp_connect", sk=tp.sk)
+        net.trace("tcp_connect", sk=tp.number)
     tcp_connect_init(net, tp, mtu)
     seq = tp.write_seq
     tp.write_seq = (seq + 1) & MASK

@@ -162,7 +162,7 @@ def tcp_v4_rcv(net: TcpNet, skb: SkBuff) -> None:
         return
     if tp.min_ttl and cb.ttl < tp.min_ttl:
         net.mib["TcpExtTCPMinTTLDrop"] += 1
-        net.kfree_skb(skb, "TCP_MINTTL", sk=tp.sk)
+        net.kfree_skb(skb, "TCP_MINTTL", sk=tp.number)
         return
     tp.segs_in += skb.gso_segs or 1
     if tp.sk_lock and _sk_busy(net, tp, skb, th, end_seq):
@@ -176,14 +176,14 @@ def _sk_busy(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) ->
         return tcp_prequeue(net, tp, skb, th, end_seq)
     if not sk_add_backlog(net, tp, skb, th, end_seq):
         net.mib["TcpExtTCPBacklogDrop"] += 1
-        net.kfree_skb(skb, "SOCKET_BACKLOG", sk=tp.sk)
+        net.kfree_skb(skb, "SOCKET_BACKLOG", sk=tp.number)
     return True
 
 
 def tcp_v4_do_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> None:
     """A segment for a socket, by its state."""
     if net.tracing:
-        net.trace("tcp_v4_do_rcv", skb, sk=tp.sk, state=tp.state)
+        net.trace("tcp_v4_do_rcv", skb, sk=tp.number, state=tp.state)
     cb = skb.cb
     if tp.state == TCP_ESTABLISHED:
         reason = tcp_rcv_established(net, tp, skb, th, end_seq)
@@ -192,7 +192,7 @@ def tcp_v4_do_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: in
     if reason != SKB_CONSUMED:
         assert isinstance(cb, RcvCb)
         tcp_v4_send_reset(net, skb, cb, th, end_seq)
-        net.kfree_skb(skb, reason, sk=tp.sk)
+        net.kfree_skb(skb, reason, sk=tp.number)
 
 
 def _pull_header(net: TcpNet, skb: SkBuff) -> bool:
@@ -279,15 +279,15 @@ def tcp_v4_listen_rcv(
     """LISTEN (RFC 9293 3.10.7.2). isn: from a TIME_WAIT that a SYN may follow."""
     flags = th.flags
     if flags & RST:
-        net.kfree_skb(skb, "TCP_RESET", sk=listener.sk)
+        net.kfree_skb(skb, "TCP_RESET", sk=listener.number)
     elif flags & ACK:
         if flags & SYN or not _cookie_child(net, listener, skb, cb, th, end_seq, key):
             tcp_v4_send_reset(net, skb, cb, th, end_seq)
-            net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
+            net.kfree_skb(skb, "TCP_FLAGS", sk=listener.number)
     elif flags & SYN and not flags & FIN:
         tcp_v4_conn_request(net, listener, skb, cb, th, key, isn)
     else:
-        net.kfree_skb(skb, "TCP_FLAGS", sk=listener.sk)
+        net.kfree_skb(skb, "TCP_FLAGS", sk=listener.number)
 
 
 def tcp_v4_conn_request(
@@ -307,7 +307,7 @@ def tcp_v4_conn_request(
     if not verdict:
         net.consume_skb(skb)
     elif verdict != SKB_CONSUMED:
-        net.kfree_skb(skb, verdict, sk=listener.sk)
+        net.kfree_skb(skb, verdict, sk=listener.number)
 
 
 def _conn_request(
@@ -322,7 +322,7 @@ def _conn_request(
     """What `tcp_v4_conn_request` does; SKB_CONSUMED: the skb is the data of a child now."""
     opt = _options(skb, th)
     if net.tracing:
-        net.trace("tcp_v4_conn_request", sk=listener.sk, qlen=listener.qlen)
+        net.trace("tcp_v4_conn_request", sk=listener.number, qlen=listener.qlen)
     sysctl = net.sysctl
     cookies = sysctl["net.ipv4.tcp_syncookies"]
     want_cookie = False
@@ -378,7 +378,7 @@ def _openreq(
 ) -> TcpRequestSock:
     """`tcp_openreq_init`: what the SYN says."""
     sysctl = net.sysctl
-    req = TcpRequestSock(listener.sk, key)
+    req = TcpRequestSock(listener.number, key)
     req.saddr, req.sport = cb.daddr, th.dest
     req.daddr, req.dport = cb.saddr, th.source
     req.rcv_isn = th.seq
@@ -442,7 +442,7 @@ def _cookie_child(
     if sk_acceptq_is_full(listener):
         net.mib["TcpExtListenOverflows"] += 1
         net.mib["TcpExtListenDrops"] += 1
-        net.kfree_skb(skb, "NOMEM", sk=listener.sk)
+        net.kfree_skb(skb, "NOMEM", sk=listener.number)
         return True
     net.mib["TcpExtSyncookiesRecv"] += 1
     _openreq_init_rwin(net, listener, req)
@@ -480,7 +480,7 @@ def tcp_v4_req_rcv(
         ):
             return
         tcp_v4_send_reset(net, skb, cb, th, end_seq)
-    net.kfree_skb(skb, "TCP_RESET" if th.flags & RST else "NOT_SPECIFIED", sk=listener.sk)
+    net.kfree_skb(skb, "TCP_RESET" if th.flags & RST else "NOT_SPECIFIED", sk=listener.number)
 
 
 def tcp_v4_timewait_rcv(
@@ -565,7 +565,7 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler, seq: int) -> None:
         return
     if tp.sk_lock & SK_OWNED:
         if err.type == ICMP_DEST_UNREACH and err.code == ICMP_FRAG_NEEDED:
-            net.sk_owned[tp.sk].deferred.append(lambda: _icmp_error(net, tp, err, seq))
+            net.sk_owned[tp.number].deferred.append(lambda: _icmp_error(net, tp, err, seq))
             return
         net.mib["TcpExtLockDroppedIcmps"] += 1
     if err.type == ICMP_DEST_UNREACH:
@@ -587,7 +587,7 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler, seq: int) -> None:
         if tp.recverr:
             icmp = (err.type, err.code, err.info)
             to = (err.daddr, tp.dport)
-            ip_icmp_error(net, tp.sk, code, icmp, err.offender, to, err.payload)
+            ip_icmp_error(net, tp.number, code, icmp, err.offender, to, err.payload)
         sk_error_report(net, tp, code, True)
         tcp_done(net, tp)
     elif tp.recverr:
@@ -611,7 +611,7 @@ def tcp_ld_rto_revert(net: TcpNet, tp: TcpSock, seq: int) -> None:
     tp.tcp_mstamp = net.now // 1000
     left = tp.icsk_rto - (tp.tcp_mstamp - tp.rtx_queue[0].mstamp)
     if net.tracing:
-        net.trace("tcp_ld_RTO_revert", sk=tp.sk, rto=tp.icsk_rto, left=left)
+        net.trace("tcp_ld_RTO_revert", sk=tp.number, rto=tp.icsk_rto, left=left)
     if left > 0:
         inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, left)
     else:
@@ -625,7 +625,7 @@ def tcp_dst_mtu(net: TcpNet, item: DstMtu) -> None:
         if tp.daddr != item.daddr or tp.pmtu == item.mtu or tp.state in (TCP_LISTEN, TCP_CLOSE):
             continue
         if tp.sk_lock & SK_OWNED:
-            net.sk_owned[tp.sk].deferred.append(partial(_sync_mss, net, tp, item.mtu))
+            net.sk_owned[tp.number].deferred.append(partial(_sync_mss, net, tp, item.mtu))
         else:
             tcp_sync_mss(net, tp, item.mtu)
 

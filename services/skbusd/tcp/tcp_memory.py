@@ -127,9 +127,9 @@ def sk_stream_moderate_sndbuf(net: TcpNet, tp: TcpSock, queued: int) -> None:
     if tp.userlocks & SOCK_SNDBUF_LOCK:
         return
     tp.sndbuf = max(min(tp.sndbuf, queued >> 1), SOCK_MIN_SNDBUF)
-    net.write_space[tp.sk] = tp
+    net.write_space[tp.number] = tp
     if net.tracing:
-        net.trace("sk_stream_moderate_sndbuf", sk=tp.sk, sndbuf=tp.sndbuf)
+        net.trace("sk_stream_moderate_sndbuf", sk=tp.number, sndbuf=tp.sndbuf)
 
 
 def sk_mem_reclaim(net: TcpNet, tp: TcpSock) -> None:
@@ -177,7 +177,7 @@ def tcp_prune_queue(net: TcpNet, tp: TcpSock) -> None:
     """`tcp_prune_queue`: offer less from now on, and give back what is not used."""
     net.mib["TcpExtPruneCalled"] += 1
     if net.tracing:
-        net.trace("tcp_prune_queue", sk=tp.sk, rmem=tp.rmem_alloc)
+        net.trace("tcp_prune_queue", sk=tp.number, rmem=tp.rmem_alloc)
     tp.rcv_ssthresh = min(tp.rcv_ssthresh, _MIN_RCV_SEGS * tp.advmss)
     sk_mem_reclaim(net, tp)
 
@@ -195,7 +195,7 @@ def tcp_prune_ofo_queue(net: TcpNet, tp: TcpSock) -> bool:
         goal -= max(size, 1)
         net.ofo_skbs -= 1
         tp.ofo_bytes -= size
-        net.kfree_skb(o.skb, "TCP_OFO_QUEUE_PRUNE", sk=tp.sk)
+        net.kfree_skb(o.skb, "TCP_OFO_QUEUE_PRUNE", sk=tp.number)
     tp.selective_acks = ()
     sk_mem_reclaim(net, tp)
     return True
@@ -215,5 +215,5 @@ def tcp_check_oom(net: TcpNet, tp: TcpSock, shift: int) -> bool:
     """`tcp_check_oom`: too many orphans (`net.ipv4.tcp_max_orphans`), or too much memory."""
     orphans = net.orphan_count << shift > net.shard_limit(net.sysctl["net.ipv4.tcp_max_orphans"])
     if orphans and net.tracing:
-        net.trace("tcp_check_oom", sk=tp.sk, orphans=net.orphan_count)
+        net.trace("tcp_check_oom", sk=tp.number, orphans=net.orphan_count)
     return orphans or tcp_out_of_memory(net, tp)

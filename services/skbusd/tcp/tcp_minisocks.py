@@ -283,7 +283,7 @@ def tcp_create_openreq_child(
     tp = TcpSock(net.child_number())
     _inherit(tp, listener)
     tp.state = TCP_SYN_RECV
-    tp.parent = listener.sk
+    tp.parent = listener.number
     tp.saddr, tp.sport = req.saddr, req.sport
     tp.daddr, tp.dport = req.daddr, req.dport
     tp.window_clamp = min(listener.window_clamp or 65535 << 14, 65535 << req.rcv_wscale)
@@ -325,7 +325,7 @@ def tcp_create_openreq_child(
     tp.tcp_mstamp = tp.lsndtime = net.now // 1000
     tp.ack_lrcvtime = net.now
     tcp_build_xmit_cb(tp)
-    net.socks[tp.sk] = tp
+    net.socks[tp.number] = tp
     inet_bind_hash(net, tp, listener.bound_addr, tp.sport, listener.bind_kind & ~4)
     tp.key = req.key
     inet_csk_reqsk_queue_drop(net, req)
@@ -351,11 +351,13 @@ def _synack_was_late(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:
 def inet_csk_reqsk_queue_add(net: TcpNet, listener: TcpSock, child: TcpSock) -> None:
     """The child waits for accept(2): the socket layer has the queue, its length counts here."""
     if listener.accept_queue is not None:
-        listener.accept_queue[child.sk] = None
+        listener.accept_queue[child.number] = None
     if net.tracing:
-        net.trace("inet_csk_reqsk_queue_add", sk=listener.sk, child=child.sk)
+        net.trace("inet_csk_reqsk_queue_add", sk=listener.number, child=child.number)
     net.call(
         "socket",
         SkCallbacks.inet_csk_reqsk_queue_add,
-        ReqskQueueAdd(listener.sk, child.sk, child.saddr, child.sport, child.daddr, child.dport),
+        ReqskQueueAdd(
+            listener.number, child.number, child.saddr, child.sport, child.daddr, child.dport
+        ),
     )

@@ -165,7 +165,7 @@ def tcp_transmit_skb(
         tp.bytes_sent += dlen
     net.mib["TcpOutSegs"] += segs
     if net.tracing:
-        net.trace("tcp_transmit_skb", skb, sk=tp.sk, seq=seq, len=dlen, flags=flags)
+        net.trace("tcp_transmit_skb", skb, sk=tp.number, seq=seq, len=dlen, flags=flags)
     net.call_skb("ip", Ip.ip_queue_xmit, skb, cb)
     return True
 
@@ -278,7 +278,7 @@ def tcp_event_new_data_sent(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
         tcp_rearm_rto(net, tp)
     net.mib["TcpExtTCPOrigDataSent"] += seg.pcount
     if tp.report:
-        net.write_space[tp.sk] = tp
+        net.write_space[tp.number] = tp
 
 
 def tcp_rearm_rto(net: TcpNet, tp: TcpSock) -> None:
@@ -476,7 +476,7 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
         tcp_rate_skb_sent(tp, seg, now_us)
         dlen = seg.dlen()
         if tracing:
-            net.trace("tcp_write_xmit", sk=tp.sk, seq=seg.seq, len=dlen, cwnd=tp.snd_cwnd)
+            net.trace("tcp_write_xmit", sk=tp.number, seq=seg.seq, len=dlen, cwnd=tp.snd_cwnd)
         if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):
             break
         tp.tcp_wstamp = now_us
@@ -584,7 +584,7 @@ def _mtu_probe_send(net: TcpNet, tp: TcpSock, seg: TcpSeg, size: int, options: i
     seg.mstamp = tp.tcp_wstamp = now
     tcp_rate_skb_sent(tp, seg, now)
     if net.tracing:
-        net.trace("tcp_mtu_probe", sk=tp.sk, seq=seg.seq, len=size)
+        net.trace("tcp_mtu_probe", sk=tp.number, seq=seg.seq, len=size)
     sent = tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, size, size)
     if not sent:
         tp.write_queue.insert(0, seg)
@@ -622,7 +622,7 @@ def tcp_send_skb(net: TcpNet, tp: TcpSock, more: bool) -> None:
     if not queue:
         return
     if net.tracing:
-        net.trace("tcp_send_skb", sk=tp.sk, queued=(tp.write_seq - tp.snd_nxt) & MASK)
+        net.trace("tcp_send_skb", sk=tp.number, queued=(tp.write_seq - tp.snd_nxt) & MASK)
     if not more or ((tp.write_seq - tp.pushed_seq) & MASK) > tp.max_window >> 1:
         queue[-1].flags |= PSH
         tp.pushed_seq = tp.write_seq

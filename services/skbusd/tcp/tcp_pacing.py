@@ -35,7 +35,7 @@ def tcp_pacing_check(net: TcpNet, tp: TcpSock) -> bool:
         return False
     timer = tp.pacing_timer
     if timer is None:
-        timer = tp.pacing_timer = Timer(net.tcp_pace_kick, tp.sk)
+        timer = tp.pacing_timer = Timer(net.tcp_pace_kick, tp.number)
     if timer.expires < 0:
         net.mod_timer(timer, tp.pacing_wstamp)
     return True
@@ -76,7 +76,7 @@ def tcp_small_queue_check(net: TcpNet, tp: TcpSock, limit: int) -> bool:
         return False
     timer = tp.pacing_timer
     if timer is None:
-        timer = tp.pacing_timer = Timer(net.tcp_pace_kick, tp.sk)
+        timer = tp.pacing_timer = Timer(net.tcp_pace_kick, tp.number)
     if timer.expires < 0:
         net.mod_timer(timer, now + (queued - limit) * 1_000_000_000 // rate)
     return True

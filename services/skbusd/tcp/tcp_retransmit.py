@@ -157,7 +157,7 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
             # The first data is lost: perhaps somebody drops the option (RFC 9768 3.2.3.2.2).
             tp.accecn.fail_mode |= TCP_ACCECN_OPT_FAIL_SEND
         if net.tracing:
-            net.trace("tcp_retransmit_skb", sk=tp.sk, seq=seg.seq, len=dlen)
+            net.trace("tcp_retransmit_skb", sk=tp.number, seq=seg.seq, len=dlen)
         if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):
             net.mib["TcpExtTCPRetransFail"] += 1
             return False

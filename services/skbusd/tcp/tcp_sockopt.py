@@ -35,7 +35,7 @@ from skbusd.tcp.inet_hashtables import KIND_REUSE, KIND_REUSEPORT
 from skbusd.tcp.ip_sockglue import do_ip_setsockopt, ip_getsockopt
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
-from skbusd.tcp.tcp import tcp_cleanup_rbuf
+from skbusd.tcp.tcp import __tcp_cleanup_rbuf
 from skbusd.tcp.tcp_accecn import tcp_accecn_info
 from skbusd.tcp.tcp_cong import tcp_set_congestion_control
 from skbusd.tcp.tcp_data import tcp_enter_quickack_mode
@@ -289,7 +289,7 @@ def _quickack(net: TcpNet, tp: TcpSock, val: int) -> None:
             tp.ack_pending |= c.ICSK_ACK_PUSHED
             tp.ack_pending |= c.ICSK_ACK_PUSHED2
             rmem, tp.rmem_alloc = tp.rmem_alloc, 0
-            tcp_cleanup_rbuf(net, tp, 1)
+            __tcp_cleanup_rbuf(net, tp, 1)
             tp.rmem_alloc = rmem
         else:
             tcp_enter_quickack_mode(tp, c.TCP_MAX_QUICKACKS)

@@ -86,13 +86,13 @@ _SENDING: Final = (
 )
 
 
-def tcp_write_timer(net: TcpNet, sk: int) -> None:
+def tcp_write_timer(net: TcpNet, number: int) -> None:
     """The one timer of the sending side: what was it armed for?"""
-    tp = net.socks.get(sk)
+    tp = net.socks.get(number)
     if tp is None or tp.state in (TCP_CLOSE, TCP_LISTEN) or not tp.icsk_pending:
         return
     if tp.sk_lock & SK_OWNED:
-        net.sk_owned[sk].deferred.append(lambda: tcp_write_timer(net, sk))
+        net.sk_owned[number].deferred.append(lambda: tcp_write_timer(net, number))
         return
     if tp.icsk_timeout > net.now:
         assert tp.write_timer is not None
@@ -112,9 +112,9 @@ def tcp_write_timer(net: TcpNet, sk: int) -> None:
         tcp_probe_timer(net, tp)
 
 
-def tcp_pace_kick(net: TcpNet, sk: int) -> None:
+def tcp_pace_kick(net: TcpNet, number: int) -> None:
     """The pacing timer: what waited may go, retransmissions first (`tcp_tsq_write`)."""
-    tp = net.socks.get(sk)
+    tp = net.socks.get(number)
     if tp is None or tp.state not in _SENDING:
         return
     tp.tcp_mstamp = net.now // 1000
@@ -268,7 +268,7 @@ def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
     if not tp.packets_out or not tp.rtx_queue:
         return
     if net.tracing:
-        net.trace("tcp_retransmit_timer", sk=tp.sk, rto=tp.icsk_rto)
+        net.trace("tcp_retransmit_timer", sk=tp.number, rto=tp.icsk_rto)
     syn = tp.state in (TCP_SYN_SENT, TCP_SYN_RECV)
     if not tp.snd_wnd and not tp.dead and not syn:
         # The peer has shrunk its window to nothing: it is not lost, but probe with the data.
@@ -345,14 +345,14 @@ def tcp_probe_timer(net: TcpNet, tp: TcpSock) -> None:
 # ---- delayed ACK, keepalive ------------------------------------------------------------------
 
 
-def tcp_delack_timer(net: TcpNet, sk: int) -> None:
+def tcp_delack_timer(net: TcpNet, number: int) -> None:
     """No data has carried the ACK: send it alone."""
-    tp = net.socks.get(sk)
+    tp = net.socks.get(number)
     if tp is None or tp.state in (TCP_CLOSE, TCP_LISTEN) or not tp.ack_pending & ICSK_ACK_TIMER:
         return
     if tp.sk_lock & SK_OWNED:
         net.mib["TcpExtDelayedACKLocked"] += 1
-        net.sk_owned[sk].deferred.append(lambda: tcp_delack_timer(net, sk))
+        net.sk_owned[number].deferred.append(lambda: tcp_delack_timer(net, number))
         return
     if tp.ack_timeout > net.now:
         inet_csk_reset_delack_timer(net, tp, tp.ack_timeout)
@@ -369,9 +369,9 @@ def tcp_delack_timer(net: TcpNet, sk: int) -> None:
         net.mib["TcpExtDelayedACKs"] += 1
 
 
-def tcp_compressed_ack_kick(net: TcpNet, sk: int) -> None:
+def tcp_compressed_ack_kick(net: TcpNet, number: int) -> None:
     """ACKs were held back for long enough."""
-    tp = net.socks.get(sk)
+    tp = net.socks.get(number)
     if tp is not None and tp.state not in (TCP_CLOSE, TCP_LISTEN) and tp.compressed_ack:
         tp.compressed_ack -= 1  # this one is sent
         tcp_send_ack(net, tp)
@@ -383,9 +383,9 @@ def keepalive_intvl_when(net: TcpNet, tp: TcpSock) -> int:
     return int(seconds) * 1_000_000_000
 
 
-def tcp_keepalive_timer(net: TcpNet, sk: int) -> None:
+def tcp_keepalive_timer(net: TcpNet, number: int) -> None:
     """sk_timer: an orphan in FIN_WAIT2 has waited enough, or a quiet peer is asked."""
-    tp = net.socks.get(sk)
+    tp = net.socks.get(number)
     if tp is None or tp.state in (TCP_LISTEN, TCP_CLOSE):
         return
     tp.tcp_mstamp = net.now // 1000

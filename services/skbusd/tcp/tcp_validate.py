@@ -54,7 +54,7 @@ from skbusd.tcp.tcp_window import tcp_receive_window
 def tcp_reset(net: TcpNet, tp: TcpSock) -> None:
     """A valid RST came (RFC 9293 3.10.7.4, second)."""
     if net.tracing:
-        net.trace("tcp_reset", sk=tp.sk)
+        net.trace("tcp_reset", sk=tp.number)
     if tp.state == TCP_SYN_SENT:
         err = errno.ECONNREFUSED
     elif tp.state == TCP_CLOSE_WAIT:
@@ -106,7 +106,7 @@ def _syn_challenge(net: TcpNet, tp: TcpSock, skb: SkBuff, flags: int) -> bool:
             acc.syn_ect_rcv = skb.cb.tos & INET_ECN_MASK
         reflect = tcp_accecn_reflector_flags(acc.syn_ect_rcv)
     tcp_send_challenge_ack(net, tp, reflect)
-    net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.sk)
+    net.kfree_skb(skb, "TCP_INVALID_SYN", sk=tp.number)
     return False
 
 
@@ -155,7 +155,7 @@ def tcp_validate_incoming(
             net.mib["TcpExtPAWSEstab"] += 1
             if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedPAWS"):
                 tcp_send_dupack(net, tp, seq, end_seq)
-        net.kfree_skb(skb, old, sk=tp.sk)
+        net.kfree_skb(skb, old, sk=tp.number)
         return False
     reason = tcp_sequence(tp, seq, end_seq, flags & FIN)
     if reason:
@@ -165,14 +165,14 @@ def tcp_validate_incoming(
             if reason != "TCP_OLD_SEQUENCE":
                 net.mib["TcpExtBeyondWindow"] += 1
                 if tp.rmem_alloc < UNTOLD:
-                    net.call("socket", SkCallbacks.tcp_rcvq_ask, TcpRcvqAsk(tp.sk))
+                    net.call("socket", SkCallbacks.tcp_rcvq_ask, TcpRcvqAsk(tp.number))
             if seq != end_seq or not tcp_oow_rate_limited(net, tp, "TcpExtTCPACKSkippedSeq"):
                 tcp_send_dupack(net, tp, seq, end_seq)
         elif _reset_check(tp, seq):
             tcp_reset(net, tp)
-            net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+            net.kfree_skb(skb, "TCP_RESET", sk=tp.number)
             return False
-        net.kfree_skb(skb, reason, sk=tp.sk)
+        net.kfree_skb(skb, reason, sk=tp.number)
         return False
     if flags & RST:
         # RFC 5961 3.2: exactly the next number, or the end of what is SACKed, which the peer
@@ -187,7 +187,7 @@ def tcp_validate_incoming(
             tcp_reset(net, tp)
         else:
             tcp_send_challenge_ack(net, tp)
-        net.kfree_skb(skb, "TCP_RESET", sk=tp.sk)
+        net.kfree_skb(skb, "TCP_RESET", sk=tp.number)
         return False
     if flags & SYN:
         if (

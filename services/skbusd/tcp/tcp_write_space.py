@@ -32,7 +32,7 @@ def tcp_write_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
         if not seg.eor and not seg.flags & FIN and len(seg.frags) < MERGE_FRAGS:
             room = max(goal - ((seg.end_seq - seg.seq) & MASK), 0)
     return SkWriteSpace(
-        tp.sk,
+        tp.number,
         tp.wspace,
         tp.sndbuf,
         (tp.write_seq - tp.snd_una - syn) & MASK,
@@ -49,6 +49,8 @@ def tcp_flush_write_space(net: TcpNet) -> None:
             net.call("socket", SkCallbacks.sk_write_space, tcp_write_report(net, tp))
         elif tp.wspace > 0 or not tp.dead:
             sndbuf = -tp.sndbuf if net.tcp_memory_pressure else tp.sndbuf
-            net.call("socket", SkCallbacks.sk_write_space, SkWriteSpace(tp.sk, tp.wspace, sndbuf))
+            net.call(
+                "socket", SkCallbacks.sk_write_space, SkWriteSpace(tp.number, tp.wspace, sndbuf)
+            )
         tp.wspace = 0
     net.write_space.clear()

@@ -33,7 +33,7 @@ def accecn_conn(host: TcpHost, *, ts: bool = False, third: int = CWR) -> Conn:
     conn.iss, conn.tsecr = conn.syn.th.seq, conn.syn.opt.tsval
     host.run_for(0.1)
     conn.rcv(ACK | third)
-    (conn.sk,) = (tp.sk for tp in host.net.socks.values() if tp.parent)
+    (conn.sk,) = (tp.number for tp in host.net.socks.values() if tp.parent)
     host.accept(2, conn.sk)
     host.events()
     return conn

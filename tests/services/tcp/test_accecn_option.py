@@ -45,7 +45,7 @@ def accecn_conn(host: TcpHost, option: int = 2, *, ts: bool = False) -> Conn:
     conn.iss, conn.tsecr = conn.syn.th.seq, conn.syn.opt.tsval
     host.run_for(0.1)
     ack(conn, ACK | CWR, 0, 0, None)
-    (conn.sk,) = (tp.sk for tp in host.net.socks.values() if tp.parent)
+    (conn.sk,) = (tp.number for tp in host.net.socks.values() if tp.parent)
     host.accept(2, conn.sk)
     host.events()
     host.sent()
@@ -317,7 +317,7 @@ def test_the_latest_syn_s_field_is_told(host: TcpHost) -> None:
     assert again.th.flags & ACE == 0b110 << 6
     host.arrive(ACK | CWR, 1001, again.th.seq + 1)
     (child,) = (tp for tp in host.net.socks.values() if tp.parent)
-    host.accept(2, child.sk)
+    host.accept(2, child.number)
     host.sent()
-    host.send(child.sk, bytes(10))
+    host.send(child.number, bytes(10))
     assert host.one().cb.tos & 3 == NOT_ECT

@@ -121,7 +121,7 @@ def test_timers_and_icmp_errors_wait_for_the_owner(host: TcpHost) -> None:
     assert conn.mib("TcpExtLockDroppedIcmps") == 1
     tp.ack_pending |= 2 | 1  # ICSK_ACK_TIMER, ICSK_ACK_SCHED
     tp.ack_timeout = host.net.now
-    host.net.tcp_delack_timer(host.net, tp.sk)
+    host.net.tcp_delack_timer(host.net, tp.number)
     assert conn.mib("TcpExtDelayedACKLocked") == 1
     host.icmp(3, 4, tp.snd_una, info=1000, sport=80, dport=5000)
     assert tp.pmtu == 1500
