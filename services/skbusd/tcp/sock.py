@@ -378,6 +378,7 @@ class TcpSock(TcpSockRare):
 
     def reset(self) -> None:
         """What every attempt to connect begins with anew (`tcp_reinit`)."""
+        # In one piece: a list of fields.
         self.state = TCP_CLOSE
         self.daddr = b""
         self.dport = 0

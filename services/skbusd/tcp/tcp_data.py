@@ -381,6 +381,7 @@ def tcp_data_queue(
     net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int, flags: int
 ) -> None:
     """A segment's data and FIN, skb.data at the payload; takes the skb."""
+    # In one piece, above 60 lines: each function more would cost every segment a call.
     if seq == end_seq:
         net.consume_skb(skb)
         return
@@ -465,6 +466,7 @@ def tcp_data_queue_ofo(
     net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int, flags: int
 ) -> None:
     """Out of order: keep it, without what is there already, until the hole is filled."""
+    # In one piece: the overlaps before and behind change the same four numbers.
     mib = net.mib
     size = (end_seq - seq - (flags & FIN)) & MASK
     if tp.rmem_alloc + tp.ofo_bytes + size > tp.rmem_charged and not tcp_try_rmem_schedule(

@@ -320,6 +320,7 @@ def _conn_request(
     isn: int | None,
 ) -> Verdict:
     """What `tcp_v4_conn_request` does; SKB_CONSUMED: the skb is the data of a child now."""
+    # In one piece: each refusal has its own counters, and their order is what a flood meets.
     opt = _options(skb, th)
     if net.tracing:
         net.trace("tcp_v4_conn_request", sk=listener.number, qlen=listener.qlen)

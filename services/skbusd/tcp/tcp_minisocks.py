@@ -19,6 +19,7 @@ from skbusd.tcp.const import (
     SOCK_BINDADDR_LOCK,
     SOCK_BINDPORT_LOCK,
     SYN,
+    TCP_HDR,
     TCP_LISTEN,
     TCP_SYN_RECV,
     TCPOLEN_TSTAMP_ALIGNED,
@@ -26,7 +27,7 @@ from skbusd.tcp.const import (
 from skbusd.tcp.inet_connection_sock import (
     sk_acceptq_is_full,
 )
-from skbusd.tcp.inet_hashtables import inet_bind_hash
+from skbusd.tcp.inet_hashtables import KIND_LISTEN, inet_bind_hash
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.request_sock import TcpRequestSock
 from skbusd.tcp.sock import TcpSock
@@ -133,13 +134,7 @@ def tcp_check_req(
     segment is its. REQ_FASTOPEN_RST: it ends the child. tos: of the IP header.
     """
     flags, seq = th.flags, th.seq
-    paws_reject = tsecr_reject = False
-    if opt.saw_tstamp and req.tstamp_ok:
-        if req.ts_recent:
-            paws_reject = before(opt.tsval, req.ts_recent)
-        # RFC 7323 3.2: an echo of what has not been sent proves nothing.
-        if opt.tsecr and not fastopen:
-            tsecr_reject = not between(opt.tsecr, req.snt_tsval_first, req.snt_tsval_last)
+    paws_reject, tsecr_reject = _timestamps_rejected(req, opt, fastopen)
     if flags & (SYN | ACK | RST) == SYN and seq == req.rcv_isn and not paws_reject:
         # Our SYN-ACK was lost, or the SYN came twice.
         if _oow_limited(net, req, "TcpExtTCPACKSkippedSynRecv", False):
@@ -182,6 +177,20 @@ def tcp_check_req(
     if fastopen:
         return REQ_CHILD
     return _completes(net, listener, req, end_seq)
+
+
+def _timestamps_rejected(req: TcpRequestSock, opt: TcpOptions, fastopen: bool) -> tuple[bool, bool]:
+    """Does PAWS reject the segment (RFC 7323 5.3), and does its echo?"""
+    if not (opt.saw_tstamp and req.tstamp_ok):
+        return False, False
+    paws_reject = req.ts_recent != 0 and before(opt.tsval, req.ts_recent)
+    # RFC 7323 3.2: an echo of what has not been sent proves nothing.
+    tsecr_reject = (
+        opt.tsecr != 0
+        and not fastopen
+        and not between(opt.tsecr, req.snt_tsval_first, req.snt_tsval_last)
+    )
+    return paws_reject, tsecr_reject
 
 
 def _completes(net: TcpNet, listener: TcpSock, req: TcpRequestSock, end_seq: int) -> int:
@@ -294,28 +303,9 @@ def tcp_create_openreq_child(
     tp.mdev_us = 1_000_000
     tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
     tp.rcv_wnd = tp.rcv_ssthresh = req.rcv_wnd
-    tp.rcv_wscale = req.rcv_wscale
-    tp.wscale_ok = req.wscale_ok
-    tp.snd_wscale = req.snd_wscale if req.wscale_ok else 0
-    if not req.wscale_ok:
-        tp.rcv_wscale = 0
-        tp.window_clamp = min(tp.window_clamp, 65535)
-    tp.snd_wnd = tp.max_window = th.window << tp.snd_wscale
     tp.snd_wl1 = req.rcv_isn
-    tp.tstamp_ok = req.tstamp_ok
-    tp.sack_ok = req.sack_ok
-    tp.tsoffset = req.ts_off
+    _openreq_options(net, tp, req, th)
     tcp_ecn_openreq_child(tp, req)
-    tp.tcp_header_len = 20
-    tp.mss_clamp = req.mss
-    tp.advmss = max(min(req.mtu - 40, 65495), net.sysctl["net.ipv4.min_adv_mss"])
-    if tp.user_mss:
-        tp.advmss = min(tp.advmss, tp.user_mss)
-    if req.tstamp_ok:
-        tp.ts_recent = req.ts_recent
-        tp.ts_recent_stamp = net.now // 1_000_000_000 or 1
-        tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
-        tp.advmss -= TCPOLEN_TSTAMP_ALIGNED
     if req.num_retrans or req.num_timeout:
         _synack_was_late(net, tp, req)
     dev = net.inetdev.get(tp.saddr)
@@ -326,7 +316,7 @@ def tcp_create_openreq_child(
     tp.ack_lrcvtime = net.now
     tcp_build_xmit_cb(tp)
     net.socks[tp.number] = tp
-    inet_bind_hash(net, tp, listener.bound_addr, tp.sport, listener.bind_kind & ~4)
+    inet_bind_hash(net, tp, listener.bound_addr, tp.sport, listener.bind_kind & ~KIND_LISTEN)
     tp.key = req.key
     inet_csk_reqsk_queue_drop(net, req)
     net.ehash[tp.key] = tp
@@ -335,6 +325,29 @@ def tcp_create_openreq_child(
     net.mib["TcpPassiveOpens"] += 1
     inet_csk_reqsk_queue_add(net, listener, tp)
     return tp
+
+
+def _openreq_options(net: TcpNet, tp: TcpSock, req: TcpRequestSock, th: TcpHdr) -> None:
+    """What both ends' SYNs agreed on: window scale, SACK, timestamps, MSS."""
+    tp.wscale_ok = req.wscale_ok
+    if req.wscale_ok:
+        tp.rcv_wscale, tp.snd_wscale = req.rcv_wscale, req.snd_wscale
+    else:
+        tp.window_clamp = min(tp.window_clamp, 65535)
+    tp.snd_wnd = tp.max_window = th.window << tp.snd_wscale
+    tp.tstamp_ok = req.tstamp_ok
+    tp.sack_ok = req.sack_ok
+    tp.tsoffset = req.ts_off
+    tp.tcp_header_len = TCP_HDR
+    tp.mss_clamp = req.mss
+    tp.advmss = max(min(req.mtu - 40, 65495), net.sysctl["net.ipv4.min_adv_mss"])
+    if tp.user_mss:
+        tp.advmss = min(tp.advmss, tp.user_mss)
+    if req.tstamp_ok:
+        tp.ts_recent = req.ts_recent
+        tp.ts_recent_stamp = net.now // 1_000_000_000 or 1
+        tp.tcp_header_len += TCPOLEN_TSTAMP_ALIGNED
+        tp.advmss -= TCPOLEN_TSTAMP_ALIGNED
 
 
 def _synack_was_late(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:

@@ -158,6 +158,7 @@ def do_tcp_setsockopt(
     net: TcpNet, tp: TcpSock, name: int, value: bytes, cap_net_admin: bool = True
 ) -> int:
     """IPPROTO_TCP: an errno."""
+    # In one piece: a list of options, each by itself.
     if name == c.TCP_CONGESTION:
         if not value:
             return errno.EINVAL
