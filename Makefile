@@ -23,7 +23,7 @@ SAY_WHAT = awk 'function say(what) { if (what != last) print "    " what; last =
   /WARNING|ERROR/ { say($$0) }'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test readme bench check format compose wheels wheel compiled test-compiled clean
+.PHONY: help demo unit test readme bench mutants check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,12 @@ bench: $(BENCH_STAMP) ## Measure skbus, compiled too, the kernel and pmd-pytcp i
 	  echo "==> without the compiled build, for the reason above"
 	@echo "==> benchmarks (some minutes)"
 	@$(BIN)/python tests/bench/bench.py $(BENCH)
+
+mutants: $(STAMP) ## Change the code a little, often, and see whether the tests notice (docs/mutants.md; half an hour).
+	@echo "==> installing mutmut"
+	@$(BIN)/$(PIP_INSTALL) --editable '.[dev,mutants]' | $(SAY_WHAT)
+	@echo "==> mutants (nothing is said until a module is done)"
+	@$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
 check: $(STAMP) ## Lint, check the format, check the types.
 	@echo "==> ruff check"

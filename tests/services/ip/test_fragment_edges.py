@@ -189,13 +189,13 @@ def test_the_high_threshold_is_not_too_much(host: IpHost) -> None:
     one = host.ip.frag_mem
     assert one > OVERHEAD
     host.ip.sysctl.set("net.ipv4.ipfrag_high_thresh", 2 * one)
-    host.ip.sysctl.set("net.ipv4.ipfrag_low_thresh", 2 * one)
+    host.ip.sysctl.set("net.ipv4.ipfrag_low_thresh", one)
     host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=2))
     host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=3))  # 2 * one wait: as much as may be
     assert host.dropped("NOMEM") == 0
     host.rcv(NetifReceive.ip_rcv, piece(0, 16, id=4))
-    assert host.dropped("NOMEM") == 1  # the oldest; what is left is at the low threshold
-    assert sorted(key[2] for key in host.ip.ip4_frags) == [2, 3, 4]
+    assert host.dropped("NOMEM") == 2  # the oldest; what is left is at the low threshold
+    assert sorted(key[2] for key in host.ip.ip4_frags) == [3, 4]
 
 
 def test_a_lent_fragment_is_copied(host: IpHost) -> None:
@@ -369,8 +369,8 @@ def test_beginning_anew(make_host: MakeHost) -> None:
 
 @pytest.fixture
 def sizes(host: IpHost) -> Iterator[Allocator]:
-    """A further region, with slots of 4096, 4104 and 8192 bytes."""
-    region = Allocator.format(8, bytearray(1 << 18), [(4096, 4), (4104, 4), (8192, 4)])
+    """A further region, with slots of 4096, 4097 and 8192 bytes."""
+    region = Allocator.format(8, bytearray(1 << 18), [(4096, 4), (4097, 4), (8192, 4)])
     host.pool.regions[8] = region
     yield region
     assert region.in_use() == 0
@@ -380,7 +380,7 @@ def sizes(host: IpHost) -> Iterator[Allocator]:
     ("slot", "used", "copied"),
     [
         (4096, 16, False),  # no larger than a page
-        (4104, 16, True),
+        (4097, 16, True),
         (8192, 2048, False),  # a quarter is used
         (8192, 2047, True),
     ],
@@ -468,12 +468,12 @@ def test_fragments_that_do_not_agree_about_ecn(host: IpHost) -> None:
 
 
 def test_the_header_of_the_whole_is_the_first_one_s(host: IpHost) -> None:
-    first = piece(0, 16, id=0x1234, ttl=9, tos=0xB9, options=NOP_4)
+    first = piece(0, 16, id=0x1234, ttl=9, tos=0xBD, options=NOP_4)
     assert defrag(host, first) is None
-    whole = defrag(host, piece(16, 16, more=False, id=0x1234, ttl=4, tos=0xB9))
+    whole = defrag(host, piece(16, 16, more=False, id=0x1234, ttl=4, tos=0xBD))
     assert whole is not None
     skb, iph = whole
-    assert (iph.id, iph.ttl, iph.tos, iph.options) == (0x1234, 9, 0xB9, NOP_4)
+    assert (iph.id, iph.ttl, iph.tos, iph.options) == (0x1234, 9, 0xBD, NOP_4)
     assert (iph.frag_off, iph.tot_len) == (0, 56)
     assert skb.ip_summed == CHECKSUM_NONE
     assert host.net.mib["IpReasmOKs"] == 1

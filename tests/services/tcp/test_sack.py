@@ -625,6 +625,29 @@ def test_blocks_that_end_inside_a_segment(host: TcpHost, tp: TcpSock) -> None:
     assert ranges(tp) == [(1000, 4000)]
 
 
+def test_what_is_sacked_is_passed_by(host: TcpHost, tp: TcpSock) -> None:
+    """Even where the ranges did not say so."""
+    segs = [put(tp, 1000 * i, mss=1000 + i) for i in range(6)]
+    for seg in segs[:3]:
+        seg.sacked = SACKED_ACKED
+    state = state_of(tp)
+    (end,) = at(tp, 5000)
+    tcp_sack._tag_range(host.net, tp, tp.snd_una, end, tp.snd_una, end, False, state)
+    assert [seg.sacked for seg in segs] == [SACKED_ACKED] * 5 + [0]
+    assert state.delivered_bytes == 2000
+    assert ranges(tp) == [(3000, 5000)]
+
+
+def test_a_segment_that_may_not_be_cut_is_passed_by(host: TcpHost, tp: TcpSock) -> None:
+    for i in range(4):
+        put(tp, 4000 * i, 4000, pcount=4)
+    tp.sndbuf, tp.max_window = 0, 10**6
+    tp.write_seq = (tp.snd_una + 10**6) & MASK
+    assert sack(host, tp, (4000, 6000), (8000, 12_000)).delivered_bytes == 4000
+    assert ranges(tp) == [(8000, 12_000)]
+    assert host.net.mib["TcpExtTCPWqueueTooBig"] == 1
+
+
 def test_what_begins_below_snd_una_is_cut(host: TcpHost, tp: TcpSock) -> None:
     """A D-SACK, that can be undone, of what is acknowledged; and a block that is valid."""
     for i in range(3):
@@ -653,6 +676,7 @@ def test_a_dsack_of_what_is_sacked(host: TcpHost, tp: TcpSock) -> None:
     assert tp.sacked_out == 3
     assert state.delivered_bytes == 0
     assert host.net.mib["TcpExtTCPDSACKOfoRecv"] == 1
+    assert (tp.retrans_out, tp.undo_retrans) == (1, 7)  # two of the three
 
 
 @pytest.mark.parametrize(
