@@ -625,6 +625,30 @@ def test_blocks_that_end_inside_a_segment(host: TcpHost, tp: TcpSock) -> None:
     assert ranges(tp) == [(1000, 4000)]
 
 
+def test_a_block_is_no_duplicate(host: TcpHost, tp: TcpSock) -> None:
+    put(tp, 0)
+    seg = put(tp, 1000)
+    seg.sacked = RETRANSMITTED
+    tp.retrans_out, tp.undo_retrans = 1, 5
+    tp.undo_marker = (tp.snd_una - 1) & MASK
+    sack(host, tp, (1000, 2000))
+    assert seg.sacked == SACKED_ACKED | RETRANSMITTED
+    assert (tp.retrans_out, tp.undo_retrans) == (1, 5)
+
+
+def test_a_dsack_of_what_is_not_sacked_yet(host: TcpHost, tp: TcpSock) -> None:
+    """Each segment of it is looked at once."""
+    segs = [put(tp, 1000 * i, mss=1000 + i) for i in range(6)]
+    for seg in segs:
+        seg.sacked = RETRANSMITTED
+    tp.total_retrans, tp.retrans_out, tp.undo_retrans = 100, 6, 9
+    tp.undo_marker = (tp.snd_una - 1) & MASK
+    state = sack(host, tp, (1000, 4000), (1000, 5000))
+    assert (tp.retrans_out, tp.undo_retrans) == (3, 6)
+    assert state.delivered_bytes == 4000
+    assert ranges(tp) == [(1000, 5000)]
+
+
 def test_what_is_sacked_is_passed_by(host: TcpHost, tp: TcpSock) -> None:
     """Even where the ranges did not say so."""
     segs = [put(tp, 1000 * i, mss=1000 + i) for i in range(6)]
