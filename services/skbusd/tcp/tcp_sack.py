@@ -357,8 +357,6 @@ def tcp_sacktag_write_queue(
             continue
         if not after(end, una):
             continue
-        if before(start, una):
-            start = una
         valid.append(((start - una) & MASK, (start, end), dup))
     valid.sort()
     for _, (start, end), dup in valid:

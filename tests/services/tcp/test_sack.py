@@ -649,6 +649,15 @@ def test_a_dsack_of_what_is_not_sacked_yet(host: TcpHost, tp: TcpSock) -> None:
     assert ranges(tp) == [(1000, 5000)]
 
 
+def test_blocks_are_taken_in_the_order_of_their_numbers(host: TcpHost, tp: TcpSock) -> None:
+    """Across the wrap, whatever the order in the ACK."""
+    tp.snd_una = tp.highest_sack = MASK - 1499
+    segs = [put(tp, 1000 * i) for i in range(5)]
+    state = sack(host, tp, (3000, 4000), (1000, 2000))
+    assert (state.first_sackt, state.last_sackt) == (segs[1].mstamp, segs[3].mstamp)
+    assert tp.reord_seen == 0
+
+
 def test_what_is_sacked_is_passed_by(host: TcpHost, tp: TcpSock) -> None:
     """Even where the ranges did not say so."""
     segs = [put(tp, 1000 * i, mss=1000 + i) for i in range(6)]
@@ -680,6 +689,7 @@ def test_what_begins_below_snd_una_is_cut(host: TcpHost, tp: TcpSock) -> None:
     tp.undo_marker = (tp.snd_una - 4000) & MASK
     state = sack(host, tp, (-2000, 0), (1000, 2000))
     assert state.flag & FLAG_DSACKING_ACK
+    assert host.net.mib["TcpExtTCPDSACKIgnoredOld"] == 0
     assert tp.undo_retrans == 3
     assert state.delivered_bytes == 1000
     assert tp.sacked_out == 1
@@ -713,6 +723,8 @@ def test_a_dsack_of_what_is_sacked(host: TcpHost, tp: TcpSock) -> None:
         ([(2000, 3000), (-1000, 0)], 0, "TcpExtTCPSACKDiscard"),
         ([(2000, 3000), (-1000, -1)], 0, ""),
         ([(2000, 3000), (1000, 1000)], 0, ""),
+        ([(1000, 1000), (2000, 3000)], 0, ""),
+        ([(1000, 20_000), (2000, 3000)], 0, "TcpExtTCPSACKDiscard"),
     ],
 )
 def test_blocks_that_are_left_out(
