@@ -272,10 +272,6 @@ class RunDir:
         """Where a process answers status, counters, sysctl, log level and ping (ROUTER)."""
         return self._ipc(f"{process}.ctl")
 
-    def trace(self, process: str) -> str:
-        """Where a process publishes trace events (PUB)."""
-        return self._ipc(f"{process}.trace")
-
     @property
     def syscall_endpoint(self) -> str:
         """Where the socket layer takes system calls (ROUTER)."""
