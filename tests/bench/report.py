@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -17,6 +18,14 @@ from rich.table import Table
 from rich.text import Text
 
 from subjects import WORKLOADS, Round
+
+
+def pmd_title(between: str) -> str:
+    """The name of pmd-pytcp with the version that is measured, where it is installed."""
+    try:
+        return f"pmd-pytcp{between}{version('pmd-pytcp')}"
+    except PackageNotFoundError:
+        return "pmd-pytcp"
 
 
 class Target(NamedTuple):
@@ -127,7 +136,12 @@ def table(rounds: Rounds, seconds: float, reps: int) -> Table:
         leading=1,
     )
     shown.add_column("what", no_wrap=True)
-    columns = {"iperf3": "Linux\niperf3", "linux": "Linux", "skbus": "skbus", "pmd": "pmd-\npytcp"}
+    columns = {
+        "iperf3": "Linux\niperf3",
+        "linux": "Linux",
+        "skbus": "skbus",
+        "pmd": pmd_title("\n"),
+    }
     ours = ["skbus"]
     if any("compiled" in subjects for subjects in rounds.values()):
         columns["compiled"] = "compiled"
@@ -267,7 +281,7 @@ def plot(rounds: Rounds, path: Path) -> str:
         ("linux", "Linux", "#999999"),
         ("skbus", "skbus", "#1f77b4"),
         ("compiled", "compiled", "#17becf"),
-        ("pmd", "pmd-pytcp", "#ff7f0e"),
+        ("pmd", pmd_title(" "), "#ff7f0e"),
     )
     columns = min(3, len(rounds))
     rows = -(-len(rounds) // columns)
