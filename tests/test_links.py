@@ -52,6 +52,32 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert list(missing(page, prose(page))) == []
 
 
+NAMED: Final = re.compile(r"`((?:common|services|tests|docs|examples|deploy)/[\w./-]+)(?=[:`])")
+MADE: Final = {"deploy/wheels"}
+"""Made by a command of the page."""
+NAMING: Final = [page for page in PAGES if page.name not in ("CHANGELOG.md", "kernel-map.md")]
+"""CHANGELOG tells of files as they were, and kernel-map.md has a test of its own."""
+IDENTIFIER: Final = re.compile(r"`(_[A-Z_]{3,}|_?[a-z0-9]+(?:_[a-z0-9]+)+|[A-Z][a-z]+[A-Z]\w+)`")
+
+
+@pytest.mark.parametrize("page", NAMING, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    named = {name for name in NAMED.findall(page.read_text()) if not re.search("[A-Z]{4}", name)}
+    assert {name for name in named - MADE if not (ROOT / name).exists()} == set()
+
+
+def test_what_the_recipes_name_is_in_the_code() -> None:
+    """Functions, classes and tables of CONTRIBUTING: a recipe must not outlive them."""
+    code = "".join(
+        path.read_text()
+        for top in ("common", "services", "tests")
+        for path in (ROOT / top).rglob("*.py")
+    )
+    named = set(IDENTIFIER.findall((ROOT / "CONTRIBUTING.md").read_text()))
+    assert len(named) > 25
+    assert {name for name in named if not re.search(rf"\b{name}\b", code)} == set()
+
+
 def test_the_index_has_every_page() -> None:
     linked = set(LINK.findall((ROOT / "docs" / "README.md").read_text()))
     assert {page.name for page in ROOT.glob("docs/*.md")} - linked == {"README.md"}
