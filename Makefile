@@ -23,7 +23,7 @@ SAY_WHAT = awk 'function say(what) { if (what != last) print "    " what; last =
   /WARNING|ERROR/ { say($$0) }'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo unit test readme bench mutants check format compose wheels wheel compiled test-compiled clean
+.PHONY: help demo quick unit durations test readme bench mutants check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,17 +44,27 @@ demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and sho
 	@echo "==> demo: our stack and the Linux kernel at the two ends of a virtual cable"
 	@$(BIN)/skbus demo
 
+NO_NAMESPACES = -m "not lab and not compose and not readme"
+
+quick: $(STAMP) ## Run the short tests: every layer, the codec, the sockets, in under a minute.
+	@echo "==> the short tests (pytest, on all cores), $$($(BIN)/python --version)"
+	@$(BIN)/pytest -n logical --quick --durations=5
+
 unit: $(STAMP) ## Run the tests that need no namespaces: with make PYTHON=python3.13 VENV=.venv-3.13, by another Python.
 	@echo "==> tests on processors and virtual clocks alone (pytest, on all cores), $$($(BIN)/python --version)"
-	@$(BIN)/pytest -n logical -m "not lab and not compose and not readme"
+	@$(BIN)/pytest -n logical --durations=10 $(NO_NAMESPACES)
+
+durations: $(STAMP) ## Record which tests take long, for make quick (tests/durations.json).
+	@echo "==> the tests of make unit, and how long each takes"
+	@$(BIN)/pytest -n logical --durations=20 --record-durations $(NO_NAMESPACES)
 
 test: unit ## Run all tests but those that need a Docker engine.
 	@echo "==> tests in network namespaces, against the kernel (pytest, one after the other)"
-	@$(BIN)/pytest -m "lab and not compose and not readme"
+	@$(BIN)/pytest --durations=20 -m "lab and not compose and not readme"
 
 readme: $(STAMP) ## Run README.md and docs/tutorial.md as they are printed, on a fresh clone; as root, and as an ordinary user.
 	@echo "==> README.md and docs/tutorial.md, as printed"
-	@$(BIN)/pytest -m "readme and not compose" tests/readme
+	@$(BIN)/pytest --durations=0 -m "readme and not compose" tests/readme
 
 $(BENCH_STAMP): $(STAMP)
 	@echo "==> installing what is measured beside us"
@@ -86,7 +96,7 @@ format: $(STAMP) ## Format the code.
 
 compose: wheels ## Run the tests of docker-compose.yml; needs a Docker engine.
 	@echo "==> tests of docker-compose.yml"
-	@$(BIN)/pytest -m compose tests/compose tests/readme
+	@$(BIN)/pytest --durations=10 -m compose tests/compose tests/readme
 
 wheels: wheel ## Get wheels for the image into deploy/wheels: docker build then needs no network.
 	@echo "==> wheels for the image's Python $(WHEELS_PYTHON), in deploy/wheels"
@@ -116,7 +126,7 @@ test-compiled: compiled ## Run the tests that need no namespaces with what make 
 	@echo "==> installing the development tools"
 	@$(COMPILED)/bin/$(PIP_INSTALL) "$$(echo build/wheel-compiled/skbus-*.whl)[dev]" | $(SAY_WHAT)
 	@echo "==> tests, compiled"
-	@$(COMPILED)/bin/pytest -n logical -m "not lab and not compose and not readme"
+	@$(COMPILED)/bin/pytest -n logical --durations=10 $(NO_NAMESPACES)
 
 clean: ## Remove what the targets above have made.
 	@echo "==> removing $(VENV), $(COMPILED), caches and what was built"

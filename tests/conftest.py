@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests import timing
 
 from skbus.bus.version import is_compiled
 
@@ -18,7 +19,11 @@ settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "skbus"))
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    timing.options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM ends a run as Ctrl-C does: with its fixtures, and so without leaving labs behind.
 
     A shell without job control starts what stands before `&` with SIGINT ignored, and the programs
@@ -35,6 +40,7 @@ def pytest_configure() -> None:
     os.environ["PATH"] = os.pathsep.join(places)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.pluginmanager.register(timing.Timing(config), "skbus timing")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
