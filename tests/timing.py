@@ -107,7 +107,7 @@ class Timing:
         over = [one for one in self.took if one[2] > BUDGETS[one[0]]]
         if over:
             budgets = ", ".join(f"{kind} {seconds:g} s" for kind, seconds in BUDGETS.items())
-            terminalreporter.section(f"{len(over)} tests above their budget ({budgets})")
+            terminalreporter.section(f"above their budget ({budgets}): {len(over)}")
             over.sort(key=lambda one: one[2] / BUDGETS[one[0]], reverse=True)
             for kind, test, seconds in over[:_SHOWN]:
                 terminalreporter.line(f"{seconds:8.1f} s  {kind:10}  {test}")

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +30,6 @@ GROWTH = 2048
 """KiB that a process may grow by after that, and 16 bytes a request"""
 CLEAR = {"EINVAL", "EBADF", "EFAULT", "EPROTO", "EMSGSIZE", "EAFNOSUPPORT", "ENOTCONN", "EPERM"}
 """Each of these must have been among the answers."""
-
-
-@pytest.fixture
-def lab() -> Iterator[dict[str, Any]]:
-    name = f"hostile{os.getpid()}"
-    try:
-        done = subprocess.run(
-            [SKBUS, "lab", "up", "--name", name], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        yield json.loads(done.stdout.splitlines()[-1])
-    finally:
-        subprocess.run([SKBUS, "lab", "down", "--name", name], check=False, capture_output=True)
 
 
 def test_hostile_requests_do_no_harm(lab: dict[str, Any]) -> None:

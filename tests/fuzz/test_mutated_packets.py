@@ -8,11 +8,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fuzz.hostile import memory
 
 from skbus.bus.ctl import ctl_call
 from skbus.bus.rundir import RunDir
@@ -38,29 +38,6 @@ PARSERS = {
 """counters of which at least one must tell that mutated packets came this far"""
 
 
-@pytest.fixture
-def lab() -> Iterator[dict[str, Any]]:
-    name = f"fuzz{os.getpid()}"
-    try:
-        done = subprocess.run(
-            [SKBUS, "lab", "up", "--name", name], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        yield json.loads(done.stdout.splitlines()[-1])
-    finally:
-        subprocess.run([SKBUS, "lab", "down", "--name", name], check=False, capture_output=True)
-
-
-def _memory(pids: dict[str, int]) -> dict[str, int]:
-    """Anonymous resident memory of each process, KiB."""
-    found = {}
-    for name, pid in pids.items():
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                found[name] = int(line.split()[1])
-    return found
-
-
 def _fuzz(lab: dict[str, Any], pids: dict[str, int]) -> tuple[dict[str, Any], dict[str, int]]:
     """Send the packets; the sender's last words, and the memory after WARM of them."""
     command = [
@@ -81,7 +58,7 @@ def _fuzz(lab: dict[str, Any], pids: dict[str, int]) -> tuple[dict[str, Any], di
             last = json.loads(line)
             if "checkpoint" in last:
                 if last["checkpoint"] <= WARM:
-                    warm = _memory(pids)
+                    warm = memory(pids)
                 sender.stdin.write("\n")
                 sender.stdin.flush()
         error = sender.stderr.read()
@@ -115,7 +92,7 @@ def test_mutated_packets_do_no_harm(lab: dict[str, Any]) -> None:
     )
     assert now["pids"] == lab["pids"], f"seed {SEED}: a process has died: {now}"
     if COUNT > WARM:
-        after = _memory(pids)
+        after = memory(pids)
         grown = {name: after[name] - warm[name] for name in after}
         assert max(grown.values()) <= GROWTH, f"seed {SEED}: grown by KiB: {grown}"
     received = ctl_call(run, "ip", "counters", seconds=60.0)["IpInReceives"]

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -502,13 +502,20 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
         process.stderr.close()
 
 
+C = TypeVar("C", bound=Cable)
+
+
+def _until_the_end(cable: C) -> Iterator[C]:
+    """A fixture's cable, taken down when the fixture ends."""
+    try:
+        yield cable
+    finally:
+        cable.down()
+
+
 def _lab(kind: str, *options: str) -> Iterator[Lab]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    found = Lab(f"t{os.getpid()}{worker}{kind}", *options)
-    try:
-        yield found
-    finally:
-        found.down()
+    yield from _until_the_end(Lab(f"t{os.getpid()}{worker}{kind}", *options))
 
 
 @pytest.fixture(autouse=True)
@@ -565,22 +572,15 @@ def _without_offload(cable: Cable) -> None:
 @pytest.fixture
 def plain_reference() -> Iterator[Reference]:
     """Linux at both ends of a cable without offload."""
-    reference = Reference()
-    try:
+    for reference in _until_the_end(Reference()):
         _without_offload(reference)
         yield reference
-    finally:
-        reference.down()
 
 
 @pytest.fixture(scope="session")
 def reference_cable() -> Iterator[Reference]:
     """Linux at both ends."""
-    reference = Reference()
-    try:
-        yield reference
-    finally:
-        reference.down()
+    yield from _until_the_end(Reference())
 
 
 def _between_tests(found: Router) -> Iterator[Router]:
@@ -596,20 +596,12 @@ def _between_tests(found: Router) -> Iterator[Router]:
 
 @pytest.fixture(scope="session")
 def our_router_cable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OurRouter]:
-    router = OurRouter(tmp_path_factory.mktemp("router"))
-    try:
-        yield router
-    finally:
-        router.down()
+    yield from _until_the_end(OurRouter(tmp_path_factory.mktemp("router")))
 
 
 @pytest.fixture(scope="session")
 def linux_router_cable() -> Iterator[LinuxRouter]:
-    router = LinuxRouter()
-    try:
-        yield router
-    finally:
-        router.down()
+    yield from _until_the_end(LinuxRouter())
 
 
 @pytest.fixture

@@ -330,21 +330,29 @@ def test_a_refused_connect_is_writable(loopback: Loopback) -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
 
 
+def a_call_that_waits(
+    loopback: Loopback, sock: socket.socket
+) -> tuple[threading.Thread, list[OSError]]:
+    """A thread that is in recv, and where its error will be."""
+    errors: list[OSError] = []
+
+    def wait() -> None:
+        try:
+            sock.recv(1)
+        except OSError as e:
+            errors.append(e)
+
+    thread = in_thread(wait)
+    while not sum(len(c.calls) for c in loopback.net.clients.values()):
+        pass
+    return thread, errors
+
+
 def test_closing_ends_another_threads_call(loopback: Loopback) -> None:
     with pair() as (one, _):
-        errors: list[OSError] = []
-
-        def wait() -> None:
-            try:
-                one.recv(1)
-            except OSError as e:
-                errors.append(e)
-
-        thread = in_thread(wait)
-        while not sum(len(c.calls) for c in loopback.net.clients.values()):
-            pass
+        waiting, errors = a_call_that_waits(loopback, one)
         one.close()
-        thread.join()
+        waiting.join()
         assert [e.errno for e in errors] == [errno.EBADF]
 
 
@@ -476,19 +484,9 @@ def test_no_stack(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_stack_ends(loopback: Loopback) -> None:
     with pair() as (one, two):
-        errors: list[OSError] = []
-
-        def wait() -> None:
-            try:
-                one.recv(1)
-            except OSError as e:
-                errors.append(e)
-
-        thread = in_thread(wait)
-        while not sum(len(c.calls) for c in loopback.net.clients.values()):
-            pass
+        waiting, errors = a_call_that_waits(loopback, one)
         loopback.stop()
-        thread.join()
+        waiting.join()
         assert [e.errno for e in errors] == [errno.ENETDOWN]
         with pytest.raises(OSError, match="has ended"):
             two.send(b"x")

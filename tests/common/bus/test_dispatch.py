@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: MIT
 """Hellos, epochs and barriers between processes, with trivial cores in a line."""
 
-from collections.abc import Mapping
-from random import Random
+from tests.common.bus.cores import StillCore
 
 from skbus.bus.codec import decode, encode
 from skbus.bus.dispatch import Dispatcher
 from skbus.core.abi import Hello
-from skbus.core.entry import AnyEntry, Handler
 from skbus.core.interfaces import Neighbour, NetifReceive
 from skbus.core.net import Net
-from skbus.core.pool import Pool
 from skbus.core.skbuff import SkBuff
 
 ORDER = ("nic.a", "ip", "tcp", "socket")
 
 
-class Relay:
+class Relay(StillCore):
     """Passes skbs up, and remembers what it saw."""
 
     def __init__(self, name: str, above: list[str], below: list[str], epoch: int = 1) -> None:
-        self.net = Net(name, rand=Random(name), pool=Pool(), epoch=epoch)
+        super().__init__(name, epoch)
         self.above, self.below = above, below
         self.seen: list[int] = []
-        self.up: list[str] = []
-        self.entries: Mapping[AnyEntry, Handler] = {NetifReceive.ip_rcv: self.ip_rcv}
+        self.entries = {NetifReceive.ip_rcv: self.ip_rcv}
 
     def ip_rcv(self, net: Net, skb: SkBuff) -> None:
         self.seen.append(skb.id)
@@ -33,21 +29,8 @@ class Relay:
         else:
             net.consume_skb(skb)
 
-    def start(self) -> None: ...
-
-    def peer_up(self, process: str) -> None:
-        self.up.append(process)
-
-    def idle(self) -> None: ...
-
-    def held(self) -> int:
-        return 0
-
     def barrier_edges(self) -> tuple[list[str], list[str]]:
         return self.above, self.below
-
-    def status(self) -> dict[str, object]:
-        return {}
 
 
 class Line:

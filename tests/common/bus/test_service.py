@@ -1,36 +1,33 @@
 # SPDX-License-Identifier: MIT
 """The shell over real ZeroMQ pipes: delivery, full pipes, garbage, control, restarts."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import msgpack
 import pytest
 import trio
 import zmq
+from tests.common.bus.cores import StillCore
 
 from skbus.bus.ctl import ControlError, ctl_call
 from skbus.bus.pipe import Outlet
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import Service, boot_epoch
 from skbus.core.abi import RtCacheFlush
-from skbus.core.entry import AnyEntry, Handler
 from skbus.core.interfaces import InetTransport, NetifReceive
 from skbus.core.net import Net
-from skbus.core.pool import Pool
 from skbus.core.skbuff import SkBuff
 
 
-class Sink:
+class Sink(StillCore):
     """Takes skbs and calls, and lets a test wait for them."""
 
     def __init__(self, name: str, epoch: int = 1) -> None:
-        self.net = Net(name, rand=Random(0), pool=Pool(), epoch=epoch)
+        super().__init__(name, epoch)
         self.got: list[Any] = []
-        self.up: list[str] = []
-        self.entries: Mapping[AnyEntry, Handler] = {
+        self.entries = {
             NetifReceive.ip_rcv: self.take,
             InetTransport.rt_cache_flush: self.flush,
         }
@@ -41,19 +38,6 @@ class Sink:
 
     def flush(self, net: Net, item: RtCacheFlush) -> None:
         self.got.append(item)
-
-    def start(self) -> None: ...
-
-    def peer_up(self, process: str) -> None:
-        self.up.append(process)
-
-    def idle(self) -> None: ...
-
-    def held(self) -> int:
-        return 0
-
-    def barrier_edges(self) -> tuple[list[str], list[str]]:
-        return [], []
 
     def status(self) -> dict[str, object]:
         return {"got": len(self.got)}

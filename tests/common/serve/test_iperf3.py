@@ -135,25 +135,16 @@ def test_server_output_reaches_the_client(server: Server) -> None:
     assert result["server_output_text"] == "\n".join(report().lines()) + "\n"
 
 
+def long_client(server: Server) -> subprocess.Popen[str]:
+    """A client that sends for 20 s, and says how it goes."""
+    command = f"iperf3 -c 127.0.0.1 -p {server.port} -t 20 -i 0.1 --forceflush"
+    return subprocess.Popen(command.split(), stdout=subprocess.PIPE, text=True)
+
+
 @needs_iperf3
 def test_a_second_client_is_told_that_the_server_is_busy(server: Server) -> None:
     report = in_thread(server)
-    first = subprocess.Popen(
-        [
-            "iperf3",
-            "-c",
-            "127.0.0.1",
-            "-p",
-            str(server.port),
-            "-t",
-            "20",
-            "-i",
-            "0.1",
-            "--forceflush",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    first = long_client(server)
     with first:
         assert first.stdout is not None
         for line in first.stdout:
@@ -169,22 +160,7 @@ def test_a_second_client_is_told_that_the_server_is_busy(server: Server) -> None
 @needs_iperf3
 def test_the_next_client_is_served_after_one_that_was_killed(server: Server) -> None:
     report = in_thread(server)
-    with subprocess.Popen(
-        [
-            "iperf3",
-            "-c",
-            "127.0.0.1",
-            "-p",
-            str(server.port),
-            "-t",
-            "20",
-            "-i",
-            "0.1",
-            "--forceflush",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as first:
+    with long_client(server) as first:
         assert first.stdout is not None
         for line in first.stdout:
             if "sec" in line:

@@ -13,6 +13,16 @@ from skbustest.world import World
 SOCK_DGRAM = 2
 
 
+async def error_of_an_answer(sock: SimSocket) -> int:
+    """The errno that comes where an answer should; 0 where one does."""
+    await sock.send(b"anybody?")
+    try:
+        await sock.recv(100)
+    except OSError as e:
+        return e.errno or 0
+    return 0
+
+
 @pytest.mark.parametrize("size", [0, 1, 1472, 1473, 9000, 65507])
 def test_echo(size: int) -> None:
     """Datagrams of every size, in fragments where they must be."""
@@ -52,12 +62,7 @@ def test_nobody_listens() -> None:
         async def client() -> int:
             sock = await a.socket(SOCK_DGRAM)
             await sock.connect(("10.0.0.2", 9))
-            await sock.send(b"anybody?")
-            try:
-                await sock.recv(100)
-            except OSError as e:
-                return e.errno or 0
-            return 0
+            return await error_of_an_answer(sock)
 
         assert world.run(world.start(client())) == errno.ECONNREFUSED
         assert b.net("udp").mib["UdpNoPorts"] == b.net("ip").mib["IcmpOutDestUnreachs"] == 1
@@ -72,12 +77,7 @@ def test_no_such_host() -> None:
             sock = await a.socket(SOCK_DGRAM)
             await sock.setsockopt(uapi.SOL_IP, uapi.IP_RECVERR, b"\1\0\0\0")
             await sock.connect(("10.0.0.77", 9))
-            await sock.send(b"anybody?")
-            try:
-                await sock.recv(100)
-            except OSError as e:
-                return e.errno or 0
-            return 0
+            return await error_of_an_answer(sock)
 
         assert world.run(world.start(client())) == errno.EHOSTUNREACH
         assert a.net("ip").drops == {"SKB_DROP_REASON_NEIGH_FAILED": 1}
