@@ -2,15 +2,36 @@
 """Harness: one core alone, driven as its shell drives it, its outbox looked at.
 
 For tests of a layer: hand in entries and skbs, let time pass, see what came out. After every
-call the conservation of skbs is checked.
+call the conservation of skbs is checked. The neighbours of the core are outboxes, or imitations:
+a table of `skbus.core.entry.serve`, as the real process has one, to which `carry` gives the calls.
+
+`TransportHarness` adds what all transports have above and below them: a socket layer that asks by
+`TransportProto`, and an ip that is asked for routes.
 """
 
-from typing import Any, overload
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
 
-from skbus.core.entry import AnyEntry, Entry, SkbEntry, T
+from skbus.core.abi import (
+    Close,
+    DataReadyCb,
+    Disconnect,
+    Getsockopt,
+    InitSock,
+    IpRouteOutputKey,
+    Recvmsg,
+    RouteRet,
+    Setsockopt,
+    Shutdown,
+    SkRet,
+)
+from skbus.core.entry import AnyEntry, Entry, Handler, Request, SkbEntry, T
+from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, TransportProto
 from skbus.core.net import SEC, Core
 from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import SkBuff
+
+R = TypeVar("R")
 
 
 def small_pool(number: int = 7) -> tuple[Pool, Allocator]:
@@ -22,12 +43,12 @@ def small_pool(number: int = 7) -> tuple[Pool, Allocator]:
 
 
 class Harness:
-    """Drives `core`; its clock stands until `run_for`."""
+    """Drives `core`, from a time on; its clock stands until `run_for` or `advance`."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, now: int = 1000 * SEC) -> None:
         self.core = core
         self.net = core.net
-        self.net.now = 1000 * SEC
+        self.net.now = now
         core.start()
 
     def call(self, entry: Entry[T], item: T) -> None:
@@ -36,27 +57,43 @@ class Harness:
 
     def rcv(self, entry: SkbEntry[Any], skb: SkBuff) -> None:
         """An skb comes in."""
-        self.net.skb_received += 1
         self.deliver(entry, skb)
 
     def deliver(self, entry: AnyEntry, item: Any) -> None:
-        """A call comes in whose type the test does not know."""
-        self.core.entries[entry](self.net, item)
+        """A call comes in whose type the test does not know, and is the last of its batch."""
+        self.enter(entry, item)
         self.core.idle()
         self.check()
 
-    def check(self) -> None:
-        """Conservation: AssertionError where an skb is neither here nor there."""
+    def enter(self, entry: AnyEntry, item: Any) -> None:
+        """A call comes in, and others of the same batch follow."""
+        if isinstance(item, SkBuff):
+            self.net.skb_received += 1
+        self.core.entries[entry](self.net, item)
+
+    def conserved(self) -> bool:
+        """Is every skb accounted for, and each drop by its reason?"""
         net = self.net
         got = net.skb_born + net.skb_received
         gone = net.skb_sent + net.skb_consumed + net.skb_dropped
-        held = self.core.held()
-        if got != gone + held:
+        return got == gone + self.core.held() and net.skb_dropped == sum(net.drops.values())
+
+    def check(self) -> None:
+        """Conservation: AssertionError where an skb is neither here nor there."""
+        if not self.conserved():
+            net = self.net
+            got = net.skb_born + net.skb_received
+            gone = net.skb_sent + net.skb_consumed + net.skb_dropped
+            held = self.core.held()
             raise AssertionError(f"{got} skbs in, {gone} out, {held} held: {net.drops}")
 
     def run_for(self, seconds: float) -> None:
         """Let time pass, firing timers on the way."""
-        end = self.net.now + round(seconds * SEC)
+        self.advance(round(seconds * SEC))
+
+    def advance(self, ns: int) -> None:
+        """The same in ns."""
+        end = self.net.now + ns
         while True:
             due = self.net.timers.next_expiry()
             if due is None or due > end:
@@ -87,6 +124,117 @@ class Harness:
             self.net.outbox[process] = rest
         return [item for e, item in box if e is entry]
 
+    def carry(self, process: str, serves: Mapping[AnyEntry, Handler], by: object) -> bool:
+        """Give what was called in another process to its imitation: each call to the function
+        that serves it, as `function(by, item)`. Was there anything?"""
+        batch = self.out(process)
+        for entry, item in batch:
+            serves[entry](by, item)
+        return bool(batch)
+
     def dropped(self, reason: str) -> int:
         """How many skbs were dropped for a reason, without its prefix."""
         return self.net.drops.get("SKB_DROP_REASON_" + reason, 0)
+
+
+class TransportHarness(Harness):
+    """A core that serves `TransportProto`, between a socket layer and an ip that are outboxes.
+
+    us, mtu: our address, and the MTU of the routes that ip tells of.
+    """
+
+    def __init__(self, core: Core, us: bytes, mtu: int = 1500) -> None:
+        super().__init__(core)
+        self.us = us
+        self.mtu = mtu
+        self.req = 0
+
+    # ---- the socket layer ------------------------------------------------------------------
+
+    def ask(self, entry: Request[T, R], make: Callable[[int], T]) -> SkRet:
+        """A request that is answered at once. make: its item, from the request's number."""
+        self.req += 1
+        req = self.req
+        self.call(entry, make(req))
+        return self.answer(req)
+
+    def answer(self, req: int) -> SkRet:
+        """The answer to a request; it must be there. Those to other requests are forgotten."""
+        for item in self.out("socket", SkCallbacks.sk_ret):
+            if item.req == req:
+                return SkRet._make(item)
+        raise AssertionError(f"no answer to request {req}")
+
+    def init(self, sk: int, type: int, protocol: int) -> None:
+        """socket(2)"""
+        self.call(TransportProto.init, InitSock(sk, 2, protocol, type))
+
+    def setsockopt(self, sk: int, level: int, name: int, value: int | bytes) -> int:
+        """setsockopt(2): an errno."""
+        raw = value if isinstance(value, bytes) else value.to_bytes(4, "little", signed=True)
+        return self.ask(
+            TransportProto.setsockopt, lambda req: Setsockopt(sk, req, level, name, raw)
+        ).err
+
+    def getsockopt(self, sk: int, level: int, name: int, optlen: int = 0) -> Any:
+        """getsockopt(2): the value, an int where it is four bytes; -errno."""
+        ret = self.ask(
+            TransportProto.getsockopt, lambda req: Getsockopt(sk, req, level, name, optlen)
+        )
+        if ret.err:
+            return -ret.err
+        val = ret.val
+        if isinstance(val, bytes) and len(val) == 4:
+            return int.from_bytes(val, "little", signed=True)
+        return val
+
+    def recvmsg(self, sk: int, copied: int) -> None:
+        """The application took bytes."""
+        self.call(TransportProto.recvmsg, Recvmsg(sk, copied))
+
+    def shutdown(self, sk: int, how: int = 2) -> None:
+        """shutdown(2)"""
+        self.call(TransportProto.shutdown, Shutdown(sk, how))
+
+    def close(self, sk: int, unread: int = 0, linger: int = -1) -> None:
+        """close(2)"""
+        self.call(TransportProto.close, Close(sk, unread, linger))
+
+    def disconnect(self, sk: int) -> int:
+        """connect(2) to AF_UNSPEC: an errno."""
+        return self.ask(TransportProto.disconnect, lambda req: Disconnect(sk, req)).err
+
+    def data_ready(self) -> list[tuple[DataReadyCb, bytes]]:
+        """What was handed up since the last look: whose, from whom, and the payload."""
+        found = []
+        for skb in self.out("socket", SkCallbacks.sk_data_ready):
+            if not isinstance(skb.cb, DataReadyCb):
+                raise AssertionError(f"cb is {skb.cb!r}")
+            found.append((skb.cb, self.net.skb_bytes(skb)))
+        return found
+
+    # ---- ip --------------------------------------------------------------------------------
+
+    def asks_route(self) -> bool:
+        """Does ip have a question to answer?"""
+        return any(e is Ip.ip_route_output_key for e, _ in self.net.outbox.get("ip", ()))
+
+    def answer_route(
+        self,
+        *,
+        err: int = 0,
+        rt_type: int = 1,
+        mtu: int = 0,
+        saddr: bytes = b"",
+        genid: int = 1,
+    ) -> list[IpRouteOutputKey]:
+        """ip answers what it was asked for routes; returns the questions. mtu, saddr: other ones
+        than this host's."""
+        if not self.asks_route():
+            raise AssertionError("ip was not asked for a route")
+        asked = [IpRouteOutputKey._make(i) for i in self.out("ip", Ip.ip_route_output_key)]
+        for ask in asked:
+            source = ask.saddr or saddr or self.us
+            answer = RouteRet(ask.req, err, source, ask.daddr, 2, mtu or self.mtu, rt_type, genid)
+            self.call(InetTransport.ip_route_output_ret, answer)
+        return asked

@@ -17,9 +17,20 @@ from skbus.bus.clock import StackClock
 from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
 from skbus.core.abi import (
+    Accept,
+    Close,
+    Connect,
     Connected,
     DataReadyCb,
+    Disconnect,
+    GetPort,
+    Getsockopt,
+    InitSock,
+    ListenStart,
+    Recvmsg,
     ReqskQueueAdd,
+    Setsockopt,
+    Shutdown,
     SkErrorReport,
     SkRet,
     SkStateChange,
@@ -27,8 +38,8 @@ from skbus.core.abi import (
     TcpDone,
     TcpFin,
 )
-from skbus.core.entry import AnyEntry
-from skbus.core.interfaces import SkCallbacks
+from skbus.core.entry import AnyEntry, Handler, serve
+from skbus.core.interfaces import SkCallbacks, Tcp, TransportProto
 from skbus.core.pool import Allocator
 from skbus.core.skbuff import SkBuff
 from skbusd.socket.core import SocketCore
@@ -133,7 +144,7 @@ class Loopback:
             outbox, net.outbox = net.outbox, {}
             for process, batch in outbox.items():
                 for entry, item in batch:
-                    getattr(self, f"_{process}_{entry.name}")(item)
+                    SERVES[process][entry](self, item)
                     work += 1
             self.core.idle()
         self.source.flush()
@@ -152,10 +163,8 @@ class Loopback:
 
     # ---- both transports -----------------------------------------------------------------
 
-    def _tcp_init(self, item: Any) -> None:
+    def _init(self, item: InitSock) -> None:
         self._conns[item.sk] = _Conn(item.sk)
-
-    _udp_init = _tcp_init
 
     def _bind(self, kind: str, conn: _Conn, port: int, reuse: int) -> int:
         while not port:
@@ -171,7 +180,7 @@ class Loopback:
         conn.reuse = reuse
         return 0
 
-    def _get_port(self, kind: str, item: Any) -> None:
+    def _get_port(self, kind: str, item: GetPort) -> None:
         conn = self._conns[item.sk]
         if item.addr not in (ANY, LOCALHOST):
             self._ret(item, errno.EADDRNOTAVAIL)
@@ -180,22 +189,18 @@ class Loopback:
         conn.addr = item.addr
         self._ret(item, err, (item.addr, conn.port))
 
-    def _tcp_bind(self, item: Any) -> None:
+    def _tcp_bind(self, item: GetPort) -> None:
         self._get_port("tcp", item)
 
-    def _udp_bind(self, item: Any) -> None:
+    def _udp_bind(self, item: GetPort) -> None:
         self._get_port("udp", item)
 
-    def _tcp_setsockopt(self, item: Any) -> None:
+    def _setsockopt(self, item: Setsockopt) -> None:
         self._ret(item, 0 if item.optname < 100 else errno.ENOPROTOOPT)
 
-    _udp_setsockopt = _tcp_setsockopt
-
-    def _tcp_getsockopt(self, item: Any) -> None:
+    def _getsockopt(self, item: Getsockopt) -> None:
         err = 0 if item.optname < 100 else errno.ENOPROTOOPT
         self._ret(item, err, item.optname.to_bytes(4, "little"))
-
-    _udp_getsockopt = _tcp_getsockopt
 
     def _forget(self, kind: str, conn: _Conn) -> None:
         others = self._ports.get((kind, conn.port), [])
@@ -206,14 +211,14 @@ class Loopback:
 
     # ---- tcp -----------------------------------------------------------------------------
 
-    def _tcp_listen(self, item: Any) -> None:
+    def _tcp_listen(self, item: ListenStart) -> None:
         conn = self._conns[item.sk]
         if not conn.port:
             self._bind("tcp", conn, 0, 0)
         conn.backlog = item.backlog
         self._ret(item, 0, (conn.addr, conn.port))
 
-    def _tcp_connect(self, item: Any) -> None:
+    def _tcp_connect(self, item: Connect) -> None:
         conn = self._conns[item.sk]
         if item.addr != LOCALHOST:
             self._ret(item, errno.ENETUNREACH)
@@ -243,15 +248,15 @@ class Loopback:
             SkStateChange(item.sk, 1, LOCALHOST, conn.port, LOCALHOST, item.port),
         )
 
-    def _tcp_accept(self, item: Any) -> None:
+    def _tcp_accept(self, item: Accept) -> None:
         assert item.child in self._conns
 
-    def _tcp_disconnect(self, item: Any) -> None:
+    def _tcp_disconnect(self, item: Disconnect) -> None:
         conn = self._conns[item.sk]
         self._reset_peer(conn)
         self._ret(item)
 
-    def _tcp_tcp_sendmsg(self, skb: SkBuff) -> None:
+    def _tcp_sendmsg(self, skb: SkBuff) -> None:
         cb: Any = skb.cb
         conn = self._conns[cb.sk]
         payload = self.net.pool.gather(skb.frags)
@@ -284,14 +289,14 @@ class Loopback:
         left = sum(map(len, conn.peer.waiting)) if conn.peer is not None else 0
         self._up(SkCallbacks.sk_write_space, SkWriteSpace(conn.sk, acked, 0, left, left, 0, 65536))
 
-    def _tcp_recvmsg(self, item: Any) -> None:
+    def _tcp_recvmsg(self, item: Recvmsg) -> None:
         conn = self._conns.get(item.sk)
         if conn is not None:
             conn.outstanding -= item.copied
             if conn.waiting:
                 self._deliver(conn)
 
-    def _tcp_shutdown(self, item: Any) -> None:
+    def _tcp_shutdown(self, item: Shutdown) -> None:
         conn = self._conns[item.sk]
         if item.how & 2:
             conn.fin = True
@@ -307,7 +312,7 @@ class Loopback:
                     SkCallbacks.sk_error_report, SkErrorReport(peer.sk, errno.ECONNRESET, True)
                 )
 
-    def _tcp_close(self, item: Any) -> None:
+    def _tcp_close(self, item: Close) -> None:
         conn = self._conns.get(item.sk)
         if conn is None:
             return
@@ -335,14 +340,14 @@ class Loopback:
 
     # ---- udp -----------------------------------------------------------------------------
 
-    def _udp_connect(self, item: Any) -> None:
+    def _udp_connect(self, item: Connect) -> None:
         conn = self._conns[item.sk]
         if not conn.port:
             self._bind("udp", conn, 0, 0)
         conn.dport = item.port
         self._ret(item, 0, Connected(LOCALHOST, conn.port))
 
-    def _udp_disconnect(self, item: Any) -> None:
+    def _udp_disconnect(self, item: Disconnect) -> None:
         self._conns[item.sk].dport = 0
         self._ret(item)
 
@@ -378,13 +383,45 @@ class Loopback:
         up = SkBuff(b"", (place,), cb=to) if place else SkBuff(payload, cb=to)
         self._up(SkCallbacks.sk_data_ready, up)
 
-    def _udp_recvmsg(self, item: Any) -> None:
-        pass
+    def _udp_ignore(self, item: object) -> None:
+        """Room that was read, or a shutdown, means nothing to an imagined udp."""
 
-    def _udp_shutdown(self, item: Any) -> None:
-        pass
-
-    def _udp_close(self, item: Any) -> None:
+    def _udp_close(self, item: Close) -> None:
         conn = self._conns.pop(item.sk, None)
         if conn is not None:
             self._forget("udp", conn)
+
+
+SERVES: Final[dict[str, dict[AnyEntry, Handler]]] = {
+    "tcp": serve(
+        TransportProto,
+        TransportProto.init.by(Loopback._init),
+        TransportProto.bind.by(Loopback._tcp_bind),
+        TransportProto.listen.by(Loopback._tcp_listen),
+        TransportProto.accept.by(Loopback._tcp_accept),
+        TransportProto.connect.by(Loopback._tcp_connect),
+        TransportProto.disconnect.by(Loopback._tcp_disconnect),
+        TransportProto.recvmsg.by(Loopback._tcp_recvmsg),
+        TransportProto.shutdown.by(Loopback._tcp_shutdown),
+        TransportProto.close.by(Loopback._tcp_close),
+        TransportProto.setsockopt.by(Loopback._setsockopt),
+        TransportProto.getsockopt.by(Loopback._getsockopt),
+        without=[TransportProto.sendmsg],
+    )
+    | serve(Tcp, Tcp.tcp_sendmsg.by(Loopback._tcp_sendmsg), without=[Tcp.tcp_sendmsg_fastopen]),
+    "udp": serve(
+        TransportProto,
+        TransportProto.init.by(Loopback._init),
+        TransportProto.bind.by(Loopback._udp_bind),
+        TransportProto.connect.by(Loopback._udp_connect),
+        TransportProto.disconnect.by(Loopback._udp_disconnect),
+        TransportProto.sendmsg.by(Loopback._udp_sendmsg),
+        TransportProto.recvmsg.by(Loopback._udp_ignore),
+        TransportProto.shutdown.by(Loopback._udp_ignore),
+        TransportProto.close.by(Loopback._udp_close),
+        TransportProto.setsockopt.by(Loopback._setsockopt),
+        TransportProto.getsockopt.by(Loopback._getsockopt),
+        without=[TransportProto.listen, TransportProto.accept],
+    ),
+}
+"""What the imagined tcp and udp take."""

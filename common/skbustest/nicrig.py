@@ -21,6 +21,7 @@ from skbusd.nic.core import NicCore
 from skbusd.nic.eth import VIRTIO_NET_HDR
 from skbusd.nic.memory import MemoryDevice
 from skbusd.nic.netdev import NicConfig, NicNet
+from skbustest.harness import Harness
 
 OUR_MAC, PEER_MAC = b"\x02\0\0\0\0\x02", b"\x02\0\0\0\0\x01"
 OUR_IP, PEER_IP = b"\x0a\x4d\0\x02", b"\x0a\x4d\0\x01"
@@ -28,8 +29,11 @@ REGION = 7
 CLASSES = ((2048, 64), (16384, 4), (66560, 8))
 
 
-class NicRig:
+class NicRig(Harness):
     """One NicCore on a MemoryDevice."""
+
+    net: NicNet
+    core: NicCore
 
     def __init__(
         self, *, vnet_hdr: bool = True, classes: Any = CLASSES, now: int = 1000, **config: Any
@@ -40,7 +44,7 @@ class NicRig:
         pool.regions[REGION] = alloc
         self.alloc = alloc
         self.device = MemoryDevice(dev_addr=OUR_MAC, vnet_hdr=vnet_hdr)
-        self.net = NicNet(
+        net = NicNet(
             "nic.eth0",
             rand=Random(1),
             pool=pool,
@@ -48,9 +52,7 @@ class NicRig:
             device=self.device,
             config=NicConfig("eth0", **config),
         )
-        self.net.now = now
-        self.core = NicCore(self.net)
-        self.core.start()
+        super().__init__(NicCore(net), now)
         self.net.outbox.clear()
         self.net.log_events.clear()
 
@@ -64,21 +66,20 @@ class NicRig:
     def up(self) -> list[SkBuff]:
         """What went up to ip since the last look; ip and tcp have taken all of it, and so marks
         come back."""
-        batch = self.net.outbox.pop("ip", [])
+        batch = self.out("ip")
         for _, item in batch:
             if isinstance(item, BacklogMark):
-                self.core.entries[SynBacklog.backlog_mark_ret](self.net, item)
+                self.enter(SynBacklog.backlog_mark_ret, item)
         return [item for _, item in batch if isinstance(item, SkBuff)]
 
     def entries(self) -> list[AnyEntry]:
         """The entries of ip that were called since the last look."""
-        return [entry for entry, _ in self.net.outbox.pop("ip", [])]
+        return [entry for entry, _ in self.out("ip")]
 
     def xmit(self, *skbs: SkBuff) -> list[bytes]:
         """ip hands skbs down: what goes out at the device."""
         for skb in skbs:
-            self.net.skb_received += 1
-            self.core.entries[Netif.dev_queue_xmit](self.net, skb)
+            self.enter(Netif.dev_queue_xmit, skb)
         self.core.flush_tx()
         return self.sent()
 
@@ -87,25 +88,9 @@ class NicRig:
         sent, self.device.sent[:] = list(self.device.sent), []
         return sent
 
-    def advance(self, ns: int) -> None:
-        """Time passes; timers fire in their order."""
-        end = self.net.now + ns
-        while (at := self.net.timers.next_expiry()) is not None and at <= end:
-            self.net.now = at
-            self.net.timers.run(self.net, at)
-            self.core.idle()
-        self.net.now = end
-
     def drops(self) -> dict[str, int]:
         """Drop reasons without their prefix."""
         return {k.removeprefix("SKB_DROP_REASON_"): v for k, v in self.net.drops.items()}
-
-    def conserved(self) -> bool:
-        """Is every skb accounted for?"""
-        net = self.net
-        came = net.skb_born + net.skb_received
-        went = net.skb_sent + net.skb_consumed + net.skb_dropped + self.core.held()
-        return came == went and net.skb_dropped == sum(net.drops.values())
 
     def place(self, data: bytes) -> tuple[int, int, int, int, int]:
         """Bytes put into the pool."""

@@ -14,23 +14,13 @@ from typing import Any, Final, NamedTuple
 from skbus.core import uapi
 from skbus.core.abi import (
     Accept,
-    Close,
     Connect,
-    DataReadyCb,
-    Disconnect,
     ErrHandler,
     GetPort,
-    Getsockopt,
     InetdevEvent,
-    InitSock,
-    IpRouteOutputKey,
     ListenStart,
     RcvCb,
-    Recvmsg,
     ReqskQueueAdd,
-    RouteRet,
-    Setsockopt,
-    Shutdown,
     SkErrorReport,
     SkRet,
     SkStateChange,
@@ -41,7 +31,7 @@ from skbus.core.abi import (
     XmitCb,
 )
 from skbus.core.checksum import csum_partial, csum_tcpudp_magic, csum_tcpudp_nofold
-from skbus.core.entry import AnyEntry, Entry, T
+from skbus.core.entry import serve
 from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, Tcp, TcpProtocol, TransportProto
 from skbus.core.net import SEC
 from skbus.core.seq import seq_sub
@@ -54,7 +44,7 @@ from skbus.core.skbuff import (
     frags_slice,
 )
 from skbus.core.sysctl import Sysctl
-from skbus.core.uapi import IPPROTO_TCP, SOCK_STREAM
+from skbus.core.uapi import IPPROTO_TCP, SOCK_STREAM, TCP_CLOSE_WAIT, TCP_ESTABLISHED
 from skbus.inet.headers import ethernet, ipv4
 from skbus.inet.headers.tcp import TcpHdr, TcpOptions, build, build_options, parse, parse_options
 from skbus.inet.impair import Impairment
@@ -62,7 +52,7 @@ from skbusd.tcp.core import TcpCore
 from skbusd.tcp.netns import TcpNet
 from skbusd.tcp.sock import TcpSock
 from skbusd.tcp.tcp_states import STATE_CHANGES
-from skbustest.harness import Harness, small_pool
+from skbustest.harness import TransportHarness, small_pool
 from skbustest.packets import MAC, PEER_MAC, inet_aton
 
 US: Final = inet_aton("10.0.0.2")
@@ -93,7 +83,7 @@ class Seg(NamedTuple):
         return f"<{letters} {th.seq}({len(self.data)}) ack {th.ack_seq} win {th.window}>"
 
 
-class TcpHost(Harness):
+class TcpHost(TransportHarness):
     """tcp, ready: it knows its address. isn: our first sequence number."""
 
     net: TcpNet
@@ -111,34 +101,17 @@ class TcpHost(Harness):
         net = TcpNet(rand=Random(seed), pool=self.pool, sysctl=Sysctl(sysctl))
         net.state_changes = STATE_CHANGES
         net.isn = lambda saddr, daddr, sport, dport: isn
-        super().__init__(TcpCore(net))
-        self.addr = addr
-        self.mtu = mtu
+        super().__init__(TcpCore(net), addr, mtu)
         self.call(
             InetTransport.inetdev_event, InetdevEvent(2, "eth0", addr, 24, ANY, mtu, 0, 65536, True)
         )
         net.outbox.clear()
-        self.req = 0
 
     # ---- the socket layer -----------------------------------------------------------------
 
-    def ask(self, entry: Entry[T], make: Callable[[int], T]) -> SkRet:
-        """A request that is answered at once."""
-        self.req += 1
-        req = self.req
-        self.call(entry, make(req))
-        return self.answer(req)
-
-    def answer(self, req: int) -> SkRet:
-        """The answer to a request; it must be there."""
-        for item in self.out("socket", SkCallbacks.sk_ret):
-            if item.req == req:
-                return SkRet._make(item)
-        raise AssertionError(f"no answer to request {req}")
-
     def socket(self, sk: int) -> TcpSock:
         """socket(2)"""
-        self.call(TransportProto.init, InitSock(sk, 2, 6, SOCK_STREAM))
+        self.init(sk, SOCK_STREAM, IPPROTO_TCP)
         return self.net.socks[sk]
 
     def bind(self, sk: int, port: int, addr: bytes = ANY, reuse: int = 0) -> int:
@@ -160,71 +133,22 @@ class TcpHost(Harness):
         self.req += 1
         req = self.req
         self.call(TransportProto.connect, Connect(sk, req, addr, port))
-        if any(e is Ip.ip_route_output_key for e, _ in self.net.outbox.get("ip", ())):
+        if self.asks_route():
             self.answer_route()
         return self.answer(req)
-
-    def answer_route(self, err: int = 0, rt_type: int = 1) -> None:
-        """ip answers tcp_v4_connect's question."""
-        for item in self.out("ip", Ip.ip_route_output_key):
-            ask = IpRouteOutputKey._make(item)
-            self.call(
-                InetTransport.ip_route_output_ret,
-                RouteRet(ask.req, err, ask.saddr or self.addr, ask.daddr, 2, self.mtu, rt_type, 1),
-            )
 
     def send(self, sk: int, data: bytes, flags: int = 0) -> None:
         """send(2): the bytes lie with the socket layer."""
         skb = SkBuff(b"", (data,), id=1, cb=TcpSendmsgCb(sk, flags), lent=True)
         self.rcv(Tcp.tcp_sendmsg, skb)
 
-    def recvmsg(self, sk: int, copied: int) -> None:
-        """The application took bytes."""
-        self.call(TransportProto.recvmsg, Recvmsg(sk, copied))
-
     def accept(self, sk: int, child: int) -> None:
         """accept(2)"""
         self.call(TransportProto.accept, Accept(sk, child))
 
-    def shutdown(self, sk: int, how: int = 2) -> None:
-        """shutdown(2)"""
-        self.call(TransportProto.shutdown, Shutdown(sk, how))
-
-    def close(self, sk: int, unread: int = 0, linger: int = -1) -> None:
-        """close(2)"""
-        self.call(TransportProto.close, Close(sk, unread, linger))
-
-    def disconnect(self, sk: int) -> int:
-        """connect(2) to AF_UNSPEC: an errno."""
-        return self.ask(TransportProto.disconnect, lambda req: Disconnect(sk, req)).err
-
-    def setsockopt(self, sk: int, level: int, name: int, value: int | bytes) -> int:
-        """setsockopt(2): an errno."""
-        raw = value if isinstance(value, bytes) else value.to_bytes(4, "little", signed=True)
-        return self.ask(
-            TransportProto.setsockopt, lambda req: Setsockopt(sk, req, level, name, raw)
-        ).err
-
-    def getsockopt(self, sk: int, level: int, name: int, optlen: int = 0) -> Any:
-        """getsockopt(2): the value, an int where it is four bytes; -errno."""
-        ret = self.ask(
-            TransportProto.getsockopt, lambda req: Getsockopt(sk, req, level, name, optlen)
-        )
-        if ret.err:
-            return -ret.err
-        val = ret.val
-        if isinstance(val, bytes) and len(val) == 4:
-            return int.from_bytes(val, "little", signed=True)
-        return val
-
     def delivered(self) -> bytes:
-        """What was handed up since the last look."""
-        out = b""
-        for skb in self.out("socket", SkCallbacks.sk_data_ready):
-            if not isinstance(skb.cb, DataReadyCb):
-                raise AssertionError(f"cb is {skb.cb!r}")
-            out += self.net.skb_bytes(skb)
-        return out
+        """The bytes that were handed up since the last look."""
+        return b"".join(data for _, data in self.data_ready())
 
     def events(self) -> list[tuple[Any, ...]]:
         """What the socket layer was told, but for data and answers."""
@@ -282,13 +206,13 @@ class TcpHost(Harness):
         header = build(sport, dport, seq & mask, ack & mask, flags, win, raw, urg)
         if csum is not None:
             total = csum_partial(header + data)
-            check = csum_tcpudp_magic(saddr, self.addr, len(header) + len(data), 6, total)
+            check = csum_tcpudp_magic(saddr, self.us, len(header) + len(data), 6, total)
             check ^= 0 if csum else 0x1234
             header = header[:16] + check.to_bytes(2, "big") + header[18:]
         skb = SkBuff(bytes(20) + header, (data,) if data else (), id=1, data=20)
         skb.network_header, skb.transport_header, skb.skb_iif = 0, 20, 2
         skb.ip_summed = CHECKSUM_UNNECESSARY if csum is None else 0
-        skb.cb = RcvCb(saddr, self.addr, tos, 64, self.mtu)
+        skb.cb = RcvCb(saddr, self.us, tos, 64, self.mtu)
         if gso_size:
             skb.gso_size = gso_size
             skb.gso_segs = -(-len(data) // gso_size)
@@ -299,9 +223,7 @@ class TcpHost(Harness):
     ) -> None:
         """An ICMP error about a segment of ours."""
         quoted = build(sport, dport, seq & 0xFFFFFFFF, 0, ACK, 0)[:8]
-        self.call(
-            TcpProtocol.tcp_v4_err, ErrHandler(kind, code, info, PEER, self.addr, PEER, quoted)
-        )
+        self.call(TcpProtocol.tcp_v4_err, ErrHandler(kind, code, info, PEER, self.us, PEER, quoted))
 
 
 class Conn:
@@ -467,7 +389,7 @@ class SimApp:
 
     def pump(self) -> None:
         """Write what the send buffer has room for, on a connection."""
-        if self.state not in (1, 8):  # ESTABLISHED, CLOSE_WAIT
+        if self.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
             return
         at = 0
         while at < len(self.pending) and self.queued < self.sndbuf:
@@ -521,48 +443,73 @@ class SimHost:
 
     def events(self) -> None:
         """Do what a socket layer does with what tcp calls."""
-        while box := self.tcp.out("socket"):
-            for entry, item in box:
-                self._event(entry, item)
+        while self.tcp.carry("socket", SIM_SERVES, self):
+            pass
 
-    def _event(self, entry: AnyEntry, item: Any) -> None:
-        if entry is SkCallbacks.sk_data_ready:
-            app = self.apps[item.cb.sk]
-            data = self.tcp.net.skb_bytes(item)
-            app.received += len(data)
-            app.hash.update(data)
-            if app.reading:
-                self.tcp.recvmsg(app.sk, len(data))
-            else:
-                app.unread += len(data)
-            return
-        if entry is SkCallbacks.sk_ret:
-            return
-        found = self.apps.get(item.sk)
-        if found is None:
-            return
-        app = found
-        if isinstance(item, SkStateChange):
+    def sk_data_ready(self, skb: SkBuff) -> None:
+        """Bytes have come; the application reads them, unless it has stopped."""
+        cb: Any = skb.cb
+        app = self.apps[cb.sk]
+        data = self.tcp.net.skb_bytes(skb)
+        app.received += len(data)
+        app.hash.update(data)
+        if app.reading:
+            self.tcp.recvmsg(app.sk, len(data))
+        else:
+            app.unread += len(data)
+
+    def _state(self, item: SkStateChange) -> None:
+        if app := self.apps.get(item.sk):
             app.state = item.state
             app.addresses = item[2:]
             app.pump()
-        elif isinstance(item, ReqskQueueAdd):
+
+    def _child(self, item: ReqskQueueAdd) -> None:
+        if app := self.apps.get(item.sk):
             child = self.apps[item.child] = SimApp(self, item.child)
-            child.state = 1
+            child.state = TCP_ESTABLISHED
             app.children.append(child)
             self.tcp.accept(app.sk, item.child)
             self.on_accept(child)
-        elif isinstance(item, SkWriteSpace):
+
+    def _write_space(self, item: SkWriteSpace) -> None:
+        if app := self.apps.get(item.sk):
             app.queued -= item.acked
             app.sndbuf = max(app.sndbuf, item.sndbuf)
             app.pump()
-        elif isinstance(item, SkErrorReport):
+
+    def _error(self, item: SkErrorReport) -> None:
+        if app := self.apps.get(item.sk):
             app.errors.append(item.err)
-        elif isinstance(item, TcpFin):
+
+    def _fin(self, item: TcpFin) -> None:
+        if app := self.apps.get(item.sk):
             app.fin = True
             self.on_fin(app)
-        elif isinstance(item, TcpDone):
+
+    def _done(self, item: TcpDone) -> None:
+        if app := self.apps.get(item.sk):
             app.told_done = True
+
+    def _ignore(self, item: object) -> None:
+        """An answer, or what no application of a test asks for."""
+
+
+SIM_SERVES: Final = serve(
+    SkCallbacks,
+    SkCallbacks.sk_ret.by(SimHost._ignore),
+    SkCallbacks.sk_state_change.by(SimHost._state),
+    SkCallbacks.sk_data_ready.by(lambda host, skb: host.sk_data_ready(skb)),
+    SkCallbacks.sk_write_space.by(SimHost._write_space),
+    SkCallbacks.sk_error_report.by(SimHost._error),
+    SkCallbacks.sock_queue_err_skb.by(SimHost._ignore),
+    SkCallbacks.inet_csk_reqsk_queue_add.by(SimHost._child),
+    SkCallbacks.tcp_rcvq_ask.by(SimHost._ignore),
+    SkCallbacks.tcp_fin.by(SimHost._fin),
+    SkCallbacks.tcp_done.by(SimHost._done),
+    SkCallbacks.proto_unregister.by(SimHost._ignore),
+)
+"""What a SimHost does with what tcp calls in the socket layer."""
 
 
 class TcpPair:

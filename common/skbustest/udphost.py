@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """UdpHost: one udp core between an ip and a socket layer that are only outboxes.
 
-Its address is 10.0.0.2/24 on device 2; ip's part of the talk is played by `answer_route`.
+Its address is 10.0.0.2/24 on device 2; `answer_route` plays ip's part.
 """
 
 from random import Random
@@ -12,20 +12,17 @@ from skbus.core.abi import (
     DataReadyCb,
     GetPort,
     InetdevEvent,
-    InitSock,
-    IpRouteOutputKey,
     RcvCb,
-    RouteRet,
     SkRet,
     UdpSendmsgCb,
 )
 from skbus.core.interfaces import InetTransport, Ip, SkCallbacks, TransportProto, UdpProtocol
 from skbus.core.skbuff import SkBuff
-from skbus.core.uapi import SOCK_DGRAM
+from skbus.core.uapi import IPPROTO_UDP, SOCK_DGRAM
 from skbus.inet.headers import ipv4
 from skbusd.udp.core import UdpCore
 from skbusd.udp.netns import UdpNet
-from skbustest.harness import Harness, small_pool
+from skbustest.harness import TransportHarness, small_pool
 from skbustest.packets import inet_aton, udp_datagram
 
 US: Final = inet_aton("10.0.0.2")
@@ -33,7 +30,7 @@ PEER: Final = inet_aton("10.0.0.9")
 ANY: Final = b"\0\0\0\0"
 
 
-class UdpHost(Harness):
+class UdpHost(TransportHarness):
     """udp, ready: it knows its address."""
 
     def __init__(self, sysctl: dict[str, object] | None = None) -> None:
@@ -41,7 +38,7 @@ class UdpHost(Harness):
         self.udp = UdpNet(rand=Random(1), pool=self.pool)
         for name, value in (sysctl or {}).items():
             self.udp.sysctl.set(name, value)
-        super().__init__(UdpCore(self.udp))
+        super().__init__(UdpCore(self.udp), US)
         self.addr("10.0.0.2", "10.0.0.255")
         self.udp.outbox.clear()
         self.req = 100
@@ -64,7 +61,7 @@ class UdpHost(Harness):
         self, sk: int, addr: bytes | None = None, port: int = 0, *, reuse: int = 0
     ) -> UdpNet:
         """socket(2), and bind(2) where addr is given."""
-        self.call(TransportProto.init, InitSock(sk, 2, 17, SOCK_DGRAM))
+        self.init(sk, SOCK_DGRAM, IPPROTO_UDP)
         if addr is not None:
             ret = self.bind(sk, addr, port, reuse=reuse)
             if ret.err:
@@ -77,20 +74,11 @@ class UdpHost(Harness):
         self.call(TransportProto.bind, GetPort(sk, self.req, addr, port, reuse, 0))
         return self.ret(sk)
 
-    def answer_route(
-        self, *, err: int = 0, mtu: int = 1500, rt_type: int = 1, saddr: bytes = US, genid: int = 1
-    ) -> IpRouteOutputKey:
-        """ip answers what it was asked; returns the question."""
-        (ask,) = self.out("ip", Ip.ip_route_output_key)
-        answer = RouteRet(ask.req, err, ask.saddr or saddr, ask.daddr, 2, mtu, rt_type, genid)
-        self.call(InetTransport.ip_route_output_ret, answer)
-        return IpRouteOutputKey._make(ask)
-
     def connect(self, sk: int, addr: bytes = PEER, port: int = 53) -> SkRet:
         """connect(2), with ip's answer if it is asked."""
         self.req += 1
         self.call(TransportProto.connect, Connect(sk, self.req, addr, port))
-        if any(entry is Ip.ip_route_output_key for entry, _ in self.udp.outbox.get("ip", ())):
+        if self.asks_route():
             self.answer_route()
         return self.ret(sk)
 
@@ -141,9 +129,4 @@ class UdpHost(Harness):
 
     def delivered(self) -> list[tuple[DataReadyCb, bytes]]:
         """What the socket layer was given: whose, from whom, and the payload."""
-        out = []
-        for skb in self.out("socket", SkCallbacks.sk_data_ready):
-            if not isinstance(skb.cb, DataReadyCb):
-                raise AssertionError(f"cb is {skb.cb!r}")
-            out.append((skb.cb, self.net.skb_bytes(skb)))
-        return out
+        return self.data_ready()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from skbus.core.abi import RcvCb, XmitCb
 from skbus.core.checksum import ip_compute_csum
 from skbus.core.interfaces import Ip, NetifReceive, TcpProtocol
+from skbus.core.skbuff import SkBuff
 from skbus.inet.headers import arp, ethernet, icmp
 from skbustest.iphost import MAC2, PEER, US, IpHost
 from skbustest.packets import MAC, PEER_MAC, arp_skb, ip_skb
@@ -72,9 +73,8 @@ def test_a_packet_goes_to_its_transport(host: IpHost) -> None:
 
 
 def test_a_segment_goes_out_when_arp_is_answered(host: IpHost) -> None:
-    skb = host.net.alloc_skb(b"T" * 20 + b"hello")
-    skb.cb = XmitCb(US, PEER, 6, 0, 0, True, 0, b"")
-    host.deliver(Ip.ip_queue_xmit, skb)
+    skb = SkBuff(b"T" * 20 + b"hello", cb=XmitCb(US, PEER, 6, 0, 0, True, 0, b""))
+    host.rcv(Ip.ip_queue_xmit, skb)
     (request,) = host.frames()
     assert arp.parse(request.head, 14).ar_tip == PEER
     host.rcv(NetifReceive.arp_rcv, arp_skb(2, PEER_MAC, PEER, US, tha=MAC, pkt_type=0))

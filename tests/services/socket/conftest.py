@@ -8,27 +8,24 @@ import msgpack
 import pytest
 
 from skbus.core.abi import (
-    Connect,
     Connected,
     DataReadyCb,
-    GetPort,
-    Getsockopt,
-    ListenStart,
+    LocalAddr,
     ReqskQueueAdd,
     SkErrorReport,
     SkRet,
     SkStateChange,
     SkWriteSpace,
     TcpFin,
-    TcpSendmsgFastopenCb,
 )
-from skbus.core.entry import AnyEntry
-from skbus.core.interfaces import SkCallbacks
+from skbus.core.entry import AnyEntry, Request, SkbRequest
+from skbus.core.interfaces import SkCallbacks, TransportProto
 from skbus.core.pool import Allocator, Pool, Region, StalePlaceError
 from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import SYS_ABI, RecvmsgArgs, encode_request
 from skbusd.socket.core import SocketCore
 from skbusd.socket.netns import SocketNet
+from skbustest.harness import Harness
 
 CLASSES = ((2048, 64), (16384, 16), (66560, 16), (1048576, 2))
 LOCAL = b"\x0a\x4d\0\x02"
@@ -55,7 +52,7 @@ class Stack:
         self.pool.regions.update({1: self.own, 2: self.nic})
         self.net = SocketNet(rand=Random(1), pool=self.pool, alloc=self.own)
         self.core = SocketCore(self.net)
-        self.core.start()
+        self.harness = Harness(self.core, now=self.net.now)
         self.client = b"A" * 16
         assert self.core.client_up(self.client)
         self.req = 0
@@ -98,7 +95,7 @@ class Stack:
 
     def outbox(self, process: str = "tcp") -> list[tuple[AnyEntry, Any]]:
         """What the core has called in a transport since the last time."""
-        return self.net.outbox.pop(process, [])
+        return self.harness.out(process)
 
     def answer_all(self, err: int = 0) -> list[tuple[AnyEntry, Any]]:
         """Answer every request in the outbox with success; returns all that was in it."""
@@ -112,31 +109,27 @@ class Stack:
                         self.pool.free_frags(item.frags)
                     if getattr(fields, "report", False):
                         self.acked(fields.sk, 0)
-                    req = getattr(fields, "req", 0)
-                    if req:
-                        self.ret(fields.sk, req, err, self._value(fields))
+                    if isinstance(entry, (Request, SkbRequest)) and fields.req:
+                        self.ret(fields.sk, fields.req, err, self._value(entry, fields))
         return seen
 
-    def _value(self, item: Any) -> Any:
-        if isinstance(item, GetPort):
-            return (item.addr, item.port or 40000)
-        if isinstance(item, ListenStart):
-            return (bytes(4), 40001)
-        if isinstance(item, (Connect, TcpSendmsgFastopenCb)):
+    def _value(self, entry: AnyEntry, item: Any) -> Any:
+        """What a transport answers: of the type that the request promises."""
+        if entry.reply is LocalAddr:
+            listens = entry is TransportProto.listen
+            return (
+                LocalAddr(bytes(4), 40001) if listens else LocalAddr(item.addr, item.port or 40000)
+            )
+        if entry.reply is Connected:
             return Connected(LOCAL, 40002)
-        if isinstance(item, Getsockopt):
-            return b"\x07\0\0\0"
-        return None
+        return b"\x07\0\0\0" if entry.reply is bytes else None
 
     def ret(self, sk: int, req: int, err: int = 0, val: object = None) -> None:
         self.deliver(SkCallbacks.sk_ret, SkRet(sk, req, err, val))
 
     def deliver(self, entry: AnyEntry, item: Any) -> None:
         """A report of a transport, and the end of its batch."""
-        if isinstance(item, SkBuff):
-            self.net.skb_received += 1
-        self.core.entries[entry](self.net, item)
-        self.core.idle()
+        self.harness.deliver(entry, item)
 
     def advance(self, ns: int) -> None:
         """Time passes."""
@@ -204,10 +197,7 @@ class Stack:
 
     def check_conserved(self) -> None:
         """Every skb is accounted for."""
-        net = self.net
-        assert net.skb_born + net.skb_received == (
-            net.skb_sent + net.skb_consumed + net.skb_dropped + self.core.held()
-        )
+        self.harness.check()
 
 
 @pytest.fixture

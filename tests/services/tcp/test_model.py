@@ -30,8 +30,7 @@ from hypothesis.stateful import (
 
 from skbus.core import uapi
 from skbus.core.abi import RcvCb
-from skbus.core.entry import AnyEntry
-from skbus.core.interfaces import SkCallbacks, TcpProtocol
+from skbus.core.interfaces import TcpProtocol
 from skbus.core.seq import HALF, MASK
 from skbus.core.skbuff import SkBuff
 from skbus.inet.headers.tcp import TcpOptions, parse
@@ -87,14 +86,13 @@ class ModelHost(SimHost):
     trusted = True
     """No handshake has been forged: the bytes can only be the peer's."""
 
-    def _event(self, entry: AnyEntry, item: Any) -> None:
-        if entry is SkCallbacks.sk_data_ready:
-            app = self.apps[item.cb.sk]
-            data = self.tcp.net.skb_bytes(item)
-            at = app.received
-            same = data == STREAM[at : at + len(data)]
-            assert same or not self.trusted, f"bytes {at} and on are not the peer's"
-        super()._event(entry, item)
+    def sk_data_ready(self, skb: SkBuff) -> None:
+        cb: Any = skb.cb
+        data = self.tcp.net.skb_bytes(skb)
+        at = self.apps[cb.sk].received
+        same = data == STREAM[at : at + len(data)]
+        assert same or not self.trusted, f"bytes {at} and on are not the peer's"
+        super().sk_data_ready(skb)
 
 
 class Wire(TcpPair):

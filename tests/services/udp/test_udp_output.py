@@ -59,7 +59,7 @@ def test_the_first_datagram_waits_for_the_route(host: UdpHost) -> None:
     req = host.sendto(1, b"hello", PEER, 53, tos=0x10)
     assert host.sent() == []
     assert host.core.held() == 1
-    ask = host.answer_route()
+    (ask,) = host.answer_route()
     assert (ask.daddr, ask.saddr, ask.oif, ask.process) == (PEER, b"", 0, "udp")
     (skb,) = host.sent()
     assert skb.cb == XmitCb(US, PEER, 17, 0x10, 0, True, 0, b"")
