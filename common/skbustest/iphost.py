@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""IpHost: one ip core between drivers and transports that are only outboxes.
+"""IpHost: one ip core between drivers and transports that are only outboxes, and with a socket
+layer above that is one too.
 
 10.0.0.2/24 on eth0 (ifindex 2) with the gateway 10.0.0.1, and, where wanted, 10.1.0.2/24 on eth1
 (ifindex 3). tcp and udp are registered.
@@ -15,7 +16,7 @@ from skbus.core.skbuff import ETH_P_IP, SkBuff
 from skbus.inet.headers import ethernet, ipv4
 from skbusd.ip.core import IpCore
 from skbusd.ip.netns import DeviceConfig, IpConfig, IpNet, RouteConfig
-from skbustest.harness import Harness, small_pool
+from skbustest.harness import TransportHarness, small_pool
 from skbustest.packets import MAC, PEER_MAC, arp_skb, inet_aton
 
 US: Final = inet_aton("10.0.0.2")
@@ -27,7 +28,7 @@ PEER2: Final = inet_aton("10.1.0.9")
 MAC2: Final = bytes.fromhex("02000000aa02")
 
 
-class IpHost(Harness):
+class IpHost(TransportHarness):
     """ip, ready: devices and transports have registered, unless `register` is False."""
 
     def __init__(
@@ -50,7 +51,7 @@ class IpHost(Harness):
         for name, value in (sysctl or {}).items():
             self.ip.sysctl.set(name, value)
         self.ipcore = IpCore(self.ip)
-        super().__init__(self.ipcore)
+        super().__init__(self.ipcore, US)
         if not register:
             return
         self.register("eth0", 2, MAC)

@@ -20,6 +20,7 @@ from errno import (
 
 import pytest
 
+from skbus.core import uapi
 from skbus.core.abi import (
     Close,
     Connect,
@@ -27,13 +28,10 @@ from skbus.core.abi import (
     Disconnect,
     GetPort,
     Getsockopt,
-    InitSock,
     McDropSocket,
     McSetsockopt,
     Recvmsg,
-    Setsockopt,
     SkErrorReport,
-    SkRet,
     UdpSendmsgCb,
 )
 from skbus.core.checksum import ip_compute_csum
@@ -47,6 +45,7 @@ from skbus.core.interfaces import (
 )
 from skbus.core.skbuff import SkBuff
 from skbus.core.uapi import SOCK_DGRAM, SOCK_RAW
+from skbus.inet import mcast
 from skbus.inet.headers import icmp, ipv4
 from skbustest.iphost import FAR, GW, PEER, US, IpHost
 from skbustest.packets import inet_aton, ip_skb
@@ -61,43 +60,31 @@ class Sockets(IpHost):
 
     def __init__(self, **options: int) -> None:
         super().__init__(sysctl=dict(options))
-        self.req = 0
         self.learn()
         self.learn(GW)
 
     def raw(self, sk: int, protocol: int) -> None:
-        self.call(TransportProto.init, InitSock(sk, 2, protocol, SOCK_RAW))
+        self.init(sk, SOCK_RAW, protocol)
 
     def ping(self, sk: int) -> None:
-        self.call(TransportProto.init, InitSock(sk, 2, ICMP, SOCK_DGRAM))
+        self.init(sk, SOCK_DGRAM, ICMP)
 
-    def ret(self) -> tuple[int, object]:
-        (answer,) = self.out("socket", SkCallbacks.sk_ret)
-        assert isinstance(answer, SkRet)
-        assert answer.req == self.req
-        return answer.err, answer.val
+    def ret(self) -> int:
+        """The errno of the last request."""
+        return self.answer(self.req).err
 
     def bind(self, sk: int, addr: bytes, port: int = 0, reuse: int = 0) -> int:
-        self.req += 1
-        self.call(TransportProto.bind, GetPort(sk, self.req, addr, port, reuse, 0))
-        return self.ret()[0]
+        return self.ask(TransportProto.bind, lambda req: GetPort(sk, req, addr, port, reuse, 0)).err
 
     def connect(self, sk: int, addr: bytes) -> int:
-        self.req += 1
-        self.call(TransportProto.connect, Connect(sk, self.req, addr, 0))
-        return self.ret()[0]
-
-    def set(self, sk: int, level: int, option: int, value: bytes | int) -> int:
-        self.req += 1
-        raw = value if isinstance(value, bytes) else struct.pack("=i", value)
-        self.call(TransportProto.setsockopt, Setsockopt(sk, self.req, level, option, raw))
-        return self.ret()[0]
+        return self.ask(TransportProto.connect, lambda req: Connect(sk, req, addr, 0)).err
 
     def get(self, sk: int, level: int, option: int, size: int = 4) -> object:
-        self.req += 1
-        self.call(TransportProto.getsockopt, Getsockopt(sk, self.req, level, option, size))
-        err, value = self.ret()
-        return err or value
+        """An option's bytes, or the errno."""
+        ret = self.ask(
+            TransportProto.getsockopt, lambda req: Getsockopt(sk, req, level, option, size)
+        )
+        return ret.err or ret.val
 
     def send(self, sk: int, data: bytes, addr: bytes = b"", flags: int = 0) -> int:
         self.req += 1
@@ -105,7 +92,7 @@ class Sockets(IpHost):
         skb = SkBuff(b"", (place,)) if place else SkBuff(data)
         skb.cb = UdpSendmsgCb(sk, self.req, addr, 0, flags, -1, 0)
         self.rcv(TransportProto.sendmsg, skb)
-        return self.ret()[0]
+        return self.ret()
 
     def delivered(self) -> list[tuple[int, bytes]]:
         """(socket, bytes) of what went up; the slots are given back."""
@@ -174,8 +161,10 @@ def test_no_protocol_unreachable_where_a_raw_socket_takes_it(host: Sockets) -> N
 def test_icmp_filter(host: Sockets) -> None:
     host.raw(2, ICMP)
     host.raw(4, ICMP)
-    assert host.set(2, SOL_RAW, 1, struct.pack("=I", 1 << icmp.ICMP_ECHO)) == 0
-    assert host.get(2, SOL_RAW, 1) == struct.pack("=I", 1 << icmp.ICMP_ECHO)
+    assert (
+        host.setsockopt(2, SOL_RAW, uapi.ICMP_FILTER, struct.pack("=I", 1 << icmp.ICMP_ECHO)) == 0
+    )
+    assert host.get(2, SOL_RAW, uapi.ICMP_FILTER) == struct.pack("=I", 1 << icmp.ICMP_ECHO)
     host.rcv(NetifReceive.ip_rcv, ip_skb(echo(), PEER, US, ICMP))
     assert [sk for sk, _ in host.delivered()] == [4]
     assert len(host.packets()) == 1  # the kernel's own answer
@@ -187,14 +176,14 @@ def test_icmp_filter(host: Sockets) -> None:
 
 def test_icmp_filter_is_for_icmp(host: Sockets) -> None:
     host.raw(2, 253)
-    assert host.set(2, SOL_RAW, 1, 1) == EOPNOTSUPP
-    assert host.get(2, SOL_RAW, 1) == EOPNOTSUPP
-    assert host.set(2, SOL_RAW, 2, 1) == ENOPROTOOPT
+    assert host.setsockopt(2, SOL_RAW, uapi.ICMP_FILTER, 1) == EOPNOTSUPP
+    assert host.get(2, SOL_RAW, uapi.ICMP_FILTER) == EOPNOTSUPP
+    assert host.setsockopt(2, SOL_RAW, 2, 1) == ENOPROTOOPT
 
 
 def test_a_full_receive_buffer_drops_until_it_is_read(host: Sockets) -> None:
     host.raw(2, 253)
-    assert host.set(2, SOL_SOCKET, 8, 1200) == 0  # SO_RCVBUF; twice that
+    assert host.setsockopt(2, SOL_SOCKET, uapi.SO_RCVBUF, 1200) == 0  # twice that
     for _ in range(5):
         host.rcv(NetifReceive.ip_rcv, ip_skb(bytes(1000), PEER, US, 253))
     assert len(host.delivered()) == 1
@@ -229,20 +218,20 @@ def test_a_large_packet_is_cut_unless_it_must_not_be(host: Sockets) -> None:
     host.raw(2, 253)
     assert host.send(2, bytes(3000), PEER) == 0
     assert [len(payload) for _, payload in host.packets()] == [1480, 1480, 40]
-    assert host.set(2, SOL_IP, 10, 2) == 0  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+    assert host.setsockopt(2, SOL_IP, uapi.IP_MTU_DISCOVER, uapi.IP_PMTUDISC_DO) == 0
     assert host.send(2, bytes(3000), PEER) == EMSGSIZE
 
 
 def test_hdrincl_keeps_what_the_application_says(host: Sockets) -> None:
     host.raw(2, RAW)
-    assert host.get(2, SOL_IP, 3) == struct.pack("=i", 1)
+    assert host.get(2, SOL_IP, uapi.IP_HDRINCL) == struct.pack("=i", 1)
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 4, 9, 99, 0, 3, ICMP, 1, FAR, PEER)
     assert host.send(2, header + echo(), PEER) == 0
     ((iph, payload),) = host.packets()
     assert (iph.tos, iph.tot_len, iph.id, iph.ttl, iph.saddr) == (4, 32, 99, 3, FAR)
     assert payload == echo()
     assert host.net.mib["IcmpOutEchos"] == 1
-    assert host.set(2, SOL_IP, 3, 0) == 0
+    assert host.setsockopt(2, SOL_IP, uapi.IP_HDRINCL, 0) == 0
     assert host.send(2, b"bare", PEER) == 0
     ((iph, payload),) = host.packets()
     assert (iph.protocol, payload) == (RAW, b"bare")
@@ -252,17 +241,17 @@ def test_ttl_tos_and_multicast_options_go_into_the_header(host: Sockets) -> None
     host.raw(2, 253)
     group = inet_aton("239.1.1.1")
     for option, value in ((1, 0x10), (2, 9), (33, 5), (34, 0)):
-        assert host.set(2, SOL_IP, option, value) == 0
-    assert host.set(2, SOL_IP, 32, US) == 0
-    assert host.set(2, SOL_IP, 35, group + US) == 0
+        assert host.setsockopt(2, SOL_IP, option, value) == 0
+    assert host.setsockopt(2, SOL_IP, mcast.IP_MULTICAST_IF, US) == 0
+    assert host.setsockopt(2, SOL_IP, mcast.IP_ADD_MEMBERSHIP, group + US) == 0
     assert host.send(2, b"one", PEER) == 0
     assert host.send(2, b"all", group) == 0
     (one, _), (many, _) = host.packets()
     assert (one.ttl, one.tos) == (9, 0x10)
     assert (many.ttl, many.daddr) == (5, group)
     assert host.delivered() == []  # IP_MULTICAST_LOOP is off
-    assert host.set(2, SOL_IP, 34, 1) == 0
-    assert host.set(2, SOL_IP, 33, 0) == 0
+    assert host.setsockopt(2, SOL_IP, mcast.IP_MULTICAST_LOOP, 1) == 0
+    assert host.setsockopt(2, SOL_IP, mcast.IP_MULTICAST_TTL, 0) == 0
     assert host.send(2, b"self", group) == 0
     assert host.packets() == []  # TTL 0 stays here
     assert [data[20:] for _, data in host.delivered()] == [b"self"]
@@ -283,19 +272,19 @@ def test_bind_and_connect(host: Sockets) -> None:
     assert len(host.packets()) == 1
     host.req += 1
     host.call(TransportProto.disconnect, Disconnect(2, host.req))
-    assert host.ret()[0] == 0
+    assert host.ret() == 0
     assert host.send(2, b"x") == EDESTADDRREQ
 
 
 def test_options_that_do_not_fit(host: Sockets) -> None:
     host.raw(2, 253)
-    assert host.set(2, SOL_IP, 2, 256) == EINVAL
-    assert host.set(2, SOL_IP, 2, b"") == EINVAL
-    assert host.set(2, SOL_IP, 999, 1) == ENOPROTOOPT
-    assert host.set(2, 6, 1, 1) == ENOPROTOOPT
-    assert host.set(2, SOL_SOCKET, 25, b"eth9\0") == ENODEV
-    assert host.set(2, SOL_IP, 2, b"\x07") == 0  # one byte will do
-    assert host.get(2, SOL_IP, 2, 1) == b"\x07"
+    assert host.setsockopt(2, SOL_IP, uapi.IP_TTL, 256) == EINVAL
+    assert host.setsockopt(2, SOL_IP, uapi.IP_TTL, b"") == EINVAL
+    assert host.setsockopt(2, SOL_IP, 999, 1) == ENOPROTOOPT
+    assert host.setsockopt(2, uapi.SOL_TCP, uapi.TCP_NODELAY, 1) == ENOPROTOOPT
+    assert host.setsockopt(2, SOL_SOCKET, uapi.SO_BINDTODEVICE, b"eth9\0") == ENODEV
+    assert host.setsockopt(2, SOL_IP, uapi.IP_TTL, b"\x07") == 0  # one byte will do
+    assert host.get(2, SOL_IP, uapi.IP_TTL, 1) == b"\x07"
 
 
 # ---- errors ----------------------------------------------------------------------------------
@@ -324,7 +313,7 @@ def test_hard_errors_reach_the_connected(host: Sockets, type_: int, code: int, e
     inner = ipv4.build(US, FAR, 253, 28) + bytes(8)
     host.rcv(NetifReceive.ip_rcv, unreach(inner, code, type_))
     assert host.errors() == ([(2, err)] if err else [])
-    assert host.set(6, SOL_IP, 11, 1) == 0  # IP_RECVERR: all of them, also unconnected
+    assert host.setsockopt(6, SOL_IP, uapi.IP_RECVERR, 1) == 0  # all of them, even unconnected
     host.rcv(NetifReceive.ip_rcv, unreach(inner, code, type_))
     assert (6, err or EHOSTUNREACH) in host.errors()
 
@@ -385,10 +374,10 @@ def test_packets_to_groups_nobody_is_in_are_dropped_and_filters_hold(host: Socke
     host.raw(2, 253)
     host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, group, 253, pkt_type=2))
     assert host.dropped("NOT_SPECIFIED") == 1
-    assert host.set(2, SOL_IP, 35, group + US) == 0
+    assert host.setsockopt(2, SOL_IP, mcast.IP_ADD_MEMBERSHIP, group + US) == 0
     host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, group, 253, pkt_type=2))
     assert len(host.delivered()) == 1
-    assert host.set(2, SOL_IP, 38, group + US + PEER) == 0  # IP_BLOCK_SOURCE
+    assert host.setsockopt(2, SOL_IP, mcast.IP_BLOCK_SOURCE, group + US + PEER) == 0
     host.rcv(NetifReceive.ip_rcv, ip_skb(b"x", PEER, group, 253, pkt_type=2))
     assert host.delivered() == []
     host.call(TransportProto.close, Close(2, 0, -1))

@@ -17,7 +17,6 @@ from skbus.core.abi import (
     InitSock,
     RouteRet,
     RtCacheFlush,
-    Setsockopt,
     Shutdown,
     XmitCb,
 )
@@ -31,13 +30,6 @@ from skbustest.packets import inet_aton
 from skbustest.udphost import ANY, PEER, US, UdpHost
 
 BROADCAST = inet_aton("10.0.0.255")
-
-
-def setsockopt(host: UdpHost, sk: int, level: int, optname: int, value: int | bytes) -> int:
-    if isinstance(value, int):
-        value = struct.pack("=i", value)
-    host.call(TransportProto.setsockopt, Setsockopt(sk, 5, level, optname, value))
-    return host.ret(sk).err
 
 
 def getsockopt(host: UdpHost, sk: int, level: int, optname: int, optlen: int = 4) -> bytes | int:
@@ -178,12 +170,12 @@ def test_the_biggest_datagram_goes_without_df(host: UdpHost) -> None:
 def test_mtu_discovery_decides_on_df(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    assert setsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 2) == 0  # IP_PMTUDISC_DO
+    assert host.setsockopt(1, uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 2) == 0  # IP_PMTUDISC_DO
     host.sendto(1, b"x" * 1473)
     assert host.ret(1).err == errno.EMSGSIZE
     host.sendto(1, b"x" * 1472)
     assert host.sent()[0].cb[5] is True
-    assert setsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 0) == 0  # IP_PMTUDISC_DONT
+    assert host.setsockopt(1, uapi.SOL_IP, uapi.IP_MTU_DISCOVER, 0) == 0  # IP_PMTUDISC_DONT
     host.sendto(1, b"x")
     assert host.sent()[0].cb[5] is False
 
@@ -193,7 +185,7 @@ def test_broadcast_needs_permission(host: UdpHost) -> None:
     host.sendto(1, b"x", BROADCAST, 9)
     host.answer_route(rt_type=3)
     assert host.ret(1).err == errno.EACCES
-    setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_BROADCAST, 1)
+    host.setsockopt(1, uapi.SOL_SOCKET, uapi.SO_BROADCAST, 1)
     host.sendto(1, b"x", BROADCAST, 9)
     assert len(host.sent()) == 1
 
@@ -255,7 +247,7 @@ def test_errors_reach_the_unconnected_only_by_recverr(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     error(host, 3, 3, 4000, 53)
     assert host.out("socket", SkCallbacks.sk_error_report) == []
-    setsockopt(host, 1, uapi.SOL_IP, uapi.IP_RECVERR, 1)
+    host.setsockopt(1, uapi.SOL_IP, uapi.IP_RECVERR, 1)
     error(host, 3, 1, 4000, 53)
     error(host, 11, 0, 4000, 53)
     error(host, 12, 0, 4000, 53)
@@ -278,12 +270,12 @@ def test_a_learned_mtu_is_kept(host: UdpHost) -> None:
 def test_segments_come_free(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    assert setsockopt(host, 1, uapi.SOL_UDP, uapi.UDP_SEGMENT, 1000) == 0
+    assert host.setsockopt(1, uapi.SOL_UDP, uapi.UDP_SEGMENT, 1000) == 0
     host.sendto(1, b"x" * 4500)
     (skb,) = host.sent()
     assert (skb.gso_size, skb.gso_segs, skb.gso_type) == (1000, 5, SKB_GSO_UDP_L4)
     assert host.net.mib["UdpOutDatagrams"] == 5
-    setsockopt(host, 1, uapi.SOL_UDP, uapi.UDP_SEGMENT, 1473)
+    host.setsockopt(1, uapi.SOL_UDP, uapi.UDP_SEGMENT, 1473)
     host.out("socket")
     host.sendto(1, b"x" * 4500)
     assert host.ret(1).err == errno.EINVAL
@@ -292,7 +284,7 @@ def test_segments_come_free(host: UdpHost) -> None:
 def test_no_checksum_on_demand(host: UdpHost) -> None:
     host.socket(1, ANY, 4000)
     host.connect(1)
-    setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_NO_CHECK, 1)
+    host.setsockopt(1, uapi.SOL_SOCKET, uapi.SO_NO_CHECK, 1)
     host.sendto(1, b"x")
     (skb,) = host.sent()
     assert (skb.ip_summed, udp.parse(skb.head).check) == (CHECKSUM_NONE, 0)
@@ -322,27 +314,27 @@ def test_shutdown_ends_sending(host: UdpHost) -> None:
 )
 def test_options(host: UdpHost, level: int, optname: int, good: int, bad: int | None) -> None:
     host.socket(1)
-    assert setsockopt(host, 1, level, optname, good) == 0
+    assert host.setsockopt(1, level, optname, good) == 0
     assert getsockopt(host, 1, level, optname) == struct.pack("=i", good)
     if level == uapi.SOL_IP:
         assert getsockopt(host, 1, level, optname, 1) == bytes((good,))
     if bad is not None:
-        assert setsockopt(host, 1, level, optname, bad) == errno.EINVAL
+        assert host.setsockopt(1, level, optname, bad) == errno.EINVAL
     takes_nothing = (uapi.IP_TOS, uapi.IP_MTU_DISCOVER, uapi.IP_RECVERR)
     nothing_is_zero = level == uapi.SOL_IP and optname in takes_nothing
-    assert setsockopt(host, 1, level, optname, b"") == (0 if nothing_is_zero else errno.EINVAL)
+    assert host.setsockopt(1, level, optname, b"") == (0 if nothing_is_zero else errno.EINVAL)
 
 
 def test_unknown_options(host: UdpHost) -> None:
     host.socket(1)
-    assert setsockopt(host, 1, uapi.SOL_IP, 200, 1) == errno.ENOPROTOOPT
-    assert setsockopt(host, 1, uapi.SOL_TCP, uapi.TCP_NODELAY, 1) == errno.ENOPROTOOPT
+    assert host.setsockopt(1, uapi.SOL_IP, 200, 1) == errno.ENOPROTOOPT
+    assert host.setsockopt(1, uapi.SOL_TCP, uapi.TCP_NODELAY, 1) == errno.ENOPROTOOPT
     assert getsockopt(host, 1, uapi.SOL_UDP, 5) == errno.ENOPROTOOPT
     assert getsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU) == errno.ENOTCONN
-    assert setsockopt(host, 99, uapi.SOL_IP, uapi.IP_TOS, 1) == errno.EBADF
+    assert host.setsockopt(99, uapi.SOL_IP, uapi.IP_TOS, 1) == errno.EBADF
     assert getsockopt(host, 1, uapi.SOL_IP, uapi.IP_TTL) == struct.pack("=i", 64)
-    assert setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"nope\0") == errno.ENODEV
-    assert setsockopt(host, 1, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"eth0\0") == 0
+    assert host.setsockopt(1, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"nope\0") == errno.ENODEV
+    assert host.setsockopt(1, uapi.SOL_SOCKET, uapi.SO_BINDTODEVICE, b"eth0\0") == 0
 
 
 def test_bind_rules(host: UdpHost) -> None:

@@ -25,9 +25,7 @@ def socket(host: UdpHost, sk: int, port: int) -> None:
 
 
 def option(host: UdpHost, sk: int, name: int, value: bytes, level: int = LITE) -> int:
-    host.req += 1
-    host.call(TransportProto.setsockopt, Setsockopt(sk, host.req, level, name, value))
-    return host.ret(sk).err
+    return host.setsockopt(sk, level, name, value)
 
 
 def cscov(value: int) -> bytes:
