@@ -218,7 +218,7 @@ def lite_serve(net: Module, port: int, cscov: int, count: int) -> Any:
             data, sender = sock.recvfrom(70000)
             sock.sendto(data[:10], sender)
             found.append([len(data), data[:20].hex()])
-        return {"found": found, "cscov": sock.getsockopt(IPPROTO_UDPLITE, 11)}
+        return {"found": found, "cscov": sock.getsockopt(IPPROTO_UDPLITE, UDPLITE_RECV_CSCOV)}
 
 
 @end

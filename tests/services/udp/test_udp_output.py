@@ -329,7 +329,7 @@ def test_unknown_options(host: UdpHost) -> None:
     host.socket(1)
     assert host.setsockopt(1, uapi.SOL_IP, 200, 1) == errno.ENOPROTOOPT
     assert host.setsockopt(1, uapi.SOL_TCP, uapi.TCP_NODELAY, 1) == errno.ENOPROTOOPT
-    assert getsockopt(host, 1, uapi.SOL_UDP, 5) == errno.ENOPROTOOPT
+    assert getsockopt(host, 1, uapi.SOL_UDP, 200) == errno.ENOPROTOOPT
     assert getsockopt(host, 1, uapi.SOL_IP, uapi.IP_MTU) == errno.ENOTCONN
     assert host.setsockopt(99, uapi.SOL_IP, uapi.IP_TOS, 1) == errno.EBADF
     assert getsockopt(host, 1, uapi.SOL_IP, uapi.IP_TTL) == struct.pack("=i", 64)
