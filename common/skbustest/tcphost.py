@@ -230,7 +230,8 @@ class Conn:
     """An established connection of a TcpHost, with the peer played by the test.
 
     `rcv` is the peer's next number and `snd` ours, as the test has counted them; segments are
-    given and checked relative to the first data byte of each side.
+    given and checked relative to the first data byte of each side. syn_flags, ack_flags, ack_tos:
+    what the peer's SYN and the ACK of our SYN-ACK have besides (ECN).
     """
 
     def __init__(
@@ -249,6 +250,9 @@ class Conn:
         rport: int = 5000,
         accept: bool = True,
         rtt: float = 0.1,
+        syn_flags: int = 0,
+        ack_flags: int = 0,
+        ack_tos: int = 0,
     ) -> None:
         self.host = host
         self.ts = ts
@@ -276,13 +280,13 @@ class Conn:
             if sk not in host.net.socks:
                 host.listen(sk, port)
             self.irs = irs
-            host.arrive(SYN, irs, sport=rport, dport=port, opt=opt, win=65535)
+            host.arrive(SYN | syn_flags, irs, sport=rport, dport=port, opt=opt, win=65535)
             self.syn = host.one()
             self.iss = self.syn.th.seq
             self.tsecr = self.syn.opt.tsval
             self.sk = 0
             host.run_for(rtt)
-            self.rcv(ACK)
+            self.rcv(ACK | ack_flags, tos=ack_tos)
             for item in host.events():
                 if isinstance(item, ReqskQueueAdd):
                     self.sk = item.child

@@ -23,20 +23,7 @@ def accecn_conn(host: TcpHost, *, ts: bool = False, third: int = CWR) -> Conn:
     """A child of a listener that agreed to Accurate ECN; third: flags of the handshake's ACK."""
     host.net.sysctl.set("net.ipv4.tcp_ecn", 3)
     host.net.sysctl.set("net.ipv4.tcp_ecn_option", 0)
-    host.listen(2, 80)
-    conn = Conn.__new__(Conn)
-    conn.host, conn.ts, conn.tsval, conn.tsecr, conn.win = host, ts, 1000, 0, 65535
-    conn.port, conn.rport, conn.irs, conn.sk = 80, 5000, 0xFFFFFFF0, 0
-    opt = TcpOptions(mss=MSS, wscale=0, sack_ok=True, saw_tstamp=ts, tsval=1000)
-    host.arrive(SYN | ACE, conn.irs, opt=opt)
-    conn.syn = host.one()
-    conn.iss, conn.tsecr = conn.syn.th.seq, conn.syn.opt.tsval
-    host.run_for(0.1)
-    conn.rcv(ACK | third)
-    (conn.sk,) = (tp.number for tp in host.net.socks.values() if tp.parent)
-    host.accept(2, conn.sk)
-    host.events()
-    return conn
+    return Conn(host, mss=MSS, wscale=0, ts=ts, syn_flags=ACE, ack_flags=third)
 
 
 @pytest.mark.parametrize(

@@ -35,19 +35,7 @@ def accecn_conn(host: TcpHost, option: int = 2, *, ts: bool = False) -> Conn:
     host.net.sysctl.set("net.ipv4.tcp_ecn", 3)
     host.net.sysctl.set("net.ipv4.tcp_ecn_option", option)
     host.net.sysctl.set("net.ipv4.tcp_ecn_option_beacon", 0)
-    host.listen(2, 80)
-    conn = Conn.__new__(Conn)
-    conn.host, conn.ts, conn.tsval, conn.tsecr, conn.win = host, ts, 1000, 0, 65535
-    conn.port, conn.rport, conn.irs, conn.sk = 80, 5000, 0xFFFFFFF0, 0
-    opt = TcpOptions(mss=MSS, wscale=0, sack_ok=True, saw_tstamp=ts, tsval=1000)
-    host.arrive(SYN | ACE, conn.irs, opt=opt)
-    conn.syn = host.one()
-    conn.iss, conn.tsecr = conn.syn.th.seq, conn.syn.opt.tsval
-    host.run_for(0.1)
-    ack(conn, ACK | CWR, 0, 0, None)
-    (conn.sk,) = (tp.number for tp in host.net.socks.values() if tp.parent)
-    host.accept(2, conn.sk)
-    host.events()
+    conn = Conn(host, mss=MSS, wscale=0, ts=ts, syn_flags=ACE, ack_flags=CWR, ack_tos=ECT_0)
     host.sent()
     return conn
 
