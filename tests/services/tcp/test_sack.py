@@ -658,6 +658,15 @@ def test_blocks_are_taken_in_the_order_of_their_numbers(host: TcpHost, tp: TcpSo
     assert tp.reord_seen == 0
 
 
+def test_what_a_dsack_covers_becomes_one(host: TcpHost, tp: TcpSock) -> None:
+    for i in range(5):
+        put(tp, 1000 * i)
+    tp.total_retrans = 100
+    sack(host, tp, (1000, 3000), (1000, 4000))
+    assert [seg.pcount for seg in tp.rtx_queue] == [1, 3, 1]
+    assert host.net.mib["TcpExtTCPSackMerged"] == 2
+
+
 def test_what_is_sacked_is_passed_by(host: TcpHost, tp: TcpSock) -> None:
     """Even where the ranges did not say so."""
     segs = [put(tp, 1000 * i, mss=1000 + i) for i in range(6)]
