@@ -12,7 +12,6 @@ import msgpack
 
 from skbus.core.abi import ABI
 from skbus.core.entry import BY_NAME, AnyEntry, fits
-from skbus.core.pool import Pool, PoolError
 from skbus.core.skbuff import Frag, SkBuff
 
 MAX_META: Final = 4 << 20
@@ -50,14 +49,8 @@ class Message(NamedTuple):
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True, buf_size=1 << 16)
 
 
-def encode(
-    sender: str, epoch: int, batch: Batch, inline: Pool | None = None
-) -> tuple[bytes, bytes]:
-    """(meta, data) of a batch.
-
-    inline: where the receiver does not share the pool, the Pool to copy the payload from. An
-    skb that is not lent gives its slots back then; one whose payload is gone is left out.
-    """
+def encode(sender: str, epoch: int, batch: Batch) -> tuple[bytes, bytes]:
+    """(meta, data) of a batch."""
     runs: list[Any] = []
     chunks: list[bytes] = []
     last: AnyEntry | None = None
@@ -66,11 +59,6 @@ def encode(
         if type(item) is SkBuff:
             frags: Any = item.frags
             if frags:
-                if inline is not None:
-                    try:
-                        frags = _inline(item, inline)
-                    except PoolError:
-                        continue
                 for frag in frags:
                     if type(frag) is not tuple:
                         chunks += [f for f in frags if type(f) is not tuple]
@@ -90,14 +78,6 @@ def encode(
             last = entry
         items.append(item)
     return _packer.pack((ABI, sender, epoch, runs)), b"".join(chunks)
-
-
-def _inline(skb: SkBuff, pool: Pool) -> list[bytes]:
-    """The payload of an skb as bytes; its slots are given back if they were its own."""
-    out = [bytes(pool.view_frag(frag)) for frag in skb.frags]
-    if not skb.lent:
-        pool.free_frags(skb.frags)
-    return out
 
 
 def decode(meta: bytes | memoryview, data: bytes | memoryview = b"") -> Message:

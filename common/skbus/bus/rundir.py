@@ -25,10 +25,10 @@ ENV: Final = "SKBUS_DIR"
 SUN_PATH_MAX: Final = 107
 """Bytes of a Unix socket's path (`struct sockaddr_un`, less the final NUL)."""
 
-_LONGEST_NAME: Final = len("nic.123456789012345.trace")
+_LONGEST_NAME: Final = len("nic.123456789012345.ctl")
 """The longest file name of a socket: a device's name has at most IFNAMSIZ - 1 = 15 bytes."""
 
-_SUFFIXES: Final = frozenset({".in", ".ctl", ".trace", ".sys", ".life", ".json", ".new", ".double"})
+_SUFFIXES: Final = frozenset({".in", ".ctl", ".sys", ".life", ".json", ".new", ".double"})
 
 _ROOTS: Final = Path("/run")
 """Only root can make something there."""

@@ -80,8 +80,7 @@ class Service:
     """One layer as a process.
 
     neighbours: the processes that hear of our start; others are connected at first use.
-    sources: devices and client sockets. shared_pool: False where payload must travel in the
-    messages (neighbours on other machines).
+    sources: devices and client sockets.
     """
 
     def __init__(
@@ -93,7 +92,6 @@ class Service:
         sources: tuple[Source, ...] = (),
         clock: StackClock | None = None,
         drain_device: Callable[[], None] | None = None,
-        shared_pool: bool = True,
         context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
     ) -> None:
         self.core = core
@@ -108,7 +106,6 @@ class Service:
         self.dispatcher = Dispatcher(core, neighbours, drain_device)
         self.control = ControlSource(self, self.context, rundir.ctl(self.net.name))
         self.sources: tuple[Source, ...] = (*sources, self.control)
-        self.inline = None if shared_pool else self.net.pool
         if self.net.alloc is not None:
             self.net.alloc.told = self._no_room
         self.logger: Any = structlog.get_logger(self.net.name)
@@ -262,7 +259,7 @@ class Service:
                 outlet = self._outlets[process] = Outlet(self.rundir.endpoint(process), self)
             for at in range(0, len(batch), MAX_BATCH):
                 part = batch[at : at + MAX_BATCH] if len(batch) > MAX_BATCH else batch
-                meta, data = encode(net.name, net.epoch, part, self.inline)
+                meta, data = encode(net.name, net.epoch, part)
                 if not outlet.send(meta, data):
                     self._pipe_full(process, batch[at:])
                     break

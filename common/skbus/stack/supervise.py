@@ -120,7 +120,7 @@ class Supervisor:
             self._give_up(f"no room in {self.run.path}: {e.strerror}")
         settings.clear(self.run)
         for stale in self.run.path.iterdir():
-            if stale.suffix in (".in", ".ctl", ".trace", ".sys", ".life"):
+            if stale.suffix in (".in", ".ctl", ".sys", ".life"):
                 stale.unlink()
         devices = {d.process: d for d in self.config.devices}
         for process in self.config.processes():

@@ -10,7 +10,7 @@ from skbus.bus.codec import SKB_FIELDS, Batch, CodecError, decode, encode
 from skbus.core.abi import ABI, DataReadyCb, Hello, SkRet, TcpSendmsgCb
 from skbus.core.entry import BY_NAME
 from skbus.core.interfaces import Neighbour, NetifReceive, SkCallbacks, Tcp
-from skbus.core.pool import Allocator, Pool
+from skbus.core.pool import Allocator
 from skbus.core.skbuff import Frag, SkBuff
 
 
@@ -57,19 +57,6 @@ def test_cb_comes_back_as_its_named_tuple() -> None:
     ((_, skb),) = decode(meta, data).batch
     assert skb.cb == cb
     assert isinstance(skb.cb, DataReadyCb)
-
-
-def test_where_no_pool_is_shared_the_bytes_travel() -> None:
-    alloc = region()
-    pool = Pool()
-    pool.regions[7] = alloc
-    place = alloc.put(b"payload in the pool")
-    assert place is not None
-    skb = SkBuff(b"head", (place, b" and inline"))
-    meta, data = encode("ip", 1, [(NetifReceive.ip_rcv, skb)], inline=pool)
-    ((_, new),) = decode(meta, data).batch
-    assert b"".join(new.frags) == b"payload in the pool and inline"
-    assert alloc.in_use() == 0, "a slot that was sent by value is given back"
 
 
 def test_another_abi_is_refused_naming_both_numbers() -> None:
