@@ -165,7 +165,7 @@ class Net:
         the prefix SKB_DROP_REASON_."""
         name = "SKB_DROP_REASON_" + reason
         if name not in REASONS:
-            raise ValueError(f"no such drop reason: {name}")
+            raise ValueError(f"no such drop reason: {name} (skbus.core.dropreason lists them)")
         self.skb_dropped += 1
         self.drops[name] = self.drops.get(name, 0) + 1
         if skb.frags and not skb.lent:

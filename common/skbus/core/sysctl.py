@@ -41,16 +41,18 @@ SPECS: Final[dict[str, Spec]] = {
     "net.core.rmem_max": _spec(4194304, 2304, doc="largest SO_RCVBUF, bytes"),
     "net.core.wmem_default": _spec(212992, 4608, doc="send buffer of a socket, bytes"),
     "net.core.wmem_max": _spec(4194304, 4608, doc="largest SO_SNDBUF, bytes"),
-    "net.core.netdev_max_backlog": _spec(1000, 1, doc="messages that a pipe holds"),
-    "net.core.netdev_budget": _spec(300, 1, doc="packets taken from a device at one wake-up"),
+    "net.core.netdev_max_backlog": _spec(1000, 1, doc="no effect: a pipe holds 1000 messages"),
+    "net.core.netdev_budget": _spec(300, 1, doc="no effect: nic has a budget of its own"),
     "net.core.busy_poll": _spec(0, 0, 1_000_000, "us to look for messages before sleeping"),
-    "net.core.optmem_max": _spec(131072, 0, doc="ancillary data of a socket, bytes"),
+    "net.core.optmem_max": _spec(
+        131072, 0, doc="no effect: ancillary data of one call may have 32768 bytes"
+    ),
     # ip
     "net.ipv4.ip_forward": _spec(0, 0, 1, "forward packets between interfaces"),
     "net.ipv4.ip_default_ttl": _spec(64, 1, 255, "time to live of what we send"),
     "net.ipv4.ip_no_pmtu_disc": _spec(0, 0, 3, "0: discover path MTUs"),
     "net.ipv4.ip_nonlocal_bind": _spec(0, 0, 1),
-    "net.ipv4.min_adv_mss": _spec(256, 0, 65535),
+    "net.ipv4.route.min_adv_mss": _spec(256, 0, 65535, "smallest MSS that we offer, bytes"),
     "net.ipv4.route.min_pmtu": _spec(552, 68, 65535, "smallest path MTU that is believed"),
     "net.ipv4.route.mtu_expires": _spec(600, 1, doc="seconds that a path MTU is believed"),
     "net.ipv4.route.redirect_load": _spec(20, 0, doc="ms between two redirects, doubled each time"),
@@ -80,11 +82,13 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.ip_local_reserved_ports": Spec(
         "", doc="ports that are never automatic: 8080,9000-9100"
     ),
-    "net.ipv4.ip_unprivileged_port_start": _spec(1024, 0, 65536),
+    "net.ipv4.ip_unprivileged_port_start": _spec(
+        1024, 0, 65536, "no effect: whoever may use the stack may bind any port"
+    ),
     # neighbours
     "net.ipv4.neigh.default.mcast_solicit": _spec(3, 0, doc="ARP requests before giving up"),
     "net.ipv4.neigh.default.ucast_solicit": _spec(3, 0),
-    "net.ipv4.neigh.default.app_solicit": _spec(0, 0, 0, "there is no daemon to ask"),
+    "net.ipv4.neigh.default.app_solicit": _spec(0, 0, 0, "no effect: there is no daemon to ask"),
     "net.ipv4.neigh.default.retrans_time_ms": _spec(1000, 1),
     "net.ipv4.neigh.default.base_reachable_time_ms": _spec(30000, 1),
     "net.ipv4.neigh.default.delay_first_probe_time": _spec(5, 0, doc="seconds"),
@@ -97,9 +101,9 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.conf.all.rp_filter": _spec(0, 0, 2),
     "net.ipv4.conf.all.accept_redirects": _spec(0, 0, 1, "a host takes a gateway's word for it"),
     "net.ipv4.conf.all.send_redirects": _spec(1, 0, 1, "a router tells of better gateways"),
-    "net.ipv4.conf.all.accept_source_route": _spec(0, 0, 0, "source routes are refused"),
+    "net.ipv4.conf.all.accept_source_route": _spec(0, 0, 0, "no effect: source routes are refused"),
     "net.ipv4.conf.all.log_martians": _spec(0, 0, 1, "log packets from impossible addresses"),
-    "net.ipv4.conf.all.mc_forwarding": _spec(0, 0, 0, "multicast is not forwarded"),
+    "net.ipv4.conf.all.mc_forwarding": _spec(0, 0, 0, "no effect: multicast is not forwarded"),
     # tcp
     "net.ipv4.tcp_sack": _spec(1, 0, 1),
     "net.ipv4.tcp_dsack": _spec(1, 0, 1),
@@ -185,7 +189,7 @@ SPECS: Final[dict[str, Spec]] = {
     "net.ipv4.tcp_workaround_signed_windows": _spec(0, 0, 1),
     "net.ipv4.tcp_low_latency": _spec(0, 0, 1),
     "net.ipv4.tcp_max_ssthresh": _spec(0, 0, doc="no effect, as in Linux since 3.10"),
-    "net.ipv4.tcp_window_shrink": _spec(0, 0, 1, "no effect: a window is never taken back"),
+    "net.ipv4.tcp_shrink_window": _spec(0, 0, 1, "no effect: a window is never taken back"),
     # udp
     "net.ipv4.udp_rmem_min": _spec(4096, 1, doc="no effect: udp_mem is the one limit"),
     "net.ipv4.udp_wmem_min": _spec(4096, 1, doc="no effect: udp_mem is the one limit"),

@@ -86,7 +86,7 @@ def tcp_time_stamp(net: TcpNet, offset: int) -> int:
 
 def tcp_advertise_mss(net: TcpNet, tp: TcpSock, mtu: int) -> int:
     """What we tell the peer that we take: by the MTU of the route (RFC 9293 3.7.1)."""
-    mss = max(mtu - 40, int(net.sysctl["net.ipv4.min_adv_mss"]))
+    mss = max(mtu - 40, int(net.sysctl["net.ipv4.route.min_adv_mss"]))
     mss = min(mss, 65535 - 40)
     if tp.user_mss and tp.user_mss < mss:
         mss = tp.user_mss

@@ -402,7 +402,7 @@ def _openreq(
 
 def _openreq_init_rwin(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
     """The window of the SYN-ACK."""
-    mss = max(min(req.mtu - 40, 65495), int(net.sysctl["net.ipv4.min_adv_mss"]))
+    mss = max(min(req.mtu - 40, 65495), int(net.sysctl["net.ipv4.route.min_adv_mss"]))
     if listener.user_mss:
         mss = min(mss, listener.user_mss)
     clamp = listener.window_clamp

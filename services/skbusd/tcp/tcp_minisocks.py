@@ -340,7 +340,7 @@ def _openreq_options(net: TcpNet, tp: TcpSock, req: TcpRequestSock, th: TcpHdr) 
     tp.tsoffset = req.ts_off
     tp.tcp_header_len = TCP_HDR
     tp.mss_clamp = req.mss
-    tp.advmss = max(min(req.mtu - 40, 65495), net.sysctl["net.ipv4.min_adv_mss"])
+    tp.advmss = max(min(req.mtu - 40, 65495), net.sysctl["net.ipv4.route.min_adv_mss"])
     if tp.user_mss:
         tp.advmss = min(tp.advmss, tp.user_mss)
     if req.tstamp_ok:
