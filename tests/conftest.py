@@ -10,7 +10,10 @@ import pytest
 from hypothesis import settings
 from tests import timing
 
-from skbus.bus.version import is_compiled
+try:
+    from skbus.bus.version import is_compiled
+except ModuleNotFoundError as e:
+    pytest.exit(f"{e}: `make test` installs skbus into .venv; then `. .venv/bin/activate`", 4)
 
 # The same examples in every run, and no deadlines: a test is no judge of the machine's speed.
 settings.register_profile("skbus", deadline=None, derandomize=True)

@@ -66,3 +66,4 @@ def test_a_drop_names_its_reason(host: IpHost) -> None:
         "kfree_skb_reason",
         "SKB_DROP_REASON_IP_INADDRERRORS",
     )
+    assert host.net.drops == {"SKB_DROP_REASON_IP_INADDRERRORS": 1}
