@@ -236,6 +236,57 @@ OPTIONS: Final = (
     Option(777, 1, "an option of an unknown level", (1,)),
 )
 
+UNKNOWN: Final[dict[int, dict[str, int]]] = {
+    SOL_SOCKET: {
+        "SO_ATTACH_BPF": 50,
+        "SO_ATTACH_FILTER": 26,
+        "SO_ATTACH_REUSEPORT_CBPF": 51,
+        "SO_ATTACH_REUSEPORT_EBPF": 52,
+        "SO_BINDTOIFINDEX": 62,
+        "SO_BUF_LOCK": 72,
+        "SO_BUSY_POLL": 46,
+        "SO_BUSY_POLL_BUDGET": 70,
+        "SO_CNX_ADVICE": 53,
+        "SO_COOKIE": 57,
+        "SO_DETACH_FILTER": 27,
+        "SO_INCOMING_NAPI_ID": 56,
+        "SO_LOCK_FILTER": 44,
+        "SO_NETNS_COOKIE": 71,
+        "SO_NOFCS": 43,
+        "SO_PREFER_BUSY_POLL": 69,
+        "SO_RCVMARK": 75,
+        "SO_RCVPRIORITY": 82,
+        "SO_RESERVE_MEM": 73,
+        "SO_SELECT_ERR_QUEUE": 45,
+        "SO_TIMESTAMPING": 37,
+        "SO_TXREHASH": 74,
+        "SO_TXTIME": 61,
+        "SO_WIFI_STATUS": 41,
+        "SO_ZEROCOPY": 60,
+    },
+    SOL_IP: {"IP_IPSEC_POLICY": 16, "IP_PKTOPTIONS": 9, "IP_XFRM_POLICY": 17},
+    SOL_TCP: {
+        "TCP_CC_INFO": 26,
+        "TCP_DELACK_MAX_US": 46,
+        "TCP_IS_MPTCP": 43,
+        "TCP_MD5SIG": 14,
+        "TCP_MD5SIG_EXT": 32,
+        "TCP_REPAIR": 19,
+        "TCP_RTO_MAX_MS": 44,
+        "TCP_RTO_MIN_US": 45,
+        "TCP_SAVED_SYN": 28,
+        "TCP_SAVE_SYN": 27,
+        "TCP_THIN_DUPACK": 17,
+        "TCP_THIN_LINEAR_TIMEOUTS": 16,
+        "TCP_TX_DELAY": 37,
+        "TCP_ULP": 31,
+        "TCP_ZEROCOPY_RECEIVE": 35,
+    },
+    SOL_UDP: {"UDP_ENCAP": 100},
+}
+"""Options of Linux that our stack does not know, by level: an option that is added leaves this
+table and docs/socket-options.md."""
+
 Set = Callable[[int, int, bytes], Awaitable[None]]
 Get = Callable[[int, int, int], Awaitable[bytes]]
 
