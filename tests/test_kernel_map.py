@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from skbus.cli.abi import takers
 from skbus.core.compiled import field_names
 from skbusd.socket import sock, socket
 from skbusd.tcp import sock as tcp_sock
@@ -214,3 +215,13 @@ def test_each_struct_begins_with_the_one_before_it() -> None:
     assert list(sock.TcpSock.__mro__[:4]) == chain
     assert issubclass(sock.UdpSock, sock.InetSock)
     assert issubclass(sock.RawSock, sock.InetSock)
+
+
+def test_the_process_is_the_one_that_takes_the_message() -> None:
+    """Where a function takes a message, the table of entries says in which process it is."""
+    taken = {where: process for served in takers().values() for process, where in served}
+    checked = {row: taken.get(f"{row.file}:{row.function}") for row in rows()}
+    assert sum(process is not None for process in checked.values()) > 20
+    assert [
+        str(row) for row, process in checked.items() if process not in (None, row.process)
+    ] == []
