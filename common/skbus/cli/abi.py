@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""`skbus abi`: who sends what to whom, with the fields; docs/messages.md is its output.
+"""`skbus abi`: the messages between the processes, with their fields; docs/messages.md is its
+output.
 
 All of it is read from the interfaces (`skbus.core.interfaces`), from the NamedTuples of
-`skbus.core.abi` and from what each layer's core serves. Nothing is written down here.
+`skbus.core.abi` and from the tables that each layer's core serves. Nothing is written down here.
 """
 
 import ast
@@ -45,7 +46,7 @@ def abi(
 
 
 def takers() -> dict[str, list[tuple[str, str]]]:
-    """Entry's name -> (process, function) of each that takes it."""
+    """Entry's name -> (process, function) of each process that takes it."""
     found: dict[str, list[tuple[str, str]]] = {}
     for layer in LAYERS:
         serves = importlib.import_module(f"skbusd.{layer}.core").SERVES
@@ -56,7 +57,7 @@ def takers() -> dict[str, list[tuple[str, str]]]:
 
 
 def fields_of(kind: Any) -> Iterator[tuple[str, str, str]]:
-    """(name, type, what it says) of each field of a NamedTuple; the text stands below a field."""
+    """(name, type, text) of each field of a NamedTuple; the text stands below the field."""
     hints = typing.get_type_hints(kind)
     body = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(body, ast.ClassDef)
@@ -87,7 +88,7 @@ def remarks(interface: Any) -> dict[str, str]:
 
 
 def ends(interface: Any, arrow: str = "->") -> str:
-    """Who calls whom."""
+    """The callers and callees of an interface, as text."""
     callers, callees = interface.callers, interface.callees
     if not callers:
         return f"every process {arrow} its neighbours"
@@ -95,7 +96,7 @@ def ends(interface: Any, arrow: str = "->") -> str:
 
 
 def doc_of(what: Any) -> str:
-    """A docstring as one paragraph a paragraph."""
+    """A docstring, each paragraph of it as one line."""
     text = inspect.getdoc(what) or ""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
@@ -130,7 +131,7 @@ def kinds() -> list[Any]:
 
 
 def overview() -> Iterator[str]:
-    """A line an entry."""
+    """One line for each entry."""
     import skbus.core.interfaces  # noqa: F401
     from skbus.core.abi import ABI
     from skbus.core.entry import INTERFACES, entries_of

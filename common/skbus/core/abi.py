@@ -11,11 +11,10 @@ entry is named after the function of the callee that takes it. An item is a posi
 an skb (`SKB_FIELDS`), or one of the NamedTuples below. Inline payload lies in `data`, in the
 order of the skbs; payload in the pool is only named, by its place.
 
-Which entries there are, who calls whom by them, and which of the NamedTuples below belongs to each,
-is in `skbus.core.interfaces`. An entry with payload is an skb entry: its NamedTuple is the skb's
-`cb`.
-Addresses are bytes of length 4 (or 16); ports, lengths and times are ints; `sk` is a socket's
-number: below 2^32 it was given by the socket layer, from 2^32 on by tcp (an accepted `child`);
+`skbus.core.interfaces` has the entries, their callers and callees, and which of the NamedTuples
+below belongs to each. An entry with payload is an skb entry: its NamedTuple is the skb's `cb`.
+Addresses are bytes of length 4 (or 16). Ports, lengths and times are ints. `sk` is a socket's
+number: the socket layer gives those below 2^32, tcp those from 2^32 on (an accepted `child`).
 `req` is the asker's number for a request, 0 where no answer is wanted.
 """
 
@@ -60,12 +59,13 @@ class RegisterNetdevice(NamedTuple):
 
 class BacklogMark(NamedTuple):
     """`backlog_mark`: a mark that the nic `process` sends up behind packets of `protocol`. ip sends
-    it on to whoever has the protocol; `backlog_mark_ret` is the way back (`nic/synlimit.py`)."""
+    it on to the process that has the protocol. It returns by `backlog_mark_ret`
+    (`nic/synlimit.py`)."""
 
     process: str
     protocol: int
     mark: int
-    """How many packets have gone up in front of it."""
+    """How many packets went up in front of the mark."""
 
 
 # ---- ip -> nic ---------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class InetProtocolRet(NamedTuple):
 
 class RcvCb(NamedTuple):
     """cb of an skb that ip hands to a transport: `data` is at the transport header,
-    `network_header` at the IP header; padding is trimmed, fragments are reassembled."""
+    `network_header` at the IP header. Padding is trimmed, fragments are reassembled."""
 
     saddr: bytes
     daddr: bytes
@@ -116,7 +116,7 @@ class ErrHandler(NamedTuple):
     daddr: bytes
     payload: bytes
     ifindex: int = 0
-    """Of the device that it came by."""
+    """The device by which the ICMP error came."""
 
 
 class RouteRet(NamedTuple):
@@ -133,14 +133,14 @@ class RouteRet(NamedTuple):
 
 
 class RtCacheFlush(NamedTuple):
-    """Routes or addresses changed: what was cached of an older genid is stale."""
+    """Routes or addresses changed: routes cached under an older genid are stale."""
 
     genid: int
 
 
 class DstMtu(NamedTuple):
-    """`dst_mtu`: from now on packets to daddr may have no more than `mtu` bytes: what was learned
-    of the path has changed, or was forgotten."""
+    """`dst_mtu`: from now on packets to daddr may have no more than `mtu` bytes. A path MTU was
+    learned, or was forgotten."""
 
     daddr: bytes
     mtu: int
@@ -175,7 +175,7 @@ class InetdevEvent(NamedTuple):
 
 
 class McSetsockopt(NamedTuple):
-    """`ip_mc_setsockopt`: an option of a socket of `process` that changes what groups it is in
+    """`ip_mc_setsockopt`: an option that changes the groups of a socket of `process`
     (IP_ADD_MEMBERSHIP, MCAST_JOIN_GROUP, ...). McRet answers."""
 
     process: str
@@ -234,7 +234,7 @@ class XmitCb(NamedTuple):
     protocol: int
     tos: int
     ttl: int
-    """0: `ip_default_ttl`; -1: 0 indeed, for a multicast that stays on this host"""
+    """0: `ip_default_ttl`; -1: a TTL of 0, for a multicast that stays on this host"""
     df: bool
     oif: int
     """0: by route"""
@@ -250,8 +250,8 @@ class XmitCb(NamedTuple):
 
 
 class Redirect(NamedTuple):
-    """`ipv4_redirect`: a transport has recognised the packet that an ICMP redirect quotes as one of
-    its own, to `daddr`: `old_gw`, who sent the redirect by device `ifindex`, names `new_gw`."""
+    """`ipv4_redirect`: an ICMP redirect quotes a packet to `daddr`, which a transport has
+    recognised as its own. `old_gw` sent the redirect by device `ifindex`, and names `new_gw`."""
 
     daddr: bytes
     new_gw: bytes
@@ -260,8 +260,8 @@ class Redirect(NamedTuple):
 
 
 class UpdatePmtu(NamedTuple):
-    """`ipv4_update_pmtu`: a transport has recognised the packet that a "fragmentation needed"
-    quotes as one of its own, to `daddr`; no more than `mtu` bytes pass there."""
+    """`ipv4_update_pmtu`: a "fragmentation needed" quotes a packet to `daddr`, which a transport
+    has recognised as its own. No more than `mtu` bytes pass there."""
 
     daddr: bytes
     mtu: int
@@ -280,7 +280,7 @@ class IcmpSendCb(NamedTuple):
 
 class InitSock(NamedTuple):
     """`tcp_v4_init_sock`, `udp_init_sock`, `raw_sk_init`, `ping_init_sock`: socket number sk
-    begins. type: SOCK_STREAM, SOCK_DGRAM, ...; of ICMP's sockets, SOCK_RAW says which are raw."""
+    begins. type: SOCK_STREAM, SOCK_DGRAM, ...; an ICMP socket with SOCK_RAW is a raw one."""
 
     sk: int
     family: int
@@ -295,9 +295,9 @@ class GetPort(NamedTuple):
     """`inet_csk_get_port`, `udp_v4_get_port` (bind). reuse: bit 0 SO_REUSEADDR, 1 SO_REUSEPORT.
     addr of zeros is the wildcard; port 0 asks for an automatic one. SkRet.val: [addr, port]
 
-    Where tcp has several shards: bit 2 of reuse, GET_PORT_AUTO, with a port that another shard
-    found for port 0; port -1 gives back what one shard gave and another refused; below that, a
-    port behind -port is asked for."""
+    Where tcp has several shards, bit 2 of reuse (GET_PORT_AUTO) says that another shard found the
+    port, for port 0. Port -1 gives back a port that another shard refused. A port below -1 asks
+    for the next free one behind -port."""
 
     sk: int
     req: int
@@ -317,9 +317,9 @@ class ListenStart(NamedTuple):
 
 class Connect(NamedTuple):
     """`tcp_v4_connect`, `ip4_datagram_connect`. SkRet answers once route and ports are settled
-    (val: [laddr, lport]); for TCP, SkStateChange or SkErrorReport then tells the outcome. A third
+    (val: [laddr, lport]). For TCP, SkStateChange or SkErrorReport then tells the outcome. A third
     item in val, True: TCP_FASTOPEN_CONNECT, the SYN waits for `tcp_sendmsg_fastopen`. err EREMCHG:
-    the port is bound, and with it the connection belongs to the shard of tcp that val names."""
+    the port is bound, and the connection from it belongs to the shard of tcp that val names."""
 
     sk: int
     req: int
@@ -336,13 +336,13 @@ class Disconnect(NamedTuple):
 
 class Recvmsg(NamedTuple):
     """The application took `copied` bytes from sk's receive queue (`tcp_cleanup_rbuf`). waiting:
-    it waits for more (TCP: what comes for it may go through the prequeue)."""
+    the application waits for more (TCP: segments for it may go through the prequeue)."""
 
     sk: int
     copied: int
     waiting: bool = False
     datagrams: int = 1
-    """UDP: how many these bytes are."""
+    """UDP: how many datagrams these bytes are."""
 
 
 class Accept(NamedTuple):
@@ -369,9 +369,9 @@ class Close(NamedTuple):
 
 
 class Setsockopt(NamedTuple):
-    """value is what setsockopt(2) was given. SkRet.val: None. Options of SOL_SOCKET that a
-    transport must know (SO_RCVBUF, SO_SNDBUF, SO_KEEPALIVE, ...) are passed on too.
-    cap_net_admin: whoever calls may do what takes a privilege (TCP_CONGESTION)."""
+    """value is what setsockopt(2) was given. SkRet.val: None. The socket layer also passes on the
+    options of SOL_SOCKET that a transport must know (SO_RCVBUF, SO_SNDBUF, SO_KEEPALIVE, ...).
+    cap_net_admin: the caller has the privilege that some values take (TCP_CONGESTION)."""
 
     sk: int
     req: int
@@ -392,9 +392,9 @@ class Getsockopt(NamedTuple):
 
 
 class TcpSendmsgCb(NamedTuple):
-    """cb of `tcp_sendmsg`: the payload is the skb's frags (head is empty; the skb is lent, and
-    the bytes stay with the socket layer until SkWriteSpace). flags: MSG_MORE, MSG_OOB, MSG_EOR.
-    report: SkWriteSpace shall tell what the write queue looks like, now and when more is sent."""
+    """cb of `tcp_sendmsg`: the payload is the skb's frags, and head is empty. The skb is lent: the
+    bytes stay with the socket layer until SkWriteSpace. flags: MSG_MORE, MSG_OOB, MSG_EOR.
+    report: SkWriteSpace shall tell the state of the write queue, now and when more is sent."""
 
     sk: int
     flags: int
@@ -404,8 +404,8 @@ class TcpSendmsgCb(NamedTuple):
 class TcpSendmsgFastopenCb(NamedTuple):
     """cb of `tcp_sendmsg_fastopen`: connect to addr, with as much of the payload in the SYN as may
     be (RFC 7413). addr b'': the connect was deferred (TCP_FASTOPEN_CONNECT), and is to begin. The
-    skb is lent like that of `tcp_sendmsg`. size: of the whole call; wait: it waits for the
-    connection to send the rest. SkRet.val: [laddr, lport, bytes that the SYN took]"""
+    skb is lent like that of `tcp_sendmsg`. size: bytes of the whole call. wait: the call waits
+    for the connection, to send the rest. SkRet.val: [laddr, lport, bytes that the SYN took]"""
 
     sk: int
     req: int
@@ -418,9 +418,9 @@ class TcpSendmsgFastopenCb(NamedTuple):
 class UdpSendmsgCb(NamedTuple):
     """cb of `udp_sendmsg`, `raw_sendmsg`, `ping_v4_sendmsg`: the payload is the skb's head and
     frags, which go with it.
-    addr b'' means the connected peer. req answers with an errno (EMSGSIZE, ENETUNREACH, ...); 0:
-    nobody waits, an error is the sock's pending one, and SkWriteSpace tells when the datagram has
-    gone. From tos on, what control messages say (`struct ipcm_cookie`).
+    addr b'' means the connected peer. The answer to req is an errno (EMSGSIZE, ENETUNREACH, ...).
+    req 0: nobody waits, an error is the sock's pending one, and SkWriteSpace tells when the
+    datagram has gone. The fields from tos on come from control messages (`struct ipcm_cookie`).
 
     To udp, with SKB_GSO_BATCH: many datagrams of one size, the last may be shorter. req is 0."""
 
@@ -500,18 +500,18 @@ class ReqskQueueAdd(NamedTuple):
 class SkWriteSpace(NamedTuple):
     """`sk.sk_write_space`: `acked` more bytes of the send queue are done with (TCP: acknowledged,
     UDP: sent or refused, with what the queue counts for each datagram). sndbuf: what the transport
-    now thinks a good send buffer, 0 for no opinion; negative: memory is short, and it shall be no
-    more than that.
+    now thinks a good send buffer, 0 for no opinion. Negative: memory is short, and the send buffer
+    shall be -sndbuf at most.
 
-    The rest is told where a `tcp_sendmsg` asked for it: the write queue as it is now."""
+    The other fields tell the write queue as it is now, where a `tcp_sendmsg` asked for that."""
 
     sk: int
     acked: int
     sndbuf: int
     queued: int = -1
-    """Bytes that are not acknowledged; -1: nothing is told."""
+    """Bytes that are not acknowledged; -1: this and the fields below tell nothing."""
     notsent: int = 0
-    """Bytes of them that were not sent yet."""
+    """Bytes of `queued` that were not sent yet."""
     room: int = 0
     """Bytes that the last segment still takes."""
     size_goal: int = 0
@@ -527,7 +527,7 @@ class SkErrorReport(NamedTuple):
 
 
 class TcpRcvqAsk(NamedTuple):
-    """What has been read of sk's receive queue and not been told: tell it now (Recvmsg)."""
+    """Tell now (Recvmsg) how much of sk's receive queue was read since the last Recvmsg."""
 
     sk: int
 
@@ -547,16 +547,17 @@ class TcpDone(NamedTuple):
 DATA_PSH: Final = 1
 """Flag of DataReadyCb: PSH was set."""
 DATA_URG: Final = 2
-"""The urgent byte is in it, at flags >> DATA_URG_SHIFT."""
+"""The payload has the urgent byte, at flags >> DATA_URG_SHIFT."""
 DATA_URG_SHIFT: Final = 8
 DATA_TELL_READ: Final = 4
-"""An ACK waits for it to be read: with the receive queue empty tcp is told at once (Recvmsg)."""
+"""An ACK waits until the payload is read: once the receive queue is empty, tcp is told at once
+(Recvmsg)."""
 
 
 class DataReadyCb(NamedTuple):
     """cb of `sk_data_ready`: payload for sk, in order (TCP), or one datagram (UDP: from saddr,
     sport to daddr, dport). `data` is at the payload: for raw sockets the IP header, for ping
-    sockets the ICMP header; the IP header, where `network_header` says, is for control messages.
+    sockets the ICMP header. Control messages are made from the IP header, at `network_header`.
     flags: DATA_PSH, DATA_URG, DATA_TELL_READ."""
 
     sk: int
@@ -567,9 +568,9 @@ class DataReadyCb(NamedTuple):
     ifindex: int
     flags: int
     seq: int
-    """TCP: of the first byte. Datagrams: how many had been dropped (SO_RXQ_OVFL)."""
+    """TCP: number of the first byte. Datagrams: how many had been dropped (SO_RXQ_OVFL)."""
     spec_dst: bytes = b""
-    """The address of ours for a reply, where daddr is none of ours (multicast, broadcast)."""
+    """Our address for a reply, where daddr is none of ours (multicast, broadcast)."""
 
 
 class SockErrCb(NamedTuple):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The Internet checksum (RFC 1071, RFC 1624), named as in Linux's `include/net/checksum.h`.
 
-A *sum* is the ones' complement sum of big-endian 16-bit words, not inverted, an int of at most
-32 bits; `csum_fold` makes the value for the header field of it. A sum is 0 only for bytes that
-are all zero, so that results equal word-by-word addition bit for bit.
+A *sum* is the ones' complement sum of big-endian 16-bit words: not inverted, an int of at most
+32 bits. `csum_fold` makes the header field's value of a sum. A sum is 0 only for bytes that are
+all zero, so that results equal word-by-word addition bit for bit.
 
 Used by every layer. Large buffers are summed as one big integer or by numpy, whichever is
 quicker at that size (the figures are at `_NUMPY_FROM`).
@@ -16,8 +16,8 @@ import numpy as np
 Buffer = bytes | bytearray | memoryview
 
 _NUMPY_FROM: Final = 1024
-"""Bytes from which numpy is quicker. Measured, us: 40 B 0.7 as an integer and 4.4 by numpy, 512 B
-2.7 and 4.3, 1448 B 6.8 and 4.5, 65,000 B 260 and 15."""
+"""Bytes from which numpy is quicker. Measured, in us as an integer and by numpy: 40 B, 0.7 and 4.4;
+512 B, 2.7 and 4.3; 1448 B, 6.8 and 4.5; 65,000 B, 260 and 15."""
 
 
 def csum_partial(data: Buffer, initial: int = 0) -> int:
@@ -32,8 +32,8 @@ def csum_partial(data: Buffer, initial: int = 0) -> int:
             total <<= 8
         total += initial
     else:
-        # Sums of bytes in either order are each other's byte swap (RFC 1071 2(B)), so the words
-        # are added as the machine reads them, 32 bits at a time: 2^32 = 1 modulo 2^16 - 1.
+        # Sums in the two byte orders are each other's byte swap (RFC 1071 2(B)). So words are
+        # added as the machine reads them, 32 bits at a time: 2^32 = 1 modulo 2^16 - 1.
         words = n >> 2
         total = int(np.add.reduce(np.frombuffer(data, "<u4", words), dtype=np.uint64))
         if n & 3:
@@ -47,8 +47,8 @@ def csum_partial(data: Buffer, initial: int = 0) -> int:
 
 
 def csum_blocks(data: Buffer, size: int) -> list[int]:
-    """The sums of `data` cut into blocks of `size` bytes (the last may be shorter), each as if it
-    began at an even offset: what software segmentation needs, in one pass."""
+    """The sums of the blocks of `size` bytes in `data`; the last may be shorter. Each is as if the
+    block began at an even offset. Software segmentation needs them, in one pass."""
     n = len(data)
     whole = n // size
     if whole < 4 or size & 1:
@@ -88,7 +88,7 @@ def csum_sub(csum: int, addend: int) -> int:
 
 
 def csum_shift(csum: int, offset: int) -> int:
-    """The sum as it counts when its bytes begin at `offset` of a longer run: swapped if odd."""
+    """The share of a sum in a longer run, where its bytes begin at `offset`: swapped if odd."""
     part = csum_from32to16(csum)
     return (part >> 8 | (part & 0xFF) << 8) if offset & 1 else part
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What differs where the packet path has been compiled by mypyc (docs/performance.md).
+"""The differences of a packet path that mypyc compiled (docs/performance.md).
 
-The source is the same, and all but these few lines need not know.
+The source is the same, and no other module needs to know.
 """
 
 import inspect
@@ -19,8 +19,8 @@ else:
 def field_names(cls: type) -> tuple[str, ...]:
     """The names of the fields that instances of a class have.
 
-    They are its slots and annotations and those of its parents; or, of a compiled class, which
-    has neither, what mypyc writes down.
+    They are its slots and annotations and those of its parents. A compiled class has neither; its
+    names are those that mypyc writes down.
     """
     compiled: tuple[str, ...] | None = getattr(cls, "__mypyc_attrs__", None)
     if compiled is not None:

@@ -35,7 +35,7 @@ SkbDropReason = Literal[
     "SKBUS_STALE_EPOCH",  # sent by a process that has been restarted since
     "SKBUS_STALE_PLACE",  # its payload in the pool was given back meanwhile
     "SKBUS_BAD_MESSAGE",  # not what the ABI's table says
-    "SKBUS_NO_PEER",  # the process that it is for is not there
+    "SKBUS_NO_PEER",  # the process that should get it is not there
     "SKBUS_IMPAIRED",  # lost on purpose, by the link's impairment
 ]  # fmt: skip
 """What `kfree_skb` takes."""
@@ -46,7 +46,7 @@ SKB_CONSUMED: Final = "CONSUMED"
 Checked = SkbDropReason | Literal[""]
 """Returned by a function that looks at an skb and leaves it to its caller."""
 Taken = SkbDropReason | Literal["CONSUMED"]
-"""Returned by a function with which the skb's way ends: taken, or to be dropped by the caller."""
+"""Returned by a function that ends the skb's way: taken, or to be dropped by the caller."""
 Verdict = SkbDropReason | Literal["", "CONSUMED"]
 """Returned by a function that may take the skb, or leave it and let the caller go on."""
 

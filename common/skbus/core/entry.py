@@ -43,9 +43,9 @@ class EntryError(TypeError):
 class AnyEntry:
     """What `Entry` and `SkbEntry` have in common.
 
-    name: on the wire. interface: the name of the class that it is in. kind: the NamedTuple of the
-    item, or of the skb's cb; None where cb may be any tuple. signature: the types of its fields.
-    lossless: a full pipe holds it back; an entry that is not lossless is dropped then.
+    name: on the wire. interface: the name of its class. kind: the NamedTuple of the item, or of
+    the skb's cb; None where cb may be any tuple. signature: the types of the NamedTuple's fields.
+    lossless: a full pipe holds the item back; without it, a full pipe drops the item.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class AnyEntry:
 
 
 class Entry(AnyEntry, Generic[T]):
-    """A call without payload. It is never dropped by a full pipe."""
+    """A call without payload. A full pipe never drops it."""
 
     __slots__ = ()
 
@@ -138,8 +138,8 @@ INTERFACES: Final[list[type["Interface"]]] = []
 class Interface:
     """What one process serves to another: subclasses have entries as attributes.
 
-    callers, callees: which processes call and serve it: nic, ip, tcp, udp, socket, "plug-ins" for
-    transports that are plug-ins; empty for every process.
+    callers, callees: the processes that call and serve it: nic, ip, tcp, udp, socket, "plug-ins"
+    for transports that are plug-ins. Empty means every process.
     """
 
     callers: ClassVar[tuple[str, ...]] = ()
@@ -168,7 +168,7 @@ def serve(
 ) -> dict[AnyEntry, Handler]:
     """Which function takes each entry of an interface.
 
-    without: entries that this process does not take; one that comes all the same is counted as
+    without: entries that this process does not take; a call by one is counted as
     SKBUS_BAD_MESSAGE. EntryError where an entry is missing, is of another interface, or is given
     twice.
     """
@@ -213,7 +213,7 @@ def fits(value: tuple[Any, ...], signature: tuple[Any, ...]) -> bool:
 
 def reply_of(entry: AnyEntry, err: int, value: object) -> Any:
     """`SkRet.val` as the type that the answer to a request has; None where there is nothing to
-    tell. EntryError where it is something else."""
+    tell. EntryError where the value does not fit that type."""
     want = entry.reply
     if want is None or want is type(None):
         return None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Whose packet an skb is: addresses and ports (`net/core/flow_dissector.c`).
 
-Called by `Net.trace` for each line of the trace, and by whoever looks for a flow in one: in
+Called by `Net.trace` for each line of the trace, and by commands that look for a flow in one. In
 text, a flow is `10.77.0.1:40112->10.77.0.2:80`, without ports `10.77.0.1->10.77.0.2`. The first
-address is the sender's. A socket's flow begins with our own address; `*` is the port of a peer
-that there is not yet.
+address is the sender's. A socket's flow begins with our own address; `*` is the peer's port as
+long as there is no peer.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Flow(NamedTuple):
 
 @lru_cache(4096)
 def _text(saddr: bytes, sport: int, daddr: bytes, dport: int) -> str:
-    """The same flow comes in many lines in a row."""
+    """A flow as text; cached, because many lines in a row have the same flow."""
     return f"{_end(saddr, sport)}->{_end(daddr, dport)}"
 
 
@@ -61,8 +61,8 @@ def _end(addr: bytes, port: int) -> str:
 
 
 def ip_flow(head: bytes, nhoff: int) -> Flow | None:
-    """The flow of the IPv4 packet at `nhoff`. A fragment but the first has no ports, nor has a
-    header that is cut off."""
+    """The flow of the IPv4 packet at `nhoff`. Fragments behind the first have no ports, nor has a
+    packet whose header is cut off."""
     if nhoff < 0 or len(head) < nhoff + 20 or head[nhoff] >> 4 != 4:
         return None
     saddr, daddr = head[nhoff + 12 : nhoff + 16], head[nhoff + 16 : nhoff + 20]
@@ -79,7 +79,7 @@ def _with_ports(saddr: bytes, daddr: bytes, head: bytes, thoff: int) -> Flow:
 
 
 def arp_flow(head: bytes, nhoff: int) -> Flow | None:
-    """Who asks (or answers) whom, of the ARP message for IPv4 at `nhoff` (RFC 826)."""
+    """Sender and target of the ARP message for IPv4 at `nhoff` (RFC 826)."""
     if len(head) < nhoff + 28 or head[nhoff + 4 : nhoff + 6] != b"\x06\x04":
         return None
     return Flow(head[nhoff + 14 : nhoff + 18], NO_PORT, head[nhoff + 24 : nhoff + 28], NO_PORT)
@@ -98,8 +98,8 @@ def frame_flow(head: bytes, mac: int) -> Flow | None:
 
 
 def skb_flow_dissect(skb: SkBuff, head: bytes) -> Flow | None:
-    """The flow of an skb between ip and the socket layer: by its headers, or, where it has none
-    yet or no more, by what travels beside it. head: skb.head, or that and more of its bytes."""
+    """The flow of an skb between ip and the socket layer: by its headers, or by its cb where the
+    headers are not there. head: skb.head, and perhaps more of the skb's bytes."""
     cb = skb.cb
     if skb.network_header >= 0:
         if skb.protocol == ETH_P_ARP:
@@ -123,8 +123,8 @@ def skb_flow_dissect(skb: SkBuff, head: bytes) -> Flow | None:
 
 
 def icmp_about(head: bytes, nhoff: int) -> Flow | None:
-    """The flow that the ICMP error at `nhoff` is about (conntrack calls it related): that of the
-    packet which it quotes. None where it is no ICMP error."""
+    """The flow of the packet that the ICMP error at `nhoff` quotes (conntrack calls it related).
+    None where the message is no ICMP error."""
     if nhoff < 0 or len(head) < nhoff + 28 or head[nhoff + 9] != IPPROTO_ICMP:
         return None
     thoff = nhoff + (head[nhoff] & 15) * 4
@@ -152,7 +152,7 @@ def sock_flow(saddr: bytes, sport: int, daddr: bytes, dport: int) -> Flow | None
 
 
 def named_dest(skb: SkBuff | None, details: Mapping[str, object]) -> tuple[bytes, int] | None:
-    """Where a request says that something shall go, by its own address or by its details."""
+    """The destination that a request names, in the skb's cb or in the details."""
     if skb is not None and isinstance(skb.cb, UdpSendmsgCb) and skb.cb.addr:
         return skb.cb.addr, skb.cb.port
     daddr, dport = details.get("daddr"), details.get("dport")
@@ -166,7 +166,7 @@ End = tuple[str, str]
 
 
 class FlowFilterError(ValueError):
-    """What was given is no flow; the text says what is."""
+    """The given text is no flow; the error's text says what is one."""
 
 
 FORMS: Final = (
@@ -177,9 +177,9 @@ FORMS: Final = (
 class FlowFilter:
     """Flows that have an end, or both ends, in either direction.
 
-    text: ":80", "10.77.0.1", "10.77.0.1:80", or two of these with "->" between them. It is
+    text: ":80", "10.77.0.1", "10.77.0.1:80", or two of these with "->" between them. Ends are
     compared exactly: ":80" is not ":8090", and "10.77.0.1" is not "10.77.0.10".
-    FlowFilterError where it is none of these.
+    FlowFilterError for any other text.
     """
 
     def __init__(self, text: str) -> None:
@@ -192,7 +192,7 @@ class FlowFilter:
             raise FlowFilterError(f"{text!r} is no flow: it takes {FORMS}")
 
     def __call__(self, flow: str) -> bool:
-        """Does it match a flow, in the form in which lines have it?"""
+        """Does the filter match a flow as text, in the form that lines have?"""
         source, arrow, dest = flow.partition("->")
         if not arrow:
             return False

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """How a layer starts: its part of the kernel's initcalls, step by step (`init/main.c`).
 
-In Linux `sock_init` and `inet_init` start the whole stack; here each process does the steps that
-are its own, in the kernel's order, from its core's `start`. A step that fails is unwound: the
-steps before it are taken back in reverse order, the log says which step it was, and the process
-does not start.
+In Linux `sock_init` and `inet_init` start the whole stack. Here each process does its own steps,
+in the kernel's order, from its core's `start`. Where a step fails, the steps before it are taken
+back in reverse order, the log names the step, and the process does not start.
 """
 
 import errno
@@ -16,7 +15,8 @@ from skbus.core.syscall import SysCallError
 
 
 class InitStep(NamedTuple):
-    """One step: what it does, and what takes it back. Both get the process's `net`."""
+    """One step: a function that does it, and one that takes it back. Both get the process's
+    `net`."""
 
     name: str
     init: Callable[[Any], None]
@@ -24,7 +24,7 @@ class InitStep(NamedTuple):
 
 
 class InitError(Exception):
-    """A layer cannot start: the step that failed, its errno (0 where it was no errno), and why."""
+    """A layer cannot start: the step that failed, its errno (0 where there was none), and why."""
 
     def __init__(self, step: str, err: int, text: str) -> None:
         super().__init__(f"{step}: {errno.errorcode.get(err, 'failed')}: {text}")
@@ -34,10 +34,10 @@ class InitError(Exception):
 
 
 def do_initcalls(net: Net, name: str, steps: Sequence[InitStep]) -> None:
-    """`do_initcalls`: carry out the steps in order; `name` is the function that they are part of.
+    """`do_initcalls`: carry out the steps in order. `name`: the function that they belong to.
 
-    At debug the log has a line for each step, at info one for all. InitError where one fails,
-    after those before it were taken back.
+    At debug the log has a line for each step, at info one for all. InitError where a step fails,
+    raised when the steps before it have been taken back.
     """
     done: list[InitStep] = []
     for step in steps:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Who calls whom: the interfaces between the processes of a stack.
+"""The interfaces between the processes of a stack: callers, callees and calls.
 
 One class for each pair of caller and callee; its attributes are the calls (`skbus.core.entry`). A
-call is named after the function of the callee that takes it, as Linux names that function. The
-exception is `TransportProto`, whose names are those of the function pointers of `struct proto`:
-every transport serves it by functions of its own. docs/messages.md is made from this file.
+call has Linux's name of the callee's function that takes it. The exception is `TransportProto`,
+which has the names of the function pointers of `struct proto`: every transport serves it by
+functions of its own. docs/messages.md is made from this file.
 """
 
 from typing import Final
@@ -98,16 +98,16 @@ class NetifReceive(Interface):
 
 
 class SynBacklog(Interface):
-    """A mark that nic sends up behind SYNs, and that comes back when tcp has taken them. ip passes
-    it on, either way (`nic/synlimit.py`)."""
+    """A mark that nic sends up behind SYNs, and gets back when tcp has taken them. ip passes it on,
+    up and down (`nic/synlimit.py`)."""
 
     callers = ("nic", "ip", "tcp")
     callees = ("ip", "tcp", "nic")
 
     backlog_mark = Entry(BacklogMark)
-    """Up."""
+    """The mark goes up."""
     backlog_mark_ret = Entry(BacklogMark)
-    """Back."""
+    """The mark comes back."""
 
 
 class Ip(Interface):
@@ -176,8 +176,8 @@ class InetTransport(Interface):
 
 
 class TransportProto(Interface):
-    """`struct proto`: what every transport takes from the socket layer: tcp, udp, ip for its raw
-    and ping sockets, and plug-ins."""
+    """`struct proto`: what every transport takes from the socket layer. The transports are tcp,
+    udp, ip for its raw and ping sockets, and plug-ins."""
 
     callers = ("socket",)
     callees = ("tcp", "udp", "ip", "plug-ins")
@@ -210,7 +210,7 @@ class Tcp(Interface):
 
 
 class SkCallbacks(Interface):
-    """The callbacks of `struct sock`, and answers: what the socket layer takes from transports."""
+    """What the socket layer takes from transports: the callbacks of `struct sock`, and answers."""
 
     callers = ("tcp", "udp", "ip", "plug-ins")
     callees = ("socket",)

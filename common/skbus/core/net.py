@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """struct net: what a core is given instead of globals (`include/net/net_namespace.h`).
 
-Every function of a layer takes the `Net` of its process first. It carries the time, randomness,
-counters, sysctls, timers, the pool, the trace, and the outbox: where the kernel would call into
-another layer, a core calls `net.call(process, entry, item)`.
+The first argument of a layer's functions is the `Net` of its process. It carries the time,
+randomness, counters, sysctls, timers, the pool, the trace, and the outbox. Where the kernel would
+call into another layer, a core calls `net.call(process, entry, item)`.
 
 A layer subclasses Net for its own state. Nothing here does I/O: the shell (`skbus.bus.service`) or
 the simulation (`skbus.testing`) sets `now`, delivers entries and empties the outbox.
@@ -46,8 +46,8 @@ class Clock(Protocol):
 class TraceEvent(NamedTuple):
     """One function that a packet came through.
 
-    time: ns of the stack's clock. skb: its id. flow: whose packet it is, or whose socket; "" where
-    that cannot be told. about: of an ICMP error, the flow that it is about.
+    time: ns of the stack's clock. skb: its id. flow: that of the packet or the socket; "" where it
+    cannot be told. about: the flow of the packet that an ICMP error quotes.
     """
 
     time: int
@@ -60,7 +60,7 @@ class TraceEvent(NamedTuple):
 
 
 class LogEvent(NamedTuple):
-    """What a person wants to know. time: ns of the stack's clock."""
+    """Something that a person wants to know. time: ns of the stack's clock."""
 
     level: str
     function: str
@@ -105,8 +105,8 @@ class Net:
         self.trace_events: list[TraceEvent] = []
         self.log_events: list[LogEvent] = []
         self.trace_clock: Callable[[], int] | None = None
-        """Where the times of both come from: a shell sets it, so that each function of a batch has
-        a time of its own. Without it (in a simulation) that is `now`."""
+        """The clock of trace and log events: a shell sets it, so that each function of a batch has
+        a time of its own. Without it (in a simulation) their time is `now`."""
         # conservation: born + received == sent + consumed + dropped + held
         self.skb_born = 0
         self.skb_received = 0
@@ -129,8 +129,8 @@ class Net:
         box.append((entry, item))
 
     def call_skb(self, process: str, entry: SkbEntry[C], skb: SkBuff, cb: C) -> None:
-        """The same with an skb, which is then the other process's. cb: what becomes its cb; None,
-        where the entry has none, leaves it alone."""
+        """The same with an skb, which is then the other process's. cb: the skb's new cb; None,
+        where the entry has none, leaves the old one."""
         if cb is not None:
             skb.cb = cb
         self.skb_sent += 1
@@ -174,7 +174,7 @@ class Net:
             self.trace("kfree_skb_reason", skb, reason=name, **details)
 
     def skb_bytes(self, skb: SkBuff) -> bytes:
-        """The skb's bytes from `data` on, copied together. StalePlaceError as `Pool.view`."""
+        """The skb's bytes from `data` on, copied together. StalePlaceError as from `Pool.view`."""
         head = skb.head[skb.data :] if skb.data else skb.head
         return head + self.pool.gather(skb.frags) if skb.frags else head
 
@@ -207,8 +207,8 @@ class Net:
         )
 
     def flow(self, skb: SkBuff | None, details: Mapping[str, object]) -> Flow | None:
-        """Whose packet, or whose socket, a line of the trace is about: what the details say, or the
-        packet's headers, or the sock that is named in the details or travels with the skb."""
+        """The flow of a line of the trace: by its details, by the packet's headers, or by the sock
+        that the details or the skb's cb name."""
         flow = details_flow(details)
         if flow is not None and flow.sport != NO_PORT:
             return flow
@@ -229,12 +229,12 @@ class Net:
         return Flow(saddr, sport, daddr, dport)
 
     def skb_flow(self, skb: SkBuff, head: bytes) -> Flow | None:
-        """The flow of an skb, as this layer has it; None where it says nothing. head: skb.head, or
-        that and more."""
+        """The flow of an skb in this layer; None where the skb does not tell. head: skb.head, and
+        perhaps more of the skb's bytes."""
         return skb_flow_dissect(skb, head)
 
     def _longer_head(self, skb: SkBuff) -> bytes:
-        """An skb's head and what follows it: of a fragment, the ports may lie there."""
+        """An skb's head and the first bytes of its frags, where the ports may lie."""
         try:
             return skb.head + self.pool.gather(frags_slice(skb.frags, 0, _PORTS_LEN))
         except PoolError:
@@ -245,16 +245,16 @@ class Net:
         return skb.network_header
 
     def sk_flow(self, sk: int) -> Flow | None:
-        """The flow of a sock, from us to its peer; None where this layer has no such sock, or it
-        has no address and no port yet."""
+        """The flow of a sock, from us to its peer. None where this layer has no such sock, or the
+        sock has no address and no port yet."""
         return None
 
     def info(self, function: str, **details: object) -> None:
-        """Something that a person running the stack wants to know; never once a packet."""
+        """Log something that a person running the stack wants to know; never once a packet."""
         self._log("info", function, details)
 
     def warning(self, function: str, **details: object) -> None:
-        """Something that is wrong, with its cause and remedy in the details."""
+        """Log a problem, with its cause and remedy in the details."""
         self._log("warning", function, details)
 
     def _log(self, level: str, function: str, details: Mapping[str, object]) -> None:
@@ -277,7 +277,7 @@ class Net:
 
 
 def _prune_regions(net: Net) -> None:
-    """Regions of clients that have died are unmapped; the socket layer has removed their files."""
+    """Unmap the regions of clients that have died; the socket layer has removed their files."""
     if net.pool.prune():
         net.mod_timer(net._prune_timer, net.now + _PRUNE_EVERY)
 
@@ -290,8 +290,8 @@ class Core(Protocol):
 
     `entries` maps each entry that this layer takes to a function `(net, item)` (see
     `entry.serve`). `start` runs once, `peer_up` whenever a neighbour says hello with a new epoch
-    (it has been started or restarted, and knows nothing of us). `idle` runs once after each batch,
-    before the flush.
+    (the neighbour has started or restarted, and knows nothing of us). `idle` runs once after each
+    batch, before the flush.
     """
 
     @property

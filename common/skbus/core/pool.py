@@ -4,15 +4,15 @@
 
     region   [ header 64 B | state words, u32 a slot | slots of class 0 | slots of class 1 | ... ]
 
-One process allocates in a region; anyone who holds a place reads it, and its owner gives it
-back. A slot's state word is its generation: odd while the slot is in use, even while it is free.
-Giving back is one store of gen + 1 by the one owner, so nobody takes a lock and nobody sends a
-message; the allocator finds what came back by looking at the words of the slots that are out.
-A place whose generation is not the word any more is stale: its bytes are someone else's.
+One process allocates in a region. Every holder of a place may read the bytes, and the owner gives
+the slot back. A slot's state word is its generation: odd while the slot is in use, even while it
+is free. Giving back is one store of gen + 1 by the one owner: no lock, no message. The allocator
+finds free slots by looking at the words of the slots that are out. A place is stale once the
+slot's word is another generation: its bytes are someone else's.
 
 This module knows memory alone. In simulations a region is a bytearray. Between processes it is a
-mapped file (`skbus.bus.pooldir`), and a `Backing` does what takes the system: the file is as long
-as all its slots, but has memory only as far as they were ever needed.
+mapped file (`skbus.bus.pooldir`), with a `Backing` for the calls to the system. The file is as
+long as all its slots, but has memory only for those that were ever needed.
 """
 
 import errno
@@ -40,7 +40,7 @@ DEFAULT_CLASSES: Final = ((2048, 8192), (16384, 256), (66560, 768))
 STEP: Final = 512 << 10
 """Bytes that are reserved at a time, for one class of slots."""
 _PATIENCE: Final = 64
-"""Slots that are asked for in vain until more room is tried for again."""
+"""After a reservation fails, so many searches for a slot pass before the next try."""
 
 
 class PoolError(Exception):
@@ -58,10 +58,10 @@ class Backing(Protocol):
         """Have memory for these bytes of the region. OSError where there is none."""
 
     def punch(self, start: int) -> None:
-        """Give the memory from there to the end back, even where other processes map it."""
+        """Give back the memory from `start` to the end, even where other processes map it."""
 
     def unmap(self) -> None:
-        """Nobody looks at the region any more. BufferError where somebody does after all."""
+        """Nobody looks at the region any more. BufferError where a view of it is left."""
 
     def close(self) -> None:
         """Nobody allocates in the region any more."""
@@ -108,7 +108,7 @@ class Region:
         return self.mem[start : start + length]
 
     def free(self, slot: int, gen: int) -> bool:
-        """Give a slot back; False (and nothing done) where that has happened already."""
+        """Give a slot back; False where it was given back before."""
         if not 0 <= slot < self.nslots or self.words[slot] != gen:
             return False
         self.words[slot] = (gen + 1) & 0xFFFFFFFF
@@ -125,8 +125,8 @@ class Region:
         return 0.0
 
     def punch(self) -> None:
-        """Give the region's memory back to the system, even where others map it still: all its
-        places are stale from now on. The words stay, for others may look at them any time."""
+        """Give the region's memory back to the system, even where others still map it. All its
+        places are stale from now on. The words stay, because others may look at them any time."""
         if self._backing is not None:
             self.words[:] = memoryview(bytes(4 * self.nslots)).cast("I")
             self._backing.punch(data_start(self.nslots))
@@ -148,18 +148,18 @@ def data_start(nslots: int) -> int:
 
 
 class Allocator(Region):
-    """A region, as the one process that allocates in it sees it."""
+    """A region in the one process that allocates in it."""
 
     def __init__(self, number: int, buf: "Buffer", backing: Backing | None = None) -> None:
         super().__init__(number, buf, backing)
         self._free: list[list[int]] = []
         self._out: list[deque[int]] = []
-        """Slots in the order in which they went out, in which they mostly come back."""
+        """Slots in the order in which they went out; most come back in the same order."""
         self._ready: list[int] = []
         """How many slots of each class have memory: the first ones."""
         at = 0
         for _, n in self.classes:
-            # An adopted region: what is in use stays out until its holders give it back.
+            # An adopted region: slots in use stay out until their holders give them back.
             used = [s for s in range(at, at + n) if self.words[s] & 1]
             ready = n if backing is None else used[-1] + 1 - at if used else 0
             self._ready.append(ready)
@@ -172,7 +172,7 @@ class Allocator(Region):
         self.no_room = 0
         """How often there was no memory for more slots: the file system is full."""
         self.told: Callable[[str], None] | None = None
-        """Called when that begins, with a sentence."""
+        """Called with a sentence when `no_room` begins to count."""
         self._wait = 0
 
     @staticmethod
@@ -190,10 +190,10 @@ class Allocator(Region):
         return Allocator(number, buf, backing)
 
     def alloc(self, size: int, *, must: bool = True) -> tuple[int, int] | None:
-        """A slot of at least `size` bytes: (slot, generation), or None where all are in use,
-        which counts as `exhausted` unless the caller can do with a smaller one (not must).
+        """A slot of at least `size` bytes: (slot, generation); None where all are in use. None
+        counts as `exhausted`, unless the caller can do with a smaller slot (not must).
 
-        What came back last is taken first, as it is likely to be in the processor's cache.
+        The slot that came back last is taken first: it is likely to be in the processor's cache.
         """
         words = self.words
         for i, (slot_size, _) in enumerate(self.classes):
@@ -228,7 +228,7 @@ class Allocator(Region):
         return self.mem[start : start + self.sizes[place[1]]]
 
     def _more(self, i: int) -> bool:
-        """Find free slots of a class; `alloc` does it when it must."""
+        """Find free slots of a class, for `alloc` when it has none."""
         self._reclaim(i)
         free = self._free[i]
         if self._ready[i] < self.classes[i][1] and len(free) <= len(self._out[i]) >> 3:
@@ -258,7 +258,7 @@ class Allocator(Region):
         self._free[i][:0] = reversed(range(first, first + count))
 
     def reserve(self) -> None:
-        """Have memory for a step of each class now. OSError says how much is lacking."""
+        """Reserve memory for a step of each class now. OSError says how much is lacking."""
         for i, (size, _) in enumerate(self.classes):
             if not self._ready[i]:
                 self._grow(i)
@@ -289,8 +289,8 @@ class Allocator(Region):
         return sum(1 for out in self._out for s in out if self.words[s] & 1)
 
     def sweep(self, held: Iterable[Place], born_before: dict[int, int]) -> int:
-        """Give back the slots of `born_before` (slot -> generation) that nobody in `held` names:
-        what a process took with it when it died. Returns how many."""
+        """Give back the slots of `born_before` (slot -> generation) that no place in `held` names:
+        those that a process held when it died. Returns how many."""
         kept = {(p[1], p[2]) for p in held if p[0] == self.number}
         return sum(
             self.free(slot, gen) for slot, gen in born_before.items() if (slot, gen) not in kept
@@ -313,7 +313,7 @@ class Pool:
         self._opener = opener
         self._exists = exists
         self.mapped: Callable[[], None] | None = None
-        """Called when a region has been mapped: `prune` is wanted now and then."""
+        """Called when a region has been mapped: `prune` should run now and then."""
         self.late = 0
         """Places that were given back twice or after their generation had passed."""
 

@@ -11,9 +11,9 @@ from skbus.core.skbuff import CHECKSUM_NONE, Frag, SkBuff, frag_len, frag_slice
 
 
 def pskb_may_pull(net: Net, skb: SkBuff, n: int) -> bool:
-    """Make sure that head has n bytes from `data` on, moving them there from the frags.
+    """Make sure that head has n bytes from `data` on, moved there from the frags where needed.
 
-    False where the packet is not that long, or its bytes are gone.
+    False where the packet is shorter, or its bytes are gone.
     """
     need = n - (len(skb.head) - skb.data)
     if need <= 0:
@@ -60,8 +60,8 @@ def skb_checksum(net: Net, skb: SkBuff, offset: int, csum: int = 0) -> int | Non
 
 
 def skb_checksum_help(net: Net, skb: SkBuff) -> bool:
-    """Resolve CHECKSUM_PARTIAL in software: what the device would have done. False where bytes
-    in the pool are gone, or the fields make no sense."""
+    """Resolve CHECKSUM_PARTIAL in software, in the device's stead. False where bytes in the pool
+    are gone, or the fields make no sense."""
     start = skb.csum_start
     at = start + skb.csum_offset
     if not 0 <= start <= at <= len(skb.head) - 2:
@@ -76,8 +76,8 @@ def skb_checksum_help(net: Net, skb: SkBuff) -> bool:
 
 
 def skb_linearize_frags(net: Net, skb: SkBuff) -> bool:
-    """Put all frags together in one new slot (`skb_linearize`, but for head), or in bytes where
-    there is no slot to be had; the old slots are given back. False where bytes are gone."""
+    """Put all frags together in one new slot (`skb_linearize`, but for head), or in bytes where no
+    slot is free. The old slots are given back. False where bytes are gone."""
     try:
         data = net.pool.gather(skb.frags)
     except PoolError:

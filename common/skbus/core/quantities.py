@@ -2,8 +2,8 @@
 """Times, rates and shares as people write them: "20ms", "100mbit", "5%".
 
 Used by the configuration (`skbus.stack.config`), by the impaired link (`skbus.inet.impair`), by
-load scenarios and by simulations. A text that is no such quantity is a ValueError, whose text says
-what would be one.
+load scenarios and by simulations. A text that is no such quantity is a ValueError, which says what
+would be one.
 """
 
 import re

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Sequence numbers: arithmetic modulo 2^32 (RFC 9293 3.4), as in Linux's `include/net/tcp.h`.
 
-A sequence number is an int in 0..2^32-1. Whoever stores a sum or a distance masks it with MASK;
-`seq_add` does both. Every comparison goes through the functions here, which hold while the two
+A sequence number is an int in 0..2^32-1. Code that stores a sum or a distance masks it with MASK;
+`seq_add` adds and masks. Every comparison goes through the functions here, which hold while the two
 numbers are less than 2^31 apart. Their arguments need no mask: `before(tp.rcv_wup + tp.rcv_wnd,
 seq)` is right. RFC 7323's timestamps are compared by the same functions.
 
-Outside this module nothing names half of the space, and a test keeps it so.
+Only this module names half of the space (2^31); a test checks that.
 """
 
 from typing import Final

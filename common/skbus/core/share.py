@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Equal values as one object: what many connections have in common (addresses, windows, sizes) is
-there once, and an idle connection does not keep copies of its own."""
+"""Equal values as one object. Values that many connections have in common (addresses, windows,
+sizes) are there once, and an idle connection keeps no copies of its own."""
 
 from typing import Any, Final, TypeVar
 
 V = TypeVar("V")
 
 MAX: Final = 16384
-"""Values that are remembered; then it begins anew."""
+"""Values that are remembered; one more, and all are forgotten first."""
 
 
 class Share:
-    """`share(value)` is the object that others got who gave an equal value. For values that cannot
-    change; no bool, which is equal to an int."""
+    """`share(value)` is the object that earlier callers got for an equal value. For values that
+    cannot change. Not for bool, which is equal to an int."""
 
     __slots__ = ("_values",)
 

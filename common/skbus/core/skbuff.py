@@ -9,11 +9,10 @@ A *place* names bytes in the shared-memory pool: `(region, slot, gen, offset, le
 (see `skbus.core.pool`). A frag is a place, or the bytes themselves where no pool is shared.
 `head` is immutable: a header is pulled by moving `data`, and pushed by building a new head.
 
-Who owns the places: an skb owns the pool slots of its frags, and whoever ends its life gives
-them back (`Net.consume_skb`, `Net.kfree_skb`), unless `lent` is set. The frags of a lent skb
-stay with someone else (TCP's sent bytes stay with the socket layer until they are
-acknowledged); it is just forgotten at the end, and a place that went away meanwhile is noticed
-by its generation.
+An skb owns the pool slots of its frags, unless `lent` is set: the end of the skb gives them back
+(`Net.consume_skb`, `Net.kfree_skb`). The frags of a lent skb stay with their owner: TCP's sent
+bytes stay with the socket layer until they are acknowledged. A lent skb is just forgotten at the
+end. A place that went away meanwhile is noticed by its generation.
 """
 
 from typing import Final
@@ -46,21 +45,21 @@ SKB_GSO_TCPV4: Final = 1 << 0
 SKB_GSO_DODGY: Final = 1 << 1
 SKB_GSO_TCP_ECN: Final = 1 << 2
 SKB_GSO_TCP_FIXEDID: Final = 1 << 3
-"""All segments have the same identification; here, datagrams' too."""
+"""All segments have the same identification. Here the flag is also for datagrams."""
 SKB_GSO_UDP_L4: Final = 1 << 17
 SKB_GSO_BATCH: Final = 1 << 28
-"""With SKB_GSO_UDP_L4: datagrams that were put together by us or on their way to us, which nobody
-must notice: whoever counts, counts each, and whoever cannot treat them as one takes them apart.
-There is no such flag in Linux, whose `skb->fraglist` of UDP GRO is the nearest to it."""
+"""With SKB_GSO_UDP_L4: datagrams that were put together by us, or on their way to us. Nobody must
+notice: each one is counted, and code that cannot treat them as one takes them apart. Linux has no
+such flag; the `skb->fraglist` of its UDP GRO is the nearest to it."""
 
 MAX_SKB_FRAGS: Final = 17
 GSO_LEGACY_MAX_SIZE: Final = 65536
-"""The longest packet that IPv4's total length can tell, and that a driver takes."""
+"""The longest packet that a driver takes; IPv4's total length can tell no more."""
 GSO_MAX_SIZE: Final = 16 * GSO_LEGACY_MAX_SIZE
 """The longest super-segment that tcp makes (BIG TCP, `gso_ipv4_max_size`)."""
 GRO_MAX_SIZE: Final = 8 * GSO_LEGACY_MAX_SIZE
-"""The longest that nic makes of what it receives (`gro_ipv4_max_size`): two of them fit into a
-reader's buffer of a megabyte, and are lent to it without a copy."""
+"""The longest super-segment that nic makes of received frames (`gro_ipv4_max_size`). Two of them
+fit into a reader's buffer of a megabyte, and are lent to the reader without a copy."""
 
 
 def frag_len(frag: Frag) -> int:
@@ -93,8 +92,8 @@ def frags_slice(frags: tuple[Frag, ...], offset: int, length: int) -> tuple[Frag
 
 
 def frags_joined(first: tuple[Frag, ...], second: tuple[Frag, ...]) -> tuple[Frag, ...]:
-    """Two runs of frags as one; where the second goes on in the pool's slot in which the first
-    ends, that is one frag again."""
+    """Two runs of frags as one. Where the second goes on in the pool's slot in which the first
+    ends, the two frags become one."""
     if first and second:
         one, other = first[-1], second[0]
         if (
@@ -113,8 +112,8 @@ class SkBuff:
 
     Offsets (`data`, `mac_header`, `network_header`, `transport_header`, `csum_start`) count
     bytes from the beginning of `head`; -1 means not set. `tstamp` is in ns of the stack's clock.
-    `cb` belongs to the layer that holds the skb, and at a crossing carries the callee's
-    arguments, which `skbus.core.abi` lists for each entry.
+    `cb` belongs to the layer that holds the skb. At a crossing it carries the callee's arguments,
+    which `skbus.core.abi` lists for each entry.
     """
 
     __slots__ = (
@@ -204,7 +203,7 @@ class SkBuff:
         self.data += n
 
     def push(self, header: bytes) -> None:
-        """`skb_push`: put a header in front of `data`; what was in front of it is dropped.
+        """`skb_push`: put a header in front of `data`; the bytes that were there are dropped.
 
         The offsets move with the bytes that they point at.
         """
@@ -224,8 +223,8 @@ class SkBuff:
     def trim(self, length: int) -> None:
         """`pskb_trim`: cut the packet to `length` bytes from `data`, where it is longer.
 
-        The pool slot of a frag that is cut off whole is still this skb's: the frag stays, with
-        length 0, so that the slot is given back with the others.
+        A frag that is cut off whole stays, with length 0: its pool slot is still this skb's, and
+        is given back with the others.
         """
         excess = self.len - length
         if excess <= 0:
@@ -252,7 +251,7 @@ class SkBuff:
             self.eat_frags(n)
 
     def eat_frags(self, n: int) -> None:
-        """Drop the first n bytes of the frags. One that is dropped whole stays, with length 0,
+        """Drop the first n bytes of the frags. A frag that is dropped whole stays, with length 0,
         so that its slot is given back with the others."""
         frags = list(self.frags)
         for i, frag in enumerate(frags):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Counters under the names that `nstat` prints: group and field of `/proc/net/snmp` and
-`/proc/net/netstat` run together (`IpInReceives`, `TcpRetransSegs`, `TcpExtTCPTimeouts`).
+`/proc/net/netstat`, run together (`IpInReceives`, `TcpRetransSegs`, `TcpExtTCPTimeouts`).
 
-A process has one `Mib`. Incrementing a name that is not in the table raises KeyError, so that a
-misspelt counter is found by the first test that reaches it.
+A process has one `Mib`. Incrementing a name that is not in the table raises KeyError, so the first
+test that reaches a misspelt counter finds it.
 """
 
 from typing import Final
@@ -68,8 +68,8 @@ _SNMP: Final = {
 }
 
 NAMES: Final = tuple(group + field for group, fields in _SNMP.items() for field in fields.split())
-"""Every counter there is. `Arp...` and `Dev...` are ours: Linux keeps those per neighbour table
-and per device."""
+"""Every counter. `Arp...` and `Dev...` are ours: Linux counts these per neighbour table and per
+device."""
 
 
 def fields(group: str) -> list[str]:
@@ -84,5 +84,5 @@ class Mib(dict[str, int]):
         super().__init__(dict.fromkeys(NAMES, 0))
 
     def nonzero(self) -> dict[str, int]:
-        """Those that have counted something, in the table's order."""
+        """The counters that are not 0, in the table's order."""
         return {name: n for name, n in self.items() if n}

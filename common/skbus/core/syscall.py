@@ -7,21 +7,21 @@ An application's DEALER sends `[meta, data]` to the socket layer's ROUTER, and g
     reply    meta = [SYS_ABI, req, errno, result]       data = bytes received
 
 A data frame that would be empty may be left out. A call is named after its `sys_` function,
-without the prefix. `req` is the asker's number; the reply carries it. errno 0 is success;
-otherwise `result` is a sentence that says what was wrong, or None where the errno says it all. A
+without the prefix. `req` is the asker's number; the reply carries it. errno 0 is success. With
+another, `result` is a sentence about what was wrong, or None where the errno says it all. A
 DEALER's identity begins with the 16 bytes of its process's client id, which the process announces
 once on the life connection (`skbus.app.client`).
 
 Socket addresses are `[family, port, addr]`, addr being 4 or 16 bytes. Timeouts are ns of the
 stack's clock: -1 waits for ever, 0 does not wait (MSG_DONTWAIT). Big payload does not travel
 here: it is named by its places in the pool (`skbus.core.skbuff`). In `sendmsg` the places come
-after the data frame's bytes, their slots become the socket layer's, which gives them back. In the
-reply of `recvmsg`, `parts` lists the payload in order: an int is that many bytes of the data frame,
-a place is bytes in the pool, whose slot is the application's to give back.
+after the data frame's bytes. Their slots become the socket layer's, which gives them back. In the
+reply of `recvmsg`, `parts` lists the payload in order. An int is that many bytes of the data
+frame. A place is bytes in the pool, and the application gives its slot back.
 
-Who speaks this: `skbus.app.client` and `skbusd.socket.core`. What comes from an application is
-checked against the table before it reaches the core: wrong types are EFAULT (as a bad pointer
-is), values out of bounds EINVAL, too much EMSGSIZE.
+`skbus.app.client` and `skbusd.socket.core` speak this. An application's request is checked against
+the table before it reaches the core. Wrong types are EFAULT (as a bad pointer is), values out of
+bounds EINVAL, too much EMSGSIZE.
 """
 
 import errno
@@ -51,12 +51,12 @@ MAX_VLEN: Final = 64
 MAX_TIMEOUT: Final = 1 << 62
 
 POST: Final = struct.Struct("=HHi4s")
-"""What a client writes to its post pipe in front of a datagram: length, port, fd, addr. Port 0: to
-the connected peer. It is sendmsg without a reply: an error is the socket's pending one."""
+"""The header of a datagram in a client's post pipe: length, port, fd, addr. Port 0: to the
+connected peer. This is sendmsg without a reply: an error is the socket's pending one."""
 POST_MAX: Final = 4096 - POST.size
-"""Bytes of such a datagram: a pipe takes PIPE_BUF bytes whole or not at all."""
+"""Bytes of a datagram in the post pipe: a pipe takes PIPE_BUF bytes whole or not at all."""
 POST_PIPE: Final = 65536
-"""Bytes that the pipe holds."""
+"""Bytes that the post pipe holds."""
 
 _INT: Final = 0
 _BYTES: Final = 1
@@ -70,7 +70,7 @@ SockAddr = tuple[int, int, bytes]
 
 
 class Arg(NamedTuple):
-    """One argument of a call: what it may be."""
+    """One argument of a call, with its type and bounds."""
 
     name: str
     kind: int = _INT
@@ -102,8 +102,8 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
         _TIMEOUT,
     ),
     # As many datagrams as are queued, at most vlen -> [[parts, addr, msg_flags, control], ...];
-    # their inline bytes are one data frame. One with places comes alone. A fifth field is the size
-    # of each of many datagrams, but for the last, whose bytes come together.
+    # their inline bytes are one data frame. One with places comes alone. A fifth field means that
+    # the bytes of many datagrams come together: it is the size of each but the last.
     "recvmmsg": (
         _FD,
         Arg("len", _INT, 0, 2**31 - 1),
@@ -111,11 +111,11 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
         _FLAGS,
         _TIMEOUT,
     ),
-    # The last `count` datagrams that recvmmsg gave were not read: they are put back.
+    # The application did not read the last `count` datagrams of recvmmsg: they are put back.
     "unread": (_FD, Arg("count", _INT, 1, MAX_VLEN)),
-    # The data frame's bytes, which recvmsg gave of a stream, were not read: they are put back.
+    # The application did not read the data frame's bytes, from a stream: they are put back.
     "unrecv": (_FD,),
-    # The connection that accept4 gave was not taken: it is the next one to be accepted again.
+    # The application did not take the connection of accept4: it is again the next to be accepted.
     "unaccept": (_FD, Arg("accepted")),
     "shutdown": (_FD, Arg("how")),
     # -> addr
@@ -132,7 +132,7 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
     "ioctl": (_FD, Arg("cmd", _INT, 0, 2**32 - 1)),
     # [[fd, events], ...] -> [[fd, revents], ...]
     "poll": (Arg("fds", _POLLFDS), _TIMEOUT),
-    # The request `req` of the same identity shall end now, with EINTR; it has its own reply.
+    # The request `req` of the same identity shall end now, with EINTR in its own reply.
     "cancel": (Arg("req", _INT, 0, 2**63 - 1),),
     # This client allocates in that region of the pool.
     "region": (Arg("number", _INT, 0, 2**32 - 1),),
@@ -211,7 +211,7 @@ def decode_reply(meta: bytes | memoryview) -> tuple[int, int, Any]:
 
 
 def decode_request(meta: bytes | memoryview, data: bytes | memoryview = b"") -> Request:
-    """A request from its frames, checked against the table. SysCallError for all that is not one.
+    """A request from its frames, checked against the table; SysCallError where it is none.
 
     The error carries the request's number where one could be read, so that it can be answered.
     """

@@ -199,7 +199,7 @@ SPECS: Final[dict[str, Spec]] = {
 
 
 def _number(field: object) -> int:
-    """As `proc_get_long` reads one: decimal, 0x hexadecimal or 0 octal. ValueError."""
+    """A number as `proc_get_long` reads it: decimal, 0x hexadecimal or 0 octal. ValueError."""
     if isinstance(field, int):
         return field
     if not isinstance(field, str):
@@ -211,8 +211,8 @@ def _number(field: object) -> int:
 class Sysctl(dict[str, Any]):
     """The sysctls of one process. Reading an unknown name raises KeyError.
 
-    checks: a layer's own look at what is written to one of its texts: returns what is to be kept,
-    or raises SysctlError.
+    checks: a layer's own checks of text values, by name: each returns the value to be kept, or
+    raises SysctlError.
     """
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
@@ -224,7 +224,7 @@ class Sysctl(dict[str, Any]):
     def set(self, name: str, value: object) -> None:
         """Check and set. value: an int, a list of ints, or what one writes into /proc/sys.
 
-        SysctlError names the sysctl, what was given and what it takes.
+        SysctlError names the sysctl, the value, and what the sysctl takes.
         """
         spec = SPECS.get(name)
         if spec is None:

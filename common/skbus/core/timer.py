@@ -2,10 +2,10 @@
 """Timers: `timer_setup`, `mod_timer`, `del_timer` of Linux's `kernel/time/timer.c`.
 
 The cost of arming, moving, cancelling and firing does not depend on how many timers are armed.
-As in Linux's wheel, a far deadline is rounded up to a coarser grain (about 1 % of its distance),
-so the armed timers share a bounded number of buckets; a heap orders the buckets, not the timers.
-Moving a timer to a later time (the common case: TCP moves its retransmission timer on every
-ACK) only writes the new deadline; the timer is put into its new bucket when the old one comes up.
+As in Linux's wheel, a far deadline is rounded up to a coarser grain (about 1 % of its distance).
+So the armed timers share a bounded number of buckets; a heap orders the buckets, not the timers.
+Moving a timer to a later time only writes the new deadline. The timer is put into its new bucket
+when the old one comes up. This is the common case: TCP moves its retransmission timer on every ACK.
 
 Times are ns. A timer never fires early, and late by at most its grain.
 """
@@ -21,7 +21,7 @@ _GRAINS: Final = ((1 << 27, 17), (1 << 31, 21), (1 << 36, 26))
 
 
 _DEAD: Final = 1024
-"""Disarmed timers that may lie about."""
+"""Disarmed timers that may stay in their buckets."""
 
 
 class Timer(Generic[N]):
@@ -82,8 +82,8 @@ class Timers(Generic[N]):
     def del_timer(self, timer: Timer[N]) -> bool:
         """Disarm; True if it was pending.
 
-        It stays in its bucket, as TCP will mostly arm it again; but not when there are many such,
-        whose time may be hours away (the time limit of a system call that is over).
+        It stays in its bucket, because TCP will mostly arm it again. When many lie there, all are
+        removed: their time may be hours away (the limit of a system call that is over).
         """
         if timer.expires < 0:
             return False

@@ -16,7 +16,7 @@ AF_INET6: Final = 10
 AF_PACKET: Final = 17
 PF_INET: Final = AF_INET
 NPROTO: Final = 46
-"""Families there are room for (AF_MAX)."""
+"""The number of address families (AF_MAX)."""
 
 # socket types (include/linux/net.h)
 SOCK_STREAM: Final = 1
