@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Barriers: a token that passes through all processes behind everything that was in the pipes.
+"""Barriers: a token passes through all processes, behind everything that was in the pipes.
 
     leg 0   socket -> transports -> ip -> nics       behind what applications sent
     leg 1   nics -> ip -> transports -> socket       behind what the devices had received
-    leg 2   socket -> transports -> ip -> nics       behind what that brought about
+    leg 2   socket -> transports -> ip -> nics       behind the answers to these
     leg 3   nics -> ip -> transports -> socket       and the asker is told
 
-In the kernel, a packet that was written to the device has been processed when the write
-returns. With a barrier after it, that holds here (docs/architecture.md, "Time and barriers"). A
-process with several neighbours on the side that a leg comes from waits for the token from each of
-them.
+In the kernel, a packet that was written to the device has been processed when the write returns.
+Here the same holds after a barrier (docs/architecture.md, "Time and barriers"). Where a leg comes
+from several neighbours of a process, the process waits for the token of each.
 """
 
 from collections.abc import Callable
@@ -34,7 +33,7 @@ class Barriers:
         self._next = 0
 
     def begin(self, done: Callable[[], None]) -> int:
-        """Start one at the top; `done` is called when it has come back. Returns its token."""
+        """Start a barrier at the top. Returns its token; calls `done` when that has come back."""
         self._next += 1
         token = self._core.net.epoch << 20 | self._next & 0xFFFFF
         self._waiting[token] = done
@@ -42,11 +41,11 @@ class Barriers:
         return token
 
     def cancel(self, token: int) -> None:
-        """Nobody waits for it any more."""
+        """Forget a barrier for which nobody waits any more."""
         self._waiting.pop(token, None)
 
     def received(self, sender: str, item: Barrier) -> None:
-        """A token came from a neighbour: pass it on when all neighbours on that side sent it."""
+        """Take a token of a neighbour; pass it on when all neighbours on that side sent it."""
         above, below = self._core.barrier_edges()
         down = item.leg % 2 == 0
         if not 0 <= item.leg < LEGS:
@@ -79,6 +78,6 @@ class Barriers:
             self._core.net.call(process, Neighbour.barrier, item)
 
     def _forget_old(self) -> None:
-        """Tokens that a dead neighbour will never send again must not pile up."""
+        """Forget old tokens: those that a dead neighbour will never send must not pile up."""
         while len(self._seen) > _MAX_PENDING:
             del self._seen[next(iter(self._seen))]

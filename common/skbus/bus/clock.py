@@ -2,9 +2,9 @@
 """The one clock of a stack: CLOCK_MONOTONIC, offset and scaled
 (docs/architecture.md, "Time and barriers").
 
-With scale 10 the stack lives ten times slower than its surroundings: a retransmission timer of
+With scale 10 the stack lives ten times slower than its surroundings. A retransmission timer of
 200 ms takes two seconds of real time, and a busy machine's scheduling delays weigh a tenth.
-All processes of a stack on one machine read the same clock, so their times compare.
+All processes of a stack on one machine read the same clock, so their times are comparable.
 """
 
 from time import monotonic_ns

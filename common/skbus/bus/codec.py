@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The batch codec: messages between processes to and from the two frames of `skbus.core.abi`.
 
-`encode` takes what a core put into its outbox for one process. `decode` refuses what the table
-does not know: a whole message with another ABI or shape (`CodecError`), single items with the
-wrong fields (they are counted and left out, so one bad item does not cost its batch).
+`encode` takes the items that a core put into its outbox for one process. `decode` refuses a whole
+message with another ABI or shape (`CodecError`). Single items with wrong fields are counted and
+left out, so one bad item does not cost its batch.
 """
 
 from typing import Any, Final, NamedTuple
@@ -25,15 +25,15 @@ SKB_FIELDS: Final = (
     "gso_size", "gso_segs", "gso_type", "hash", "mark", "priority", "vlan_tci", "tstamp", "lent",
     "cb",
 )  # fmt: skip
-"""The positional tuple of an skb. In `frags` a place is its 5-tuple, and inline payload is its
-length: the bytes come next in the data frame."""
+"""The positional tuple of an skb. In `frags` a place is its 5-tuple. Inline payload is its length:
+the bytes come next in the data frame."""
 
 Item = Any
 Batch = list[tuple[AnyEntry, Item]]
 
 
 class CodecError(ValueError):
-    """A message that is not what the ABI says; the text names what is wrong."""
+    """A message against the ABI; the text names what is wrong."""
 
 
 class Message(NamedTuple):
@@ -43,7 +43,7 @@ class Message(NamedTuple):
     epoch: int
     batch: Batch
     bad: int
-    """Items that were left out because they do not fit the table."""
+    """How many items were left out because they do not fit the ABI's table."""
 
 
 _packer = msgpack.Packer(use_bin_type=True, autoreset=True, buf_size=1 << 16)
@@ -81,7 +81,7 @@ def encode(sender: str, epoch: int, batch: Batch) -> tuple[bytes, bytes]:
 
 
 def decode(meta: bytes | memoryview, data: bytes | memoryview = b"") -> Message:
-    """A message from its two frames. CodecError where it is not one."""
+    """A message from its two frames. CodecError where they are no message."""
     if len(meta) > MAX_META or len(data) > MAX_DATA:
         raise CodecError(f"message of {len(meta)}+{len(data)} bytes is over the limit")
     try:
@@ -141,7 +141,7 @@ _new_tuple: Final[Any] = tuple.__new__
 def _decode_skb(
     item: Any, entry: AnyEntry, data: bytes | memoryview, at: int
 ) -> tuple[SkBuff | None, int]:
-    """An skb of an item, or None if it is not one; and how far `data` is used up."""
+    """The skb of an item, or None where the item is none; and how far `data` is used up."""
     if type(item) is not tuple or tuple(map(type, item)) != _SKB_SIGNATURE:
         return None, at
     skb = _new(SkBuff)

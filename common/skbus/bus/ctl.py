@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The control socket of every process: what `skbus status`, `counters`, `sysctl` and health checks
-ask. ROUTER in the process, `ctl_call` in the asker.
+"""The control socket of every process, for `skbus status`, `counters`, `sysctl` and health checks.
+ROUTER in the process, `ctl_call` in the asker.
 
     request  [method, argument]        reply  [ok, result or error text]       (msgpack)
 """
@@ -111,12 +111,12 @@ class ControlSource:
             self._service.net.warning("setting_not_kept", method=method, problem=str(e))
 
     def restore(self) -> None:
-        """Make the settings of this process's earlier lives again. Call it before `run`, when the
-        layer's own methods are there."""
+        """Make the settings of this process's earlier lives again. Call this before `run`, when
+        the layer's own methods are there."""
         for method, argument in self._settings.load():
             try:
                 self.methods[method](argument)
-            except (SysctlError, ValueError, TypeError, KeyError) as e:  # of other code than ours
+            except (SysctlError, ValueError, TypeError, KeyError) as e:  # noted by other code
                 self._service.net.warning("setting_not_kept", method=method, problem=str(e))
 
     def _sysctl_get(self, name: Any) -> Any:
@@ -129,21 +129,21 @@ class ControlSource:
         return self._service.net.sysctl[name]
 
     def _missing(self) -> list[str]:
-        """What the start of the stack has still to bring to this layer: the core's `missing`,
-        given the layer's neighbours, where it has one."""
+        """What this layer still lacks while the stack starts: the core's `missing`, if any, with
+        the layer's neighbours as argument."""
         missing = getattr(self._service.core, "missing", None)
         return list(missing(self._service.dispatcher.neighbours)) if missing is not None else []
 
     def _proc(self, name: Any) -> Any:
-        """The core's part of a file of /proc/net; None where it has none (`skbus.inet.proc`)."""
+        """The core's part of a file of /proc/net (`skbus.inet.proc`); None where it has none."""
         proc = getattr(self._service.core, "proc", None)
         return proc(str(name)) if proc is not None else None
 
     def _signal(self, what: Any) -> str:
         """["KILL", 0]: end at once, as if by accident. ["STOP", seconds]: stand still for so long.
 
-        For faults on purpose, where the asker cannot see our pid, as in another container. It is
-        done by a shell, so that this answer gets out, and somebody is there to wake us up.
+        For faults on purpose, where the asker cannot see our pid, as in another container. A shell
+        sends the signal, so that this answer gets out, and somebody is there to wake us up.
         """
         name, seconds = what
         kill = f"kill -{{}} {os.getpid()}"
@@ -181,11 +181,11 @@ def ctl_call(
 def ctl_ask(
     rundir: RunDir, requests: Mapping[str, tuple[str, Any]], seconds: float = 5.0
 ) -> dict[str, Any]:
-    """Ask several processes at once: process -> (method, argument). For each its answer, or the
-    ControlError of one that has given none within `seconds`, or refused."""
+    """Ask several processes at once: process -> (method, argument). Returns each one's answer, or
+    a ControlError where it gave none within `seconds`, or refused."""
     answers: dict[str, Any] = {}
     try:
-        rundir.require()  # nobody else's, who would answer as they like
+        rundir.require()  # in another user's directory, that user could answer anything
     except RunDirError as e:
         raise ControlError(str(e)) from None
     with zmq.Context() as context, ExitStack() as stack:
@@ -217,7 +217,7 @@ def ctl_ask(
 
 
 def why_silent(rundir: RunDir, process: str) -> str:
-    """What can be seen of a process that does not answer, from outside."""
+    """Why a process does not answer, as far as this can be seen from outside."""
     from skbus.bus.state import read_state
 
     try:
@@ -238,7 +238,7 @@ def why_silent(rundir: RunDir, process: str) -> str:
 
 
 def stopped(pid: int) -> bool:
-    """Has somebody stopped it (SIGSTOP)?"""
+    """Is the process stopped (SIGSTOP)?"""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t")

@@ -2,7 +2,7 @@
 """What every shell does with a message: the same for the processes and for the simulation.
 
 `Dispatcher.deliver` takes a decoded message, refuses dead epochs, answers hellos, and calls the
-core's functions; `finish` runs the core's idle work, timers and barriers at a batch's end.
+core's functions. `finish` runs the core's idle work, timers and barriers at a batch's end.
 """
 
 from collections.abc import Callable
@@ -56,7 +56,7 @@ class Dispatcher:
             if sender in self.neighbours and not any(
                 entry is Neighbour.hello and item.answer for entry, item in batch
             ):
-                # It is new, or has forgotten us: it must hear of our epoch before all else.
+                # The sender is new, or has forgotten us: it must hear of our epoch first of all.
                 net.call(sender, Neighbour.hello, Hello(net.name, net.epoch, True))
             self.core.peer_up(sender)
         entries = self._entries
@@ -87,7 +87,7 @@ class Dispatcher:
         return fired
 
     def bad_message(self, n: int) -> None:
-        """Items or messages that the ABI's table does not know."""
+        """Count items or messages that the ABI's table does not know."""
         self.bad_messages += n
         name = "SKB_DROP_REASON_SKBUS_BAD_MESSAGE"
         self.net.drops[name] = self.net.drops.get(name, 0) + n

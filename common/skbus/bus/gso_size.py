@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """An interface's `gso_ipv4_max_size`, read and set by rtnetlink (Linux 6.3).
 
-How long a super-segment of TCP over IPv4 may be that goes to it: 65536 by default, more for BIG TCP
-(`ip link set dev eth0 gso_ipv4_max_size 524280`). pyroute2 does not know the attributes yet, hence
-the bytes.
+It bounds the super-segments of TCP over IPv4 that go to the interface: 65536 by default, more for
+BIG TCP (`ip link set dev eth0 gso_ipv4_max_size 524280`). pyroute2 does not know the attributes
+yet, hence the bytes.
 """
 
 import os
@@ -43,7 +43,7 @@ def gso_ipv4_max_size(ifindex: int) -> int:
 
 
 def set_gso_ipv4_max_size(ifindex: int, size: int) -> None:
-    """Set it, and what GRO may make. OSError: the kernel, or the device, does not take it."""
+    """Set it, and GRO's limit. OSError where the kernel, or the device, does not take them."""
     attributes = b"".join(
         [
             _RTATTR.pack(8, attribute) + _U32.pack(size)

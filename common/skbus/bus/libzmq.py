@@ -12,6 +12,6 @@ _POLLIN: Final = int(zmq.POLLIN)
 
 
 def readable(sock: zmq.Socket[bytes]) -> bool:
-    """Is there a message? Asking also makes ready what its descriptor would have told. By the
-    backend, as pyzmq's own way turns numbers into enums, in every pass of every layer."""
+    """Is there a message? Asking also makes libzmq do the work that its descriptor tells of. This
+    calls the backend: pyzmq's own way makes enums of numbers, in every pass of every layer."""
     return bool(_get(sock, _EVENTS) & _POLLIN)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl; and who a pid is, and what it
-uses.
+"""The few Linux calls that Python 3.11 lacks: unshare, setns, prctl. Besides, the identity of
+processes, and their memory and processor time.
 
 For the supervisor, the lab and the control socket; no layer's core needs them.
 """
@@ -44,7 +44,7 @@ def setns(fd: int, kind: int = 0) -> None:
 
 
 def die_with_parent(signal: int, parent: int) -> None:
-    """Get `signal` when the parent ends, however it ends; end now if it already has.
+    """Get `signal` when the parent ends, however it ends; end now if it has ended already.
 
     parent: the pid that the parent is known to have.
     """
@@ -61,12 +61,12 @@ def parent_signal() -> int:
 
 
 def owns_our_namespace(pid: int, uid: int) -> bool:
-    """Whether a process is outside of our user namespace, and its user is the one who made that:
-    then it has all capabilities over us (user_namespaces(7)). uid: as we see it."""
+    """Whether a process is outside of our user namespace, and of the user who made the namespace.
+    Such a process has all capabilities over us (user_namespaces(7)). uid: as we see it."""
     try:
         theirs = os.stat(f"/proc/{pid}/ns/user").st_ino
     except PermissionError:
-        theirs = -1  # we, who have all capabilities in ours, may not look: it is not in there
+        theirs = -1  # we have all capabilities in our namespace, so the process is outside of it
     except OSError:
         return False
     if theirs == os.stat("/proc/self/ns/user").st_ino:
@@ -80,13 +80,13 @@ def owns_our_namespace(pid: int, uid: int) -> bool:
 
 
 def set_name(name: str) -> None:
-    """The name that `ps -e` and `top` show, at most 15 bytes of it."""
+    """Set the name that `ps -e` and `top` show, at most 15 bytes of it."""
     _libc.prctl(_PR_SET_NAME, ctypes.c_char_p(os.fsencode(name)[:15]), 0, 0, 0)
 
 
 def keep_capabilities() -> None:
-    """Let the programs that this process becomes, or starts, have the capabilities that it has,
-    without being root: make them inheritable, and ambient (capabilities(7)). OSError as there."""
+    """Keep this process's capabilities in the programs that it becomes or starts, without being
+    root: make them inheritable, and ambient (capabilities(7)). OSError as prctl(2)."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     data = ctypes.create_string_buffer(24)
     _check(_libc.capget(header, data), "capget")
@@ -101,19 +101,19 @@ def keep_capabilities() -> None:
 
 
 class Pid(NamedTuple):
-    """A process, for good: a pid comes again, a pid with its start time does not."""
+    """A process, for good: a pid is used again, but not a pid with its start time."""
 
     pid: int
     start: int
     """clock ticks after boot, field 22 of /proc/PID/stat"""
 
     def alive(self) -> bool:
-        """Whether it is there still; a zombie is not."""
+        """Whether the process still runs; a zombie does not."""
         found = _stat(self.pid)
         return found is not None and found[1] == self.start and found[0] not in "ZX"
 
     def kill(self, signal: int) -> bool:
-        """Send a signal, if it is there still."""
+        """Send a signal, if the process still runs."""
         if not self.alive():
             return False
         try:
@@ -141,8 +141,8 @@ def _stat(pid: int) -> tuple[str, int] | None:
 
 
 def proc_status(pid: int) -> dict[str, int]:
-    """Memory of a process in bytes: rss and anonymous (which the pool's shared pages are not),
-    and its processor time in nanoseconds. Empty when it has ended."""
+    """Memory of a process in bytes, rss and anonymous (without the pool's shared pages), and its
+    processor time in nanoseconds. Empty when the process has ended."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
         stat = Path(f"/proc/{pid}/stat").read_text()

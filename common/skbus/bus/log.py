@@ -5,15 +5,15 @@
      "process": "tcp", "layer": "tcp", "event": "tcp_transmit_skb", "skb": "2b1f00000007",
      "flow": "10.77.0.2:80->10.77.0.1:40112", "seq": 1, "len": 0, "flags": "[.]"}
 
-`time` is the stack's clock in seconds, which is the same in all processes of a stack, so that
-the files of five processes can be merged by it; it is read for each line. `wall` is the same
-moment by the machine's clock. `flow` says whose packet it is, from its sender to its receiver
-(`skbus.core.flow_dissector`); numbers have their names (`skbus.bus.names`). `debug` logs every step
-of every packet (the trace events of the core); `info` only what a person wants to know, never a
-line per packet. docs/logs.md says more.
+`time` is the stack's clock in seconds, read for each line. All processes of a stack have the same
+clock, so the files of five processes can be merged by it. `wall` is the same moment by the
+machine's clock. `flow` goes from the packet's sender to its receiver
+(`skbus.core.flow_dissector`). Numbers have their names (`skbus.bus.names`). `debug` logs every step
+of every packet (the trace events of the core). `info` logs only what a person wants to know, never
+a line per packet. docs/logs.md says more.
 
-A process calls `configure` once; the service shell calls `log_events` and `log_trace_events`
-with what its core has left; nothing is called, and nothing costs, where a level is off.
+A process calls `configure` once. The service shell calls `log_events` and `log_trace_events` with
+the events of its core. Where a level is off, nothing is called, and nothing costs.
 """
 
 import io
@@ -36,11 +36,11 @@ from skbus.core.net import LogEvent, TraceEvent
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 MAX_FILE: Final = 64 << 20
-"""Bytes of a log file; then it becomes FILE.1, and the FILE.1 before it goes. The run directory
-is a tmpfs: what lies there is memory."""
+"""Bytes of a log file. A full one becomes FILE.1, and an earlier FILE.1 is removed. The run
+directory is a tmpfs: files there are memory."""
 MAX_SHARE: Final = 64
-"""A log file takes at most one part in so many of its file system: a container's run directory of
-1 GB has logs of 16 MB."""
+"""A log file takes at most this fraction (1/64) of its file system: in a container's run directory
+of 1 GB, logs have 16 MB."""
 
 Format = Literal["auto", "json", "console"]
 Event = dict[str, Any]
@@ -55,13 +55,13 @@ def max_file(directory: Path) -> int:
 class LogFile(io.TextIOBase):
     """A text file that is renamed to NAME.1 and begun anew when it has grown to `limit` bytes.
 
-    A write is whole lines, and one system call: what is written is there when the process is
-    killed, and a line is there whole or not at all. OSError where there is no room for it.
+    A write is whole lines, and one system call. So lines that were written outlast a kill of the
+    process, and a line is there whole or not at all. OSError where there is no room for it.
     """
 
     def __init__(self, path: Path, limit: int | None = None) -> None:
         super().__init__()
-        self._fd = -1  # `close` is called when it is finalised, also if it was never open
+        self._fd = -1  # the finaliser calls `close`, even if the file was never open
         self._path = path
         self._limit = max_file(path.parent) if limit is None else limit
         self._fd = self._open()
@@ -101,7 +101,7 @@ class LogFile(io.TextIOBase):
 
 
 class _Sink:
-    """One place for a process's lines, and the form that they have there."""
+    """One place for a process's lines, and their form there."""
 
     def __init__(self, render: Callable[[Event], str], stream: TextIO | LogFile) -> None:
         self.render = render
@@ -112,7 +112,8 @@ class _Sink:
         self.why = ""
 
     def flush(self) -> None:
-        """Write what there is; what cannot be written is counted, and told of when it can."""
+        """Write the lines. Those that cannot be written are counted; a later line tells how
+        many."""
         lines, self.lines = self.lines, []
         if not lines:
             return
@@ -129,7 +130,7 @@ class _Sink:
 
 
 class _Sinks:
-    """Where a process's lines go; what a batch brings is written at once."""
+    """All sinks of a process; the lines of a batch are written at once."""
 
     def __init__(self, sinks: list[_Sink]) -> None:
         self.sinks = sinks
@@ -147,7 +148,7 @@ class _Sinks:
 
 
 class _SinkLogger:
-    """What structlog calls at the end of its chain; every level ends in the same sinks."""
+    """The end of structlog's chain; every level ends in the same sinks."""
 
     def __init__(self, sinks: _Sinks) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = sinks.put
@@ -164,7 +165,7 @@ class _Wall:
         self.look()
 
     def look(self) -> None:
-        """Read both clocks: before each batch, as the machine's may be set."""
+        """Read both clocks: before each batch, because somebody may set the machine's."""
         self._offset = time.time_ns() - int(self.clock.now() * self.clock.scale)
 
     def iso(self, now: int) -> str:
@@ -177,7 +178,7 @@ class _Wall:
 
 
 class _State:
-    """The one logging set-up of a process (structlog's own configuration is one, too)."""
+    """The one logging set-up of a process; structlog's own configuration is also one a process."""
 
     def __init__(self) -> None:
         self.level = "info"
@@ -198,10 +199,10 @@ def configure(
     format: Format = "auto",  # the configuration's name for it
     clock: StackClock | None = None,
 ) -> Any:
-    """Set the process's logging up, and return its logger.
+    """Set up the process's logging, and return its logger.
 
     path: a file of JSON lines. stream: a second sink, in the given format (auto: coloured text
-    on a terminal, else JSON). Neither: standard error. clock: the stack's, where that is not the
+    on a terminal, else JSON). Neither: standard error. clock: the stack's, if that is not the
     machine's.
     """
     sinks: list[_Sink] = []
@@ -315,7 +316,7 @@ def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
 
 
 def log_batch(logger: Any, logged: list[LogEvent], traced: list[TraceEvent]) -> None:
-    """What a core has left of both kinds, in the order of time."""
+    """A core's events of both kinds, in the order of time."""
     if not traced or not logged:
         log_events(logger, logged)
         log_trace_events(logger, traced)
@@ -332,7 +333,7 @@ def log_batch(logger: Any, logged: list[LogEvent], traced: list[TraceEvent]) -> 
 
 
 class _Batch:
-    """What is logged within is written at the end, in one piece."""
+    """A context manager: lines logged within are written at its end, in one piece."""
 
     def __enter__(self) -> None:
         self._outer = not _state.sinks.in_batch
@@ -353,8 +354,8 @@ _RESERVED: Final = frozenset(
 
 
 def _fields(function: str, details: Mapping[str, object]) -> Mapping[str, object]:
-    """Details as a line has them: numbers by their names, and one that is named like a field of
-    ours under another name."""
+    """Details as a line has them: numbers by their names. A detail that is named like a field of
+    ours gets another name."""
     if _RESERVED.isdisjoint(details) and NAMED.isdisjoint(details):
         return details  # most lines
     return {
@@ -407,12 +408,12 @@ _LEVEL_COLOURS: Final = {"warning": 33, "error": 31, "critical": 31}
 _SHOWN: Final = frozenset(
     {"time", "level", "wall", "process", "layer", "event", "skb", "flow", "exception"}
 )
-"""What a line for people has in a place of its own, or not at all."""
+"""Fields that a line for people has in a place of their own, or not at all."""
 
 
 def clock_of(event: Mapping[str, Any], stack_time: bool = False) -> str:
-    """When it was: by this machine's clock and time zone, 13:36:25.104113, or by the stack's, in
-    seconds."""
+    """The time of an event: by this machine's clock and time zone, 13:36:25.104113, or by the
+    stack's, in seconds."""
     if not stack_time and "wall" in event:
         try:
             wall = datetime.fromisoformat(str(event["wall"])).astimezone()
@@ -424,7 +425,7 @@ def clock_of(event: Mapping[str, Any], stack_time: bool = False) -> str:
 
 
 def details_of(event: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
-    """What a line tells besides the fields that all lines have."""
+    """The details of a line, without the fields that all lines have."""
     for key, value in event.items():
         if key in _SHOWN or (key == "dev" and event.get("layer") == "nic"):
             continue
@@ -434,8 +435,8 @@ def details_of(event: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def plain(value: object) -> str:
-    """Text for a terminal: control characters, which may be a client's or a packet's, are shown
-    instead of obeyed."""
+    """Text for a terminal, in which control characters are shown, not obeyed: they may be a
+    client's or a packet's."""
     text = str(value)
     if text.isprintable():
         return text

@@ -2,11 +2,11 @@
 """Names for the numbers that lines of the log hold: ETH_P_IP, PACKET_HOST, LAST_ACK, RTN_LOCAL,
 EHOSTUNREACH, and a segment's flags as tcpdump prints them ([S.]).
 
-Called by `skbus.bus.log` for each detail of a line, so that a line says the same to whoever reads
-it: `skbus logs`, jq, `docker-compose logs`. What has no name keeps its number.
+Called by `skbus.bus.log` for each detail of a line, so that every reader finds the same names:
+`skbus logs`, jq, `docker-compose logs`. A number without a name stays a number.
 
-A detail's name alone does not always say what it counts: `type` is ICMP's in `icmp_rcv` and a
-route's in `ip_route_input`. Where functions differ, they are listed in `_BY_FUNCTION`.
+A detail's key alone does not always say what the number means: `type` is ICMP's in `icmp_rcv` and
+a route's in `ip_route_input`. `_BY_FUNCTION` lists the functions that differ.
 """
 
 import errno
@@ -22,7 +22,7 @@ Namer = Callable[[int, Mapping[str, object]], object]
 
 
 def _prefixed(module: ModuleType, *prefixes: str, without: str = " ") -> dict[int, str]:
-    """value -> name, of a module's constants that begin so; the first of a value wins."""
+    """value -> name, of a module's constants with these prefixes; the first of a value wins."""
     found: dict[int, str] = {}
     for name, value in vars(module).items():
         if name.startswith(prefixes) and not name.startswith(without) and isinstance(value, int):
@@ -31,7 +31,7 @@ def _prefixed(module: ModuleType, *prefixes: str, without: str = " ") -> dict[in
 
 
 def _options_of_tcp() -> dict[int, str]:
-    """TCP_...: the states of a sock begin so, too."""
+    """Options named TCP_...; the states of a sock, which begin in the same way, are left out."""
     states = {f"TCP_{state}" for state in (*uapi.TCP_STATES, "NEW_SYN_RECV")}
     found: dict[int, str] = {}
     for name, value in vars(uapi).items():
@@ -142,7 +142,7 @@ def _ethertype(value: int, _: Mapping[str, object]) -> object:
 
 
 def _protocol(value: int, details: Mapping[str, object]) -> object:
-    """Of a socket or a packet. The names are AF_INET's."""
+    """The protocol of a socket or a packet. The names are AF_INET's."""
     if details.get("family") == uapi.AF_PACKET:
         return value
     return IPPROTO.get(value, value)
@@ -208,13 +208,13 @@ _TCP_PREFIX: Final = "tcp_"
 
 AMBIGUOUS: Final = frozenset({"type", "flags"})
 """Details that need an entry in `_BY_FUNCTION` for each function that has them (but `flags` of
-functions of tcp). A test looks for those that have none."""
+functions of tcp). A test looks for functions that have none."""
 NAMED: Final = frozenset(_BY_KEY) | AMBIGUOUS
 """Details that may be numbers with a name."""
 
 
 def namer(function: str, key: str) -> Namer | None:
-    """What names a detail's number; None where nothing does."""
+    """The Namer of a detail; None where its numbers have no names."""
     found = _BY_FUNCTION.get((function, key)) or _BY_KEY.get(key)
     if found is None and key == "flags" and function.startswith(_TCP_PREFIX):
         return lambda value, _: tcp_flags(value)
@@ -222,7 +222,7 @@ def namer(function: str, key: str) -> Namer | None:
 
 
 def named(function: str, key: str, value: object, details: Mapping[str, object]) -> object:
-    """A detail as a line shall have it: a number's name, if it has one."""
+    """A detail's value as a line shall have it: a number's name, if there is one."""
     if key not in NAMED or not isinstance(value, int) or isinstance(value, bool):
         return value
     found = namer(function, key)

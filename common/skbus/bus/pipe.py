@@ -2,18 +2,19 @@
 """Pipes: ZeroMQ between the processes of a machine, without libzmq's threads
 (docs/architecture.md, "Processes and pipes").
 
-A process binds one inbox (PULL); each of its neighbours connects one `Outlet` (PUSH) to it, so
-every directed edge has a pipe of its own (its own order, its own limit), and a process has one
-descriptor to watch however many neighbours it has. Applications' calls come the same way, to a
-`Listener` of type ROUTER; they connect a `Dealer`.
+A process binds one inbox (PULL), and each of its neighbours connects one `Outlet` (PUSH) to it. So
+every directed edge has a pipe of its own (its own order, its own limit). A process has one
+descriptor to watch, however many neighbours it has. Applications connect a `Dealer` to a
+`Listener` of type ROUTER, and their calls come the same way.
 
 The protocol is ZMTP over a Unix socket (`skbus.bus.zmtp`), so that any ZeroMQ library can be at the
 other end. libzmq itself is left out because it has a thread of its own on either side of each
-pipe: two more wake-ups a message, two thirds of what a crossing cost (docs/performance.md).
+pipe. That was two more wake-ups a message, and two thirds of a crossing's cost
+(docs/performance.md).
 
-As with libzmq: what is sent while nobody listens is kept, up to a limit, and an outlet connects
-again when the other side has been started anew. Unlike with libzmq a descriptor is readable as
-long as there is something to read.
+As with libzmq, messages that are sent while nobody listens are kept, up to a limit. An outlet
+connects again when the other side has been started anew. Unlike with libzmq, a descriptor is
+readable as long as there is something to read.
 """
 
 import contextlib
@@ -38,10 +39,10 @@ _BACKLOG: Final = 4096
 _RECONNECT_FIRST: Final = 0.01
 _RECONNECT_MOST: Final = 0.2
 _CLIENT_BUFFER: Final = 2 << 20
-"""More than the longest request; pages that are not used are not there."""
+"""More bytes than the longest request; pages that are not used take no memory."""
 
 _real_socket: Final = socket.socket
-"""Kept, because `skbus.socket.install` replaces the name."""
+"""Kept, because `skbus.socket.install` replaces `socket.socket`."""
 
 
 def _path(endpoint: str) -> str:
@@ -65,15 +66,15 @@ class Peer:
 
     @property
     def identity(self) -> bytes:
-        """What it calls itself."""
+        """The name that the peer gave itself."""
         return self.decoder.identity
 
 
 class Listener:
-    """A bound socket of one type, and all who are connected to it.
+    """A bound socket of one type, and all peers that are connected to it.
 
-    epoll: where its descriptors are registered; whoever polls it hands the events to `event`.
-    limit: bytes in a message. named: peers give an identity, and one that is taken is refused.
+    epoll: where its descriptors are registered; its owner polls, and hands the events to `event`.
+    limit: bytes in a message. named: peers give an identity; a peer with a taken one is refused.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Listener:
         return fd in self._peers or fd == self._fd
 
     def event(self, fd: int, mask: int) -> tuple[Peer | None, list[list[bytes]], bool]:
-        """epoll has told of a descriptor: (who, the messages that came, may there be more)."""
+        """Handle an event of a descriptor: (the peer, its messages, may there be more)."""
         peer = self._peers.get(fd)
         if peer is None:
             if fd == self._fd:
@@ -138,8 +139,8 @@ class Listener:
         return peer, messages, len(data) == _CHUNK
 
     def send(self, identity: bytes, frames: tuple[bytes, ...], most: int) -> bool:
-        """Send to one peer; False if it leaves more than `most` messages unread. To one that has
-        gone nothing is sent."""
+        """Send to one peer; False if it leaves more than `most` messages unread. A peer that has
+        gone is sent nothing."""
         peer = self._by_identity.get(identity)
         if peer is None:
             return True
@@ -150,7 +151,7 @@ class Listener:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return True  # it has gone, as its descriptor tells
+                return True  # the peer has gone; its descriptor tells
             if sent == len(message):
                 return True
             peer.offset = sent
@@ -166,7 +167,7 @@ class Listener:
                 return
             except OSError as e:
                 if e.errno in (errno.EMFILE, errno.ENFILE):
-                    # Wait until somebody goes; the backlog holds those who come meanwhile.
+                    # Wait until a peer goes; the backlog holds new ones meanwhile.
                     self._epoll.unregister(self._fd)
                     self._listening = False
                     self.last_error = f"accept: {e.strerror}"
@@ -202,7 +203,7 @@ class Listener:
             self._listening = True
 
     def close(self) -> None:
-        """Close all; the name is left for whoever comes next."""
+        """Close all sockets; the name in the file system stays, for the next listener."""
         for peer in self._peers.values():
             peer.sock.close()
         self._peers.clear()
@@ -211,8 +212,8 @@ class Listener:
 
 
 def _flush(sock: socket.socket, queue: deque[bytes], offset: int) -> tuple[int, bool]:
-    """Send of a queue what the socket takes: how much of its first message has gone, and whether
-    all has. A dead socket keeps its queue: its descriptor tells."""
+    """Send as much of a queue as the socket takes. Returns how much of its first message has gone,
+    and whether the whole queue has. A dead socket keeps its queue: its descriptor tells."""
     while queue:
         message = queue[0]
         try:
@@ -229,8 +230,8 @@ def _flush(sock: socket.socket, queue: deque[bytes], offset: int) -> tuple[int, 
 class Inbox:
     """The PULL socket of a process.
 
-    epoll: the caller's own, who puts what it tells of descriptors that are none of his into
-    `ready`: one system call less a message than with a descriptor for all of them.
+    epoll: the caller's, who polls it and puts events of descriptors that are not the caller's into
+    `ready`. This takes one system call less a message than an epoll descriptor of the inbox.
     """
 
     def __init__(self, endpoint: str, epoll: "select.epoll | None" = None) -> None:
@@ -243,20 +244,20 @@ class Inbox:
 
     @property
     def refused(self) -> int:
-        """Messages that were no messages, and peers that were none."""
+        """How many invalid messages came, and peers that do not speak ZMTP."""
         return self._refused + self._listener.refused
 
     @property
     def last_error(self) -> str:
-        """What was wrong with the last of them."""
+        """What was wrong with the last one that was refused."""
         return self._listener.last_error
 
     def filenos(self) -> list[int]:
-        """The descriptor to watch for reading, where there is one for all."""
+        """The inbox's own epoll descriptor, to watch for reading; none where `epoll` was given."""
         return [self._epoll.fileno()] if self._own else []
 
     def drain(self, budget: int, deliver: Callable[[Message], None]) -> int:
-        """Deliver what is there; returns about how many messages there were, and at least
+        """Deliver the messages that are there. Returns about how many there were; at least
         `budget` if there may be more."""
         n = 0
         more = False
@@ -281,17 +282,17 @@ class Inbox:
         return max(n, budget) if more else min(n, budget - 1)
 
     def close(self) -> None:
-        """Close it and all who are connected."""
+        """Close the socket and all connections."""
         self._listener.close()
         if self._own:
             self._epoll.close()
 
 
 class Watcher(Protocol):
-    """Who polls an outlet's descriptor."""
+    """Polls an outlet's descriptor."""
 
     def watch(self, fd: int, mask: int, outlet: "Outlet") -> None:
-        """Register it, or change what is looked for; `outlet.event` is to be called."""
+        """Register a descriptor, or change its mask. On events, call `outlet.event`."""
         ...
 
     def unwatch(self, fd: int) -> None: ...
@@ -309,7 +310,7 @@ class Outlet:
         self._offset = 0
         self._wait = _RECONNECT_FIRST
         self.retry_at = 0.0
-        """When to call `connect` again (seconds of `time.monotonic`); 0: it is connected."""
+        """When to call `connect` again (seconds of `time.monotonic`); 0: connected."""
         self.last_error = ""
         self.connect()
 
@@ -361,7 +362,7 @@ class Outlet:
         return True
 
     def event(self, mask: int) -> None:
-        """epoll has told of our descriptor: there is room, or the other side has gone."""
+        """Handle an event of our descriptor: there is room, or the other side has gone."""
         sock = self._sock
         if sock is None:
             return
@@ -388,7 +389,7 @@ class Outlet:
             self._watcher.watch(sock.fileno(), wanted, self)
 
     def _lost(self, why: str) -> None:
-        """Begin again with the message that may not have gone whole."""
+        """The connection is lost: begin again with the message that may not have gone whole."""
         assert self._sock is not None
         self.last_error = why
         self._watcher.unwatch(self._sock.fileno())
@@ -408,7 +409,7 @@ class Outlet:
 
 
 class Dealer:
-    """The DEALER socket of an application: blocks to send, does not to receive.
+    """The DEALER socket of an application: sending blocks, receiving does not.
 
     OSError where the other side is not there.
     """
@@ -427,7 +428,7 @@ class Dealer:
         except BaseException:
             self._sock.close()
             raise
-        # Its buffer remembers what has gone when a signal's handler raises in mid-send.
+        # The buffer remembers how much has gone when a signal's handler raises in mid-send.
         self._raw = io.FileIO(self._sock.fileno(), "wb", closefd=False)
         self._out = io.BufferedWriter(self._raw, _CLIENT_BUFFER)
 
@@ -436,19 +437,19 @@ class Dealer:
         return self._sock.fileno()
 
     def send(self, *frames: bytes) -> None:
-        """Send a message. If a handler raises meanwhile, the rest goes before the next one."""
+        """Send a message. If a handler raises meanwhile, its rest goes before the next message."""
         self._out.write(encode_message(frames))
         while True:
             try:
                 self._out.flush()
                 return
-            except BlockingIOError:  # gevent makes all sockets so
+            except BlockingIOError:  # gevent makes all sockets non-blocking
                 poll = select.poll()
                 poll.register(self._sock, select.POLLOUT)
                 poll.poll()
 
     def poll(self, milliseconds: int) -> bool:
-        """Wait until something has come."""
+        """Wait until a message has come."""
         if self._messages:
             return True
         poll = select.poll()
@@ -482,11 +483,11 @@ class Dealer:
     def close(self) -> None:
         """Close it."""
         with contextlib.suppress(OSError):
-            self._out.detach()  # which sends what an interrupted call has left
+            self._out.detach()  # sends the rest of an interrupted message
         self.abandon()
 
     def abandon(self) -> None:
-        """Close it; what an interrupted call has left is lost. Else a finaliser would send it, to
-        whatever has the descriptor's number then."""
+        """Close it; the rest of an interrupted message is lost. Else a finaliser would send it, to
+        the next owner of the descriptor's number."""
         self._raw.close()
         self._sock.close()

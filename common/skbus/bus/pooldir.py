@@ -3,9 +3,8 @@
 
 A region's file lies in tmpfs and is named by its number in hex. It is as long as all its slots, but
 the allocator reserves memory in steps (posix_fallocate), before a slot is used for the first time.
-A page that is not there would be made when it is touched. On a file system that is full by then,
-that is SIGBUS, the end of the process. So the slots that have memory are all there is, until there
-is room again.
+Otherwise a page would be made at its first touch. On a file system that is full by then, the touch
+is SIGBUS, the end of the process. So on a full file system, only slots with memory are used.
 
 Called by every process of a stack and by its clients. `skbus.bus.private` says why a directory
 must be ours alone.
@@ -33,8 +32,8 @@ from skbus.core.pool import (
 class MappedFile:
     """A region's file, mapped (`skbus.core.pool.Backing`).
 
-    fd: the descriptor by which its allocator reserves memory, which is ours from now on; -1 for
-    those that only read.
+    fd: the descriptor by which its allocator reserves memory, ours from now on; -1 in processes
+    that only read.
     """
 
     def __init__(self, mapped: mmap.mmap, fd: int = -1) -> None:
@@ -42,11 +41,11 @@ class MappedFile:
         self._fd = fd
 
     def reserve(self, start: int, length: int) -> None:
-        """Have memory for these bytes. OSError where the file system is full."""
+        """Reserve memory for these bytes. OSError where the file system is full."""
         os.posix_fallocate(self._fd, start, length)
 
     def punch(self, start: int) -> None:
-        """Give the memory from there on back to the file system."""
+        """Give the memory from `start` on back to the file system."""
         with contextlib.suppress(OSError, ValueError):
             self._mapped.madvise(mmap.MADV_REMOVE, start, len(self._mapped) - start)
 
@@ -126,7 +125,7 @@ class PoolDir:
             raise StalePlaceError(f"no region {number:08x} in {self.path}: {e}") from e
 
     def unlink(self, number: int) -> None:
-        """Take the region's name away; mappings of it stay."""
+        """Remove the region's file; mappings of it stay."""
         self._file(number).unlink(missing_ok=True)
 
     def exists(self, number: int) -> bool:
@@ -141,7 +140,7 @@ class PoolDir:
         return self.path / f"{number:08x}"
 
     def _open(self, number: int, flags: int) -> int:
-        """A region's file: in a directory that is ours alone, and never through a link."""
+        """Open a region's file: in a directory that is ours alone, and never through a link."""
         directory = private.open_dir(os.path.realpath(self.path))
         try:
             return private.open_file(directory, f"{number:08x}", flags)

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Files in directories that nobody but this user can change.
 
-A run directory holds what a stack obeys: its configuration, its sockets, its state. Whoever can
-swap one of these files, or put a link in its place, has the stack do their will with our rights. So
-a directory is used only if it is ours, closed to everybody else, and reached by a path in which
-nobody else can replace a part; and its files are opened relative to its descriptor, never through a
-link.
+A run directory holds what a stack obeys: its configuration, its sockets, its state. A user who can
+swap one of these files, or put a link in its place, commands the stack with our rights. So a
+directory must be ours and closed to everybody else, and nobody else may be able to replace a part
+of its path. Its files are opened relative to its descriptor, never through a link.
 
-Used by `skbus.bus.rundir` and `skbus.core.pool`; raises OSError alone, with a text that says what
-is wrong.
+Used by the modules of `skbus.bus` that open files there. Raises OSError alone, with a text about
+what is wrong.
 """
 
 import contextlib
@@ -33,13 +32,13 @@ def refuse(path: str | os.PathLike[str], why: str) -> PermissionError:
 
 
 def check_owner(found: os.stat_result, path: str | os.PathLike[str]) -> None:
-    """Whether something is ours, root or not. PermissionError names whose it is."""
+    """Check that something is ours, root or not. PermissionError names its owner."""
     if found.st_uid != os.geteuid():
         raise refuse(path, f"belongs to user {found.st_uid}, not to us ({os.geteuid()})")
 
 
 def check_path(path: Path) -> None:
-    """Whether nobody but root and we can put something else in the place of a part of the path.
+    """Check that nobody but root and we can put something else in the place of a part of the path.
 
     The path itself is not looked at, and need not be there. PermissionError names the part.
     """
@@ -54,7 +53,7 @@ def check_path(path: Path) -> None:
             return
         if not found.st_mode & _OTHERS_WRITE or found.st_mode & stat.S_ISVTX:
             continue
-        # a group of one's own is what Debian and Fedora give each user
+        # Debian and Fedora give each user a group of their own
         if found.st_mode & stat.S_IWOTH or found.st_gid != os.getegid():
             raise refuse(
                 part,
@@ -63,7 +62,7 @@ def check_path(path: Path) -> None:
 
 
 def _from_outside(uid: int) -> bool:
-    """Whether that is how a user namespace shows users whom it does not know, such as root."""
+    """Whether a user namespace shows unknown users, such as root, by this uid."""
     overflow = Path("/proc/sys/kernel/overflowuid").read_text()
     if uid != int(overflow):
         return False
@@ -71,7 +70,7 @@ def _from_outside(uid: int) -> bool:
 
 
 def outer_uid(uid: int) -> int | None:
-    """A user of this user namespace as the one around it has them; None for nobody there."""
+    """The uid of this user namespace's user in the namespace around it; None if there is none."""
     for line in Path("/proc/self/uid_map").read_text().splitlines():
         inside, outside, count = map(int, line.split())
         if inside <= uid < inside + count:
@@ -80,7 +79,7 @@ def outer_uid(uid: int) -> int | None:
 
 
 def make_dir(path: Path) -> None:
-    """Make a directory, mode 0700, or take it as it is where it is ours; checks it either way."""
+    """Make a directory, or take an existing one if it is ours; either gets mode 0700."""
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     fd = _open_own(path)
@@ -91,7 +90,7 @@ def make_dir(path: Path) -> None:
 
 
 def open_dir(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> int:
-    """A descriptor of a directory that is ours and closed to all others. OSError says why not."""
+    """A descriptor of a directory that is ours and closed to all others, else an OSError."""
     fd = _open_own(path, dir_fd)
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
     if mode & 0o077:
@@ -116,8 +115,8 @@ def _open_own(path: str | os.PathLike[str], dir_fd: int | None = None) -> int:
 
 
 def open_file(fd: int, name: str, flags: int) -> int:
-    """Open a file in a directory that `open_dir` opened: mode 0600 where it is new; never through
-    a link, and never another user's."""
+    """Open a file in a directory that `open_dir` opened. A new file has mode 0600. Never opens
+    through a link, nor another user's file."""
     file = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=fd)
     try:
         check_owner(os.fstat(file), name)
@@ -142,10 +141,10 @@ def replace_file(fd: int, name: str, data: bytes) -> None:
 
 
 class ReservedFile:
-    """A file that can be written anew, whole or not at all, also when its file system is full.
+    """A file that can be written anew, whole or not at all, even when its file system is full.
 
-    It has its room from the beginning, and so has its double, which is written in its stead; then
-    the two change names (renameat2(2), RENAME_EXCHANGE). What is written is padded with newlines.
+    It has its room from the beginning, and so has its double. A write goes to the double, padded
+    with newlines; then the two change names (renameat2(2), RENAME_EXCHANGE).
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -172,7 +171,8 @@ class ReservedFile:
         return file
 
     def write(self, data: bytes) -> None:
-        """Have it hold that. OSError where it is longer than `size`, or the files are gone."""
+        """Replace the contents. OSError where they are longer than `size`, or the files are
+        gone."""
         if len(data) > self.size:
             raise OSError(errno.EFBIG, f"{len(data)} bytes, {self.size} are reserved", self.path)
         double, file = self._files
@@ -198,7 +198,7 @@ def _exchange(a: Path, b: Path) -> None:
 
 
 def on_tmpfs(path: Path) -> bool:
-    """Whether it lies in memory: on a tmpfs or ramfs."""
+    """Whether a path lies in memory: on a tmpfs or ramfs."""
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(256)  # struct statfs: f_type is its first long
     if libc.statfs(os.fsencode(path), buffer):
@@ -207,6 +207,6 @@ def on_tmpfs(path: Path) -> bool:
 
 
 def free_bytes(path: Path) -> int:
-    """What can still be written there."""
+    """Bytes that can still be written there."""
     found = os.statvfs(path)
     return found.f_bavail * found.f_frsize

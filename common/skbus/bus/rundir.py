@@ -6,8 +6,8 @@ can change it can use the stack, and run code as its user. So it belongs to that
 0700, and lies where nobody else can put another one in its place (`skbus.bus.private`). It should
 lie on a tmpfs: the pool's bytes are packets, and have no business on a disk.
 
-Every process, every command and every client finds it by `SKBUS_DIR`; without that it is
-`default` in `default_base`.
+Every process, command and client finds it by `SKBUS_DIR`. Where that is not set, the run directory
+is `default` in `default_base`.
 """
 
 import fcntl
@@ -31,11 +31,11 @@ _LONGEST_NAME: Final = len("nic.123456789012345.ctl")
 _SUFFIXES: Final = frozenset({".in", ".ctl", ".sys", ".life", ".json", ".new", ".double"})
 
 _ROOTS: Final = Path("/run")
-"""Only root can make something there."""
+"""Only root can make files there."""
 _SHM: Final = Path("/dev/shm")
 _POOL_PREFIX: Final = "skbus-pool-"
 POOL_ROOM: Final = 64 << 20
-"""Bytes that a pool should find free where it lies; it begins with some 10 MB."""
+"""Bytes that should be free where a pool lies. A pool begins with some 10 MB."""
 
 
 class RunDirError(Exception):
@@ -45,15 +45,15 @@ class RunDirError(Exception):
 def default_base() -> Path:
     """Where this user's run directories lie, without regard to SKBUS_DIR.
 
-    root's: /run/skbus, which nobody else can make. Other users': in $XDG_RUNTIME_DIR, or else
-    /run/user/UID, where that is theirs alone; or else /dev/shm/skbus-UID.
+    root's: /run/skbus, which nobody else can make. Other users': in $XDG_RUNTIME_DIR or else
+    /run/user/UID, if that is theirs alone; or else /dev/shm/skbus-UID.
     """
     return _bases()[0]
 
 
 def _bases() -> list[Path]:
-    """The default base, and where else it may have been when a stack was started: a session that
-    has begun since then brings a directory with it, its end takes that away."""
+    """The default base first, and then others that it may have been when a stack was started. The
+    beginning of a session makes $XDG_RUNTIME_DIR, its end removes it."""
     uid = os.geteuid()
     if uid == 0 and _is_ours(_ROOTS):
         return [_ROOTS / "skbus"]
@@ -78,8 +78,8 @@ def _is_ours(path: Path) -> bool:
 
 
 def _is_private(path: Path) -> bool:
-    """Whether it is what the XDG Base Directory Specification says of XDG_RUNTIME_DIR: owned by
-    the user, mode 0700. `su` passes that of another user on."""
+    """Whether a directory is as the XDG Base Directory Specification wants XDG_RUNTIME_DIR: owned
+    by the user, mode 0700. `su` passes on another user's."""
     try:
         return path.is_dir() and path.stat().st_mode & 0o077 == 0 and _is_ours(path)
     except OSError:
@@ -88,7 +88,7 @@ def _is_private(path: Path) -> bool:
 
 def find_all() -> "list[RunDir]":
     """All run directories of this user in the places where commands look for them by name: of
-    stacks that are up, and what is left of others."""
+    stacks that are up, and remains of others."""
     found: list[RunDir] = []
     for base in _bases():
         with suppress(OSError, RunDirError):
@@ -125,8 +125,8 @@ class RunDir:
     def create(self) -> "RunDir":
         """Make the directory and those within it, mode 0700.
 
-        RunDirError if it, or what is in it, or a part of its path is another user's, or open to
-        others, or a link, or if it is full of other things: a stack that ends removes its run
+        RunDirError if it, a file in it or a part of its path is another user's, open to others, or
+        a link. RunDirError if it holds other files, because a stack that ends removes its run
         directory.
         """
         default = self.path.parent in _bases()
@@ -151,7 +151,7 @@ class RunDir:
         return self
 
     def _check_contents(self) -> None:
-        """What lies in a directory that we have not made was put there by us, too."""
+        """Check that a directory that was there holds only our files, and those of a stack."""
         entries = list(os.scandir(self.path))
         for entry in entries:
             private.check_owner(entry.stat(follow_symlinks=False), entry.path)
@@ -163,18 +163,18 @@ class RunDir:
             )
 
     def _place_pool(self) -> None:
-        """Where the run directory is not on a tmpfs, or on one with little room, have the pool on
-        another: /dev/shm, in a directory whose name nobody can have guessed."""
+        """Put the pool on /dev/shm where the run directory is not on a tmpfs, or on one with little
+        room. Nobody can have guessed the name of its directory there."""
         if private.on_tmpfs(self.path) and private.free_bytes(self.path) >= POOL_ROOM:
             return
         if not private.on_tmpfs(_SHM) or private.free_bytes(_SHM) < POOL_ROOM:
             return
         place = _SHM / f"{_POOL_PREFIX}{os.urandom(8).hex()}"
-        self.pool_dir.symlink_to(place)  # first of all, so that it can always be found
+        self.pool_dir.symlink_to(place)  # first of all, so that the pool can always be found
         place.mkdir(mode=0o700)
 
     def require(self) -> "RunDir":
-        """Check that a stack has been started here; RunDirError says what to do if not."""
+        """Check that there is a run directory that is ours; RunDirError says what to do if not."""
         try:
             if not os.path.lexists(self.path):
                 others = " ".join(str(run.path) for run in find_all() if run.locked())
@@ -233,7 +233,7 @@ class RunDir:
         return f"`{ENV}={self.path} skbus lab {command}`"
 
     def remove(self) -> None:
-        """Remove what a stack has put here, and the directory if nothing else is in it."""
+        """Remove a stack's files, and the directory if nothing else is in it."""
         self._remove_pool()
         for inner in (self.log_dir, self.journal_dir):
             shutil.rmtree(inner, ignore_errors=True)
@@ -288,7 +288,7 @@ class RunDir:
 
     def open(self, name: str, flags: int) -> int:
         """Open one of the files within, such as "log/tcp.err": never through a link, never another
-        user's, and with mode 0600 where it is new. OSError as open(2)."""
+        user's, and a new one with mode 0600. OSError as open(2)."""
         directory, _, base = name.rpartition("/")
         fd = private.open_dir(self.path / directory)
         try:
@@ -322,7 +322,7 @@ class RunDir:
 
     @property
     def journal_dir(self) -> Path:
-        """What a process writes down to survive its own death."""
+        """What processes write down for their next lives."""
         return self.path / "journal"
 
     @property
@@ -341,6 +341,6 @@ class RunDir:
 
     @property
     def state_file(self) -> Path:
-        """Who runs here: pids with start times, namespaces (`skbus.stack.lab`,
+        """The processes that run here: pids with start times, namespaces (`skbus.stack.lab`,
         `skbus.stack.supervise`)."""
         return self.path / "state.json"

@@ -47,7 +47,7 @@ Events = Sequence[tuple[int, int]]
 
 
 class Source(Protocol):
-    """Something else that wakes a layer: a device, system calls, control requests."""
+    """A wake-up of a layer besides its inbox: a device, system calls, control requests."""
 
     def filenos(self) -> list[int]:
         """Descriptors to watch for reading."""
@@ -56,7 +56,7 @@ class Source(Protocol):
     def drain(self, budget: int) -> int:
         """One of the descriptors is readable: take what is there, at most about `budget`.
 
-        Returns how much it was. Less than `budget` means that nothing is left; a source that
+        Returns how much that was. Less than `budget` means that nothing is left. A source that
         stops earlier for other reasons says so by `pending`.
         """
         ...
@@ -66,10 +66,10 @@ class Source(Protocol):
         ...
 
     def pending(self) -> bool:
-        """After `flush`: is there something to take of which the descriptors may not tell?
+        """After `flush`: is there input of which the descriptors may not tell?
 
-        libzmq's descriptor (the control socket's) is silent about what came while something was
-        sent on it.
+        libzmq's descriptor (the control socket's) is silent about input that came while a message
+        was sent on it.
         """
         ...
 
@@ -116,7 +116,7 @@ class Service:
         self._refused = 0
         self._stop = False
         self._by_fd: dict[int, Source | Outlet] = {}
-        """Whose descriptor it is; the others are the inbox's."""
+        """The owner of each descriptor; the others are the inbox's."""
         self._hot: set[Source] = set()
         """Sources to be drained at once, whatever their descriptors say."""
 
@@ -157,7 +157,7 @@ class Service:
         self._stop = True
 
     def _seconds(self) -> float:
-        """Until the next deadline."""
+        """Seconds until the next deadline."""
         deadline = self.net.timers.next_expiry()
         if self._pending:
             retry = self.net.now + _RETRY
@@ -171,9 +171,9 @@ class Service:
     def _nap(self) -> Events:
         """Wait for a source without trio, for a few milliseconds.
 
-        Under load the next packet comes within that time, and a crossing then costs half of
-        what it costs through trio's scheduler (docs/tried.md). Tasks beside this one, and
-        cancellation, get their turn when nothing came, and after every 32 passes.
+        Under load the next packet comes within that time. A crossing then costs half as much as
+        through trio's scheduler (docs/tried.md). Other tasks, and cancellation, get their turn
+        when nothing came, and after every 32 passes.
         """
         seconds = self._seconds()
         busy = self.net.sysctl["net.core.busy_poll"]
@@ -186,7 +186,7 @@ class Service:
             seconds = self._seconds()
         if seconds > _NAP:
             return self._epoll.poll(_NAP)
-        # epoll.poll counts in whole milliseconds; select, which does not, is a system call more
+        # epoll.poll counts in whole milliseconds; select does not, but is one more system call
         if seconds >= 0.001:
             events = self._epoll.poll(int(seconds * 1000) / 1000)
             if events:
@@ -246,7 +246,7 @@ class Service:
         return more or bool(self._hot)
 
     def _flush(self) -> None:
-        """Send the outbox: one message a neighbour, or a few where there is much."""
+        """Send the outbox: one message a neighbour, or a few where there are many items."""
         net = self.net
         outbox, net.outbox = net.outbox, {}
         if self._pending:
@@ -280,7 +280,7 @@ class Service:
         self._epoll.unregister(fd)
 
     def _reconnect(self) -> None:
-        """Try again those whose time has come."""
+        """Try again to connect the outlets whose time has come."""
         now = monotonic()
         for outlet in tuple(self._unconnected):
             if outlet.retry_at and outlet.retry_at <= now:
@@ -289,7 +289,7 @@ class Service:
                 self._unconnected.discard(outlet)
 
     def _pipe_full(self, process: str, batch: Batch) -> None:
-        """Packets are dropped, as from a full ring; what is bounded otherwise waits."""
+        """Drop packets, as from a full ring. Lossless items wait: other limits bound them."""
         net = self.net
         kept: Batch = []
         for entry, item in batch:
@@ -355,8 +355,8 @@ class Service:
 
 
 def boot_epoch(journal: Path, name: str) -> int:
-    """A number greater than that of this process's earlier lives: kept in the run directory."""
-    # Written over in place: that needs no room on a file system that is full by now.
+    """A number greater than those of this process's earlier lives; kept in the run directory."""
+    # Written over in place, which needs no room on a full file system.
     directory = private.open_dir(journal)
     try:
         fd = private.open_file(directory, f"{name}.epoch", os.O_RDWR | os.O_CREAT)

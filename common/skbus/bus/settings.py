@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What is set in a running process, and holds for its next life, too: sysctls, the log level, the
+"""Settings of a running process that also hold for its next life: sysctls, the log level, the
 link's impairment.
 
 A process notes each setting in RUN/journal/PROCESS.settings, and makes them all again when it is
-started anew, before its first packet. A new stack begins without any: its supervisor clears them
-away.
+started anew, before its first packet. A new stack begins without any: its supervisor removes them.
 
-Called by the control socket (`skbus.bus.ctl`), whose methods they are.
+Called by the control socket (`skbus.bus.ctl`): a setting is a call of one of its methods.
 """
 
 import json
@@ -18,7 +17,7 @@ _SUFFIX: Final = ".settings"
 
 
 class Settings:
-    """The settings of one process, by its run directory."""
+    """The settings of one process, kept in its run directory."""
 
     def __init__(self, run: RunDir, process: str) -> None:
         self._run = run
@@ -35,8 +34,8 @@ class Settings:
         return list(self._made.values())
 
     def note(self, method: str, argument: Any) -> None:
-        """A setting has been made; it takes the place of an earlier one of its kind. OSError where
-        it cannot be written down: then it ends with the process."""
+        """Note a setting in the place of an earlier one of its kind. OSError where it cannot be
+        written down: then it ends with the process."""
         key = _key(method, argument)
         self._made.pop(key, None)
         self._made[key] = (method, argument)
@@ -44,7 +43,7 @@ class Settings:
 
 
 def _key(method: str, argument: Any) -> str:
-    """What of two settings are one: sysctl_set's argument begins with the name."""
+    """Settings with equal keys replace each other: sysctl_set's argument begins with the name."""
     return f"{method} {argument[0]}" if isinstance(argument, list | tuple) else method
 
 

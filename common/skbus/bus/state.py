@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who runs in a run directory: RUN/state.json, which the supervisor writes and commands read.
+"""The processes of a run directory: RUN/state.json, which the supervisor writes and commands read.
 
     {"boot": ..., "supervisor": [pid, start], "layers": {"tcp": [pid, start], ...},
      "others": {"peer": [pid, start]}, "lab": {"name": ..., "namespaces": [...]}}
@@ -22,13 +22,13 @@ _NOBODY: Final = Pid(0, -1)
 
 
 def boot_id() -> str:
-    """This boot of the machine: pids of another one mean nothing."""
+    """The id of this boot of the machine: pids of another boot mean nothing."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class StateFile:
-    """The supervisor's end of it: has its room from the beginning, and so is true also when the
-    file system is full. OSError where there is no room at the start."""
+    """state.json for the supervisor. It has its room from the beginning, so it is up to date even
+    when the file system is full. OSError where there is no room at the start."""
 
     def __init__(self, run: RunDir) -> None:
         self._file = ReservedFile(run.path / NAME, _SIZE)
@@ -38,13 +38,13 @@ class StateFile:
         self._file.write(json.dumps({"boot": boot_id(), **state}, indent=1).encode())
 
     def close(self) -> None:
-        """No more will be written; what was written stays."""
+        """Write no more; the file stays."""
         self._file.close()
 
 
 def read_state(run: RunDir) -> dict[str, Any] | None:
-    """What the supervisor wrote last; None if none has run here. Pids become `Pid`s: those of an
-    earlier boot are not alive."""
+    """The state that the supervisor wrote last; None if none has run here. Pids become `Pid`s;
+    those of an earlier boot are not alive."""
     try:
         text = run.read_text(NAME)
     except FileNotFoundError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is installed: the version, and whether the packet path is compiled (docs/performance.md)."""
+"""The installed version, and whether the packet path is compiled (docs/performance.md)."""
 
 from skbus.core import net
 

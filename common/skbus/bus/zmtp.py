@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """ZMTP 3.0, the protocol of ZeroMQ's pipes (RFC 23/ZMTP, mechanism NULL): bytes and frames.
 
-Sans-I/O, used by `skbus.bus.pipe`. libzmq is at the other end wherever somebody wants it to be: any
-PUSH, PULL, DEALER or ROUTER of any ZeroMQ library can be connected to ours.
+Sans-I/O, used by `skbus.bus.pipe`. Any PUSH, PULL, DEALER or ROUTER of libzmq, or of another ZeroMQ
+library, can be connected to ours.
 
     greeting (64 bytes) -> READY command -> messages of frames
     frame: flags, length of one or eight bytes, body
@@ -21,7 +21,7 @@ _FLAG_MORE: Final = 1
 _FLAG_LONG: Final = 2
 _FLAG_COMMAND: Final = 4
 _MAX_FRAMES: Final = 64
-"""Of one message."""
+"""Frames of one message."""
 _MAX_COMMAND: Final = 4096
 
 PEERS: Final = {
@@ -34,7 +34,7 @@ PEERS: Final = {
 
 
 class ZmtpError(ValueError):
-    """A peer that does not speak ZMTP 3, or is no peer for us; the text says why."""
+    """A peer that does not speak ZMTP 3, or has an unfit socket type; the text says why."""
 
 
 def _property(name: bytes, value: bytes) -> bytes:
@@ -42,9 +42,9 @@ def _property(name: bytes, value: bytes) -> bytes:
 
 
 def preamble(socket_type: bytes, identity: bytes = b"") -> bytes:
-    """What goes before all messages: the greeting and READY, whose answers need not be awaited,
-    as NULL has nothing to agree on. A message may follow once the peer's READY is there (libzmq
-    forgets, until more comes, what it reads together with READY)."""
+    """The greeting and READY, which go before all messages. Nobody need await their answers, as
+    NULL has nothing to agree on. A message may follow once the peer's READY is there: libzmq
+    forgets, until more comes, the bytes that it reads together with READY."""
     body = b"\x05READY" + _property(b"Socket-Type", socket_type)
     if identity:
         body += _property(b"Identity", identity)
@@ -65,7 +65,7 @@ def encode_message(frames: Sequence[bytes]) -> bytes:
 
 
 class Decoder:
-    """What a peer sends, piece by piece.
+    """Decodes what a peer sends, piece by piece.
 
     socket_type: ours, which says who may be the peer. limit: bytes in a message.
     """
@@ -79,19 +79,20 @@ class Decoder:
         self._socket_type = socket_type
         self._limit = limit
         self._parts: list[bytes] = []
-        """What came and is no whole frame yet."""
+        """Bytes that are no whole frame yet."""
         self._have = 0
         self._need = _GREETING.size
-        """With fewer bytes than this there is nothing new to be found."""
+        """With fewer bytes than this, there is no whole frame yet."""
         self._frames: list[bytes] = []
         self._size = 0
         self.greeted = False
         self.ready = False
         self.identity = b""
-        """The peer's, where it has given one."""
+        """The identity that the peer gave; b"" if none."""
 
     def feed(self, data: bytes) -> list[list[bytes]]:
-        """The messages that are complete now, each a list of frames. ZmtpError: close it."""
+        """The messages that are complete now, each a list of frames. On ZmtpError, close the
+        connection."""
         if self._parts:
             self._parts.append(data)
             self._have += len(data)
@@ -139,7 +140,7 @@ class Decoder:
         return out
 
     def _keep(self, data: bytes, at: int, need: int, out: list[list[bytes]]) -> list[list[bytes]]:
-        """The rest is not whole yet."""
+        """Keep the rest, which is no whole frame yet."""
         rest = data[at:]
         self._parts.append(rest)
         self._have = len(rest)
@@ -158,7 +159,7 @@ class Decoder:
         self.greeted = True
 
     def _command(self, body: bytes) -> None:
-        """READY and ERROR count; PING and others are for those who asked for them."""
+        """Take READY and ERROR. Others are ignored, such as PING, for which we did not ask."""
         name = body[1 : 1 + body[0]] if body else b""
         if name == b"ERROR":
             text = body[7 : 7 + body[6]] if len(body) > 6 else b""
