@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Harness: one core alone, driven as its shell drives it, its outbox looked at.
+"""Harness: one core alone, driven as by its shell, for tests that look at its outbox.
 
 For tests of a layer: hand in entries and skbs, let time pass, see what came out. After every
-call the conservation of skbs is checked. The neighbours of the core are outboxes, or imitations:
-a table of `skbus.core.entry.serve`, as the real process has one, to which `carry` gives the calls.
+call the conservation of skbs is checked. The neighbours of the core are outboxes, or imitations.
+An imitation is a table of `skbus.core.entry.serve`, like the real process's; `carry` gives it the
+calls.
 
-`TransportHarness` adds what all transports have above and below them: a socket layer that asks by
-`TransportProto`, and an ip that is asked for routes.
+`TransportHarness` adds the neighbours of a transport: a socket layer above, which calls by
+`TransportProto`, and an ip below, which answers questions for routes.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +44,7 @@ def small_pool(number: int = 7) -> tuple[Pool, Allocator]:
 
 
 class Harness:
-    """Drives `core`, from a time on; its clock stands until `run_for` or `advance`."""
+    """Drives `core` from a given time on. Its clock stands until `run_for` or `advance`."""
 
     def __init__(self, core: Core, now: int = 1000 * SEC) -> None:
         self.core = core
@@ -60,13 +61,13 @@ class Harness:
         self.deliver(entry, skb)
 
     def deliver(self, entry: AnyEntry, item: Any) -> None:
-        """A call comes in whose type the test does not know, and is the last of its batch."""
+        """A call or an skb comes in, and is the last of its batch."""
         self.enter(entry, item)
         self.core.idle()
         self.check()
 
     def enter(self, entry: AnyEntry, item: Any) -> None:
-        """A call comes in, and others of the same batch follow."""
+        """A call or an skb comes in, and others of the same batch follow."""
         if isinstance(item, SkBuff):
             self.net.skb_received += 1
         self.core.entries[entry](self.net, item)
@@ -114,7 +115,7 @@ class Harness:
     def out(self, process: str, entry: SkbEntry[Any]) -> list[Any]: ...
 
     def out(self, process: str, entry: AnyEntry | None = None) -> list[Any]:
-        """What was called in another process since the last look: the items of one entry, or
+        """The calls into another process since the last look: the items of one entry, or
         (entry, item) of all."""
         box = self.net.outbox.pop(process, [])
         if entry is None:
@@ -125,8 +126,8 @@ class Harness:
         return [item for e, item in box if e is entry]
 
     def carry(self, process: str, serves: Mapping[AnyEntry, Handler], by: object) -> bool:
-        """Give what was called in another process to its imitation: each call to the function
-        that serves it, as `function(by, item)`. Was there anything?"""
+        """Give the calls into another process to its imitation, as `function(by, item)` of the
+        function that serves the entry. Was there any call?"""
         batch = self.out(process)
         for entry, item in batch:
             serves[entry](by, item)
@@ -140,7 +141,7 @@ class Harness:
 class TransportHarness(Harness):
     """A core that serves `TransportProto`, between a socket layer and an ip that are outboxes.
 
-    us, mtu: our address, and the MTU of the routes that ip tells of.
+    us, mtu: our address, and the MTU of the routes in ip's answers.
     """
 
     def __init__(self, core: Core, us: bytes, mtu: int = 1500) -> None:
@@ -159,7 +160,7 @@ class TransportHarness(Harness):
         return self.answer(req)
 
     def answer(self, req: int) -> SkRet:
-        """The answer to a request; it must be there. Those to other requests are forgotten."""
+        """The answer to a request, which must be there. Other answers are forgotten."""
         for item in self.out("socket", SkCallbacks.sk_ret):
             if item.req == req:
                 return SkRet._make(item)
@@ -205,7 +206,7 @@ class TransportHarness(Harness):
         return self.ask(TransportProto.disconnect, lambda req: Disconnect(sk, req)).err
 
     def data_ready(self) -> list[tuple[DataReadyCb, bytes]]:
-        """What was handed up since the last look: whose, from whom, and the payload."""
+        """The data handed up since the last look: cb (socket, sender) and payload."""
         found = []
         for skb in self.out("socket", SkCallbacks.sk_data_ready):
             if not isinstance(skb.cb, DataReadyCb):
@@ -216,7 +217,7 @@ class TransportHarness(Harness):
     # ---- ip --------------------------------------------------------------------------------
 
     def asks_route(self) -> bool:
-        """Does ip have a question to answer?"""
+        """Has the transport asked ip for a route?"""
         return any(e is Ip.ip_route_output_key for e, _ in self.net.outbox.get("ip", ()))
 
     def answer_route(
@@ -228,8 +229,8 @@ class TransportHarness(Harness):
         saddr: bytes = b"",
         genid: int = 1,
     ) -> list[IpRouteOutputKey]:
-        """ip answers what it was asked for routes; returns the questions. mtu, saddr: other ones
-        than this host's."""
+        """ip answers all questions for routes; returns the questions. mtu, saddr: given in place
+        of this host's."""
         if not self.asks_route():
             raise AssertionError("ip was not asked for a route")
         asked = [IpRouteOutputKey._make(i) for i in self.out("ip", Ip.ip_route_output_key)]

@@ -52,11 +52,11 @@ Address = tuple[str, int]
 
 
 class Host:
-    """One host.
+    """A simulated host.
 
     addresses: "10.0.0.1/24", ... of its first interface. gateway: its default route. sysctl: by
     Linux's name. mtu: of its interfaces, bytes. interfaces: more of them, name -> addresses.
-    congestion_control: controls besides those that there are. tcp_shards: tcp processes.
+    congestion_control: controls besides the built-in ones. tcp_shards: number of tcp processes.
     """
 
     def __init__(
@@ -145,14 +145,14 @@ class Host:
         process.wake()
 
     def port(self) -> Port:
-        """The first of its ports that has no link."""
+        """The host's first port without a link."""
         for port in self.ports.values():
             if port.link is None:
                 return port
         raise self.world.error(f"host {self.name} has no free interface")
 
     def traced(self, events: Iterable[TraceEvent]) -> None:
-        """Keep what a core traced."""
+        """Keep the trace events of a core."""
         self.events += events
 
     def _receive(self, dev: str, device: MemoryDevice, frames: list[bytes]) -> None:
@@ -215,7 +215,7 @@ class Host:
     # ---- system calls ------------------------------------------------------------------
 
     async def sys(self, call: str, *args: object, data: bytes = b"") -> tuple[Any, bytes]:
-        """One system call of an application: (result, data). OSError as the call gives it."""
+        """One system call of an application: (result, data). OSError with the call's errno."""
         self._next_call += 1
         req = self._next_call
         future: Future[tuple[int, Any, bytes]] = Future()
@@ -353,7 +353,7 @@ class SimSocket:
         return int((await self.host.sys("ioctl", self.fd, request))[0])
 
     async def recv_exactly(self, size: int) -> bytes:
-        """`size` bytes, or fewer where the peer ends before."""
+        """`size` bytes, or fewer where the peer ends earlier."""
         out = []
         while size:
             data = await self.recv(min(size, 1 << 20))
@@ -381,11 +381,11 @@ class SimSocket:
         return bytes(result)
 
     def info(self) -> TcpInfo:
-        """What TCP knows of the connection at this moment, as `ss -ti` would show it.
+        """TCP's knowledge of the connection at this moment, as `ss -ti` would show it.
 
-        No system call is made for it and no time passes, so that nothing changes by it. OSError:
-        EBADF after close, EOPNOTSUPP for what is not a TCP socket, ENOTCONN where tcp has no such
-        connection (any more).
+        This makes no system call and takes no time, so it changes nothing. OSError: EBADF after
+        close, EOPNOTSUPP where this is no TCP socket, ENOTCONN where tcp has no such connection
+        (any more).
         """
         sock = self.host.net("socket").clients[_IDENTITY].fdt.get(self.fd)
         if sock is None:

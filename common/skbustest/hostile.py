@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Items that have the right types and nothing else: hypothesis strategies for every entry.
 
-The codec lets only right types through; what is in them is for the cores to judge, and no value
-may raise an exception out of a core.
+The codec lets only right types through. The cores judge the values, and no value may raise an
+exception out of a core.
 """
 
 import typing

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""IpHost: one ip core between drivers and transports that are only outboxes, and with a socket
-layer above that is one too.
+"""IpHost: one ip core between drivers, transports and a socket layer that are only outboxes.
 
 10.0.0.2/24 on eth0 (ifindex 2) with the gateway 10.0.0.1, and, where wanted, 10.1.0.2/24 on eth1
 (ifindex 3). tcp and udp are registered.
@@ -29,7 +28,7 @@ MAC2: Final = bytes.fromhex("02000000aa02")
 
 
 class IpHost(TransportHarness):
-    """ip, ready: devices and transports have registered, unless `register` is False."""
+    """An ip core with devices and transports registered, unless `register` is False."""
 
     def __init__(
         self,
@@ -64,30 +63,30 @@ class IpHost(TransportHarness):
     def register(
         self, dev: str, ifindex: int, mac: bytes, *, mtu: int = 1500, up: bool = True
     ) -> None:
-        """What nic says of its device."""
+        """nic registers its device."""
         item = RegisterNetdevice(f"nic.{dev}", dev, ifindex, mac, mtu, 0, 65536, up)
         self.call(NetifReceive.register_netdevice, item)
 
     def add_protocol(
         self, number: int, process: str, handler: AnyEntry | str, err_handler: AnyEntry | str
     ) -> None:
-        """What a transport says at its start."""
+        """A transport registers, as at its start."""
         item = InetAddProtocol(number, process, str(handler), str(err_handler))
         self.call(Ip.inet_add_protocol, item)
 
     def learn(self, addr: bytes = PEER, mac: bytes = PEER_MAC, dev: int = 2) -> None:
-        """Have a neighbour known: it asks for us."""
+        """Make a neighbour known: it asks for us by ARP."""
         us = US if dev == 2 else US2
         self.rcv(NetifReceive.arp_rcv, arp_skb(1, mac, addr, us, dev=dev))
         self.frames("eth0" if dev == 2 else "eth1")
 
     def frames(self, dev: str = "eth0") -> list[SkBuff]:
-        """What was sent to the driver: skbs with the Ethernet header in front."""
+        """The skbs sent to the driver, with the Ethernet header in front."""
         return self.out(f"nic.{dev}", Netif.dev_queue_xmit)
 
     def packets(self, dev: str = "eth0") -> list[tuple[ipv4.IpHdr, bytes]]:
-        """IPv4 packets that were sent: header and payload. Their slots are given back, as nic
-        does. AssertionError where a checksum or a length is wrong."""
+        """IPv4 packets that were sent: header and payload. Their slots are given back, as by nic.
+        AssertionError where a checksum or a length is wrong."""
         out = []
         for skb in self.frames(dev):
             data = self.net.skb_bytes(skb)

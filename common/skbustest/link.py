@@ -25,12 +25,12 @@ class Port:
         self._arrived: list[bytes] = []
 
     def send(self, frame: bytes) -> None:
-        """Put a frame on the wire; without a link it is gone."""
+        """Put a frame on the wire; without a link the frame is gone."""
         if self.link is not None:
             self.link.carry(self, frame)
 
     def info(self) -> LinkInfo:
-        """What went from here into the link so far. OSError while there is no link."""
+        """The link's record of frames from this port. OSError while there is no link."""
         if self.link is None:
             raise OSError(errno.ENETDOWN, f"{self.name} has no link")
         return self.link.info(self)
@@ -55,13 +55,13 @@ class Link:
         self._impair = self._impairments(impairment)
         self._sent = {id(a): [0, 0], id(b): [0, 0]}
         self._before: dict[int, tuple[int, ...]] = {id(a): (0,) * 6, id(b): (0,) * 6}
-        """What impairments that were changed since then had done."""
+        """For each end, the counts of earlier impairments, up to the last change."""
         self._tamper: dict[int, Callable[[bytes], bytes | None]] = {}
         self.frames = 0
         a.link = b.link = self
 
     def _impairments(self, options: dict[str, float | str]) -> dict[int, Impairment]:
-        """One for each direction, whose chance is independent of the other's."""
+        """An impairment for each direction, each with random numbers of its own."""
         seed = int(options.pop("seed", self.world.rand.getrandbits(32)))
         return {
             id(end): Impairment.of({**options, "seed": seed * 2 + i})
@@ -76,8 +76,9 @@ class Link:
     def tamper(
         self, sender: "Port | Host", function: Callable[[bytes], bytes | None] | None
     ) -> None:
-        """Pass what this end sends through a function, from now on: a frame as it goes on, or None
-        where it does not. None instead of a function: through none (see `middlebox`)."""
+        """From now on, pass this end's frames through a function, which returns the frame that
+        goes on, or None for none. Without a function, frames pass as they are (see
+        `middlebox`)."""
         end = sender if isinstance(sender, Port) else self._end_of(sender)
         if function is None:
             self._tamper.pop(id(end), None)
@@ -96,7 +97,7 @@ class Link:
         return tuple(a + b for a, b in zip(self._before[id(end)], now, strict=True))
 
     def info(self, sender: Port) -> LinkInfo:
-        """The direction that begins at this end."""
+        """The record of the direction that begins at this end."""
         queued = self._impair[id(sender)].queued(self.world.now)
         frames, size = self._sent[id(sender)]
         return LinkInfo(frames, size, queued, *self._done(sender))

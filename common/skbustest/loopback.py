@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A socket layer whose transports are imagined: for tests of clients, without a network.
+"""A socket layer with imagined transports: for tests of clients, without a network.
 
-The real core and the real ROUTER run in a thread; where tcp and udp would be, `Loopback` carries
+The real core and the real ROUTER run in a thread. In place of tcp and udp, `Loopback` carries
 bytes from one socket to another in the same stack. It has flow control, refusals, resets and
-half-close, and knows nothing of packets: what it answers is what `skbus.core.abi` says.
+half-close, but no packets: its answers follow `skbus.core.abi`.
 """
 
 import errno
@@ -71,7 +71,7 @@ class _Conn:
 
 
 class Loopback:
-    """A running stack in `run`. A context manager; `core` may be looked at when it is idle."""
+    """A running stack in `run`. A context manager; tests may look at `core` when it is idle."""
 
     def __init__(self, run: RunDir) -> None:
         self.run = run.create()
@@ -319,7 +319,7 @@ class Loopback:
         if conn.backlog >= 0 or conn.peer is None:
             for other in tuple(self._conns.values()):
                 if conn.backlog >= 0 and other.port == conn.port and other.sk >> 32:
-                    pass  # accepted, or not: the other end finds out by itself
+                    pass  # whether accepted or not: the other end finds out by itself
             self._forget("tcp", conn)
             del self._conns[item.sk]
             self._up(SkCallbacks.tcp_done, TcpDone(item.sk))
@@ -384,7 +384,7 @@ class Loopback:
         self._up(SkCallbacks.sk_data_ready, up)
 
     def _udp_ignore(self, item: object) -> None:
-        """Room that was read, or a shutdown, means nothing to an imagined udp."""
+        """Ignore the item: a read or a shutdown means nothing to an imagined udp."""
 
     def _udp_close(self, item: Close) -> None:
         conn = self._conns.pop(item.sk, None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Boxes in the middle of a simulated link that do to ECN what real ones have been seen to do.
+"""Boxes in the middle of a simulated link that treat ECN as real boxes have been seen to do.
 
     link = world.link(a, b)
     link.tamper(a, Middlebox(strip=ACCECN_OPTIONS))      # of what a sends
@@ -61,12 +61,12 @@ def options_of(frame: bytes, at: int, size: int) -> list[tuple[int, int, int]]:
 
 
 class Middlebox:
-    """What happens to the TCP segments of one direction, in this order; other frames pass.
+    """Changes the TCP segments of one direction, in the order below; other frames pass.
 
-    drop: segments that are lost, by their header and the kinds of their options.
-    ecn: what the ECN field of IP becomes, by what it is. flags: what the header's AE, CWR and ECE
-    become, of what they are. strip: options whose place is taken by NOPs. zero: options whose body
-    is cleared. when: segments that all but `drop` is for; None: all.
+    drop: which segments are lost, by their header and the kinds of their options.
+    ecn: old value of IP's ECN field -> new one. flags: the header's new AE, CWR and ECE, from the
+    old ones. strip: kinds of options that become NOPs. zero: kinds of options to clear, but for
+    kind and length. when: the segments for which all but `drop` holds; None: all.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Middlebox:
         self.changed = 0
 
     def __call__(self, frame: bytes) -> bytes | None:
-        """The frame as it goes on; None: it does not."""
+        """The frame that goes on; None: none does."""
         tcp = _ETH + (frame[_ETH] & 15) * 4 if len(frame) > _ETH else 0
         if frame[12:14] != b"\x08\x00" or frame[_ETH + 9] != _IPPROTO_TCP:
             return frame
@@ -119,7 +119,7 @@ class Middlebox:
 
 
 def _with_checksums(frame: bytearray, tcp: int) -> bytes:
-    """A TCP segment in an Ethernet frame, its checksums made anew."""
+    """A TCP segment in an Ethernet frame, with its checksums made anew."""
     total = int.from_bytes(frame[_ETH + 2 : _ETH + 4], "big")
     end = _ETH + total
     frame[_ETH + 10 : _ETH + 12] = b"\0\0"

@@ -57,15 +57,15 @@ class NicRig(Harness):
         self.net.log_events.clear()
 
     def receive(self, *frames: bytes, vnet: bytes = bytes(10)) -> list[SkBuff]:
-        """Frames arrive in one batch: what goes up to ip."""
+        """Frames arrive in one batch. Returns the skbs that go up to ip."""
         self.device.deliver(frames, vnet)
         while self.core.poll_rx(64):
             pass
         return self.up()
 
     def up(self) -> list[SkBuff]:
-        """What went up to ip since the last look; ip and tcp have taken all of it, and so marks
-        come back."""
+        """The skbs that went up to ip since the last look. Marks come back, as if ip and tcp had
+        taken all skbs."""
         batch = self.out("ip")
         for _, item in batch:
             if isinstance(item, BacklogMark):
@@ -77,14 +77,14 @@ class NicRig(Harness):
         return [entry for entry, _ in self.out("ip")]
 
     def xmit(self, *skbs: SkBuff) -> list[bytes]:
-        """ip hands skbs down: what goes out at the device."""
+        """ip hands skbs down. Returns the frames that go out at the device."""
         for skb in skbs:
             self.enter(Netif.dev_queue_xmit, skb)
         self.core.flush_tx()
         return self.sent()
 
     def sent(self) -> list[bytes]:
-        """What went out since the last look."""
+        """The frames that went out since the last look."""
         sent, self.device.sent[:] = list(self.device.sent), []
         return sent
 
@@ -100,7 +100,7 @@ class NicRig(Harness):
 
 
 def data(n: int, start: int = 0) -> bytes:
-    """n bytes that tell where they belong."""
+    """n bytes whose values depend on their positions."""
     return bytes([(start + i * 7 + (i >> 8)) & 0xFF for i in range(n)])
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Every socket option, and what is done with it on each kind of socket: for comparing two stacks
-(tests/services/socket/test_option_table.py does, with the machine).
+"""Every socket option, with values to set on each kind of socket, for comparing two stacks
+(tests/services/socket/test_option_table.py compares ours with the machine's).
 
-A *transcript* is what one socket answers to the sequence of one option: its value when the socket
-is new, what each value that is set leads to, lengths that are too short or too long. An answer is
-the option's bytes as hexadecimal digits, or the name of an errno.
+A *transcript* has the answers of one socket to the sequence of one option. The sequence reads the
+value of a new socket, sets each value, and tries lengths that are too short or too long. An answer
+is the option's bytes as hexadecimal digits, or the name of an errno.
 """
 
 import errno
@@ -35,7 +35,7 @@ INT: Final = (0, 1, 7, 255, 256, 65536, -1, -2, 2**31 - 1)
 
 
 class Option(NamedTuple):
-    """One option. values: what is set, one after the other. kinds: where."""
+    """One option. values: to be set, one after the other. kinds: of sockets."""
 
     level: int
     number: int
@@ -296,7 +296,7 @@ def _errno(e: OSError) -> str:
 
 
 async def transcript(option: Option, set_: Set, get: Get) -> dict[str, str]:
-    """What is done -> what the socket answers."""
+    """Step of the sequence -> the socket's answer."""
     out: dict[str, str] = {}
     level, number = option.level, option.number
 

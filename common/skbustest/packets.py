@@ -55,7 +55,7 @@ def ip_skb(
     dev: int = 2,
     **fields: Any,
 ) -> SkBuff:
-    """An IPv4 packet; fields as `ipv4.build` takes them."""
+    """An IPv4 packet; fields as for `ipv4.build`."""
     length = 20 + len(fields.get("options", b"")) + len(payload)
     header = ipv4.build(saddr, daddr, protocol, length, **fields)
     frame = ethernet.build(MAC, PEER_MAC, ETH_P_IP) + header + payload

@@ -14,8 +14,8 @@ _LINKTYPE_ETHERNET = 1
 class PcapWriter:
     """A pcapng file with one interface for each name that is used.
 
-    An interface is described when its first frame is written, or at the beginning where it is
-    among `interfaces`. Times are ns; the file's are, too.
+    An interface is described when its first frame is written, or at the beginning if it is among
+    `interfaces`. Times are ns, here and in the file.
     """
 
     def __init__(self, path: str | Path, interfaces: tuple[str, ...] = ()) -> None:

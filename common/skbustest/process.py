@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A process of a simulated host: what `skbus.bus.service` is on a real machine."""
+"""A process of a simulated host, in place of `skbus.bus.service` on a real machine."""
 
 from collections import deque
 from collections.abc import Callable
@@ -34,20 +34,20 @@ class Process:
         self.dispatcher = Dispatcher(core, neighbours)
         self.messages = 0
         self.poll: Callable[[], object] | None = None
-        """Takes what a device has received."""
+        """Takes the frames that a device has received."""
         self.after: Callable[[], object] | None = None
-        """Sends what the core left for a device or for applications."""
+        """Sends the core's output for a device or for applications."""
         self._queued = False
         self._armed = -1
 
     def wake(self) -> None:
-        """Let it run before time moves on."""
+        """Let the process run before time moves on."""
         if not self._queued:
             self._queued = True
             self.world.runnable.append(self)
 
     def run(self) -> None:
-        """One pass: a budget of messages, timers, and what it calls in other processes."""
+        """One pass: a budget of messages, timers, and calls into other processes."""
         self._queued = False
         self.net.now = self.world.now
         for _ in range(min(len(self.inbox), _BUDGET)):

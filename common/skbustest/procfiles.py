@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Parsers of /proc/net files, for Linux's and for ours alike: each returns a list of dicts, one
-for each line, keyed by the names of the columns. ValueError where a line is not as it must be."""
+"""Parsers of /proc/net files, for Linux's and for ours alike. Each returns a list of dicts, one
+for each line, keyed by the names of the columns. ValueError where a line is malformed."""
 
 import re
 import socket
@@ -11,7 +11,7 @@ Row = dict[str, str]
 
 
 def address(field: str) -> tuple[str, int]:
-    """A field "0100007F:0050" as (address, port)."""
+    """A field such as "0100007F:0050" as (address, port)."""
     host, port = field.split(":")
     return socket.inet_ntoa(struct.pack("=I", int(host, 16))), int(port, 16)
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Series of what changes in a simulation: a connection's window, a link's queue, over time.
+"""Series of changing values in a simulation: a connection's window, a link's queue, over time.
 
     series = world.record(sock, "snd_cwnd", "rtt", every="10ms")
     world.run(task)
     pyplot.step(series.time, series["snd_cwnd"], where="post")
 
-Samples are taken between the events of the simulation, without one of their own: a world that is
-recorded does, bit for bit, what it does when nobody looks.
+Samples are taken between the events of the simulation, and are no events themselves. So a recorded
+world runs, bit for bit, as it does without recording.
 """
 
 import csv
@@ -18,7 +18,7 @@ from skbus.core.net import SEC
 
 
 class LinkInfo(NamedTuple):
-    """One direction of a link: what has entered it at a port, and what became of it, so far."""
+    """One direction of a link: the frames that entered it at a port so far, and their fates."""
 
     frames: int
     bytes: int
@@ -35,8 +35,8 @@ class LinkInfo(NamedTuple):
 
 
 class HasInfo(Protocol):
-    """What can be recorded: `SimSocket` (the members of `skbus.inet.tcp_info.TcpInfo`), `Port`
-    (`LinkInfo`), or anything of yours whose `info` gives a NamedTuple of numbers."""
+    """Something to record: `SimSocket` (the members of `skbus.inet.tcp_info.TcpInfo`), `Port`
+    (`LinkInfo`), or an object of yours whose `info` gives a NamedTuple of numbers."""
 
     def info(self) -> NamedTuple: ...
 
@@ -44,9 +44,9 @@ class HasInfo(Protocol):
 class Series:
     """Samples of one source.
 
-    time: when, seconds since the simulation began. `series[column]`: the values, as many; their
-    units are those of `skbus.inet.tcp_info.TcpInfo` and `LinkInfo`. A value is what held just
-    before the events of its moment. ended: why there are no more; "" while it goes on.
+    time: the moments, in seconds since the simulation began. `series[column]`: as many values, in
+    the units of `skbus.inet.tcp_info.TcpInfo` and `LinkInfo`. A value is that of just before the
+    events of its moment. ended: why there are no more samples; "" while it goes on.
     """
 
     def __init__(
@@ -81,7 +81,8 @@ class Series:
         self.ended = self.ended or why
 
     def sample(self, since: int) -> None:
-        """Take one, `since` ns after the simulation began. A socket that is gone ends it."""
+        """Take a sample, `since` ns after the simulation began. Where the socket is gone, the
+        series ends."""
         try:
             info = self._read()
         except OSError as e:
@@ -92,7 +93,7 @@ class Series:
             values.append(getattr(info, column))
 
     def write_csv(self, path: str | Path) -> None:
-        """A file with a column `time` and one for each that is recorded."""
+        """Write a file with a column `time` and the recorded columns."""
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("time", *self.columns))
@@ -105,12 +106,12 @@ class Recorder:
     def __init__(self, start: int) -> None:
         self.start = start
         self._series: list[tuple[int, Series]] = []
-        """When it was asked for (ns), and it."""
+        """(when recording began, in ns; the series)"""
         self.due: int | None = None
-        """ns; None: nobody records"""
+        """When the next sample is due, in ns; None: nobody records."""
 
     def add(self, now: int, series: Series) -> None:
-        """Sample from now on."""
+        """Sample a series from now on."""
         self._series.append((now, series))
         self.due = now if self.due is None else min(self.due, now)
 

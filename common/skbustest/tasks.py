@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Applications of a simulation: plain `async def` functions, run in virtual time.
 
-There is no event loop of a library here, so that a run is the same, bit for bit, every time:
-tasks run in the order in which they became ready.
+Tasks run in the order in which they became ready. There is no event loop of a library here, so
+every run is the same, bit for bit.
 """
 
 from collections import deque
@@ -24,11 +24,11 @@ class Future(Generic[T]):
         self._waiters: list[Callable[[], None]] = []
 
     def set(self, value: T) -> None:
-        """Make it known; a second time changes nothing."""
+        """Make the value known; a second call changes nothing."""
         self._finish(value, None)
 
     def fail(self, error: BaseException) -> None:
-        """Make it known that it failed."""
+        """End in an error, which `result` raises."""
         self._finish(None, error)
 
     def _finish(self, value: Any, error: BaseException | None) -> None:
@@ -40,7 +40,7 @@ class Future(Generic[T]):
             wake()
 
     def result(self) -> T:
-        """The value; raises the error if it failed. RuntimeError while it is not known."""
+        """The value; raises the error of `fail`. RuntimeError while neither is known."""
         if not self.done:
             raise RuntimeError("not known yet")
         if self._error is not None:
@@ -49,7 +49,7 @@ class Future(Generic[T]):
         return value
 
     def when_done(self, wake: Callable[[], None]) -> None:
-        """Call `wake` once it is known."""
+        """Call `wake` once the value or the error is known."""
         if self.done:
             wake()
         else:
@@ -96,7 +96,7 @@ class Runner:
                 waits_for = task._coro.send(None)
             except StopIteration as e:
                 task.set(e.value)
-            except BaseException as e:  # noqa: BLE001 (whoever awaits the task gets it)
+            except BaseException as e:  # noqa: BLE001 (tasks that await this one get it)
                 task.fail(e)
             else:
                 waits_for.when_done(lambda task=task: self._ready.append(task))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What holds of every TCP socket at any moment, whatever has come and been called: for tests that
-do arbitrary things to a tcp core.
+"""Invariants of every TCP socket, at any moment, after any segments and calls: for tests that do
+arbitrary things to a tcp core.
 
 Reads the tables of a TcpNet, changes nothing. AssertionError says what does not hold.
 """
@@ -73,7 +73,7 @@ def check_numbers(tp: TcpSock) -> None:
 
 
 def check_rtx_indices(tp: TcpSock) -> None:
-    """What is derived of the retransmit queue is what the queue says."""
+    """Values derived from the retransmit queue agree with the queue."""
     there = {id(seg) for seg in tp.rtx_queue}
     timely = list(tp.tsorted)
     assert there.issuperset(map(id, timely)), "sent last what is acknowledged"
@@ -94,7 +94,7 @@ def check_rtx_indices(tp: TcpSock) -> None:
 
 
 def check_timers(tp: TcpSock) -> None:
-    """Whoever waits for something has a timer that ends the wait."""
+    """Every wait of a socket has a timer that ends it."""
     write = tp.write_timer is not None and tp.write_timer.expires >= 0
     assert write == bool(tp.icsk_pending), f"write timer {write}, pending {tp.icsk_pending}"
     if tp.rtx_queue:
@@ -113,7 +113,7 @@ def check_timers(tp: TcpSock) -> None:
 
 
 def check_tcp(net: TcpNet) -> None:
-    """All of it, of all sockets and tables."""
+    """Check all sockets and tables."""
     for tp in net.socks.values():
         try:
             check_counts(tp)

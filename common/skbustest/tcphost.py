@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""TcpHost: one tcp core between an ip and a socket layer that are only outboxes; and TcpPair: two
-of them with an impaired link, in virtual time.
+"""TcpHost: one tcp core between an ip and a socket layer that are only outboxes. TcpPair: two of
+them with an impaired link, in virtual time.
 
-A TcpHost's own address is 10.0.0.2, the peer's is 10.0.0.9, unless told otherwise.
+A TcpHost's own address is 10.0.0.2 and the peer's 10.0.0.9, where no others are given.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ class Seg(NamedTuple):
 
 
 class TcpHost(TransportHarness):
-    """tcp, ready: it knows its address. isn: our first sequence number."""
+    """A tcp core that knows its address. isn: our first sequence number."""
 
     net: TcpNet
 
@@ -138,7 +138,7 @@ class TcpHost(TransportHarness):
         return self.answer(req)
 
     def send(self, sk: int, data: bytes, flags: int = 0) -> None:
-        """send(2): the bytes lie with the socket layer."""
+        """send(2): the bytes stay with the socket layer."""
         skb = SkBuff(b"", (data,), id=1, cb=TcpSendmsgCb(sk, flags), lent=True)
         self.rcv(Tcp.tcp_sendmsg, skb)
 
@@ -151,7 +151,7 @@ class TcpHost(TransportHarness):
         return b"".join(data for _, data in self.data_ready())
 
     def events(self) -> list[tuple[Any, ...]]:
-        """What the socket layer was told, but for data and answers."""
+        """The calls into the socket layer, but for data and answers."""
         skip = (SkCallbacks.sk_data_ready, SkCallbacks.sk_ret)
         box = self.net.outbox.get("socket", [])
         self.net.outbox["socket"] = [(e, item) for e, item in box if e in skip]
@@ -164,7 +164,7 @@ class TcpHost(TransportHarness):
         return [self.parse_sent(skb) for skb in self.out("ip", Ip.ip_queue_xmit)]
 
     def parse_sent(self, skb: SkBuff) -> Seg:
-        """One of them."""
+        """The Seg of an skb handed to ip; its checksum's seed is verified."""
         cb = skb.cb
         if not isinstance(cb, XmitCb) or skb.ip_summed != CHECKSUM_PARTIAL or skb.csum_start:
             raise AssertionError(f"not a packet for ip: {skb!r} {cb!r}")
@@ -229,9 +229,9 @@ class TcpHost(TransportHarness):
 class Conn:
     """An established connection of a TcpHost, with the peer played by the test.
 
-    `rcv` is the peer's next number and `snd` ours, as the test has counted them; segments are
+    `rcv` is the peer's next number and `snd` ours, as the test has counted them. Segments are
     given and checked relative to the first data byte of each side. syn_flags, ack_flags, ack_tos:
-    what the peer's SYN and the ACK of our SYN-ACK have besides (ECN).
+    further bits of the peer's SYN and of the ACK of our SYN-ACK (ECN).
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class Conn:
         tsecr: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """A segment of the peer; seq, ack and sacks relative to the first data byte."""
+        """A segment of the peer arrives; seq, ack and sacks relative to the first data byte."""
         blocks = tuple(
             ((self.iss + 1 + a) & 0xFFFFFFFF, (self.iss + 1 + b) & 0xFFFFFFFF) for a, b in sacks
         )
@@ -333,7 +333,8 @@ class Conn:
         )
 
     def sent(self) -> list[tuple[str, int, int, int]]:
-        """What we sent: (flags, seq, length, ack), numbers relative, flags as letters."""
+        """The segments that we sent: (flags, seq, length, ack), numbers relative, flags as
+        letters."""
         out = []
         for seg in self.host.sent():
             letters = "".join(
@@ -360,7 +361,7 @@ class Conn:
 
 
 class SimApp:
-    """What an application and the socket layer know of one socket."""
+    """One socket, in place of its application and the socket layer."""
 
     def __init__(self, host: "SimHost", sk: int) -> None:
         self.host = host
@@ -382,17 +383,17 @@ class SimApp:
 
     @property
     def done(self) -> bool:
-        """tcp has nothing more to do with it, and has said so if there was somebody to hear it."""
+        """Has tcp ended the socket, by TcpDone or by forgetting its number?"""
         return self.told_done or self.sk not in self.host.tcp.net.socks
 
     def send(self, data: bytes, *, then_close: bool = False) -> None:
-        """Write all of it, as the buffer allows; then close the socket, if wanted."""
+        """Write all data, as the buffer allows; then close the socket, if wanted."""
         self.pending += data
         self.close_when_sent = then_close
         self.pump()
 
     def pump(self) -> None:
-        """Write what the send buffer has room for, on a connection."""
+        """Write as much as the send buffer has room for, on a connection."""
         if self.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
             return
         at = 0
@@ -446,7 +447,7 @@ class SimHost:
         return app
 
     def events(self) -> None:
-        """Do what a socket layer does with what tcp calls."""
+        """Serve tcp's calls, as a socket layer does."""
         while self.tcp.carry("socket", SIM_SERVES, self):
             pass
 
@@ -496,7 +497,7 @@ class SimHost:
             app.told_done = True
 
     def _ignore(self, item: object) -> None:
-        """An answer, or what no application of a test asks for."""
+        """Ignore the item: an answer, or a call that no application of a test needs."""
 
 
 SIM_SERVES: Final = serve(
@@ -513,12 +514,12 @@ SIM_SERVES: Final = serve(
     SkCallbacks.tcp_done.by(SimHost._done),
     SkCallbacks.proto_unregister.by(SimHost._ignore),
 )
-"""What a SimHost does with what tcp calls in the socket layer."""
+"""The functions of a SimHost that take tcp's calls into the socket layer."""
 
 
 class TcpPair:
-    """Two hosts and a link, impaired as `skbus.inet.impair` says: its delay is 0.5 ms where nothing
-    else is said. A super-segment is cut on the link, as nic would."""
+    """Two hosts and a link, impaired by `skbus.inet.impair`; the default is a delay of 0.5 ms. A
+    super-segment is cut on the link, as by nic."""
 
     def __init__(
         self,
@@ -540,7 +541,7 @@ class TcpPair:
         self.packets = 0
 
     def impair(self, **impairment: float | str) -> None:
-        """What the link does to packets from now on."""
+        """Change the link's impairment from now on."""
         options = {"delay": "0.5ms", **impairment, "seed": self.seed}
         self.links = {
             id(host): Impairment.of(options, direction)
@@ -554,7 +555,7 @@ class TcpPair:
         return sum(link.lost + link.overflowed for link in self.links.values())
 
     def flush(self) -> None:
-        """Carry what was called in other layers, until nothing is left."""
+        """Carry the calls into other layers, until none is left."""
         again = True
         while again:
             again = False
@@ -649,7 +650,7 @@ class TcpPair:
         return host.tcp.net.timers.next_expiry()
 
     def describe(self) -> str:
-        """For messages of failure."""
+        """The state of both ends, for messages of failure."""
         out = []
         for host in (self.a, self.b):
             out += [f"{tp!r}"[:1500] for tp in host.tcp.net.socks.values()]
@@ -661,7 +662,7 @@ class TcpPair:
         self.b.tcp.check()
 
     def counters(self) -> dict[str, tuple[int, int]]:
-        """What each end has counted."""
+        """The counters of both ends."""
         a, b = self.a.tcp.net.mib, self.b.tcp.net.mib
         return {name: (a[name], b[name]) for name in a if a[name] or b[name]}
 
@@ -672,7 +673,7 @@ def payload(seed: int, size: int) -> bytes:
 
 
 def digest(data: bytes | Iterable[bytes]) -> str:
-    """SHA-256, as SimApp keeps it."""
+    """SHA-256 of bytes, as SimApp keeps it."""
     h = hashlib.sha256()
     for part in (data,) if isinstance(data, bytes) else data:
         h.update(part)

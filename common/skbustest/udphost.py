@@ -31,7 +31,7 @@ ANY: Final = b"\0\0\0\0"
 
 
 class UdpHost(TransportHarness):
-    """udp, ready: it knows its address."""
+    """A udp core that knows its address."""
 
     def __init__(self, sysctl: dict[str, object] | None = None) -> None:
         self.pool, self.alloc = small_pool()
@@ -51,7 +51,7 @@ class UdpHost(TransportHarness):
         self.call(InetTransport.inetdev_event, item)
 
     def ret(self, sk: int) -> SkRet:
-        """The answer to the last request; what was answered before is forgotten."""
+        """The answer to the last request; earlier answers are forgotten."""
         *_, item = self.out("socket", SkCallbacks.sk_ret)
         if item.sk != sk:
             raise AssertionError(f"answer for {item.sk}, not {sk}")
@@ -75,7 +75,7 @@ class UdpHost(TransportHarness):
         return self.ret(sk)
 
     def connect(self, sk: int, addr: bytes = PEER, port: int = 53) -> SkRet:
-        """connect(2), with ip's answer if it is asked."""
+        """connect(2), with ip's answer if udp asks for a route."""
         self.req += 1
         self.call(TransportProto.connect, Connect(sk, self.req, addr, port))
         if self.asks_route():
@@ -117,7 +117,7 @@ class UdpHost(TransportHarness):
         raw: bytes | None = None,
         dev: int = 2,
     ) -> None:
-        """A datagram comes from ip. raw: the UDP datagram itself, if it shall be a special one."""
+        """A datagram comes from ip. raw: the whole UDP datagram, for a special one."""
         datagram = udp_datagram(data, saddr, sport, daddr, dport) if raw is None else raw
         header = ipv4.build(saddr, daddr, 17, 20 + len(datagram))
         skb = SkBuff(bytes(14) + header + datagram, id=1, protocol=0x0800, dev=dev)
@@ -128,5 +128,5 @@ class UdpHost(TransportHarness):
         self.rcv(UdpProtocol.udp_rcv, skb)
 
     def delivered(self) -> list[tuple[DataReadyCb, bytes]]:
-        """What the socket layer was given: whose, from whom, and the payload."""
+        """The datagrams given to the socket layer: cb (socket, sender) and payload."""
         return self.data_ready()

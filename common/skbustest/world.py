@@ -9,10 +9,10 @@
     task = world.start(server())
     world.run(task)
 
-The cores are those that the processes run, every crossing goes through the real codec, and only
-time and wire are made up. Nothing is left to chance: the same seed gives the same run, bit for
-bit, and `digest` says so. Time moves only when nobody has anything left to do. Times are ns, or
-texts such as "20ms". docs/simulation.md is an introduction, with a worked example.
+The cores are those of the real processes, and every crossing goes through the real codec. Only
+time and wires are made up. The same seed gives the same run, bit for bit, and `digest` shows it.
+Time moves only when nobody has anything left to do. Times are ns, or texts such as "20ms".
+docs/simulation.md is an introduction, with a worked example.
 """
 
 import hashlib
@@ -43,14 +43,14 @@ def _ns(time: int | str) -> int:
 
 
 class WorldError(AssertionError):
-    """The simulation cannot go on as was asked; the text says why, and names the seed."""
+    """The simulation cannot go on; the text says why, and names the seed."""
 
 
 class World:
     """A network of hosts in virtual time.
 
     seed: of everything that is random. now: ns. trace: keep all trace events of all hosts.
-    Use it as a context manager, and an AssertionError that leaves it names the seed.
+    As a context manager, it adds the seed to an AssertionError that leaves its block.
     """
 
     def __init__(self, seed: int = 0, *, trace: bool = False) -> None:
@@ -102,8 +102,9 @@ class World:
         """Sample a socket or a port from now on (see `skbustest.record`).
 
         columns: members of `skbus.inet.tcp_info.TcpInfo` for a socket, of `LinkInfo` for a port
-        (what goes out there); all, where none is named. every: ns, or a text such as "10ms".
-        ValueError for a column that there is not, OSError where there is nothing to ask.
+        (outgoing frames); all, where none is named. every: ns, or a text such as "10ms".
+        ValueError for an unknown column. OSError for a port without a link, and where
+        `SimSocket.info` raises it.
         """
         series = Series(name, what.info, columns, _ns(every))
         self._recorder.add(self.now, series)
@@ -122,7 +123,7 @@ class World:
     def run(self, until: None = None, *, limit: int | str = ...) -> None: ...
 
     def run(self, until: Future[T] | None = None, *, limit: int | str = 3600 * SEC) -> T | None:
-        """Let time pass until `until` is known (its result is returned), or all tasks are done.
+        """Let time pass until `until` is known, and return its result; or until all tasks are done.
 
         WorldError after `limit` of virtual time, or when nothing can happen any more.
         """
@@ -210,7 +211,7 @@ class World:
         return WorldError(f"{text} [World(seed={self.seed}), t={(self.now - _START) / SEC:.6f} s]")
 
     def check_conservation(self) -> None:
-        """No skb is lost or made up in any process. WorldError names the one where it is."""
+        """Check that no process has lost or made up an skb. WorldError names one that has."""
         for host in self.hosts.values():
             for name, process in host.processes.items():
                 net = process.net
