@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The optional compiled build: with SKBUS_COMPILE=1 in the environment, what a packet passes
-through becomes machine code, by mypyc (docs/performance.md).
+"""The optional compiled build: with SKBUS_COMPILE=1 in the environment, mypyc makes machine code
+of the packet path (docs/performance.md).
 
 Called by hatchling for each wheel. Without the variable it does nothing, and the wheel is the
-pure one. The compiled modules lie beside their sources, and Python takes them first.
+pure one. The compiled modules lie next to their sources, and Python takes them first.
 """
 
 import contextlib
@@ -33,17 +33,17 @@ services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock soc
 services/skbusd/socket: af_inet call core files msghdr netns page_frag recv request router sock
   socket stream tcp_recvmsg tcp_sendmsg tcp_sock
 """
-"""Folder and modules: what a packet passes through. Not among them: what mypyc cannot (`import *`),
-what gains nothing (NamedTuples), and `af_packet`, which gives the kernel the address of an object
-that mypyc ends the life of before."""
+"""Folders and modules of the packet path. Left out: modules that mypyc cannot compile (`import *`),
+modules that gain nothing (NamedTuples), and `af_packet`. `af_packet` gives the kernel the address
+of an object, and compiled code would free the object too early."""
 
 GROUP = "skbus_compiled"
 OPTIMIZE = "1"
-"""-O2 takes twice as long to build, and what it makes is not measurably faster."""
+"""-O2 takes twice as long to build, and its code is not measurably faster."""
 REMEDY = "or leave SKBUS_COMPILE out: the package that is not compiled does the same, slower"
 MYPY_OPTIONS = (
     "--config-file=",
-    "--no-site-packages",  # what others' packages say of types is for `make check`
+    "--no-site-packages",  # `make check` looks at the types of other packages
     "--ignore-missing-imports",
     "--explicit-package-bases",
     "--namespace-packages",
@@ -56,7 +56,7 @@ class CompileError(Exception):
 
 
 def modules(root: Path) -> list[Path]:
-    """The source files of what is compiled, relative to `root`."""
+    """The source files to compile, relative to `root`."""
     found: list[Path] = []
     for line in COMPILED.replace("\n  ", " ").strip().splitlines():
         package, _, names = line.partition(": ")
@@ -68,7 +68,7 @@ def modules(root: Path) -> list[Path]:
 
 
 def check_tools() -> None:
-    """CompileError where mypyc, a C compiler or Python's headers are missing."""
+    """Raise CompileError where mypyc, a C compiler or Python's headers are missing."""
     try:
         import mypyc.build  # noqa: F401
         import setuptools  # noqa: F401
@@ -87,15 +87,15 @@ def check_tools() -> None:
 
 
 def say(text: str) -> None:
-    """A line of progress."""
+    """Print a line of progress."""
     sys.stderr.write(f"==> {text}\n")
     sys.stderr.flush()
 
 
 def compile_modules(root: Path, work: Path) -> dict[str, str]:
-    """Compile; returns what was made, and where in the wheel it belongs. CompileError.
+    """Compile the modules: built file -> its place in the wheel. CompileError if that fails.
 
-    work: where the C files and objects lie.
+    work: the directory for C files and objects.
     """
     check_tools()
     paths = modules(root)
@@ -126,7 +126,7 @@ def compile_modules(root: Path, work: Path) -> dict[str, str]:
         command.build_temp = str(work / "o")
         command.ensure_finalized()
         command.run()
-    except SystemExit as e:  # so mypyc ends where a module is not what it can compile
+    except SystemExit as e:  # raised by mypyc for a module that it cannot compile
         raise CompileError(f"mypyc refused ({e}):\n{told.getvalue()}") from e
     finally:
         os.chdir(before)
@@ -157,14 +157,14 @@ def _build_ext(distribution: Any, jobs: int) -> Any:
 
 
 class CompiledBuildHook(BuildHookInterface[Any]):
-    """What hatchling calls."""
+    """The build hook that hatchling calls."""
 
     def dependencies(self) -> list[str]:
-        """What pip is to get for the build."""
+        """The packages that pip is to install for the build."""
         return ["mypy>=1.13", "setuptools>=70"] if self._wanted() else []
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Before the wheel is put together."""
+        """Compile before the wheel is put together, if SKBUS_COMPILE asks for it."""
         if not self._wanted():
             return
         if version == "editable":

@@ -11,7 +11,7 @@ import urllib.request
 
 
 def fetch(url: str) -> bool:
-    """Fetch and report; whether it worked."""
+    """Fetch and report; returns whether it worked."""
     started = time.monotonic()
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:

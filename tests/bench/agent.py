@@ -2,12 +2,12 @@
 """One end of a measured round, on the kernel's stack or on ours: the socket module is a parameter.
 
 `bench.py` starts one agent per end. An agent reads orders from its standard input, one JSON object
-a line, and answers each with one line when the round is over; an end that listens says
+a line, and answers each with one line when the round is over. An end that listens says
 `{"ready": true}` first. Both ends count their bytes, and the orderer compares the counts.
 
-The same blocking calls run on both socket modules, so that what the tool itself costs is in every
-column of the table alike. No timeouts on streams: on the kernel's sockets they cost a poll per
-call. An agent that hangs is ended by the orderer's deadline.
+The same blocking calls run on both socket modules, so every column of the table has the same cost
+of the tool itself. No timeouts on streams: on the kernel's sockets they cost a poll per call. An
+agent that hangs is ended by the orderer's deadline.
 """
 
 import argparse
@@ -29,7 +29,7 @@ DATAGRAM: Final = 64
 """bytes of a datagram: the "small packet" of RFC 2544"""
 
 WINDOW: Final = 128
-"""datagrams that may be under way; every quarter of it is answered by the count so far"""
+"""datagrams that may be under way; after every quarter, the answer is the count so far"""
 
 FIN: Final = 0xFFFF_FFFF
 """instead of a datagram's number: the sender has finished"""
@@ -102,7 +102,7 @@ class Agent:
                 return self._receive(sock)
 
     def serve_source(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Send for `seconds` and wait until the peer has had all."""
+        """Send for `seconds` and wait until the peer has received all."""
         with self._listen(order) as listener:
             sock, _ = listener.accept()
             with self._tuned(sock, order, nodelay=False):
@@ -121,7 +121,7 @@ class Agent:
     # ---- request-response ------------------------------------------------------------------
 
     def serve_echo(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Send back all that comes."""
+        """Send back all received bytes."""
         size = order.get("size", 1)
         n = 0
         with self._listen(order) as listener:
@@ -133,7 +133,7 @@ class Agent:
         return {"bytes": n // size}
 
     def ping(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One message, usually a byte, there and back, one at a time, for `seconds`."""
+        """Send messages, usually a byte, there and back, one at a time, for `seconds`."""
         size = order.get("size", 1)
         message = bytes(size)
         times: list[float] = []
@@ -161,10 +161,10 @@ class Agent:
         }
 
     def _exchange(self, sock: Any, message: bytes) -> int:
-        """A message there and back at the same time; how much of the answer is missing."""
+        """Send a message and receive the answer at the same time; returns the bytes missing."""
         sender = threading.Thread(target=sock.sendall, args=(message,))
         if len(message) > CHUNK // 2:
-            sender.start()  # the echo stops reading when nobody reads what it sends
+            sender.start()  # the echo stops reading when nobody reads its answers
         else:
             sock.sendall(message)
         left = len(message)
@@ -216,8 +216,8 @@ class Agent:
     # ---- datagrams -------------------------------------------------------------------------
 
     def _datagrams_out(self, sock: Any, seconds: float) -> dict[str, Any]:
-        """Send numbered datagrams, WINDOW under way at most: the rate without loss is asked, and
-        not how many a full queue throws away. A lost answer opens the window after 50 ms."""
+        """Send numbered datagrams, WINDOW under way at most: this measures the rate without loss,
+        not the losses of a full queue. Where an answer is lost, the window opens after 50 ms."""
         filler = bytes(DATAGRAM - 4)
         sent = acked = 0
         start = time.perf_counter()

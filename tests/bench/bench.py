@@ -3,10 +3,11 @@
 
     bench.py [--quick] [--only bulk_in,rr] [--subjects linux,skbus] [--reps 5] [--seconds 2]
 
-The rounds of the subjects are interleaved, so that what else the machine does in the meantime
-meets all alike; compare only figures of one run. A round counts only when both ends have counted
-the same. Exit status: 0; 1 where our bulk rate is under 5 % of the kernel's own; 2 where a subject
-gave no figure; 130 after Ctrl-C, which still reports what there is.
+The rounds of the subjects take turns, so that other load on the machine meets all alike. Compare
+only figures of one run. A round counts only when both ends have counted the same.
+
+Exit status: 0; 1 where our bulk rate is under 5 % of the kernel's own; 2 where a subject gave no
+figure; 130 after Ctrl-C. Even then the figures so far are reported.
 """
 
 import argparse
@@ -72,8 +73,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def make_subjects(chosen: list[str], lab_options: str, gso_max_size: int = 0) -> list[Subject]:
-    """Those chosen; iperf3 runs on the cable of Linux to Linux. With gso_max_size, only those whose
-    interface can be told."""
+    """The chosen subjects; iperf3 runs on the cable of Linux to Linux. With gso_max_size, only
+    those whose interface can be told."""
     kernel = Kernel(gso_max_size)
     options = lab_options.split()
     if gso_max_size:
@@ -89,7 +90,7 @@ def make_subjects(chosen: list[str], lab_options: str, gso_max_size: int = 0) ->
 
 
 def one(subject: Subject, workload: str, seconds: float) -> Round | str:
-    """One round; what went wrong is its result, and the next round starts from a fresh stack."""
+    """One round. If it fails, the result is the reason, and the next round has a fresh stack."""
     try:
         return subject.round(WORKLOADS[workload], seconds)
     except (BenchError, RuntimeError, OSError, KeyError, ValueError) as e:
@@ -163,7 +164,7 @@ def run_all(
 
 
 def run_idle(chosen: argparse.Namespace, console: Console) -> dict[str, Any] | None:
-    """What idle connections cost; None where it failed, was not asked for, or Ctrl-C."""
+    """The cost of idle connections; None where this failed, was not asked for, or after Ctrl-C."""
     if (
         not chosen.idle
         or "skbus" not in chosen.subjects

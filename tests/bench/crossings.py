@@ -5,9 +5,9 @@
 
 A ring of processes passes one small message round, by the pipes of `skbus.bus.pipe` or by libzmq's
 sockets. Three ways to wait are compared: plain (block in select, no trio), trio (`wait_readable`
-each time), and nap (block for up to 5 ms, then trio: what `skbus.bus.service` does). Each is run
-with the processes spread and on one core. Processor time is that of all processes, libzmq's threads
-included, divided by the crossings.
+each time), and nap. Nap blocks for up to 5 ms and then uses trio, like `skbus.bus.service`. Each is
+run with the processes spread and on one core. Processor time is that of all processes, libzmq's
+threads included, divided by the crossings.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The plots of docs/performance.md, drawn from the tables that it has.
+"""The plots of docs/performance.md, drawn from its tables.
 
     growth.py docs/performance.md docs/growth.svg
 
-`performance.py --into` calls it. Each table whose first column is a size, a loss, an MTU or a
-number of connections becomes a panel; columns of Mbit/s or round trips become its lines.
+`performance.py --into` calls it. A table becomes a panel where its first column is a size, a loss,
+an MTU or a number of connections. Columns of Mbit/s or round trips become its lines.
 """
 
 import re
@@ -26,7 +26,7 @@ class Panel(NamedTuple):
 
 
 def cells(line: str) -> list[str]:
-    """Of a row of a table."""
+    """The cells of a row of a table."""
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
@@ -56,7 +56,7 @@ def panels(page: str) -> list[Panel]:
 
 
 def draw(page: str, path: Path) -> str:
-    """Draw them; returns where, or why not."""
+    """Draw the panels; returns where, or why not."""
     try:
         import matplotlib as mpl
     except ImportError:

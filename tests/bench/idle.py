@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What many idle connections cost: memory, processor time, and how fast bulk still is beside them.
+"""The cost of many idle connections: memory, processor time, and the rate of bulk next to them.
 
 `bench.py` runs this after its rounds. Connections are opened from Linux to our stack and stay open
 with nothing on them. Memory is the proportional set size (PSS, which counts a shared page once) of
@@ -19,12 +19,12 @@ from rich.table import Table
 from subjects import WORKLOADS, BenchError, Skbus, cpu_seconds
 
 IDLE_SECONDS: Final = 5.0
-"""how long it is watched doing nothing"""
+"""how long the idle stack is watched"""
 BATCH: Final = 500
 
 
 class Row(NamedTuple):
-    """One figure, what it should be at least, and the aim."""
+    """One figure, its limit, and the aim."""
 
     title: str
     value: float
@@ -48,7 +48,7 @@ def pss_bytes(pids: list[int]) -> dict[int, int]:
 def _bulk(
     subjects: dict[str, Skbus], reps: int, seconds: float, progress: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
-    """The medians of each subject, whose rounds take turns."""
+    """The medians of each subject; the subjects' rounds take turns."""
     rates: dict[str, dict[str, list[float]]] = {
         name: {"bulk_in": [], "bulk_out": []} for name in subjects
     }
@@ -72,8 +72,8 @@ def measure(
     seconds: float,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The figures, by name. alone: the same, for the rounds without idle connections. BenchError
-    where the connections could not be opened."""
+    """The figures, by name. alone: a subject without idle connections, for rounds to compare with.
+    BenchError where the connections could not be opened."""
     if subject.server is None:
         subject.up()
     server, client = subject.server, subject.client
@@ -119,7 +119,7 @@ def measure(
 
 
 def rows(found: dict[str, Any]) -> list[Row]:
-    """The figures against what they should be."""
+    """The figures against their limits and aims."""
     memory = found["bytes_per_connection"] / 1024
     shown = [
         Row("memory of all processes, a connection", memory, f"{memory:.1f} KiB", 8, 4, True),
@@ -134,7 +134,7 @@ def rows(found: dict[str, Any]) -> list[Row]:
 
 
 def table(found: dict[str, Any]) -> Table:
-    """For people."""
+    """The figures as a table for people."""
     shown = Table(
         title=f"{found['connections']:,} idle connections, "
         f"opened at {found['opened_per_second']:,.0f}/s",

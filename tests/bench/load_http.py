@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What a request costs `skbus load`'s HTTP client, and what it would cost by h11.
+"""The cost of a request in `skbus load`'s HTTP client, and in one by h11.
 
     python tests/bench/load_http.py [ROUNDS]
 
-One client over the loopback, 64 bytes an answer, keep-alive; rounds of 3,000 requests in turn, in
-this process; the server is another one. Processor time of the client alone, as that is what
+One client over the loopback, 64 bytes an answer, keep-alive. Rounds of 3,000 requests take turns in
+this process; the server is another process. Processor time is the client's alone, because that
 limits a load.
 """
 
@@ -26,7 +26,7 @@ REQUESTS = 3000
 
 
 class ByH11(Http):
-    """The same by h11."""
+    """The same client by h11."""
 
     protocol = "http by h11"
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Network namespaces for the benchmark's own ends (kernel to kernel, and the TAP of pmd-pytcp).
 
-A namespace lives as long as the process that holds it, and that process lives as long as its
-standard input stays open: nothing is left behind, however the benchmark ends. Root is not needed
-where unprivileged user namespaces are allowed.
+A namespace lives as long as its holder, a process that lives as long as its standard input stays
+open. So nothing is left behind, however the benchmark ends. Root is not needed where unprivileged
+user namespaces are allowed.
 """
 
 import os
@@ -14,7 +14,7 @@ Popen = subprocess.Popen[str]
 
 
 class NetNs:
-    """One network namespace, held by a process. `beside`: share that one's user namespace."""
+    """One network namespace, held by a process. `beside`: share this NetNs's user namespace."""
 
     def __init__(self, beside: "NetNs | None" = None) -> None:
         if beside is not None:
@@ -49,7 +49,7 @@ class NetNs:
 
     @property
     def prefix(self) -> list[str]:
-        """What to put before a command that is to run in the namespace."""
+        """The words to put before a command that is to run in the namespace."""
         user = ["--user", "--preserve-credentials"] if self._unprivileged else []
         return ["nsenter", "-t", str(self.pid), *user, "--net", "--"]
 
@@ -67,7 +67,7 @@ class NetNs:
         )
 
     def close(self) -> None:
-        """End the holder, and with it the namespace when nobody else is in it."""
+        """End the holder, and with it the namespace if no other process is in it."""
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
         self._holder.stdin.close()
@@ -76,7 +76,7 @@ class NetNs:
 
 
 def quiet(ns: NetNs) -> None:
-    """No IPv6 chatter in a measured namespace; ports enough for the connection rounds."""
+    """Stop IPv6 chatter in a measured namespace; give it ports enough for connection rounds."""
     for setting in (
         "net.ipv6.conf.all.disable_ipv6=1",
         "net.ipv6.conf.default.disable_ipv6=1",

@@ -4,10 +4,10 @@
     performance.py [--seconds 2] [--reps 3] [--only layers,growth,connections]
                    [--into docs/performance.md]
 
-layers: processor time of each process for one unit of work (a megabyte, a round trip, a connection,
-a datagram), how often it was woken up, and what the slowest process alone would allow on a machine
+layers: each process's processor time and wake-ups for one unit of work (a megabyte, a round trip, a
+connection, a datagram). Besides, the rate that the slowest process alone would allow on a machine
 with a processor for each. growth: bulk and round trips against size, loss and MTU. connections:
-short connections and bulk beside idle ones, up to 100,000, which take a few minutes to open.
+short connections and bulk next to up to 100,000 idle ones, which take a few minutes to open.
 """
 
 import argparse
@@ -41,8 +41,8 @@ LOSSES: Final = ("0%", "0.01%", "0.1%", "1%")
 MTUS: Final = (576, 1500, 9000)
 IDLE: Final = (10, 1_000, 10_000, 100_000)
 PER_CLIENT: Final = 15_000
-"""Idle connections that one process on Linux opens, to a port of its own: it must have descriptors
-for them."""
+"""Idle connections that one process on Linux opens, to a port of its own. The process must have
+descriptors for them."""
 
 
 def wakeups(subject: Skbus) -> dict[str, int]:
@@ -184,7 +184,7 @@ def cost_of_a_connection(subject: Skbus, seconds: float, reps: int) -> dict[str,
 
 
 def connections(seconds: float, reps: int, console: Console) -> list[str]:
-    """Short connections and bulk, beside idle connections."""
+    """Short connections and bulk, next to idle connections."""
     lines = [
         "### Beside idle connections",
         "",
@@ -223,7 +223,7 @@ def connections(seconds: float, reps: int, console: Console) -> list[str]:
 
 
 def sections(page: str) -> dict[str, str]:
-    """What a page has under each heading of the third level; under "" what comes before."""
+    """Heading of the third level -> the text below it; "" -> the text before the first."""
     found = {"": ""}
     heading = ""
     for line in page.splitlines(keepends=True):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The serving end of a measured round on pmd-pytcp, the maintained pure-Python stack on PyPI.
 
-Takes the same orders as `agent.py`. That stack runs on the event loop of the application, so this
-end is a coroutine for each order, in the stack's own process: its fastest arrangement. Its `send`
-takes any amount at once; as a kernel's send buffer would, we wait while too much is queued.
+Takes the same orders as `agent.py`. pmd-pytcp runs on the application's event loop. So this end is
+a coroutine for each order, in the stack's own process: its fastest arrangement. Its `send` takes
+any amount at once, so we wait while too much is queued, as with a kernel's send buffer.
 
-pmd-pytcp is GPL: it is installed beside us and used by its documented interface, nothing of it is
-here.
+pmd-pytcp is GPL: it is installed separately and used by its documented interface. None of its code
+is here.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any, Final
 from agent import CHUNK, DATAGRAM, FIN, LAST_REQUEST, REQUEST, WINDOW, say
 
 QUEUED_MAX: Final = 256 * 1024
-"""bytes in its send queue above which the application waits"""
+"""bytes in pmd-pytcp's send queue above which the application waits"""
 
 TIMED_OUT: Final = (TimeoutError, asyncio.TimeoutError)
 

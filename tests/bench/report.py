@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the benchmark shows: the table with the ratios, the JSON, the plot."""
+"""The benchmark's output: the table with the ratios, the JSON, the plot."""
 
 import json
 import os
@@ -29,14 +29,14 @@ def pmd_title(between: str) -> str:
 
 
 class Target(NamedTuple):
-    """What the ratios of one workload should be."""
+    """The ratios to reach in one workload."""
 
     linux: float | None = None
     pmd: float | None = None
 
 
 FLOOR: Final = 0.05
-"""of the kernel's own figure, both ways: below that the design has failed"""
+"""of the kernel's own figure, in both directions; below this the design has failed"""
 
 AIMS: Final = {
     "bulk_in": (Target(0.20, 50), Target(0.40, 150)),
@@ -47,14 +47,14 @@ AIMS: Final = {
     "udp_in": (Target(None, 3), Target(None, 6)),
     "udp_out": (Target(None, 3), Target(None, 6)),
 }
-"""at least, and aimed at; each a ratio of medians of one run"""
+"""the least ratio, and the aim; each is a ratio of medians of one run"""
 
 Rounds = dict[str, dict[str, list[Round | str]]]
-"""workload -> subject -> what each repetition gave: a Round, or why it failed"""
+"""workload -> subject -> the result of each repetition: a Round, or why it failed"""
 
 
 def machine() -> dict[str, Any]:
-    """What must be known to read the figures."""
+    """The facts of the machine without which the figures cannot be read."""
     cpu = "unknown"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -198,8 +198,8 @@ def cpu_table(rounds: Rounds) -> Table | None:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Print a table whole. Into a file it is as wide as it needs; on a terminal that is too narrow
-    for it, each row is a block of lines."""
+    """Print a whole table: into a file as wide as needed. On a terminal that is too narrow, each
+    row is a block of lines."""
     wide = console.options.update(max_width=10_000)
     needed = Measurement.get(console, wide, table).maximum
     if needed <= console.width:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The stacks that are measured, each at the end of a cable whose other end is the Linux kernel.
 
-    kernel   Linux - veth - Linux, and beside the tool iperf3 on the same veth
+    kernel   Linux - veth - Linux; iperf3 also runs on this veth
     skbus    Linux - veth - our five processes (`skbus lab`)
     compiled the same, as `make compiled` builds them
     pmd      Linux - TAP - pmd-pytcp
 
-A subject is brought up once and serves all rounds of the run; one that fails a round is brought
-up anew. Linux is always the client and has the clock.
+A subject is brought up once and serves all rounds of the run. A subject that fails a round is
+brought up anew. Linux is always the client and has the clock.
 """
 
 import json
@@ -35,15 +35,15 @@ class Workload(NamedTuple):
     title: str
     unit: str
     serve: str
-    """what the subject is ordered"""
+    """the order for the subject"""
     client: str
-    """what Linux is ordered"""
+    """the order for Linux"""
     measured: str
-    """whose count and clock make the figure: the end that received"""
+    """the end whose count and clock make the figure: the one that received"""
     scale: float
     """from counted things per second to the unit"""
     gso_max_size: int = 0
-    """the subject's interface takes so long super-segments (BIG TCP); 0: what is usual"""
+    """longest super-segment that the subject's interface takes (BIG TCP); 0: the default"""
 
 
 MBIT: Final = 8 / 1e6
@@ -99,11 +99,11 @@ class BenchError(Exception):
 
 
 class Round(NamedTuple):
-    """What one round gave."""
+    """The result of one round."""
 
     rate: float
     cpu: float
-    """processors kept busy by the subject's processes, its application included"""
+    """processors that the subject's processes kept busy, its application included"""
     detail: dict[str, Any]
 
 
@@ -178,7 +178,7 @@ class Process:
 
 
 def cpu_seconds(pids: list[int]) -> float:
-    """User and system time that the processes have had."""
+    """User and system time of some processes."""
     ticks = 0
     for pid in pids:
         with suppress(OSError):
@@ -202,7 +202,7 @@ class Subject:
         self._port = 20000
 
     def missing(self) -> str:
-        """Why it cannot be measured here, or nothing."""
+        """Why the subject cannot be measured here; "" if it can."""
         return ""
 
     def up(self) -> None:
@@ -218,7 +218,7 @@ class Subject:
     def round(self, workload: Workload, seconds: float, **order: Any) -> Round:
         """One round; BenchError where an end fails, hangs, or the ends count differently.
 
-        order: what else both ends are told.
+        order: further fields of both ends' orders.
         """
         if self.server is None:
             self.up()
@@ -343,10 +343,10 @@ class Skbus(Subject):
     title = "skbus"
     python = sys.executable
     env: Mapping[str, str] = {}
-    """for our processes, beside the environment as it is"""
+    """added to the environment of our processes"""
 
     def __init__(self, up_options: list[str], suffix: str = "") -> None:
-        """suffix: of the lab's name, where there is more than one."""
+        """suffix: of the lab's name, where there are several labs."""
         super().__init__()
         self._lab = f"bench{os.getpid()}{self.name}{suffix}"
         self._peer: list[str] = []
@@ -401,7 +401,7 @@ class Skbus(Subject):
         return result
 
     def another_client(self) -> Process:
-        """One more process on Linux: one has descriptors for so many connections only."""
+        """One more process on Linux, because the descriptors of one bound its connections."""
         found: Process = self._agent(self._peer, "socket")
         return found
 
@@ -447,7 +447,7 @@ class Pmd(Subject):
         agent = [sys.executable, str(HERE / "pmd_agent.py"), "--address", "10.78.0.2/24"]
         self.server = Process([*ns.prefix, *agent])
         self.stack.callback(self.server.close)
-        # It probes its address for ten seconds (RFC 5227) before it answers for it.
+        # pmd-pytcp probes its address for ten seconds (RFC 5227) before it answers ARP for it.
         give_up = time.monotonic() + 40
         while True:
             try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The benchmark itself: its rounds on Linux alone, and what it makes of figures."""
+"""The benchmark itself: its rounds on Linux alone, and its tables of figures."""
 
 import fcntl
 import json
