@@ -30,8 +30,8 @@ def igmp_add_protocol(net: IpNet) -> None:
 
 
 def ip_init(net: IpNet) -> None:
-    """`ip_init`: the key of IP identifiers, devices, addresses and routes of the configuration
-    (`ip_rt_init`), what is known of peers (`inet_initpeers`). `devinet.IpConfigError` where the
+    """`ip_init`: the key of IP identifiers; devices, addresses and routes of the configuration
+    (`ip_rt_init`); the table of peers (`inet_initpeers`). `devinet.IpConfigError` where the
     configuration makes no sense."""
     net.ip_idents_key = net.rand.getrandbits(_KEY_BITS) | 1
     try:
@@ -42,7 +42,7 @@ def ip_init(net: IpNet) -> None:
 
 
 def ip_exit(net: IpNet) -> None:
-    """What `ip_init` did, taken back."""
+    """Undo `ip_init`."""
     devinet.devinet_exit(net)
     net.ip_idents.clear()
     net.ip_idents_key = 0
@@ -68,7 +68,7 @@ def ipv4_proc_init(net: IpNet) -> None:
 
 
 def ipv4_proc_exit(net: IpNet) -> None:
-    """What `ipv4_proc_init` did, taken back."""
+    """Undo `ipv4_proc_init`."""
     net.proc_net = None
 
 
@@ -115,7 +115,8 @@ def inet_init(net: IpNet) -> None:
 
 
 def inet_release(net: IpNet, item: Close) -> None:
-    """`inet_release`: close(2) of a raw or ping socket. It leaves its groups, and is forgotten."""
+    """`inet_release`: close(2) of a raw or ping socket, which leaves its groups and is
+    forgotten."""
     if net.tracing:
         net.trace("inet_release", sk=item.sk)
     mcast.mc_drop(net, ("socket", item.sk))

@@ -72,7 +72,7 @@ def arp_init(net: IpNet) -> None:
 
 
 def arp_exit(net: IpNet) -> None:
-    """What `arp_init` did, taken back."""
+    """Undo `arp_init`."""
     neighbour.neigh_table_clear(net, net.arp_tbl)
     net.arp_tbl = NeighTable(b"", "")
     netdev.dev_remove_pack(net, ETH_P_ARP)
@@ -155,7 +155,7 @@ def arp_solicit(net: IpNet, neigh: Neighbour) -> None:
 
 
 def arp_error_report(net: IpNet, neigh: Neighbour, skb: SkBuff) -> None:
-    """Nobody has that address: tell who sent the packet (`ipv4_link_failure`)."""
+    """Nobody has that address: tell the packet's sender (`ipv4_link_failure`)."""
     if net.tracing:
         net.trace("arp_error_report", skb, addr=neigh.primary_key, err=EHOSTUNREACH)
     icmp.icmp_send(net, skb, ICMP_DEST_UNREACH, ICMP_HOST_UNREACH, 0)
@@ -244,8 +244,8 @@ def arp_process(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> Check
 
 
 def arp_ignore(net: IpNet, dev: NetDevice, sip: bytes, tip: bytes) -> bool:
-    """Do we not answer on `dev` for tip, an address of ours? 1: for those of other devices;
-    2: nor where the asker is in another network; 8: never."""
+    """Is a request on `dev` for tip, an address of ours, left unanswered? Mode 1: if tip is another
+    device's; 2: or the asker is in another network; 8: always."""
     mode = net.sysctl["net.ipv4.conf.all.arp_ignore"]
     if mode not in (1, 2):
         return bool(mode == 8)
@@ -267,14 +267,14 @@ def _inet_addr_onlink(dev: NetDevice, a: bytes, b: bytes = b"") -> bool:
 
 
 def arp_accept(net: IpNet, dev: NetDevice, sip: bytes) -> bool:
-    """May what nobody asked for make an entry? 1: always, 2: where it is of a network of dev."""
+    """May an unrequested sender make an entry? 1: always; 2: if sip is in a network of dev."""
     mode = net.sysctl["net.ipv4.conf.all.arp_accept"]
     return bool(mode == 1 or (mode == 2 and _inet_addr_onlink(dev, sip)))
 
 
 def arp_is_garp(net: IpNet, arp: ArpHdr) -> bool:
-    """Does a host tell of itself (RFC 5227 3)? A reply that does has its own hardware address as
-    the target's; others are for somebody else, and may be an attempt to be taken for one."""
+    """Does a host announce itself (RFC 5227 3)? Such a reply names the sender's hardware address as
+    the target's. Other replies are for somebody else, and may be spoofed."""
     if arp.ar_sip != arp.ar_tip:
         return False
     if arp.ar_op == arphdr.ARPOP_REPLY and arp.ar_tha != arp.ar_sha:
@@ -283,15 +283,15 @@ def arp_is_garp(net: IpNet, arp: ArpHdr) -> bool:
 
 
 def neigh_event_ns(net: IpNet, lladdr: bytes, saddr: bytes, dev: NetDevice) -> None:
-    """Someone asks us, and so tells where it is: worth an entry, as it will want an answer."""
+    """A host asks us and so tells its address: worth an entry, as we shall answer it."""
     neigh = neighbour.neigh_create(net, net.arp_tbl, dev, saddr)
     if neigh is not None:
         neighbour.neigh_update(net, neigh, lladdr, neighbour.NUD_STALE)
 
 
 def _arp_learn(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> None:
-    """A reply, or a request for someone else: it may renew what we know, never add to it
-    (unless `arp_accept`)."""
+    """A reply, or a request for someone else, may renew an entry but never make one (unless
+    `arp_accept`)."""
     neigh = neighbour.neigh_lookup(net.arp_tbl, dev, arp.ar_sip)
     accept = neigh is None and arp_accept(net, dev, arp.ar_sip)
     if neigh is None and not accept:

@@ -7,16 +7,17 @@ takes `dev_queue_xmit`. Above: the transports, which register by `inet_add_proto
 Ten modules import each other, because their functions call each other in Linux:
 
 - `route` names the functions that a route leads to: `dst->input` (`ip_input`, `ip_forward`) and
-  `dst->output` (`ip_output`). It sends redirects (`icmp`), and asks `igmp` who is in a group.
-- `ip_output` asks `route` for the way out, cuts by `ip_fragment`, says by `icmp` what was too long,
-  and asks `igmp` whether a multicast is for this host as well.
-- `ip_input` asks `route` for the way in, reassembles by `ip_fragment`, gives raw sockets their copy
-  (`raw`), and answers by `icmp` where no protocol takes a packet.
+  `dst->output` (`ip_output`). It sends redirects (`icmp`), and asks `igmp` whether a packet's group
+  is joined.
+- `ip_output` asks `route` for the way out, cuts by `ip_fragment`, and reports by `icmp` packets
+  that are too long. It asks `igmp` whether a multicast is also for this host.
+- `ip_input` asks `route` for the way in, reassembles by `ip_fragment`, and gives raw sockets their
+  copy (`raw`). It answers by `icmp` where no protocol takes a packet.
 - `ip_fragment` sends the pieces by `ip_output`, and says by `icmp` that some never came.
 - `ip_forward` sends by `ip_output`, says by `icmp` why not, and has `route` send redirects.
 - `icmp` sends by `ip_output` and `route`, and gives errors and echo replies to `raw` and `ping`.
 - `igmp` sends its reports by `ip_output` and `route`.
-- `raw`, `ping` and what they share, `inet_sock`, send by `ip_output` and `route`.
+- `raw`, `ping` and their common part `inet_sock` send by `ip_output` and `route`.
 
 So each arrow of the circle is a call that the protocols need. `tests/test_circles.py` keeps it at
 these ten, and every other module of this layer out of any circle.
@@ -102,9 +103,8 @@ class IpCore:
         )
 
     def peer_up(self, process: str) -> None:
-        """A neighbour has started anew. It says itself what ip must know of it: a driver by
-        `register_netdevice`, a transport by `inet_add_protocol`; and what sockets there are is
-        told anew, with the groups that they are in."""
+        """A neighbour has started anew. A driver registers by `register_netdevice`, a transport by
+        `inet_add_protocol`. Sockets are announced anew, with their groups."""
         net = self.ipnet
         mcast.mc_drop_process(net, process)
         rps.backlog_mark_forget(net)

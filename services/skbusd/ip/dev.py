@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The device layer as ip needs it (`net/core/dev.c`): the table of packet types, and the queue of
-what this host has sent to itself.
+packets from this host to itself.
 
 `inet_init` and arp register their packet types here. The drivers are told, and look up the frames
 that they receive (`nic/dev.py`). `loopback_xmit` and `dev_loopback_xmit` queue packets, and
@@ -64,8 +64,7 @@ def dev_loopback_xmit(net: IpNet, skb: SkBuff) -> None:
 
 
 def netif_rx(net: IpNet, skb: SkBuff) -> None:
-    """`netif_rx`: queue a packet to be received once the present one is done with, not within
-    it."""
+    """`netif_rx`: queue a packet, to be received after the present one and not within its call."""
     if len(net.backlog) >= _MAX_BACKLOG:
         net.kfree_skb(skb, "CPU_BACKLOG")
         return
@@ -79,8 +78,8 @@ def netif_rx(net: IpNet, skb: SkBuff) -> None:
 
 
 def process_backlog(net: IpNet) -> None:
-    """`process_backlog`: each queued packet goes to the function of its type (`ip_rcv`). What that
-    function sends to this host joins the queue."""
+    """`process_backlog`: each queued packet goes to the function of its type (`ip_rcv`). Packets
+    that this function sends to this host join the queue."""
     net.in_backlog = True
     try:
         while net.backlog:

@@ -3,9 +3,8 @@
 makes routes of addresses).
 
 nic calls `register_netdevice` when its device is there or has changed; addresses come from the
-configuration. Each change moves the routes' genid and is told to the transports
-(`inetdev_event`, `rt_cache_flush`). RFC 1122 3.3.1; RFC 3021 for /31; RFC 5227 2.3 for the ARP
-announcement.
+configuration. Each change moves the routes' genid, and the transports are told (`inetdev_event`,
+`rt_cache_flush`). RFC 1122 3.3.1; RFC 3021 for /31; RFC 5227 2.3 for the ARP announcement.
 """
 
 from ipaddress import AddressValueError, IPv4Address, IPv4Interface, IPv4Network
@@ -95,7 +94,7 @@ def devinet_init(net: IpNet) -> None:
 
 
 def devinet_exit(net: IpNet) -> None:
-    """What `devinet_init` did, taken back."""
+    """Undo `devinet_init`."""
     net.devices.clear()
     net.dev_by_index.clear()
     net.local_addrs.clear()
@@ -109,12 +108,12 @@ def devinet_exit(net: IpNet) -> None:
 
 
 def register_netdevice(net: IpNet, item: RegisterNetdevice) -> None:
-    """nic tells of its device: that it is there, or what has changed."""
+    """nic announces its device, or a change of it."""
     dev = net.devices.get(item.dev)
     if net.tracing:
         net.trace("register_netdevice", dev=item.dev, ifindex=item.ifindex, up=item.up)
     if dev is None:
-        # Not configured: it is there, without an address, as a bare interface is in Linux.
+        # Not configured: the device is there without an address, as a bare interface in Linux.
         dev = net.devices[item.dev] = NetDevice(item.dev, item.process)
     if dev.loopback or len(item.dev_addr) != 6 or not 68 <= item.mtu <= LOOPBACK_MTU:
         net.warning("register_netdevice", dev=item.dev, mtu=item.mtu, error="refused")
@@ -231,7 +230,7 @@ def inet_del_ifa(net: IpNet, dev: NetDevice, addr: bytes) -> bool:
 
 
 def _ifaddr_routes(dev: NetDevice, ifa: InIfaddr) -> list[FibInfo]:
-    """What follows from an address: itself, its prefix on-link, its broadcast."""
+    """The routes of an address: itself, its prefix on-link, its broadcast."""
     local, plen, brd = ifa
     mask = fib.inet_make_mask(plen)
     prefix = (int.from_bytes(local, "big") & mask).to_bytes(4, "big")
@@ -259,8 +258,8 @@ def _fib_del_ifaddr(net: IpNet, dev: NetDevice, ifa: InIfaddr) -> None:
 
 
 def _fib_sync_up(net: IpNet) -> None:
-    """Put in the static routes whose device is up and whose gateway is reachable, and take out
-    those for which that has ended (`fib_check_nh`)."""
+    """Put in static routes with a device that is up and a reachable gateway, and take out those
+    that no longer have both (`fib_check_nh`)."""
     for fi in fib.fib_dump(net.fib):
         if fi.fib_protocol == "static":
             fib.fib_table_delete(net.fib, fi)

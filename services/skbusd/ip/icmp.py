@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """ICMP (`net/ipv4/icmp.c`): echoes and timestamps answered, errors sent and taken.
 
-`ip_local_deliver_finish` calls `icmp_rcv`; all of ip, and udp by message, call `icmp_send`;
-incoming errors go to the `err_handler` of the transport whose packet they quote. RFC 792;
-RFC 1122 3.2.2; RFC 1812 4.3.2 for when no error may be sent and for the rate limits; RFC 1191.
+`ip_local_deliver_finish` calls `icmp_rcv`. All of ip, and udp by message, call `icmp_send`.
+Incoming errors go to the `err_handler` of the transport whose packet they quote. RFC 792; RFC 1122
+3.2.2; RFC 1812 4.3.2 for when no error may be sent and for the rate limits; RFC 1191.
 
 Differs from Linux: redirects are not followed by default.
 """
@@ -57,7 +57,7 @@ from skbusd.ip.netns import (
 _QUOTE_LIMIT: Final = 576
 """Longest error datagram (RFC 1812 4.3.2.3)."""
 ICMP_QUOTE_MIN: Final = 8
-"""An error quotes at least so much of what was behind the IP header (RFC 792)."""
+"""Bytes behind the IP header that an error quotes at least (RFC 792)."""
 _PREC_INTERNETCONTROL: Final = 0xC0
 _XRLIM_BURST_FACTOR: Final = 6
 _ICMP_REDIR_HOSTTOS: Final = 3
@@ -186,7 +186,7 @@ def icmp_send(net: IpNet, skb: SkBuff, type_: int, code: int, info: int) -> None
     if refused:
         return
     limited = not icmpv4_mask_allow(net, type_, code)
-    # What we could not send to ourselves is told without limit: it never leaves the host.
+    # Errors to ourselves have no limit: they never leave the host.
     local = iph.saddr in net.local_addrs or iph.saddr[0] == 127
     if limited and not local and not icmp_global_allow(net):
         net.mib["IcmpOutRateLimitGlobal"] += 1
@@ -311,10 +311,10 @@ def icmp_echo(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_timestamp(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """What time is it? In ms since midnight UTC (RFC 792, RFC 1122 3.2.2.8). Of the question only
-    its own time is needed.
+    """A timestamp request: answer with ms since midnight (RFC 792, RFC 1122 3.2.2.8). Only the
+    originate time of the request is read.
 
-    Differs from Linux: it is said not to be UTC.
+    Differs from Linux: the time is marked as not UTC (`inet_current_timestamp`).
     """
     if not pskb_may_pull(net, skb, ICMP_HLEN + 4):
         _icmp_drop(net, skb, "PKT_TOO_SMALL")
@@ -332,8 +332,8 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
     """An error about a packet of ours: check what it quotes, and tell the transport (RFC 1122
     3.2.2.1, 3.2.2.4, 3.2.2.5).
 
-    Nothing is learned of it here: whether the packet was ours only its transport can tell (RFC 5927
-    4.1). Where it asks to be fragmented, the transport calls `ipv4_update_pmtu` in turn."""
+    Nothing is learned from the error here: only the transport can tell whether the packet was ours
+    (RFC 5927 4.1). If fragmentation is needed, the transport calls `ipv4_update_pmtu`."""
     if not pskb_may_pull(net, skb, min(skb.len, ICMP_HLEN + 548)):
         _icmp_drop(net, skb, "SKBUS_STALE_PLACE")
         return
@@ -380,8 +380,8 @@ def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def _unreach_info(net: IpNet, hdr: IcmpHdr, inner: IpHdr) -> int:
-    """What an error tells beyond its type and code: a path's MTU, a pointer into the header, a
-    gateway; 0 for nothing. -1 where the error is none for a transport."""
+    """An error's value besides type and code: a path's MTU, a pointer into the header, or a
+    gateway; 0 for none. -1 where no transport is to hear of the error."""
     if hdr.type == ICMP_DEST_UNREACH:
         if hdr.code > icmphdr.NR_ICMP_UNREACH:
             return -1
@@ -402,7 +402,7 @@ def _frag_needed_mtu(net: IpNet, hdr: IcmpHdr, inner: IpHdr) -> int:
         return 0
     mtu = hdr.mtu
     if mtu >= inner.tot_len and inner.tot_len >= 68:
-        mtu = 0  # it says that what was too long fits: an old router's length field
+        mtu = 0  # no smaller than the packet that was too long: an old router's length field
     if mtu < 68:
         mtu = next((m for m in _PLATEAU if m < inner.tot_len), 68)
     return mtu
@@ -414,8 +414,8 @@ def icmp_echo_reply(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_redirect(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """A better gateway: not followed while `accept_redirects` is off, as it is (RFC 6274 4.7); else
-    if a transport finds that it is about a packet of its own (`ipv4_redirect`)."""
+    """A better gateway: ignored while `accept_redirects` is off, the default (RFC 6274 4.7). Else
+    it is followed if a transport finds that the quoted packet is its own (`ipv4_redirect`)."""
     if net.sysctl["net.ipv4.conf.all.accept_redirects"] and hdr.code <= _ICMP_REDIR_HOSTTOS:
         icmp_unreach(net, skb, iph, hdr)
     else:
@@ -423,7 +423,7 @@ def icmp_redirect(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_discard(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """Nothing to do for it."""
+    """Drop a message of a type that asks for nothing."""
     net.consume_skb(skb)
 
 

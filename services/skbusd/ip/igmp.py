@@ -3,12 +3,12 @@
 (`net/ipv4/igmp.c`).
 
 `mcast` joins and leaves for sockets; `ip_local_deliver_finish` brings queries and reports to
-`igmp_rcv`; `ip_check_mc` tells the routes what to take. RFC 3376 (version 3), RFC 2236 (version
-2), RFC 1112 appendix I (version 1). Which version is spoken follows the oldest querier heard of
-late (RFC 3376 7.2.1), or `force_igmp_version`.
+`igmp_rcv`; `ip_check_mc` tells the routes what to take. RFC 3376 (version 3), RFC 2236 (version 2),
+RFC 1112 appendix I (version 1). The version spoken is that of the oldest querier heard of late (RFC
+3376 7.2.1), or `force_igmp_version`.
 
-Differs from Linux: where a filter-mode change is still to be reported, changes of sources wait
-for it instead of going beside it.
+Differs from Linux: while a filter-mode change is still to be reported, changes of sources wait for
+it instead of going out with it.
 """
 
 from collections.abc import Iterable
@@ -89,7 +89,7 @@ def _unsolicited_report_interval(net: IpNet, dev: NetDevice) -> int:
 
 
 def _reported(net: IpNet, multiaddr: bytes) -> bool:
-    """All-hosts is never reported (RFC 2236 6), its neighbours where the sysctl says so."""
+    """All-hosts is never reported (RFC 2236 6), others of 224.0.0.x only if the sysctl says so."""
     if multiaddr == IGMP_ALL_HOSTS:
         return False
     link_local = multiaddr[:3] == b"\xe0\0\0"
@@ -180,7 +180,7 @@ def _forget_routes(net: IpNet, addr: bytes) -> None:
 
 
 def igmp_state_change(net: IpNet, dev: NetDevice, im: IpMcList) -> None:
-    """The filters have changed: what of that must be reported (RFC 3376 5.1)?"""
+    """The filters have changed: note the changes that must be reported (RFC 3376 5.1)."""
     mode, state = _reception_state(im)
     if (mode, state) == (im.mode, im.state):
         return
@@ -226,7 +226,7 @@ def igmp_group_dropped(net: IpNet, dev: NetDevice, im: IpMcList) -> None:
     if version == 2 and reporter:
         igmp_send_report(net, dev, im, IGMP_HOST_LEAVE_MESSAGE)
     elif version == 3:
-        # igmpv3_add_delrec: the record stays until it has been told of often enough
+        # igmpv3_add_delrec: the record stays until it has been reported often enough
         dev.igmp.tomb[im.multiaddr] = im
         igmp_state_change(net, dev, im)
         if not (im.crcount or im.allow or im.block):
@@ -237,7 +237,7 @@ def igmp_group_dropped(net: IpNet, dev: NetDevice, im: IpMcList) -> None:
 
 
 def ip_mc_up(net: IpNet, dev: NetDevice) -> None:
-    """The device is up: all-hosts is joined, and what sockets are in is reported anew."""
+    """The device is up: all-hosts is joined, and the sockets' groups are reported anew."""
     ip_mc_inc_group(net, dev, IGMP_ALL_HOSTS, MCAST_EXCLUDE)
     for im in dev.mc_list.values():
         if im.multiaddr != IGMP_ALL_HOSTS:
@@ -246,7 +246,7 @@ def ip_mc_up(net: IpNet, dev: NetDevice) -> None:
 
 
 def ip_mc_down(net: IpNet, dev: NetDevice) -> None:
-    """The device is down: no more reports. What sockets have joined stays joined."""
+    """The device is down: no more reports. The sockets stay in their groups."""
     state = dev.igmp
     for im in dev.mc_list.values():
         igmp_stop_timer(net, im)
@@ -334,7 +334,7 @@ def igmp_ifc_timer_expire(net: IpNet, dev: NetDevice) -> None:
 
 
 def igmp_gq_start_timer(net: IpNet, dev: NetDevice, max_delay: int) -> None:
-    """Answer a general query within max_delay; an earlier answer serves as well."""
+    """Answer a general query within max_delay, unless an earlier answer is already due."""
     state = dev.igmp
     when = _soon(net, max_delay)
     if state.gq_timer is None:
@@ -377,7 +377,7 @@ def igmpv3_send_report(net: IpNet, dev: NetDevice, im: IpMcList | None) -> None:
 
 
 def igmpv3_send_cr(net: IpNet, dev: NetDevice) -> None:
-    """What has changed (RFC 3376 5.1)."""
+    """The changes of state (RFC 3376 5.1)."""
     records = []
     tomb = dev.igmp.tomb
     for im in (*tomb.values(), *dev.mc_list.values()):
@@ -481,8 +481,8 @@ def igmp_heard_report(net: IpNet, dev: NetDevice, group: bytes) -> None:
 
 
 def igmp_heard_query(net: IpNet, dev: NetDevice, message: bytes) -> bool:
-    """A router asks: for all groups, for one, or for sources of one. Its version decides which
-    one we speak (RFC 3376 7.1, 7.2.1). False where the message is none."""
+    """A router asks: for all groups, for one, or for sources of one. Its version decides ours (RFC
+    3376 7.1, 7.2.1). False where the message is no query."""
     state = dev.igmp
     hdr = igmphdr.parse(message)
     group = hdr.group
@@ -523,7 +523,7 @@ def igmp_heard_query(net: IpNet, dev: NetDevice, message: bytes) -> bool:
 
 
 def _mark_sources(im: IpMcList, sources: tuple[bytes, ...]) -> None:
-    """`igmp_marksources`: which sources the answer is about; all, if any query says so."""
+    """`igmp_marksources`: note the sources that the answer is about; all, if a query asks so."""
     running = im.timer is not None and im.timer.pending()
     if not sources or (running and im.gsquery is None):
         im.gsquery = None

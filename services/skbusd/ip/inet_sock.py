@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What raw and ping sockets have in common (`net/ipv4/datagram.c`, `net/core/sock.c`).
+"""The common part of raw and ping sockets (`net/ipv4/datagram.c`, `net/core/sock.c`).
 
 The socket layer calls these by message; `raw` and `ping` call the rest. A datagram goes up by
 `sk_data_ready`, and is charged to the socket's receive buffer until the application has it.
@@ -96,7 +96,7 @@ def sk_unhash(net: IpNet, sk: InetSock) -> None:
 
 
 def sk_begin(net: IpNet, sk: InetSock) -> None:
-    """A socket begins. One that had its number is forgotten, and its groups are the new one's."""
+    """A socket begins. An older one of its number is forgotten; the new one takes its groups."""
     old = net.inet_socks.get(sk.sk)
     if old is not None:
         sk_release(net, old)
@@ -105,7 +105,7 @@ def sk_begin(net: IpNet, sk: InetSock) -> None:
 
 
 def sk_release(net: IpNet, sk: InetSock) -> None:
-    """Forget a socket. Its groups go by its number, and are `mcast`'s."""
+    """Forget a socket. Its groups are kept in `mcast`, by its number."""
     net.inet_socks.pop(sk.sk, None)
     sk_unhash(net, sk)
 
@@ -157,7 +157,7 @@ def ip4_datagram_connect(net: IpNet, item: Connect) -> None:
 
 
 def udp_disconnect(net: IpNet, item: Disconnect) -> None:
-    """`__udp_disconnect`, which raw and ping sockets use too: no peer any more."""
+    """`__udp_disconnect`, also for raw and ping sockets: no peer any more."""
     sk = net.inet_socks.get(item.sk)
     if sk is None:
         sk_ret(net, item.sk, item.req, EBADF)
@@ -175,8 +175,8 @@ def udp_disconnect(net: IpNet, item: Disconnect) -> None:
 
 
 def sk_destination(sk: InetSock, skb: SkBuff, cb: UdpSendmsgCb) -> bytes | int:
-    """Where a datagram goes first: an address, or an errno. The IP options that it shall have are
-    in skb.cb from now on."""
+    """A datagram's destination, with a source route its first address, or an errno. Its IP options
+    are in skb.cb from now on."""
     if skb.len > MAX_LEN:
         return EMSGSIZE
     if cb.flags & MSG_OOB:
@@ -204,7 +204,7 @@ def sk_cookie(skb: SkBuff) -> UdpSendmsgCb:
 def sk_route(
     net: IpNet, sk: InetSock, daddr: bytes, cb: UdpSendmsgCb | None = None
 ) -> Rtable | int:
-    """The route of a socket's datagrams to daddr, or an errno. cb: what IP_PKTINFO says."""
+    """The route of a socket's datagrams to daddr, or an errno. cb: has IP_PKTINFO's values."""
     oif, saddr = sk.sk_bound_dev_if, sk.inet_saddr
     if cb is not None:
         oif, saddr = cb.oif or oif, cb.saddr or saddr
@@ -233,8 +233,8 @@ def ip_dont_fragment(sk: InetSock, length: int, rt: Rtable) -> bool:
 
 
 def sk_mtu(sk: InetSock, rt: Rtable) -> int:
-    """What a datagram of the socket may have: the path's MTU, or with IP_PMTUDISC_PROBE and
-    beyond the device's (`ip_sk_use_pmtu`)."""
+    """The socket's longest datagram: the path's MTU, or the device's with IP_PMTUDISC_PROBE and
+    above (`ip_sk_use_pmtu`)."""
     return rt.mtu if sk.pmtudisc < IP_PMTUDISC_PROBE else rt.dev.mtu
 
 
@@ -247,7 +247,7 @@ def ipv4_sk_update_pmtu(net: IpNet, sk: InetSock, daddr: bytes, mtu: int) -> Non
 def sk_xmit_cb(
     net: IpNet, sk: InetSock, rt: Rtable, cb: UdpSendmsgCb, protocol: int, length: int
 ) -> XmitCb:
-    """What goes into the IP header of a socket's datagram of `length` bytes."""
+    """The values for the IP header of a socket's datagram of `length` bytes."""
     multicast = ipv4_is_multicast(rt.rt_daddr)
     ttl = cb.ttl or ((sk.mc_ttl or -1) if multicast else max(sk.uc_ttl, 0))
     return XmitCb(
@@ -293,7 +293,7 @@ def ipv4_sk_redirect(
 
 
 def sock_queue_rcv_skb(net: IpNet, sk: InetSock, skb: SkBuff, saddr: bytes, daddr: bytes) -> None:
-    """One datagram, which is the socket's own now, if there is room in its receive buffer."""
+    """Queue one datagram, now the socket's own, if there is room in its receive buffer."""
     size = skb.len + SKB_TRUESIZE
     if net.tracing:
         net.trace("sock_queue_rcv_skb", skb, sk=sk.sk, rmem=sk.sk_rmem_alloc)
@@ -311,8 +311,8 @@ def sock_queue_rcv_skb(net: IpNet, sk: InetSock, skb: SkBuff, saddr: bytes, dadd
 
 
 def fib_compute_spec_dst(net: IpNet, ifindex: int, daddr: bytes) -> bytes:
-    """`fib_compute_spec_dst`: the address of ours from which to answer a multicast or broadcast:
-    one of the device that it came by. b'' where daddr itself will do."""
+    """The address of ours from which to answer a multicast or broadcast: one of the device that
+    received it. b'' where daddr itself will do."""
     if route.inet_addr_type(net, daddr) not in (RTN_BROADCAST, RTN_MULTICAST):
         return b""
     dev = net.dev_by_index.get(ifindex)

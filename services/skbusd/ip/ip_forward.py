@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Forwarding (`net/ipv4/ip_forward.c`, and `ip_error` of `route.c`).
 
-`ip_route_input` chose it for packets that are not ours, where `net.ipv4.ip_forward` is set.
-RFC 1812 5.2.7.2 and 5.3; RFC 1624 for the checksum; RFC 1191 4.
+`ip_route_input` chooses `ip_forward` for packets that are not ours, where `net.ipv4.ip_forward` is
+set. RFC 1812 5.2.7.2 and 5.3; RFC 1624 for the checksum; RFC 1191 4.
 """
 
 from errno import EACCES, EHOSTUNREACH, ENETUNREACH
@@ -54,7 +54,7 @@ def ip_error(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
 
 
 def ip_decrease_ttl(skb: SkBuff, iph: IpHdr) -> IpHdr:
-    """One hop less; the header checksum follows without a new sum (RFC 1624)."""
+    """Count one hop; the header checksum is updated without a new sum (RFC 1624)."""
     old = iph.ttl << 8 | iph.protocol
     check = csum_replace2(iph.check, old, old - 0x100)
     at = skb.network_header
@@ -121,7 +121,7 @@ def ip_forward(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
 
 
 def ip_forward_finish(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
-    """Count it and send it."""
+    """Count a forwarded packet and send it."""
     if net.tracing:
         net.trace("ip_forward_finish", skb, dev=rt.dev.name)
     net.mib["IpForwDatagrams"] += 1

@@ -36,7 +36,7 @@ INET_FRAG_LAST_IN: Final = 2
 _PEERS: Final = 4096
 """Most senders whose fragments are counted."""
 _OVERHEAD: Final = 512
-"""What one waiting fragment costs beside its payload (`skb.truesize`)."""
+"""Bytes that a waiting fragment costs besides its payload (`skb.truesize`)."""
 
 
 # ---- cutting -----------------------------------------------------------------------------
@@ -98,7 +98,7 @@ def _send_fragments(
     for i, (head, frags) in enumerate(parts):
         lent = True
         if i == last and not skb.lent:
-            # It owns every slot of the packet: those that it has no byte of hang on, empty.
+            # The last part owns all slots of the packet; those without a byte of it hang on, empty.
             named = {(f[0], f[1]) for f in frags if not isinstance(f, bytes)}
             frags += tuple(frag_slice(f, 0, 0) for f in slots if (f[0], f[1]) not in named)
             lent = False
@@ -148,12 +148,12 @@ def ip_defrag(net: IpNet, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, IpHdr] | Non
 
 
 def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, IpHdr] | None:
-    """Put a fragment into its place. What contradicts the others or overlaps them ends the
-    datagram (RFC 5722, which Linux follows for IPv4 too). Bytes that have all come already, in
-    whatever cut, are a duplicate, which is dropped alone (its erratum 3089).
+    """Put a fragment into its place. A fragment that contradicts or overlaps the others ends the
+    datagram (RFC 5722, which Linux also follows for IPv4). A fragment of which all bytes have come
+    already, in whatever cut, is a duplicate: it is dropped alone (erratum 3089).
 
-    Differs from Linux: bytes that came as adjacent fragments are one run, in whatever order these
-    came; in Linux, only if each came behind all others (`fragrun_append_to_last`).
+    Differs from Linux: adjacent fragments are one run, in whatever order they came. In Linux they
+    are so only if each came behind all others (`fragrun_append_to_last`).
     """
     if ip_frag_too_far(net, q):
         ip_frag_reinit(net, q)
@@ -201,8 +201,8 @@ def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, 
 
 
 def _run_end(q: Ipq, at: int, enough: int) -> int:
-    """Where the run of adjacent fragments ends that begins with the one at index `at`; `enough` or
-    more where it goes on beyond."""
+    """The end of the run of adjacent fragments that begins at index `at`; `enough` or more where
+    the run goes on beyond."""
     end = q.offsets[at] + _payload(q.skbs[at])
     while end < enough and at + 1 < len(q.offsets) and q.offsets[at + 1] == end:
         at += 1
@@ -211,8 +211,8 @@ def _run_end(q: Ipq, at: int, enough: int) -> int:
 
 
 def ip_frag_too_far(net: IpNet, q: Ipq) -> bool:
-    """Have so many other fragments of this sender come since the last one of this datagram that
-    this one's identification may be used for the second time (`ipfrag_max_dist`, RFC 4963)?"""
+    """May the sender be using this identification for the second time? It may if too many of its
+    other fragments came since the datagram's last one (`ipfrag_max_dist`, RFC 4963)."""
     far = net.sysctl["net.ipv4.ipfrag_max_dist"]
     if not far:
         return False
@@ -225,7 +225,7 @@ def ip_frag_too_far(net: IpNet, q: Ipq) -> bool:
 
 
 def ip_frag_reinit(net: IpNet, q: Ipq) -> None:
-    """What waits is of an earlier datagram with the same identification: begin anew."""
+    """The waiting fragments are of an earlier datagram with the same identification: begin anew."""
     net.mib["IpReasmFails"] += 1
     if q.timer is not None:
         net.mod_timer(q.timer, net.now + net.sysctl["net.ipv4.ipfrag_time"] * SEC)
@@ -243,8 +243,8 @@ def _payload(skb: SkBuff) -> int:
 
 
 def _truesize(net: IpNet, skb: SkBuff) -> int:
-    """What a waiting fragment costs. One that would keep a far larger slot from being used again
-    is copied out of it first."""
+    """The memory that a waiting fragment costs. A fragment in a far larger slot is first copied out
+    of it, so that the slot can be used again."""
     size = len(skb.head) + _OVERHEAD
     for frag in skb.frags:
         if isinstance(frag, bytes):
@@ -256,7 +256,7 @@ def _truesize(net: IpNet, skb: SkBuff) -> int:
             try:
                 data = net.pool.gather(skb.frags)
             except PoolError:
-                return size + slot  # noticed again when the datagram is whole
+                return size + slot  # met again when the datagram is whole
             net.pool.free_frags(skb.frags)
             skb.frags = (data,)
             return len(skb.head) + _OVERHEAD + len(data)
@@ -302,7 +302,7 @@ def ip_expire(net: IpNet, key: tuple[bytes, bytes, int, int, int]) -> None:
 
 
 def _ecn(bits: int) -> int | None:
-    """The ECN field of the whole of those that were seen (RFC 3168 5.3); None: contradictory."""
+    """The datagram's ECN field from its fragments' (RFC 3168 5.3); None: contradictory."""
     if bits & 8:
         return None if bits & 1 else 3
     if bits & 1 and bits & 6:
@@ -313,7 +313,7 @@ def _ecn(bits: int) -> int | None:
 
 
 def ip_frag_reasm(net: IpNet, q: Ipq) -> tuple[SkBuff, IpHdr] | None:
-    """All pieces are there: one skb of them, the first one's (RFC 815)."""
+    """All pieces are there: make one skb of them, the first one's (RFC 815)."""
     skb = q.skbs[0]
     iph = ipv4.parse(skb.head, skb.network_header)
     ecn = _ecn(q.tos)

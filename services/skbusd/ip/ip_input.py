@@ -4,7 +4,7 @@
     nic -> ip_rcv -> ip_rcv_finish -> ip_route_input -> ip_local_deliver (-> ip_defrag)
         -> ip_local_deliver_finish -> inet_protos[protocol], or ip_forward
 
-Each of these functions owns the skb it is given. RFC 791 3.1; RFC 1122 3.2.1 for what is
+Each of these functions owns the skb it is given. RFC 791 3.1; RFC 1122 3.2.1 for packets that are
 silently discarded; RFC 6040 and 3168 for the ECN counters.
 """
 
@@ -64,7 +64,7 @@ def ip_rcv(net: IpNet, skb: SkBuff) -> None:
     head = skb.head
     data = skb.data
     if len(head) - data < 20 or len(head) - data < (head[data] & 0xF) << 2:
-        # The header is not in head: fetch it, all of it, if it is there at all.
+        # The header is not in head: fetch all of it, if the packet has it.
         if not pskb_may_pull(net, skb, 20) or not pskb_may_pull(
             net, skb, (skb.head[skb.data] & 0xF) << 2
         ):
@@ -97,7 +97,7 @@ def ip_rcv(net: IpNet, skb: SkBuff) -> None:
 
 
 def ip_rcv_finish(net: IpNet, skb: SkBuff, iph: IpHdr) -> None:
-    """Find out where it goes, and look at its options."""
+    """Find the packet's route, and look at its options."""
     if net.tracing:
         net.trace("ip_rcv_finish", skb, saddr=iph.saddr, daddr=iph.daddr, protocol=iph.protocol)
     ifindex = skb.dev or skb.skb_iif
@@ -162,7 +162,7 @@ def ip_rcv_options(net: IpNet, skb: SkBuff, iph: IpHdr) -> bool:
 
 
 def ip_local_deliver(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
-    """It is for us: put fragments together first."""
+    """A packet for this host: put fragments together first."""
     if net.tracing:
         net.trace("ip_local_deliver", skb)
     if iph.frag_off & (IP_MF | IP_OFFSET):
@@ -174,7 +174,7 @@ def ip_local_deliver(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
 
 
 def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
-    """Give it to its protocol (RFC 1122 3.2.2.1 where there is none)."""
+    """Give the packet to its protocol (RFC 1122 3.2.2.1 where there is none)."""
     protocol = iph.protocol
     if net.tracing:
         net.trace("ip_local_deliver_finish", skb, protocol=protocol)
@@ -194,7 +194,7 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
         net.mib["IpInDelivers"] += 1
         local(net, skb, iph, rt)
     elif protocol in net.inet_known:
-        # The stack has it, but it is away just now: silence, or it could not come back.
+        # The stack has the protocol, but its process is away: an ICMP error would end connections.
         net.mib["IpInDiscards"] += 1
         net.kfree_skb(skb, "SKBUS_NO_PEER")
     elif taken:

@@ -28,8 +28,8 @@ _NOT_UTC: Final = 0x80000000
 
 
 def inet_current_timestamp(net: IpNet) -> int:
-    """ms since midnight; the high-order bit says that it may not be UTC, as RFC 792 provides,
-    because a stack has a clock of its own."""
+    """ms since midnight. The high-order bit says that the time may not be UTC (RFC 792), because a
+    stack has a clock of its own."""
     return net.now // MSEC % _DAY_MS | _NOT_UTC
 
 
@@ -62,8 +62,8 @@ def _fill_ts(net: IpNet, out: bytearray, offset: int, addr: bytes, received: boo
 def ip_options_fill(
     net: IpNet, options: bytes, parsed: IpOptions, addr: bytes, *, received: bool = True
 ) -> bytes:
-    """The options, with our address and time written into their next free place. received: they
-    came with a packet, and a time that does not fit is counted (RFC 791 3.1)."""
+    """The options, with our address and time written into their next free place. received: the
+    options came with a packet, and a time that does not fit is counted (RFC 791 3.1)."""
     if parsed.rr is None and parsed.ts is None:
         return options
     out = bytearray(options)
@@ -75,19 +75,18 @@ def ip_options_fill(
 
 
 def ip_options_build(net: IpNet, options: bytes, addr: bytes) -> bytes:
-    """`ip_options_build`: the options of a packet that we send; where it records its route, or
-    times, it begins with us."""
+    """The options of a packet that we send: a recorded route, or list of times, begins with us."""
     try:
         parsed = parse_options(options, received=True)
         return ip_options_fill(net, options, parsed, addr, received=False)
     except HeaderError:
-        return options  # not ours to judge: who gave them to us has checked them
+        return options  # not ours to judge: the caller has checked them
 
 
 def ip_options_echo(net: IpNet, options: bytes, addr: bytes) -> bytes:
-    """The options of a reply, or of an error: record route and timestamp, in which we stand as the
-    one who received; `ip_options_build` adds us as the one who sends. Where an option is there
-    twice, which is an error: those in front of the second."""
+    """The options of a reply or an error: record route and timestamp, in which we stand as
+    receiver; `ip_options_build` adds us as sender. Where an option is there twice, an error, only
+    those in front of the second."""
     try:
         parsed = parse_options(options, received=True)
     except HeaderError as e:

@@ -53,7 +53,7 @@ _HASH_PRIME: Final = 2**89 - 1
 
 def ip_select_ident(net: IpNet, saddr: bytes, daddr: bytes, protocol: int, segs: int) -> int:
     """An identification that does not come back soon for these addresses, and tells an outsider
-    little (RFC 6864, RFC 7739): counters in buckets chosen by a keyed hash."""
+    little (RFC 6864, RFC 7739). Counters lie in buckets chosen by a keyed hash."""
     flow = int.from_bytes(saddr + daddr, "big") << 8 | protocol
     bucket = flow * net.ip_idents_key % _HASH_PRIME % _IP_IDENTS
     ident = net.ip_idents.get(bucket)
@@ -172,8 +172,8 @@ def ip_build_and_send_pkt(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb) -> No
     """Header and `ip_local_out`, where the route is known. A datagram that must not be
     fragmented needs no identification (RFC 6864 4.1).
 
-    IP_PMTUDISC_WANT: what the transport took for short enough, and no longer is, may be
-    fragmented (`ip_sk_ignore_df`)."""
+    IP_PMTUDISC_WANT: a datagram that the transport took for short enough, but is not any more, may
+    be fragmented (`ip_sk_ignore_df`)."""
     df = cb.df
     if df and cb.pmtudisc == IP_PMTUDISC_WANT:
         df = not rt.mtu_locked and _datagram_len(skb, cb) <= rt.mtu
@@ -235,7 +235,7 @@ def ip_mc_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
 
 
 def ip_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
-    """The device is known now."""
+    """Count a packet for its device, now known."""
     if net.tracing:
         net.trace("ip_output", skb, dev=rt.dev.name)
     skb.dev = rt.dev.ifindex
@@ -258,8 +258,8 @@ def ip_exceeds_mtu(skb: SkBuff, mtu: int) -> bool:
 
 
 def ip_resegment(skb: SkBuff, mtu: int) -> bool:
-    """Have a TCP super-segment that may be fragmented cut to smaller segments, where it is cut
-    later on; False where it is none.
+    """Set a smaller segment size for a TCP super-segment that may be fragmented; it is cut later.
+    False where the skb is none.
 
     Differs from Linux: `ip_finish_output_gso` cuts it as it was and fragments the segments.
     """
@@ -276,7 +276,7 @@ def ip_resegment(skb: SkBuff, mtu: int) -> bool:
 
 
 def ip_finish_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
-    """Fragment what is longer than the MTU, where that is allowed."""
+    """Fragment a packet that is longer than the MTU, where that is allowed."""
     mtu = rt.mtu
     if net.tracing:
         net.trace("ip_finish_output", skb, mtu=mtu, gso_size=skb.gso_size)
@@ -304,7 +304,7 @@ def ip_finish_output(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
 
 
 def ip_finish_output2(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
-    """The next hop's neighbour."""
+    """Hand the packet to the next hop's neighbour entry."""
     if net.tracing:
         net.trace("ip_finish_output2", skb, nexthop=rt.rt_gateway)
     dev = rt.dev

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Options of raw and ping sockets (`raw_setsockopt` of `net/ipv4/raw.c`, and what of
-`do_ip_setsockopt` and `sock_setsockopt` ip must know).
+"""Options of raw and ping sockets (`raw_setsockopt` of `net/ipv4/raw.c`, and ip's part of
+`do_ip_setsockopt` and `sock_setsockopt`).
 
 Values are as setsockopt(2) takes them. Those of level IP are checked by `skbus.inet.ip_sockglue`.
 """
@@ -37,7 +37,7 @@ from skbusd.ip.netns import IPPROTO_ICMP, IPPROTO_RAW, InetSock, IpNet
 
 
 def ip_setsockopt(net: IpNet, item: Setsockopt) -> None:
-    """setsockopt(2): `raw_setsockopt`, `ip_setsockopt`. SkRet.val: the groups that it is in."""
+    """setsockopt(2): `raw_setsockopt`, `ip_setsockopt`. SkRet.val: the socket's groups."""
     sk = net.inet_socks.get(item.sk)
     if sk is None:
         err = EBADF

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The loopback device (`drivers/net/loopback.c`): what this host sends to itself comes in again.
+"""The loopback device (`drivers/net/loopback.c`): packets to this host itself come in again.
 
 The one device without a driver process. `ip_finish_output2` calls `loopback_xmit`, which queues the
-packet by `dev.netif_rx`; so a packet never leaves this process, nor is it received within the call
+packet by `dev.netif_rx`. So a packet never leaves this process, nor is it received within the call
 that sent it. `devinet_init` calls `loopback_net_init`. RFC 1122 3.2.1.3 (g).
 """
 
@@ -31,15 +31,15 @@ def loopback_net_init(net: IpNet) -> NetDevice:
 
 
 def loopback_net_exit(net: IpNet) -> None:
-    """What `loopback_net_init` did, taken back. (The tables of devices are devinet's to clear.)"""
+    """Undo `loopback_net_init`. (The tables of devices are devinet's to clear.)"""
     net.loopback_dev = NetDevice("lo", "", loopback=True)
 
 
 def loopback_xmit(net: IpNet, skb: SkBuff, iif: int) -> None:
     """`loopback_xmit`: send on lo, which is to receive on it.
 
-    iif: the device that a socket bound to one sees the packet come by (`inet_iif`); 0 for lo.
-    The payload of a lent skb is copied: its owner may have it back before it has been read.
+    iif: the device by which sockets see the packet come (`inet_iif`); 0 for lo. The payload of a
+    lent skb is copied: its owner may have it back before it has been read.
     """
     if net.tracing:
         net.trace("loopback_xmit", skb)

@@ -23,7 +23,7 @@ Key = tuple[str, int]
 
 
 def ip_mc_setsockopt(net: IpNet, item: McSetsockopt) -> None:
-    """A transport's socket joins, leaves, or changes what it wants to hear."""
+    """A transport's socket joins, leaves, or changes its source filter."""
     key = (item.process, item.sk)
     err = mc_setsockopt(net, key, item.optname, item.value, restore=not item.req)
     if net.tracing:
@@ -39,8 +39,8 @@ def mc_setsockopt(
 ) -> int:
     """`do_ip_setsockopt`, the membership options. Returns an errno, 0 for success.
 
-    restore: it was in the group before ip was started anew. Where the device has not come back
-    yet, that waits for it.
+    restore: the socket was in the group before ip was started anew. Where the device has not come
+    back yet, the membership waits for it.
     """
     err = _mc_setsockopt(net, key, optname, value)
     if restore and err == ENODEV and len(net.mc_deferred) < _MAX_DEFERRED:
@@ -52,7 +52,7 @@ def mc_setsockopt(
 
 
 def mc_restore(net: IpNet) -> None:
-    """A device has come: who waits for it?"""
+    """A device has come: restore the memberships that waited for it."""
     deferred, net.mc_deferred = net.mc_deferred, []
     for key, optname, value in deferred:
         mc_setsockopt(net, key, optname, value, restore=True)
@@ -88,7 +88,7 @@ def ip_mc_drop_socket(net: IpNet, item: McDropSocket) -> None:
 
 
 def mc_drop(net: IpNet, key: Key) -> None:
-    """The same for a socket of any process."""
+    """Take a socket of any process out of its groups."""
     net.mc_deferred = [d for d in net.mc_deferred if d[0] != key]
     for pmc in net.mc_socks.pop(key, ()):
         _leave(net, pmc)
@@ -102,7 +102,7 @@ def mc_drop_process(net: IpNet, process: str) -> None:
 
 
 def ip_mc_find_dev(net: IpNet, mreq: Mreq) -> NetDevice | None:
-    """The device that is meant: by number, by address, or the one that leads to the group."""
+    """The device that mreq names by number or by address, else the one that leads to the group."""
     if mreq.ifindex:
         return net.dev_by_index.get(mreq.ifindex)
     if mreq.address != INADDR_ANY:

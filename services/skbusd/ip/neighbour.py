@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Neighbours: next hops, their hardware addresses and their states (`net/core/neighbour.c`).
 
-`neigh_resolve_output` is the end of ip's way out: it puts the Ethernet header in front and calls
-`dev_queue_xmit` in the device's process, or keeps the skb until the address has been found. How
-addresses are found is the table's family's affair: `arp` for IPv4 (`NeighTable.constructor`,
-`NeighOps`). Nothing here knows of ARP, so that IPv6's neighbour discovery has its place.
-RFC 1122 2.3.2 (the queue, and that entries expire); RFC 4861 7.3 for the states.
+`neigh_resolve_output` is the end of ip's way out. It puts the Ethernet header in front and calls
+`dev_queue_xmit` in the device's process, or keeps the skb until the address is known. The table's
+family finds addresses: `arp` for IPv4 (`NeighTable.constructor`, `NeighOps`). Nothing here knows of
+ARP, so that IPv6's neighbour discovery has its place. RFC 1122 2.3.2 (the queue, and that entries
+expire); RFC 4861 7.3 for the states.
 
     NONE -> INCOMPLETE -> REACHABLE -> STALE -> DELAY -> PROBE -> REACHABLE or FAILED
 """
@@ -47,7 +47,7 @@ NUD_NAMES: Final = {
 _REACHABLE_RANDOM_AGAIN: Final = 300 * SEC
 """How often the reachable time is drawn anew (`neigh_periodic_work`)."""
 _LOCKTIME: Final = 1 * SEC
-"""A new address for a neighbour is ignored so soon after the last one (`locktime`)."""
+"""For so long after a neighbour's address has changed, another one is ignored (`locktime`)."""
 
 
 def _reachable_time(net: IpNet, tbl: NeighTable) -> int:
@@ -73,7 +73,7 @@ def neigh_table_init(net: IpNet, tbl: NeighTable) -> None:
 
 
 def neigh_table_clear(net: IpNet, tbl: NeighTable) -> None:
-    """`neigh_table_clear`: what `neigh_table_init` did, taken back."""
+    """Undo `neigh_table_init`."""
     net.neigh_tables.remove(tbl)
     if tbl.gc_timer is not None:
         net.del_timer(tbl.gc_timer)
@@ -110,7 +110,7 @@ def neigh_create(net: IpNet, tbl: NeighTable, dev: NetDevice, addr: bytes) -> Ne
 
 
 def neigh_release(net: IpNet, neigh: Neighbour, reason: SkbDropReason) -> None:
-    """Take an entry out of the table; what waits for it is dropped."""
+    """Take an entry out of the table; packets that wait for it are dropped."""
     neigh.tbl.entries.pop((neigh.dev.ifindex, neigh.primary_key), None)
     neigh.dead = True
     if neigh.timer is not None:
@@ -121,7 +121,7 @@ def neigh_release(net: IpNet, neigh: Neighbour, reason: SkbDropReason) -> None:
 
 
 def neigh_forced_gc(net: IpNet, tbl: NeighTable) -> int:
-    """The table is full: drop the entries, a quarter of them at most, whose loss costs least."""
+    """The table is full: drop spare entries, the longest unused first, a quarter of all at most."""
     spare = [
         n
         for n in tbl.entries.values()
@@ -296,7 +296,7 @@ def neigh_timer_handler(net: IpNet, neigh: Neighbour) -> None:
 
 
 def neigh_invalidate(net: IpNet, neigh: Neighbour) -> None:
-    """Nobody answered: FAILED, and whoever waited is told (RFC 1122 3.3.1.1)."""
+    """Nobody answered: FAILED, and the senders of waiting packets are told (RFC 1122 3.3.1.1)."""
     neigh.nud_state = NUD_FAILED
     neigh.updated = net.now
     neigh.hh = b""
@@ -326,7 +326,7 @@ def neigh_update(
     if new & NUD_CONNECTED:
         neigh.confirmed = net.now
     if new == old and not changed:
-        return  # it stays as old as it is: `locktime` begins with what is news
+        return  # nothing new, so `locktime` does not begin again
     neigh.updated = net.now
     if new != old:
         if neigh.timer is not None:

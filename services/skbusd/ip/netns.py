@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What ip keeps: devices, addresses, routes, neighbours, fragments (`struct netns_ipv4`).
+"""ip's state: devices, addresses, routes, neighbours, fragments (`struct netns_ipv4`).
 
-Types alone; the functions that work on them lie where Linux has them (`devinet`, `fib`,
-`route`, `neighbour`, `ip_fragment`, ...). All of them take an `IpNet` first.
+Types alone; their functions lie where Linux has them (`devinet`, `fib`, `route`, `neighbour`,
+`ip_fragment`, ...). All of them take an `IpNet` first.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ RTN_NAMES: Final = {
 }
 
 RTCF_DOREDIRECT: Final = 0x01000000
-"""include/uapi/linux/in_route.h: who sent this had better ask the next hop itself."""
+"""include/uapi/linux/in_route.h: the sender had better use the next hop itself."""
 
 LOOPBACK_MTU: Final = 65536
 IP_MAX_MTU: Final = 0xFFFF
@@ -103,7 +103,7 @@ class NeighbourConfig:
 
 @dataclass(frozen=True, slots=True)
 class IpConfig:
-    """All that ip is told at start.
+    """ip's configuration at start.
 
     protocols: the transports that this stack has, by IP protocol number. While one of them has
     not registered, nobody answers protocol unreachable for it (docs/architecture.md, "Who owns
@@ -139,9 +139,9 @@ class InIfaddr(NamedTuple):
 class IpMcList:
     """`struct ip_mc_list`: one group on one device, for all sockets together (RFC 3376 3.2).
 
-    mode, state: the reception state that was last reported on: MCAST_INCLUDE or MCAST_EXCLUDE,
-    and the sources. crcount, allow, block: what the next state-change reports must still say,
-    and how often (RFC 3376 5.1).
+    mode, state: the reception state that was last reported on: MCAST_INCLUDE or MCAST_EXCLUDE, and
+    the sources. crcount, allow, block: how many state-change reports are still due, for the mode
+    and for each source (RFC 3376 5.1).
     """
 
     __slots__ = (
@@ -197,7 +197,7 @@ class IgmpDevice:
 
     def __init__(self) -> None:
         self.mr_v1_seen = 0
-        """Until when we take it that there is a querier of version 1."""
+        """Until when a querier of version 1 counts as present."""
         self.mr_v2_seen = 0
         self.mr_qrv = 0
         self.mr_qi = 125_000_000_000
@@ -206,7 +206,7 @@ class IgmpDevice:
         self.ifc_timer: Timer[Any] | None = None
         self.ifc_count = 0
         self.tomb: dict[bytes, IpMcList] = {}
-        """Groups left, of which reports must still tell."""
+        """Groups that we left, with reports still due."""
 
 
 class InetSock(TransportSock):
@@ -223,11 +223,11 @@ class InetSock(TransportSock):
         self.inet_num = 0 if ping else protocol
         self.hdrincl = not ping and protocol == IPPROTO_RAW
         self.filter = 0
-        """ICMP_FILTER: the types that it does not want."""
+        """ICMP_FILTER: the types that the socket does not want."""
 
 
 class NetDevice:
-    """`struct net_device`, as far as ip must know it. `process` takes `dev_queue_xmit`."""
+    """`struct net_device`, the part that ip needs. `process` takes `dev_queue_xmit`."""
 
     __slots__ = (
         "dev_addr",
@@ -275,14 +275,14 @@ class FibInfo(NamedTuple):
     fib_prefix: bytes
     fib_prefixlen: int
     fib_protocol: str
-    """"kernel" for what follows from addresses, "static" for what is configured."""
+    """"kernel" for routes that follow from addresses, "static" for configured ones."""
 
 
 class FibNhException(NamedTuple):
-    """`struct fib_nh_exception`: what was learned of the path to one address."""
+    """`struct fib_nh_exception`: facts learned of the path to one address."""
 
     fnhe_pmtu: int
-    """0: nothing is known of it"""
+    """0: not known"""
     fnhe_mtu_locked: bool
     fnhe_expires: int
     """ns"""
@@ -320,8 +320,8 @@ class Rtable:
         self.rt_gateway = daddr
         """The next hop."""
         self.rt_iif = 0
-        """Input: the device that it came by. Output to ourselves: the one that has the address, by
-        which it is taken to have come."""
+        """Input: the device that the packet came by. Output to ourselves: the device that has the
+        address, by which the packet is taken to have come."""
         self.mtu = min(dev.mtu, IP_MAX_MTU)
         self.mtu_locked = False
         """`ip_mtu_locked`: the path takes less than `route.min_pmtu`, and routers may fragment."""
@@ -344,7 +344,7 @@ class NeighOps(NamedTuple):
     solicit: Callable[["IpNet", "Neighbour"], None]
     """Ask for the neighbour's hardware address."""
     error_report: Callable[["IpNet", "Neighbour", SkBuff], None]
-    """Nobody has answered: the skb, which waited, is dropped, and its sender told."""
+    """Nobody has answered: the waiting skb is dropped, and its sender told."""
 
 
 def _no_constructor(net: "IpNet", neigh: "Neighbour") -> None:
@@ -373,8 +373,7 @@ class NeighTable:
         self.protocol = protocol
         self.conf = conf
         self.constructor: Callable[[IpNet, Neighbour], None] = _no_constructor
-        """What the family knows of a new neighbour: its `ops`, and its address where no question
-        is needed."""
+        """Sets a new neighbour's `ops`, and its address where no question is needed."""
         self.entries: dict[tuple[int, bytes], Neighbour] = {}
         """By (ifindex, address)."""
         self.reachable_time = 0
@@ -386,7 +385,7 @@ class NeighTable:
 NO_NEIGH_OPS: Final = NeighOps(
     lambda net, neigh: None, lambda net, neigh, skb: net.kfree_skb(skb, "NEIGH_FAILED")
 )
-"""Of a neighbour whose table's constructor names no others: it is never asked for."""
+"""For a neighbour that its table's constructor gave no others: never asked for."""
 
 
 class Neighbour:
@@ -466,7 +465,7 @@ class Ipq:
         self.flags = 0
         self.tos = 0
         self.rid = 0
-        """How many fragments its sender had sent with the last one of this datagram."""
+        """The sender's count of fragments at the last one of this datagram."""
         self.timer: Timer[Any] | None = None
 
 
@@ -511,7 +510,7 @@ class IpNet(Net):
         self.loopback_dev = NetDevice("lo", "", loopback=True)
         self.local_addrs: dict[bytes, NetDevice] = {}
         self.backlog: deque[SkBuff] = deque()
-        """What `netif_rx` queued and `process_backlog` has not handed on."""
+        """Packets that `netif_rx` queued and `process_backlog` has not handed on."""
         self.in_backlog = False
         # routes
         self.fib = FibTable()
@@ -520,7 +519,7 @@ class IpNet(Net):
         self.rt_out: dict[tuple[bytes, bytes, int], Rtable] = {}
         self.rt_in: dict[tuple[bytes, bytes, int], Rtable] = {}
         self.fnhe: dict[bytes, FibNhException] = {}
-        """daddr -> what is known of the path there."""
+        """daddr -> the exception for the path there."""
         self.fnhe_timer: Timer[Any] | None = None
         self.martians = 0
         """How many came since `martians_since`, ns."""
@@ -538,7 +537,7 @@ class IpNet(Net):
         self.inet_local: dict[int, LocalHandler] = {}
         """Protocols that are ip's own."""
         self.backlog_marks: dict[tuple[str, int], int] = {}
-        """(nic, mark) -> from how many processes it must still come back (`rps.backlog_mark`)."""
+        """(nic, mark) -> how many processes must still send the mark back (`rps.backlog_mark`)."""
         self.ptype_base: dict[int, IpPacketType] = {}
         """By Ethernet type; drivers are told."""
         self.proc_net: Callable[[IpNet, str], Any] | None = None

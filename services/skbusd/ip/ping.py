@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Ping sockets (`net/ipv4/ping.c`): ICMP echoes without privilege.
 
-SOCK_DGRAM with IPPROTO_ICMP. An application sends echo requests, whose identifier is the socket's
-number (what a port is to UDP), and gets the replies to them, from the ICMP header on: `icmp_rcv`
-brings those to `ping_rcv`, errors about requests to `ping_err`. icmp(7).
+SOCK_DGRAM with IPPROTO_ICMP. An application sends echo requests, and gets the replies to them, from
+the ICMP header on. The requests' identifier is the socket's number, as a port is in UDP. `icmp_rcv`
+brings replies to `ping_rcv`, and errors about requests to `ping_err`. icmp(7).
 """
 
 from errno import EACCES, EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EBADF, EINVAL, EREMOTEIO
@@ -47,7 +47,7 @@ from skbusd.ip.netns import (
 
 
 def ping_init_sock(net: IpNet, item: InitSock) -> None:
-    """A ping socket begins. (Who may have one, the socket layer has decided.)"""
+    """A ping socket begins. (The socket layer has checked who may have one.)"""
     if net.tracing:
         net.trace("ping_init_sock", sk=item.sk)
     rcvbuf = net.sysctl["net.core.rmem_default"]
@@ -179,7 +179,7 @@ def ping_rcv(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
         net.trace("ping_rcv", skb, id=hdr.id, sequence=hdr.sequence)
     sk = ping_lookup(net, iph.daddr, hdr.id, skb.skb_iif)
     if sk is None:
-        # Not an error: a raw socket may have asked, and has its copy.
+        # No error: a raw socket may have sent the request, and has its copy.
         net.consume_skb(skb)
         return
     inet_sock.sock_queue_rcv_skb(net, sk, skb, iph.saddr, iph.daddr)
@@ -188,11 +188,11 @@ def ping_rcv(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 def ping_err(
     net: IpNet, inner: IpHdr, payload: bytes, hdr: IcmpHdr, info: int, offender: bytes, dif: int
 ) -> None:
-    """An error about an ICMP message of ours: for the socket that sent that, if it is connected
-    and the error is hard, or with IP_RECVERR.
+    """An error about an ICMP message of ours goes to the socket that sent the message. The socket
+    must have IP_RECVERR, or be connected and the error hard.
 
-    Differs from Linux: what quotes an echo reply teaches no path MTU (`icmp_err`). Those have no
-    DF, so no router can have asked for it, and nobody could tell whether we sent one.
+    Differs from Linux: an error that quotes an echo reply teaches no path MTU (`icmp_err`). Replies
+    have no DF, so no router can have asked for an MTU, and nobody could tell whether we sent one.
     """
     if net.tracing:
         net.trace("ping_err", saddr=inner.saddr, daddr=inner.daddr, type=hdr.type, code=hdr.code)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What ip tells `skbus proc` (`raw.c`, `ping.c`, `igmp.c`, `arp.c`, `fib_trie.c`): its part of
-/proc/net/raw, icmp, igmp, arp, route, dev, snmp and sockstat, as plain values for
-`skbus.inet.proc`."""
+"""ip's part of /proc/net/raw, icmp, igmp, arp, route, dev, snmp and sockstat (`raw.c`, `ping.c`,
+`igmp.c`, `arp.c`, `fib_trie.c`), as plain values for `skbus proc` (`skbus.inet.proc`)."""
 
 from typing import Any
 
@@ -96,7 +95,7 @@ def _route_flags(fi: FibInfo) -> int:
 
 
 def _route(net: IpNet) -> list[RouteLine]:
-    """The main table: neither what is local nor what is broadcast to."""
+    """The main table: neither local nor broadcast routes."""
     routes = [
         fi
         for fi in fib_dump(net.fib)
@@ -117,7 +116,7 @@ def _route(net: IpNet) -> list[RouteLine]:
 
 
 def _snmp(net: IpNet) -> dict[str, int]:
-    """What is a setting, and not counted."""
+    """The fields that are settings, not counters."""
     return {
         "IpForwarding": 1 if net.sysctl["net.ipv4.ip_forward"] else 2,
         "IpDefaultTTL": net.sysctl["net.ipv4.ip_default_ttl"],

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """ip as a transport: `TransportProto` for raw and ping sockets (`raw_prot`, `ping_prot`).
 
-The socket layer calls by the socket's number; here the call goes on to the function that Linux's
-`struct proto` names for that kind of socket. What both kinds share is in `inet_sock`.
+The socket layer calls by the socket's number. The call goes on to the function that Linux's
+`struct proto` names for that kind of socket. The common part of both kinds is in `inet_sock`.
 """
 
 from typing import Final

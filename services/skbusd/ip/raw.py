@@ -2,9 +2,9 @@
 """Raw sockets (`net/ipv4/raw.c`): IP packets as they are.
 
 `ip_local_deliver_finish` gives every packet to `raw_local_deliver` first: each socket of its
-protocol gets a copy, IP header included. The socket layer sends by `raw_sendmsg`; with
-IP_HDRINCL the application brings the IP header, of which only length, checksum, and a source or
-identification of zero are filled in. ICMP errors come by `raw_icmp_error`. raw(7).
+protocol gets a copy, IP header included. The socket layer sends by `raw_sendmsg`. With IP_HDRINCL
+the application brings the IP header; only length, checksum, and a source or identification of zero
+are filled in. ICMP errors come by `raw_icmp_error`. raw(7).
 """
 
 from errno import (
@@ -44,8 +44,8 @@ from skbusd.ip.netns import (
 )
 
 IPPROTO_MAX: Final = 263
-"""Numbers above 255 name protocols of socket(2) that no packet has (MPTCP); a raw socket of one
-may be made, as in Linux, and hears of nothing."""
+"""Numbers above 255 name protocols of socket(2) that no packet has (MPTCP). A raw socket of one may
+be made, as in Linux, but receives nothing."""
 
 _ICMP_TYPES: Final = 32
 """Types that ICMP_FILTER can name."""
@@ -74,7 +74,7 @@ def raw_bind(net: IpNet, item: GetPort) -> None:
         err = EBADF if sk is None else EINVAL
     else:
         kind = route.inet_addr_type(net, item.addr)
-        # (Without req: it was bound before, and ip may not know its addresses yet.)
+        # (Without req the socket was bound before, and ip may not know its addresses yet.)
         anywhere = not item.req or sk.freebind or sk.transparent
         if kind not in (RTN_LOCAL, RTN_MULTICAST, RTN_BROADCAST) and not anywhere:
             err = EADDRNOTAVAIL
@@ -194,8 +194,8 @@ def icmp_filter(net: IpNet, sk: InetSock, skb: SkBuff) -> bool:
 
 
 def raw_local_deliver(net: IpNet, skb: SkBuff, iph: IpHdr) -> bool:
-    """A copy for every raw socket that the packet matches; True if there was any, whether or not
-    it wanted this one. The skb stays the caller's, `data` at its transport header."""
+    """A copy for every raw socket that the packet matches; True if any matched, even if its filter
+    refused the packet. The skb stays the caller's, `data` at its transport header."""
     socks = net.raw_hash.get(iph.protocol)
     if socks is None:
         return False
@@ -227,7 +227,7 @@ def raw_rcv(net: IpNet, sk: InetSock, skb: SkBuff, iph: IpHdr) -> None:
 def raw_icmp_error(
     net: IpNet, inner: IpHdr, quoted: bytes, hdr: IcmpHdr, info: int, offender: bytes, dif: int
 ) -> None:
-    """An ICMP error about a packet of ours: every raw socket that it may be of hears of it."""
+    """An ICMP error about a packet goes to every raw socket that may have sent the packet."""
     for sk in tuple(net.raw_hash.get(inner.protocol, ())):
         if raw_v4_match(sk, inner.daddr, inner.saddr, dif):
             raw_err(net, sk, inner, quoted, hdr, info, offender, dif)
@@ -243,7 +243,7 @@ def raw_err(
     offender: bytes,
     dif: int,
 ) -> None:
-    """The error of one socket. Which errors reach it, `sk_icmp_error` says."""
+    """An error for one socket. `sk_icmp_error` says which errors reach it."""
     if hdr.type == ICMP_REDIRECT:
         inet_sock.ipv4_sk_redirect(net, inner.daddr, hdr, offender, dif)
         return

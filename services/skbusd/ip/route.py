@@ -56,11 +56,11 @@ _NOTHING: Final = FibNhException(0, False, 0)
 MARTIANS: Final = frozenset(
     ("IP_INVALID_SOURCE", "IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_DEST", "IP_RPFILTER")
 )
-"""Drop reasons of packets with addresses that they cannot have (RFC 1812 5.3.7)."""
+"""Drop reasons of packets with impossible addresses (RFC 1812 5.3.7)."""
 MARTIANS_EVERY: Final = 5 * SEC
 MARTIANS_BURST: Final = 10
 REDIRECT_PEERS: Final = 4096
-"""Most hosts of which is remembered how often they were redirected."""
+"""Most hosts that have a count of redirects sent to them."""
 
 _FIB_ERRORS: Final = {
     RTN_BLACKHOLE: EINVAL,
@@ -74,7 +74,7 @@ _FIB_ERRORS: Final = {
 
 
 def rt_cache_flush(net: IpNet) -> None:
-    """Routes or addresses changed: forget what was cached, here and in the transports."""
+    """Routes or addresses changed: empty the caches, here and in the transports."""
     net.rt_genid += 1
     net.rt_out.clear()
     net.rt_in.clear()
@@ -93,10 +93,10 @@ def ipv4_update_pmtu(net: IpNet, item: UpdatePmtu) -> None:
 def ip_rt_update_pmtu(net: IpNet, daddr: bytes, mtu: int) -> None:
     """A path MTU was learned from ICMP; believed for `mtu_expires` (RFC 1191 6.3).
 
-    Called by whoever owns the packet that was too long, and has recognised it in what ICMP
-    quotes (RFC 5927 7.2): nobody else can tell true news from false. What is below
-    `min_pmtu` is not believed, but our packets may be fragmented on the way from then on: the MTU
-    is locked. Nothing raises an MTU again but time.
+    Called by the owner of the packet that was too long, after it has recognised the packet that
+    ICMP quotes (RFC 5927 7.2). Nobody else can tell true news from false. An MTU below `min_pmtu`
+    is not believed, but our packets may be fragmented on the way from then on: the MTU is locked.
+    Nothing raises an MTU again but time.
     """
     rt = ip_route_output(net, daddr, b"", 0)
     if isinstance(rt, int) or rt.rt_type != RTN_UNICAST or rt.mtu_locked or rt.mtu < mtu:
@@ -116,10 +116,10 @@ def ip_rt_update_pmtu(net: IpNet, daddr: bytes, mtu: int) -> None:
 
 def ipv4_redirect(net: IpNet, item: Redirect) -> None:
     """A transport was told by ICMP of a nearer gateway for a packet of its own. Believed where
-    `accept_redirects` says so, by a host that is no router, from the gateway that it uses, for
-    one on the same network (RFC 1122 3.2.2.2), once it answers ARP.
+    `accept_redirects` is set and this host is no router. The gateway in use must have sent it; the
+    new one must be on the same network (RFC 1122 3.2.2.2) and answer ARP.
 
-    Differs from Linux: it must be on the same network also where `shared_media` would not ask so.
+    Differs from Linux: the new gateway must be on the same network even if `shared_media` is set.
     """
     daddr, new_gw, old_gw, ifindex = item
     dev = net.dev_by_index.get(ifindex)
@@ -151,7 +151,7 @@ def ipv4_redirect(net: IpNet, item: Redirect) -> None:
 
 
 def _update_or_create_fnhe(net: IpNet, daddr: bytes, exception: FibNhException) -> None:
-    """Remember it; routes that were made without it are forgotten."""
+    """Remember an exception for daddr; routes that were made without it are forgotten."""
     if len(net.fnhe) >= FNHE_SIZE and daddr not in net.fnhe:
         del net.fnhe[next(iter(net.fnhe))]
     before = net.fnhe.get(daddr, _NOTHING)
@@ -167,7 +167,7 @@ def _update_or_create_fnhe(net: IpNet, daddr: bytes, exception: FibNhException) 
 
 
 def _fnhe_expire(net: IpNet) -> None:
-    """What was learned long enough ago is forgotten, with the routes that were made with it."""
+    """Forget exceptions that have expired, and the routes that were made with them."""
     for daddr in [d for d, e in net.fnhe.items() if e.fnhe_expires <= net.now]:
         known = net.fnhe.pop(daddr)
         _rt_forget(net, daddr)
@@ -178,8 +178,8 @@ def _fnhe_expire(net: IpNet) -> None:
 
 
 def _dst_mtu_changed(net: IpNet, daddr: bytes) -> None:
-    """Tell the transports, which keep the MTUs of their routes. (In Linux they ask `dst_mtu` of a
-    route that is stale now, each time.)"""
+    """Tell the transports, which keep the MTUs of their routes. (In Linux they ask `dst_mtu` of the
+    route each time.)"""
     rt = ip_route_output(net, daddr, b"", 0)
     if isinstance(rt, Rtable):
         for process in net.transports():
@@ -198,7 +198,7 @@ def _rt_forget(net: IpNet, addr: bytes) -> None:
 
 
 def inet_addr_type(net: IpNet, addr: bytes) -> int:
-    """What kind of address it is to us: RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_UNICAST."""
+    """The address's type to this host: RTN_LOCAL, RTN_BROADCAST, RTN_MULTICAST, RTN_UNICAST."""
     if ipv4_is_multicast(addr):
         return RTN_MULTICAST
     if addr[0] == 0 or addr == INADDR_BROADCAST:
@@ -210,9 +210,9 @@ def inet_addr_type(net: IpNet, addr: bytes) -> int:
 
 
 def inet_select_addr(net: IpNet, dev: NetDevice, dst: bytes) -> bytes:
-    """The address of ours to use on `dev` towards next hop `dst`: one in whose prefix dst lies,
-    else the device's primary, else any (RFC 1122 3.3.4.3). What lo has is for this host alone (its
-    scope)."""
+    """The address of ours to use on `dev` towards next hop `dst`: one with dst in its prefix, else
+    the device's primary, else any (RFC 1122 3.3.4.3). Addresses of lo have host scope: they are
+    never chosen for others."""
     want = int.from_bytes(dst, "big")
     for ifa in dev.ifa_list:
         if not (want ^ int.from_bytes(ifa.ifa_local, "big")) & fib.inet_make_mask(
@@ -291,7 +291,7 @@ def _ip_route_output_slow(net: IpNet, daddr: bytes, saddr: bytes, oif: int) -> R
     if fi is None:
         if dev is None:
             return ENETUNREACH
-        # A device was named: what no route covers is taken to be on its link, as in Linux.
+        # A device was named: a destination without a route is taken to be on its link, as in Linux.
         return _mkroute_output(net, daddr, saddr, dev, None, RTN_UNICAST)
     if fi.fib_type in _FIB_ERRORS:
         return _FIB_ERRORS[fi.fib_type]
@@ -351,7 +351,7 @@ def ip_route_output_key(net: IpNet, item: IpRouteOutputKey) -> None:
 
 
 def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | SkbDropReason:
-    """What becomes of a received packet: an Rtable whose `input` takes it, or a drop reason."""
+    """The way of a received packet: an Rtable whose `input` takes it, or a drop reason."""
     key = (iph.saddr, iph.daddr, dev.ifindex)
     rt = net.rt_in.get(key)
     if rt is not None:
@@ -364,7 +364,7 @@ def ip_route_input(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | SkbDropRe
         if len(net.rt_in) >= RT_CACHE_SIZE:
             net.rt_in.clear()
         if made.rt_type != RTN_MULTICAST or iph.protocol != IPPROTO_IGMP:
-            # (IGMP passes source filters: what holds for it does not hold for others.)
+            # (IGMP passes source filters, so its routes do not hold for other packets.)
             net.rt_in[key] = made
     if net.tracing:
         net.trace(
@@ -417,8 +417,8 @@ def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | Skb
 
 
 def ip_handle_martian_source(net: IpNet, iph: IpHdr, dev: NetDevice, reason: SkbDropReason) -> None:
-    """A packet came from, or to, an address that it cannot have here: say so, for the first few in
-    a while (`net_ratelimit`)."""
+    """A packet has an address that is impossible here: log the first few in a while
+    (`net_ratelimit`)."""
     if net.now - net.martians_since >= MARTIANS_EVERY or net.martians_since < 0:
         net.martians_since = net.now
         net.martians = 0
@@ -434,8 +434,8 @@ def ip_handle_martian_source(net: IpNet, iph: IpHdr, dev: NetDevice, reason: Skb
 
 
 def ip_route_mc_loopback(iph: IpHdr, dev: NetDevice) -> Rtable:
-    """The route of our own copy of a multicast or broadcast, which we sent by `dev`: its source
-    is ours, as no packet's from outside may be. Never cached."""
+    """The route of our own copy of a multicast or broadcast that we sent by `dev`. Its source is
+    ours, which no packet from outside may have. Never cached."""
     kind = RTN_MULTICAST if ipv4_is_multicast(iph.daddr) else RTN_BROADCAST
     rt = Rtable(kind, dev, iph.daddr, iph.saddr)
     rt.input = ip_input.ip_local_deliver
@@ -488,8 +488,8 @@ def _ip_mkroute_forward(
             return "IP_OUTNOROUTES"
         made.input = ip_forward.ip_forward
         made.output = ip_output.ip_output
-        # A learned path MTU is about what we send ourselves, and holds for routers as well
-        # (Linux's ip_forward_use_pmtu is off: the device's MTU counts).
+        # A learned path MTU holds only for our own packets; forwarding goes by the device's MTU
+        # (ip_forward_use_pmtu is off in Linux).
         made.mtu = min(fi.fib_dev.mtu, fi.fib_mtu or fi.fib_dev.mtu)
         made.mtu_locked = False
         if made.dev is dev and _on_link(net, iph.saddr, dev):
@@ -505,9 +505,9 @@ def _on_link(net: IpNet, addr: bytes, dev: NetDevice) -> bool:
 
 
 def ip_rt_send_redirect(net: IpNet, skb: SkBuff, rt: Rtable) -> None:
-    """Tell the sender of a packet that went out where it came in which gateway is nearer
-    (RFC 1812 5.2.7.2). Who does not heed it hears it ever less often, and then not at all for
-    a while (`redirect_load`, `redirect_number`, `redirect_silence`)."""
+    """Tell a packet's sender of a nearer gateway: the packet went out where it came in (RFC 1812
+    5.2.7.2). A sender that does not heed redirects gets them ever less often, and then none for a
+    while (`redirect_load`, `redirect_number`, `redirect_silence`)."""
     sysctl = net.sysctl
     if not sysctl["net.ipv4.conf.all.send_redirects"]:
         return

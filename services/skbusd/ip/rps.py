@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Receive packet steering (`get_rps_cpu`, `enqueue_to_backlog` of `net/core/dev.c`): which of the
-processes that share a protocol gets a packet, by the hash of its flow (`skbus.inet.rps`).
+"""Receive packet steering (`get_rps_cpu`, `enqueue_to_backlog` of `net/core/dev.c`): the hash of a
+packet's flow chooses among the processes that share a protocol (`skbus.inet.rps`).
 
-Called by ip_input.py behind reassembly, since fragments have no ports, and by icmp.py with the
-flow of the packet that an error quotes; protocol.py has the processes register.
+ip_input.py calls it behind reassembly, since fragments have no ports; icmp.py calls it with the
+flow of the packet that an error quotes. protocol.py has the processes register.
 
 Differs from Linux: there steering happens before IP looks at the packet, and fragments are hashed
 by addresses alone.
@@ -23,8 +23,8 @@ _PORTS: Final = 4
 
 
 def get_rps_cpu(net: IpNet, skb: SkBuff, iph: IpHdr, proto: InetProtocol) -> str:
-    """The process for a packet whose `data` is at the transport header; "" where it is away. What
-    has no ports is for the first, to be counted as bad."""
+    """The process for a packet with `data` at the transport header; "" where it is away. A packet
+    without ports is for the first process, which counts it as bad."""
     data = skb.data
     if len(skb.head) - data < _PORTS and not pskb_may_pull(net, skb, _PORTS):
         return proto.shards[0]
@@ -34,8 +34,8 @@ def get_rps_cpu(net: IpNet, skb: SkBuff, iph: IpHdr, proto: InetProtocol) -> str
 
 
 def get_rps_cpu_err(net: IpNet, inner: IpHdr, payload: bytes, proto: InetProtocol) -> str:
-    """The process for an ICMP error about a packet that we sent: that of the flow, whose packets
-    in the other direction are those that come in."""
+    """The process for an ICMP error about a packet that we sent: that of the packet's flow, hashed
+    in the direction that comes in."""
     flow = inner.daddr + inner.saddr + payload[2:4] + payload[:2]
     hash_ = flow_hash(flow, net.config.rss_key)
     return proto.shards[reciprocal_scale(hash_, len(proto.shards))]
@@ -44,7 +44,7 @@ def get_rps_cpu_err(net: IpNet, inner: IpHdr, payload: bytes, proto: InetProtoco
 def enqueue_to_backlog(
     net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable, proto: InetProtocol
 ) -> None:
-    """Hand it to the process of its flow; silence where that is away just now."""
+    """Hand a packet to the process of its flow; drop it, without ICMP, while that is away."""
     process = get_rps_cpu(net, skb, iph, proto)
     if net.tracing:
         net.trace("get_rps_cpu", skb, hash=skb.hash, process=process)
@@ -61,8 +61,8 @@ def enqueue_to_backlog(
 
 
 def backlog_mark(net: IpNet, item: BacklogMark) -> None:
-    """A mark of a nic, behind packets of a protocol: it goes on to all who share the protocol, and
-    back when all have answered. Where nobody has the protocol, nothing waits: back at once."""
+    """A nic's mark behind packets of a protocol goes on to all processes that share the protocol,
+    and back when all have answered. Where no process has the protocol, it goes back at once."""
     proto = net.inet_protos.get(item.protocol)
     shards = (proto.shards or (proto.process,)) if proto is not None else ()
     there = [process for process in shards if process]
