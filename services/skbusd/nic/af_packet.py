@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: MIT
 """The driver for a real interface: an AF_PACKET socket with `PACKET_VNET_HDR` (packet(7)).
 
-`NicCore` calls `recv` and `send` through `netdev.Device`. With the `virtio_net_hdr`, frames of
-up to 64 KB pass in either direction, and checksums are left to whoever needs them.
+`NicCore` calls `recv` and `send` through `netdev.Device`. With the `virtio_net_hdr`, frames of up
+to 64 KB pass in either direction, and checksums are computed only where they are needed.
 
-Who else sees the frames: a packet socket gets copies. The kernel's own stack of the namespace
-goes on working on the same interface, which is why a stack has one of two kinds of address:
+The kernel also sees the frames, as a packet socket gets copies. The kernel's own stack of the
+namespace goes on working on the same interface. So a stack has one of two kinds of address:
 
 - An **own MAC and own IP** (the default). For the kernel, frames to our MAC are PACKET_OTHERHOST,
-  and it drops them without a word: no RST, no ICMP, no redirect. A real network card is told of
-  our MAC by PACKET_MR_UNICAST, which makes it promiscuous if it must be; switches and bridges
-  learn it from what we send. Two things do not work, as with macvlan: a wireless card refuses
-  foreign source addresses, and the host that owns the interface cannot reach us through it (its
-  own frames leave by the wire, and PACKET_IGNORE_OUTGOING hides them from us).
-  With the *interface's* MAC and an IP of our own, the kernel takes our packets for packets to be
-  forwarded: it drops them silently with `ip_forward=0`, but with `ip_forward=1` it sends them
-  back out, with redirects. `conflicts` says so.
+  and it drops them without a word: no RST, no ICMP, no redirect. A real network card is told of our
+  MAC by PACKET_MR_UNICAST, which makes it promiscuous if it must be. Switches and bridges learn the
+  MAC from our frames. Two things do not work, as with macvlan. A wireless card refuses foreign
+  source addresses. The host that owns the interface cannot reach us through it: its own frames
+  leave by the wire, and PACKET_IGNORE_OUTGOING hides them from us. With the *interface's* MAC and
+  an IP of our own, the kernel takes our packets for packets to be forwarded. It drops them silently
+  with `ip_forward=0`, but sends them back out, with redirects, with `ip_forward=1`. `conflicts`
+  says so.
 - **Take-over** (`skbus.stack.takeover`): the kernel gives its address up, and MAC and IP are ours.
 
-What goes wrong and what is done: ENETDOWN comes once when the interface goes down, and the
-socket wakes up again with the interface; an interface that is deleted and made anew under its
-name is bound again; EINVAL on receive is one frame dropped; frames that overrun the socket's
-buffer are counted (`missed`).
+Errors: ENETDOWN comes once when the interface goes down, and the socket wakes up again with the
+interface. An interface that is deleted and made anew under its name is bound again. EINVAL on
+receive is one frame dropped. Frames that overrun the socket's buffer are counted (`missed`).
 """
 
 import errno
@@ -58,8 +57,8 @@ SO_RCVBUFFORCE: Final = 33
 SO_ATTACH_FILTER: Final = 26
 BUFFER: Final = 4 << 20
 
-# linux/filter.h: take the frame unless the kernel has taken an 802.1Q tag out of it that names a
-# network; VID 0 only has a priority
+# linux/filter.h: take the frame unless the kernel took out an 802.1Q tag that names a network; VID
+# 0 only has a priority
 _NO_VLAN: Final = (
     (0x30, 0, 0, 0xFFFFF000 + 48),  # ldb [SKF_AD_VLAN_TAG_PRESENT]
     (0x15, 3, 0, 0),  # jeq #0, ret all
@@ -102,10 +101,10 @@ def open_socket(name: str, *, vnet_hdr: bool = True) -> socket.socket:
 class AfPacketDevice:
     """`netdev.Device` on an AF_PACKET socket.
 
-    dev_addr: our MAC where it is not the interface's: the card is told to receive it. fd: a
-    socket that `open_socket` made, e.g. in a supervisor; it is ours then. auxdata: also receive
-    frames whose 802.1Q tag the kernel took out (it costs a microsecond a frame); without it those
-    of a VLAN are filtered out in the kernel, which has no VLAN device for them either.
+    dev_addr: our MAC where it is not the interface's: the card is told to receive it. fd: a socket
+    that `open_socket` made, e.g. in a supervisor; we own it from now on. auxdata: also receive
+    frames with an 802.1Q tag that the kernel took out (a microsecond more for each frame). Without
+    it frames of a VLAN are filtered out in the kernel, which has no VLAN device for them either.
     """
 
     def __init__(
@@ -161,7 +160,8 @@ class AfPacketDevice:
 
     @property
     def gso_max_size(self) -> int:
-        """The interface's `gso_ipv4_max_size`; packet(7) takes what sendmsg can name at once."""
+        """The interface's `gso_ipv4_max_size`; a packet socket takes as much as one sendmsg can
+        name."""
         return self.link.gso_max_size
 
     @property
@@ -252,7 +252,8 @@ class AfPacketDevice:
         return 0
 
     def trouble(self) -> str:
-        """What will make this device lose frames, as a sentence with its remedy; "" if nothing."""
+        """The condition that will make this device lose frames, as a sentence with its remedy; ""
+        if none."""
         have = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         if have >= BUFFER:
             return ""
@@ -278,8 +279,8 @@ class AfPacketDevice:
 
 
 def conflicts(name: str, dev_addr: bytes) -> str:
-    """What of this namespace's kernel disturbs a stack with the MAC `dev_addr` on interface
-    `name`, as a sentence with its remedy; "" if nothing does."""
+    """The kernel setting of this namespace that disturbs a stack with the MAC `dev_addr` on
+    interface `name`, as a sentence with its remedy; "" if none does."""
     link = Link(name)
     link.close()
     if dev_addr != link.dev_addr:

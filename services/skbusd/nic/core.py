@@ -2,7 +2,7 @@
 """nic's core: the lowest layer, one process for each device.
 
 The shell (`nic.source` in a process, `skbus.testing` in a simulation) calls `poll_rx` when the
-device is readable, and `flush_tx` at a batch's end; ip sends `dev_queue_xmit`. The core reads and
+device is readable, and `flush_tx` at a batch's end. ip sends `dev_queue_xmit`. The core reads and
 writes frames through `net.device` alone.
 """
 
@@ -82,7 +82,7 @@ class NicCore:
         return n
 
     def net_rx_action(self, net: NicNet) -> None:
-        """Whatever woke us, or nothing did: take all that the device has."""
+        """Take all that the device has, whether or not an event woke us."""
         while self.poll_rx(NAPI_POLL_WEIGHT) >= NAPI_POLL_WEIGHT:
             pass
 
@@ -91,7 +91,7 @@ class NicCore:
         dev.netdev_state_change(self.net)
 
     def flush_tx(self) -> None:
-        """Send what is queued."""
+        """Send the queued packets."""
         if self.net.txq:
             dev.qdisc_run(self.net)
 
@@ -101,10 +101,10 @@ class NicCore:
         self.net_rx_action(self.net)
 
     def set_impair(self, rx: Impairment, tx: Impairment) -> None:
-        """Change what the link does; frames that are on it keep the time they were given.
+        """Change the link's impairments; frames that are on it keep their times.
 
-        A link that does nothing is taken away by `idle` when the last frame has left it: what
-        passes through it is cut into segments, which costs too much for nothing.
+        `idle` takes away a link that does nothing, when the last frame has left it. Frames on a
+        link are cut into segments, which costs too much for nothing.
         """
         net = self.net
         if net.netem_rx is not None:
@@ -150,7 +150,7 @@ class NicCore:
         return [self.net.ip], []
 
     def status(self) -> dict[str, object]:
-        """What `skbus status` shows of this layer."""
+        """This layer's part of `skbus status`."""
         net = self.net
         device = net.device
         dev.count_missed(net)

@@ -94,19 +94,19 @@ _TX_ERRORS: Final[dict[int, SkbDropReason]] = {
 
 
 def net_dev_init(net: NicNet) -> None:
-    """`net_dev_init`: the table of packet types. Those of ip are known from the start, although
-    ip says them itself by `dev_add_pack`: frames that wait for nic are not lost meanwhile."""
+    """`net_dev_init`: the table of packet types. ip's types are known from the start, before it
+    registers them by `dev_add_pack`, so that frames that wait for nic are not lost."""
     net.ptype_base[ETH_P_IP] = (net.ip, NetifReceive.ip_rcv)
     net.ptype_base[ETH_P_ARP] = (net.ip, NetifReceive.arp_rcv)
 
 
 def net_dev_exit(net: NicNet) -> None:
-    """What `net_dev_init` did, taken back."""
+    """Undo `net_dev_init`."""
     net.ptype_base.clear()
 
 
 def driver_init(net: NicNet) -> None:
-    """The driver's probe: how the link is, and that the device is there."""
+    """The driver's probe: read the link's state and tell ip of the device."""
     net.device.poll_link()
     register_netdevice(net)
 
@@ -121,7 +121,7 @@ NET_DEV_INIT: Final = (
 def dev_add_pack(net: NicNet, pt: PacketType) -> None:
     """`dev_add_pack`: frames of a type go to a process.
 
-    Differs from Linux: one process has a type, and a second one is refused; there, all get them.
+    Differs from Linux: a second process for a type is refused; in Linux all get the frames.
     """
     have = net.ptype_base.get(pt.type)
     func = packet_type_func(pt.func)
@@ -230,7 +230,7 @@ def napi_poll(net: NicNet, budget: int) -> int:
 def _receive_frame(
     net: NicNet, room: memoryview, size: int, place: Place | None, deliver: list[SkBuff]
 ) -> None:
-    """A frame that the driver has read goes into what GRO holds, or becomes an skb."""
+    """Join a frame that the driver has read to a flow of GRO, or make an skb of it."""
     device = net.device
     vlan_tci = device.rx_vlan_tci
     if device.vnet_hdr:
@@ -262,13 +262,13 @@ def _receive_frame(
 
 
 def _vnet_of_auxdata(valid: bool) -> Vnet:
-    """A frame that a local sender left without a checksum counts as verified, as its field can
-    not be filled in without knowing where it is."""
+    """A frame that a local sender left without a checksum counts as verified: the place of the
+    checksum is not known, so it cannot be filled in."""
     return VNET_VALID if valid else VNET_NONE
 
 
 def napi_complete(net: NicNet, deliver: list[SkBuff]) -> None:
-    """The batch ends: what GRO holds goes on, and all of it goes up."""
+    """The batch ends: GRO lets go of its flows, and all skbs go up."""
     net.rx_buffer.batch_ends()
     napi_gro_flush(net, deliver)
     for skb in deliver:
@@ -351,7 +351,7 @@ def count_missed(net: NicNet) -> None:
 
 
 def _segments(room: memoryview, size: int, vnet: Vnet) -> int:
-    """How many frames on the wire this is."""
+    """How many frames on the wire a read frame stands for."""
     _, gso_type, _, gso_size, start, _ = vnet
     if not gso_type or not gso_size or start + TCP_HLEN > size:
         return 1
@@ -417,7 +417,7 @@ def dev_queue_xmit(net: NicNet, skb: SkBuff) -> None:
 
 
 def qdisc_run(net: NicNet) -> None:
-    """Give the device what waits for it; where it is full, try again soon."""
+    """Give the device the packets that wait for it; where it is full, try again soon."""
     txq = net.txq
     while txq:
         skb = txq.popleft()
@@ -494,7 +494,7 @@ def dev_hard_start_xmit(net: NicNet, skb: SkBuff) -> bool:
 
 
 def _offloaded(net: NicNet, skb: SkBuff) -> bool:
-    """Can the device do for this skb what is left to it?"""
+    """Can the device do the offloads that this skb needs?"""
     device = net.device
     if not device.vnet_hdr or skb.ip_summed != CHECKSUM_PARTIAL:
         return False
@@ -549,14 +549,14 @@ def _xmit_frame(net: NicNet, skb: SkBuff) -> bool:
 
 
 def netem_deliver_tx(net: NicNet, skb: SkBuff, intact: bool) -> None:
-    """A frame has passed the impaired link: out with it. A full device loses it."""
+    """Send a frame that has passed the impaired link. A full device loses it."""
     if not _xmit_frame(net, skb):
         _tx_error(net, skb, "FULL_RING")
 
 
 def vlan_insert_tag(net: NicNet, skb: SkBuff) -> None:
-    """Put the skb's 802.1Q tag, or the configured network's, into its head: once, also where a
-    full device makes us try again."""
+    """Put the skb's 802.1Q tag, or the configured network's, into its head: once, even if a full
+    device makes us try again."""
     head = skb.head[skb.data :]
     if head[ETH_TYPE] == _TPID:
         return

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Dynamic interrupt moderation (`lib/dim/net_dim.c`): how long a busy device is left alone.
 
-`NicCore.poll_rx` calls `net_dim` whenever it has emptied the device. While bulk data pours in,
-nic does not wake for each frame: the device's interrupt (its descriptor) is off, and a timer
-polls when as much should have come as travels in one skb. GRO then hands up one skb where it
-would have handed up several, and every later layer works once for them. A flow that has just
-begun, requests and answers, and all that comes at less than `_LEAST` bytes a round are told of at
-once, as without it; nothing waits longer than `_MOST` and the timer's grain (131 us).
+`NicCore.poll_rx` calls `net_dim` whenever it has emptied the device. While bulk data pours in, nic
+does not wake for each frame. The device's interrupt (its descriptor) is off, and a timer polls when
+one skb's worth of data should have come. GRO then hands up one skb where it would have handed up
+several, and every later layer works once for them. A flow that has just begun, requests and
+answers, and all data below `_LEAST` bytes a round wake nic at once, as without moderation. Nothing
+waits longer than `_MOST` and the timer's grain (131 us).
 
 Differs from Linux, which chooses among five profiles by trial; we compute the time from the rate.
-`ethtool -C DEV adaptive-rx` is what switches it there; here it is on where the driver can.
+`ethtool -C DEV adaptive-rx` switches it there; here it is on where the driver can.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,12 @@ _MOST: Final = 800 * _USEC
 
 
 class Dim:
-    """`struct dim`: what a device has received, and when we looked."""
+    """`struct dim`: bytes that a device has received, and when we looked."""
 
     __slots__ = ("octets", "stamp", "timer", "usecs")
 
     def __init__(self, poll: Callable[[NicNet], None]) -> None:
-        """poll: `net_rx_action`, which takes what has come."""
+        """poll: `net_rx_action`, which takes all frames."""
         self.timer: Timer[NicNet] = Timer(poll)
         self.octets = 0
         """DevRxBytes at `stamp`."""
@@ -45,7 +45,7 @@ class Dim:
 
 
 def net_dim(net: NicNet, dim: Dim) -> None:
-    """The device is empty: when shall it be looked at again?"""
+    """The device is empty: decide when to look again."""
     octets = net.mib["DevRxBytes"]
     elapsed = net.now - dim.stamp
     if elapsed < _SAMPLE and not dim.usecs:

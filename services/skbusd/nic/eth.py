@@ -93,17 +93,16 @@ _TPIDS: Final = (b"\x81\x00", b"\x88\xa8")
 
 
 def eth_get_headlen(peek: bytes, size: int) -> int:
-    """How many bytes of a frame are headers: Ethernet, IPv4 and what it carries.
+    """How many bytes of a frame are headers: Ethernet, IPv4 and the transport's.
 
-    Bytes that are no such headers count as payload; what is wrong with them is the business of
-    whoever parses them.
+    Bytes that are no such headers count as payload; their parsers find the faults.
     """
     if len(peek) < L4 or peek[ETH_TYPE] != TYPE_IP:
         return min(size, ETH_HLEN)
     l4 = IP + ((peek[IP_VERSION_IHL] & 0xF) << 2)
     protocol = peek[IP_PROTOCOL]
     if peek[IP_FRAG_OFF] & FRAGMENT_BITS or peek[IP_FRAG_OFF + 1]:
-        return min(l4, size)  # a fragment: what follows may be anything
+        return min(l4, size)  # a fragment: anything may follow
     if protocol == IPPROTO_TCP and len(peek) >= l4 + TCP_HLEN:
         return min(l4 + max((peek[l4 + TH_DOFF] >> 4) << 2, TCP_HLEN), size)
     if protocol in _HEADERS_OF_8:
@@ -119,7 +118,7 @@ def napi_build_skb(
     place: Place | None,
     vlan_tci: int = -1,
 ) -> tuple[SkBuff, bool]:
-    """An skb of a frame: the first `size` bytes of `buf`, which `place` names where it lies in
+    """Make an skb of a frame: the first `size` bytes of `buf`; `place` names them if they lie in
     the pool. The second value is True if the skb has taken the slot."""
     peek = bytes(buf[:_PEEK]) if size >= _PEEK else bytes(buf[:size])
     # the usual frame first: TCP over IPv4 without IP options
@@ -168,11 +167,11 @@ def napi_build_skb(
 
 
 def _untag(net: NicNet, buf: Buffer, size: int, vnet: Vnet, outer: int) -> tuple[SkBuff, bool]:
-    """`skb_vlan_untag`: a frame with its tag inside. The tag is taken out. outer: one that was
+    """`skb_vlan_untag`: take the tag out of a frame that has it inside. outer: a tag that was
     around it, -1 for none.
 
-    A tag that names no network (VID 0) only has a priority (802.1Q 9.6): it is as if it were not
-    there. A second one that names one makes it another's frame.
+    A tag that names no network (VID 0) only has a priority (802.1Q 9.6), and is ignored. A frame
+    with an outer tag that names a network is for another host.
     """
     mem = memoryview(buf)
     tci = mem[ETH_HLEN] << 8 | mem[ETH_HLEN + 1]
@@ -231,10 +230,10 @@ def skb_get_hash(head: bytes, hashrnd: int) -> int:
 
 
 def virtio_net_hdr_to_skb(skb: SkBuff, vnet: Vnet) -> None:
-    """What the kernel says of checksum and segments.
+    """Take over the kernel's word on checksum and segments.
 
-    A checksum that a local sender left out is valid, also where its field lies behind head (a
-    protocol that we do not know): then nobody can fill it in, and nobody need verify it.
+    A checksum that a local sender left out is valid, even if its field lies behind head (a protocol
+    that we do not know). Then nobody can fill it in, and nobody need verify it.
     """
     flags, gso_type, _, gso_size, csum_start, csum_offset = vnet
     if flags & VIRTIO_NET_HDR_F_NEEDS_CSUM:
@@ -258,7 +257,7 @@ def virtio_net_hdr_to_skb(skb: SkBuff, vnet: Vnet) -> None:
 
 
 def virtio_net_hdr_from_skb(skb: SkBuff) -> bytes:
-    """What the kernel must know of an skb that it sends (docs/architecture.md, "AF_PACKET")."""
+    """The kernel's orders for an skb that it sends (docs/architecture.md, "AF_PACKET")."""
     if skb.ip_summed != CHECKSUM_PARTIAL:
         return NO_VNET
     start = skb.csum_start - skb.data

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Where the fields of a plain frame lie: Ethernet, IPv4 without options, TCP or UDP.
 
-GRO compares headers in place, and most frames never become an skb; so it reads fields at fixed
+GRO compares headers in place, and most frames never become an skb. So it reads fields at fixed
 offsets instead of parsing. A field is `frame[IP_TTL]`, or from its offset to the next one's:
-`frame[IP_SADDR:IP_DADDR]`, which is `frame[SADDR]`. A function that is given a frame must know that
-it is plain (`frame[IP_VERSION_IHL] == PLAIN_IP`) before it reads what lies behind the IP header.
+`frame[IP_SADDR:IP_DADDR]`, which is `frame[SADDR]`. A function must know that a frame is plain
+(`frame[IP_VERSION_IHL] == PLAIN_IP`) before it reads fields behind the IP header.
 
 Used by `gro`, `tcp_gro`, `udp_gro`, `rx_buffer`, `eth`, `gso`, `tso` and `synlimit`.
 """
@@ -88,7 +88,7 @@ TH_URG_PTR: Final = 18
 PLAIN_IP: Final = 0x45
 """IP_VERSION_IHL: version 4, five words, so no options."""
 TYPE_PLAIN_IP: Final = b"\x08\x00\x45"
-"""`frame[TYPE_AND_IHL]` of such a frame: ETH_P_IP, and that."""
+"""`frame[TYPE_AND_IHL]` of a plain frame: ETH_P_IP and PLAIN_IP."""
 TYPE_IP: Final = b"\x08\x00"
 """`frame[ETH_TYPE]`: ETH_P_IP"""
 FRAGMENT_BITS: Final = 0x3F

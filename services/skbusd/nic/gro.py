@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Generic receive offload (`net/core/gro.c`): frames of one flow that come in one batch become one
-skb, so that all later layers work once for many of them. Nothing waits longer than its batch.
+"""Generic receive offload (`net/core/gro.c`): frames of one flow in one batch become one skb, so
+that all later layers work once for many frames. Nothing waits longer than its batch.
 
-A frame on its way up, and all that may claim it. The first one that does ends its way:
+The functions that may claim a frame on its way up. The first that does ends its way:
 
     dev.napi_poll    reads it                                   (netdev.Device.recv)
       tcp_gro_next   continues the super-segment behind whose payload it was read
@@ -17,9 +17,9 @@ A frame on its way up, and all that may claim it. The first one that does ends i
       gro_flush      appends to `deliver` what is held
       netif_receive_skb
 
-`INET_OFFLOADS` has the offloads by IP protocol, as Linux's `inet_offloads`: a protocol that is not
-there is passed on as it came. While somebody traces, `gro_frame` is not asked, so that every frame
-is an skb whose way can be shown.
+`INET_OFFLOADS` has the offloads by IP protocol, as Linux's `inet_offloads`: packets of other
+protocols are passed on as they came. During tracing `gro_frame` is not asked, so that every frame
+becomes an skb with a traceable way.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,20 +35,20 @@ from skbusd.nic.udp_gro import udp4_gro_flush, udp4_gro_frame, udp4_gro_receive
 
 
 class NetOffload(NamedTuple):
-    """`struct net_offload`: what GRO does for one IP protocol."""
+    """`struct net_offload`: GRO's functions for one IP protocol."""
 
     gro_frame: Callable[
         [NicNet, memoryview, int, Vnet, Place | None, int, list[SkBuff]],
         bool,
     ]
-    """(net, room, size, vnet, place, vlan_tci, deliver): the first `size` bytes of `room`, which
-    `place` names where they lie in the pool, are a frame. True if it has been joined to what is
-    held, or to the last of `deliver`. False leaves it untouched, to become an skb. An offload
-    compares all headers with what it holds, so the caller need only have looked at the byte that
-    is the protocol in a plain frame."""
+    """(net, room, size, vnet, place, vlan_tci, deliver): the first `size` bytes of `room` are a
+    frame; `place` names them if they lie in the pool. True if the frame has been joined to a held
+    one, or to the last of `deliver`. False leaves it untouched, to become an skb. An offload
+    compares all headers with those that it holds. So the caller need only check the byte that is
+    the protocol in a plain frame."""
     gro_receive: Callable[[NicNet, SkBuff, list[SkBuff]], None]
-    """(net, skb, deliver): owns the skb. It is joined, held, or appended to `deliver` behind what
-    it must not overtake."""
+    """(net, skb, deliver): owns the skb. It is joined, held, or appended to `deliver` behind skbs
+    that it must not overtake."""
     gro_flush: Callable[[NicNet, list[SkBuff]], None]
     """(net, deliver): all that is held is completed (`gro_complete`) and appended."""
 

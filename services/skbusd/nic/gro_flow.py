@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What GRO holds while a batch lasts (`struct napi_gro_cb`): types, for `tcp_gro`, `udp_gro`,
+"""The flows that GRO holds during a batch (`struct napi_gro_cb`): types, for `tcp_gro`, `udp_gro`,
 `rx_buffer` and `netdev`.
 """
 
@@ -10,14 +10,14 @@ from skbus.core.skbuff import MAX_SKB_FRAGS, Frag, SkBuff
 from skbusd.nic.frame import UDP_DATA
 
 UDP_HEADERS: Final = struct.Struct("!18sH4sH12sHH")
-"""Of a plain UDP frame: Ethernet header, TOS and length; identification; fragment field, TTL and
-protocol; checksum; addresses and ports; UDP's length and checksum."""
+"""Fields of a plain UDP frame: Ethernet header, TOS and length; identification; fragment field, TTL
+and protocol; checksum; addresses and ports; UDP's length and checksum."""
 UDP_PAYLOAD_MAX: Final = 65535 - 28
-"""In one IPv4 packet without options."""
+"""Bytes that fit one IPv4 packet without options."""
 
 
 class GroFlow:
-    """A held TCP skb, and what the next segment must look like."""
+    """A held TCP skb, and the form that the next segment must have."""
 
     __slots__ = (
         "constant", "count", "flags", "frags", "hlen", "id", "mss", "next_seq", "payload", "room",
@@ -31,7 +31,7 @@ class GroFlow:
         self.hlen = hlen
         """Bytes of headers, from the Ethernet header on."""
         self.constant = constant
-        """What must be equal in all segments."""
+        """The header fields that must be equal in all segments."""
         self.mss = mss
         self.payload = len(skb.head) - hlen + skb.data_len
         self.next_seq = (seq + self.payload) & 0xFFFFFFFF
@@ -44,9 +44,9 @@ class GroFlow:
         self.frags: list[Frag] = []
         self.count = skb.gso_segs or 1
         self.same = -1
-        """The header's bits that all super-segments have alike, once one has been looked for."""
+        """The header bits that all super-segments share; -1 before a next one was looked for."""
         self.vnet = b""
-        """The `virtio_net_hdr` that they have alike."""
+        """The `virtio_net_hdr` that they share."""
 
 
 class UdpGroFlow:
@@ -62,9 +62,9 @@ class UdpGroFlow:
         self.tci = skb.vlan_tci
         self.eth_len, self.id, self.ttl, check, _, self.ulen, _ = UDP_HEADERS.unpack_from(skb.head)
         self.sum = self.id + check
-        """Modulo 0xFFFF it is the same for all, as the rest of the IP header is."""
+        """Modulo 0xFFFF the sum is the same for all, as is the rest of the IP header."""
         self.step = -1
-        """What is added to the identification from one to the next; -1: not known yet."""
+        """The step of the identification from one to the next; -1: not known yet."""
         self.dgram = self.ulen - 8
         """Bytes in each, but the last."""
         self.end = UDP_DATA + self.dgram

@@ -2,9 +2,9 @@
 """Generic segmentation offload in software (`net/core/gso.c`, `net/ipv4/tcp_offload.c`,
 `net/ipv4/udp_offload.c`) and `skb_checksum_help` (`net/core/dev.c`).
 
-Used where frames must be what goes over a wire: the device takes no `virtio_net_hdr`, or an
-impairment acts on frames (then also for what comes in). The bytes are copied out of the pool,
-so that the segments own no slot. RFC 9293 3.1 (checksum), RFC 6864 (id), RFC 3168 6.1.2 (CWR).
+Used where frames must be as on a wire: the device takes no `virtio_net_hdr`, or an impairment acts
+on frames (then also on incoming ones). The bytes are copied out of the pool, so that the segments
+own no slot. RFC 9293 3.1 (checksum), RFC 6864 (id), RFC 3168 6.1.2 (CWR).
 """
 
 import struct
@@ -61,7 +61,7 @@ def skb_checksum_help(frame: bytes, csum_start: int, csum_offset: int) -> bytes:
     at = csum_start + csum_offset
     if csum_start < ETH_HLEN or csum_offset < 0 or at + 2 > len(frame):
         raise GsoError(f"checksum at {csum_start}+{csum_offset} of a frame of {len(frame)} bytes")
-    # the field holds the folded pseudo-header sum, so it is summed like all else
+    # the field holds the folded pseudo-header sum, so it is summed with the rest
     check = csum_fold(csum_partial(memoryview(frame)[csum_start:]))
     if not check and csum_offset == udp.CSUM_OFFSET:
         check = udp.CSUM_MANGLED_0

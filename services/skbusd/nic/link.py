@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """An interface's state, as drivers see it: index, MAC, MTU, up or down, and word of changes.
 
-By ioctls and an rtnetlink socket that only says "look again", so that neither a library nor a
-capability is needed. Used by `af_packet` and `tun`.
+Read by ioctls, with an rtnetlink socket that only says "look again", so that neither a library nor
+a capability is needed. Used by `af_packet` and `tun`.
 """
 
 import fcntl
@@ -27,8 +27,8 @@ _IFREQ_SHORT: Final = struct.Struct("16sh22x")
 
 
 class RxInterrupt:
-    """A descriptor to watch in the place of a device's: readable when that one is, and the
-    interrupt is not switched off."""
+    """A descriptor to watch in the place of a device's: readable when the device's is and the
+    interrupt is on."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -38,12 +38,12 @@ class RxInterrupt:
         self.close = self._epoll.close
 
     def enable(self, on: bool) -> None:
-        """Switch it on or off (`napi_complete_done`, `napi_schedule`)."""
+        """Switch the interrupt on or off (`napi_complete_done`, `napi_schedule`)."""
         self._epoll.modify(self._fd, select.EPOLLIN if on else 0)
 
 
 class Link:
-    """What the kernel says of one interface. It may come, go, and come back under its name."""
+    """The kernel's view of one interface, which may come, go, and come back under its name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -74,7 +74,7 @@ class Link:
                     return seen
             except BlockingIOError:
                 return seen
-            except OSError:  # ENOBUFS: more news than room, which is news as well
+            except OSError:  # ENOBUFS: more news than room, so there was news
                 seen = True
                 continue
             seen = True

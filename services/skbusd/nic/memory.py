@@ -15,8 +15,8 @@ from skbusd.nic.eth import NO_VNET, VIRTIO_NET_HDR_LEN
 class MemoryDevice:
     """`netdev.Device` in memory.
 
-    transmit: takes each frame that is sent. vnet_hdr False: frames are as on a wire, at most
-    `mtu` long and with checksums; True: super-segments pass whole, and `transmit` is given the
+    transmit: takes each frame that is sent. vnet_hdr False: frames are as on a wire, at most `mtu`
+    long and with checksums. True: super-segments pass whole, and `transmit` gets the
     `struct virtio_net_hdr` in front of each frame.
     """
 
@@ -43,7 +43,7 @@ class MemoryDevice:
         self.rx_csum_partial = False
         self.rx_vlan_tci = -1
         self.sent: list[bytes] = []
-        """What was sent, where there is no `transmit`."""
+        """The frames that were sent, where there is no `transmit`."""
         self.transmit = transmit or self.sent.append
         self.room = -1
         """Frames that the device still takes before it is full; -1 for any number."""
@@ -56,11 +56,11 @@ class MemoryDevice:
         self._waiting.extend((vnet, frame) for frame in frames)
 
     def filenos(self) -> list[int]:
-        """None: whoever delivers frames calls `poll_rx`."""
+        """None: the deliverer of frames calls `poll_rx`."""
         return []
 
     def irq(self, on: bool) -> bool:
-        """As `netdev.Device.irq`: whoever delivers frames calls."""
+        """As `netdev.Device.irq`: the deliverer of frames calls."""
         return False
 
     def recv(self, room: memoryview) -> int:
@@ -100,7 +100,7 @@ class MemoryDevice:
         self.changed = True
 
     def missed(self) -> int:
-        """What was put into `lost`."""
+        """The count that was put into `lost`."""
         lost, self.lost = self.lost, 0
         return lost
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What nic keeps: its device, its configuration, its queues (`struct net_device`).
+"""nic's state: its device, its configuration, its queues (`struct net_device`).
 
-Types alone, for `dev`, `eth`, `gro`, `gso`, `netem` and the drivers. What GRO holds is in
-`gro_flow`.
+Types alone, for `dev`, `eth`, `gro`, `gso`, `netem` and the drivers. The packets that GRO holds are
+in `gro_flow`.
 """
 
 from collections import deque
@@ -34,7 +34,7 @@ NETIF_F_GSO_UDP_L4: Final = 1 << 33
 SOFTWARE_FEATURES: Final = (
     NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_GRO | NETIF_F_TSO | NETIF_F_TSO_ECN | NETIF_F_GSO_UDP_L4
 )
-"""What `dev_queue_xmit` takes of any device: what the device cannot do is done here."""
+"""Features that `dev_queue_xmit` takes for any device: done here where the device cannot."""
 
 COPYBREAK: Final = 256
 """Payload up to so many bytes travels in the skb's head."""
@@ -46,13 +46,13 @@ restarted, and whichever device they come through."""
 
 
 class Device(Protocol):
-    """A driver: what frames go through. The only part of nic that does I/O."""
+    """A driver: frames go through it. The only part of nic that does I/O."""
 
     name: str
     vnet_hdr: bool
     """Frames carry a `struct virtio_net_hdr`: checksums and segmentation are offloaded."""
     gso_udp: bool
-    """With vnet_hdr: SKB_GSO_UDP_L4 is, too."""
+    """With vnet_hdr: SKB_GSO_UDP_L4 is also offloaded."""
     rx_vnet: bytearray
     """With vnet_hdr: the header of the frame that `recv` gave."""
     rx_csum_valid: bool
@@ -69,7 +69,7 @@ class Device(Protocol):
 
     @property
     def dev_addr(self) -> bytes:
-        """The MAC that we have unless one is configured."""
+        """Our MAC unless one is configured."""
         ...
 
     @property
@@ -101,7 +101,7 @@ class Device(Protocol):
         ...
 
     def irq(self, on: bool) -> bool:
-        """Shall the descriptors tell of frames? False: they cannot be told not to."""
+        """Shall the descriptors tell of frames? False: the device cannot switch that off."""
         ...
 
     def poll_link(self) -> bool:
@@ -127,9 +127,9 @@ class KernelDevice(Device, Protocol):
 class NicConfig:
     """How one nic is set up.
 
-    dev_addr: our MAC, b"" for the interface's. mtu: 0 for the interface's. vlan: take part in
-    this 802.1Q network only, 0 for untagged frames. impair_rx, impair_tx: what the link does to
-    frames on top of what it does anyway; None for nothing. ip: the process that packets go to.
+    dev_addr: our MAC, b"" for the interface's. mtu: 0 for the interface's. vlan: take part in this
+    802.1Q network only, 0 for untagged frames. impair_rx, impair_tx: impairments of the link beyond
+    its own; None for nothing. ip: the process that packets go to.
     """
 
     dev: str
@@ -148,7 +148,7 @@ class NicState:
     """What may change while nic runs."""
 
     registered: tuple[object, ...] = ()
-    """What ip was last told."""
+    """The device's state as ip was last told."""
     rx_poll_at: int = -1
     """When the kernel was last asked for missed frames, ns."""
 
@@ -159,15 +159,15 @@ class SynBacklog:
 
     sent: int = 0
     marked: int = 0
-    """How many of them a mark went behind."""
+    """How many of them have a mark behind them."""
     done: int = 0
-    """How many of them a mark that came back was behind."""
+    """How many of them had a mark behind them that came back."""
     moved: int = 0
     """When a mark came back last, or the first SYN went up, ns."""
     limit: int = 2048
-    """How many may be under way: as many as are dealt with in `synlimit.TARGET`."""
+    """How many may be under way: as many as the layers handle in `synlimit.TARGET`."""
     shrunk: int = 0
-    """Marks up to this one say nothing of the limit that holds now."""
+    """Marks up to this one are from before the limit shrank, and do not shrink it again."""
     refused: dict[bytes, int] = field(default_factory=dict)
     refused_before: dict[bytes, int] = field(default_factory=dict)
     """Addresses and ports of SYNs that were refused, and when: two generations."""
@@ -196,11 +196,11 @@ class Netem:
         self.heap: list[tuple[int, int, SkBuff, bool]] = []
         """(when, order, frame, undamaged)"""
         self.order = 0
-        """How many frames have had to wait: of two that are due at once, the first goes first."""
+        """How many frames have had to wait; of two that are due at once, the earlier goes first."""
 
     def spares(self, segments: int) -> bool:
-        """Does a super-segment of so many pass whole, as if there were no link? Most do where
-        nothing but a little loss is asked for, and need not be cut to be told."""
+        """Does a super-segment of so many pass whole, as if there were no link? Where only a little
+        loss is asked for, most do, and need not be cut."""
         return not self.heap and self.impairment.spares(segments)
 
 
@@ -231,13 +231,13 @@ class NicNet(Net):
         self.state = NicState()
         self.syn_backlog = SynBacklog()
         self.txq: deque[SkBuff] = deque()
-        """`struct Qdisc`: what waits for the device."""
+        """`struct Qdisc`: packets that wait for the device."""
         self.tx_timer: Timer[NicNet] | None = None
         self.missed_timer: Timer[NicNet] | None = None
         self.rx_buffer = RxBuffer(alloc)
         self.gro_hash: dict[bytes, GroFlow] = {}
         self.udp_gro: dict[bytes, UdpGroFlow] = {}
-        """Addresses and ports -> what GRO holds."""
+        """Addresses and ports -> the flow that GRO holds."""
         self.ptype_base: dict[int, tuple[str, SkbEntry[None]]] = {}
         """Ethernet type -> (process, entry)."""
         self.netem_rx: Netem | None = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The impaired link between nic and wire (`net/sched/sch_netem.c`), one `netdev.Netem` a direction.
 
-`dev_hard_start_xmit` puts outgoing frames in, and `napi_poll` incoming ones; what
-`skbus.inet.impair.Impairment` lets through comes out at its time through `netem_dequeue`. Frames
+`dev_hard_start_xmit` puts outgoing frames in, and `napi_poll` incoming ones. Frames that
+`skbus.inet.impair.Impairment` lets through come out at their time through `netem_dequeue`. Frames
 here are whole, linear and as long as on the wire; they own no pool slot, however long they wait.
 """
 
@@ -20,7 +20,7 @@ def netem_init(impairment: Impairment, deliver: Callable[[NicNet, SkBuff, bool],
 
 
 def netem_enqueue(net: NicNet, q: Netem, skb: SkBuff) -> None:
-    """`netem_enqueue`: a frame meets the link. The skb is the link's then."""
+    """`netem_enqueue`: a frame meets the link. The link owns the skb."""
     frame = skb.head
     out = q.impairment.admit(net.now, frame)
     if not out:
@@ -40,7 +40,7 @@ def netem_enqueue(net: NicNet, q: Netem, skb: SkBuff) -> None:
 
 
 def netem_dequeue(net: NicNet, q: Netem) -> None:
-    """`netem_dequeue`: what is due goes on."""
+    """`netem_dequeue`: frames that are due go on."""
     heap = q.heap
     while heap and heap[0][0] <= net.now:
         _, _, skb, intact = heappop(heap)
@@ -58,5 +58,5 @@ def _rearm(net: NicNet, q: Netem) -> None:
 
 
 def netem_dump(q: Netem) -> dict[str, object]:
-    """`netem_dump`: what the link does to frames, and how many are on it."""
+    """`netem_dump`: the link's impairments, and how many frames are on it."""
     return {**q.impairment.status(), "held": len(q.heap)}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What nic tells `skbus proc`: its device's line of /proc/net/dev (`net/core/net-procfs.c`)."""
+"""nic's part of `skbus proc`: its device's line of /proc/net/dev (`net/core/net-procfs.c`)."""
 
 from typing import Any
 

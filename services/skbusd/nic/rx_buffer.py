@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Where the driver reads the next frame to, so that a stream's payload lies in one piece.
 
-Every later layer works for each place of a packet, up to the copy to the application; so the
-super-segments that GRO joins should be one place, and not eight. While a flow's super-segments
-come one behind the other, the next frame is read so that its payload begins where the last one's
-ends, in a slot that holds a whole joined skb:
+Every later layer works for each place of a packet, up to the copy to the application. So the
+super-segments that GRO joins should be one place, and not eight. While a flow's super-segments come
+one behind the other, the next frame's payload is read to the end of the last one's. The slot holds
+a whole joined skb:
 
     big slot   [ hdr | payload of frame 1 | payload of frame 2 | payload of frame 3 | ...     ]
                                      [hdr]: frame 2 was read to here; the bytes that its header
                                      lay on are put back when it has been looked at
 
-A frame that turns out to be another flow's, or no continuation, is moved to a slot of its own.
-Nothing that was handed up is written to: a chain ends with its batch, as what GRO holds does.
-(A network card's header split does the same with two rings.)
+A frame that turns out to be another flow's, or no continuation, is moved to a slot of its own. No
+skb that was handed up is written to: a chain ends with its batch, as GRO's flows do. (A network
+card's header split does the same with two rings.)
 """
 
 from typing import Final
@@ -48,9 +48,9 @@ class RxBuffer:
         self.slot: tuple[int, int] | None = None
         """An empty slot, and its generation."""
         self.flow: GroFlow | None = None
-        """What the next frame is expected to continue."""
+        """The flow that the next frame is expected to continue."""
         self._end: Place = (0, 0, 0, 0, 0)
-        """Where its payload ends: offset, in its slot."""
+        """Where the flow's payload ends, as a place in its slot."""
         self._saved = b""
         self._big = False
         """Are frames likely to be joined, so that a big slot is worth it?"""
@@ -59,7 +59,8 @@ class RxBuffer:
         self._in_a_row = 0
 
     def next(self) -> tuple[Place | None, memoryview]:
-        """Where to read the next frame to. No place: the pool is full, so it must be copied."""
+        """Where to read the next frame to. No place: the pool is full, so the frame must be
+        copied."""
         flow = self.flow
         if flow is None:
             return self._empty()
@@ -97,7 +98,8 @@ class RxBuffer:
             self.flow = None  # another one of that size would not fit
 
     def move(self, room: memoryview, size: int) -> tuple[Place | None, memoryview]:
-        """The frame did not: it goes to a slot of its own, whose place and bytes these are."""
+        """The frame did not continue the flow: move it to a slot of its own, and return that slot's
+        place and bytes."""
         flow = self.flow
         assert flow is not None
         frame = bytes(room[:size])
@@ -110,7 +112,7 @@ class RxBuffer:
         return place, room
 
     def taken(self, flow: GroFlow | None, key: bytes, place: Place) -> None:
-        """A frame keeps the slot that it was read to. flow: what holds it, if that is a
+        """A frame keeps the slot that it was read to. flow: holds the frame, if it is a
         super-segment; key: its addresses and ports; place: of its payload."""
         self.slot = None
         if flow is None:
@@ -128,7 +130,7 @@ class RxBuffer:
             self._end = (region, slot, gen, end, 0)
 
     def batch_ends(self) -> None:
-        """What was joined is handed up: its slot is not ours any more."""
+        """The joined skb is handed up: its slot is not ours any more."""
         self.flow = None
         if self._supers:
             self._big = 2 * self._in_a_row > self._supers

@@ -6,7 +6,7 @@ from skbusd.nic.netdev import KernelDevice
 
 
 class NicSource:
-    """Wakes the core when frames are there, and sends what it left."""
+    """Wakes the core when frames are there, and sends the packets that it queued."""
 
     def __init__(self, core: NicCore, device: KernelDevice) -> None:
         self.core = core
@@ -28,7 +28,7 @@ class NicSource:
         return n
 
     def flush(self) -> None:
-        """Send what is queued."""
+        """Send the queued packets."""
         self.core.flush_tx()
 
     def pending(self) -> bool:

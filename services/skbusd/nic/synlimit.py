@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""A SYN flood must not fill the pipes (RFC 4987 3): nic lets no more SYNs up than are dealt with.
+"""A SYN flood must not fill the pipes (RFC 4987 3): nic lets up no more SYNs than can be handled.
 
 The kernel drops what its backlog cannot take (`net.core.netdev_max_backlog`), wherever it comes
 from. Here a packet crosses two pipes, which hold seconds of work, and a flood would make all other
-packets wait behind it. So nic counts the SYNs that are on their way up. What counts is the place
-that a SYN takes in a pipe, not what becomes of it: a SYN with a bad checksum, for an address that
-is not ours, or for a port without a listener leaves the pipe as any other does, and soon. So no
-sender can hold a place by what it sends; it would have to send faster than the layers work. Then a
-SYN of somebody else gets up with the chance that any SYN has; and if it does not, it is repeated,
-which those from made-up addresses are not: who comes again after `AGAIN` gets up beyond the limit,
-while there are not more than `RESERVE` of those.
+packets wait behind it. So nic counts the SYNs that are on their way up. A SYN counts for its place
+in a pipe, not for its fate. One with a bad checksum, for an address that is not ours, or for a port
+without a listener leaves the pipe as soon as any other. So no sender can hold a place by the
+contents of its SYNs; it would have to send faster than the layers work. Even then, another host's
+SYN gets up with the same chance as any. If refused it is repeated, unlike SYNs from made-up
+addresses. A SYN that comes again after `AGAIN` gets up beyond the limit, while no more than
+`RESERVE` such SYNs are up.
 
-How nic knows: behind every `MARK_EVERY` SYNs goes a mark (`backlog_mark`), through ip to the
-processes that share TCP; it comes back (`backlog_mark_ret`) when all that was in front of it has
-been taken. While as many SYNs as `limit` says are up without a mark having come back, further ones
-are dropped (CPU_BACKLOG), before they have cost much. Fewer than `MARK_EVERY` cost nothing.
+Marks tell nic how many SYNs are up. Behind every `MARK_EVERY` SYNs goes a mark (`backlog_mark`),
+through ip to the processes that share TCP. It comes back (`backlog_mark_ret`) when everything in
+front of it has been taken. While `limit` SYNs are up with no mark back for them, further ones are
+dropped (CPU_BACKLOG), before they have cost much. Fewer than `MARK_EVERY` cost nothing.
 
-The limit is one of time: what waits behind the SYNs, which is everybody, shall not wait for long.
-Where a mark was longer under way than `TARGET`, the limit shrinks (by half at most for each round,
-and not below `SYN_LEAST`); where it was not, it grows again, up to `SYN_BACKLOG`.
+The limit is one of time: the traffic behind the SYNs, which is everybody's, shall not wait for
+long. After a mark that took longer than `TARGET`, the limit shrinks (by half at most for each
+round, and not below `SYN_LEAST`). After a faster mark it grows again, up to `SYN_BACKLOG`.
 
-A mark that does not come back, because a layer died with it, is forgotten with the SYNs in front of
-it when none has come back for `FORGET`. Segments of connections are not concerned.
+A mark is lost if a layer dies with it. When none has come back for `FORGET`, nic forgets the marks
+and the SYNs in front of them. Segments of connections are not concerned.
 
 Called by dev.napi_poll with the frame. Differs from Linux: there is no such thing.
 """
@@ -51,21 +51,21 @@ from skbusd.nic.frame import (
 from skbusd.nic.netdev import NicNet
 
 SYN_BACKLOG: Final = 2048
-"""More SYNs than are ever dealt with in `TARGET`."""
+"""More SYNs than are ever handled in `TARGET`."""
 SYN_LEAST: Final = 128
 """A burst that is let up however slow the layers are."""
 MARK_EVERY: Final = 64
 """SYNs between two marks."""
 TARGET: Final = 100 * MSEC
-"""How long SYNs may take to be dealt with."""
+"""How long the handling of SYNs may take."""
 AGAIN: Final = 500 * MSEC
-"""Who has not been answered sends a SYN again after a second (RFC 6298 2.1)."""
+"""A refused SYN that comes after this is a repeated one: hosts wait a second (RFC 6298 2.1)."""
 RESERVE: Final = 64
-"""How many of those may be up beyond the limit."""
+"""How many SYNs may be up beyond the limit, all of them repeated ones."""
 REFUSED: Final = 8192
-"""So many of the latest that were refused are known, and up to twice as many."""
+"""So many of the latest refused SYNs are remembered, and up to twice as many."""
 FORGET: Final = 2 * SEC
-"""No mark has come back for so long: they were lost with a layer."""
+"""If no mark has come back for so long, the marks were lost with a layer."""
 FLAGS: Final = 0x3F
 """The flags that a bare SYN may not have, and SYN: not those of ECN."""
 
@@ -77,8 +77,8 @@ _OFFSET_BITS: Final = 0x1F
 
 
 def syn_key(net: NicNet, frame: Buffer, size: int) -> bytes:
-    """Addresses and ports of a frame that is a SYN for us, b"" for another. Whatever else is wrong
-    with it is for others to find."""
+    """Addresses and ports of a frame that is a SYN for us, b"" for another frame. Other faults of
+    the frame are for later layers to find."""
     tag = VLAN_HLEN if bytes(frame[ETH_PROTO:IP]) == _TPID else 0
     if size < tag + IP + IP_HLEN + TH_WINDOW or bytes(frame[tag + ETH_PROTO : tag + IP]) != TYPE_IP:
         return b""
@@ -96,7 +96,8 @@ def syn_key(net: NicNet, frame: Buffer, size: int) -> bytes:
 
 
 def _comes_again(net: NicNet, key: bytes) -> bool:
-    """Was this SYN refused a while ago? If not, it is now."""
+    """Was this SYN refused a while ago, and is there room in the reserve? If not, it is noted as
+    refused."""
     backlog = net.syn_backlog
     refused = backlog.refused
     when = refused.get(key, backlog.refused_before.get(key, net.now))
@@ -110,7 +111,7 @@ def _comes_again(net: NicNet, key: bytes) -> bool:
 
 
 def syn_refused(net: NicNet, key: bytes) -> bool:
-    """A SYN has come: is it one too many? Then it is dropped, and counted."""
+    """Is this SYN one too many? Then it is counted as dropped."""
     backlog = net.syn_backlog
     if backlog.sent - backlog.done >= backlog.limit:
         if net.now - backlog.moved >= FORGET:
@@ -140,8 +141,7 @@ def syn_mark(net: NicNet) -> None:
 
 
 def backlog_mark_ret(net: NicNet, item: BacklogMark) -> None:
-    """A mark is back: what was in front of it has been taken. One of an earlier life is not
-    ours."""
+    """A mark is back: all in front of it has been taken. A mark of an earlier life is ignored."""
     backlog = net.syn_backlog
     marks = backlog.marks
     if not backlog.done < item.mark <= backlog.marked or not marks:
@@ -160,7 +160,7 @@ def backlog_mark_ret(net: NicNet, item: BacklogMark) -> None:
 
 
 def syn_forget(net: NicNet) -> None:
-    """What was up there is gone: a layer died with it."""
+    """Forget the marks and SYNs that are up: a layer died with them."""
     backlog = net.syn_backlog
     backlog.done = backlog.marked = backlog.sent
     backlog.marks.clear()

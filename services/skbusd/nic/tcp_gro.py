@@ -5,10 +5,10 @@
 `tcp4_gro_receive` for an skb, `tcp4_gro_flush` for a batch's end. `dev.napi_poll` calls
 `tcp_gro_next` for a frame that was read behind the one it is likely to continue.
 
-Rules as in Linux: same Ethernet header, TOS, TTL, DF, options, window and acknowledgement; in
-sequence; all segments but the last of one size; PSH, URG or a short segment end it. An skb may
-already be a super-segment, when the sender's kernel or ours has made it one. Pure ACKs in a row
-become the last of them (`tcp_ack_filter`).
+Rules as in Linux: the same Ethernet header, TOS, TTL, DF, options, window and acknowledgement; in
+sequence; of one size. PSH, URG or a shorter segment end an skb. An skb may already be a
+super-segment, when the sender's kernel or ours has made it one. Pure ACKs in a row become the last
+of them (`tcp_ack_filter`).
 """
 
 import struct
@@ -102,11 +102,11 @@ _CHANGES: Final = struct.Struct(
     f"!{IP_TOT_LEN}xHH{TCP_SEQ - IP_FRAG_OFF}xI{TCP_FLAGS - TCP_ACK_SEQ}xB"
     f"{TCP_TSTAMP_END - TCP_WINDOW}x"
 )
-"""What differs between frames of a stream: tot_len, id, seq, flags; and tsval, looked at last."""
+"""Fields that differ between frames of a stream: tot_len, id, seq, flags; and tsval, read last."""
 
 
 def _same_bits() -> int:
-    """Of the headers with a timestamp: all bits but those, PSH, and the checksums."""
+    """Of the headers with a timestamp: all bits but `_CHANGES`, PSH, and the checksums."""
     mask = bytearray(b"\xff" * TCP_TSTAMP_END)
     for start, end in (
         (IP_TOT_LEN, IP_FRAG_OFF),
@@ -137,23 +137,23 @@ _ALL_FLAGS: Final = 0x1FF
 _OPENING: Final = TCPHDR_SYN | TCPHDR_RST | TCPHDR_ACK
 """Of these a segment with data has ACK alone."""
 _END_FLAGS: Final = TCPHDR_PSH | TCPHDR_URG | TCPHDR_FIN | TCPHDR_SYN | TCPHDR_RST
-"""Flags of a segment that ends what is held."""
+"""Flags of a segment that ends a held skb."""
 _BIG_END_FLAGS: Final = _END_FLAGS & ~TCPHDR_PSH
 _SAME_FLAGS: Final = _ALL_FLAGS & ~(TCPHDR_CWR | TCPHDR_FIN | TCPHDR_PSH)
 _SUPER_FLAGS: Final = 0xFF & ~(TCPHDR_PSH | TCPHDR_ACK)
 """Flags of which a super-segment that continues another has none."""
 _BIG: Final = 32000
-"""A segment with more payload is a sender's super-segment already. PSH does not end what is made of
-such ones: the sender's kernel has set it at the end of each write."""
+"""A segment with more payload is a sender's super-segment already. PSH does not end an skb of such
+segments: the sender's kernel has set it at the end of each write."""
 
 
 # ---- frames ------------------------------------------------------------------------------
 def tcp_ack_filter(net: NicNet, deliver: list[SkBuff], skb: SkBuff) -> bool:
-    """Put a pure ACK in the place of the one before it, if it says all that that one said and
-    more. The upper layers then work once for both; `gso_segs` counts them.
+    """Put a pure ACK in the place of the one before it, if it says the same and acknowledges more.
+    The upper layers then work once for both; `gso_segs` counts them.
 
-    Differs from Linux, whose GRO leaves ACKs alone; its CAKE scheduler has this filter. It is off
-    where packets are forwarded.
+    Differs from Linux: its GRO leaves ACKs alone, and its CAKE scheduler has this filter. Here it
+    is off where packets are forwarded.
     """
     last = deliver[-1]
     if (
@@ -174,8 +174,8 @@ def tcp_ack_filter(net: NicNet, deliver: list[SkBuff], skb: SkBuff) -> bool:
 
 
 def _ack_supersedes(old: bytes, head: bytes) -> bool:
-    """Two frames: pure ACKs of one flow with the same sequence number and TOS, no option but a
-    timestamp and no flag but ACK, of which the second acknowledges more?"""
+    """Are both frames pure ACKs of one flow, and does the second acknowledge more? They must have
+    the same sequence number and TOS, no option but a timestamp, and no flag but ACK."""
     size = len(head)
     return (
         size in (TCP_TSTAMP_END, TCP_OPTIONS)
@@ -270,8 +270,8 @@ def skb_gro_receive(
     flags: int,
     constant: tuple[object, ...],
 ) -> bool:
-    """Join `skb` to the held one; False if it does not fit. The skb is then at its end: its
-    bytes and slots are the held one's."""
+    """Join `skb` to the held one; False if it does not fit. A joined skb has ended: its bytes and
+    slots are the held one's."""
     head, held = skb.head, flow.skb.head
     linear = len(head) - hlen
     if (
@@ -313,8 +313,8 @@ def tcp4_gro_frame(
     vlan_tci: int,
     deliver: list[SkBuff],
 ) -> bool:
-    """A frame as the driver read it (`NetOffload.gro_frame`): a super-segment that continues a held
-    one, or what `tcp_ack_filter` would do for its skb."""
+    """Take a frame as the driver read it (`NetOffload.gro_frame`), if it is a super-segment that
+    continues a held one, or an ACK in the place of the last (as `tcp_ack_filter`)."""
     if net.gro_hash:
         return (
             vnet[1] != 0
@@ -353,7 +353,7 @@ def _gro_frame(
     """Does a frame continue a held super-segment, and is it one itself? Then its payload is the
     held skb's, and `place`'s slot with it; no skb is made for it.
 
-    What must be equal is what `tcp4_gro_receive` wants; whatever is doubtful goes that way.
+    The same fields must be equal as in `tcp4_gro_receive`, which gets doubtful frames.
     """
     head = bytes(room[:_HEAD_MAX])
     flow = net.gro_hash.get(head[FLOW_KEY])
@@ -401,10 +401,11 @@ def _gro_frame(
 def tcp_gro_next(
     net: NicNet, flow: GroFlow, room: memoryview, size: int, vnet: bytearray, place: Place
 ) -> bool:
-    """The same for a frame that is likely to continue `flow`, which `place` does: with a timestamp,
-    and like the first of the flow in all bits that must be. Others are for `tcp_gro_frame`.
+    """As `_gro_frame`, for a frame that was read behind `flow` and is likely to continue it. The
+    frame must have a timestamp, and the flow's `same` bits. Others are for `tcp4_gro_frame`.
 
-    vnet: its virtio_net_hdr. Half of the price: this is done for each 64 KB of a stream.
+    vnet: the frame's virtio_net_hdr. This costs half of `_gro_frame`, and runs for each 64 KB of a
+    stream.
     """
     head = bytes(room[:TCP_TSTAMP_END])
     if flow.same < 0:
@@ -444,7 +445,7 @@ def tcp_gro_next(
 
 
 def _continued(flow: GroFlow, payload: int, flags: int, id_: int) -> None:
-    """A super-segment more."""
+    """Count one more super-segment."""
     flow.payload += payload
     flow.next_seq = (flow.next_seq + payload) & MASK
     flow.flags |= flags & TCPHDR_PSH
@@ -454,8 +455,8 @@ def _continued(flow: GroFlow, payload: int, flags: int, id_: int) -> None:
 
 
 def _add_place(flow: GroFlow, place: Place, hlen: int, payload: int) -> None:
-    """The payload of a frame at `place` goes to the end of a flow; what lies behind its last
-    bytes is one place with them."""
+    """Append the payload of a frame at `place` to a flow; payload that lies just behind the flow's
+    last bytes joins their place."""
     region, slot, gen, offset, _ = place
     offset += hlen
     frags = flow.frags
@@ -478,11 +479,11 @@ def _add_place(flow: GroFlow, place: Place, hlen: int, payload: int) -> None:
 
 
 def _later(net: NicNet, held: bytes, head: bytes, hlen: int, payload: int) -> bool:
-    """Do two super-segments' options differ in the timestamp alone, and is the second's newer?
-    The first's is what one ACK of both has to echo (RFC 7323 4.3), so it stands for both.
+    """Do two super-segments' options differ in the timestamp alone, and is the second's newer? One
+    ACK of both has to echo the first's (RFC 7323 4.3), so that stands for both.
 
-    Differs from Linux, whose timestamps are equal for all that it joins; nor do we where packets
-    are forwarded.
+    Differs from Linux: its GRO joins only equal timestamps, as ours does where packets are
+    forwarded.
     """
     return (
         payload >= _BIG
@@ -495,8 +496,8 @@ def _later(net: NicNet, held: bytes, head: bytes, hlen: int, payload: int) -> bo
 
 
 def _valid(net: NicNet, skb: SkBuff, hlen: int, payload: int) -> bool:
-    """Are the IP header's and the TCP checksum right? Segments that are not must stay single, so
-    that tcp can drop just them. A verified skb becomes CHECKSUM_UNNECESSARY."""
+    """Are the IP header's and the TCP checksum right? Bad segments must stay single, so that tcp
+    can drop just them. A verified skb becomes CHECKSUM_UNNECESSARY."""
     head = skb.head
     if int.from_bytes(head[IP_HEADER], "big") % 0xFFFF:
         return False
@@ -523,9 +524,9 @@ def _valid(net: NicNet, skb: SkBuff, hlen: int, payload: int) -> bool:
 
 
 def tcp_gro_complete(net: NicNet, flow: GroFlow) -> SkBuff:
-    """`inet_gro_complete`, `tcp_gro_complete`: headers for the whole of what was joined.
+    """`inet_gro_complete`, `tcp_gro_complete`: write the headers for the whole joined skb.
 
-    The skb is CHECKSUM_PARTIAL then, so that it can be forwarded and cut again.
+    The skb becomes CHECKSUM_PARTIAL, so that it can be forwarded and cut again.
     """
     skb = flow.skb
     if flow.count == (skb.gso_segs or 1):

@@ -4,8 +4,8 @@
 Between our processes a TCP skb may have up to GSO_MAX_SIZE bytes, so that every layer works once
 for eight times as many. The kernel behind AF_PACKET takes 64 KB at a time, unless the interface's
 `gso_ipv4_max_size` says more. `tso_xmit` sends the beginning in packets of that size, which the
-kernel segments as it does with its own, and leaves the last of them to `dev.dev_hard_start_xmit`.
-Each packet costs one header here, and no copy.
+kernel segments like its own. The last of them is left to `dev.dev_hard_start_xmit`. Each packet
+costs one header here, and no copy.
 """
 
 import errno
@@ -46,10 +46,11 @@ _HANDY: Final = (MAX_SKB_FRAGS - 2) * _PAGES
 
 
 def tso_xmit(net: NicNet, skb: SkBuff) -> int:
-    """Send all of a long super-segment but the last packet, which `skb` is then.
+    """Send all of a long super-segment but the last packet, which is left in `skb`.
 
-    0, or the errno of what could not be sent: `skb` begins with it. EINVAL where the skb is not
-    TCP over IPv4 behind an Ethernet header, whole in head. StalePlaceError.
+    Returns 0, or the errno of a packet that could not be sent: `skb` then begins with it. EINVAL
+    where the skb is not TCP over IPv4 behind an Ethernet header, whole in head. StalePlaceError
+    where the payload is gone.
     """
     head = skb.head[skb.data :]
     l4 = skb.csum_start - skb.data
@@ -104,16 +105,16 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
 
 
 def longest(gso_max_size: int) -> int:
-    """Bytes of IP packet that a device with that limit takes: its `gso_max_size` is above the
-    frame's length, and only BIG TCP is longer than IPv4's own limit."""
+    """Bytes of IP packet that a device with that limit takes. A frame is shorter than
+    `gso_max_size`, and only BIG TCP exceeds IPv4's own limit."""
     return max(gso_max_size - 15, GSO_LEGACY_MAX_SIZE - 1)
 
 
 def awkward(size: int) -> bool:
     """Is this a length of payload that no packet socket takes?
 
-    The kernel puts it into pages of 32 KB, and what is left into the largest of 16, 8 and 4 KB that
-    it fills (`alloc_skb_with_frags`); with more than MAX_SKB_FRAGS of them it fails with ENOBUFS.
+    The kernel puts it into pages of 32 KB, and the rest into the largest of 16, 8 and 4 KB that it
+    fills (`alloc_skb_with_frags`). With more than MAX_SKB_FRAGS pages it fails with ENOBUFS.
     """
     if size <= _HANDY:
         return False
@@ -129,7 +130,7 @@ class _Payload:
     def __init__(self, buffers: list[Buffer]) -> None:
         self._buffers = buffers
         self._next = 0
-        """The buffer that is read, and from where on."""
+        """Index of the buffer that is read next."""
         self._at = 0
 
     def take(self, size: int) -> list[Buffer]:
@@ -154,8 +155,8 @@ class _Payload:
 class TsoHeader:
     """The headers of the packets of a super-segment.
 
-    As `tso_build_hdr` of net/core/tso.c: length, identification and sequence number go on; CWR
-    is the first's, FIN and PSH the last's; the TCP checksum is seeded. What does not change is
+    As `tso_build_hdr` of net/core/tso.c: length, identification and sequence number advance. CWR is
+    the first packet's, FIN and PSH the last's; the TCP checksum is seeded. Constant fields are
     written and summed once.
     """
 
@@ -166,14 +167,14 @@ class TsoHeader:
         self._l4 = l4
         self._id = _U16.unpack_from(head, IP_ID)[0]
         self._sum = csum_partial(head[IP:IP_TOT_LEN] + head[FRAG_TTL_PROTOCOL] + head[IP_SADDR:l4])
-        """Of the IP header without length, identification and checksum."""
+        """The IP header's sum without length, identification and checksum."""
         self._seq = _U32.unpack_from(head, l4 + TH_SEQ)[0]
         self._flags = head[l4 + TH_FLAGS]
         self._size = -1
 
     def build(self, offset: int, mss: int, size: int, is_last: bool) -> bytearray:
-        """Of the packet of `size` bytes that begins `offset` bytes into the super-segment: to be
-        used before the next is built."""
+        """Headers of the packet of `size` bytes that begins `offset` bytes into the super-segment.
+        Use them before the next are built."""
         head, l4 = self._buffer, self._l4
         if size != self._size:
             self._size = size

@@ -45,7 +45,7 @@ def open_tap(name: str) -> int:
 
 
 class TapDevice:
-    """`netdev.Device` on a TAP. fd: what `open_tap` gave, e.g. in a supervisor."""
+    """`netdev.Device` on a TAP. fd: from `open_tap`, e.g. in a supervisor."""
 
     def __init__(self, name: str, *, fd: int | None = None) -> None:
         self.name = name
@@ -119,7 +119,7 @@ class TapDevice:
         return 0
 
     def missed(self) -> int:
-        """A TAP counts what its queue had no room for as its own tx_dropped."""
+        """None: a TAP counts frames that its queue had no room for as its own tx_dropped."""
         return 0
 
     def close(self) -> None:

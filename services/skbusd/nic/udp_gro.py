@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
 """GRO of UDP (`net/ipv4/udp_offload.c`: `udp_gro_receive`, `udp_gro_complete`).
 
-Datagrams of one flow that come in one batch, all of one size but the last, which may be shorter, go
-up as one skb (SKB_GSO_BATCH); the socket layer hands them out one by one. Nothing waits longer than
-its batch. `gro.INET_OFFLOADS` names the functions: `udp4_gro_frame` for a frame as the driver read
-it, so that most never become an skb; `udp4_gro_receive` for an skb; `udp4_gro_flush` for a batch's
-end.
+Datagrams of one flow that come in one batch go up as one skb (SKB_GSO_BATCH), and the socket layer
+hands them out one by one. All must be of one size, but the last may be shorter. Nothing waits
+longer than its batch. `gro.INET_OFFLOADS` names the functions. `udp4_gro_frame` takes a frame as
+the driver read it, so that most never become an skb; `udp4_gro_receive` an skb; `udp4_gro_flush`
+ends a batch.
 
-Rules as in Linux: the same Ethernet header, TOS, TTL and fragment field, no IP options, a checksum,
-and it is right. The identification counts up, or is always the same; so each can be told again.
+Rules as in Linux: the same Ethernet header, TOS, TTL and fragment field, no IP options, and a
+checksum that is right. The identification counts up, or is always the same, so that each datagram's
+can be restored.
 
-    Differs from Linux: it does that for every socket, and not only for those with UDP_GRO or with
-    rx-udp-gro-forwarding; and udp counts, drops and hands out datagrams as if they had come singly.
+Differs from Linux: all sockets have this GRO, not only those with UDP_GRO or with
+rx-udp-gro-forwarding. udp counts, drops and hands out datagrams as if they had come singly.
 """
 
 import struct
@@ -75,8 +76,8 @@ def udp4_gro_frame(
     vlan_tci: int,
     deliver: list[SkBuff],
 ) -> bool:
-    """A frame as the driver read it (`NetOffload.gro_frame`): the next datagram of a flow that is
-    held. Its bytes are copied, so that its slot is free again."""
+    """Join a frame as the driver read it (`NetOffload.gro_frame`), if it is a held flow's next
+    datagram. Its bytes are copied, so that its slot is free again."""
     if vnet[1] or size < UDP_DATA:
         return False
     eth_len, id_, ttl, sum_, key, ulen, check = UDP_HEADERS.unpack_from(room)
@@ -105,8 +106,8 @@ def udp4_gro_frame(
 
 
 def _join(flow: UdpGroFlow, head: bytes, data: bytes, verified: bool) -> bool:
-    """`udp_gro_receive_segment`: join a datagram to a held one, if it fits. A shorter one ends it:
-    what is held then goes up when the next one comes, or with the batch."""
+    """`udp_gro_receive_segment`: join a datagram to a held one, if it fits. A shorter one is the
+    last: the joined datagrams go up when the flow's next one comes, or with the batch."""
     size = len(data)
     eth_len, id_, ttl, _, _, ulen, check = UDP_HEADERS.unpack(head)
     if (
@@ -146,8 +147,8 @@ def _pseudo(head: bytes, ulen: int) -> int:
 
 
 def udp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
-    """A UDP datagram, or a fragment of one: join it, hold it, or let it go. It does not overtake
-    one of its flow."""
+    """A UDP datagram, or a fragment of one: join it, hold it, or let it go. It never overtakes
+    another of its flow."""
     if net.tracing:
         net.trace("udp_gro_receive", skb, len=skb.len)
     head = skb.head
@@ -201,8 +202,8 @@ def udp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
 
 
 def udp_gso_plain(skb: SkBuff) -> bool:
-    """Is this super-packet of a local sender (UDP_SEGMENT), which the kernel did not cut for us,
-    what we would have made of its datagrams? Then it is a batch."""
+    """Is a local sender's super-packet (UDP_SEGMENT), which the kernel did not cut for us, like one
+    that GRO makes? Then it is marked as a batch."""
     head = skb.head
     size = len(head) - UDP_DATA + skb.data_len
     if (
@@ -225,8 +226,8 @@ def udp_gso_plain(skb: SkBuff) -> bool:
 
 
 def udp_gro_complete(net: NicNet, flow: UdpGroFlow) -> SkBuff:
-    """`udp_gro_complete`: headers for all of them. The skb is CHECKSUM_PARTIAL then, so that it
-    can be cut again."""
+    """Write the headers for all joined datagrams. The skb becomes CHECKSUM_PARTIAL, so that it can
+    be cut again."""
     skb = flow.skb
     if not flow.more:
         return skb
@@ -234,7 +235,7 @@ def udp_gro_complete(net: NicNet, flow: UdpGroFlow) -> SkBuff:
     try:
         first = (head[UDP_DATA:] + net.pool.gather(skb.frags))[: flow.dgram]
     except StalePlaceError:
-        first = bytes(flow.dgram)  # our own slot, so it cannot be
+        first = bytes(flow.dgram)  # never, as the slot is ours
     if skb.frags:
         net.pool.free_frags(skb.frags)
     payload = b"".join([first, *flow.more])
