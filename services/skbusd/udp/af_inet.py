@@ -23,7 +23,7 @@ def udp_init(net: UdpNet) -> None:
 
 
 def udp_exit(net: UdpNet) -> None:
-    """What `udp_init` did, taken back."""
+    """Undo `udp_init`."""
     net.udp_table_set(UdpTable(""))
     net.udp_ehash_secret = 0
 
@@ -35,7 +35,7 @@ def udplite4_register(net: UdpNet) -> None:
 
 
 def udplite4_unregister(net: UdpNet) -> None:
-    """What `udplite4_register` did, taken back."""
+    """Undo `udplite4_register`."""
     inet_del_protocol(net, UDPLITE_PROTOCOL)
     net.udplite_table = UdpTable("")
 

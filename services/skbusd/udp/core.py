@@ -64,11 +64,11 @@ class UdpCore:
         self.entries = SERVES
 
     def start(self) -> None:
-        """`inet_init`, udp's part: tables, and that ip knows of us."""
+        """`inet_init`, udp's part: make the tables, and register with ip."""
         af_inet.inet_init(self.udpnet)
 
     def peer_up(self, process: str) -> None:
-        """ip has forgotten that we exist; or the socket layer all its sockets."""
+        """ip has forgotten us, or the socket layer its sockets."""
         net = self.udpnet
         if process == "ip":
             net.dst_cache.clear()
@@ -87,7 +87,7 @@ class UdpCore:
             net.udp_memory_allocated = 0
 
     def idle(self) -> None:
-        """The batch ends: sockets hear how much of what was posted has gone."""
+        """The batch ends: tell sockets how many of their posted bytes have gone."""
         if self.udpnet.wspace:
             udp_output.udp_write_space(self.udpnet)
 

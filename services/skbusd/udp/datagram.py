@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connected datagram sockets (`net/ipv4/datagram.c`), and what begins and ends a socket."""
+"""Connected datagram sockets (`net/ipv4/datagram.c`), and the begin and end of a socket."""
 
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
@@ -52,8 +52,8 @@ def ip4_datagram_connect(net: UdpNet, item: Connect) -> None:
             sk_ret(net, item.sk, item.req, err)
             return
     if not item.req:
-        # A socket that an earlier life of this process had: it is connected, its datagrams are
-        # on their way, and the route is only asked for anew.
+        # A socket from an earlier life of this process: it is connected, and its datagrams are on
+        # their way. Only its route is asked for anew.
         table.udp_lib_rehash(net, sk, sk.inet_rcv_saddr, item.addr, item.port)
     key = route_key(sk, item.addr)
     dst = route.sk_dst_get(net, key)
@@ -67,7 +67,7 @@ def ip4_datagram_connect(net: UdpNet, item: Connect) -> None:
 def route_key(
     sk: UdpSock, daddr: bytes, saddr: bytes = b"", oif: int = 0
 ) -> tuple[bytes, bytes, int]:
-    """By which route a socket's datagrams to daddr go. saddr, oif: what IP_PKTINFO says."""
+    """The key of the route of a socket's datagrams to daddr. saddr, oif: of IP_PKTINFO."""
     oif = oif or sk.sk_bound_dev_if
     saddr = saddr or sk.inet_saddr
     if ipv4_is_multicast(daddr):
@@ -95,13 +95,14 @@ def ip4_datagram_connect_route(net: UdpNet, waiter: Waiter, err: int, dst: Dst |
     if rcv_saddr == INADDR_ANY:
         rcv_saddr = dst.saddr
     table.udp_lib_rehash(net, sk, rcv_saddr, dst.daddr, item.port)
-    # From now on it sends from a settled address: the same route.
+    # From now on the socket sends from a settled address, by the same route.
     net.dst_cache.setdefault(route_key(sk, dst.daddr), dst)
     sk_ret(net, item.sk, item.req, 0, Connected(sk.inet_saddr, sk.inet_num))
 
 
 def udp_disconnect(net: UdpNet, item: Disconnect) -> None:
-    """connect(2) to AF_UNSPEC: no peer any more; what bind did not fix is free again."""
+    """connect(2) to AF_UNSPEC: no peer any more. Address and port are free again unless bind chose
+    them."""
     if net.tracing:
         net.trace("udp_disconnect", sk=item.sk)
     sk = net.socks.get(item.sk)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Options of a UDP socket (`udp_lib_setsockopt` of `net/ipv4/udp.c`, and what of `do_ip_setsockopt`
-and `sock_setsockopt` udp must know).
+"""Options of a UDP socket (`udp_lib_setsockopt` of `net/ipv4/udp.c`, and udp's part of
+`do_ip_setsockopt` and `sock_setsockopt`).
 
 Values are as setsockopt(2) takes them. Those of level IP are checked by `skbus.inet.ip_sockglue`.
 """
@@ -46,7 +46,7 @@ _FLAGS: Final = {
 
 
 def udp_setsockopt(net: UdpNet, item: Setsockopt) -> None:
-    """setsockopt(2) of levels IP and UDP, and what of SOL_SOCKET udp must know."""
+    """setsockopt(2) of levels IP and UDP, and udp's part of SOL_SOCKET."""
     sk = net.socks.get(item.sk)
     if sk is None:
         err = EBADF
@@ -140,7 +140,7 @@ def udp_getsockopt(net: UdpNet, item: Getsockopt) -> None:
 
 def _get_ip(net: UdpNet, sk: UdpSock, optname: int, optlen: int) -> bytes | int:
     if optname == uapi.IP_MTU:
-        # (However old: it is the one that the socket was connected by.)
+        # (However old, this route is the one that the socket was connected by.)
         dst = net.dst_cache.get(datagram.route_key(sk, sk.inet_daddr))
         return ip_int(dst.mtu, optlen) if sk.connected() and dst is not None else ENOTCONN
     if optname == uapi.IP_PROTOCOL:

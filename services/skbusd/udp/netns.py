@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What udp keeps: sockets, the tables that find them, routes that ip told (`struct udp_sock`,
+"""udp's state: sockets, the tables that find them, routes that ip told (`struct udp_sock`,
 `struct udp_table`). Types alone; the functions are in `udp`, `udp_output`, `datagram`, `table`,
 `route` and `ip_sockglue`.
 """
@@ -39,10 +39,10 @@ class UdpSock(TransportSock):
         self.pcslen_set = False
         self.pcrlen = 0
         self.pcrlen_set = False
-        """UDP-Lite: the coverage to send with, and to ask for; 0 is all."""
+        """UDP-Lite: the coverage to send with, and the least to receive; 0 is all."""
         self.gso_size = 0
         self.corkflag = False
-        """UDP_CORK; the socket layer, which has the bytes, does it."""
+        """UDP_CORK; the socket layer, which has the bytes, carries it out."""
         self.gro_enabled = False
         self.no_check6_tx = False
         self.no_check6_rx = False
@@ -65,13 +65,13 @@ RouteKey = tuple[bytes, bytes, int]
 
 
 class Waiter(NamedTuple):
-    """What waits for a route, and how it goes on: a datagram (`skb`) or a connect(2) (`item`)."""
+    """A datagram (`skb`) or connect(2) (`item`) that waits for a route, and how it goes on."""
 
     then: Callable[["UdpNet", "Waiter", int, Dst | None], None]
     """Called with an errno, or with 0 and the route."""
     skb: SkBuff | None = None
     dport: int = 0
-    """Where the datagram goes; its other half, the address, is the route's."""
+    """The datagram's port; its address is the route's."""
     item: Connect | None = None
 
 
@@ -135,7 +135,7 @@ class UdpNet(TransportNet):
         self.pending = 0
         """Waiters of all requests together."""
         self.wspace: dict[int, int] = {}
-        """socket -> room in its send buffer that it is told of at the end of the batch"""
+        """socket -> room in its send buffer, to be announced at the end of the batch"""
 
     def sk_flow(self, sk: int) -> Flow | None:
         """As `Net.sk_flow`."""
@@ -145,7 +145,7 @@ class UdpNet(TransportNet):
         return sock_flow(up.inet_saddr, up.inet_num, up.inet_daddr, up.inet_dport)
 
     def udp_table_set(self, table: UdpTable) -> None:
-        """This is UDP's table from now on."""
+        """Use `table` for UDP from now on."""
         self.udp_table = table
         self.ports = table.ports
         self.hash2 = table.hash2

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What udp tells `skbus proc` (`net/ipv4/udp.c`: udp4_format_sock): its part of /proc/net/udp,
-/proc/net/udplite, sockstat and protocols, as plain values for `skbus.inet.proc`."""
+"""udp's part of /proc/net/udp, /proc/net/udplite, sockstat and protocols (`net/ipv4/udp.c`:
+udp4_format_sock), as plain values for `skbus proc` (`skbus.inet.proc`)."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def proc_net(net: UdpNet, name: str) -> Any:
 
 
 def udp_pages(net: UdpNet) -> int:
-    """What udp_mem limits: both protocols have one account, which counts bytes here."""
+    """The pages that udp_mem limits: both protocols have one account, which counts bytes here."""
     return -(-net.udp_memory_allocated // PAGE_SIZE)
 
 

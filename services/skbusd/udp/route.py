@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Routes, as ip tells them: asked once for a destination, kept until the genid moves.
 
-What needs a route that is not known yet (a first datagram, a connect) waits in a bounded queue
-for `ip_route_output_ret`. In Linux this is a function call; here it is a message each way.
+A first datagram or a connect waits in a bounded queue for its route (`ip_route_output_ret`). In
+Linux this is a function call; here it is a message each way.
 """
 
 from errno import EAGAIN, ENETUNREACH
@@ -35,7 +35,8 @@ def sk_dst_get(net: UdpNet, key: RouteKey) -> Dst | None:
 
 
 def ip_route_output_flow(net: UdpNet, key: RouteKey, tos: int, waiter: Waiter) -> int:
-    """Have a waiter wait for a route, and ask ip if nobody has. EAGAIN where too many wait."""
+    """Have a waiter wait for a route, and ask ip unless that is done. EAGAIN where too many
+    wait."""
     req = net.asked.get(key)
     request = net.requests.get(req) if req is not None else None
     if net.pending >= _PENDING_ALL or (request is not None and len(request.waiters) >= _PENDING):
@@ -64,7 +65,7 @@ def _ask(net: UdpNet, request: RouteRequest) -> None:
 
 
 def ask_again(net: UdpNet) -> None:
-    """ip has been restarted and has forgotten what it was asked."""
+    """ip has been restarted and has forgotten our requests: repeat them."""
     for request in net.requests.values():
         _ask(net, request)
 
@@ -76,7 +77,7 @@ def _give_up(net: UdpNet, req: int) -> None:
 
 
 def ip_route_output_ret(net: UdpNet, item: RouteRet) -> None:
-    """ip's answer: keep it, and go on with who waited."""
+    """ip's answer: keep it, and go on with the waiters."""
     request = net.requests.get(item.req)
     if net.tracing:
         net.trace("ip_route_output_ret", daddr=item.daddr, saddr=item.saddr, err=item.err)
@@ -86,7 +87,7 @@ def ip_route_output_ret(net: UdpNet, item: RouteRet) -> None:
         _answer(net, request, item.err or ENETUNREACH, None)
         return
     if item.genid < net.rt_genid:
-        _ask(net, request)  # it was flushed on its way
+        _ask(net, request)  # flushed on its way
         return
     net.rt_genid = item.genid
     life = net.now + _DST_LIFE
@@ -116,15 +117,15 @@ def rt_cache_flush(net: UdpNet, item: RtCacheFlush) -> None:
 
 
 def dst_mtu(net: UdpNet, item: DstMtu) -> None:
-    """What is known of the path to an address has changed, whoever found out."""
+    """ip tells of a new path MTU to an address."""
     for key, dst in net.dst_cache.items():
         if key[0] == item.daddr:
             net.dst_cache[key] = dst._replace(mtu=item.mtu)
 
 
 def ipv4_sk_update_pmtu(net: UdpNet, sk: UdpSock, daddr: bytes, mtu: int) -> None:
-    """ICMP told, about a datagram of sk, that the path to daddr takes no more than mtu: ip is
-    told, and what is kept of routes there is put right (`ip_sk_accept_pmtu`)."""
+    """ICMP told, about a datagram of sk, that the path to daddr takes no more than mtu. Tell ip,
+    and correct the cached routes to daddr (`ip_sk_accept_pmtu`)."""
     if sk.pmtudisc in (IP_PMTUDISC_INTERFACE, IP_PMTUDISC_OMIT):
         return
     net.call("ip", Ip.ipv4_update_pmtu, UpdatePmtu(daddr, mtu))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ports and sockets: who listens where (`struct udp_table` and `udp_lib_get_port` of
+"""Ports, and the sockets that have them (`struct udp_table` and `udp_lib_get_port` of
 `net/ipv4/udp.c`).
 
 Connected sockets are found by their four-tuple, others by bound address and port, each by one
@@ -35,7 +35,7 @@ _HASH_PRIME: Final = 2**89 - 1
 
 
 def udp_table(net: UdpNet, sk: UdpSock) -> UdpTable:
-    """`sk->sk_prot->h.udp_table`: the ports of UDP and those of UDP-Lite are different things."""
+    """`sk->sk_prot->h.udp_table`: UDP and UDP-Lite have ports of their own."""
     return net.udplite_table if sk.protocol == IPPROTO_UDPLITE else net.udp_table
 
 
@@ -135,8 +135,8 @@ def udp4_lib_lookup(
 def _best(
     net: UdpNet, socks: list[UdpSock], saddr: bytes, sport: int, daddr: bytes, dport: int, dif: int
 ) -> UdpSock | None:
-    """`compute_score`: one bound to the device beats one that is not; of equals, the group with
-    SO_REUSEPORT shares by hash, else the latest wins."""
+    """`compute_score`: a socket bound to the device beats one that is not. Equals with SO_REUSEPORT
+    share by hash; else the latest wins."""
     if len(socks) == 1:
         sk = socks[0]
         return sk if not sk.sk_bound_dev_if or sk.sk_bound_dev_if == dif else None
@@ -220,7 +220,7 @@ def udp_lib_get_port(net: UdpNet, sk: UdpSock, addr: bytes, port: int) -> int:
             if port not in ports and not inet_is_local_reserved_port(net, port):
                 break
         else:
-            # None is unused; one may still be shared.
+            # No port is unused; one may still be shared.
             for i in range(count):
                 port = low + (start + i) % count
                 if not udp_conflicts(net, sk, addr, port) and not inet_is_local_reserved_port(
@@ -241,8 +241,8 @@ def inet_addr_valid(net: UdpNet, sk: UdpSock, addr: bytes) -> bool:
         return True
     if addr in net.addrs or addr in net.broadcasts or addr[0] == 127:
         return True
-    # Until ip has told us any address, it is not known which are ours: udp, or ip, has just been
-    # started anew, and what was bound before must be bound again.
+    # Before ip has told us any address, we do not know which are ours. udp or ip has just been
+    # started anew, and sockets that were bound must be bound again.
     return (
         sk.freebind
         or sk.transparent
@@ -252,7 +252,8 @@ def inet_addr_valid(net: UdpNet, sk: UdpSock, addr: bytes) -> bool:
 
 
 def inet_autobind(net: UdpNet, sk: UdpSock) -> int:
-    """`inet_autobind`: a port for one who connects or sends without. EAGAIN where there is none."""
+    """`inet_autobind`: a port for a socket that connects or sends without. EAGAIN where none is
+    free."""
     return EAGAIN if udp_lib_get_port(net, sk, INADDR_ANY, 0) else 0
 
 

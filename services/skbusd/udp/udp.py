@@ -104,7 +104,8 @@ def udp_error(net: UdpNet, skb: SkBuff, udptable: UdpTable, reason: SkbDropReaso
 def udp4_lib_rcv(
     net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int, udptable: UdpTable
 ) -> None:
-    """`__udp4_lib_rcv`: to the socket, to all of them, or to nobody (RFC 1122 4.1.3.1)."""
+    """`__udp4_lib_rcv`: deliver a datagram to its socket, to all that fit, or to none (RFC 1122
+    4.1.3.1)."""
     saddr, daddr, _, _, _ = cb
     if net.tracing:
         net.trace("__udp4_lib_rcv", skb, sport=sport, dport=dport)
@@ -127,14 +128,14 @@ def udp4_lib_rcv(
 
 
 def udp_rcv_batch(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -> None:
-    """Datagrams that nic's GRO has put together: if all go to one socket, which has room for all,
-    they stay together. If not, each is received for itself."""
+    """Datagrams that nic's GRO has put together stay so if one socket takes all and has room. If
+    not, each is received for itself."""
     daddr = cb.daddr
     sk = None
     if daddr not in net.broadcasts and not ipv4_is_multicast(daddr):
         sk = table.udp4_lib_lookup(net, cb.saddr, sport, daddr, dport, skb.skb_iif, net.udp_table)
     if sk is not None and sk.gro_enabled:
-        skb.gso_type &= ~SKB_GSO_BATCH  # UDP_GRO: for the application it is one
+        skb.gso_type &= ~SKB_GSO_BATCH  # UDP_GRO: one for the application
         udp_queue_rcv_skb(net, sk, skb, cb, sport, dport)
         return
     size = len(skb.head) - skb.data + skb.data_len - UDP_HLEN + skb.gso_segs * SKB_TRUESIZE
@@ -146,7 +147,7 @@ def udp_rcv_batch(net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int) -
 
 
 def _send_port_unreach(net: UdpNet, skb: SkBuff, cb: RcvCb) -> None:
-    """Have ip tell the sender. What goes to ip is a copy of as much as ICMP quotes."""
+    """Have ip tell the sender. ip gets a copy of as much as ICMP quotes."""
     if skb.network_header < 0 or not pskb_may_pull(net, skb, min(skb.len, _QUOTE)):
         return
     copy = net.skb_clone(skb)
@@ -184,8 +185,8 @@ def udp4_lib_mcast_deliver(
 def udp_rcv_segment(
     net: UdpNet, sk: UdpSock, skb: SkBuff, cb: RcvCb, sport: int, dport: int
 ) -> None:
-    """A super-segment (UDP_SEGMENT over the loopback, or a device that merged) is datagrams
-    again. They are copies: each may end at another time."""
+    """Cut a super-segment (UDP_SEGMENT over the loopback, or a device that merged) to datagrams.
+    They are copies: each may end at another time."""
     if not skb.gso_type & SKB_GSO_UDP_L4:
         udp_error(net, skb, net.udp_table, "NOT_SPECIFIED")
         return
@@ -246,8 +247,8 @@ def udp_queue_rcv_skb(
 
 
 def fib_compute_spec_dst(net: UdpNet, daddr: bytes, ifindex: int) -> bytes:
-    """`fib_compute_spec_dst`: the address of ours from which to answer a multicast or broadcast:
-    one of the device that it came by. b'' where daddr itself will do."""
+    """The address of ours from which to answer a multicast or broadcast: one of the device that
+    received it. b'' where daddr itself will do."""
     if ipv4_is_multicast(daddr) or daddr == INADDR_BROADCAST or daddr in net.broadcasts:
         for addr, dev in net.addrs.items():
             if dev.ifindex == ifindex:
@@ -284,7 +285,7 @@ def udp_err(net: UdpNet, item: ErrHandler) -> None:
 def udp4_lib_err(net: UdpNet, item: ErrHandler, udptable: UdpTable) -> None:
     """`__udp4_lib_err`: an ICMP error about a datagram of ours (RFC 1122 4.1.3.3).
 
-    Which sockets it reaches is for `sk_icmp_error` to say.
+    `sk_icmp_error` decides which sockets the error reaches.
     """
     if net.tracing:
         net.trace(

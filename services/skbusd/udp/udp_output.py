@@ -62,7 +62,7 @@ UDP_MAX: Final = 65535 - IP_HLEN - UDP_HLEN
 UDP_MAX_SEGMENTS: Final = 128
 _UDP: Final = struct.Struct("!HHHH")
 _NEVER_FRAGMENT: Final = (IP_PMTUDISC_DO, IP_PMTUDISC_PROBE, IP_PMTUDISC_INTERFACE)
-"""Not `ip_sk_ignore_df`: what is longer than the MTU is refused."""
+"""Not `ip_sk_ignore_df`: datagrams longer than the MTU are refused."""
 
 
 def udp_sendmsg(net: UdpNet, skb: SkBuff) -> None:
@@ -144,8 +144,7 @@ def _refuse(
 
 
 def sock_wfree(net: UdpNet, sk: int, size: int) -> None:
-    """`sock_wfree`: what was posted has gone, and the socket layer hears of it with the rest of
-    this batch."""
+    """Posted bytes have gone; the socket layer hears of it at the end of this batch."""
     net.wspace[sk] = net.wspace.get(sk, 0) + size
 
 
@@ -161,8 +160,8 @@ def udp_write_space(net: UdpNet) -> None:
 
 def udp_batch_fits(net: UdpNet, sk: UdpSock, skb: SkBuff, cb: UdpSendmsgCb) -> bool:
     """Can all datagrams of a batch go as one skb? Only where each would go the plain way: by a
-    known route that is neither a broadcast's nor a multicast's, whole, with a checksum. What is
-    special, or wrong, is so for each."""
+    known route that is neither a broadcast's nor a multicast's, whole, with a checksum. Special or
+    wrong datagrams are handled one by one."""
     daddr = cb.addr or sk.inet_daddr
     if (
         sk.protocol != IPPROTO_UDP
@@ -217,8 +216,8 @@ def _dont_fragment(sk: UdpSock, length: int, mtu: int) -> bool:
 
 
 def _sk_mtu(net: UdpNet, sk: UdpSock, dst: Dst) -> int:
-    """What a datagram of the socket may have: the path's MTU, or with IP_PMTUDISC_PROBE and
-    beyond the device's (`ip_sk_use_pmtu`)."""
+    """The socket's longest datagram: the path's MTU, or the device's with IP_PMTUDISC_PROBE and
+    above (`ip_sk_use_pmtu`)."""
     if sk.pmtudisc >= IP_PMTUDISC_PROBE:
         for dev in net.addrs.values():
             if dev.ifindex == dst.oif:
@@ -245,8 +244,8 @@ def udp_send_skb(
 ) -> None:
     """Put the UDP header in front, and hand the datagram to ip.
 
-    The checksum is left to the device, with the pseudo-header's sum in its field; ip fills it in
-    where the datagram must be cut. It goes with each datagram (RFC 1122 4.1.3.4).
+    The checksum is left to the device, with the pseudo-header's sum in its field. ip fills it in
+    where the datagram must be cut. Every datagram has one (RFC 1122 4.1.3.4).
     """
     size = len(skb.head) - skb.data + skb.data_len
     length = size + UDP_HLEN
@@ -326,7 +325,7 @@ def _ip_send_skb(
     options = cb.options
     if skb.gso_type & SKB_GSO_BATCH:
         df = _dont_fragment(sk, skb.gso_size + UDP_HLEN + IP_HLEN, dst.mtu)
-        if df:  # ip gives each the identification 0
+        if df:  # ip gives all the identification 0
             skb.gso_type |= SKB_GSO_TCP_FIXEDID
     else:
         df = bool(skb.gso_size) or _dont_fragment(sk, length + IP_HLEN + len(options), dst.mtu)

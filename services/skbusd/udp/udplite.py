@@ -70,7 +70,7 @@ def udplite_err(net: UdpNet, item: ErrHandler) -> None:
 
 
 def udplite_sender_cscov(sk: UdpSock, length: int) -> int:
-    """What the header's length field says of a datagram of `length` bytes."""
+    """The header's length field for a datagram of `length` bytes."""
     return sk.pcslen if sk.pcslen_set and sk.pcslen < length else length
 
 
