@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""inet: what the protocols share: headers, socket options, multicast, offloads, /proc/net."""
+"""inet: the protocols' common parts: headers, socket options, multicast, offloads, /proc/net."""

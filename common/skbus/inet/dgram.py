@@ -5,12 +5,14 @@ UDP has them, for transports that are plug-ins.
     socket --TransportProto--> this --Ip.ip_send_skb--> ip
     ip --NetProtocol--> the plug-in's handler -> sock_queue_rcv_skb --sk_data_ready--> socket
 
-A plug-in brings what its protocol is: how a datagram looks (`sendmsg`), what a packet means
-(`handler`), and whose an ICMP error is (`err_handler`). It says so by `serve_dgram`, which takes
-other functions for any entry as well, and its process is a `DgramCore`. `examples/note` needs
-nothing else; `examples/rdm` has sending, and what follows from it, of its own.
+A plug-in brings its protocol as three functions. `sendmsg` builds a datagram, `handler` takes a
+packet, and `err_handler` finds the socket of an ICMP error. The plug-in gives them to
+`serve_dgram`, which can also replace any other entry, and its process is a `DgramCore`.
+`examples/note` needs nothing else; `examples/rdm` has its own sending, with all that follows from
+it.
 
-Unlike udp, it keeps no routes: ip finds one for each datagram. A port belongs to one socket.
+Unlike udp, the transport keeps no routes: ip finds one for each datagram. A port belongs to one
+socket.
 """
 
 from collections.abc import Callable, Mapping
@@ -91,7 +93,7 @@ DATAGRAM_MAX: Final = 0xFFFF - IP_HLEN
 
 
 class DgramNet(TransportNet):
-    """`struct net` of such a transport. counters: what it counts, by name."""
+    """`struct net` of such a transport. counters: the names of its counters."""
 
     def __init__(self, name: str, *, counters: tuple[str, ...] = (), **arguments: Any) -> None:
         super().__init__(name, **arguments)
@@ -112,7 +114,7 @@ def init_sock(net: DgramNet, item: InitSock) -> None:
 
 
 def find_port(net: DgramNet) -> int:
-    """A port that nobody has, 0 where there is none (RFC 6056 3.3.1)."""
+    """An unused port, 0 where there is none (RFC 6056 3.3.1)."""
     low, high = net.sysctl["net.ipv4.ip_local_port_range"]
     count = max(high - low + 1, 0)
     start = net.rand.randrange(count) if count else 0
@@ -124,8 +126,8 @@ def find_port(net: DgramNet) -> int:
 
 
 def get_port(net: DgramNet, item: GetPort) -> None:
-    """bind(2), and the port of a socket that sends without one. Without `req` it was bound before:
-    its address is taken as it is, as ip may not have told of it yet."""
+    """bind(2), and the port of a socket that sends without one. Without `req` the socket was bound
+    before: its address is not checked, as ip may not have told of it yet."""
     sk = net.socks.get(item.sk)
     err = 0
     port = item.port
@@ -146,7 +148,7 @@ def get_port(net: DgramNet, item: GetPort) -> None:
 
 
 def connect(net: DgramNet, item: Connect) -> None:
-    """The peer from now on: for datagrams without an address, and the only one that is heard."""
+    """Set the peer: datagrams without an address go to it, and only its datagrams are received."""
     sk = net.socks.get(item.sk)
     if sk is None or len(item.addr) != 4 or not 0 < item.port <= 0xFFFF:
         sk_ret(net, item.sk, item.req, EBADF if sk is None else EINVAL)
@@ -247,8 +249,8 @@ def ip_mc_ret(net: DgramNet, item: McRet) -> None:
 def sk_destination(
     net: DgramNet, skb: SkBuff, hlen: int
 ) -> tuple[TransportSock, UdpSendmsgCb, bytes, int] | None:
-    """Of a datagram of an application: (socket, cb, address, port). None where it cannot be sent:
-    it has been dropped, and the application told. hlen: of the header that will be in front."""
+    """(socket, cb, address, port) of an application's datagram. None where it cannot be sent: it
+    has been dropped, and the application told. hlen: of the header that will be in front."""
     cb = skb.cb
     assert isinstance(cb, UdpSendmsgCb)
     sk = net.socks.get(cb.sk)
@@ -278,7 +280,7 @@ def sk_refuse(net: DgramNet, skb: SkBuff, cb: UdpSendmsgCb, err: int) -> None:
 
 
 def xmit_cb(sk: TransportSock, cb: UdpSendmsgCb, daddr: bytes, protocol: int) -> XmitCb:
-    """What goes into the IP header of a datagram: the options of its socket, and of this call."""
+    """Values for the IP header of a datagram: from the options of its socket, and of this call."""
     multicast = ipv4_is_multicast(daddr)
     oif = cb.oif or sk.sk_bound_dev_if or (sk.mc_index if multicast else sk.uc_index)
     saddr = cb.saddr or sk.inet_saddr
@@ -318,7 +320,7 @@ def ip_send_datagram(
 def lookup(
     net: DgramNet, saddr: bytes, sport: int, daddr: bytes, dport: int
 ) -> TransportSock | None:
-    """The socket that a datagram is for: it has the port, and hears the sender."""
+    """The socket of a datagram's port, unless bound elsewhere or connected to another peer."""
     sk = net.ports.get(dport)
     if sk is None or sk.inet_rcv_saddr not in (INADDR_ANY, daddr):
         return None
@@ -330,8 +332,8 @@ def lookup(
 def sock_queue_rcv_skb(
     net: DgramNet, sk: TransportSock, skb: SkBuff, cb: RcvCb, sport: int
 ) -> bool:
-    """`sock_queue_rcv_skb`: a datagram, with `data` at its payload, is the socket's. False where
-    the receive buffer has no room, and the skb was dropped."""
+    """Hand a datagram, with `data` at its payload, to the socket. False where the receive buffer
+    has no room, and the skb was dropped."""
     size = skb.len + SKB_TRUESIZE
     if sk.sk_rmem_alloc and sk.sk_rmem_alloc + size > sk.sk_rcvbuf:
         sk.sk_drops += 1
@@ -378,7 +380,7 @@ def rt_cache_flush(net: DgramNet, item: RtCacheFlush) -> None:
 
 
 def dst_mtu(net: DgramNet, item: DstMtu) -> None:
-    """No MTU is kept: ip fragments what is too long."""
+    """No MTU is kept: ip fragments long datagrams."""
 
 
 # ---- the process -------------------------------------------------------------------------
@@ -408,8 +410,8 @@ def serve_dgram(
     sendmsg: Callable[[Any, SkBuff], None],
     *own: Served,
 ) -> dict[AnyEntry, Handler]:
-    """What the process of such a transport serves. own: entries that it takes by functions of its
-    own, in place of those of this module."""
+    """The entries that the process of such a transport serves. own: entries with functions of the
+    transport, in place of those of this module."""
     table = {one.entry: one for one in _DEFAULT}
     table.update({one.entry: one for one in (TransportProto.sendmsg.by(sendmsg), *own)})
     of_ip = entries_of(InetTransport)
@@ -457,7 +459,7 @@ class DgramCore:
         do_initcalls(self.net, f"{self.net.name}_init", self._steps)
 
     def exit(self) -> None:
-        """The plug-in is pulled out: ip and the socket layer are not to wait for it any more."""
+        """The plug-in is pulled out: tell ip and the socket layer not to wait for it any more."""
         unwind(self.net, f"{self.net.name}_init", self._steps)
 
     def peer_up(self, process: str) -> None:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What a bad link does to frames: loss, duplication, corruption, rate, delay, reordering.
+"""A bad link's effects on frames: loss, duplication, corruption, rate, delay, reordering.
 
-Used by nic between itself and the wire, in both directions, and by the links of a simulation.
-It does no I/O and knows no clock: `admit` says when which frames come out. The same seed and the
-same frames give the same outcome. The model is that of Linux's netem (`net/sched/sch_netem.c`):
-a frame is lost, or copied, or damaged; waits for its turn on a link of a given rate; and is then
-delayed, but for those that overtake.
+Used by nic between itself and the wire, in both directions, and by the links of a simulation. The
+module does no I/O and knows no clock: `admit` says when which frames come out. The same seed and
+the same frames give the same outcome. The model is that of Linux's netem (`net/sched/sch_netem.c`).
+A frame is lost, or copied, or damaged. It waits for its turn on a link of a given rate, and is then
+delayed unless it overtakes others.
 """
 
 from collections import deque
@@ -25,13 +25,13 @@ _HOLD: Final = (100_000, 1_000_000)
 class Impairment:
     """One direction of a link.
 
-    loss, reorder, dup, corrupt: shares of frames, 0 to 1. delay, jitter: ns; each frame is
-    delayed by `delay` plus or minus up to `jitter` (so jitter reorders, as in netem). rate: bits
-    per second, 0 for no limit. limit: frames that may wait because of the rate; more are lost.
-    mark: where more than so many wait, frames that say they can bear it (ECT) are marked CE
-    (RFC 3168), as a router with a short queue does for DCTCP; 0: never. size: longer frames are
-    lost and nobody is told, as in a black hole of path MTU discovery; 0: none is.
-    direction: tells apart the directions of one link, whose random streams are independent.
+    loss, reorder, dup, corrupt: shares of frames, 0 to 1. delay, jitter: ns; each frame is delayed
+    by `delay` plus or minus up to `jitter` (so jitter reorders, as in netem). rate: bits per
+    second, 0 for no limit. limit: frames that may wait because of the rate; more are lost. mark:
+    where more than so many wait, frames that allow marks (ECT) are marked CE (RFC 3168), as by a
+    router with a short queue for DCTCP; 0: never. size: longer frames are lost and nobody is told,
+    as in a black hole of path MTU discovery; 0: no limit. direction: names one direction of a link;
+    the two have independent random streams.
     """
 
     __slots__ = (
@@ -103,7 +103,7 @@ class Impairment:
         self.reordered = 0
         self.marked = 0
         self._drawn: deque[bool] = deque()
-        """What `spares` has found for frames that are still to come: is it lost?"""
+        """The outcome that `spares` has drawn for each frame still to come: is it lost?"""
         self._busy_until = 0
         self._waiting: deque[int] = deque()
         """When each frame that waits because of the rate will have left."""
@@ -143,7 +143,7 @@ class Impairment:
         return cls(**values, direction=direction)
 
     def __bool__(self) -> bool:
-        """Does it do anything at all?"""
+        """Does the link impair frames at all?"""
         return bool(self.loss) or self._more_than_loss()
 
     def _more_than_loss(self) -> bool:
@@ -158,8 +158,8 @@ class Impairment:
         )
 
     def spares(self, count: int) -> bool:
-        """Do the next `count` frames all come through at once? Only where nothing but loss is
-        asked for. They need not be given to `admit` then; if one is lost, they must all be."""
+        """Do the next `count` frames all come through at once? Only where nothing but loss is asked
+        for. If so, the frames need not be given to `admit`; if not, all of them must be."""
         if not self.loss or self._drawn or self._more_than_loss():
             return False
         rand = self.rand.random
@@ -235,7 +235,7 @@ class Impairment:
         return head + check.to_bytes(2, "big") + frame[26:]
 
     def _flip(self, frame: bytes) -> bytes:
-        """One bit of the frame the other way round."""
+        """The frame with one bit flipped."""
         if not frame:
             return frame
         bit = self.rand.randrange(len(frame) * 8)
@@ -244,7 +244,7 @@ class Impairment:
         return bytes(damaged)
 
     def status(self) -> dict[str, int]:
-        """What it has done so far."""
+        """Counts of the link's effects so far."""
         return {
             "lost": self.lost,
             "overflowed": self.overflowed,

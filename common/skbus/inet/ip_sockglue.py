@@ -2,10 +2,10 @@
 """Options of level IP, and ICMP errors, as sockets of every transport have them
 (`net/ipv4/ip_sockglue.c`, and `icmp_err_convert` of `net/ipv4/icmp.c`).
 
-Each transport keeps the options that it acts on in its own struct, under the names of `struct
-inet_sock`: udp, tcp, and ip for raw and ping sockets. What a value must be like, and how it is
-shown again, is here; what an application wants to hear with each datagram (IP_PKTINFO and its
-like) is the socket layer's (`skbusd.socket.ip_sockglue`). ip(7); RFC 791 3.1 for IP_OPTIONS.
+Each transport (udp, tcp, and ip for raw and ping sockets) keeps the options that it acts on in its
+own struct, under the names of `struct inet_sock`. This module checks an option's value, and shows
+it again. Options for control messages with each datagram (IP_PKTINFO and its like) are the socket
+layer's (`skbusd.socket.ip_sockglue`). ip(7); RFC 791 3.1 for IP_OPTIONS.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,8 @@ Found = tuple[str, int | bytes]
 """(name of the field in `struct inet_sock`, its new value)"""
 
 IfIndex = Callable[[bytes, int], int]
-"""Which device is meant: by an address of ours, or, where that is b'', by its index. 0 for none."""
+"""The index of the device with an address of ours, or, where that is b'', of a given index. 0 for
+none."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -87,7 +88,7 @@ class InetOptions:
 
 
 DEFAULTS: Final = InetOptions()
-"""What a socket of a transport that does not keep an option has."""
+"""The values for a socket of a transport that does not keep an option."""
 
 
 # ---- setting -----------------------------------------------------------------------------
@@ -184,8 +185,8 @@ def ip_options_get(value: bytes) -> bytes | int:
 
 
 def ip_options_route(options: bytes, daddr: bytes) -> tuple[bytes, bytes]:
-    """Where a packet to daddr with these options goes first, and the options it has then: with a
-    source route to its first address, and daddr is the last one of those to come (RFC 791 3.1)."""
+    """The first destination of a packet to daddr with these options, and its options from there. A
+    source route's first address becomes the destination, and daddr its last entry (RFC 791 3.1)."""
     srr = parse_options(options).srr
     if srr is None:
         return daddr, options
@@ -256,7 +257,8 @@ _FIELDS: Final = {
 
 
 def do_ip_getsockopt(sk: Any, optname: int, optlen: int, default_ttl: int) -> bytes | int:
-    """`do_ip_getsockopt`: the option's bytes, or an errno. IP_MTU is for who knows routes."""
+    """`do_ip_getsockopt`: the option's bytes, or an errno. IP_MTU is left to the caller, which
+    knows routes."""
     if optname in _FIELDS:
         field = _FIELDS[optname]
         value = int(getattr(sk, field, getattr(DEFAULTS, field)))
@@ -305,7 +307,7 @@ ICMP_ERR_CONVERT: Final = (
 
 
 def icmp_error(type_: int, code: int, pmtudisc: int) -> tuple[int, bool]:
-    """What an ICMP error means to a socket of datagrams: errno, and whether it is hard."""
+    """An ICMP error for a socket of datagrams: errno, and whether the error is hard."""
     if type_ == ICMP_PARAMETERPROB:
         return EPROTO, True
     if type_ == ICMP_DEST_UNREACH and code <= NR_ICMP_UNREACH:
@@ -327,8 +329,8 @@ def ip_icmp_error(
 ) -> None:
     """`ip_icmp_error`: put an ICMP error on a socket's error queue (IP_RECVERR).
 
-    icmp: (type, code, info). to: address and port of the packet that it is about, of which
-    `payload` is what was quoted, from where the application's part of it begins.
+    icmp: (type, code, info). to: address and port of the quoted packet. payload: the quoted bytes,
+    from where the application's part begins.
     """
     type_, code, info = icmp
     origin = uapi.SO_EE_ORIGIN_ICMP
@@ -337,8 +339,8 @@ def ip_icmp_error(
 
 
 def ip_local_error(net: Net, sk: int, err: int, daddr: bytes, port: int, info: int) -> None:
-    """`ip_local_error`: the same for an error that this host itself found: what was to be sent is
-    longer than the path's MTU, which is `info`."""
+    """`ip_local_error`: the same for an error of this host itself: a datagram was longer than the
+    path's MTU, `info`."""
     cb = SockErrCb(sk, err, uapi.SO_EE_ORIGIN_LOCAL, 0, 0, info, b"", daddr, port, 0)
     _sock_queue_err_skb(net, b"", cb)
 

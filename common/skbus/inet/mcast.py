@@ -2,7 +2,7 @@
 """Multicast membership of sockets: the options' structs, and the source filter of delivery
 (`include/uapi/linux/in.h`, `ip_mc_sf_allow` and `ip_mc_msfget` of `net/ipv4/igmp.c`).
 
-ip decides which groups a socket is in (`skbusd.ip.igmp`) and tells its transport; udp, and ip for
+ip decides which groups a socket is in (`skbusd.ip.igmp`) and tells its transport. udp, and ip for
 its raw and ping sockets, ask `ip_mc_sf_allow` for each multicast datagram. RFC 3376 section 2 for
 the filters, RFC 3678 for the options.
 """
@@ -32,9 +32,9 @@ MCAST_MSFILTER: Final = 48
 IP_MULTICAST_ALL: Final = 49
 
 MEMBERSHIP: Final = frozenset(range(IP_ADD_MEMBERSHIP, MCAST_MSFILTER + 1))
-"""The options of level IP that change what groups a socket is in."""
+"""The options of level IP that change a socket's groups."""
 MSFILTERS: Final = frozenset({IP_MSFILTER, MCAST_MSFILTER})
-"""Those that getsockopt takes as well."""
+"""Those that getsockopt also takes."""
 
 MCAST_EXCLUDE: Final = 0
 MCAST_INCLUDE: Final = 1
@@ -62,14 +62,14 @@ class IpMcSocklist(NamedTuple):
     sflist: tuple[bytes, ...]
     """Sources to take (MCAST_INCLUDE) or to refuse (MCAST_EXCLUDE)."""
     filtered: bool
-    """There has been a source in it: the mode stays, also when there is none any more."""
+    """The filter has had a source: its mode stays, even when none is left."""
 
 
 McList = tuple[IpMcSocklist, ...]
 
 
 class Mreq(NamedTuple):
-    """What such an option asks for, whichever struct it came in."""
+    """The request of a membership option, whichever struct it came in."""
 
     multiaddr: bytes
     address: bytes
@@ -99,7 +99,7 @@ def ip_mc_sf_allow(
 
 
 def decode_mc_list(value: object) -> McList:
-    """What McRet tells, after its way through the codec. () for what is none."""
+    """The list in an McRet, after its way through the codec; () for any other value."""
     out = []
     for item in value if isinstance(value, tuple) else ():
         match item:
@@ -213,8 +213,8 @@ def _group_filter(pmc: IpMcSocklist) -> bytes:
 
 
 def restore_options(mc_list: McList) -> list[tuple[int, bytes]]:
-    """The options (name, value) that put a socket into its groups again, with a process that has
-    forgotten them."""
+    """The options (name, value) that put a socket into its groups again, after a process forgot
+    them."""
     out = []
     for pmc in mc_list:
         request = struct.pack("=I4x", pmc.ifindex) + _storage(pmc.multiaddr)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""/proc/net of a stack: the files' text, in Linux's format, from what the processes tell.
+"""/proc/net of a stack: the files' text, in Linux's format, from the processes' answers.
 
 Each process answers the control request `proc` with plain values (`proc_net` in the `proc` module
-of each layer); here they are put together and printed by functions named as Linux's. Called by
-`skbus proc`. `read` takes any way of asking, so a simulation's cores can be asked as well.
+of each layer). Functions named as Linux's put them together here, for `skbus proc`. `read` takes
+any way of asking, so a simulation's cores can also be asked.
 
-Known differences from Linux, besides files and columns of what the stack does not have (MPTcpExt,
-IPv6, other families), are in `DIFFERENT`.
+`DIFFERENT` has the known differences from Linux, besides files and columns of missing parts
+(MPTcpExt, IPv6, other families).
 """
 
 import sys
@@ -23,9 +23,8 @@ Address = tuple[bytes, int]
 """(address, port)"""
 
 Ask = Callable[[str, str], Any]
-"""(process, file) -> its part. A "nic" that is asked answers for all devices, in one list;
-("", "counters") is the sum of all processes' counters; "tcp" answers for all its shards
-(`merge_tcp`)."""
+"""(process, file) -> its part. "nic" answers for all devices, in one list, and "tcp" for all its
+shards (`merge_tcp`). ("", "counters") is the sum of all processes' counters."""
 
 DIFFERENT: Final = {
     "inode": "the number of the socket in our stack; there is no inode",
@@ -39,7 +38,7 @@ DIFFERENT: Final = {
     "IcmpMsg": "types that have no counter of their own in Icmp are not told",
     "dev": "fifo, frame, compressed, multicast and colls are 0: our devices do not count them",
 }
-"""What is not as in Linux, and why."""
+"""File -> its differences from Linux, with the reason."""
 
 
 # ---- what processes tell ------------------------------------------------------------------
@@ -130,8 +129,8 @@ class DevLine(NamedTuple):
 
 
 class ProtoLine(NamedTuple):
-    """One protocol. memory: in pages, -1 where they are not counted; tcp and udp tell their own.
-    methods: y or n, for each of the file's last columns."""
+    """One protocol. memory: in pages, -1 where not counted; tcp and udp tell their own. methods: y
+    or n, for each of the file's last columns."""
 
     name: str
     size: int
@@ -344,8 +343,8 @@ def sockstat_seq_show(
 
 
 def merge_tcp(parts: list[Any]) -> Any:
-    """One answer of all tcp processes, from theirs: the sums, and a listener, which each of them
-    has under the same number, once."""
+    """Join the answers of all tcp processes: sums, and each listener once, as every process has it
+    under the same number."""
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(part, Mapping) for part in parts):
@@ -364,7 +363,8 @@ def merge_tcp(parts: list[Any]) -> Any:
 
 
 def _sum(values: list[Any]) -> Any:
-    """Counts added; of (pages, pressure?) the pages, and whether one is under pressure."""
+    """The sum of counts; of (pages, pressure?) the sum of pages, and whether any is under
+    pressure."""
     if isinstance(values[0], (tuple, list)):
         return sum(pages for pages, _ in values), any(pressed for _, pressed in values)
     return sum(values)
@@ -411,5 +411,5 @@ TRANSPORTS: Final = frozenset({"tcp", "udp", "udplite", "raw", "icmp"})
 
 
 def read(name: str, ask: Ask) -> str:
-    """The text of one file, named as in /proc/net. KeyError for one that there is not."""
+    """The text of one file, named as in /proc/net. KeyError for an unknown name."""
     return "".join(f"{line}\n" for line in _FILES[name](ask, name))

@@ -2,12 +2,12 @@
 """Which shard of tcp a flow belongs to (Linux: receive packet steering, `get_rps_cpu` of
 `net/core/dev.c`; `___skb_get_hash` of `net/core/flow_dissector.c`).
 
-With `tcp_shards = N` (`skbus.stack.config`) there are N processes tcp.0 to tcp.N-1, and each
-connection is in one of them: the one that a keyed hash of its four numbers names. ip steers what
-comes in by it, and tcp takes for a connection of its own only a local port with which the answers
-come back to itself. Both must agree, so the key is given to all processes of a stack.
+With `tcp_shards = N` (`skbus.stack.config`) there are N processes tcp.0 to tcp.N-1. Each connection
+is in one of them, chosen by a keyed hash of its four numbers. ip steers incoming segments by the
+hash. For a connection of its own, tcp takes only a local port that brings the answers back to
+itself. Both must agree, so the key is given to all processes of a stack.
 
-The key is secret to the peers: who knew it could send all flows to one shard.
+The key is secret: a peer that knew it could send all flows to one shard.
 """
 
 from typing import Final
@@ -30,8 +30,8 @@ def tcp_shard(process: str) -> int:
 
 
 def flow_hash(flow: bytes, key: bytes) -> int:
-    """32 bits of a flow: remote address, local address, remote port, local port, as they follow
-    each other in a segment that comes in (12 bytes, and so in `inet_ehashfn`)."""
+    """32 bits of a flow, which is 12 bytes: remote address, local address, remote port, local port,
+    in an incoming segment's order (as in `inet_ehashfn`)."""
     hash_: int = siphash24(flow, key=key).intdigest()
     return hash_ & 0xFFFFFFFF
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""TCP_INFO with names: what a connection knows about itself.
+"""TCP_INFO with names: a connection's own figures.
 
     info = tcp_info(sock)              # a socket of ours, or one of the kernel's
     print(info.snd_cwnd, info.rtt)     # segments, microseconds
 
 The members are those of `struct tcp_info` (`include/uapi/linux/tcp.h`, Linux 6.18) without their
-prefix `tcpi_`. tcp(7) and the header say what they mean; the units stand here.
+prefix `tcpi_`. tcp(7) and the header give their meaning; the units stand here.
 """
 
 import re
@@ -24,10 +24,10 @@ SIZE: Final = _STRUCT.size
 class TcpInfo(NamedTuple):
     """`struct tcp_info`.
 
-    Times are in microseconds (rto, ato, rtt, busy_time, ...); the four last_... and
-    total_rto_time are in milliseconds. Rates are in bytes a second. What has `bytes`, `wnd`,
-    `mss` or `pmtu` in its name counts bytes, and so do rcv_ssthresh and rcv_space. All else that
-    counts data counts segments: snd_cwnd, snd_ssthresh, unacked, sacked, lost, retrans.
+    Times are in microseconds (rto, ato, rtt, busy_time, ...); the four last_... and total_rto_time
+    are in milliseconds. Rates are in bytes a second. Fields with `bytes`, `wnd`, `mss` or `pmtu` in
+    their names count bytes, and so do rcv_ssthresh and rcv_space. All other counts of data are in
+    segments: snd_cwnd, snd_ssthresh, unacked, sacked, lost, retrans.
     """
 
     state: int
@@ -107,7 +107,8 @@ class TcpInfo(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> "TcpInfo":
-        """Of what getsockopt(TCP_INFO) gave. What an older kernel does not tell is 0."""
+        """From the bytes of getsockopt(TCP_INFO). Fields that an older kernel does not have are
+        0."""
         values = _STRUCT.unpack(data[:SIZE].ljust(SIZE, b"\0"))
         wscale, flags = values[6], values[7]
         fields = (*values[:6], wscale & 15, wscale >> 4, flags & 1, flags >> 1 & 3)
@@ -115,7 +116,7 @@ class TcpInfo(NamedTuple):
 
     @classmethod
     def members(cls, size: int) -> tuple[str, ...]:
-        """The fields that `size` bytes of the struct hold: what an older kernel has."""
+        """The fields that `size` bytes of the struct hold: those of an older kernel."""
         kinds = "".join(kind * int(count) for count, kind in re.findall(r"(\d+)(\w)", _FORMAT))
         ends = list(accumulate(struct.calcsize(kind) for kind in kinds))
         ends[6:8] = [7, 7, 8, 8]  # two bytes with two fields each

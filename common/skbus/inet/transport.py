@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""What every transport does alike, whatever its protocol.
+"""The common part of all transports, whatever their protocol.
 
     with ip             registration (`inet_add_protocol`), addresses, multicast groups
     with the socket     answers (`sk_ret`), SOL_SOCKET options, the receive buffer, ICMP errors
 
-tcp, udp, ip (for its raw and ping sockets) and plug-ins use what they need of it. `TransportSock`
-and `TransportNet` are what a transport of datagrams keeps of each socket, and in all. A plug-in
-that needs nothing special has the rest in `skbus.inet.dgram`.
+tcp, udp, ip (for its raw and ping sockets) and plug-ins use the parts that they need.
+`TransportSock` is a datagram transport's state of a socket, `TransportNet` that of the process. A
+plug-in that needs nothing special has the rest in `skbus.inet.dgram`.
 """
 
 import errno
@@ -38,8 +38,8 @@ from skbus.inet.mcast import McList, MreqError, decode_mc_list, msfilter_get, re
 
 INADDR_ANY: Final = b"\0\0\0\0"
 SKB_TRUESIZE: Final = 256
-"""Charged to a socket's buffer with each datagram, so that empty ones are bounded as well; the
-socket layer charges the same."""
+"""Charged to a socket's buffer with each datagram, so that empty ones are also bounded; the socket
+layer charges the same."""
 
 # include/net/sock.h: sk_userlocks
 SOCK_BINDADDR_LOCK: Final = 4
@@ -57,7 +57,7 @@ SK_REUSEPORT: Final = 2
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class TransportSock(InetOptions):
-    """`struct inet_sock` of a transport of datagrams. Everything in it could be written down."""
+    """`struct inet_sock` of a transport of datagrams: plain values, which can be written down."""
 
     __slots__ = (
         "broadcast", "inet_daddr", "inet_dport", "inet_num", "inet_rcv_saddr", "inet_saddr",
@@ -85,7 +85,7 @@ class TransportSock(InetOptions):
         self.sk_shutdown = 0
         self.sk_rcvbuf = rcvbuf
         self.sk_rmem_alloc = 0
-        """What lies in its receive queue, in the socket layer."""
+        """Bytes in the socket's receive queue, in the socket layer."""
         self.sk_drops = 0
         self.broadcast = False
         self.mc_list: McList = ()
@@ -118,7 +118,7 @@ class TransportNet(Net):
         self.next_req = 0
         """The number of the latest question to ip."""
         self.mc_requests: dict[int, tuple[int, int]] = {}
-        """What ip was asked -> (socket, request of the socket layer)."""
+        """Question to ip -> (socket, request of the socket layer)."""
         self.refused = 0
         """The errno by which ip refused our protocol, 0 where it did not."""
 
@@ -135,8 +135,8 @@ class InetProto(NamedTuple):
 
 
 def inet_add_protocol(net: Net, proto: InetProto) -> None:
-    """`inet_add_protocol`, which ip carries out: at start, and again when ip has been restarted.
-    ip then tells all addresses (`inetdev_event`); a refusal comes by `inet_add_protocol_ret`."""
+    """Have ip register the protocol: at start, and again when ip has been restarted. ip then tells
+    all addresses (`inetdev_event`); a refusal comes by `inet_add_protocol_ret`."""
     item = InetAddProtocol(proto.protocol, net.name, proto.handler.name, proto.err_handler.name)
     net.call("ip", Ip.inet_add_protocol, item)
 
@@ -147,8 +147,8 @@ def inet_del_protocol(net: Net, proto: InetProto) -> None:
 
 
 def inet_add_protocol_ret(net: Net, item: InetProtocolRet) -> None:
-    """ip has refused: another process has the protocol. What remains is to say so; when ip is
-    restarted, whoever asks first gets it."""
+    """ip has refused: another process has the protocol. The refusal is only reported. When ip is
+    restarted, the first process that asks gets the protocol."""
     if isinstance(net, TransportNet):
         net.refused = item.err
     net.warning("inet_add_protocol", protocol=item.protocol, err=errno.errorcode.get(item.err))
@@ -185,8 +185,7 @@ def ifindex(net: TransportNet, addr: bytes, index: int) -> int:
 
 
 def sk_ret(net: Net, sk: int, req: int, err: int, val: object = None) -> None:
-    """Answer request `req` of the socket layer. Nothing is sent where req is 0: no answer is
-    wanted."""
+    """Answer request `req` of the socket layer. req 0 wants no answer, and gets none."""
     if req:
         net.call("socket", SkCallbacks.sk_ret, SkRet(sk, req, err, val))
 
@@ -205,8 +204,8 @@ def sk_icmp_error(
     to: tuple[bytes, int],
     payload: bytes,
 ) -> None:
-    """An ICMP error about a datagram of sk (RFC 1122 4.1.3.3): it reaches a connected socket if it
-    is hard, and any socket with IP_RECVERR, which is told all of it.
+    """An ICMP error about a datagram of sk (RFC 1122 4.1.3.3). A hard error reaches a connected
+    socket. Any error reaches a socket with IP_RECVERR, in full.
 
     error: as `icmp_error` gives it. icmp: (type, code, info). to, payload: of the datagram.
     """
@@ -227,8 +226,8 @@ def bind_device_name(value: bytes) -> str:
 
 
 def sock_setsockopt(net: Net, sk: TransportSock, optname: int, number: int) -> None:
-    """SOL_SOCKET, but for SO_BINDTODEVICE, as far as a transport of datagrams must know. The socket
-    layer has checked the value; what the transport has no use for is passed over."""
+    """The part of SOL_SOCKET that a transport of datagrams needs, but for SO_BINDTODEVICE. The
+    socket layer has checked the value; other options are passed over."""
     if optname == uapi.SO_BROADCAST:
         sk.broadcast = bool(number)
     elif optname == uapi.SO_REUSEADDR:
@@ -284,7 +283,7 @@ def ip_mc_answer(net: TransportNet, item: McRet, sk: TransportSock | None) -> No
 def ip_mc_getsockopt(net: TransportNet, sk: TransportSock, item: Getsockopt) -> None:
     """IP_MSFILTER, MCAST_MSFILTER.
 
-    Differs from Linux: of the socket's first group, as system calls bring no value in here.
+    Differs from Linux: shows the socket's first group, as the system call's value is not passed on.
     """
     try:
         value = msfilter_get(sk.mc_list, item.optname, b"", EADDRNOTAVAIL)
@@ -302,8 +301,8 @@ def ip_mc_drop_socket(net: TransportNet, sk: TransportSock) -> None:
 
 
 def ip_mc_restore(net: TransportNet, socks: "list[TransportSock]") -> None:
-    """ip has been started anew: it is told of the groups of all sockets, and whoever waits for an
-    answer of the ip before is told that there is none."""
+    """ip has been started anew: tell it of the groups of all sockets. Requests to the ip before
+    fail, as no answer will come."""
     requests, net.mc_requests = net.mc_requests, {}
     for number, req in requests.values():
         sk_ret(net, number, req, ENETDOWN, None)

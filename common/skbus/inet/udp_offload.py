@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Datagrams that travel as one skb (`SKB_GSO_BATCH`): how many they are, and how they are taken
-apart where each must go its own way (`net/ipv4/udp_offload.c`, `__udp_gso_segment`).
+"""Datagrams that travel as one skb (`SKB_GSO_BATCH`): their count, and how to take them apart where
+each must go its own way (`net/ipv4/udp_offload.c`, `__udp_gso_segment`).
 
-The socket layer makes them on the way out, nic's GRO on the way in. Called by ip and udp; nic cuts
-by `nic/gso.py`, as checksums are to be filled in there.
+The socket layer makes them on the way out, nic's GRO on the way in. Called by ip and udp. nic cuts
+by `nic/gso.py`, which fills in checksums.
 """
 
 import struct
@@ -25,8 +25,8 @@ _U16: Final = struct.Struct("!H")
 
 
 def batch_count(skb: SkBuff) -> tuple[int, int]:
-    """(datagrams, octets of headers that they have beyond the skb's own) of an skb whose `data` or
-    network_header is at the IP header."""
+    """(datagrams, octets of their headers besides the skb's own) of an skb with `data` or
+    network_header at the IP header."""
     segs = skb.gso_segs
     if not skb.gso_type & SKB_GSO_BATCH or segs < 2:
         return 1, 0

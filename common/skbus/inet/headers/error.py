@@ -5,7 +5,7 @@ from skbus.core.dropreason import SkbDropReason
 
 
 class HeaderError(ValueError):
-    """Bytes that are not the header they are taken for.
+    """Bytes that are not the expected header.
 
     drop_reason: for `Net.kfree_skb`. pointer: for an ICMP parameter problem, the byte at fault,
     counted from the beginning of the IP header; -1 if none.

@@ -46,5 +46,5 @@ def build(h_dest: bytes, h_source: bytes, h_proto: int) -> bytes:
 
 
 def is_multicast_ether_addr(addr: Buffer) -> bool:
-    """The group bit is set; true for broadcast as well."""
+    """Is the group bit set? True for broadcast."""
     return bool(addr[0] & 1)

@@ -82,10 +82,10 @@ class IpHdr(NamedTuple):
 def parse(buf: Buffer, offset: int = 0, size: int = 0) -> IpHdr:
     """The IPv4 header at `offset`.
 
-    Checks version, ihl, that the header is all there, and that tot_len covers it. Whether the
-    packet is as long as tot_len says, and the checksum (`ip_fast_csum_ok`), are the caller's.
+    Checks version, ihl, that the header is all there, and that tot_len covers it. The caller checks
+    the packet's length against tot_len, and the checksum (`ip_fast_csum_ok`).
 
-    size: of a super-packet (`iph_totlen`): it is what a tot_len of 0 stands for (BIG TCP).
+    size: a super-packet's length (`iph_totlen`), for which tot_len is 0 (BIG TCP).
     """
     have = len(buf) - offset
     if offset < 0 or have < IP_HLEN:
@@ -126,7 +126,7 @@ def build(
     """An IPv4 header with its checksum. options are padded to a multiple of 4 with IPOPT_END;
     tot_len counts header, options and payload."""
     if not options:
-        # The sum of the constant words and of what was given: no second pass over the bytes.
+        # The sum of the constant words and the arguments: no second pass over the bytes.
         total = (
             (0x4500 | tos)
             + tot_len
@@ -244,10 +244,10 @@ def _check_slots(opt: IpOption, first: int, entry: int) -> None:
 
 
 def parse_options(options: bytes, *, received: bool = False) -> IpOptions:
-    """`ip_options_compile`: check the options and find those that are acted on. received: they
-    came with a packet, in which a kind of timestamps that nobody knows is let pass.
+    """`ip_options_compile`: check the options and find those that are acted on. received: the
+    options came with a packet, where an unknown kind of timestamps passes.
 
-    The HeaderError's pointer is what an ICMP parameter problem shall name.
+    The HeaderError's pointer is for an ICMP parameter problem.
     """
     if not options:
         return NO_OPTIONS

@@ -107,7 +107,7 @@ def build(
 
 
 class TcpOptions:
-    """What a segment's options say (`struct tcp_options_received`). None or False: not there."""
+    """A segment's options (`struct tcp_options_received`). None or False: not there."""
 
     __slots__ = (
         "accecn",
@@ -152,7 +152,7 @@ class TcpOptions:
         self.fastopen = fastopen
         """b"" asks for a cookie."""
         self.fastopen_exp = fastopen_exp
-        """The cookie came, or shall go, in the experimental option (RFC 6994)."""
+        """The cookie came, or goes, in the experimental option (RFC 6994)."""
         self.md5 = md5
         self.ao = ao
         self.accecn = accecn
@@ -175,8 +175,8 @@ _OPTION_FIELDS: Final = field_names(TcpOptions)
 
 
 def parse_options(raw: Buffer, syn: bool) -> TcpOptions:
-    """`tcp_parse_options`: never fails; stops at END and at a length that cannot be, ignores
-    options of a wrong size, and those of a SYN where there is none (RFC 9293 MUST-7)."""
+    """`tcp_parse_options`: never fails. Stops at END and at an impossible length. Ignores options
+    of a wrong size, and a SYN's options in other segments (RFC 9293 MUST-7)."""
     opt = TcpOptions()
     at = 0
     end = len(raw)
@@ -228,7 +228,7 @@ def _parse_syn_option(opt: TcpOptions, kind: int, body: bytes) -> None:
 
 
 def _parse_accecn(kind: int, body: bytes) -> tuple[int, ...]:
-    """RFC 9768 3.2.3: the whole fields that there are, three at most; what is behind is padding."""
+    """RFC 9768 3.2.3: the whole fields, three at most; the rest is padding."""
     return (
         kind,
         *[int.from_bytes(body[i : i + 3], "big") for i in range(0, min(len(body), 9) - 2, 3)],
@@ -290,8 +290,8 @@ def _build_fastopen(cookie: bytes, exp: bool) -> bytes:
 
 
 def parse_aligned_timestamp(buf: Buffer, offset: int) -> tuple[int, int] | None:
-    """`tcp_parse_aligned_timestamp`: (tsval, tsecr) where the options, which begin at `offset`,
-    begin with NOP NOP TIMESTAMP; else None. What every data segment of Linux looks like."""
+    """`tcp_parse_aligned_timestamp`: (tsval, tsecr) where the options at `offset` begin with NOP
+    NOP TIMESTAMP, as in every data segment of Linux; else None."""
     if len(buf) < offset + TCPOLEN_TSTAMP_ALIGNED:
         return None
     word, tsval, tsecr = _ALIGNED_TS.unpack_from(buf, offset)
@@ -304,6 +304,6 @@ def build_aligned_timestamp(tsval: int, tsecr: int) -> bytes:
 
 
 def build_aligned_sack(blocks: tuple[tuple[int, int], ...]) -> bytes:
-    """NOP NOP SACK: blocks of [start, end), up to four, three beside a timestamp (RFC 2018 3)."""
+    """NOP NOP SACK: blocks of [start, end), up to four, three next to a timestamp (RFC 2018 3)."""
     pairs = b"".join([struct.pack("!II", *block) for block in blocks])
     return bytes((1, 1, TCPOPT_SACK, 2 + len(pairs))) + pairs

@@ -13,7 +13,7 @@ UDP_HLEN: Final = 8
 CSUM_OFFSET: Final = 6
 """Where the checksum lies in the header: `skb.csum_offset`."""
 CSUM_MANGLED_0: Final = 0xFFFF
-"""What is sent for a computed checksum of 0, as 0 means none (RFC 768)."""
+"""Sent for a computed checksum of 0, as 0 means none (RFC 768)."""
 
 _UDP: Final = struct.Struct("!HHHH")
 
@@ -28,8 +28,8 @@ class UdpHdr(NamedTuple):
 
 
 def parse(buf: Buffer, offset: int = 0) -> UdpHdr:
-    """The UDP header at `offset`. Whether `len` fits the packet is the caller's to check, who
-    knows the whole packet's length and whether it is UDP-Lite."""
+    """The UDP header at `offset`. The caller checks whether `len` fits, as it knows the packet's
+    length and whether the packet is UDP-Lite."""
     if offset < 0 or len(buf) < offset + UDP_HLEN:
         raise HeaderError(
             f"UDP header needs {UDP_HLEN} bytes, there are {len(buf) - offset}", "PKT_TOO_SMALL"

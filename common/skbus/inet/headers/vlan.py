@@ -35,5 +35,5 @@ def parse(buf: Buffer, offset: int = 0) -> VlanHdr:
 
 
 def build(h_vlan_TCI: int, h_vlan_encapsulated_proto: int) -> bytes:
-    """A tag, 4 bytes: what follows EtherType 0x8100."""
+    """A tag: the 4 bytes behind EtherType 0x8100."""
     return _VLAN.pack(h_vlan_TCI, h_vlan_encapsulated_proto)
