@@ -13,7 +13,7 @@ from skbus import socket
 
 
 def main(host: str, port: int) -> None:
-    """Fetch / and print what came."""
+    """Fetch / and print the answer."""
     with socket.install():  # from here on, the standard library's sockets are ours
         connection = http.client.HTTPConnection(host, port, timeout=10)
         connection.request("GET", "/")

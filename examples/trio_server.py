@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trio server on our stack: it tells each client who it is, and ends after COUNT of them.
+"""A trio server on our stack: it tells each client its own address, and ends after COUNT of them.
 
 skbus lab up
 python examples/trio_server.py 7777 3 &

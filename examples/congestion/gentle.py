@@ -17,11 +17,11 @@ from skbusd.tcp.tcp_cong import (
     tcp_slow_start,
 )
 
-BASE_RTT = 0  # where things stand in tp.ca_priv: a list of ints, so that it can be written down
+BASE_RTT = 0  # an index of tp.ca_priv, which is a list of ints so that it can be written down
 
 
 class Gentle(TcpCongestionOps):
-    """Reno that gives way to a queue: it does not grow while the round trip is 1.25 times the
+    """Reno that gives way to a queue. It does not grow while the round trip is 1.25 times the
     least, and a loss costs it a fifth."""
 
     name = "gentle"

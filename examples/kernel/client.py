@@ -5,7 +5,7 @@ skbus insmod examples/kernel/client.py url=http://www.example.test:8000/ nameser
 skbus insmod examples/kernel/client.py url=http://www.example.test:8000/ hosts=/etc/hosts
 skbus logs
 
-What came is in the socket process's log, under the event `kwget`.
+The page is in the socket process's log, under the event `kwget`.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ TIMEOUT = 20_000_000_000
 
 
 class Fetch:
-    """One fetch: what was asked for, and what came."""
+    """One fetch: the request, and its answer."""
 
     def __init__(self, host: str, port: int, path: str) -> None:
         self.host = host
@@ -58,7 +58,7 @@ async def init_module(net: SocketNet, params: Mapping[str, str]) -> Fetch:
 
 
 async def cleanup_module(net: SocketNet, fetch: Fetch) -> None:
-    """End it, wherever it is."""
+    """End the fetch, wherever it is."""
     if fetch.thread is not None:
         await kthread_stop(net, fetch.thread)
 

@@ -7,8 +7,8 @@ skbus insmod examples/kernel/server.py port=8081        (in a stack that is up a
 skbus lsmod; skbus rmmod server
 
 One thread listens. It stands in the listener's wait queue and sleeps until `sk_wake` finds it
-there; then it accepts all connections that wait, each into a socket from `sock_create_lite`, and
-starts a thread for it. `cleanup_module` sets their shutdown flags.
+there. Then it accepts all waiting connections, each into a socket from `sock_create_lite`, and
+starts a thread for each. `cleanup_module` sets their shutdown flags.
 """
 
 from collections.abc import Mapping
@@ -48,7 +48,7 @@ REQUEST_MAX = 8192
 
 
 class Server:
-    """What this module has: its listener and its threads."""
+    """This module's state: its listener and its threads."""
 
     def __init__(self, sock: Socket) -> None:
         self.sock = sock
@@ -77,7 +77,7 @@ async def init_module(net: SocketNet, params: Mapping[str, str]) -> Server:
 
 
 async def cleanup_module(net: SocketNet, server: Server) -> None:
-    """The shutdown flag for all threads; then the listener goes."""
+    """Set the shutdown flag of all threads; then the listener goes."""
     if server.thread is not None:
         await kthread_stop(net, server.thread)
     for worker in tuple(server.workers):
@@ -104,7 +104,7 @@ async def accept_thread(net: SocketNet, server: Server) -> None:
             try:
                 await inet_accept(net, sock, newsock, uapi.O_NONBLOCK)
             except BlockingIOError:
-                continue  # EAGAIN: it has gone again
+                continue  # EAGAIN: the connection has gone again
             task = kthread_run(net, serve_thread, (server, newsock), "khttpd/worker")
             server.workers[task] = None
     finally:

@@ -12,7 +12,7 @@ SOCK_RDM, IPPROTO_RDM = 4, 253
 
 
 def main() -> None:
-    """Until the input ends."""
+    """Send and receive until the input ends."""
     address = (sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 7)
     with socket.socket(socket.AF_INET, SOCK_RDM, IPPROTO_RDM) as sock:
         sock.settimeout(30)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""RDM on Linux's stack, by a raw socket: so small can a peer be. It answers each message on a port
-with the same in capitals. (The kernel hands protocol 253 to whoever has a raw socket of it.)
+"""RDM on Linux's stack, by a raw socket: the smallest peer. The script answers each message on a
+port with the same in capitals. (The kernel hands protocol 253 to all raw sockets of it.)
 
     peer.py [PORT] [IGNORE]      ignores the first IGNORE packets, as a bad link would
 """
@@ -52,7 +52,7 @@ def main() -> None:
             continue
         source, dest, type, _, _, assoc, seq = HDR.unpack_from(segment)
         if type != DATA:
-            continue  # an ACK of ours; whether one is lost, this peer does not care
+            continue  # no DATA: this peer does not care whether its messages arrive
         if dest != port:
             send(us, them, (dest, source, RST, assoc, seq))
             continue

@@ -4,8 +4,8 @@
     python examples/simulation/sawtooth.py                  the figures, as text
     python examples/simulation/sawtooth.py sawtooth.svg     and a plot
 
-Each is alone in a world of its own, on a link of 10 Mbit/s with 40 ms of round trip and room for
-50 frames, and sends for 20 s of virtual time. docs/simulation.md walks through it.
+Each flow is alone in a world of its own, and sends for 20 s of virtual time. The link has 10
+Mbit/s, 40 ms of round trip and room for 50 frames. docs/simulation.md walks through it.
 """
 
 import sys
@@ -27,7 +27,7 @@ class Run(NamedTuple):
 
 
 def simulate(control: str, seed: int = 1) -> Run:
-    """A flow under a congestion control, for so long."""
+    """Run one flow under a congestion control."""
     with World(seed) as world:
         sysctl = {"net.ipv4.tcp_congestion_control": control}
         a = world.host("a", "10.0.0.1/24", sysctl=sysctl)
@@ -70,7 +70,7 @@ def describe(run: Run) -> str:
 
 
 def plot(runs: list[Run], path: str) -> None:
-    """The window of each over time, and the queue that it makes."""
+    """Plot each flow's window over time, and the queue that it makes."""
     from matplotlib import pyplot
 
     with pyplot.rc_context({"svg.hashsalt": "skbus", "svg.fonttype": "path"}):

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """--version: it is looked for when it is asked for."""
+    """--version: looked up only when asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from skbus.bus.version import version
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(options: argparse.Namespace) -> int:
-    os.umask(0o077)  # what lies in the run directory is for nobody else
+    os.umask(0o077)  # the run directory's files are for nobody else
     run = RunDir().create()
     if options.layer == "nic":
         config, process = _nic_config(run, options)
@@ -97,8 +97,8 @@ def _main(options: argparse.Namespace) -> int:
 
 
 def _nic_config(run: RunDir, options: argparse.Namespace) -> tuple[Config, str]:
-    """nic is the lowest layer, and the one that sees the interface: it writes RUN/config.json,
-    for the other layers to read, unless somebody has written it who knows better (`skbus up`)."""
+    """nic is the lowest layer, and the one that sees the interface. It writes RUN/config.json for
+    the other layers, unless `skbus up`, which knows better, has written it."""
     flags = {"devices": [{"name": options.dev}]} if options.dev else {}
     config = Config.load(options.config, flags)
     if not config.devices and run.config_file.exists():

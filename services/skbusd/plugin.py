@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A transport that is a plug-in, as a process: its core in the generic shell, plugged into the
-stack of SKBUS_DIR until SIGTERM or SIGINT. `examples/note` and `examples/rdm` are two.
+"""A plug-in transport as a process: its core in the generic shell, plugged into the stack of
+SKBUS_DIR until SIGTERM or SIGINT. `examples/note` and `examples/rdm` are two.
 """
 
 import signal
@@ -18,14 +18,14 @@ from skbus.stack.layer import start_log
 from skbusd.shell import clock, net_arguments
 
 _LINGER: Final = 0.3
-"""Seconds for what is said at the end to leave."""
+"""Seconds for the last messages to leave."""
 
 
 class PlugIn(Core, Protocol):
     """The core of a transport that can be pulled out."""
 
     def exit(self) -> None:
-        """It tells ip and the socket layer that it is gone."""
+        """Tell ip and the socket layer that the transport is gone."""
         ...
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the `main` modules of all layers share: from run directory and configuration to a Net's
+"""The common part of all layers' `main` modules: from run directory and configuration to a Net's
 arguments and a running shell."""
 
 import os
@@ -41,7 +41,7 @@ def allocator(
     arguments: dict[str, Any],
     classes: Iterable[tuple[int, int]] = DEFAULT_CLASSES,
 ) -> Allocator:
-    """The region of a process that allocates; also the one that its pool finds."""
+    """The region of a process that allocates, which its pool also finds."""
     number = region_number(arguments["name"])
     alloc = PoolDir(run.pool_dir).adopt_or_create(number, classes)
     arguments["pool"].regions[number] = alloc
@@ -55,8 +55,8 @@ def clock(config: Config) -> StackClock:
 
 
 def plug_ins(run: RunDir, config: Config) -> tuple[str, ...]:
-    """Processes that are there beside the stack's own: a layer that starts anew says hello to
-    them, too, so that a transport which is a plug-in registers again."""
+    """Processes besides the stack's own. A layer that starts anew also says hello to them, so that
+    a plug-in transport registers again."""
     own = set(config.processes())
     return tuple(sorted({p.stem for p in run.path.glob("*.in")} - own))
 

@@ -11,7 +11,7 @@
 
 The IP protocol is 254, the second of the two that RFC 3692 keeps for experiments. Sockets, ports,
 options, groups, buffers and errors are `skbus.inet.dgram`'s. A note may be lost, doubled or out of
-order, as in UDP. A note for a port that nobody has is answered by ICMP.
+order, as in UDP. A note for an unused port is answered by ICMP.
 """
 
 import struct
@@ -32,7 +32,7 @@ COUNTERS: Final = ("InNotes", "OutNotes", "InErrors", "NoPorts")
 
 
 def note_sendmsg(net: dgram.DgramNet, skb: SkBuff) -> None:
-    """A note of an application: the header in front, and down to ip."""
+    """Put the header in front of an application's note, and hand it down to ip."""
     found = dgram.sk_destination(net, skb, HEADER.size)
     if found is None:
         return
@@ -75,7 +75,7 @@ def note_rcv(net: dgram.DgramNet, skb: SkBuff) -> None:
 
 
 def note_err(net: dgram.DgramNet, item: ErrHandler) -> None:
-    """ICMP about a note of ours: the socket that sent it."""
+    """ICMP about a note of ours: tell the socket that sent it."""
     if len(item.payload) < HEADER.size:
         return
     sport, dport, _ = HEADER.unpack_from(item.payload)
@@ -88,7 +88,7 @@ SERVES: Final = dgram.serve_dgram(note_rcv, note_err, note_sendmsg)
 
 
 def note_net(name: str = "note", **arguments: object) -> dgram.DgramNet:
-    """What the process keeps."""
+    """The process's state."""
     return dgram.DgramNet(name, counters=COUNTERS, **arguments)
 
 

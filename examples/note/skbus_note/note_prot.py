@@ -22,10 +22,10 @@ NOTE_PROTOSW: Final = InetProtosw(SOCK_DGRAM, IPPROTO_NOTE, NOTE_PROT, INET_DGRA
 
 
 async def init_module(net: SocketNet, params: Mapping[str, str]) -> None:
-    """What `insmod` runs."""
+    """Run by `insmod`."""
     inet_register_transport(net, NOTE_PROTOSW)
 
 
 async def cleanup_module(net: SocketNet, data: object) -> None:
-    """What `rmmod` runs, when no socket of ours is open any more."""
+    """Run by `rmmod`, when no socket of ours is open any more."""
     inet_unregister_transport(net, NOTE_PROTOSW)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The rdm process without I/O: what enters it, and what it forgets."""
+"""The rdm process without I/O: its entries, and what restarts make it forget."""
 
 from typing import Final
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the rdm process keeps beyond its sockets (`skbus.inet.dgram`): associations both ways."""
+"""The rdm process's state besides its sockets (`skbus.inet.dgram`): associations both ways."""
 
 from collections import deque
 from typing import Any
@@ -36,6 +36,6 @@ class RdmNet(DgramNet):
         super().__init__(name, counters=names, **arguments)
         self.out: dict[Peer, Out] = {}
         self.routes: dict[int, Peer] = {}
-        """What ip was asked -> whose route."""
+        """Question to ip -> the peer of the route."""
         self.heard: dict[Peer, tuple[int, int]] = {}
         """Associations of peers -> (association, the number that comes next)."""

@@ -46,7 +46,7 @@ from skbus_rdm.wire import (
 )
 
 RTO: Final = 200 * MSEC
-"""Until a message is sent again; doubled each time."""
+"""The time until a message is sent again; doubled each time."""
 TRIES: Final = 7
 MAX_QUEUE: Final = 64
 """Messages that wait for one peer."""
@@ -54,7 +54,7 @@ MAX_HEARD: Final = 4096
 
 
 def rdm_close(net: RdmNet, item: Close) -> None:
-    """The socket is gone, and with it what it has not sent."""
+    """The socket is gone, and its unsent messages with it."""
     sk = net.socks.get(item.sk)
     dgram.close(net, item)
     if sk is not None:
@@ -66,7 +66,7 @@ def rdm_close(net: RdmNet, item: Close) -> None:
 
 
 def rdm_sendmsg(net: RdmNet, skb: SkBuff) -> None:
-    """One message: it joins those for its peer."""
+    """Queue one message behind those for its peer."""
     found = dgram.sk_destination(net, skb, HLEN)
     if found is None:
         return
@@ -93,7 +93,7 @@ def rdm_sendmsg(net: RdmNet, skb: SkBuff) -> None:
 
 
 def _begin(net: RdmNet, out: Out) -> None:
-    """The first message of the queue is on its way, when the route is known."""
+    """Send the first message of the queue, when the route is known."""
     out.tries = 0
     if out.saddr:
         rdm_xmit(net, out)
@@ -166,7 +166,7 @@ def _begin_again(net: RdmNet, out: Out) -> None:
 
 
 def rdm_reset(net: RdmNet, out: Out, err: int) -> None:
-    """An association is over: who waits for it hears why."""
+    """An association is over: tell the waiting senders why."""
     if out.timer is not None:
         net.del_timer(out.timer)
     net.out.pop(out.key, None)
@@ -210,7 +210,7 @@ def rdm_rcv(net: RdmNet, skb: SkBuff) -> None:
 
 
 def rdm_ack(net: RdmNet, out: Out) -> None:
-    """The peer has it: the sender may go on, and the next message be sent."""
+    """The peer has the message: its sender goes on, and the next message is sent."""
     sent, _ = out.queue.popleft()
     sk_ret(net, sent.sk, sent.req, 0)
     out.seq = (out.seq + 1) & 0xFFFFFFFF
@@ -221,7 +221,7 @@ def rdm_ack(net: RdmNet, out: Out) -> None:
 
 
 def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
-    """A message: deliver it, unless that has been done already, and say so."""
+    """Deliver a message unless that has been done already, and acknowledge it."""
     answer = RdmHdr(hdr.dest, hdr.source, ACK, 0, 0, hdr.assoc, hdr.seq)
     sk = dgram.lookup(net, cb.saddr, hdr.source, cb.daddr, hdr.dest)
     if sk is None:
@@ -253,7 +253,7 @@ def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
 
 
 def rdm_err(net: RdmNet, item: ErrHandler) -> None:
-    """ICMP about a packet of ours: whoever sent it hears of it, where the error is a hard one."""
+    """ICMP about a packet of ours: a hard error is told to the packet's sender."""
     if (
         len(item.payload) < 4
         or item.type != ICMP_DEST_UNREACH

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The part of RDM that runs in the socket process: a module (`skbus insmod`), which the socket
-layer also loads by itself where "net-pf-2-proto-253-type-4" is an alias or an entry point of it.
+"""The part of RDM that runs in the socket process: a module (`skbus insmod`). The socket layer also
+loads it by itself where "net-pf-2-proto-253-type-4" is an alias or an entry point of it.
 
-It says that `socket(AF_INET, SOCK_RDM, 253)` is RDM, and that RDM is the process "rdm". What an
-application asks of a datagram socket is the same for RDM and UDP, so the functions that all
-datagram transports share do it.
+The module says that `socket(AF_INET, SOCK_RDM, 253)` is RDM, and that RDM is the process "rdm".
+Applications use RDM and UDP sockets alike, so the functions that all datagram transports share
+serve both.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ RDM_PROTOSW: Final = InetProtosw(SOCK_RDM, IPPROTO_RDM, RDM_PROT, INET_DGRAM_OPS
 
 
 async def init_module(net: SocketNet, params: Mapping[str, str]) -> None:
-    """What `insmod` runs."""
+    """Run by `insmod`."""
     inet_register_transport(net, RDM_PROTOSW)
 
 
 async def cleanup_module(net: SocketNet, data: object) -> None:
-    """What `rmmod` runs, when no socket of ours is open any more."""
+    """Run by `rmmod`, when no socket of ours is open any more."""
     inet_unregister_transport(net, RDM_PROTOSW)

@@ -11,8 +11,8 @@ testing" (RFC 3692).
 
 An association is a way from one port to another, named by its sender with a number of chance. Its
 messages are numbered from 0, and one is under way at a time. The receiver answers a DATA with an
-ACK of the same association and number, or with a RST where nobody has the port. The checksum is
-UDP's, over pseudo-header, header and message (RFC 1071).
+ACK of the same association and number, or with a RST if the port is unused. The checksum is UDP's,
+over pseudo-header, header and message (RFC 1071).
 """
 
 import struct
