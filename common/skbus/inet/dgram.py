@@ -410,8 +410,7 @@ def serve_dgram(
     sendmsg: Callable[[Any, SkBuff], None],
     *own: Served,
 ) -> dict[AnyEntry, Handler]:
-    """The entries that the process of such a transport serves. own: entries with functions of the
-    transport, in place of those of this module."""
+    """The entries that such a transport's process serves. own: those with functions of its own."""
     table = {one.entry: one for one in _DEFAULT}
     table.update({one.entry: one for one in (TransportProto.sendmsg.by(sendmsg), *own)})
     of_ip = entries_of(InetTransport)

@@ -28,10 +28,10 @@ class Impairment:
     loss, reorder, dup, corrupt: shares of frames, 0 to 1. delay, jitter: ns; each frame is delayed
     by `delay` plus or minus up to `jitter` (so jitter reorders, as in netem). rate: bits per
     second, 0 for no limit. limit: frames that may wait because of the rate; more are lost. mark:
-    where more than so many wait, frames that allow marks (ECT) are marked CE (RFC 3168), as by a
-    router with a short queue for DCTCP; 0: never. size: longer frames are lost and nobody is told,
-    as in a black hole of path MTU discovery; 0: no limit. direction: names one direction of a link;
-    the two have independent random streams.
+    where more than so many wait, frames that allow it (ECT) are marked CE (RFC 3168), as by a
+    router for DCTCP; 0: never. size: longer frames are lost and nobody is told, as in a black hole
+    of path MTU discovery; 0: no limit. direction: names one direction of a link; the two have
+    independent random streams.
     """
 
     __slots__ = (

@@ -49,8 +49,7 @@ Found = tuple[str, int | bytes]
 """(name of the field in `struct inet_sock`, its new value)"""
 
 IfIndex = Callable[[bytes, int], int]
-"""The index of the device with an address of ours, or, where that is b'', of a given index. 0 for
-none."""
+"""The index of the device with an address, or, where that is b'', with an index. 0 for none."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -257,8 +256,7 @@ _FIELDS: Final = {
 
 
 def do_ip_getsockopt(sk: Any, optname: int, optlen: int, default_ttl: int) -> bytes | int:
-    """`do_ip_getsockopt`: the option's bytes, or an errno. IP_MTU is left to the caller, which
-    knows routes."""
+    """`do_ip_getsockopt`: the option's bytes, or an errno. IP_MTU is left to the caller."""
     if optname in _FIELDS:
         field = _FIELDS[optname]
         value = int(getattr(sk, field, getattr(DEFAULTS, field)))
@@ -339,8 +337,7 @@ def ip_icmp_error(
 
 
 def ip_local_error(net: Net, sk: int, err: int, daddr: bytes, port: int, info: int) -> None:
-    """`ip_local_error`: the same for an error of this host itself: a datagram was longer than the
-    path's MTU, `info`."""
+    """`ip_local_error`: this host's own error: a datagram is longer than `info`, the path's MTU."""
     cb = SockErrCb(sk, err, uapi.SO_EE_ORIGIN_LOCAL, 0, 0, info, b"", daddr, port, 0)
     _sock_queue_err_skb(net, b"", cb)
 

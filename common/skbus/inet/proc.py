@@ -38,7 +38,7 @@ DIFFERENT: Final = {
     "IcmpMsg": "types that have no counter of their own in Icmp are not told",
     "dev": "fifo, frame, compressed, multicast and colls are 0: our devices do not count them",
 }
-"""File -> its differences from Linux, with the reason."""
+"""File or column -> how it differs from Linux, and why."""
 
 
 # ---- what processes tell ------------------------------------------------------------------
@@ -343,8 +343,8 @@ def sockstat_seq_show(
 
 
 def merge_tcp(parts: list[Any]) -> Any:
-    """Join the answers of all tcp processes: sums, and each listener once, as every process has it
-    under the same number."""
+    """Join the answers of all tcp processes: sums, and each listener once (every process has it,
+    under the same number)."""
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(part, Mapping) for part in parts):
@@ -363,8 +363,7 @@ def merge_tcp(parts: list[Any]) -> Any:
 
 
 def _sum(values: list[Any]) -> Any:
-    """The sum of counts; of (pages, pressure?) the sum of pages, and whether any is under
-    pressure."""
+    """Sum counts; of (pages, pressure?), sum pages, and tell whether any is under pressure."""
     if isinstance(values[0], (tuple, list)):
         return sum(pages for pages, _ in values), any(pressed for _, pressed in values)
     return sum(values)

@@ -38,8 +38,7 @@ from skbus.inet.mcast import McList, MreqError, decode_mc_list, msfilter_get, re
 
 INADDR_ANY: Final = b"\0\0\0\0"
 SKB_TRUESIZE: Final = 256
-"""Charged to a socket's buffer with each datagram, so that empty ones are also bounded; the socket
-layer charges the same."""
+"""Charged to a socket's buffer for each datagram, even an empty one, as by the socket layer."""
 
 # include/net/sock.h: sk_userlocks
 SOCK_BINDADDR_LOCK: Final = 4

@@ -290,8 +290,8 @@ def neigh_event_ns(net: IpNet, lladdr: bytes, saddr: bytes, dev: NetDevice) -> N
 
 
 def _arp_learn(net: IpNet, arp: ArpHdr, dev: NetDevice, pkt_type: int) -> None:
-    """A reply, or a request for someone else, may renew an entry but never make one (unless
-    `arp_accept`)."""
+    """A reply, or a request to another host, renews an entry; only `arp_accept` lets it make
+    one."""
     neigh = neighbour.neigh_lookup(net.arp_tbl, dev, arp.ar_sip)
     accept = neigh is None and arp_accept(net, dev, arp.ar_sip)
     if neigh is None and not accept:

@@ -329,7 +329,7 @@ def icmp_timestamp(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_unreach(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """An error about a packet of ours: check what it quotes, and tell the transport (RFC 1122
+    """An error about a packet of ours: check the quoted packet, and tell the transport (RFC 1122
     3.2.2.1, 3.2.2.4, 3.2.2.5).
 
     Nothing is learned from the error here: only the transport can tell whether the packet was ours

@@ -153,7 +153,7 @@ def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, 
     already, in whatever cut, is a duplicate: it is dropped alone (erratum 3089).
 
     Differs from Linux: adjacent fragments are one run, in whatever order they came. In Linux they
-    are so only if each came behind all others (`fragrun_append_to_last`).
+    are one only if each came behind all others (`fragrun_append_to_last`).
     """
     if ip_frag_too_far(net, q):
         ip_frag_reinit(net, q)
@@ -201,8 +201,7 @@ def ip_frag_queue(net: IpNet, q: Ipq, skb: SkBuff, iph: IpHdr) -> tuple[SkBuff, 
 
 
 def _run_end(q: Ipq, at: int, enough: int) -> int:
-    """The end of the run of adjacent fragments that begins at index `at`; `enough` or more where
-    the run goes on beyond."""
+    """The end of the run of adjacent fragments from index `at`; `enough` or more if longer."""
     end = q.offsets[at] + _payload(q.skbs[at])
     while end < enough and at + 1 < len(q.offsets) and q.offsets[at + 1] == end:
         at += 1

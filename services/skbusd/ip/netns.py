@@ -181,7 +181,7 @@ class IpMcList:
 
 
 class IgmpDevice:
-    """What `struct in_device` keeps for IGMP; times in ns (RFC 3376 section 8)."""
+    """`struct in_device`'s part for IGMP; times in ns (RFC 3376 section 8)."""
 
     __slots__ = (
         "gq_timer",

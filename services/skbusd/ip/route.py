@@ -178,8 +178,7 @@ def _fnhe_expire(net: IpNet) -> None:
 
 
 def _dst_mtu_changed(net: IpNet, daddr: bytes) -> None:
-    """Tell the transports, which keep the MTUs of their routes. (In Linux they ask `dst_mtu` of the
-    route each time.)"""
+    """Tell the transports, which keep the MTUs of their routes. (Linux asks `dst_mtu`.)"""
     rt = ip_route_output(net, daddr, b"", 0)
     if isinstance(rt, Rtable):
         for process in net.transports():
@@ -210,9 +209,9 @@ def inet_addr_type(net: IpNet, addr: bytes) -> int:
 
 
 def inet_select_addr(net: IpNet, dev: NetDevice, dst: bytes) -> bytes:
-    """The address of ours to use on `dev` towards next hop `dst`: one with dst in its prefix, else
-    the device's primary, else any (RFC 1122 3.3.4.3). Addresses of lo have host scope: they are
-    never chosen for others."""
+    """Our address to use on `dev` towards next hop `dst` (RFC 1122 3.3.4.3): one with dst in its
+    prefix, else the device's primary, else any. Addresses of lo have host scope: they are never
+    chosen for others."""
     want = int.from_bytes(dst, "big")
     for ifa in dev.ifa_list:
         if not (want ^ int.from_bytes(ifa.ifa_local, "big")) & fib.inet_make_mask(
@@ -417,8 +416,7 @@ def _ip_route_input_slow(net: IpNet, iph: IpHdr, dev: NetDevice) -> Rtable | Skb
 
 
 def ip_handle_martian_source(net: IpNet, iph: IpHdr, dev: NetDevice, reason: SkbDropReason) -> None:
-    """A packet has an address that is impossible here: log the first few in a while
-    (`net_ratelimit`)."""
+    """A packet has an impossible address: log the first few in a while (`net_ratelimit`)."""
     if net.now - net.martians_since >= MARTIANS_EVERY or net.martians_since < 0:
         net.martians_since = net.now
         net.martians = 0

@@ -75,7 +75,7 @@ def backlog_mark(net: IpNet, item: BacklogMark) -> None:
 
 
 def backlog_mark_ret(net: IpNet, item: BacklogMark) -> None:
-    """A transport has taken what was in front of a mark."""
+    """A transport has taken all in front of a mark."""
     key = (item.process, item.mark)
     left = net.backlog_marks.get(key, 0) - 1
     if left > 0:
@@ -86,7 +86,7 @@ def backlog_mark_ret(net: IpNet, item: BacklogMark) -> None:
 
 
 def backlog_mark_forget(net: IpNet) -> None:
-    """A neighbour was started anew: marks that it had are lost, with what was in front of them."""
+    """A neighbour was started anew: its marks are lost, with the packets in front of them."""
     for process, mark in net.backlog_marks:
         net.call(process, SynBacklog.backlog_mark_ret, BacklogMark(process, IPPROTO_TCP, mark))
     net.backlog_marks.clear()

@@ -57,8 +57,7 @@ SO_RCVBUFFORCE: Final = 33
 SO_ATTACH_FILTER: Final = 26
 BUFFER: Final = 4 << 20
 
-# linux/filter.h: take the frame unless the kernel took out an 802.1Q tag that names a network; VID
-# 0 only has a priority
+# linux/filter.h: drop frames with a taken-out 802.1Q tag that names a network (VID other than 0)
 _NO_VLAN: Final = (
     (0x30, 0, 0, 0xFFFFF000 + 48),  # ldb [SKF_AD_VLAN_TAG_PRESENT]
     (0x15, 3, 0, 0),  # jeq #0, ret all
@@ -160,8 +159,7 @@ class AfPacketDevice:
 
     @property
     def gso_max_size(self) -> int:
-        """The interface's `gso_ipv4_max_size`; a packet socket takes as much as one sendmsg can
-        name."""
+        """The interface's `gso_ipv4_max_size`; packet(7) takes as much as sendmsg can name."""
         return self.link.gso_max_size
 
     @property
@@ -224,8 +222,8 @@ class AfPacketDevice:
         except BlockingIOError:
             return 0
         except OSError as e:
-            # ENETDOWN is told once, when the interface goes down; EINVAL is one frame whose
-            # segmentation the header cannot express
+            # ENETDOWN is told once, when the interface goes down; EINVAL is one frame with a
+            # segmentation that the header cannot express
             if e.errno in (errno.ENETDOWN, errno.EINVAL, errno.EINTR, errno.ENOBUFS):
                 return -1
             raise
@@ -252,8 +250,8 @@ class AfPacketDevice:
         return 0
 
     def trouble(self) -> str:
-        """The condition that will make this device lose frames, as a sentence with its remedy; ""
-        if none."""
+        """A sentence on a too small socket buffer, which loses frames, with the remedy; "" if
+        none."""
         have = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         if have >= BUFFER:
             return ""
@@ -279,8 +277,8 @@ class AfPacketDevice:
 
 
 def conflicts(name: str, dev_addr: bytes) -> str:
-    """The kernel setting of this namespace that disturbs a stack with the MAC `dev_addr` on
-    interface `name`, as a sentence with its remedy; "" if none does."""
+    """The kernel setting that disturbs a stack with the MAC `dev_addr` on interface `name`, as a
+    sentence with its remedy; "" if none."""
     link = Link(name)
     link.close()
     if dev_addr != link.dev_addr:

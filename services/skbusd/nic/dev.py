@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The device layer (`net/core/dev.c`): what every driver shares.
+"""The device layer (`net/core/dev.c`): the common part of all drivers.
 
     receive   driver -> napi_poll -> (netem) -> napi_gro_receive -> netif_receive_skb
                      -> ip_rcv, arp_rcv in process ip
@@ -262,8 +262,8 @@ def _receive_frame(
 
 
 def _vnet_of_auxdata(valid: bool) -> Vnet:
-    """A frame that a local sender left without a checksum counts as verified: the place of the
-    checksum is not known, so it cannot be filled in."""
+    """A frame that a local sender left without a checksum counts as verified. The checksum's place
+    is not known, so it cannot be filled in."""
     return VNET_VALID if valid else VNET_NONE
 
 

@@ -2,7 +2,7 @@
 """A frame becomes an skb (`net/ethernet/eth.c`, `include/linux/virtio_net.h`).
 
 Called by `dev.napi_poll` for each frame that the driver read, and by `netem` for those that come
-out of an impaired link; the skb then goes to `napi_gro_receive`. IEEE 802.3, 802.1Q.
+out of an impaired link. The skb then goes to `napi_gro_receive`. IEEE 802.3, 802.1Q.
 
     frame   [ Ethernet | IP | TCP, UDP |            payload                ]
     skb     [           head           ]  frags: small: in head

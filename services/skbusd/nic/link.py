@@ -27,8 +27,7 @@ _IFREQ_SHORT: Final = struct.Struct("16sh22x")
 
 
 class RxInterrupt:
-    """A descriptor to watch in the place of a device's: readable when the device's is and the
-    interrupt is on."""
+    """A descriptor to watch for a device's: readable if that is, while the interrupt is on."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd

@@ -145,7 +145,7 @@ class NicConfig:
 
 @dataclass(slots=True)
 class NicState:
-    """What may change while nic runs."""
+    """Values that may change while nic runs."""
 
     registered: tuple[object, ...] = ()
     """The device's state as ip was last told."""

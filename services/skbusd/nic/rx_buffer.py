@@ -59,8 +59,7 @@ class RxBuffer:
         self._in_a_row = 0
 
     def next(self) -> tuple[Place | None, memoryview]:
-        """Where to read the next frame to. No place: the pool is full, so the frame must be
-        copied."""
+        """Where to read the next frame to. No place: the pool is full, and the frame is copied."""
         flow = self.flow
         if flow is None:
             return self._empty()
@@ -98,8 +97,7 @@ class RxBuffer:
             self.flow = None  # another one of that size would not fit
 
     def move(self, room: memoryview, size: int) -> tuple[Place | None, memoryview]:
-        """The frame did not continue the flow: move it to a slot of its own, and return that slot's
-        place and bytes."""
+        """The frame did not: move it to a slot of its own, and return its place and bytes there."""
         flow = self.flow
         assert flow is not None
         frame = bytes(room[:size])

@@ -4,12 +4,11 @@
 The kernel drops what its backlog cannot take (`net.core.netdev_max_backlog`), wherever it comes
 from. Here a packet crosses two pipes, which hold seconds of work, and a flood would make all other
 packets wait behind it. So nic counts the SYNs that are on their way up. A SYN counts for its place
-in a pipe, not for its fate. One with a bad checksum, for an address that is not ours, or for a port
-without a listener leaves the pipe as soon as any other. So no sender can hold a place by the
-contents of its SYNs; it would have to send faster than the layers work. Even then, another host's
-SYN gets up with the same chance as any. If refused it is repeated, unlike SYNs from made-up
-addresses. A SYN that comes again after `AGAIN` gets up beyond the limit, while no more than
-`RESERVE` such SYNs are up.
+in a pipe, not for its fate. One with a bad checksum, for a foreign address, or for a port without a
+listener leaves the pipe as soon as any other. So no sender can hold a place by the contents of its
+SYNs, but only by sending faster than the layers work. Even then, another host's SYN gets up with
+the same chance as any. If refused it is repeated, unlike SYNs from made-up addresses. A SYN that
+comes again after `AGAIN` gets up beyond the limit, while no more than `RESERVE` such SYNs are up.
 
 Marks tell nic how many SYNs are up. Behind every `MARK_EVERY` SYNs goes a mark (`backlog_mark`),
 through ip to the processes that share TCP. It comes back (`backlog_mark_ret`) when everything in
@@ -96,8 +95,7 @@ def syn_key(net: NicNet, frame: Buffer, size: int) -> bytes:
 
 
 def _comes_again(net: NicNet, key: bytes) -> bool:
-    """Was this SYN refused a while ago, and is there room in the reserve? If not, it is noted as
-    refused."""
+    """Was this SYN refused a while ago, and has the reserve room? If not, note it as refused."""
     backlog = net.syn_backlog
     refused = backlog.refused
     when = refused.get(key, backlog.refused_before.get(key, net.now))

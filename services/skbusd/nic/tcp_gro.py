@@ -202,7 +202,7 @@ def _seq_at(head: bytes, offset: int) -> int:
 
 
 def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
-    """`tcp4_gro_receive`: join the segment of an skb to what is held, hold it, or let it go."""
+    """`tcp4_gro_receive`: join the segment of an skb to a held one, hold it, or let it go."""
     head = skb.head
     held = net.gro_hash
     if (
@@ -314,7 +314,7 @@ def tcp4_gro_frame(
     deliver: list[SkBuff],
 ) -> bool:
     """Take a frame as the driver read it (`NetOffload.gro_frame`), if it is a super-segment that
-    continues a held one, or an ACK in the place of the last (as `tcp_ack_filter`)."""
+    continues a held one. An ACK may replace the last (as by `tcp_ack_filter`)."""
     if net.gro_hash:
         return (
             vnet[1] != 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Connected datagram sockets (`net/ipv4/datagram.c`), and the begin and end of a socket."""
+"""Connected datagram sockets (`net/ipv4/datagram.c`), and the beginning and end of a socket."""
 
 from errno import EACCES, EBADF, EINVAL, ENOBUFS
 
@@ -101,8 +101,7 @@ def ip4_datagram_connect_route(net: UdpNet, waiter: Waiter, err: int, dst: Dst |
 
 
 def udp_disconnect(net: UdpNet, item: Disconnect) -> None:
-    """connect(2) to AF_UNSPEC: no peer any more. Address and port are free again unless bind chose
-    them."""
+    """connect(2) to AF_UNSPEC: no peer any more; frees address and port unless bind chose them."""
     if net.tracing:
         net.trace("udp_disconnect", sk=item.sk)
     sk = net.socks.get(item.sk)

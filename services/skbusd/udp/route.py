@@ -35,8 +35,7 @@ def sk_dst_get(net: UdpNet, key: RouteKey) -> Dst | None:
 
 
 def ip_route_output_flow(net: UdpNet, key: RouteKey, tos: int, waiter: Waiter) -> int:
-    """Have a waiter wait for a route, and ask ip unless that is done. EAGAIN where too many
-    wait."""
+    """Queue a waiter for a route, and ask ip if it is the first. EAGAIN where too many wait."""
     req = net.asked.get(key)
     request = net.requests.get(req) if req is not None else None
     if net.pending >= _PENDING_ALL or (request is not None and len(request.waiters) >= _PENDING):

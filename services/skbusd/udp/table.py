@@ -252,8 +252,7 @@ def inet_addr_valid(net: UdpNet, sk: UdpSock, addr: bytes) -> bool:
 
 
 def inet_autobind(net: UdpNet, sk: UdpSock) -> int:
-    """`inet_autobind`: a port for a socket that connects or sends without. EAGAIN where none is
-    free."""
+    """A port for a socket that connects or sends without. EAGAIN where none is free."""
     return EAGAIN if udp_lib_get_port(net, sk, INADDR_ANY, 0) else 0
 
 

@@ -104,8 +104,7 @@ def udp_error(net: UdpNet, skb: SkBuff, udptable: UdpTable, reason: SkbDropReaso
 def udp4_lib_rcv(
     net: UdpNet, skb: SkBuff, cb: RcvCb, sport: int, dport: int, udptable: UdpTable
 ) -> None:
-    """`__udp4_lib_rcv`: deliver a datagram to its socket, to all that fit, or to none (RFC 1122
-    4.1.3.1)."""
+    """`__udp4_lib_rcv`: to the socket, to all that fit, or to none (RFC 1122 4.1.3.1)."""
     saddr, daddr, _, _, _ = cb
     if net.tracing:
         net.trace("__udp4_lib_rcv", skb, sport=sport, dport=dport)

@@ -85,7 +85,7 @@ def parse(buf: Buffer, offset: int = 0, size: int = 0) -> IpHdr:
     Checks version, ihl, that the header is all there, and that tot_len covers it. The caller checks
     the packet's length against tot_len, and the checksum (`ip_fast_csum_ok`).
 
-    size: a super-packet's length (`iph_totlen`), for which tot_len is 0 (BIG TCP).
+    size: a super-packet's length (`iph_totlen`), where tot_len is 0 (BIG TCP).
     """
     have = len(buf) - offset
     if offset < 0 or have < IP_HLEN:
