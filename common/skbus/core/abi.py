@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The schema of what crosses between processes: one table, one ABI number.
+"""The schema of the messages between processes: one table, one ABI number.
 
 A message is one or two ZeroMQ frames: `meta` and, where there is inline payload, `data`. `meta`
 is one msgpack array

@@ -133,7 +133,7 @@ def ip_compute_csum(data: Buffer) -> int:
 
 
 def ip_fast_csum(header: Buffer) -> int:
-    """The checksum of an IP header, whose own field is 0; or 0 if the header is received whole."""
+    """The checksum of an IP header with 0 in its own field; or 0 if a received header is whole."""
     total = int.from_bytes(header, "big")
     part = total % 0xFFFF
     return 0xFFFF - part if part or not total else 0

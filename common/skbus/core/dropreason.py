@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Why an skb was dropped: the names of Linux's `enum skb_drop_reason`
-(`include/net/dropreason-core.h`), and a few of our own for what only a split stack can meet.
+(`include/net/dropreason-core.h`), and a few of our own for faults of a split stack alone.
 
 A reason is a plain string whose type mypy checks at each call. A function that judges a packet
 returns one of three types, and in all of them a value says the same about the skb:
 
 - `SKB_NOT_DROPPED_YET` (""): nothing is wrong. The caller still has the skb and goes on.
 - `SKB_CONSUMED`: the function has taken the skb. The caller must not touch it again.
-- any other: the reason for which the caller, who still has the skb, must drop it.
+- any other: a reason. The caller still has the skb, and must drop it for that reason.
 """
 
 from typing import Final, Literal, get_args
@@ -34,11 +34,11 @@ SkbDropReason = Literal[
     "SKBUS_PIPE_FULL",  # the ZeroMQ pipe to the next process is full
     "SKBUS_STALE_EPOCH",  # sent by a process that has been restarted since
     "SKBUS_STALE_PLACE",  # its payload in the pool was given back meanwhile
-    "SKBUS_BAD_MESSAGE",  # not what the ABI's table says
+    "SKBUS_BAD_MESSAGE",  # the item does not fit the ABI's table
     "SKBUS_NO_PEER",  # the process that should get it is not there
     "SKBUS_IMPAIRED",  # lost on purpose, by the link's impairment
 ]  # fmt: skip
-"""What `kfree_skb` takes."""
+"""The reasons that `kfree_skb` takes."""
 
 SKB_NOT_DROPPED_YET: Final = ""
 SKB_CONSUMED: Final = "CONSUMED"

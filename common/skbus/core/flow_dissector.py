@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whose packet an skb is: addresses and ports (`net/core/flow_dissector.c`).
+"""The flow of an skb: addresses and ports (`net/core/flow_dissector.c`).
 
 Called by `Net.trace` for each line of the trace, and by commands that look for a flow in one. In
 text, a flow is `10.77.0.1:40112->10.77.0.2:80`, without ports `10.77.0.1->10.77.0.2`. The first

@@ -187,7 +187,7 @@ class Net:
     def trace(self, function: str, skb: SkBuff | None = None, **details: object) -> None:
         """One event of a packet's journey; call it only `if net.tracing`.
 
-        The event says whose packet it is (see `flow`), so the details need not.
+        The event has the packet's flow (see `flow`), so the details need not name it.
         """
         now = self.now if self.trace_clock is None else self.trace_clock()
         flow = self.flow(skb, details)
@@ -207,8 +207,8 @@ class Net:
         )
 
     def flow(self, skb: SkBuff | None, details: Mapping[str, object]) -> Flow | None:
-        """The flow of a line of the trace: by its details, by the packet's headers, or by the sock
-        that the details or the skb's cb name."""
+        """The flow of a trace event: by its details, by the packet's headers, or by the sock that
+        the details or the skb's cb name."""
         flow = details_flow(details)
         if flow is not None and flow.sport != NO_PORT:
             return flow
@@ -286,7 +286,7 @@ N = TypeVar("N", bound=Net, contravariant=True)
 
 
 class Core(Protocol):
-    """A layer without I/O: what the shell and the simulation drive.
+    """A layer without I/O, driven by the shell or the simulation.
 
     `entries` maps each entry that this layer takes to a function `(net, item)` (see
     `entry.serve`). `start` runs once, `peer_up` whenever a neighbour says hello with a new epoch

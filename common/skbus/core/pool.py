@@ -68,7 +68,7 @@ class Backing(Protocol):
 
 
 class Region:
-    """One region, as its readers see it.
+    """One region, for its readers.
 
     buf: its bytes, writable. backing: where they come from; None where all of them are there.
     """
@@ -266,7 +266,7 @@ class Allocator(Region):
                 raise OSError(errno.ENOSPC, f"no room for the pool: {max(STEP, size)} bytes more")
 
     def _reclaim(self, i: int) -> None:
-        """Find what was given back out of order."""
+        """Find slots that were given back out of order."""
         out = self._out[i]
         slots = np.fromiter(out, dtype=np.int64, count=len(out))
         used = (np.frombuffer(self.words, dtype=np.uint32)[slots] & 1).astype(bool)
@@ -329,7 +329,7 @@ class Pool:
         return region
 
     def prune(self) -> bool:
-        """Unmap regions whose files are gone: their clients are dead. Are others' left?"""
+        """Unmap regions of dead clients (their files are gone). Are regions of others left?"""
         left = False
         for number, region in tuple(self.regions.items()):
             if isinstance(region, Allocator) or self._exists is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""System calls: the table of what applications ask the socket layer, and its codec.
+"""System calls: the table of applications' calls to the socket layer, and its codec.
 
 An application's DEALER sends `[meta, data]` to the socket layer's ROUTER, and gets as much back:
 

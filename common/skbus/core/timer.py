@@ -120,7 +120,7 @@ class Timers(Generic[N]):
         return self._heap[0] if self._heap else None
 
     def run(self, net: N, now: int) -> int:
-        """Fire what is due at `now`; returns how many fired."""
+        """Fire the timers that are due at `now`; returns how many fired."""
         fired = 0
         heap = self._heap
         while heap and heap[0] <= now:
