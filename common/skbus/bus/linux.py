@@ -86,7 +86,7 @@ def set_name(name: str) -> None:
 
 def keep_capabilities() -> None:
     """Keep this process's capabilities in the programs that it becomes or starts, without being
-    root: make them inheritable, and ambient (capabilities(7)). OSError as prctl(2)."""
+    root: make them inheritable, and ambient (capabilities(7)). OSError where that fails."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     data = ctypes.create_string_buffer(24)
     _check(_libc.capget(header, data), "capget")

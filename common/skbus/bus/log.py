@@ -274,7 +274,7 @@ def _event(level: str, now: int, process: str, details: Mapping[str, Any]) -> Ev
 
 
 def _lost(lines: int, why: str) -> Event:
-    """The line that stands for those that could not be written."""
+    """The line in place of lines that could not be written."""
     now = _state.wall.clock.now()
     details = {"event": "log_lines_lost", "lines": lines, "error": why}
     return _event("warning", now, _state.process, details)

@@ -53,7 +53,7 @@ def _path(endpoint: str) -> str:
 
 
 class Peer:
-    """Somebody who is connected to a `Listener`."""
+    """The other end of one connection to a `Listener`."""
 
     __slots__ = ("decoder", "fd", "offset", "queue", "sock")
 
@@ -249,7 +249,7 @@ class Inbox:
 
     @property
     def last_error(self) -> str:
-        """What was wrong with the last one that was refused."""
+        """Why the last of these was refused."""
         return self._listener.last_error
 
     def filenos(self) -> list[int]:
@@ -403,7 +403,7 @@ class Outlet:
         self._wait = min(self._wait * 2, _RECONNECT_MOST)
 
     def close(self) -> None:
-        """Close it; what is still queued is lost."""
+        """Close it; messages still queued are lost."""
         if self._sock is not None:
             self._sock.close()
 

@@ -6,8 +6,8 @@ swap one of these files, or put a link in its place, commands the stack with our
 directory must be ours and closed to everybody else, and nobody else may be able to replace a part
 of its path. Its files are opened relative to its descriptor, never through a link.
 
-Used by the modules of `skbus.bus` that open files there. Raises OSError alone, with a text about
-what is wrong.
+Used by the modules of `skbus.bus` that open files there. Raises OSError alone, with the reason as
+its text.
 """
 
 import contextlib

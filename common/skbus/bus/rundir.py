@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The run directory: where the processes of one stack, and its clients, meet.
 
-It holds the pipes' sockets, the pool of payload, the configuration, journals and logs. Whoever
-can change it can use the stack, and run code as its user. So it belongs to that user, has mode
-0700, and lies where nobody else can put another one in its place (`skbus.bus.private`). It should
-lie on a tmpfs: the pool's bytes are packets, and have no business on a disk.
+It holds the pipes' sockets, the pool of payload, the configuration, journals and logs. A user who
+can change it can use the stack, and run code as the stack's user. So it belongs to the stack's
+user, has mode 0700, and lies where nobody else can replace it (`skbus.bus.private`). It should lie
+on a tmpfs: the pool's bytes are packets, and have no business on a disk.
 
 Every process, command and client finds it by `SKBUS_DIR`. Where that is not set, the run directory
 is `default` in `default_base`.
@@ -278,7 +278,7 @@ class RunDir:
         return self._ipc("socket.sys")
 
     def processes(self) -> list[str]:
-        """The processes whose control socket is there, in the order of the layers."""
+        """The processes that have a control socket here, in the order of the layers."""
         found = sorted(p.name.removesuffix(".ctl") for p in self.path.glob("*.ctl"))
         order = ("nic", "ip", "tcp", "udp", "socket")
         rank = {name: i for i, name in enumerate(order)}

@@ -121,7 +121,7 @@ class Service:
         """Sources to be drained at once, whatever their descriptors say."""
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled. Cancellation closes the sockets and loses what they hold."""
+        """Run until cancelled. Cancellation closes the sockets; messages in them are lost."""
         with ExitStack() as stack:
             epoll = self._epoll
             stack.callback(epoll.close)
@@ -206,7 +206,7 @@ class Service:
     def pass_once(self, events: Events = ()) -> bool:
         """One pass of the loop; True if there may be more to do at once.
 
-        events: what `epoll.poll` has told.
+        events: the result of `epoll.poll`.
         """
         net = self.net
         net.now = self.clock.now()

@@ -10,7 +10,7 @@ def is_compiled() -> bool:
 
 
 def version() -> str:
-    """The version of skbus, and whether it is compiled: what `--version` prints."""
+    """The text that `--version` prints: the version of skbus, and whether it is compiled."""
     from importlib.metadata import version as installed  # no layer needs it
 
     return f"{installed('skbus')}{', compiled by mypyc' if is_compiled() else ''}"

@@ -30,7 +30,7 @@ PEERS: Final = {
     b"ROUTER": (b"DEALER", b"REQ", b"ROUTER"),
     b"DEALER": (b"ROUTER", b"REP", b"DEALER"),
 }
-"""Socket type -> what it may be connected to."""
+"""Socket type -> types that it may be connected to."""
 
 
 class ZmtpError(ValueError):
@@ -67,7 +67,7 @@ def encode_message(frames: Sequence[bytes]) -> bytes:
 class Decoder:
     """Decodes what a peer sends, piece by piece.
 
-    socket_type: ours, which says who may be the peer. limit: bytes in a message.
+    socket_type: ours, which decides the peer's possible types. limit: bytes in a message.
     """
 
     __slots__ = (
