@@ -270,7 +270,7 @@ class Loopback:
             self._write_space(conn, 0)
 
     def _deliver(self, conn: _Conn) -> None:
-        """Hand up what the receiver has room for, and acknowledge it."""
+        """Hand up the bytes that the receiver has room for, and acknowledge them."""
         while conn.waiting and conn.outstanding < _WINDOW:
             payload = conn.waiting.popleft()
             conn.outstanding += len(payload)
@@ -424,4 +424,4 @@ SERVES: Final[dict[str, dict[AnyEntry, Handler]]] = {
         without=[TransportProto.listen, TransportProto.accept],
     ),
 }
-"""What the imagined tcp and udp take."""
+"""The entries that the imagined tcp and udp take, with their functions."""

@@ -2,7 +2,7 @@
 """Boxes in the middle of a simulated link that treat ECN as real boxes have been seen to do.
 
     link = world.link(a, b)
-    link.tamper(a, Middlebox(strip=ACCECN_OPTIONS))      # of what a sends
+    link.tamper(a, Middlebox(strip=ACCECN_OPTIONS))      # from a's frames
     link.tamper(b, Middlebox(ecn={ECT_0: NOT_ECT}))
 
 RFC 9768 3.2.2.3, 3.2.2.4 and 3.2.3.2 say what ends do about each. Checksums are made right again.

@@ -87,7 +87,7 @@ class Runner:
         return task
 
     def run_ready(self) -> int:
-        """Run what is ready; returns how many steps that took."""
+        """Run the tasks that are ready; returns how many steps that took."""
         steps = 0
         while self._ready:
             task = self._ready.popleft()

@@ -34,7 +34,7 @@ def not_after(a: int, b: int) -> bool:
 
 
 def check_counts(tp: TcpSock) -> None:
-    """The counters are those of the queues."""
+    """The counters agree with the queues."""
     out = sum(seg.pcount for seg in tp.rtx_queue)
     assert tp.packets_out == out, f"packets_out {tp.packets_out}, queued {out}"
     assert 0 <= tp.lost_out <= out
