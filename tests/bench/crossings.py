@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a crossing between two processes costs, and how a process should wait for one.
+"""The cost of a crossing between two processes, and how a process should wait for one.
 
     python tests/bench/crossings.py [--hops 8] [--rounds 3000]
 

@@ -155,7 +155,7 @@ def growth(seconds: float, reps: int, console: Console) -> list[str]:
 
 
 def hold(subject: Skbus, clients: list[Process], have: int, want: int) -> None:
-    """Open idle connections until there are `want`. clients: those that hold them."""
+    """Open idle connections until there are `want`. clients: the processes that hold them."""
     assert subject.server is not None
     while have < want:
         count = min(500, want - have, PER_CLIENT - have % PER_CLIENT)
