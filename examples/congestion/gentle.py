@@ -5,7 +5,7 @@
     skbus up ...       # with congestion_control = ["gentle.py:Gentle"] in the configuration
     skbus sysctl net.ipv4.tcp_congestion_control=gentle
 
-docs/congestion.md says what each method is for.
+docs/congestion.md describes each method.
 """
 
 from skbusd.tcp.netns import TcpNet

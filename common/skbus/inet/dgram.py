@@ -368,7 +368,7 @@ def icmp_report(
     )
 
 
-# ---- what ip says, and is of no use here --------------------------------------------------
+# ---- messages of ip that are of no use here -----------------------------------------------
 
 
 def ip_route_output_ret(net: DgramNet, item: RouteRet) -> None:

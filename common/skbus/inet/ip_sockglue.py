@@ -2,9 +2,9 @@
 """Options of level IP, and ICMP errors, as sockets of every transport have them
 (`net/ipv4/ip_sockglue.c`, and `icmp_err_convert` of `net/ipv4/icmp.c`).
 
-Each transport (udp, tcp, and ip for raw and ping sockets) keeps the options that it acts on in its
-own struct, under the names of `struct inet_sock`. This module checks an option's value, and shows
-it again. Options for control messages with each datagram (IP_PKTINFO and its like) are the socket
+Each transport (udp, tcp, and ip for raw and ping sockets) keeps the options that it uses in its own
+struct, under the names of `struct inet_sock`. This module checks an option's value, and shows it
+again. Options for control messages with each datagram (IP_PKTINFO and its like) are the socket
 layer's (`skbusd.socket.ip_sockglue`). ip(7); RFC 791 3.1 for IP_OPTIONS.
 """
 

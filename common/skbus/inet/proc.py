@@ -41,7 +41,7 @@ DIFFERENT: Final = {
 """File or column -> how it differs from Linux, and why."""
 
 
-# ---- what processes tell ------------------------------------------------------------------
+# ---- answers of the processes -------------------------------------------------------------
 
 
 class TcpLine(NamedTuple):

@@ -106,7 +106,7 @@ class InDevice(NamedTuple):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class TransportNet(Net):
-    """`struct net`, with what a transport of datagrams adds to it."""
+    """`struct net`, with the fields of a transport of datagrams."""
 
     def __init__(self, name: str, **arguments: Any) -> None:
         super().__init__(name, **arguments)

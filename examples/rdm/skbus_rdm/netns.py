@@ -29,7 +29,7 @@ class Out:
 
 
 class RdmNet(DgramNet):
-    """`struct net`, with what rdm adds to it."""
+    """`struct net`, with rdm's fields."""
 
     def __init__(self, name: str = "rdm", **arguments: Any) -> None:
         names = ("InMsgs", "OutMsgs", "RetransMsgs", "InDups", "InErrors", "NoPorts", "TimedOut")

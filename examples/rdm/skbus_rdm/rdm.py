@@ -5,7 +5,7 @@
     ip --handler--> rdm_rcv --sk_data_ready--> socket;  --ip_queue_xmit (ACK)--> ip
 
 An application's send returns when the peer has the message, or cannot get it: ECONNREFUSED,
-ETIMEDOUT, or what ICMP or the route said. A receiver without room does not acknowledge, so that
+ETIMEDOUT, or the error of ICMP or the route. A receiver without room does not acknowledge, so that
 the sender tries again later.
 """
 
@@ -249,7 +249,7 @@ def rdm_data(net: RdmNet, skb: SkBuff, cb: RcvCb, hdr: RdmHdr) -> None:
     _send(net, cb.daddr, cb.saddr, answer)
 
 
-# ---- what ip says --------------------------------------------------------------------------------
+# ---- messages of ip ------------------------------------------------------------------------------
 
 
 def rdm_err(net: RdmNet, item: ErrHandler) -> None:

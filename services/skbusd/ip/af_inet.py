@@ -55,7 +55,7 @@ def ping_init(net: IpNet) -> None:
 
 
 def icmp_init(net: IpNet) -> None:
-    """`icmp_init`: the limits of what we send are full (RFC 1812 4.3.2.8)."""
+    """`icmp_init`: the buckets of the rate limits are full (RFC 1812 4.3.2.8)."""
     net.icmp_global_stamp = -1
     net.icmp_global_credit = 0
     net.inet_peers.clear()

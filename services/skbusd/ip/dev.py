@@ -50,7 +50,7 @@ def dev_remove_pack(net: IpNet, type: int) -> None:
             )
 
 
-# ---- what we sent to ourselves -----------------------------------------------------------
+# ---- packets to ourselves ----------------------------------------------------------------
 
 
 def dev_loopback_xmit(net: IpNet, skb: SkBuff) -> None:

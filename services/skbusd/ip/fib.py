@@ -5,7 +5,7 @@
 addresses come and go, and by configuration. Local and broadcast addresses lie in the same table
 as /32 prefixes, so that they win over anything configured. RFC 1812 5.2.4.3; RFC 1122 3.3.1.
 
-Differs from Linux: one table for what Linux keeps in `local` and `main`; no policy rules.
+Differs from Linux: one table holds the routes of Linux's `local` and `main`; no policy rules.
 """
 
 from typing import Final

@@ -62,7 +62,7 @@ _PREC_INTERNETCONTROL: Final = 0xC0
 _XRLIM_BURST_FACTOR: Final = 6
 _ICMP_REDIR_HOSTTOS: Final = 3
 _PEERS: Final = 4096
-"""Most hosts whose rate of errors is remembered."""
+"""Most hosts that have a bucket of errors (`inet_peers`)."""
 
 _PLATEAU: Final = (32000, 17914, 8166, 4352, 2002, 1492, 576, 296, 216, 128, 68)
 """RFC 1191 7.1, for routers that do not tell the next hop's MTU (`mtu_plateau`)."""
@@ -208,7 +208,7 @@ def icmp_send(net: IpNet, skb: SkBuff, type_: int, code: int, info: int) -> None
         try:
             quote += net.pool.gather(skb.frags)
         except PoolError:
-            pass  # the header says what matters
+            pass  # the header is enough
     message = icmphdr.build_message(type_, code, info, quote[:room])
     tos = iph.tos & 0x1E | _PREC_INTERNETCONTROL
     _icmp_push(net, net.alloc_skb(message), type_, rt, tos, options)
@@ -409,7 +409,7 @@ def _frag_needed_mtu(net: IpNet, hdr: IcmpHdr, inner: IpHdr) -> int:
 
 
 def icmp_echo_reply(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """For a ping socket."""
+    """An echo reply, for a ping socket."""
     ping.ping_rcv(net, skb, iph, hdr)
 
 

@@ -54,7 +54,7 @@ _REPORT_HEADER: Final = 8
 _GREC_HEADER: Final = 8
 
 
-# ---- what is there -----------------------------------------------------------------------
+# ---- state -------------------------------------------------------------------------------
 
 
 def ip_check_mc(dev: NetDevice, mc_addr: bytes, src_addr: bytes, protocol: int) -> bool:
@@ -282,7 +282,7 @@ def igmp_start_timer(net: IpNet, dev: NetDevice, im: IpMcList, max_delay: int) -
 
 
 def igmp_stop_timer(net: IpNet, im: IpMcList) -> None:
-    """There is nothing to report; somebody else has, or we have left."""
+    """Stop the report: another host has reported, or we have left."""
     if im.timer is not None:
         net.del_timer(im.timer)
     im.reporter = False

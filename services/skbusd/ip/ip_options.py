@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Options that hosts and routers write into: record route and timestamp (`net/ipv4/ip_options.c`).
+"""Options that hosts and routers fill in: record route and timestamp (`net/ipv4/ip_options.c`).
 
 `icmp_reply` and `icmp_send` send them back, `ip_forward` adds itself. Their form was checked by
 `parse_options`.

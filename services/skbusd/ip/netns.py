@@ -348,7 +348,7 @@ class NeighOps(NamedTuple):
 
 
 def _no_constructor(net: "IpNet", neigh: "Neighbour") -> None:
-    """Of a table that no family has registered."""
+    """The constructor of a table that no family has registered."""
     raise RuntimeError("neigh_create: this table has not been registered by neigh_table_init")
 
 
@@ -489,7 +489,7 @@ class FibTable:
 
 
 class IpNet(Net):
-    """`struct net`, with what ip adds to it."""
+    """`struct net`, with ip's fields."""
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ from skbusd.ip.netns import (
 RT_CACHE_SIZE: Final = 8192
 """Entries of each of the two caches."""
 FNHE_SIZE: Final = 2048
-"""Most destinations whose path MTU is remembered."""
+"""Most destinations with an exception (`FibNhException`)."""
 REDIRECT_LIFE: Final = 300 * SEC
 """How long a redirect is believed (`route.gc_timeout`)."""
 _NOTHING: Final = FibNhException(0, False, 0)

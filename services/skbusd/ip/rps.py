@@ -57,7 +57,7 @@ def enqueue_to_backlog(
     net.call_skb(process, proto.handler, skb, cb)
 
 
-# ---- what is on its way up ---------------------------------------------------------------
+# ---- marks on their way up ---------------------------------------------------------------
 
 
 def backlog_mark(net: IpNet, item: BacklogMark) -> None:

@@ -9,12 +9,12 @@ The functions that may claim a frame on its way up. The first that does ends its
       syn_refused    drops one SYN too many                     (synlimit)
     dev._receive_frame
       netem_rx       puts it on the impaired link               (netem)
-      gro_frame      joins it to what its protocol's offload holds, without an skb
+      gro_frame      joins it to a frame that its protocol's offload holds, without an skb
       napi_build_skb makes an skb of it                         (eth)
     napi_gro_receive
-      gro_receive    joins the skb to what is held, holds it, or appends it to `deliver`
+      gro_receive    joins the skb to a held one, holds it, or appends it to `deliver`
     dev.napi_complete, at the batch's end
-      gro_flush      appends to `deliver` what is held
+      gro_flush      appends the held skbs to `deliver`
       netif_receive_skb
 
 `INET_OFFLOADS` has the offloads by IP protocol, as Linux's `inet_offloads`: packets of other

@@ -85,8 +85,8 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     )
 
     def impair(given: Any) -> dict[str, object]:
-        """The control method "impair": the keys of `skbus.stack.config.Impair`; the rest is as
-        new."""
+        """The control method "impair": keys of `skbus.stack.config.Impair`; others get their
+        defaults."""
         wanted = Impair.model_validate(given or {})
         rx, tx = (Impairment(**dict(wanted), direction=d) for d in ("rx", "tx"))
         core.set_impair(rx, tx)

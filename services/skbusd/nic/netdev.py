@@ -205,7 +205,7 @@ class Netem:
 
 
 class NicNet(Net):
-    """`struct net`, with what nic adds to it."""
+    """`struct net`, with nic's fields."""
 
     def __init__(
         self,

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A SYN flood must not fill the pipes (RFC 4987 3): nic lets up no more SYNs than can be handled.
 
-The kernel drops what its backlog cannot take (`net.core.netdev_max_backlog`), wherever it comes
-from. Here a packet crosses two pipes, which hold seconds of work, and a flood would make all other
-packets wait behind it. So nic counts the SYNs that are on their way up. A SYN counts for its place
-in a pipe, not for its fate. One with a bad checksum, for a foreign address, or for a port without a
-listener leaves the pipe as soon as any other. So no sender can hold a place by the contents of its
-SYNs, but only by sending faster than the layers work. Even then, another host's SYN gets up with
-the same chance as any. If refused it is repeated, unlike SYNs from made-up addresses. A SYN that
-comes again after `AGAIN` gets up beyond the limit, while no more than `RESERVE` such SYNs are up.
+The kernel drops packets that its backlog cannot take (`net.core.netdev_max_backlog`), from any
+sender. Here a packet crosses two pipes, which hold seconds of work, and a flood would make all
+other packets wait behind it. So nic counts the SYNs that are on their way up. A SYN counts for its
+place in a pipe, not for its fate. One with a bad checksum, for a foreign address, or for a port
+without a listener leaves the pipe as soon as any other. So no sender can hold a place by the
+contents of its SYNs, but only by sending faster than the layers work. Even then, another host's SYN
+gets up with the same chance as any. If refused it is repeated, unlike SYNs from made-up addresses.
+A SYN that comes again after `AGAIN` gets up beyond the limit, while no more than `RESERVE` such
+SYNs are up.
 
 Marks tell nic how many SYNs are up. Behind every `MARK_EVERY` SYNs goes a mark (`backlog_mark`),
 through ip to the processes that share TCP. It comes back (`backlog_mark_ret`) when everything in

@@ -104,7 +104,7 @@ class UdpTable:
 
 
 class UdpNet(TransportNet):
-    """`struct net`, with what udp adds to it."""
+    """`struct net`, with udp's fields."""
 
     def __init__(
         self,
