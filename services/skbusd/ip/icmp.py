@@ -311,7 +311,7 @@ def icmp_echo(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
 
 
 def icmp_timestamp(net: IpNet, skb: SkBuff, iph: IpHdr, hdr: IcmpHdr) -> None:
-    """A timestamp request: answer with ms since midnight (RFC 792, RFC 1122 3.2.2.8). Only the
+    """A timestamp request: answer with ms since midnight UTC (RFC 792, RFC 1122 3.2.2.8). Only the
     originate time of the request is read.
 
     Differs from Linux: the time is marked as not UTC (`inet_current_timestamp`).

@@ -18,14 +18,14 @@ from skbusd.ip.netns import InetProtocol, IpNet, LocalHandler
 
 
 def inet_add_local(net: IpNet, protocol: int, handler: LocalHandler) -> None:
-    """Register a protocol that is ip's own. EEXIST where it is taken."""
+    """`inet_add_protocol` for a protocol of ip's own. EEXIST where it is taken."""
     if protocol in net.inet_local or protocol in net.inet_protos:
         raise SysCallError(errno.EEXIST, f"protocol {protocol} is taken")
     net.inet_local[protocol] = handler
 
 
 def inet_del_local(net: IpNet, protocol: int) -> None:
-    """Take out a protocol that is ip's own."""
+    """`inet_del_protocol` for a protocol of ip's own."""
     net.inet_local.pop(protocol, None)
 
 
