@@ -23,16 +23,16 @@ TCP_PROTOCOL: Final = InetProto(IPPROTO_TCP, TcpProtocol.tcp_v4_rcv, TcpProtocol
 
 
 def shard_secret(net: TcpNet, purpose: bytes) -> bytes:
-    """A secret that all shards have alike, for what goes by two addresses without the ports: a
-    cookie of Fast Open that one gave must be good with another, and timestamps between two hosts
-    must not jump (RFC 7323 5.4)."""
+    """A secret that all shards have alike, for what depends on two addresses and not on ports. A
+    Fast Open cookie of one shard must be good with another; timestamps between two hosts must not
+    jump (RFC 7323 5.4)."""
     halves = (net.siphash(purpose + half, net.rss_key) for half in (b"0", b"1"))
     return b"".join(half.to_bytes(8, "little") for half in halves)
 
 
 def tcp_v4_init(net: TcpNet) -> None:
-    """`tcp_v4_init`: what the answers to packets without a socket need, which are the secrets of
-    initial sequence numbers (RFC 6528), timestamps (RFC 7323 5.4) and SYN cookies."""
+    """`tcp_v4_init`: the secrets of initial sequence numbers (RFC 6528), timestamps (RFC 7323 5.4)
+    and SYN cookies, which answers to packets without a socket need."""
     net.net_secret = net.rand.randbytes(16)
     net.ts_secret = net.rand.randbytes(16)
     net.syncookie_secret = net.rand.randbytes(16)
@@ -41,14 +41,13 @@ def tcp_v4_init(net: TcpNet) -> None:
 
 
 def tcp_v4_exit(net: TcpNet) -> None:
-    """What `tcp_v4_init` did, taken back."""
+    """Undo `tcp_v4_init`."""
     net.net_secret = net.ts_secret = net.syncookie_secret = b""
 
 
 def tcp_init(net: TcpNet) -> None:
-    """`tcp_init`: Fast Open's secret, the table for the choice of ports (RFC 6056 3.3.4), the
-    congestion controls that come with us. EINVAL where one of them has no name to be listed by.
-    """
+    """`tcp_init`: Fast Open's secret, the table for the choice of ports (RFC 6056 3.3.4), our own
+    congestion controls. EINVAL where one of them has no name to be listed by."""
     net.fastopen_secret = net.rand.randbytes(16)
     if net.shards > 1:
         net.fastopen_secret = shard_secret(net, b"fastopen")
@@ -61,7 +60,7 @@ def tcp_init(net: TcpNet) -> None:
 
 
 def tcp_exit(net: TcpNet) -> None:
-    """What `tcp_init` did, taken back."""
+    """Undo `tcp_init`."""
     net.fastopen_secret = b""
     net.table_perturb = []
     net.tcp_metrics.clear()

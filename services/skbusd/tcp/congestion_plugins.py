@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Congestion controls that are not ours: of installed packages, and of the configuration.
 
-A package offers one through the entry point group `skbus.congestion_control`; a person without a
-package names a class in the configuration, `congestion_control = ["./mine.py:Mine"]`, or on the
-command line of `skbus packetdrill`. Called by the tcp process's `main` and by packetdrill, before
-anything else happens; the core knows only `tcp_register_congestion_control`.
+A package offers one through the entry point group `skbus.congestion_control`. Without a package,
+the configuration names a class, `congestion_control = ["./mine.py:Mine"]`, or the command line of
+`skbus packetdrill` does. Called by the tcp process's `main` and by packetdrill, before anything
+else happens; the core knows only `tcp_register_congestion_control`.
 """
 
 import errno
@@ -22,11 +22,11 @@ GROUP: Final = "skbus.congestion_control"
 
 
 class CongestionControlError(ValueError):
-    """A congestion control that cannot be had; the text names it, and says why."""
+    """A congestion control cannot be loaded or registered; the text says which, and why."""
 
 
 def _object(target: object, where: str) -> TcpCongestionOps:
-    """The control that `where` named: a class is made an object of."""
+    """The control that `where` named: itself, or an object made of the class."""
     if isinstance(target, type) and issubclass(target, TcpCongestionOps):
         target = target()
     if not isinstance(target, TcpCongestionOps):
@@ -61,7 +61,7 @@ def load_congestion_control(spec: str) -> TcpCongestionOps:
 
 
 def installed_congestion_controls(net: TcpNet) -> list[TcpCongestionOps]:
-    """Those of installed packages; one that cannot be loaded is logged, and left out."""
+    """The controls of installed packages; one that cannot be loaded is logged and left out."""
     found = []
     for point in sorted(entry_points(group=GROUP), key=lambda p: p.name):
         try:
@@ -72,8 +72,8 @@ def installed_congestion_controls(net: TcpNet) -> list[TcpCongestionOps]:
 
 
 def register_congestion_controls(net: TcpNet, specs: Iterable[str]) -> None:
-    """Register what is installed and what the configuration names. CongestionControlError for
-    the latter."""
+    """Register installed controls and those that the configuration names. CongestionControlError
+    for the latter."""
     for ca in installed_congestion_controls(net):
         err = tcp_register_congestion_control(net, ca)
         if err:

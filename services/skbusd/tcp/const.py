@@ -142,7 +142,7 @@ LOST: Final = 4
 TAGBITS: Final = 7
 EVER_RETRANS: Final = 0x80
 TCPCB_RETRANS: Final = SACKED_RETRANS | EVER_RETRANS
-"""It was sent again, and (EVER_RETRANS) perhaps was marked lost once more."""
+"""The segment was sent again; EVER_RETRANS stays even when it is marked lost once more."""
 
 # nonagle
 TCP_NAGLE_OFF: Final = 1

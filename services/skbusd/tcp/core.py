@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The tcp process without I/O: what enters it, and what it does at start and when a neighbour
-comes back. The shell (`skbus.bus.service`) or the simulation drives it.
+"""The tcp process without I/O: its entries, and its part when it starts or a neighbour comes back.
+The shell (`skbus.bus.service`) or the simulation drives it.
 
     socket   requests (tcp.py, tcp_sockopt.py)        ip   segments, errors, routes (tcp_ipv4.py)
 
@@ -51,12 +51,12 @@ def inetdev_event(net: TcpNet, event: InetdevEvent) -> None:
 
 
 def rt_cache_flush(net: TcpNet, item: RtCacheFlush) -> None:
-    """Routes changed. Nothing of a route is kept here but its MTU, which ICMP corrects."""
+    """Routes changed. Of a route only the MTU is kept here, and ICMP corrects it."""
     net.rt_genid = item.genid
 
 
 def backlog_mark(net: TcpNet, item: BacklogMark) -> None:
-    """All that nic sent up in front of this mark has been taken: it goes back."""
+    """All that nic sent up in front of this mark has been taken: send the mark back."""
     net.call("ip", SynBacklog.backlog_mark_ret, item)
 
 
@@ -104,7 +104,7 @@ SERVES: Final[dict[AnyEntry, Handler]] = {
 
 
 def tcp_register_own_congestion_controls(net: TcpNet) -> None:
-    """Those that come with us; once more does no harm."""
+    """Register the controls of this package; to do so twice does no harm."""
     for ca in (TcpReno(), TcpCubic(), TcpBbr(), TcpDctcp()):
         tcp_register_congestion_control(net, ca)
 
@@ -130,8 +130,8 @@ class TcpCore:
         af_inet.inet_init(self.net)
 
     def peer_up(self, process: str) -> None:
-        """A neighbour has been started: ip must learn of us, and hear again what it was asked; a
-        socket layer that was started again knows no socket of its earlier life."""
+        """A neighbour has been started. ip must learn of us, and gets our open questions again. A
+        restarted socket layer knows no socket of its earlier life."""
         if process == "ip":
             inet_add_protocol(self.net, af_inet.TCP_PROTOCOL)
             for req, sk in self.net.route_reqs.items():
@@ -140,7 +140,7 @@ class TcpCore:
             self._socket_layer_reborn()
 
     def idle(self) -> None:
-        """The end of a batch: tell the socket layer what was acknowledged."""
+        """The end of a batch: send corked data, work off prequeues, report acknowledged bytes."""
         if self.net.autocork:
             tcp_push_corked(self.net)
         net = self.net

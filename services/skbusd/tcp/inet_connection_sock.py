@@ -2,8 +2,8 @@
 """What connections have in common (`net/ipv4/inet_connection_sock.c`, `inet_connection_sock.h`):
 the timers of a socket, its change of state and its end, the listener's two queues.
 
-One timer serves retransmission, zero-window probes, RACK's reordering and the tail loss probe,
-as in Linux: `icsk_pending` says what it is armed for. RFC 9293 3.3.2 (states).
+One timer serves retransmission, zero-window probes, RACK's reordering and the tail loss probe, as
+in Linux: `icsk_pending` says its purpose. RFC 9293 3.3.2 (states).
 """
 
 from skbus.core.abi import SkErrorReport, SkStateChange, TcpDone
@@ -163,7 +163,7 @@ def tcp_purge_queues(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_done(net: TcpNet, tp: TcpSock) -> None:
-    """The connection is over: state CLOSE, nothing pending; an orphan goes altogether."""
+    """The connection is over: state CLOSE, nothing pending; an orphan is freed."""
     if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
         net.mib["TcpAttemptFails"] += 1
     if net.tracing:
@@ -187,7 +187,7 @@ def tcp_done(net: TcpNet, tp: TcpSock) -> None:
 
 
 def inet_csk_destroy_sock(net: TcpNet, tp: TcpSock) -> None:
-    """The last of an orphan."""
+    """Free an orphan: its port, its memory and its number."""
     inet_put_port(net, tp)
     sk_mem_free(net, tp)
     if net.socks.pop(tp.number, None) is not None and tp.dead:
@@ -220,8 +220,8 @@ def inet_csk_listen_start(net: TcpNet, tp: TcpSock, backlog: int) -> None:
 
 
 def inet_csk_listen_stop(net: TcpNet, tp: TcpSock) -> list[TcpSock]:
-    """No more listening. Returns the children that nobody will accept; request socks find out
-    that their listener has gone when their timer fires."""
+    """No more listening. Returns the children that nobody will accept. Request socks notice when
+    their timer fires that their listener has gone."""
     inet_unhash(net, tp)
     bucket = net.bhash.get(tp.bound_port)
     if bucket is not None and tp.bind_kind & KIND_LISTEN:
@@ -234,10 +234,10 @@ def inet_csk_listen_stop(net: TcpNet, tp: TcpSock) -> list[TcpSock]:
 
 
 def sk_acceptq_is_full(tp: TcpSock) -> bool:
-    """More children wait than listen(2) allowed (one more than the backlog fits, as in Linux)."""
+    """Do more children wait than listen(2) allowed? One more than the backlog fits, as in Linux."""
     return len(tp.accept_queue or ()) > tp.max_ack_backlog
 
 
 def inet_csk_reqsk_queue_is_full(tp: TcpSock) -> bool:
-    """As many request socks as the accept queue may hold."""
+    """Are there as many request socks as the accept queue may hold?"""
     return tp.qlen >= tp.max_ack_backlog

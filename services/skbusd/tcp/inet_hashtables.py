@@ -21,12 +21,12 @@ KIND_REUSEPORT: Final = 2
 KIND_REUSE_ANY: Final = KIND_REUSE | KIND_REUSEPORT
 KIND_LISTEN: Final = 4
 KIND_BOUND: Final = 8
-"""By bind(2), or inherited from such a listener; not chosen by connect(2)."""
+"""The port comes from bind(2), perhaps by way of a listener; connect(2) did not choose it."""
 
 
 class InetBindBucket:
-    """Who uses a local port (`struct inet_bind_bucket`), as counts by address and kind, so that
-    a conflict is found without a walk over the owners."""
+    """The owners of a local port (`struct inet_bind_bucket`): counts by address and kind, so that a
+    conflict is found without a walk over them."""
 
     __slots__ = ("bound", "owners", "port")
 
@@ -137,9 +137,9 @@ def inet_hash_listener(net: TcpNet, tp: TcpSock) -> None:
 def inet_lookup_listener(
     net: TcpNet, saddr: bytes, sport: int, daddr: bytes, dport: int, dif: int
 ) -> TcpSock | None:
-    """The listener for a SYN from saddr:sport to our daddr:dport, by device `dif`: the bound
-    address before the wildcard, one that is bound to the device before others; among several with
-    SO_REUSEPORT by the hash of the flow."""
+    """The listener for a SYN from saddr:sport to our daddr:dport, by device `dif`. A bound address
+    comes before the wildcard, a socket bound to the device before others. Of several with
+    SO_REUSEPORT the flow's hash chooses one."""
     group = _of_device(net.lhash.get((daddr, dport)), dif)
     group = group or _of_device(net.lhash.get((ANY, dport)), dif)
     if net.tracing:
@@ -153,14 +153,14 @@ def inet_lookup_listener(
 
 
 def _of_device(group: list[TcpSock] | None, dif: int) -> list[TcpSock] | None:
-    """`compute_score`: those that are bound to device dif, else those that are to none."""
+    """`compute_score`: the sockets that are bound to device dif, else those bound to none."""
     if not group or not any(tp.oif for tp in group):
         return group
     return [tp for tp in group if tp.oif == dif] or [tp for tp in group if not tp.oif]
 
 
 def reserved_ports(text: str) -> frozenset[int]:
-    """`net.ipv4.ip_local_reserved_ports`, e.g. "8080,9000-9100"; what is not a range is skipped."""
+    """`net.ipv4.ip_local_reserved_ports`, e.g. "8080,9000-9100"; other text is skipped."""
     out: set[int] = set()
     for part in text.replace(",", " ").split():
         low, _, high = part.partition("-")
@@ -228,8 +228,8 @@ def inet_hash_connect(net: TcpNet, tp: TcpSock) -> int:
     """Choose a local port if there is none, and enter the socket. Returns an errno.
 
     RFC 6056 3.3.4. A port that other connections use is shared where the remote end differs. Of
-    several shards, each takes ports with which the answers come to itself; EREMCHG where a port
-    that was bound belongs to another.
+    several shards, each takes ports for which the answers come to itself. EREMCHG where a bound
+    port belongs to another shard.
     """
     if net.tracing:
         net.trace("inet_hash_connect", sk=tp.number, daddr=tp.daddr, dport=tp.dport, sport=tp.sport)
@@ -279,8 +279,8 @@ def _check_established(net: TcpNet, tp: TcpSock, key: bytes) -> bool:
 
 
 def tcp_twsk_unique(net: TcpNet, tp: TcpSock, tw: TcpTimewaitSock) -> bool:
-    """Take the place of a TIME_WAIT: `net.ipv4.tcp_tw_reuse` 1, or 2 for loopback; a second must
-    have passed on the timestamp clock. tp then begins beyond the old numbers."""
+    """Take the place of a TIME_WAIT, where `net.ipv4.tcp_tw_reuse` is 1, or 2 for loopback, and a
+    second has passed on the timestamp clock. tp then begins beyond the old numbers."""
     reuse = net.sysctl["net.ipv4.tcp_tw_reuse"]
     if reuse == 2:
         reuse = tw.daddr[:1] == b"\x7f"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Options of level IP on a TCP socket (what of `net/ipv4/ip_sockglue.c` concerns tcp). Their values
-are checked by `skbus.inet.ip_sockglue`; here they are put into effect. Called by tcp_sockopt;
-ip(7).
+"""Options of level IP on a TCP socket (the part of `net/ipv4/ip_sockglue.c` that concerns tcp).
+`skbus.inet.ip_sockglue` checks their values; they take effect here. Called by tcp_sockopt; ip(7).
 
 Differs from Linux: a stream can be in no multicast group.
 """
@@ -21,7 +20,7 @@ from skbusd.tcp.tcp_window import tcp_build_xmit_cb, tcp_sync_mss
 _OWN: Final = frozenset(
     {"pmtudisc", "recverr", "freebind", "transparent", "min_ttl", "inet_opt", "tos", "uc_ttl"}
 )
-"""Fields of TcpSock. What the others are set to is only remembered."""
+"""Options that are fields of TcpSock. The values of the others are only remembered."""
 _UNCONNECTED: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_LISTEN, uapi.TCP_SYN_SENT})
 
 

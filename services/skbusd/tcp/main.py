@@ -13,7 +13,7 @@ from skbusd.tcp.tcp_cong import CONGESTION_CONTROL
 
 
 def _congestion_controls(net: TcpNet, config: Config) -> None:
-    """Ours, those that are installed, and those of the configuration."""
+    """Register our own controls, installed ones, and those of the configuration."""
     tcp_register_own_congestion_controls(net)
     try:
         register_congestion_controls(net, config.congestion_control)
@@ -27,7 +27,7 @@ def _congestion_controls(net: TcpNet, config: Config) -> None:
 
 
 class SliceSource:
-    """Sends that keep their sockets go on at once (sk_lock.py): a source without descriptors."""
+    """A source without descriptors: sends that keep their sockets go on at once (sk_lock.py)."""
 
     def __init__(self, net: TcpNet) -> None:
         self.net = net

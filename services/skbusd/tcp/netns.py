@@ -37,8 +37,8 @@ class TcpNet(Net):
     """The `net` of a tcp process.
 
     isn: for tests and experiments, takes the place of RFC 6528's initial sequence numbers; called
-    with (saddr, daddr, sport, dport). shards, rss_key: how many tcp processes there are, and by
-    what connections are spread among them (`skbus.inet.rps`).
+    with (saddr, daddr, sport, dport). shards, rss_key: the number of tcp processes, and the key
+    that spreads connections among them (`skbus.inet.rps`).
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class TcpNet(Net):
         super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
         self.isn = isn
         self.state_changes: Container[tuple[int, int]] | None = None
-        """The (old, new) that `tcp_set_state` may make; None: it does not look. The simulation sets
-        it to `tcp_states.STATE_CHANGES`."""
+        """The (old, new) that `tcp_set_state` may make; None: no check. The simulation sets
+        `tcp_states.STATE_CHANGES`."""
         self.shards = shards
         self.shard = tcp_shard(name) if shards > 1 else 0
-        """Which of them this is."""
+        """The shard that this process is."""
         self.rss_key = rss_key
         self.socks: dict[int, TcpSock] = {}
         self.ehash: dict[bytes, Established] = {}
@@ -86,16 +86,16 @@ class TcpNet(Net):
         self.tcp_memory_allocated = 0
         """Pages that are charged to sockets."""
         self.tcp_memory_pressure = 0
-        """Since when TCP is under pressure, ns; 0: it is not."""
+        """When TCP came under pressure, ns; 0: it is not."""
         self.sk_owned: dict[int, SockLock] = {}
         """Sockets that a request owns beyond its batch."""
         self.tcp_prequeues: dict[int, Prequeue] = {}
         self.slice_timer: Timer[TcpNet] = Timer(_no_timer, 0)
         self.autocork: dict[TcpSock, bool] = {}
-        """sockets whose writes of this batch have yet to be sent, and whether more will come"""
+        """Sockets with writes of this batch that are yet to be sent -> will more come?"""
         self.autocorked: dict[TcpSock, tuple[bool, int, int]] = {}
-        """those whose last write waits for the next one: the same, since when, and from which
-        sequence number on"""
+        """Sockets with a last write that waits for the next one -> the same, since when, and from
+        which sequence number on."""
         self.autocork_timer: Timer[TcpNet] | None = None
         self.write_space: dict[int, TcpSock] = {}
         self.bad_requests = 0
@@ -106,8 +106,9 @@ class TcpNet(Net):
         self._child = 0
         self._req = 0
         self.route_reqs: dict[int, int] = {}
-        # Linux's own function pointers, set by TcpCore: what a backlog is worked off by
-        # (sk->sk_backlog_rcv), and the handlers of a socket's timers (tcp_init_xmit_timers).
+        # Linux's own function pointers, set by TcpCore: the function that takes a backlog's
+        # segments (sk->sk_backlog_rcv), and the handlers of a socket's timers
+        # (tcp_init_xmit_timers).
         self.sk_backlog_rcv: Callable[..., None] = _no_timer
         self.tcp_pace_kick: Callable[..., None] = _no_timer
         self.tcp_compressed_ack_kick: Callable[..., None] = _no_timer
@@ -116,8 +117,8 @@ class TcpNet(Net):
         self.tcp_keepalive_timer: Callable[..., None] = _no_timer
 
     def child_number(self) -> int:
-        """A number for a socket that tcp itself makes: odd, the socket layer's are even. Of
-        several shards, each has numbers of its own: the upper bits are epoch and shard."""
+        """A number for a socket that tcp itself makes: odd, as the socket layer's are even. Each of
+        several shards has its own numbers: the upper bits are epoch and shard."""
         self._child += 1
         life = self.epoch & 0x3FFFFFFF
         if self.shards > 1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What tcp tells `skbus proc` (`net/ipv4/tcp_ipv4.c`: get_tcp4_sock, get_openreq4,
+"""tcp's values for `skbus proc` (`net/ipv4/tcp_ipv4.c`: get_tcp4_sock, get_openreq4,
 get_timewait4_sock): its part of /proc/net/tcp, sockstat and protocols, as plain values.
 
 Asked by the control socket; `skbus.inet.proc` puts the parts of all processes together and prints
@@ -41,8 +41,8 @@ def proc_net(net: TcpNet, name: str) -> Any:
 
 
 def tcp_lines(net: TcpNet) -> list[TcpLine]:
-    """Listeners, then what has two addresses. A socket that is merely there, or bound, has no
-    line, as in Linux."""
+    """Listeners, then sockets with two addresses. A new or merely bound socket has no line, as in
+    Linux."""
     lines = [_sock(net, tp) for tp in net.socks.values() if tp.state == TCP_LISTEN]
     for sk in net.ehash.values():
         if isinstance(sk, TcpSock):
@@ -60,7 +60,7 @@ def _clock(net: TcpNet, expires: int) -> int:
 
 
 def _unread(tp: TcpSock) -> int:
-    """What the application has not taken; a FIN counts 1, as in Linux."""
+    """Bytes that the application has not taken; a FIN counts 1, as in Linux."""
     return seq_ahead(tp.rcv_nxt, tp.copied_seq)
 
 

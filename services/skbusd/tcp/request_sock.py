@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What stands in ehash without being a whole socket: a connection in SYN_RECV
-(`struct tcp_request_sock`) and one in TIME_WAIT (`struct tcp_timewait_sock`). Both are kept small.
+"""Entries of ehash that are no whole sockets: a connection in SYN_RECV (`struct tcp_request_sock`)
+and one in TIME_WAIT (`struct tcp_timewait_sock`). Both are kept small.
 
 Made and looked after by tcp_ipv4, tcp_minisocks and tcp_timewait.
 """
@@ -64,7 +64,7 @@ class TcpRequestSock:
         self.snt_synack = 0
         """When the first SYN-ACK was sent, us."""
         self.snt_tsval_first = self.snt_tsval_last = -1
-        """The timestamps that the peer has been sent: what it echoes lies between them."""
+        """The first and last timestamp sent to the peer: its echo lies between them."""
         self.mss = 0
         self.mtu = 0
         self.rcv_wnd = 0

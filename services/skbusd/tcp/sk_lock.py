@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""Who works on a socket: `lock_sock`, `release_sock`, the backlog and the prequeue
+"""The lock of a socket: `lock_sock`, `release_sock`, the backlog and the prequeue
 (`net/core/sock.c`, `net/ipv4/tcp_ipv4.c`).
 
-As a rule a request is worked off in one go, and nobody meets a socket that is owned. Two things
-last longer:
+As a rule a request is done in one go, and nobody meets a socket that is owned. Two things last
+longer:
 
-- One send of many chunks, which say MSG_MORE. After SENDMSG_SLICE bytes in one batch it keeps its
-  socket (`lock_sock`) and goes on in the next batch, so that what others sent in the meantime
-  leaves first. Until then the socket's packets wait in the backlog, further requests for it behind
-  the send, timers and ICMP errors for `release_sock`, which comes before the next slice, as in
+- One send of many chunks, which say MSG_MORE. After SENDMSG_SLICE bytes in one batch the send keeps
+  its socket (`lock_sock`) and goes on in the next batch, so that others' data leaves first. Until
+  then the socket's packets wait in the backlog, and further requests wait behind the send. Timers
+  and ICMP errors wait for `release_sock`, which comes before the next slice, as in
   `sk_flush_backlog`.
-- A reader that waits: the socket layer says so (Recvmsg.waiting). Segments with data for it stand
-  in the prequeue and are processed together at the batch's end, in the reader's name, or before
-  it says that it has read.
+- A reader that waits: the socket layer says so (Recvmsg.waiting). Segments with data for the reader
+  stand in the prequeue. They are processed together, in its name, at the batch's end or before it
+  says that it has read.
 
     tcp_v4_rcv -> sk_add_backlog | tcp_prequeue | tcp_v4_do_rcv
     release_sock -> tcp_v4_do_rcv                  tcp_prequeue_process -> tcp_v4_do_rcv
 
-Both are bounded as in Linux: the backlog, with what is unread, by both buffers together
+Both are bounded as in Linux: the backlog, with unread data, by both buffers together
 (`sk_rcvqueues_full`); the prequeue by the receive buffer.
 """
 
@@ -37,14 +37,14 @@ SK_READER: Final = 2
 """tp.sk_lock: a reader waits (`tp->ucopy.task`)."""
 SENDMSG_SLICE: Final = 524288
 SKB_OVERHEAD: Final = 256
-"""Counted with each skb, so that empty ones are bounded too."""
+"""Counted with each skb, so that empty ones are also bounded."""
 
 Segment = tuple[SkBuff, TcpHdr, int]
 Request = tuple[Callable[[TcpNet, Any], None], Any]
 
 
 class SockLock:
-    """What waits for an owned socket."""
+    """All that waits for an owned socket."""
 
     __slots__ = ("backlog", "deferred", "len", "requests")
 
@@ -53,7 +53,7 @@ class SockLock:
         """`sk_backlog`"""
         self.len = 0
         self.requests: deque[Request] = deque()
-        """Who sleeps in lock_sock (`sk_lock.wq`)."""
+        """Requests that sleep in lock_sock (`sk_lock.wq`)."""
         self.deferred: list[Callable[[], None]] = []
         """`tsq_flags`: timers and ICMP errors, for `tcp_release_cb`."""
 
@@ -85,7 +85,7 @@ def sk_wait_lock(
 
 
 def sk_locked(function: Callable[[TcpNet, Any], None]) -> Callable[[TcpNet, Any], None]:
-    """A request that takes the socket's lock: it waits where somebody has it."""
+    """Make a request take the socket's lock, or wait until the owner has released it."""
 
     def locked(net: TcpNet, item: Any) -> None:
         tp = net.socks.get(item.sk) if net.sk_owned else None
@@ -101,7 +101,7 @@ def sk_locked(function: Callable[[TcpNet, Any], None]) -> Callable[[TcpNet, Any]
 
 
 def sk_sendmsg_slice(net: TcpNet, tp: TcpSock, size: int) -> None:
-    """A chunk of a send of which more follows has been taken: is it enough for this batch?"""
+    """A chunk was taken, and more of its send follows: is that enough for this batch?"""
     if tp.slice_time != net.now:
         tp.slice_time = net.now
         tp.slice_bytes = 0
@@ -111,8 +111,7 @@ def sk_sendmsg_slice(net: TcpNet, tp: TcpSock, size: int) -> None:
 
 
 def release_sock(net: TcpNet, tp: TcpSock, lock: SockLock) -> None:
-    """`release_sock`: the backlog first (`__release_sock`), then what was deferred
-    (`tcp_release_cb`)."""
+    """`release_sock`: the backlog (`__release_sock`), then deferred work (`tcp_release_cb`)."""
     tp.sk_lock &= ~SK_OWNED
     if net.tracing:
         net.trace(
@@ -135,7 +134,7 @@ def sk_backlog_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
 
 
 def tcp_release_slices(net: TcpNet) -> None:
-    """Every send that was put off has its next slice; requests behind it follow in their order."""
+    """Give every deferred send its next slice; requests behind it follow in their order."""
     owned, net.sk_owned = net.sk_owned, {}
     for number, lock in owned.items():
         tp = net.socks.get(number)
@@ -155,7 +154,7 @@ def tcp_release_slices(net: TcpNet) -> None:
 
 
 def tcp_release_all(net: TcpNet) -> None:
-    """Finish all sends that were put off: a barrier must come behind them."""
+    """Finish all deferred sends: a barrier must come behind them."""
     while net.sk_owned:
         for number in net.sk_owned:
             tp = net.socks.get(number)
@@ -168,7 +167,7 @@ def tcp_release_all(net: TcpNet) -> None:
 
 
 def sk_rcvqueues_full(tp: TcpSock, lock: SockLock, limit: int) -> bool:
-    """`sk_rcvqueues_full`: does what waits exceed the limit already?"""
+    """`sk_rcvqueues_full`: do waiting segments exceed the limit already?"""
     return lock.len + tp.rmem_alloc > limit
 
 
@@ -188,8 +187,8 @@ def sk_add_backlog(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
 
 
 def tcp_prequeue(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
-    """`tcp_prequeue`: leave the segment to the reader that waits. False: process it now, as
-    `net.ipv4.tcp_low_latency` asks, and as a pure ACK with nothing before it is."""
+    """`tcp_prequeue`: leave the segment to the reader that waits. False: process it now, because
+    `net.ipv4.tcp_low_latency` asks for that, or because it is a pure ACK with nothing before it."""
     number = tp.number
     size = skb.len
     prequeue = net.tcp_prequeues.get(number)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""struct tcp_sock: what TCP knows of one connection (`include/linux/tcp.h`, `net/sock.h`).
+"""struct tcp_sock: the state of one connection (`include/linux/tcp.h`, `net/sock.h`).
 
-A TcpSock is plain data: ints, bytes, strings, tuples and lists of plain segments. All else in it
-is derived from these: timers, the order of transmission, the queues' indices.
+A TcpSock is plain data: ints, bytes, strings, tuples and lists of plain segments. All else is
+derived from these: timers, the order of transmission, the queues' indices.
 
 Payload is not here: a TcpSeg names bytes that the socket layer owns until they are acknowledged.
 RFC 9293 3.3.1 (the variables of a connection).
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from skbusd.tcp.tcp_fastopen import TcpFastopenRequest
 
 NO_XMIT_CB: Final = XmitCb(b"", b"", 6, 0, 0, False, 0, b"")
-"""That of a sock that has no peer yet."""
+"""For a sock that has no peer yet."""
 
 
 class TcpSeg:
@@ -65,7 +65,7 @@ class TcpSeg:
         self.frags = frags
         self.sacked = 0
         self.pcount = 0
-        """Segments on the wire that this stands for (`tcp_skb_pcount`); 0: not yet known."""
+        """Number of segments on the wire (`tcp_skb_pcount`); 0: not yet known."""
         self.mss = 0
         self.eor = False
         self.mstamp = 0
@@ -92,10 +92,9 @@ class TcpSeg:
 
 
 class Tsorted:
-    """Segments by the time of their last transmission (`tsorted_sent_queue`): a list that is linked
-    through them, so that one can be put behind any other, or taken out, at a cost that does not
-    grow with it. Without what is SACKed, or is lost and was not sent again.
-    """
+    """Segments by the time of their last transmission (`tsorted_sent_queue`), without those that
+    are SACKed, or lost and not sent again. The list is linked through the segments, so the cost to
+    insert or remove one does not grow with its length."""
 
     __slots__ = ("first", "last")
 
@@ -104,7 +103,7 @@ class Tsorted:
         self.last: TcpSeg | None = None
 
     def append(self, seg: TcpSeg) -> None:
-        """It was sent just now; it must not be in the list."""
+        """Add a segment that was sent just now; it must not be in the list."""
         last = self.last
         seg.tsorted_on = True
         seg.tsorted_prev = last
@@ -115,7 +114,7 @@ class Tsorted:
         self.last = seg
 
     def insert_after(self, seg: TcpSeg, new: TcpSeg) -> None:
-        """`new` was cut off `seg`, which is in the list."""
+        """Add `new`, which was cut off `seg`; `seg` is in the list."""
         after = seg.tsorted_next
         new.tsorted_on = True
         new.tsorted_prev = seg
@@ -127,7 +126,7 @@ class Tsorted:
             after.tsorted_prev = new
 
     def prepend(self, seg: TcpSeg) -> None:
-        """It is the oldest; it must not be in the list."""
+        """Add the oldest segment; it must not be in the list."""
         first = self.first
         seg.tsorted_on = True
         seg.tsorted_next = first
@@ -161,7 +160,7 @@ class Tsorted:
         self.first = self.last = None
 
     def __iter__(self) -> Iterator[TcpSeg]:
-        """From the oldest on; what is yielded may be taken out."""
+        """From the oldest on; the yielded segment may be removed."""
         seg = self.first
         while seg is not None:
             after = seg.tsorted_next
@@ -182,10 +181,10 @@ class OfoSkb:
 
 
 class TcpSockRare:
-    """What most sockets leave as it is: options, a listener's part, recovery.
+    """Fields that most sockets leave unset: options, a listener's part, recovery.
 
-    The defaults stand in the class: a socket has one of its own when it is first set, so an idle
-    connection does not pay for it.
+    The defaults stand in the class. A socket gets a field of its own when that is first set, so an
+    idle connection does not pay for it.
     """
 
     __slots__ = ("__dict__",)
@@ -224,7 +223,7 @@ class TcpSockRare:
     """TCP_FASTOPEN: children that may wait for the end of their handshake."""
     fastopenq_qlen: int = 0
     fastopenq_rst: tuple[int, ...] = ()
-    """Until when children that were reset count as if they waited."""
+    """The times until which reset children count as if they waited."""
     fastopen_key: bytes = b""
     fastopen_connect: bool = False
     fastopen_no_cookie: bool = False
@@ -237,7 +236,7 @@ class TcpSockRare:
     syn_data: bool = False
     syn_data_acked: bool = False
     write_pending: bool = False
-    """A call waits for the connection with more bytes: they will carry the ACK."""
+    """A call with more bytes waits for the connection: they will carry the ACK."""
 
     # ---- sending
     user_mss: int = 0
@@ -254,7 +253,7 @@ class TcpSockRare:
     total_rto: int = 0
     total_rto_recoveries: int = 0
     total_rto_time: int = 0
-    """ms, of recoveries that are over; the one that is not began at rto_stamp."""
+    """ms that past recoveries took; one that still lasts began at rto_stamp."""
     rto_stamp: int = 0
     undo_marker: int = 0
     undo_retrans: int = -1
@@ -282,7 +281,7 @@ class TcpSockRare:
     # ---- rate samples (tcp_rate.c)
     max_pacing_rate: int = 2**64 - 1
     pacing_wstamp: int = 0
-    """ns: before it nothing more may go (`tcp_wstamp_ns`)."""
+    """Before this time, ns, nothing more may go (`tcp_wstamp_ns`)."""
     tsq_stamp: int = 0
     delivered_ce: int = 0
 
@@ -303,7 +302,7 @@ class TcpSockRare:
 
     # ---- derived
     fastopen_req: "TcpFastopenRequest | None" = None
-    """What the SYN shall carry, until it has gone."""
+    """The SYN's data and cookie, until the SYN has gone."""
     sk_timer: Timer[Any] | None = None
     pacing_timer: Timer[Any] | None = None
     compressed_ack_timer: Timer[Any] | None = None
@@ -347,15 +346,15 @@ class TcpSock(TcpSockRare):
 
     def __init__(self, number: int) -> None:
         self.number = number
-        """By which the socket layer calls it; odd: tcp made it, a child. `sk` in messages."""
+        """The socket layer's number for it, `sk` in messages; odd: a child, which tcp made."""
         self.saddr = b""
         self.sport = 0
         self.bound_addr = b""
-        """What bind(2) asked for: the connection's saddr goes back to it."""
+        """The address from bind(2), to which the connection's saddr goes back."""
         self.bound_port = 0
         """Port of the bind bucket that this socket is in; 0: none."""
         self.bind_kind = 0
-        """How the bind bucket counts it (`InetBindBucket`)."""
+        """Its kind in the bind bucket (`InetBindBucket`)."""
         self.reuse = 0
         self.dead = False
         """SOCK_DEAD: the application has closed it; an orphan."""
@@ -377,13 +376,13 @@ class TcpSock(TcpSockRare):
         self.reset()
 
     def reset(self) -> None:
-        """What every attempt to connect begins with anew (`tcp_reinit`)."""
+        """Set all that every attempt to connect begins with (`tcp_reinit`)."""
         # In one piece: a list of fields.
         self.state = TCP_CLOSE
         self.daddr = b""
         self.dport = 0
         self.key = b""
-        """Where the socket stands in ehash; b'' when it does not."""
+        """The socket's key in ehash; b'' when it is not there."""
         self.shutdown = 0
         self.done_sent = False
         self.route_req = 0
@@ -416,11 +415,11 @@ class TcpSock(TcpSockRare):
         self.mtup_search_high = 0xFFFF
         self.mtup_search_low = 0
         self.mtup_probe_size = 0
-        """Of the probe that is out; 0: none."""
+        """Size of the probe that is out; 0: none."""
         self.wspace = 0
-        """Acknowledged bytes that SkWriteSpace has not told yet."""
+        """Acknowledged bytes of which SkWriteSpace has not told yet."""
         self.report = False
-        """The socket layer wants to know what the write queue looks like (`tcp_write_report`)."""
+        """The socket layer wants reports on the write queue (`tcp_write_report`)."""
         self.bytes_sent = 0
         self.bytes_acked = 0
         self.data_segs_out = 0
@@ -514,13 +513,13 @@ class TcpSock(TcpSockRare):
         self.pred_flags = False
         """Header prediction is on (`tcp_fast_path_on`)."""
         self.pred_ack = 0x10
-        """The header flags that it expects: ACK, and with Accurate ECN the counter."""
+        """The flags that header prediction expects: ACK, and with Accurate ECN the counter."""
         self.ofo: list[OfoSkb] = []
         self.ofo_bytes = 0
         self.rmem_charged = 0
-        """Bytes, in whole pages, that it may hold to be read (tcp_memory.py)."""
+        """Bytes, in whole pages, that may wait here to be read (tcp_memory.py)."""
         self.wmem_charged = 0
-        """The same for what it sends."""
+        """The same for bytes to be sent."""
         self.selective_acks: tuple[tuple[int, int], ...] = ()
         self.duplicate_sack: tuple[int, int] | None = None
         self.bytes_received = 0
@@ -563,16 +562,16 @@ class TcpSock(TcpSockRare):
         """SK_OWNED 1, SK_READER 2 (sk_lock.py)"""
         self.slice_time = -1
         self.slice_bytes = 0
-        """What sends of several chunks took in the batch of that time."""
+        """Bytes that sends of several chunks took in the batch of slice_time."""
         self.fastopen_rsk: TcpRequestSock | None = None
         """The request sock of a child that Fast Open made before the handshake was complete."""
         self.tsorted = Tsorted()
         self.lost_queue: list[TcpSeg] = []
-        """What is lost and has not been sent again yet, by sequence number; what has been dealt
-        with otherwise may still be in it (tcp_lost.py)."""
+        """Lost segments that were not sent again yet, by sequence number; some may be dealt with
+        already (tcp_lost.py)."""
         self.sacked_ranges: list[tuple[int, int]] = []
-        """What the peer has SACKed, by whole segments: (start, end) in order, none touches another.
-        """
+        """The ranges that the peer has SACKed, in whole segments: (start, end) in order, none
+        touches another."""
         self.pseudo = 0
         """Sum of the pseudo-header without the length."""
         self.xmit_cb: XmitCb = NO_XMIT_CB
@@ -582,7 +581,7 @@ RARE_FIELDS: Final = field_names(TcpSockRare)
 
 
 class TcpAccEcn:
-    """The Accurate ECN of a connection (RFC 9768)."""
+    """A connection's state of Accurate ECN (RFC 9768)."""
 
     __slots__ = (
         "cep_pending",
@@ -609,43 +608,43 @@ class TcpAccEcn:
 
     def __init__(self, syn_ect_snt: int, syn_ect_rcv: int) -> None:
         self.syn_ect_snt = syn_ect_snt
-        """The ECN field of our SYN or SYN-ACK as it was sent,"""
+        """The ECN field of our SYN or SYN-ACK, as sent."""
         self.syn_ect_rcv = self.prev_ecnfield = syn_ect_rcv
-        """and of the peer's as it came; prev_ecnfield: of the last segment."""
+        """The ECN field of the peer's, as it came; prev_ecnfield: of the last segment."""
         self.received_ce = 0
-        """Marks that came,"""
+        """Marks that came."""
         self.received_ce_pending = 0
-        """and those of them that the peer has not been told of."""
+        """Marks of which the peer has not been told yet."""
         self.received_bytes = [0, 0, 0]
         """Bytes that came with ECT(1), ECT(0) and CE."""
         self.fail_mode = 0
-        """TCP_ACCECN_ACE_FAIL_SEND 1, ACE_FAIL_RECV 2: nothing that is sent is ECN-capable;
-        OPT_FAIL_SEND 4, OPT_FAIL_RECV 8: the option is not sent, or not read."""
+        """TCP_ACCECN_ACE_FAIL_SEND 1, ACE_FAIL_RECV 2: we send nothing ECN-capable; OPT_FAIL_SEND
+        4, OPT_FAIL_RECV 8: the option is not sent, or not read."""
         self.deaf = False
-        """Somebody mangles the counter: what it says is not believed."""
+        """Somebody mangles the counter, so we do not believe it."""
         self.checked = False
         """The peer's first counter has been seen."""
         self.pkts_acked_ewma = 0
-        """How many segments an ACK acknowledges, smoothed; of 64."""
+        """Segments that an ACK acknowledges, smoothed, in 64ths."""
 
         # The option (RFC 9768 3.2.3)
         self.delivered_bytes = [0, 0, 0]
-        """Bytes that the peer has received with ECT(1), ECT(0) and CE, as it says,"""
+        """Bytes that the peer says it has received with ECT(1), ECT(0) and CE."""
         self.est_ecnfield = 0
-        """and with which of them the next will probably come; 0: who knows."""
+        """The ECN field with which the next bytes will probably arrive; 0: not known."""
         self.opt_seen = 0
         """TCP_ACCECN_OPT_NOT_SEEN 0, EMPTY_SEEN 1, COUNTER_SEEN 2, FAIL_SEEN 3"""
         self.rx_option: tuple[int, ...] | None = None
-        """That of the segment that is being looked at."""
+        """The option of the segment in hand."""
         self.cep_pending = 0
-        """Marks that the counter in the header told of since the last counter of marked bytes."""
+        """Marks by the header's counter since the last counter of marked bytes."""
         self.changed = 0
-        """Counters of ours that have changed since the last option, bits by ECN field - 1."""
+        """Our counters that have changed since the last option, bits by ECN field - 1."""
         self.opt_demand = 2
-        """So many segments more must carry the option; the handshake's last and the first data do.
-        """
+        """Further segments that must carry the option; at first the handshake's last and the first
+        data."""
         self.opt_tstamp = 0
-        """When one went last, us."""
+        """When the last option went, us."""
         self.dup_data = 0
-        """How often the segment at dup_seq came again, after we had acknowledged it."""
+        """Times that the segment at dup_seq came again after our ACK of it."""
         self.dup_seq = -1

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """SYN cookies (`net/ipv4/syncookies.c`): when the SYN queue is full, the connection's first number
-holds what a request sock would have remembered (RFC 4987 3.6).
+takes the place of a request sock (RFC 4987 3.6).
 
     isn = [ minute, 8 bits | (hash(connection, peer's number, minute) + index of MSS), 24 bits ]
 
@@ -50,7 +50,7 @@ def cookie_init_timestamp(net: TcpNet, req: TcpRequestSock) -> int:
 
 
 def cookie_v4_check(net: TcpNet, key: bytes, th: TcpHdr) -> int:
-    """The MSS that an ACK's number stands for; 0 where it is no cookie of ours."""
+    """The MSS encoded in an ACK's number; 0 where it is no cookie of ours."""
     cookie = (th.ack_seq - 1) & MASK
     seq = (th.seq - 1) & MASK
     now = net.now // COOKIE_PERIOD
@@ -62,7 +62,7 @@ def cookie_v4_check(net: TcpNet, key: bytes, th: TcpHdr) -> int:
 
 
 def cookie_timestamp_decode(net: TcpNet, req: TcpRequestSock, opt: TcpOptions) -> bool:
-    """Read the options back from the echoed timestamp; False where we offer them no more."""
+    """Read the options back from the echoed timestamp; False where we no longer offer them."""
     if not opt.saw_tstamp:
         return True
     if not net.sysctl["net.ipv4.tcp_timestamps"]:

@@ -166,8 +166,8 @@ def tcp_v4_get_port(net: TcpNet, item: GetPort) -> None:
 
 
 def inet_bound_source(net: TcpNet, addr: bytes) -> bytes:
-    """The address that a socket bound to this one sends from; b"": the route's, as of one that is
-    bound to none, to a multicast group or to a broadcast address (`__inet_bind`: "use device")."""
+    """The source address of a socket that is bound to `addr`. b"" is the route's: for no address, a
+    multicast group or a broadcast address (`__inet_bind`: "use device")."""
     if addr == ANY or addr[0] & 0xF0 == 0xE0 or addr in (b"\xff" * 4, b"\x7f\xff\xff\xff"):
         return b""
     if addr not in net.inetdev and any(addr == d.broadcast for d in net.inetdev.values()):
@@ -208,7 +208,7 @@ def tcp_listen_start(net: TcpNet, item: ListenStart) -> None:
 
 
 def tcp_accept(net: TcpNet, item: Accept) -> None:
-    """accept(2): the child has an owner, and its place in the queue is free."""
+    """accept(2): the child has an owner now, and its place in the queue is free."""
     listener = net.socks.get(item.sk)
     if listener is not None and listener.accept_queue is not None:
         listener.accept_queue.pop(item.child, None)
@@ -230,7 +230,7 @@ _REINIT: Final = tuple(name for name in RARE_FIELDS if name not in _KEPT)
 
 
 def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
-    """A closed socket as new, but for its options and its port."""
+    """Make a closed socket as new, except its options and its port."""
     clamp = tp.window_clamp if tp.state == TCP_LISTEN else 0
     sk_mem_free(net, tp)
     tp.reset()
@@ -277,7 +277,7 @@ def tcp_v4_connect(net: TcpNet, item: Connect) -> None:
 
 
 def ip_route_connect(net: TcpNet, tp: TcpSock, req: int) -> None:
-    """The way to the peer: asked of ip, which looks for the neighbour with the first packet.
+    """Ask ip for the way to the peer; ip looks for the neighbour with the first packet.
 
     Differs from Linux: the answer comes later, to `ip_route_output_ret`.
     """
@@ -345,7 +345,7 @@ def ip_route_output_ret(net: TcpNet, ret: RouteRet) -> None:
 
 
 def _connect_fastopen(net: TcpNet, tp: TcpSock, mtu: int) -> None:
-    """The SYN of a sendmsg, with what it takes of the bytes."""
+    """Send the SYN of a sendmsg, with as many of its bytes as fit."""
     fo = tp.fastopen_req
     assert fo is not None
     tcp_connect(net, tp, mtu)
@@ -380,7 +380,7 @@ def tcp_sendmsg_fastopen(net: TcpNet, skb: SkBuff) -> None:
 
 
 def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
-    """Queue bytes and send what may go. They stay with the socket layer until SkWriteSpace."""
+    """Queue bytes, and send those that may go. The socket layer keeps them until SkWriteSpace."""
     cb = skb.cb
     if net.tracing:
         net.trace("tcp_sendmsg", skb, sk=getattr(cb, "sk", 0), len=skb.len)
@@ -439,8 +439,8 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
 
 
 def skb_entail(net: TcpNet, tp: TcpSock, frags: tuple[Frag, ...]) -> None:
-    """Append bytes to the write queue, in segments of up to tcp_xmit_size_goal bytes. While there
-    is more to come, what is full may go already; PSH marks each half of the peer's window."""
+    """Append bytes to the write queue, in segments of up to tcp_xmit_size_goal bytes. While more is
+    to come, full segments may go already; PSH marks each half of the peer's window."""
     mss = tcp_current_mss(net, tp)
     goal = tcp_xmit_size_goal(tp, mss)
     queue = tp.write_queue
@@ -478,7 +478,7 @@ def skb_entail(net: TcpNet, tp: TcpSock, frags: tuple[Frag, ...]) -> None:
 
 
 def _push_full(net: TcpNet, tp: TcpSock, seg: TcpSeg, mss: int) -> None:
-    """A segment of the write queue is as large as it may get, and more is to come."""
+    """Push a segment of the write queue that is as large as it may get; more is to come."""
     if tp.state not in (TCP_ESTABLISHED, TCP_CLOSE_WAIT):
         return
     if ((tp.write_seq - tp.pushed_seq) & MASK) > tp.max_window >> 1:  # forced_push
@@ -490,7 +490,7 @@ def _push_full(net: TcpNet, tp: TcpSock, seg: TcpSeg, mss: int) -> None:
 
 
 def _append_frag(seg: TcpSeg, frag: Frag) -> None:
-    """One more piece; joined to the last one where it continues it."""
+    """Add a piece, joined to the last one where it continues that."""
     last = seg.frags[-1] if seg.frags else None
     if isinstance(last, tuple) and isinstance(frag, tuple):
         if last[:3] == frag[:3] and last[3] + last[4] == frag[3]:

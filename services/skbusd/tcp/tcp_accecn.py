@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Accurate ECN (RFC 9768; the `tcp_accecn_` functions of `include/net/tcp_ecn.h` and
-`net/ipv4/tcp_input.c`): who agrees to it, and the counter in the header. The option is
-`tcp_accecn_option`'s.
+`net/ipv4/tcp_input.c`): the handshake that agrees on it, and the counter in the header. The option
+is `tcp_accecn_option`'s.
 
-Where both ends agree, AE, CWR and ECE of every segment after the handshake are one number, ACE:
-five more than the CE marks that the receiver has seen, modulo 8. The sender learns how many marks
-there were in a round trip, not only whether. During the handshake the same bits say what the IP
-header's ECN field of the SYN, and of the SYN-ACK, had become on its way.
+Where both ends agree, AE, CWR and ECE of every segment after the handshake are one number, ACE. It
+is five more than the CE marks that the receiver has seen, modulo 8. The sender learns how many
+marks there were in a round trip, not only whether. During the handshake the same bits tell with
+which ECN field in the IP header the SYN, or the SYN-ACK, arrived.
 
 Called by tcp_ecn (the handshake, what a segment carries), tcp_input (every valid segment) and
 tcp_ack (what the peer counts). All is in `TcpSock.accecn`, which is None for other connections.
 
-Differs from Linux: while the counter has the bit that is also CWR, data goes in single segments:
-whoever cuts a super-segment would clear that bit in all but the first. Where the ECN field of a
-handshake's packet was mangled, marks are believed all the same (3.2.2.3); where the counter was,
-they are not (3.2.2.4); Linux believes neither.
+Differs from Linux: while the counter has the bit that is also CWR, data goes in single segments.
+The cutting of a super-segment would clear that bit in all but the first. Marks are believed even
+where the ECN field of a handshake's packet was mangled (3.2.2.3), but not where the counter was
+(3.2.2.4). Linux believes neither.
 """
 
 from typing import Final
@@ -51,9 +51,9 @@ TCPHDR_ACE: Final = ECE | CWR | TCPHDR_AE
 _ACE_SHIFT: Final = 6
 _ACE_MASK: Final = 7
 _INIT: Final = 5
-"""TCP_ACCECN_CEP_INIT_OFFSET: what the counters begin with (RFC 9768 3.2.1)."""
+"""TCP_ACCECN_CEP_INIT_OFFSET: the counters' first value (RFC 9768 3.2.1)."""
 TCP_ACCECN_ACE_MAX_DELTA: Final = 6
-"""So many marks at most wait for a segment to carry the counter (RFC 9768 3.2.2.5.1)."""
+"""The most marks that wait for a segment to carry the counter (RFC 9768 3.2.2.5.1)."""
 _DATA_DELTA: Final = 2
 """The same, where the marks came with data."""
 _PKTS_ACKED_WEIGHT: Final = 6
@@ -63,7 +63,8 @@ _NO_INFO: Final = (0,) * 8
 
 _NOT_ECT, _ECT_1, _ECT_0, _CE = range(4)
 _REFLECTED: Final = tuple(ace << _ACE_SHIFT for ace in (0b010, 0b011, 0b100, 0b110))
-"""By ECN field: what says so in a SYN-ACK, and in the ACK of one (RFC 9768 tables 2 and 3)."""
+"""By ECN field: the header flags that tell it, in a SYN-ACK or in the ACK of one (RFC 9768 tables 2
+and 3)."""
 
 
 def tcp_accecn_ace(flags: int) -> int:
@@ -72,8 +73,8 @@ def tcp_accecn_ace(flags: int) -> int:
 
 
 def tcp_accecn_syn_requested(flags: int) -> bool:
-    """Does a SYN ask for it? All three bits do; combinations that mean nothing yet are taken for
-    a later version of the same (RFC 9768 3.1.3); ECE and CWR alone ask for RFC 3168."""
+    """Does a SYN ask for it? All three bits do; ECE and CWR alone ask for RFC 3168. Other
+    combinations are taken for a later version of Accurate ECN (RFC 9768 3.1.3)."""
     return tcp_accecn_ace(flags) not in (0b000, 0b011)
 
 
@@ -83,7 +84,7 @@ def tcp_accecn_reflector_flags(ect: int) -> int:
 
 
 def tcp_accecn_extract_syn_ect(ace: int) -> int:
-    """The reverse."""
+    """The ECN field that the header flags of a SYN-ACK, or of the ACK of one, tell."""
     if ace & 0b001:
         return _ECT_1
     if not ace & 0b010:
@@ -92,13 +93,13 @@ def tcp_accecn_extract_syn_ect(ace: int) -> int:
 
 
 def tcp_ect_transition_valid(sent: int, received: int) -> bool:
-    """May a network that behaves turn one ECN field into the other? Only ECT into CE."""
+    """May a correct network turn one ECN field into the other? Only ECT into CE."""
     return received == sent or (sent in (_ECT_0, _ECT_1) and received == _CE)
 
 
 def tcp_accecn_validate_syn_feedback(net: TcpNet, acc: TcpAccEcn, ace: int) -> bool:
     """Did the peer see our SYN's or SYN-ACK's ECN field as we sent it, or marked? If not, somebody
-    mangles it: nothing of ours is ECN-capable from now on (RFC 9768 3.2.2.3)."""
+    mangles it, and we send nothing ECN-capable from now on (RFC 9768 3.2.2.3)."""
     if not net.sysctl["net.ipv4.tcp_ecn_fallback"]:
         return True
     if not tcp_ect_transition_valid(acc.syn_ect_snt, tcp_accecn_extract_syn_ect(ace)):
@@ -115,14 +116,15 @@ def tcp_accecn_start(tp: TcpSock, ect_snt: int, ect_rcv: int) -> TcpAccEcn:
 
 
 def _predict(tp: TcpSock) -> None:
-    """`tcp_fast_path_on`: what the next ACK has in its header if there is no new mark."""
+    """`tcp_fast_path_on`: predict the header of the next ACK, if there is no new mark."""
     tp.pred_ack = ACK | (_INIT + tp.delivered_ce & _ACE_MASK) << _ACE_SHIFT
 
 
 def tcp_accecn_third_ack(
     net: TcpNet, tp: TcpSock, acc: TcpAccEcn, flags: int, has_data: bool, has_sacks: bool
 ) -> None:
-    """The first segment after our SYN-ACK; alone, it says how that one came (RFC 9768 table 3)."""
+    """The first segment after our SYN-ACK; a pure ACK tells how the SYN-ACK arrived (RFC 9768 table
+    3)."""
     ace = tcp_accecn_ace(flags)
     acc.checked = True
     if acc.rx_option is not None:
@@ -190,9 +192,9 @@ def tcp_ecn_received_counters(tp: TcpSock, acc: TcpAccEcn, skb: SkBuff, length: 
 def tcp_accecn_process(
     net: TcpNet, tp: TcpSock, hdr_flags: int, flag: int, delivered: int, delivered_bytes: int
 ) -> int:
-    """An ACK: FLAG_ECE if any of our packets were marked since the last one. hdr_flags: of its
-    header; flag: of tcp_ack; delivered: how many segments it acknowledges, and with how many bytes.
-    """
+    """An ACK: FLAG_ECE if any of our packets were marked since the last one. hdr_flags: the
+    header's; flag: tcp_ack's; delivered, delivered_bytes: the segments and bytes that it
+    acknowledges."""
     acc = tp.accecn
     if acc is None or not flag & (FLAG_FORWARD_PROGRESS | FLAG_TS_PROGRESS):
         return 0  # perhaps older than the last one
@@ -202,7 +204,7 @@ def tcp_accecn_process(
     if not acc.checked:
         acc.checked = True
         if not ace and delivered < 3:
-            # RFC 9768 3.2.2.4: it cannot be so far yet: somebody clears the bits
+            # RFC 9768 3.2.2.4: the counter cannot be 0 again so soon: somebody clears the bits
             acc.fail_mode |= TCP_ACCECN_ACE_FAIL_RECV
             acc.deaf = True
     old_ceb = acc.delivered_bytes[_CE - 1]
@@ -235,10 +237,10 @@ def _ce_delta(
     delivered_bytes: int,
     ceb: int,
 ) -> int:
-    """The marks that an ACK tells of. The counter may have gone round where one ACK acknowledges
-    more than 7 segments: then the worst is assumed, unless that is how ACKs are on this path, or
-    the option's bytes say better (RFC 9768 3.2.2.5.2, appendix A.2). ceb: new marked bytes by the
-    option; below 0 where it does not tell."""
+    """The marks of which an ACK tells. The counter may have gone round where one ACK acknowledges
+    more than 7 segments. Then the worst is assumed, unless such ACKs are usual on this path, or the
+    option's bytes say better (RFC 9768 3.2.2.5.2, appendix A.2). ceb: new marked bytes by the
+    option; below 0: not told."""
     if delivered:
         ewma = acc.pkts_acked_ewma
         now = delivered << _PKTS_ACKED_PREC
@@ -259,7 +261,7 @@ def _ce_delta(
     if delivered > 2 * _ACE_MASK + 1 and (tp.sack_ok or tp.ca_state in (TCP_CA_OPEN, TCP_CA_CWR)):
         if delivered_bytes <= ceb:
             return safe
-        # as many of the segments as of the bytes, up to what the counter's bits leave open
+        # the same share of the segments as of the bytes, as far as the counter's bits allow
         share = -(-ceb * delivered // delivered_bytes)
         return min(safe, delta + (share & ~_ACE_MASK))
     if ceb > delta * tp.mss_cache:

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""The option of Accurate ECN (RFC 9768 3.2.3; kinds 172 and 174; what Linux has of it in
-`include/net/tcp_ecn.h`, `net/ipv4/tcp_input.c` and `tcp_output.c`).
+"""The option of Accurate ECN (RFC 9768 3.2.3; kinds 172 and 174; in Linux: `include/net/tcp_ecn.h`,
+`net/ipv4/tcp_input.c` and `tcp_output.c`).
 
 It echoes how many bytes of payload came with ECT(0), with CE and with ECT(1), 24 bits each:
 
     AccECN0   172  11  EE0B  ECEB  EE1B        AccECN1   174  11  EE1B  ECEB  EE0B
 
-The last fields may be left out: lengths 8, 5 and 2. With it the sender knows what part of what an
-ACK acknowledges was marked, and how often the counter of three bits in the header has gone round.
+The last fields may be left out: lengths 8, 5 and 2. With it the sender knows how many of the
+acknowledged bytes were marked, and how often the three-bit counter in the header has gone round.
 
 Called by tcp_output and tcp_handshake (what to send), tcp_window (its size), and tcp_accecn (what
 came).
 
-`net.ipv4.tcp_ecn_option`: 0 never; 1 where another counter grows than did before, where marks come,
-where one has grown by much, and some times in a round trip (`net.ipv4.tcp_ecn_option_beacon`); 2
+`net.ipv4.tcp_ecn_option` 0: never. 1: where another counter grows than before, marks come, or a
+counter has grown by much; and some times in a round trip (`net.ipv4.tcp_ecn_option_beacon`). 2:
 with every segment, if it fits.
 
-Differs from Linux: the order is the one that needs fewer fields, where Linux has AccECN1 alone; and
-whether the peer's option has come does not decide whether ours goes (3.2.3.2.3).
+Differs from Linux: we use the order that needs fewer fields, Linux AccECN1 alone. Ours goes whether
+or not the peer's option has come (3.2.3.2.3).
 """
 
 from typing import Final
@@ -50,13 +50,13 @@ TCP_ACCECN_OPTION_FULL: Final = 2
 _LEAST_BLOCKS: Final = 2
 """SACK blocks that the option never takes the place of (RFC 9768 3.2.3.3)."""
 _TOO_LATE: Final = (1 << 23) - 1
-"""Bytes sent without any option: its first counters might have gone round."""
+"""Bytes sent before the peer's first option after which its counters might have gone round."""
 
 _DUP_DATA: Final = 2
 
 # Counters stand by ECN field - 1: ECT(1), ECT(0), CE.
 _INIT: Final = (1, 1, 0)
-"""TCP_ACCECN_E1B_INIT_OFFSET, E0B_, CEB_: what they begin with on the wire (RFC 9768 3.2.1)."""
+"""TCP_ACCECN_E1B_INIT_OFFSET, E0B_, CEB_: their first values on the wire (RFC 9768 3.2.1)."""
 _ORDER0: Final = (1, 2, 0)
 _ORDER1: Final = (0, 2, 1)
 
@@ -65,12 +65,12 @@ _ORDER1: Final = (0, 2, 1)
 
 
 def _order(acc: TcpAccEcn) -> tuple[int, ...]:
-    """The order in which what has changed comes first."""
+    """The order that puts changed counters first."""
     return _ORDER1 if acc.changed & 0b011 == 0b001 else _ORDER0
 
 
 def _required(acc: TcpAccEcn) -> int:
-    """Fields that must not be left out (`accecn_minlen`): as far as the last that has changed."""
+    """Fields that must not be left out (`accecn_minlen`): up to the last that has changed."""
     required = 0
     for place, counter in enumerate(_order(acc)):
         if acc.changed >> counter & 1:
@@ -100,9 +100,9 @@ def _wanted(net: TcpNet, tp: TcpSock, acc: TcpAccEcn) -> bool:
 def tcp_options_fit_accecn(
     net: TcpNet, tp: TcpSock, acc: TcpAccEcn, used: int, blocks: int
 ) -> tuple[int, int]:
-    """(SACK blocks, fields of the option) for the next segment, whose other options take `used`
-    bytes; fields below 0: no option. All fields if they fit, else as many as must be; SACK gives
-    way, down to two blocks."""
+    """(SACK blocks, fields of the option) for the next segment, where other options take `used`
+    bytes; fields below 0: no option. All fields if they fit, else no fewer than required; SACK
+    gives way, down to two blocks."""
     if not _wanted(net, tp, acc):
         return blocks, -1
     required = _required(acc)
@@ -120,7 +120,7 @@ def tcp_options_fit_accecn(
 
 
 def tcp_accecn_option(net: TcpNet, acc: TcpAccEcn, fields: int) -> bytes:
-    """The option for a segment that is being sent; what it tells is no news any more."""
+    """Build the option for a segment that is being sent; its counters are no longer news."""
     order = _order(acc)
     kind = TCPOPT_ACCECN0 if order is _ORDER0 else TCPOPT_ACCECN1
     acc.changed = 0
@@ -132,8 +132,8 @@ def tcp_accecn_option(net: TcpNet, acc: TcpAccEcn, fields: int) -> bytes:
 
 
 def tcp_accecn_dup_data(acc: TcpAccEcn, seq: int) -> None:
-    """Data came that we have acknowledged already. Where the same comes again, and nothing new,
-    somebody may drop ACKs with the option: they go without (RFC 9768 3.2.3.2.2)."""
+    """Data came that we have acknowledged already. Where only the same comes again, somebody may
+    drop ACKs with the option, so ACKs go without it (RFC 9768 3.2.3.2.2)."""
     if seq != acc.dup_seq:
         acc.dup_seq = seq
         acc.dup_data = 0
@@ -143,8 +143,8 @@ def tcp_accecn_dup_data(acc: TcpAccEcn, seq: int) -> None:
 
 
 def tcp_accecn_synack_option(net: TcpNet, used: int) -> tuple[int, ...] | None:
-    """The option of a SYN-ACK, whose other options take `used` bytes: nothing has come yet. None
-    where it does not fit, or is switched off."""
+    """The option of a SYN-ACK, where other options take `used` bytes: the counters' first values.
+    None where it does not fit, or is switched off."""
     if not net.sysctl["net.ipv4.tcp_ecn_option"]:
         return None
     for fields in range(TCP_ACCECN_NUMFIELDS, -1, -1):
@@ -157,8 +157,8 @@ def tcp_accecn_synack_option(net: TcpNet, used: int) -> tuple[int, ...] | None:
 
 
 def tcp_accecn_option_init(acc: TcpAccEcn, option: tuple[int, ...]) -> None:
-    """The first option of the peer: have its counters been cleared on their way (3.2.3.2.4)? Then
-    options are not read; else from now on they are."""
+    """The peer's first option. If somebody has cleared its counters on their way (3.2.3.2.4),
+    options are not read; else they are from now on."""
     if len(option) == 1:
         acc.opt_seen = TCP_ACCECN_OPT_EMPTY_SEEN
     elif not option[1] or (len(option) == 4 and not option[3]):
@@ -169,9 +169,8 @@ def tcp_accecn_option_init(acc: TcpAccEcn, option: tuple[int, ...]) -> None:
 
 
 def tcp_accecn_process_option(tp: TcpSock, acc: TcpAccEcn, delivered_bytes: int) -> bool:
-    """Take what an ACK's option tells into `delivered_bytes` of the peer. True: they can be relied
-    upon. Where there is no option now and then, what was delivered is counted for the kind that
-    was the news last time."""
+    """Take the counters of an ACK's option into `delivered_bytes`. True: they are reliable. Where
+    an ACK has no option, its bytes count for the ECN field whose counter changed last."""
     if acc.fail_mode & TCP_ACCECN_OPT_FAIL_RECV:
         return False
     option = acc.rx_option
@@ -197,7 +196,7 @@ def tcp_accecn_process_option(tp: TcpSock, acc: TcpAccEcn, delivered_bytes: int)
         if not delta:
             continue
         if delta >= 0x800000:
-            delta -= 0x1000000  # it was estimated too high
+            delta -= 0x1000000  # the estimate was too high
             ambiguous = True
         if counter + 1 != estimate:
             ambiguous = ambiguous or changed

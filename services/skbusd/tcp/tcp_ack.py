@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What an ACK says (`net/ipv4/tcp_input.c`, `tcp_ack`): what is done with, how long it took, what
-is lost, how fast to go on.
+"""An ACK's news (`net/ipv4/tcp_input.c`, `tcp_ack`): which segments are done with, the round-trip
+time, losses, and how fast to go on.
 
 Called by tcp_input for every segment with ACK set. Calls tcp_sack, tcp_recovery, tcp_fastretrans,
 the congestion control and tcp_retransmit; tells the socket layer by SkWriteSpace, once a batch.
@@ -88,8 +88,8 @@ _UNA_SLOW = FLAG_SLOWPATH | FLAG_SND_UNA_ADVANCED
 
 
 def tcp_rtt_estimator(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
-    """Smooth a sample (RFC 6298 2). The deviation falls once a round trip only, and a sample
-    below the mean weighs less, so that a sudden drop does not raise the RTO."""
+    """Smooth a sample (RFC 6298 2). The deviation falls only once a round trip. A sample below the
+    mean weighs less, so that a sudden drop does not raise the RTO."""
     m = max(rtt_us, 1)
     srtt = tp.srtt_us
     if not srtt:
@@ -144,9 +144,9 @@ def tcp_update_rtt_min(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
 def tcp_ack_update_rtt(
     net: TcpNet, tp: TcpSock, flag: int, first_ackt: int, last_ackt: int, state: SackState
 ) -> bool:
-    """Take the samples of an ACK, by when the first and the last segment that it acknowledges were
-    sent; never from what was sent twice (Karn), but timestamps tell which of the two it was
-    (RFC 7323 4)."""
+    """Take an ACK's samples from the times at which the first and last segment that it acknowledges
+    were sent. A segment sent twice gives none (Karn), except by the echoed timestamp (RFC 7323 4).
+    """
     rs = state.rs
     seq_rtt = ca_rtt = -1
     if first_ackt and not flag & FLAG_RETRANS_DATA_ACKED:
@@ -174,7 +174,8 @@ def tcp_ack_update_rtt(
 
 
 def _tcp_tso_acked(tp: TcpSock, seg: TcpSeg, una: int) -> int:
-    """A super-segment is acknowledged in part: cut off its front. Segments that are done with."""
+    """A super-segment is acknowledged in part: cut off its front. Returns the number of segments
+    cut off."""
     cut = (una - seg.seq) & MASK
     old_pcount = seg.pcount
     mss = seg.mss or tp.mss_cache
@@ -186,7 +187,8 @@ def _tcp_tso_acked(tp: TcpSock, seg: TcpSeg, una: int) -> int:
 
 
 def _marked_seg_acked(tp: TcpSock, sacked: int, pcount: int) -> int:
-    """A segment goes that was lost, sent again or SACKed: the counts of these; the ACK's flags."""
+    """An acknowledged segment was lost, sent again or SACKed: adjust these counts. Returns the
+    ACK's flags."""
     if sacked & SACKED_ACKED:
         tp.sacked_out -= pcount
     if sacked & SACKED_RETRANS:
@@ -199,7 +201,7 @@ def _marked_seg_acked(tp: TcpSock, sacked: int, pcount: int) -> int:
 def tcp_clean_rtx_queue(
     net: TcpNet, tp: TcpSock, prior_fack: int, prior_una: int, flag: int, state: SackState
 ) -> int:
-    """Take what is acknowledged off the retransmit queue; returns the ACK's flags."""
+    """Take acknowledged segments off the retransmit queue; returns the ACK's flags."""
     # In one piece, above 60 lines: each function more would cost every segment a call.
     una = tp.snd_una
     queue = tp.rtx_queue
@@ -292,7 +294,7 @@ def tcp_clean_rtx_queue(
 
 
 def tcp_snd_una_update(net: TcpNet, tp: TcpSock, ack: int) -> None:
-    """snd_una moves: the socket layer may let go of so many bytes."""
+    """snd_una moves, and the socket layer may free as many bytes."""
     delta = (ack - tp.snd_una) & MASK
     tp.snd_una = ack
     if delta:
@@ -351,8 +353,8 @@ def tcp_store_ts_recent(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_replace_ts_recent(net: TcpNet, tp: TcpSock, seq: int) -> int:
-    """RFC 7323 4.3: only of a segment that spans what we acknowledged last, and not an older
-    one. FLAG_TS_PROGRESS: it is a newer one."""
+    """RFC 7323 4.3: take the timestamp only of a segment that spans our last ACK's number, and no
+    older one. FLAG_TS_PROGRESS: it is newer."""
     if tp.rx_saw_tstamp and not before(tp.rcv_wup, seq):
         newer = not before(tp.rcv_tsval, tp.ts_recent)
         if newer or net.now // 1_000_000_000 >= tp.ts_recent_stamp + 24 * 24 * 3600:
@@ -363,8 +365,8 @@ def tcp_replace_ts_recent(net: TcpNet, tp: TcpSock, seq: int) -> int:
 
 
 def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock, flags: int = 0) -> None:
-    """RFC 5961 7: say where we stand, to whom it may concern, within the limits. flags: further
-    ones of the ACK's header."""
+    """RFC 5961 7: an ACK that tells our numbers, within the rate limits. flags: further ones of its
+    header."""
     if not tcp_oow_rate_limited(
         net, tp, "TcpExtTCPACKSkippedChallenge"
     ) and tcp_challenge_ack_allowed(net):
@@ -372,7 +374,7 @@ def tcp_send_challenge_ack(net: TcpNet, tp: TcpSock, flags: int = 0) -> None:
 
 
 def tcp_challenge_ack_allowed(net: TcpNet) -> bool:
-    """One more of `net.ipv4.tcp_challenge_ack_limit` challenge ACKs a second; it is counted."""
+    """May one more challenge ACK go (`net.ipv4.tcp_challenge_ack_limit` a second)? Counts it."""
     second = net.now // 1_000_000_000
     limit = net.sysctl["net.ipv4.tcp_challenge_ack_limit"]
     if limit < 2**31 - 1:
@@ -388,8 +390,8 @@ def tcp_challenge_ack_allowed(net: TcpNet) -> bool:
 
 
 def tcp_oow_rate_limited(net: TcpNet, tp: TcpSock, name: str) -> bool:
-    """Answers to what is out of window go once in `net.ipv4.tcp_invalid_ratelimit` ms; segments
-    with data, which no loop of ACKs is made of, are not asked for it."""
+    """Answers to segments out of window go once in `net.ipv4.tcp_invalid_ratelimit` ms. Callers do
+    not ask for segments with data, which cannot make a loop of ACKs."""
     if tp.last_oow_ack_time:
         elapsed = net.now - tp.last_oow_ack_time
         if 0 <= elapsed < net.sysctl["net.ipv4.tcp_invalid_ratelimit"] * 1_000_000:
@@ -405,7 +407,7 @@ def tcp_oow_rate_limited(net: TcpNet, tp: TcpSock, name: str) -> bool:
 def tcp_cong_control(
     net: TcpNet, tp: TcpSock, ack: int, acked_sacked: int, flag: int, rs: RateSample
 ) -> None:
-    """cwnd for this ACK: reduced, grown, or as the control likes."""
+    """Set cwnd after this ACK: reduce it, grow it, or leave it to the control."""
     ca = net.cong[tp.ca_name]
     if ca.full_control:
         ca.cong_control(net, tp, ack, flag, rs)
@@ -421,7 +423,7 @@ def tcp_cong_control(
 
 
 def tcp_xmit_recovery(net: TcpNet, tp: TcpSock, rexmit: int) -> None:
-    """Send what recovery wants sent."""
+    """Send as recovery asks: new data, or lost segments."""
     if rexmit == REXMIT_NONE or tp.state == TCP_SYN_SENT:
         return
     if rexmit == REXMIT_NEW:
@@ -439,7 +441,7 @@ def tcp_set_xmit_timer(net: TcpNet, tp: TcpSock) -> None:
 
 
 def _num_dupack(flag: int, segs: int) -> int:
-    """Duplicate ACKs that this stands for: none if it carries or changes something."""
+    """Number of duplicate ACKs that this one counts as: 0 if it carries or changes something."""
     return 0 if flag & (FLAG_SND_UNA_ADVANCED | FLAG_NOT_DUP) else max(segs, 1)
 
 
@@ -455,9 +457,9 @@ def tcp_ack(
     flag: int,
     segs: int = 1,
 ) -> Checked:
-    """Take an ACK. TCP_OLD_ACK: it is older than what we have, but its segment may carry data.
+    """Take an ACK. TCP_OLD_ACK: it is older than snd_una, but its segment may carry data.
 
-    A push of what may go now is up to the caller (tcp_data_snd_check).
+    The caller pushes data that may go now (tcp_data_snd_check).
     """
     # In one piece, above 60 lines: each function more would cost every segment a call.
     prior_una = tp.snd_una
@@ -483,7 +485,7 @@ def tcp_ack(
     if flag & FLAG_UPDATE_TS_RECENT:
         flag |= tcp_replace_ts_recent(net, tp, seq)
     if flag & _UNA_SLOW == FLAG_SND_UNA_ADVANCED and not sacks:
-        # The window is what it was: nothing but snd_una moves.
+        # The window stays: only snd_una moves.
         tp.snd_wl1 = seq
         tcp_snd_una_update(net, tp, ack)
         flag |= FLAG_WIN_UPDATE
@@ -521,11 +523,11 @@ def tcp_ack(
 def _no_queue(
     net: TcpNet, tp: TcpSock, ack: int, prior_una: int, hdr_flags: int, flag: int
 ) -> None:
-    """An ACK while nothing was out: of a D-SACK or a window probe, or one that data brought."""
+    """An ACK while nothing was out: with a D-SACK, for a window probe, or along with data."""
     if tp.accecn is not None:
         tcp_accecn_process(net, tp, hdr_flags, flag, 0, 0)
     if flag & FLAG_DSACKING_ACK:
-        tcp_fastretrans_alert(net, tp, prior_una, 0, flag)  # it may undo a reduction
+        tcp_fastretrans_alert(net, tp, prior_una, 0, flag)  # a D-SACK may undo a reduction
     tcp_ack_probe(net, tp)
     if tp.tlp_high_seq:
         tcp_process_tlp_ack(net, tp, ack, flag)

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Automatic corking (`tcp_should_autocork` and `tcp_push` of `net/ipv4/tcp.c`,
-`net.ipv4.tcp_autocorking`): the end of a write that fills no segment waits for the next write,
-where waiting costs nothing.
+`net.ipv4.tcp_autocorking`): where waiting costs nothing, the end of a write that fills no segment
+waits for the next.
 
-Every layer works once for a super-segment, however short it is; a stream of writes of which each
-left a short one behind would cost twice. So while segments of a connection are under way, the
-writes that came together leave together, at the batch's end. And while as much as a whole
-super-segment, and 64 KB, is under way, what fills no other waits on, until one of these:
+Every layer works once for a super-segment, however short it is. A stream of writes that each left a
+short one behind would cost twice. So while segments of a connection are under way, writes that came
+together leave together, at the batch's end. And while as much as a whole super-segment, and 64 KB,
+is under way, bytes that fill no other wait on, until one of these:
 
-- the next write fills it;
+- the next write fills the segment;
 - ACKs have come for all but less than a super-segment (`tcp_data_snd_check`);
 - TCP_AUTOCORK_MAX has passed, where the peer is far away.
 
 A socket with TCP_NODELAY does not wait on.
 
-Differs from Linux, which waits for the device to have sent what it has: ours has no such news,
-and an ACK tells as much, a little later.
+Differs from Linux, which waits until the device has sent all it has. Our device does not tell that;
+an ACK does, a little later.
 """
 
 from typing import Final
@@ -40,8 +40,7 @@ TCP_AUTOCORK_MAX: Final = 5 * MSEC
 
 
 def tcp_should_autocork(net: TcpNet, tp: TcpSock) -> bool:
-    """May what is unsent wait: one segment that is not full, behind at least as much as a full
-    one?"""
+    """May unsent bytes wait: a segment that is not full, behind at least as much as a full one?"""
     queue = tp.write_queue
     if len(queue) != 1 or tp.nonagle & TCP_NAGLE_OFF or tp.urg_mode:
         return False
@@ -54,7 +53,7 @@ def tcp_should_autocork(net: TcpNet, tp: TcpSock) -> bool:
 
 
 def tcp_push_corked(net: TcpNet) -> None:
-    """The batch's end: send what its writes have left, or let it wait on."""
+    """At the batch's end, send the rest of its writes, or let that wait on."""
     corked, net.autocork = net.autocork, {}
     for tp, more in corked.items():
         if tcp_should_autocork(net, tp):
@@ -76,7 +75,7 @@ def tcp_push_corked(net: TcpNet) -> None:
 
 
 def tcp_autocork_timer(net: TcpNet) -> None:
-    """Some have waited for long enough."""
+    """Send bytes that have waited for long enough."""
     first = net.now + TCP_AUTOCORK_MAX
     for tp, (more, since, _) in tuple(net.autocorked.items()):
         until = since + TCP_AUTOCORK_MAX

@@ -2,9 +2,9 @@
 """BBR, version 1 (`net/ipv4/tcp_bbr.c`; draft-cardwell-iccrg-bbr-congestion-control-00): send at
 the rate at which the path delivers, and keep about one bandwidth-delay product in flight.
 
-It models the path by two windowed extremes: the greatest delivery rate of the last ten round
-trips (`tcp_rate`), and the least round-trip time of the last ten seconds. Loss is no signal to
-it. What it sends is paced (`tcp_pacing`).
+BBR models the path by two windowed extremes. They are the greatest delivery rate of the last ten
+round trips (`tcp_rate`) and the least round-trip time of the last ten seconds. Loss is no signal to
+BBR. Its sending is paced (`tcp_pacing`).
 
 Differs from Linux: no detection of token-bucket policers (`lt_bw`), which is not in the draft.
 """
@@ -105,12 +105,12 @@ class TcpBbr(TcpCongestionOps):
         tp.pacing_status = max(tp.pacing_status, SK_PACING_NEEDED)
 
     def ssthresh(self, net: TcpNet, tp: TcpSock) -> int:
-        """A loss episode begins: keep cwnd in mind; ssthresh is nothing to us."""
+        """A loss episode begins: remember cwnd. BBR does not use ssthresh."""
         _save_cwnd(tp)
         return tp.snd_ssthresh
 
     def undo_cwnd(self, net: TcpNet, tp: TcpSock) -> int:
-        """It was none: the pipe may be bigger than the losses made it look."""
+        """The loss was none: the pipe may be bigger than it looked."""
         tp.ca_priv[FULL_BW] = tp.ca_priv[FULL_BW_ROUNDS] = 0
         return tp.snd_cwnd
 
@@ -163,8 +163,8 @@ def _bw(ca: list[int]) -> int:
 
 
 def _bw_filter(ca: list[int], bw: int) -> None:
-    """Kathleen Nichols' windowed maximum, over BW_RTTS round trips: what is neither younger nor
-    greater than another can never be the maximum again."""
+    """Kathleen Nichols' windowed maximum, over BW_RTTS round trips: a sample that is neither
+    younger nor greater than another can never be the maximum again."""
     now = ca[RTT_CNT]
     kept: list[int] = []
     for i in range(BW, len(ca), 2):
@@ -193,8 +193,8 @@ def _update_bw(tp: TcpSock, rs: RateSample) -> None:
 
 
 def _update_ack_aggregation(tp: TcpSock, rs: RateSample) -> None:
-    """How much more than bandwidth times time is acknowledged at once: so much more may be out
-    while the ACKs are held back somewhere."""
+    """Measure by how much the bytes acknowledged at once exceed bandwidth times time: so much more
+    may be out while ACKs are held back somewhere."""
     ca = tp.ca_priv
     if rs.acked_sacked <= 0 or rs.delivered < 0 or rs.interval_us <= 0:
         return
@@ -277,8 +277,8 @@ def _update_gains(ca: list[int]) -> None:
 
 
 def _enter_probe_bw(net: TcpNet, tp: TcpSock) -> None:
-    """Begin somewhere in the cycle, but not where it gives way, so that flows do not probe all
-    at once (draft 4.3.4.3)."""
+    """Begin at a random phase of the cycle, except the one that drains, so that flows do not all
+    probe at once (draft 4.3.4.3)."""
     ca = tp.ca_priv
     ca[MODE] = PROBE_BW
     ca[CYCLE_IDX] = CYCLE_LEN - 1 - net.get_random_u32() % 7
@@ -292,8 +292,8 @@ def _advance_cycle_phase(tp: TcpSock) -> None:
 
 
 def _update_cycle_phase(net: TcpNet, tp: TcpSock, rs: RateSample) -> None:
-    """Each phase takes a round trip; up until the pipe is full, down until it is drained
-    (draft 4.3.4.1)."""
+    """Each phase takes a round trip. The phase up lasts until the pipe is full, the phase down at
+    most until it is drained (draft 4.3.4.1)."""
     ca = tp.ca_priv
     if ca[MODE] != PROBE_BW:
         return
@@ -324,7 +324,7 @@ def _check_full_bw_reached(ca: list[int], rs: RateSample) -> None:
 
 
 def _check_drain(net: TcpNet, tp: TcpSock) -> None:
-    """What startup put into the queue goes out again (draft 4.3.3)."""
+    """Drain the queue that startup has built (draft 4.3.3)."""
     ca = tp.ca_priv
     if ca[MODE] == STARTUP and ca[FULL_BW_REACHED]:
         ca[MODE] = DRAIN
@@ -350,7 +350,7 @@ def _pacing_rate(tp: TcpSock, bw: int, gain: int) -> int:
 
 
 def _init_pacing_rate_from_rtt(tp: TcpSock) -> None:
-    """The first rate: cwnd a round trip, of which startup takes a multiple."""
+    """The first rate: cwnd per round trip, of which startup takes a multiple."""
     if tp.srtt_us:
         rtt_us = max(tp.srtt_us >> 3, 1)
         tp.ca_priv[HAS_SEEN_RTT] = 1
@@ -414,7 +414,7 @@ def _ack_aggregation_cwnd(ca: list[int], bw: int) -> int:
 
 
 def _save_cwnd(tp: TcpSock) -> None:
-    """Before recovery or PROBE_RTT shrinks it."""
+    """Remember cwnd before recovery or PROBE_RTT shrinks it."""
     ca = tp.ca_priv
     if ca[PREV_CA_STATE] < TCP_CA_RECOVERY and ca[MODE] != PROBE_RTT:
         ca[PRIOR_CWND] = tp.snd_cwnd
@@ -423,8 +423,8 @@ def _save_cwnd(tp: TcpSock) -> None:
 
 
 def _recover_or_restore(tp: TcpSock, rs: RateSample, acked: int) -> tuple[bool, int]:
-    """(is that all, cwnd): for the first round trip of a recovery as much as was delivered goes
-    out; behind it cwnd is what it was (draft 4.2.3.4)."""
+    """(is that all, cwnd): in the first round trip of a recovery as much goes out as was delivered.
+    After recovery cwnd is again as before (draft 4.2.3.4)."""
     ca = tp.ca_priv
     cwnd = tp.snd_cwnd
     before, state = ca[PREV_CA_STATE], tp.ca_state

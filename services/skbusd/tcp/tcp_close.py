@@ -4,7 +4,7 @@ layer sends.
 
     socket -> tcp_shutdown, tcp_close, tcp_disconnect
 
-Calls tcp_output for the FIN, tcp_handshake for a RST, tcp_timewait for what stays behind.
+Calls tcp_output for the FIN, tcp_handshake for a RST, tcp_timewait for the socks that stay behind.
 RFC 9293 3.10.4, 3.10.5.
 """
 
@@ -59,8 +59,8 @@ from skbusd.tcp.tcp_write_space import tcp_flush_write_space
 
 
 def tcp_close_state(net: TcpNet, tp: TcpSock, tell: bool = True) -> bool:
-    """The state after close or shutdown (RFC 9293 3.10.4); True: a FIN must go. tell: there is a
-    user who wants to hear of it."""
+    """The state after close or shutdown (RFC 9293 3.10.4); True: a FIN must go. tell: a user wants
+    to hear of it."""
     state = tp.state
     if state in (TCP_ESTABLISHED, TCP_SYN_RECV):
         if state == TCP_SYN_RECV and tp.fastopen_rsk is None:
@@ -74,7 +74,7 @@ def tcp_close_state(net: TcpNet, tp: TcpSock, tell: bool = True) -> bool:
 
 
 def tcp_shutdown(net: TcpNet, item: Shutdown) -> None:
-    """shutdown(2): the sending side ends with a FIN behind what is queued."""
+    """shutdown(2): the sending side ends with a FIN behind the queued data."""
     tp = net.socks.get(item.sk)
     if tp is None:
         return
@@ -117,8 +117,8 @@ def _need_reset(tp: TcpSock) -> bool:
 
 
 def tcp_close(net: TcpNet, item: Close) -> None:
-    """close(2) (RFC 9293 3.10.4): a FIN behind what is queued, or a RST where data is lost
-    anyway (RFC 2525 2.17) or SO_LINGER says so."""
+    """close(2) (RFC 9293 3.10.4): a FIN behind the queued data, or a RST where data is lost anyway
+    (RFC 2525 2.17) or SO_LINGER says so."""
     tp = net.socks.get(item.sk)
     if tp is None or tp.dead:
         return
@@ -148,7 +148,7 @@ def tcp_close(net: TcpNet, item: Close) -> None:
         tcp_done(net, tp)
     else:
         if not (tp.parent or tp.write_queue or tp.rtx_queue):
-            # All is acknowledged, so the socket layer keeps nothing until it hears of the end.
+            # All is acknowledged, so the socket layer keeps nothing that waits for TcpDone.
             tp.done_sent = True
         if tcp_close_state(net, tp, False):
             tcp_send_fin(net, tp)
@@ -175,7 +175,7 @@ def tcp_close(net: TcpNet, item: Close) -> None:
 
 
 def tcp_disconnect_sock(net: TcpNet, tp: TcpSock) -> None:
-    """`tcp_disconnect`: back to a closed socket, whatever it was."""
+    """`tcp_disconnect`: back to a closed socket, from any state."""
     state = tp.state
     if state == TCP_LISTEN:
         _stop_listening(net, tp)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Pluggable congestion control, and Reno (`net/ipv4/tcp_cong.c`).
 
-A control is an object without state of its own: what it remembers of a connection lies in
-`tp.ca_priv`, a list of ints. A `TcpNet` has a registry
-by name; `net.ipv4.tcp_congestion_control` names the default, TCP_CONGESTION a socket's.
-RFC 5681 (Reno), RFC 3465 (byte counting), RFC 6582 (NewReno, in tcp_ack).
+A control is an object without state of its own: its memory of a connection is `tp.ca_priv`, a list
+of ints. A `TcpNet` has a registry by name; `net.ipv4.tcp_congestion_control` names the default,
+TCP_CONGESTION a socket's. RFC 5681 (Reno), RFC 3465 (byte counting), RFC 6582 (NewReno, in
+tcp_ack).
 """
 
 import errno
@@ -61,12 +61,12 @@ class RateSample:
 class TcpCongestionOps:
     """`struct tcp_congestion_ops`: override what differs from Reno. cwnd counts segments.
 
-    One object serves all connections of a stack: what must be remembered of a connection goes
-    into `tp.ca_priv`, a list of ints that `init` lays out (docs/congestion.md has an example).
+    One object serves all connections of a stack. The state of a connection goes into `tp.ca_priv`,
+    a list of ints that `init` lays out (docs/congestion.md has an example).
     """
 
     name: ClassVar[str] = ""
-    """What sysctl and TCP_CONGESTION call it: 1 to 15 characters without spaces."""
+    """The control's name for sysctl and TCP_CONGESTION: 1 to 15 characters without spaces."""
     full_control: ClassVar[bool] = False
     """`cong_control` sets cwnd and pacing rate on every ACK, in every state (BBR)."""
     needs_ecn: ClassVar[bool] = False
@@ -101,14 +101,14 @@ class TcpCongestionOps:
         """CA_EVENT_..."""
 
     def undo_cwnd(self, net: TcpNet, tp: TcpSock) -> int:
-        """cwnd after a reduction turned out to be a mistake."""
+        """The cwnd to return to, once a reduction turned out to be a mistake."""
         return max(tp.snd_cwnd, tp.prior_cwnd)
 
     def pkts_acked(self, net: TcpNet, tp: TcpSock, pkts_acked: int, rtt_us: int) -> None:
         """After each ACK that acknowledged something; rtt_us -1: no sample."""
 
     def min_tso_segs(self, net: TcpNet, tp: TcpSock) -> int:
-        """The least segments of a super-segment, where the pacing rate is low."""
+        """The fewest segments of a super-segment, where the pacing rate is low."""
         return int(net.sysctl["net.ipv4.tcp_min_tso_segs"])
 
 
@@ -119,7 +119,7 @@ class TcpReno(TcpCongestionOps):
 
 
 def tcp_is_cwnd_limited(tp: TcpSock) -> bool:
-    """Did cwnd hold us back lately? In slow start, also when more than half of it was used."""
+    """Did cwnd hold us back lately? In slow start, it did when more than half of it was used."""
     if tp.is_cwnd_limited:
         return True
     return tp.snd_cwnd < tp.snd_ssthresh and tp.snd_cwnd < 2 * tp.max_packets_out
@@ -179,8 +179,9 @@ def tcp_unregister_congestion_control(net: TcpNet, name: str) -> int:
 
 
 def _tell_sysctl(net: TcpNet) -> None:
-    """What there is, and the checks of what is written (`proc_tcp_congestion_control` and its
-    like): a name that nobody registered is refused when it is set, not when it is used."""
+    """Set the sysctl that lists the controls, and the checks of written names
+    (`proc_tcp_congestion_control` and its like). A name that nobody registered is refused when it
+    is set, not when it is used."""
     net.sysctl[AVAILABLE] = " ".join(net.cong)
     cong = net.cong
 
@@ -209,7 +210,7 @@ def _tell_sysctl(net: TcpNet) -> None:
 
 
 def tcp_allowed_congestion_control(net: TcpNet, name: str) -> bool:
-    """May one without CAP_NET_ADMIN use it? The default is always allowed."""
+    """May a process without CAP_NET_ADMIN use this control? The default is always allowed."""
     sysctl = net.sysctl
     return name == sysctl[CONGESTION_CONTROL] or name in sysctl[ALLOWED].split()
 
@@ -267,7 +268,7 @@ def tcp_ca_event(net: TcpNet, tp: TcpSock, event: int) -> None:
 
 
 def tcp_current_ssthresh(tp: TcpSock) -> int:
-    """ssthresh for a restart: not below 3/4 of what is used, unless a reduction is on."""
+    """ssthresh for a restart: not below 3/4 of cwnd, unless a reduction is on."""
     if tp.ca_state >= 2:  # CWR, Recovery, Loss
         return tp.snd_ssthresh
     return max(tp.snd_ssthresh, (tp.snd_cwnd >> 1) + (tp.snd_cwnd >> 2))

@@ -2,11 +2,11 @@
 """CUBIC (RFC 9438) with HyStart++ (RFC 9406): the default congestion control
 (`net/ipv4/tcp_cubic.c`).
 
-Differs from Linux: slow start ends by HyStart++ on the delay alone, unless
-`net.ipv4.tcp_cubic_hystart_detect` asks for the older HyStart, which Linux has: 1 is by ACK trains,
-2 by delay, 3 by both. (There it is a parameter of the module, as are `hystart` and
-`hystart_low_window`.) While cwnd stands still the target is computed anew once in 31 ms,
-as there, but on a shorter path once a round trip: on one of 1 ms 31 ms are thirty of them.
+Differs from Linux: slow start ends by HyStart++, by delay alone.
+`net.ipv4.tcp_cubic_hystart_detect` asks for Linux's older HyStart: 1 is by ACK trains, 2 by delay,
+3 by both. (In Linux it is a parameter of the module, as are `hystart` and `hystart_low_window`.)
+While cwnd stands still, the target is computed anew once in 31 ms, as in Linux, but on a shorter
+path once a round trip. On a path of 1 ms, 31 ms are thirty round trips.
 """
 
 from typing import Final
@@ -76,8 +76,8 @@ class TcpCubic(TcpCongestionOps):
     name = "cubic"
 
     def init(self, net: TcpNet, tp: TcpSock) -> None:
-        """Until something is acknowledged or lost there is nothing to be kept but where the first
-        round ends: many connections carry nothing for long."""
+        """Until something is acknowledged or lost, only the end of the first round is kept: many
+        connections carry nothing for long."""
         tp.ca_priv = [tp.snd_nxt]
 
     def _begin(self, tp: TcpSock) -> list[int]:
@@ -117,7 +117,7 @@ class TcpCubic(TcpCongestionOps):
         tcp_cong_avoid_ai(tp, ca[CNT], acked)
 
     def _update(self, net: TcpNet, tp: TcpSock, acked: int) -> None:
-        """RFC 9438 4.2 to 4.4: how many acknowledged segments make cwnd one more."""
+        """RFC 9438 4.2 to 4.4: the number of acknowledged segments by which cwnd grows by one."""
         ca = tp.ca_priv
         now = net.now // 1000
         cwnd = tp.snd_cwnd
@@ -158,7 +158,7 @@ class TcpCubic(TcpCongestionOps):
             tp.ca_priv[LAST_ROUND_RTT] = _INFINITE
 
     def cwnd_event(self, net: TcpNet, tp: TcpSock, event: int) -> None:
-        """After idle the epoch goes on where it stood, instead of having grown meanwhile."""
+        """After idle the epoch goes on where it stood: cwnd does not grow for the idle time."""
         if event == CA_EVENT_TX_START:
             ca = tp.ca_priv
             now = net.now // 1000
@@ -193,7 +193,7 @@ class TcpCubic(TcpCongestionOps):
                     self._hystart_update(net, tp, rtt_us, detect)
 
     def _round(self, tp: TcpSock) -> None:
-        """A round begins: it ends when what is sent by now is acknowledged."""
+        """A round begins; it ends when all that is sent by now is acknowledged."""
         ca = tp.ca_priv
         ca[END_SEQ] = tp.snd_nxt
         ca[LAST_ROUND_RTT] = ca[CURR_RTT] or _INFINITE
@@ -201,8 +201,8 @@ class TcpCubic(TcpCongestionOps):
         ca[SAMPLE_CNT] = 0
 
     def _hystart(self, net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
-        """HyStart++ (RFC 9406 4.2): leave slow start when a round's RTT has risen, by way of a
-        few rounds of slower growth that can still find it was jitter."""
+        """HyStart++ (RFC 9406 4.2): leave slow start when a round's RTT has risen. A few rounds of
+        slower growth come first, which can still show that it was jitter."""
         ca = tp.ca_priv
         if not after(ca[END_SEQ], tp.snd_una):
             self._round(tp)
@@ -231,9 +231,9 @@ class TcpCubic(TcpCongestionOps):
             net.mib["TcpExtTCPHystartDelayCwnd"] += tp.snd_cwnd
 
     def _hystart_update(self, net: TcpNet, tp: TcpSock, rtt_us: int, detect: int) -> None:
-        """HyStart, as in Linux: leave slow start at once, when ACKs without a gap have gone on for
-        half of the least round trip, or when the eight first round trips of a round were all an
-        eighth longer than that."""
+        """HyStart, as in Linux: leave slow start at once, by one of two signs. ACKs without a gap
+        have gone on for half of the least round trip. Or a round's first N_RTT_SAMPLE samples were
+        all longer than that by about an eighth."""
         ca = tp.ca_priv
         now = net.now // 1000
         if detect & HYSTART_ACK_TRAIN and now - ca[LAST_ACK] <= HYSTART_ACK_DELTA_US:
@@ -261,6 +261,6 @@ class TcpCubic(TcpCongestionOps):
 
 
 def _ack_delay(tp: TcpSock) -> int:
-    """`hystart_ack_delay`: what the peer's and our aggregation may add, us."""
+    """`hystart_ack_delay`: the time that the peer's and our aggregation may add, us."""
     rate = tp.pacing_rate
     return min(1000, (tp.gso_max_size or 65536) * 4_000_000 // rate) if rate else 0

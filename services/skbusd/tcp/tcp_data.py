@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Data that comes (`net/ipv4/tcp_input.c`, from `tcp_data_queue` on): in order it goes up at once,
-out of order it waits; when to acknowledge; how the window grows.
+"""Incoming data (`net/ipv4/tcp_input.c`, from `tcp_data_queue` on): in order it goes up at once,
+out of order it waits. Besides, when to acknowledge, and how the window grows.
 
 Called by tcp_input. Calls the socket layer: `sk_data_ready`, `tcp_fin`. The bytes are handed up
 before the ACK for them is queued. RFC 9293 3.10.7.4, RFC 2018, 2883, RFC 5681 4.2.
@@ -57,10 +57,11 @@ from skbusd.tcp.tcp_window import (
 )
 
 RCV_TELL: Final = 16384
-"""So much may have been read without our knowledge: the receive queue counts as empty."""
+"""Bytes that may have been read without our knowledge: up to them the receive queue counts as
+empty."""
 HALF_SLOT: Final = 32768
 UNTOLD: Final = 32768
-"""Below this the socket layer may know that the application has read, and not have said so."""
+"""Below this the socket layer may not have told yet that the application has read."""
 
 TCP_FASTRETRANS_THRESH: Final = 3
 TCP_SACK_BLOCKS_EXPECTED: Final = 2
@@ -84,11 +85,11 @@ def _incr_quickack(tp: TcpSock, max_quickacks: int) -> None:
 
 
 def __tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
-    """Acknowledge now, or later (RFC 9293 3.8.6.3, RFC 5681 4.2): every second full segment, out
-    of order at once, in quick-ACK mode at once.
+    """Acknowledge now, or later (RFC 9293 3.8.6.3, RFC 5681 4.2): every second full segment, and at
+    once out of order or in quick-ACK mode.
 
-    Differs from Linux: where little is unread, an ACK does not wait for the application to take
-    it, because the socket layer does not tell us of a few bytes.
+    Differs from Linux: where little is unread, an ACK does not wait for the application to read.
+    The socket layer does not tell us of a few bytes.
     """
     pending = tp.ack_pending
     if pending & ICSK_ACK_NOW or (tp.ack_quick and not tp.ack_pingpong):
@@ -107,9 +108,9 @@ def __tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
 
 
 def _ack_of_hole(net: TcpNet, tp: TcpSock) -> None:
-    """Out-of-order data is acknowledged at once (RFC 5681 4.2); but once three duplicate ACKs
-    have told the sender of the loss, several make one, for 5 % of the round trip or
-    `net.ipv4.tcp_comp_sack_delay_ns`, whichever is less."""
+    """Acknowledge out-of-order data at once (RFC 5681 4.2), until three duplicate ACKs have told
+    the sender of the loss. Then one ACK stands for all within 5 % of the round trip, or within
+    `net.ipv4.tcp_comp_sack_delay_ns` if that is less."""
     sysctl = net.sysctl
     if not tp.sack_ok or tp.compressed_ack >= sysctl["net.ipv4.tcp_comp_sack_nr"]:
         tcp_send_ack(net, tp)
@@ -135,8 +136,8 @@ def _ack_of_hole(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_measure_rcv_mss(tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
-    """What the peer's segments measure: by it we count, and see the small last one, or a full one
-    that ends what was written. psh: PSH, and whatever else marks an end."""
+    """Estimate the size of the peer's full segments, to count them. It also shows a small last
+    segment, or a full one that ends a write. psh: PSH, or another flag that marks an end."""
     size = skb.gso_size or length
     if size >= tp.ack_rcv_mss:
         tp.ack_rcv_mss = min(size, tp.advmss) or size
@@ -158,7 +159,7 @@ def tcp_measure_rcv_mss(tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None
 
 
 def tcp_event_data_recv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
-    """Data came: adapt the delayed-ACK time to the pace of arrival, and the window."""
+    """Data came: adapt the delayed-ACK time to the pace of arrival, and the window to the data."""
     tp.ack_pending |= ICSK_ACK_SCHED
     tcp_measure_rcv_mss(tp, skb, length, psh)
     if length > HALF_SLOT and not tp.scaling_ratio:
@@ -195,8 +196,8 @@ def tcp_grow_window(net: TcpNet, tp: TcpSock, length: int) -> None:
 
 
 def tcp_rcv_rtt_update(tp: TcpSock, sample: int, window_dependent: bool) -> None:
-    """The receiver's view of the round-trip time, times 8; a sample by the window is an upper
-    bound only."""
+    """The receiver's view of the round-trip time, times 8; a sample by the window is only an upper
+    bound."""
     old = tp.rcv_rtt_us
     if not old:
         tp.rcv_rtt_us = sample << 3
@@ -218,7 +219,7 @@ def tcp_rcv_rtt_measure(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_rcv_rtt_measure_ts(net: TcpNet, tp: TcpSock, length: int) -> None:
-    """The peer echoes when we sent: a sample, once per value."""
+    """The peer echoes our timestamp: a sample, once per value."""
     tsecr = tp.rcv_tsecr
     if tsecr == tp.rcv_rtt_last_tsecr:
         return
@@ -230,8 +231,8 @@ def tcp_rcv_rtt_measure_ts(net: TcpNet, tp: TcpSock, length: int) -> None:
 
 
 def tcp_rcv_space_adjust(net: TcpNet, tp: TcpSock) -> None:
-    """The application took data: if it takes more than a window per round trip, the buffer was
-    the limit, and grows (`net.ipv4.tcp_moderate_rcvbuf`, up to tcp_rmem[2])."""
+    """The application took data: if more than a window per round trip, the buffer was the limit,
+    and grows (`net.ipv4.tcp_moderate_rcvbuf`, up to tcp_rmem[2])."""
     now = net.now // 1000
     if not tp.rcv_rtt_us or now - tp.rcvq_space_time < tp.rcv_rtt_us >> 3:
         return
@@ -268,7 +269,7 @@ def tcp_init_buffer_space(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_sndbuf_expand(net: TcpNet, tp: TcpSock) -> None:
-    """A send buffer for twice the congestion window; the socket layer hears of it."""
+    """Make the send buffer fit for twice the congestion window; the socket layer hears of it."""
     if tp.userlocks & SOCK_SNDBUF_LOCK or net.tcp_memory_pressure:
         return
     segs = max(10, tp.snd_cwnd, tp.reordering + 1) * net.cong[tp.ca_name].sndbuf_factor
@@ -335,7 +336,7 @@ def tcp_sack_new_ofo_skb(net: TcpNet, tp: TcpSock, seq: int, end_seq: int) -> No
 
 
 def tcp_sack_compress_send_ack(net: TcpNet, tp: TcpSock) -> None:
-    """Send what was compressed now."""
+    """Send the ACK for all compressed ones now."""
     tp.compressed_ack -= 1  # one of them does go
     tcp_send_ack(net, tp)
 
@@ -353,7 +354,7 @@ def tcp_sack_remove(tp: TcpSock) -> None:
 
 
 def tcp_queue_rcv(net: TcpNet, tp: TcpSock, skb: SkBuff, length: int, psh: int) -> None:
-    """In order: up to the socket layer; skb.data is at the payload, of which there is some."""
+    """Hand an skb in order up to the socket layer; skb.data is at the payload, not empty."""
     flags = DATA_PSH if psh else 0
     if tp.urg_notyet:
         at = (tp.rcv_up - tp.rcv_nxt) & MASK
@@ -465,7 +466,7 @@ def _ofo_index(tp: TcpSock, seq: int) -> int:
 def tcp_data_queue_ofo(
     net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int, flags: int
 ) -> None:
-    """Out of order: keep it, without what is there already, until the hole is filled."""
+    """Keep out-of-order data, without bytes that are there already, until the hole is filled."""
     # In one piece: the overlaps before and behind change the same four numbers.
     mib = net.mib
     size = (end_seq - seq - (flags & FIN)) & MASK
@@ -532,8 +533,8 @@ def tcp_data_queue_ofo(
 
 
 def _ofo_duplicate(net: TcpNet, tp: TcpSock, skb: SkBuff, seq: int, end_seq: int) -> None:
-    """All of it waits already: a D-SACK, and the block that it lies in comes first (RFC 2018 4,
-    RFC 2883 4)."""
+    """All of the data waits already: a D-SACK, and the block around it comes first (RFC 2018 4, RFC
+    2883 4)."""
     net.mib["TcpExtTCPOFOMerge"] += 1
     if tp.sack_ok:
         tcp_dsack_set(net, tp, seq, end_seq)
@@ -548,7 +549,7 @@ def _ofo_remove(net: TcpNet, tp: TcpSock, index: int) -> None:
 
 
 def tcp_ofo_queue(net: TcpNet, tp: TcpSock) -> None:
-    """A hole is filled: what lies behind it goes up."""
+    """A hole is filled: the data behind it goes up."""
     queue = tp.ofo
     taken = 0
     for o in queue:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""DCTCP (RFC 8257; `net/ipv4/tcp_dctcp.c`): cwnd goes down by how much of a window was marked, so
-that a short queue that marks early keeps a link full.
+"""DCTCP (RFC 8257; `net/ipv4/tcp_dctcp.c`): cwnd goes down by the marked share of a window. So a
+short queue that marks early keeps a link full.
 
 It needs ECN, asks for it in the SYN whatever `net.ipv4.tcp_ecn` says, and is Reno where the peer
 refuses. The receiver's side echoes each change of the CE mark at once (RFC 8257 3.2), so that the
@@ -56,7 +56,7 @@ class TcpDctcp(TcpCongestionOps):
             _new_window(tp)
 
     def ssthresh(self, net: TcpNet, tp: TcpSock) -> int:
-        """RFC 8257 3.3 (4): by half of the share that was marked."""
+        """RFC 8257 3.3 (4): reduce by half of the marked share."""
         ca = tp.ca_priv
         if not ca:
             return super().ssthresh(net, tp)
@@ -109,9 +109,9 @@ def _react_to_loss(tp: TcpSock) -> None:
 
 
 def _ece_ack_update(net: TcpNet, tp: TcpSock, ce: bool) -> None:
-    """A segment has come with or without the mark, and is not counted in rcv_nxt yet. Where that
-    is a change, what waits for a delayed ACK is acknowledged with the old echo first, and this one
-    at once (RFC 8257 3.2, figure 1)."""
+    """A segment has come with or without the mark, and is not counted in rcv_nxt yet. Where the
+    mark has changed, waiting segments are acknowledged first, with the old echo, and this one at
+    once (RFC 8257 3.2, figure 1)."""
     ca = tp.ca_priv
     if ca[CE_STATE] != ce:
         if tp.ack_pending & ICSK_ACK_TIMER:

@@ -2,13 +2,13 @@
 """Explicit Congestion Notification (RFC 3168; the `tcp_ecn_` functions of `net/ipv4/tcp_input.c`,
 `tcp_output.c` and `include/net/tcp_ecn.h`).
 
-A router marks a packet CE instead of dropping it; the receiver echoes that (ECE) until the sender
-says that it has reduced cwnd (CWR). Called by tcp_output (what a segment carries), tcp_handshake
-(whether both ends want it), tcp_data (marks that came), tcp_ack (echoes).
+A router marks a packet CE instead of dropping it. The receiver echoes the mark (ECE) until the
+sender tells that it has reduced cwnd (CWR). Called by tcp_output (what a segment carries),
+tcp_handshake (whether both ends want it), tcp_data (marks that came), tcp_ack (echoes).
 
-`net.ipv4.tcp_ecn`: 0 off, 1 ask and accept, 2 accept; 3 ask for and accept Accurate ECN (RFC 9768,
-`tcp_accecn`), 4 ask for this and accept either, 5 accept either. `TcpSock.ecn_flags` tells which
-of the two it is; a peer that does not know the newer one answers with the older.
+`net.ipv4.tcp_ecn`: 0 off, 1 ask and accept, 2 accept. 3 is ask for and accept Accurate ECN (RFC
+9768, `tcp_accecn`), 4 ask for this and accept either, 5 accept either. `TcpSock.ecn_flags` tells
+which of the two a connection has; a peer that does not know the newer one answers with the older.
 """
 
 from typing import Final
@@ -57,7 +57,7 @@ from skbusd.tcp.tcp_accecn_option import (
 )
 from skbusd.tcp.tcp_cong import tcp_ca_event, tcp_ca_needs_ecn
 
-"""Accurate ECN was asked for; the SYN-ACK tells which it is to be."""
+"""Accurate ECN was asked for; the SYN-ACK tells which of the two it will be."""
 
 
 _SETUP: Final = ECE | CWR
@@ -68,8 +68,7 @@ _ACE_FAIL: Final = TCP_ACCECN_ACE_FAIL_SEND | TCP_ACCECN_ACE_FAIL_RECV
 
 
 def tcp_ecn_send_syn(net: TcpNet, tp: TcpSock, syn: TcpSeg) -> None:
-    """Ask for ECN in our SYN, if `net.ipv4.tcp_ecn` says so, or if the congestion control cannot
-    do without."""
+    """Ask for ECN in our SYN, if `net.ipv4.tcp_ecn` says so, or the congestion control needs it."""
     tp.ecn_flags = 0
     tp.accecn = None
     tp.pred_ack = ACK
@@ -83,8 +82,8 @@ def tcp_ecn_send_syn(net: TcpNet, tp: TcpSock, syn: TcpSeg) -> None:
 
 
 def tcp_ecn_clear_syn(net: TcpNet, tp: TcpSock, syn: TcpSeg) -> None:
-    """A SYN that is sent again: perhaps somebody drops those that ask (RFC 3168 6.1.1.1). What the
-    SYN-ACK says counts, as the first SYN may have come after all.
+    """A SYN is sent again: perhaps somebody drops SYNs that ask (RFC 3168 6.1.1.1). The SYN-ACK's
+    answer still counts, as the first SYN may have arrived after all.
 
     Differs from Linux: Accurate ECN is asked for once more, as RFC 9768 3.1.4.1 recommends.
     """
@@ -108,9 +107,8 @@ def _ecn_field(skb: SkBuff) -> int:
 def tcp_ecn_rcv_synack(
     net: TcpNet, tp: TcpSock, flags: int, skb: SkBuff, option: tuple[int, ...] | None
 ) -> None:
-    """What the peer agrees to (RFC 9768 table 2). ECE alone is RFC 3168, and so it is with AE,
-    which was the nonce's; no bit is no ECN, and all of them are an echo of what is not understood.
-    """
+    """Take the peer's answer (RFC 9768 table 2). ECE, alone or with AE, the nonce's bit, is RFC
+    3168. No bit is no ECN, and so are all bits: an echo by a peer that does not understand them."""
     mode = tp.ecn_flags & TCP_ECN_MODE_ANY
     if mode != TCP_ECN_MODE_PENDING:
         if mode and flags & _SETUP != ECE:
@@ -133,7 +131,7 @@ def tcp_ecn_rcv_synack(
 
 
 def tcp_ecn_rcv_syn(net: TcpNet, tp: TcpSock, flags: int, skb: SkBuff) -> None:
-    """Simultaneous open: the peer wants it as well, or it is off."""
+    """Simultaneous open: ECN is off unless the peer also asks for it."""
     mode = tp.ecn_flags & TCP_ECN_MODE_ANY
     if mode == TCP_ECN_MODE_PENDING and tcp_accecn_syn_requested(flags):
         tp.ecn_flags &= ~TCP_ECN_MODE_RFC3168
@@ -154,8 +152,8 @@ def tcp_ecn_send_synack(tp: TcpSock, syn: TcpSeg) -> None:
 
 
 def tcp_ecn_create_request(net: TcpNet, req: TcpRequestSock, flags: int, tos: int) -> None:
-    """A SYN for a listener asks for ECN. Not by RFC 3168 where the SYN itself is marked: 6.1.1
-    forbids that, so somebody plays with the bits; but DCTCP does so, and expects it."""
+    """Does a SYN for a listener ask for ECN? Not by RFC 3168 where the SYN itself is marked: 6.1.1
+    forbids that, so somebody plays with the bits. DCTCP does mark SYNs."""
     mode = net.sysctl["net.ipv4.tcp_ecn"]
     field = tos & INET_ECN_MASK
     if mode >= 3 and flags & SYN and tcp_accecn_syn_requested(flags):
@@ -168,9 +166,8 @@ def tcp_ecn_create_request(net: TcpNet, req: TcpRequestSock, flags: int, tos: in
 
 
 def tcp_ecn_rcv_syn_again(net: TcpNet, req: TcpRequestSock, flags: int, tos: int) -> bool:
-    """The SYN of a request sock once more. Its ECN field is the one to be told (RFC 9768 3.1.5).
-    False: it asks for another kind of ECN than the first, for which there must be a RST; else the
-    two ends might not agree on what it is to be."""
+    """The SYN of a request sock once more: report its ECN field from now on (RFC 9768 3.1.5).
+    False: it asks for another kind of ECN than the first; without a RST the ends might disagree."""
     ace = tcp_accecn_ace(flags)
     if req.accecn_ok:
         if ace == 0b011:
@@ -184,9 +181,9 @@ def tcp_ecn_rcv_syn_again(net: TcpNet, req: TcpRequestSock, flags: int, tos: int
 
 
 def tcp_ecn_make_synack(net: TcpNet, req: TcpRequestSock, retrans: int = 0) -> int:
-    """The header flags with which a SYN-ACK agrees. retrans: as for `tcp_make_synack`. Once more it
-    goes without the option; where that does not help either, without the flags: what was agreed
-    stays, but nothing of ours may be ECN-capable (RFC 9768 3.2.3.2.2, 3.1.5)."""
+    """The header flags with which a SYN-ACK agrees. retrans: as for `tcp_make_synack`. The second
+    SYN-ACK goes without the option, further ones without the flags. The agreement stays, but
+    nothing of ours may be ECN-capable (RFC 9768 3.2.3.2.2, 3.1.5)."""
     if req.accecn_ok:
         if retrans and net.sysctl["net.ipv4.tcp_ecn_fallback"]:
             req.accecn_fail_mode |= TCP_ACCECN_OPT_FAIL_SEND
@@ -198,7 +195,7 @@ def tcp_ecn_make_synack(net: TcpNet, req: TcpRequestSock, retrans: int = 0) -> i
 
 
 def tcp_ecn_openreq_child(tp: TcpSock, req: TcpRequestSock) -> None:
-    """A child has what its SYN-ACK agreed to."""
+    """Give a child the kind of ECN to which its SYN-ACK agreed."""
     if req.accecn_ok:
         tp.ecn_flags = TCP_ECN_MODE_ACCECN
         acc = tcp_accecn_start(tp, INET_ECN_NOT_ECT, req.syn_ect_rcv)
@@ -217,10 +214,10 @@ def tcp_ecn_xmit(cb: tuple[object, ...]) -> XmitCb:
 
 
 def tcp_ecn_send(net: TcpNet, tp: TcpSock, seq: int, dlen: int, flags: int) -> tuple[int, XmitCb]:
-    """(flags, cb for ip) of a segment: new data is marked ECT(0) and carries CWR, retransmissions
-    and ACKs are not marked (RFC 3168 6.1.4, 6.1.5), unless the control wants all marked (DCTCP:
-    an unmarked packet is lost where others are marked). With Accurate ECN all are marked, and all
-    carry the counter, but for an ACK that tells how the SYN-ACK came."""
+    """(flags, cb for ip) of a segment. New data is marked ECT(0) and carries CWR; retransmissions
+    and ACKs are not marked (RFC 3168 6.1.4, 6.1.5). A control may want all marked (DCTCP: an
+    unmarked packet is lost where others are marked). With Accurate ECN all are marked and carry the
+    counter, except an ACK that tells how the SYN-ACK arrived."""
     cb = tp.xmit_cb
     acc = tp.accecn
     if acc is not None:
@@ -239,13 +236,13 @@ def tcp_ecn_send(net: TcpNet, tp: TcpSock, seq: int, dlen: int, flags: int) -> t
 
 
 def tcp_ecn_queue_cwr(tp: TcpSock) -> None:
-    """cwnd goes down: the peer may stop to echo."""
+    """cwnd goes down: tell the peer to stop the echo."""
     if tp.ecn_flags & TCP_ECN_MODE_RFC3168:
         tp.ecn_flags |= TCP_ECN_QUEUE_CWR
 
 
 def tcp_ecn_withdraw_cwr(tp: TcpSock) -> None:
-    """It did not go down after all."""
+    """cwnd did not go down after all."""
     tp.ecn_flags &= ~TCP_ECN_QUEUE_CWR
 
 
@@ -258,7 +255,8 @@ def tcp_ecn_rcv_ecn_echo(tp: TcpSock, flags: int) -> bool:
 
 
 def tcp_ecn_accept_cwr(tp: TcpSock, flags: int, has_data: bool) -> None:
-    """The peer has reduced cwnd: no echo any more. It may wait for a single ACK now."""
+    """The peer has reduced cwnd: stop the echo. It may wait for a single ACK now, so send that at
+    once."""
     if flags & CWR and tp.accecn is None:
         tp.ecn_flags &= ~TCP_ECN_DEMAND_CWR
         if has_data:
@@ -275,7 +273,7 @@ def tcp_ecn_check_ce(net: TcpNet, tp: TcpSock, skb: SkBuff) -> bool:
         ce = mark == INET_ECN_CE
         tcp_ca_event(net, tp, CA_EVENT_ECN_IS_CE if ce else CA_EVENT_ECN_NO_CE)
     if tp.accecn is not None:
-        return False  # the counter tells, and when it has to
+        return False  # the counter tells of marks, and decides when to
     demand = mark == INET_ECN_CE and not tp.ecn_flags & TCP_ECN_DEMAND_CWR
     tp.ecn_flags |= TCP_ECN_SEEN
     if demand:

@@ -7,7 +7,7 @@ by a cookie. Here are the cookies, the limits of a listener and the client's dec
     server   tcp_ipv4.tcp_v4_conn_request -> tcp_fastopen_child: a child in SYN_RECV, whose request
              sock (`fastopen_rsk`) lives until the handshake is complete
 
-Linux's cookie: SipHash-2-4 of both addresses under `net.ipv4.tcp_fastopen_key`.
+The cookie is Linux's: SipHash-2-4 of both addresses under `net.ipv4.tcp_fastopen_key`.
 """
 
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ TFO_SYN_RETRANSMITTED: Final = 3
 
 KEY_LENGTH: Final = 16
 RST_HOLD: Final = 60 * 1_000_000_000
-"""For so long a Fast Open connection that was reset counts against the listener's limit, so that
+"""The time for which a reset Fast Open connection counts against the listener's limit, so that
 spoofed SYNs do not pay (RFC 7413 5.1)."""
 
 
 @dataclass(slots=True)
 class TcpFastopenRequest:
-    """`struct tcp_fastopen_request`: what a SYN under way to be sent shall carry."""
+    """`struct tcp_fastopen_request`: the data and cookie of a SYN that is about to be sent."""
 
     frags: tuple[Frag, ...] = ()
     size: int = 0
@@ -69,8 +69,9 @@ def parse_key(text: str) -> bytes | None:
 
 
 def tcp_fastopen_get_keys(net: TcpNet, listener: TcpSock) -> list[bytes]:
-    """The keys that count for a listener: its own (TCP_FASTOPEN_KEY), else the sysctl's, else one
-    by chance. The first makes cookies, each of them is accepted (RFC 7413 4.1.2, rotation)."""
+    """The keys that count for a listener: its own (TCP_FASTOPEN_KEY), else the sysctl's, else a
+    random one. The first key makes cookies; those of each key are accepted (RFC 7413 4.1.2,
+    rotation)."""
     own = listener.fastopen_key
     if own:
         return [own[i : i + KEY_LENGTH] for i in range(0, len(own), KEY_LENGTH)]
@@ -148,7 +149,7 @@ def tcp_fastopen_active_disable(net: TcpNet) -> None:
 
 
 def tcp_fastopen_active_should_disable(net: TcpNet, tp: TcpSock) -> bool:
-    """Is that while not over yet?"""
+    """Is Fast Open still disabled, for that while?"""
     seconds = int(net.sysctl["net.ipv4.tcp_fastopen_blackhole_timeout_sec"])
     times = net.tfo_active_disable_times
     if not seconds or not times:
@@ -161,8 +162,8 @@ def tcp_fastopen_active_should_disable(net: TcpNet, tp: TcpSock) -> bool:
 
 
 def tcp_fastopen_active_disable_ofo_check(net: TcpNet, tp: TcpSock) -> None:
-    """The end of a connection that began with Fast Open: did nothing but a FIN out of order come?
-    If data came, a black hole that was suspected is none."""
+    """A connection that began with Fast Open ends: did nothing but a FIN out of order come? If data
+    came, there is no black hole."""
     if not tp.syn_fastopen:
         return
     if not tp.data_segs_in:
@@ -173,7 +174,7 @@ def tcp_fastopen_active_disable_ofo_check(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_fastopen_active_detect_blackhole(net: TcpNet, tp: TcpSock, expired: bool) -> None:
-    """Retransmissions of a connection with Fast Open: the third in vain is suspicious."""
+    """A Fast Open connection retransmits: the third time in vain is suspicious."""
     timeouts = tp.icsk_retransmits
     if (tp.syn_fastopen or tp.syn_data or tp.syn_data_acked) and (
         timeouts == 2 or (timeouts < 2 and expired)
@@ -183,7 +184,7 @@ def tcp_fastopen_active_detect_blackhole(net: TcpNet, tp: TcpSock, expired: bool
 
 
 def tcp_fastopen_cookie_check(net: TcpNet, tp: TcpSock, fo: TcpFastopenRequest) -> bool:
-    """May the SYN carry data? Puts the cookie into `fo`, and the MSS that the host had told into
+    """May the SYN carry data? Puts the cookie into `fo`, and the host's remembered MSS into
     tp.mss_clamp (RFC 7413 4.1.3)."""
     mss, cookie, fo.exp = tcp_fastopen_cache_get(net, tp.saddr, tp.daddr)
     if mss:

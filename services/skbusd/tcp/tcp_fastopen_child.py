@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A SYN that brings data for a listener (`net/ipv4/tcp_fastopen.c`, RFC 7413 4.2): is its cookie
-right, and the child that takes the data before the handshake is complete.
+"""A SYN with data for a listener (`net/ipv4/tcp_fastopen.c`, RFC 7413 4.2): its cookie's check, and
+the child that takes the data before the handshake ends.
 
 Called by tcp_ipv4 for every SYN that is not answered with a SYN cookie. Calls tcp_minisocks (the
 child), tcp_data (its data).
@@ -42,7 +42,7 @@ def tcp_try_fastopen(
     opt: TcpOptions,
     syn_data: bool,
 ) -> tuple[bool, bytes | None]:
-    """(may the connection begin at once?, the cookie that the SYN-ACK shall bring or None)."""
+    """(may the connection begin at once?, the cookie for the SYN-ACK or None)."""
     foc = opt.fastopen
     if foc == b"":
         net.mib["TcpExtTCPFastOpenCookieReqd"] += 1
@@ -79,7 +79,7 @@ def tcp_fastopen_create_child(
 ) -> TcpSock:
     """The child, in SYN_RECV, in the accept queue, with the SYN's data; takes the skb.
 
-    The SYN-ACK is the caller's to send; the child's write timer repeats it.
+    The caller sends the SYN-ACK; the child's write timer repeats it.
     """
     child = tcp_create_openreq_child(net, listener, req, th, fastopen=True)
     listener.fastopenq_qlen += 1

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What a SYN-ACK says to a client that has tried Fast Open (`tcp_rcv_fastopen_synack` of
+"""The SYN-ACK to a client that has tried Fast Open (`tcp_rcv_fastopen_synack` of
 `net/ipv4/tcp_input.c`, RFC 7413 4.2.1).
 
-Called by tcp_input when a connection of ours is established. Calls tcp_metrics (the cookie is
-remembered) and tcp_retransmit (data that the server did not take).
+Called by tcp_input when a connection of ours is established. Calls tcp_metrics (to remember the
+cookie) and tcp_retransmit (data that the server did not take).
 """
 
 from skbus.inet.headers.tcp import TcpOptions
@@ -16,8 +16,8 @@ from skbusd.tcp.tcp_retransmit import tcp_non_congestion_loss_retransmit
 
 
 def tcp_rcv_fastopen_synack(net: TcpNet, tp: TcpSock, opt: TcpOptions) -> bool:
-    """A SYN-ACK after a SYN with Fast Open: remember its cookie (RFC 7413 4.2.1). True: it did
-    not acknowledge the data, which goes once more, and carries the ACK."""
+    """A SYN-ACK after a SYN with Fast Open: remember its cookie (RFC 7413 4.2.1). True: it did not
+    acknowledge the data, which goes again and carries the ACK."""
     data = tp.rtx_queue[0] if tp.syn_data and tp.rtx_queue else None
     cookie = opt.fastopen
     try_exp = 0
@@ -27,7 +27,7 @@ def tcp_rcv_fastopen_synack(net: TcpNet, tp: TcpSock, opt: TcpOptions) -> bool:
     elif tp.total_retrans:
         syn_drop = cookie is None and data is not None
     elif cookie is None and not tp.syn_data:
-        # The server does not know the option: perhaps the other one, next time.
+        # The server does not know the option; next time, try the other one.
         try_exp = 2 if tp.syn_fastopen_exp else 1
     mss = opt.mss or 536
     exp = opt.fastopen_exp

@@ -61,7 +61,7 @@ def tcp_packets_in_flight(tp: TcpSock) -> int:
 
 
 def tcp_check_sack_reordering(net: TcpNet, tp: TcpSock, low_seq: int, by_ts: bool) -> None:
-    """Something at low_seq was delivered after what lies above it: not lost, but reordered."""
+    """A segment at low_seq was delivered after segments above it: not lost, but reordered."""
     fack = tp.highest_sack if tp.sacked_out else tp.snd_una
     metric = seq_ahead(fack, low_seq)
     if not metric:
@@ -88,7 +88,7 @@ def tcp_check_reno_reordering(net: TcpNet, tp: TcpSock, addend: int) -> bool:
 
 
 def tcp_add_reno_sack(net: TcpNet, tp: TcpSock, num_dupack: int) -> None:
-    """A duplicate ACK without SACK: some segment has been delivered."""
+    """A duplicate ACK without SACK shows that some segment has been delivered."""
     if num_dupack:
         prior = tp.sacked_out
         tp.sacked_out += num_dupack
@@ -97,7 +97,7 @@ def tcp_add_reno_sack(net: TcpNet, tp: TcpSock, num_dupack: int) -> None:
 
 
 def tcp_remove_reno_sacks(net: TcpNet, tp: TcpSock, acked: int) -> None:
-    """A new ACK without SACK: the duplicates before it stood for what it covers."""
+    """A new ACK without SACK: the duplicates before it stood for segments that it covers."""
     if acked > 0:
         tp.delivered += max(acked - tp.sacked_out, 1)
         tp.sacked_out = 0 if acked - 1 >= tp.sacked_out else tp.sacked_out - (acked - 1)
@@ -156,7 +156,7 @@ def tcp_enter_cwr(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_init_undo(tp: TcpSock) -> None:
-    """From here on it is watched whether the reduction was a mistake."""
+    """Begin to watch whether the reduction was a mistake."""
     tp.undo_marker = tp.snd_una or 1
     tp.undo_retrans = tp.retrans_out or -1
 
@@ -177,8 +177,8 @@ def tcp_enter_recovery(net: TcpNet, tp: TcpSock, ece: bool) -> None:
 
 
 def tcp_enter_loss(net: TcpNet, tp: TcpSock) -> None:
-    """The retransmission timer fired: all that is old counts as lost, cwnd is one segment
-    (RFC 5681 3.1, RFC 6582 4)."""
+    """The retransmission timer fired: all old segments count as lost, cwnd is one segment (RFC 5681
+    3.1, RFC 6582 4)."""
     head = tp.rtx_queue[0] if tp.rtx_queue else None
     reneging = head is not None and bool(head.sacked & SACKED_ACKED)
     new_recovery = tp.ca_state < TCP_CA_RECOVERY
@@ -240,10 +240,10 @@ def tcp_may_undo(tp: TcpSock) -> bool:
 
 
 def _unmark_lost(tp: TcpSock) -> None:
-    """Nothing was lost after all. RACK had done with it; the oldest of it may yet be lost.
+    """Nothing was lost after all: take the marks back, and let RACK see the oldest segments again.
 
-    Differs from Linux: there RACK has done with all of it for good. But a peer that has marks set
-    and taken back by turns is to have little of it looked at each time.
+    Differs from Linux, where RACK never looks at these segments again: we give it the oldest few. A
+    peer that makes marks come and go costs us only these each time.
     """
     unmarked = []
     for seg in tp.rtx_queue if tp.retrans_out else tp.lost_queue:
@@ -258,7 +258,7 @@ def _unmark_lost(tp: TcpSock) -> None:
 
 
 def tcp_undo_cwnd_reduction(net: TcpNet, tp: TcpSock, unmark_loss: bool) -> None:
-    """cwnd and ssthresh are again what they were."""
+    """Put cwnd and ssthresh back to their old values."""
     if unmark_loss and tp.lost_out:
         _unmark_lost(tp)
     if tp.prior_ssthresh:
@@ -272,7 +272,7 @@ def tcp_undo_cwnd_reduction(net: TcpNet, tp: TcpSock, unmark_loss: bool) -> None
 
 
 def tcp_any_retrans_done(tp: TcpSock) -> bool:
-    """Is something out that was sent more than once?"""
+    """Is a segment out that was sent more than once?"""
     if tp.retrans_out:
         return True
     return bool(tp.rtx_queue) and bool(tp.rtx_queue[0].sacked & EVER_RETRANS)
@@ -354,7 +354,7 @@ def tcp_try_keep_open(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_try_to_open(net: TcpNet, tp: TcpSock, flag: int) -> None:
-    """Not lost, as far as one can see."""
+    """As far as we know, nothing is lost."""
     if not tcp_any_retrans_done(tp):
         tp.retrans_stamp = 0
     if flag & FLAG_ECE:
@@ -367,7 +367,7 @@ def tcp_try_to_open(net: TcpNet, tp: TcpSock, flag: int) -> None:
 
 
 def tcp_identify_packet_loss(net: TcpNet, tp: TcpSock, flag: int) -> int:
-    """Mark what is lost now; returns the ACK's flags."""
+    """Mark segments that are lost by now; returns the ACK's flags."""
     if not tp.rtx_queue:
         return flag
     if not tp.sack_ok:
@@ -387,7 +387,7 @@ def tcp_process_loss(net: TcpNet, tp: TcpSock, flag: int, num_dupack: int) -> in
     if flag & FLAG_SND_UNA_ADVANCED and tcp_try_undo_loss(net, tp, False):
         return REXMIT_NONE
     if tp.frto:
-        # Step 3.b: something that was not sent again is acknowledged
+        # Step 3.b: a segment that was not sent again is acknowledged
         if flag & FLAG_ORIG_SACK_ACKED and tcp_try_undo_loss(net, tp, True):
             return REXMIT_NONE
         if after(tp.snd_nxt, tp.high_seq):
@@ -411,7 +411,7 @@ def tcp_process_loss(net: TcpNet, tp: TcpSock, flag: int, num_dupack: int) -> in
 
 
 def tcp_check_sack_reneging(net: TcpNet, tp: TcpSock, flag: int) -> bool:
-    """The peer has thrown away what it SACKed: give it a moment, then time out (RFC 2018 8)."""
+    """The peer has thrown away SACKed data: give it a moment, then time out (RFC 2018 8)."""
     if flag & FLAG_SACK_RENEGING and flag & FLAG_SND_UNA_ADVANCED:
         delay = max((tp.srtt_us >> 4), 10_000)
         inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, delay)
@@ -472,7 +472,7 @@ def tcp_fastretrans_alert(
         flag = tcp_identify_packet_loss(net, tp, flag)
         if not (tp.ca_state == TCP_CA_OPEN or flag & FLAG_LOST_RETRANS):
             return rexmit, flag
-        # The reduction is undone, or retransmissions are lost too: Recovery may follow.
+        # The reduction is undone, or even retransmissions are lost: Recovery may follow.
     if not tp.sack_ok:
         if flag & FLAG_SND_UNA_ADVANCED:
             tp.sacked_out = 0

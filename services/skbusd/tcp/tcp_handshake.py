@@ -85,7 +85,7 @@ def tcp_time_stamp(net: TcpNet, offset: int) -> int:
 
 
 def tcp_advertise_mss(net: TcpNet, tp: TcpSock, mtu: int) -> int:
-    """What we tell the peer that we take: by the MTU of the route (RFC 9293 3.7.1)."""
+    """The MSS that we tell the peer: by the MTU of the route (RFC 9293 3.7.1)."""
     mss = max(mtu - 40, int(net.sysctl["net.ipv4.route.min_adv_mss"]))
     mss = min(mss, 65535 - 40)
     if tp.user_mss and tp.user_mss < mss:
@@ -149,8 +149,8 @@ def tcp_connect(net: TcpNet, tp: TcpSock, mtu: int) -> None:
 
 
 def tcp_syn_data(net: TcpNet, tp: TcpSock) -> tuple[tuple[Frag, ...], int]:
-    """`tcp_send_syn_data`: what the SYN may carry, if we have a cookie of the host (RFC 7413
-    4.2.1); without one, the SYN is to ask for it."""
+    """`tcp_send_syn_data`: the data for the SYN, if we have the host's cookie (RFC 7413 4.2.1);
+    without one, the SYN asks for it."""
     fo = tp.fastopen_req
     assert fo is not None
     tp.mss_clamp = tp.advmss  # where no MSS of the host is known
@@ -171,8 +171,8 @@ def tcp_syn_data(net: TcpNet, tp: TcpSock) -> tuple[tuple[Frag, ...], int]:
 def tcp_queue_syn_data(
     net: TcpNet, tp: TcpSock, syn: TcpSeg, frags: tuple[Frag, ...], size: int
 ) -> None:
-    """A SYN has gone with data, which stands in the retransmit queue apart from it: it is sent
-    again once the connection is there."""
+    """A SYN has gone with data. The data stands apart in the retransmit queue, to be sent again
+    once the connection is there."""
     data = TcpSeg(tp.write_seq, (tp.write_seq + size) & MASK, ACK | PSH, frags)
     data.pcount = 1
     data.mss = size
@@ -234,7 +234,7 @@ def tcp_transmit_syn(
 
 
 def tcp_send_synack(net: TcpNet, tp: TcpSock) -> None:
-    """Simultaneous open: our SYN is out, and theirs came: send the SYN once more, with ACK."""
+    """Simultaneous open: our SYN is out and the peer's came. Send ours once more, with ACK."""
     if not tp.rtx_queue or not tp.rtx_queue[0].flags & SYN:
         return
     seg = tp.rtx_queue[0]
@@ -292,8 +292,8 @@ def tcp_make_synack(
 
 
 def tcp_send_active_reset(net: TcpNet, tp: TcpSock) -> None:
-    """RST because the user aborts (RFC 9293 3.10.5); as every segment it tells what waits out of
-    order (RFC 2018 4)."""
+    """RST because the user aborts (RFC 9293 3.10.5); like every segment it SACKs waiting
+    out-of-order data (RFC 2018 4)."""
     net.mib["TcpOutRsts"] += 1
     if not tp.xmit_cb.daddr:
         return
@@ -323,7 +323,7 @@ def tcp_v4_send_ack(
     tsecr: int,
     stamped: bool,
 ) -> None:
-    """An ACK for something that is not a whole socket."""
+    """Send an ACK for a sock that is not a whole socket."""
     options = build_aligned_timestamp(tsval, tsecr) if stamped else b""
     header = build(sk.sport, sk.dport, seq, ack, ACK, min(window, 65535), options)
     cb = XmitCb(sk.saddr, sk.daddr, IPPROTO_TCP, sk.tos, 0, True, 0, b"", True, True)

@@ -135,8 +135,8 @@ def _same(value: int, other: int) -> int:
 
 
 def _share(net: TcpNet, tp: TcpSock) -> None:
-    """Let an idle connection keep no number of its own that another object holds already: equal
-    numbers become one object, among connections (`net.share`) and within one (`_same`)."""
+    """Let an idle connection keep no copy of a number that exists already. Equal numbers become one
+    object, among connections (`net.share`) and within one (`_same`)."""
     share = net.share
     tp.mss_cache = share(tp.mss_cache)
     tp.mss_clamp = share(tp.mss_clamp)
@@ -185,7 +185,7 @@ def tcp_fin_time(net: TcpNet, tp: TcpSock) -> int:
 
 
 def tcp_data_snd_check(net: TcpNet, tp: TcpSock) -> None:
-    """An ACK came: what waits may go, and the send buffer may have to grow."""
+    """An ACK came: send waiting data that may go, and grow the send buffer if need be."""
     if tp.write_queue and not (tp in net.autocorked and tcp_should_autocork(net, tp)):
         tcp_push_pending_frames(net, tp)
     if tp.snd_cwnd * tp.mss_cache * 2 > tp.sndbuf:
@@ -193,7 +193,7 @@ def tcp_data_snd_check(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_ack_snd_check(net: TcpNet, tp: TcpSock) -> None:
-    """Acknowledge what came, if that is scheduled and no data did it."""
+    """Acknowledge received data, if that is scheduled and no data of ours did it."""
     if tp.ack_pending & ICSK_ACK_SCHED:
         __tcp_ack_snd_check(net, tp)
 
@@ -215,8 +215,8 @@ def _parse(tp: TcpSock, skb: SkBuff, th: TcpHdr) -> TcpOptions:
 
 
 def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> Taken:
-    """ESTABLISHED. Header prediction (RFC 1144 idea of Van Jacobson): the next data in order, or
-    a pure ACK, with a window that has not changed, needs no more than this."""
+    """ESTABLISHED. Header prediction (Van Jacobson's idea in RFC 1144) is enough for the next data
+    in order, or a pure ACK, while the window stays."""
     seq, flags, doff = th.seq, th.flags, th.doff
     if net.tracing:
         net.trace("tcp_rcv_established", skb, sk=tp.number, seq=seq, ack=th.ack_seq, flags=th.flags)
@@ -271,7 +271,7 @@ def tcp_rcv_established(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_s
 
 
 def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> bool:
-    """Header prediction; False (and nothing done) where something is unusual after all."""
+    """Header prediction; False (and nothing done) where the segment is unusual after all."""
     doff, seq, ack = th.doff, th.seq, th.ack_seq
     tp.rx_saw_tstamp = False
     if tp.tstamp_ok:
@@ -320,9 +320,9 @@ def _fast_path(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) 
 
 
 def tcp_urg(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
-    """`tcp_check_urg`: which byte is urgent, if it has not come before: the last one before where
-    the pointer points, or as RFC 6093 4 has it (`net.ipv4.tcp_stdurg`) that one. What it means is
-    the socket layer's business."""
+    """`tcp_check_urg`: find the urgent byte, unless it has come before. It is the byte before the
+    one that the pointer names, or (`net.ipv4.tcp_stdurg`, RFC 6093 4) that one. The socket layer
+    does the rest."""
     ptr = th.urg_ptr
     if ptr and not net.sysctl["net.ipv4.tcp_stdurg"]:
         ptr -= 1
@@ -338,7 +338,7 @@ def tcp_urg(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
 
 
 def _syn_options(net: TcpNet, tp: TcpSock, opt: TcpOptions) -> None:
-    """What the peer's SYN agreed to (RFC 9293 3.7.1, RFC 7323, 2018)."""
+    """Take the options to which the peer's SYN agreed (RFC 9293 3.7.1, RFC 7323, 2018)."""
     sysctl = net.sysctl
     mss = opt.mss or 536
     if tp.user_mss and tp.user_mss < mss:
@@ -367,7 +367,7 @@ def tcp_rcv_synsent_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: Tcp
     if flags & ACK:
         if not after(ack, tp.snd_una) or after(ack, tp.snd_nxt):
             if not tp.icsk_retransmits:
-                # What we met may be left of an older connection, and gone by now: try again.
+                # The ACK may be from an older connection that is gone by now: try again.
                 inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, TCP_TIMEOUT_MIN_US)
             if flags & RST:
                 net.kfree_skb(skb, "TCP_INVALID_ACK_SEQUENCE", sk=tp.number)
@@ -430,8 +430,8 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
     tp.pred_flags = tp.rcv_wnd > 0
     if tp.keepopen:
         inet_csk_reset_keepalive_timer(net, tp, keepalive_time_when(net, tp))
-    # The user hears of it after the data and the FIN that came along, so that he who polls for
-    # the connection sees all of it at once.
+    # The user hears of the connection after the data and the FIN that came along, so that a poll
+    # for it shows all at once.
     tcp_set_state(net, tp, TCP_ESTABLISHED, tell=False)
     if (tp.syn_fastopen or tp.syn_data) and tcp_rcv_fastopen_synack(net, tp, opt):
         sk_state_change(net, tp)
@@ -450,7 +450,7 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
     else:
         sk_state_change(net, tp)
     if tp.accecn is not None:
-        # A pure ACK, even if data waits: it tells how the SYN-ACK came (RFC 9768 3.2.2.1).
+        # A pure ACK, even if data waits: it tells how the SYN-ACK arrived (RFC 9768 3.2.2.1).
         tcp_send_ack(net, tp, tcp_accecn_reflector_flags(tp.accecn.syn_ect_rcv))
         tcp_push_pending_frames(net, tp)
     elif tp.write_queue or tp.ack_pingpong or tp.write_pending:
@@ -460,7 +460,7 @@ def _synack_received(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, opt: Tcp
         inet_csk_reset_delack_timer(net, tp, net.now + TCP_DELACK_MAX)
         tcp_push_pending_frames(net, tp)
         if length and (tp.rcv_nxt - tp.rcv_wup) & MASK > tp.ack_rcv_mss:
-            # Differs from Linux: it waits for the application to read, which we do not hear of.
+            # Differs from Linux, which waits until the application reads; we do not hear of that.
             tcp_send_ack(net, tp)
     else:
         tcp_send_ack(net, tp)
@@ -527,8 +527,8 @@ def tcp_rcv_state_process(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end
 def _fastopen_check_req(
     net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int, opt: TcpOptions
 ) -> Verdict:
-    """A segment for a child whose handshake Fast Open has overtaken. A reason: the segment is to be
-    answered with RST and dropped."""
+    """A segment for a child that Fast Open made during its handshake. A reason as the result:
+    answer with RST and drop it."""
     req = tp.fastopen_rsk
     assert req is not None
     result = tcp_check_req(net, tp, req, th, end_seq, opt, fastopen=True)
@@ -555,7 +555,7 @@ def tcp_rcv_synrecv_state_fastopen(net: TcpNet, tp: TcpSock) -> None:
 
 
 def _ack_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int) -> Verdict:
-    """RFC 9293 3.10.7.4, fifth: what the ACK does to the state."""
+    """RFC 9293 3.10.7.4, fifth: the effect of the ACK on the state."""
     state = tp.state
     fin = th.flags & FIN
     if state == TCP_FIN_WAIT1 and tp.fastopen_rsk is not None:
@@ -615,7 +615,7 @@ def _established_passive(net: TcpNet, tp: TcpSock, th: TcpHdr) -> None:
     tp.lsndtime = net.now // 1000
     tcp_initialize_rcv_mss(tp)
     tp.pred_flags = tp.rcv_wnd > 0
-    # Of a child in an accept queue the socket layer knows nothing else.
+    # The socket layer hears of a child in an accept queue by no other message.
     tcp_set_state(net, tp, TCP_ESTABLISHED, tell=not tp.parent)
     if tp.keepopen:
         inet_csk_reset_keepalive_timer(net, tp, keepalive_time_when(net, tp))
@@ -632,8 +632,8 @@ def _text_of_state(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: i
     if state in (TCP_CLOSE_WAIT, TCP_CLOSING, TCP_LAST_ACK):
         queue = before(seq, tp.rcv_nxt)
     if queue and state != TCP_ESTABLISHED and tp.shutdown & RCV_SHUTDOWN:
-        # RFC 9293 3.6.1 (a half close that is not one): the application has gone. Or the peer
-        # has more to say than what its FIN has ended.
+        # RFC 9293 3.6.1 (a half close that is not one): the application has gone. Or the peer sends
+        # data behind its own FIN.
         fin = flags & FIN
         if end_seq != seq and after(end_seq - fin, tp.rcv_nxt):
             net.mib["TcpExtTCPAbortOnData"] += 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""TCP over IPv4 (`net/ipv4/tcp_ipv4.c`): the entries that ip calls, and what has to do with
+"""TCP over IPv4 (`net/ipv4/tcp_ipv4.c`): the entries that ip calls, and all that concerns
 addresses: look-up, SYN, RST without a connection, ICMP errors.
 
     ip -> tcp_v4_rcv -> tcp_v4_do_rcv -> tcp_rcv_established | tcp_rcv_state_process
@@ -110,7 +110,7 @@ _LD: Final = (0, 1)
 
 
 def tcp_v4_rcv(net: TcpNet, skb: SkBuff) -> None:
-    """A segment: check it, find whom it is for, and pass it on."""
+    """Check a segment, find its socket, and pass it on."""
     net.mib["TcpInSegs"] += skb.gso_segs or 1
     if net.tracing:
         net.trace("tcp_v4_rcv", skb)
@@ -220,7 +220,7 @@ def _pull_header(net: TcpNet, skb: SkBuff) -> bool:
 
 
 def _checksum_ok(net: TcpNet, skb: SkBuff, cb: RcvCb) -> bool:
-    """Verify in software what no hardware vouched for; False: dropped."""
+    """Verify in software a checksum that no hardware has verified; False: dropped."""
     head = skb.head[skb.data :]
     total = csum_partial(head)
     at = len(head)
@@ -240,7 +240,7 @@ def _checksum_ok(net: TcpNet, skb: SkBuff, cb: RcvCb) -> bool:
 
 
 def tcp_v4_no_socket(net: TcpNet, skb: SkBuff, cb: RcvCb, th: TcpHdr, end_seq: int) -> None:
-    """Nobody there: RST (RFC 9293 3.10.7.1)."""
+    """No socket for the segment: answer with RST (RFC 9293 3.10.7.1)."""
     tcp_v4_send_reset(net, skb, cb, th, end_seq)
     net.kfree_skb(skb, "NO_SOCKET")
 
@@ -276,7 +276,7 @@ def tcp_v4_listen_rcv(
     key: bytes,
     isn: int | None = None,
 ) -> None:
-    """LISTEN (RFC 9293 3.10.7.2). isn: from a TIME_WAIT that a SYN may follow."""
+    """A segment for a listener (RFC 9293 3.10.7.2). isn: from a TIME_WAIT that a SYN may follow."""
     flags = th.flags
     if flags & RST:
         net.kfree_skb(skb, "TCP_RESET", sk=listener.number)
@@ -319,8 +319,8 @@ def _conn_request(
     key: bytes,
     isn: int | None,
 ) -> Verdict:
-    """What `tcp_v4_conn_request` does; SKB_CONSUMED: the skb is the data of a child now."""
-    # In one piece: each refusal has its own counters, and their order is what a flood meets.
+    """The work of `tcp_v4_conn_request`; SKB_CONSUMED: the skb is a child's data now."""
+    # In one piece: each refusal has its own counters, and their order matters in a flood.
     opt = _options(skb, th)
     if net.tracing:
         net.trace("tcp_v4_conn_request", sk=listener.number, qlen=listener.qlen)
@@ -377,7 +377,7 @@ def _conn_request(
 def _openreq(
     net: TcpNet, listener: TcpSock, cb: RcvCb, th: TcpHdr, opt: TcpOptions, key: bytes
 ) -> TcpRequestSock:
-    """`tcp_openreq_init`: what the SYN says."""
+    """`tcp_openreq_init`: take the SYN's options into the request sock."""
     sysctl = net.sysctl
     req = TcpRequestSock(listener.number, key)
     req.saddr, req.sport = cb.daddr, th.dest
@@ -475,7 +475,8 @@ def tcp_v4_req_rcv(
         tcp_v4_do_rcv(net, child, skb, th, end_seq)
         return
     if result == REQ_RESET:
-        # A SYN that came twice may have been answered with a cookie before; that counts, too.
+        # A SYN that came twice may have been answered with a cookie before; such an ACK also
+        # counts.
         if th.flags & (ACK | SYN) == ACK and _cookie_child(
             net, listener, skb, cb, th, end_seq, req.key
         ):
@@ -509,8 +510,8 @@ def tcp_v4_timewait_rcv(
 
 
 def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
-    """An ICMP error about a segment of ours. Only what quotes a number that is out counts
-    (RFC 5927 4.1); before ESTABLISHED it ends the attempt, later it is a hint (RFC 5461)."""
+    """An ICMP error about a segment of ours. Only one that quotes a number in flight counts (RFC
+    5927 4.1). Before ESTABLISHED it ends the attempt, later it is a hint (RFC 5461)."""
     payload = err.payload
     sport, dport = int.from_bytes(payload[:2], "big"), int.from_bytes(payload[2:4], "big")
     if net.tracing:
@@ -556,8 +557,7 @@ def tcp_v4_err(net: TcpNet, err: ErrHandler) -> None:
 
 
 def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler, seq: int) -> None:
-    """An error that is plausible, about the segment at seq. Where a request owns the socket it is
-    only remembered."""
+    """A plausible error about the segment at seq; only noted where a request owns the socket."""
     if err.type == ICMP_REDIRECT:
         if not tp.sk_lock & SK_OWNED:
             gateway = err.info.to_bytes(4, "big")
@@ -598,8 +598,8 @@ def _icmp_error(net: TcpNet, tp: TcpSock, err: ErrHandler, seq: int) -> None:
 
 
 def tcp_ld_rto_revert(net: TcpNet, tp: TcpSock, seq: int) -> None:
-    """`tcp_ld_RTO_revert`: the way is broken, and the segment that RTO sent was not lost to
-    congestion: take one back-off back (RFC 6069 4.2)."""
+    """`tcp_ld_RTO_revert`: the way is broken, and no congestion lost the RTO's segment, so undo one
+    back-off (RFC 6069 4.2)."""
     if seq != tp.snd_una or not tp.icsk_retransmits or not tp.icsk_backoff or not tp.rtx_queue:
         return
     tp.icsk_backoff -= 1
@@ -620,8 +620,8 @@ def tcp_ld_rto_revert(net: TcpNet, tp: TcpSock, seq: int) -> None:
 
 
 def tcp_dst_mtu(net: TcpNet, item: DstMtu) -> None:
-    """What is known of the path to an address has changed, whoever found out, or was forgotten: its
-    connections go by it (what `tcp_current_mss` does in Linux, segment by segment)."""
+    """The known MTU of the path to an address has changed, or was forgotten. Its connections follow
+    (Linux's `tcp_current_mss` does this segment by segment)."""
     for tp in net.socks.values():
         if tp.daddr != item.daddr or tp.pmtu == item.mtu or tp.state in (TCP_LISTEN, TCP_CLOSE):
             continue
@@ -636,9 +636,9 @@ def _sync_mss(net: TcpNet, tp: TcpSock, mtu: int) -> None:
 
 
 def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
-    """RFC 1191: ip hears of it, as the segment was ours; smaller segments from now on, and those
-    that were too big once more. A path that takes less than `min_pmtu` gets no smaller segments,
-    and ip sends without DF from now on (`ip_dont_fragment`)."""
+    """RFC 1191: tell ip of the MTU, make smaller segments from now on, and send those that were too
+    big again. Segments do not get smaller than `min_pmtu`; on such a path ip sends without DF
+    (`ip_dont_fragment`)."""
     if tp.state in (TCP_LISTEN, TCP_CLOSE):
         return
     cb = tp.xmit_cb
@@ -654,6 +654,6 @@ def tcp_v4_mtu_reduced(net: TcpNet, tp: TcpSock, mtu: int) -> None:
         old_mss = tp.mss_cache
         tcp_sync_mss(net, tp, mtu)
         if tp.mss_cache == old_mss and not tp.syn_data:
-            return  # nothing that is out has become too big: the queue need not be looked through
+            return  # nothing in flight has become too big: no need to search the queue
         if tp.state not in (TCP_SYN_SENT, TCP_SYN_RECV) or tp.syn_data:
             tcp_simple_retransmit(net, tp)

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Indices of the retransmit queue: where a sequence number stands in it, and what of it is lost and
-waits to be sent again. With them an ACK costs what it brings, and nothing for what else is out.
+"""Indices of the retransmit queue: the place of a sequence number, and the lost segments that wait
+to be sent again. With them an ACK costs by its own news, not by all that is in flight.
 
-Called by tcp_recovery (what is lost), tcp_retransmit (what goes next), tcp_sack and dump.
+Called by tcp_recovery (losses), tcp_retransmit (the next to go), tcp_sack and dump.
 
 `TcpSock.lost_queue` has every segment that is marked LOST, is not SACKed, and has not been sent
-again since, by sequence number. Whoever takes such a mark away leaves it in the list, and
-`tcp_lost_first` drops it there: each is entered once per mark.
+again since, by sequence number. When a mark is taken away the segment stays in the list until
+`tcp_lost_first` drops it: each is entered once per mark.
 
-Differs from Linux, which remembers one segment (`retransmit_skb_hint`) and walks on from it: a peer
-can make that walk as long as the queue.
+Differs from Linux, which remembers one segment (`retransmit_skb_hint`) and walks on from there: a
+peer can make that walk as long as the queue.
 """
 
 from skbus.core.seq import after, before
@@ -24,8 +24,8 @@ _WAITS = LOST | SACKED_ACKED | SACKED_RETRANS
 
 
 def rtx_index(tp: TcpSock, seq: int) -> int:
-    """Where in the retransmit queue the segment stands that has `seq`, or the first one behind
-    it (binary search)."""
+    """Index in the retransmit queue of the segment with `seq`, or of the first one behind it
+    (binary search)."""
     queue = tp.rtx_queue
     if before(seq, tp.snd_una):
         return 0
@@ -40,7 +40,7 @@ def rtx_index(tp: TcpSock, seq: int) -> int:
 
 
 def tcp_lost_waits(seg: TcpSeg) -> bool:
-    """Is it lost, and not sent again since?"""
+    """Is the segment lost, and not sent again since?"""
     return seg.sacked & _WAITS == LOST
 
 
@@ -63,7 +63,7 @@ def tcp_lost_add(tp: TcpSock, seg: TcpSeg) -> None:
 
 
 def tcp_lost_first(tp: TcpSock) -> TcpSeg | None:
-    """The first that waits to be sent again."""
+    """The first segment that waits to be sent again."""
     queue = tp.lost_queue
     done = 0
     for seg in queue:

@@ -2,18 +2,18 @@
 """Memory accounting (`net/core/sock.c`: `__sk_mem_raise_allocated` and its like; the ends of
 `net/ipv4/tcp.c` and `tcp_input.c` that deal with pressure).
 
-What a socket holds is charged to all of TCP in pages, ahead: `rmem_charged` and `wmem_charged`
-are what it may hold without asking again (their distance from what it does hold is
-`sk_forward_alloc`), so an ordinary segment costs one comparison. The sum is bounded by
-`net.ipv4.tcp_mem` (pages): above the second number TCP is under pressure, until it is below the
-first; above the third nothing is granted beyond each socket's minimum.
+A socket's memory is charged to all of TCP in pages, ahead. `rmem_charged` and `wmem_charged` are
+the bytes that it may hold without asking again, so an ordinary segment costs one comparison. (Their
+distance from the bytes that it does hold is `sk_forward_alloc`.) `net.ipv4.tcp_mem` (pages) bounds
+the sum. Above its second number TCP is under pressure, until the sum is below the first; above the
+third nothing is granted beyond each socket's minimum.
 
     low        pressure        hard
      |  leave     | enter        |  drop, reset orphans
 
-Under pressure windows do not grow, send buffers shrink to what they hold, and out-of-order data
-goes. The bytes themselves lie in the socket layer and the pool; they are charged here because
-here is decided what comes and goes. RFC 9293 3.8.6.2.2 (what is promised must be kept).
+Under pressure windows do not grow, send buffers shrink to their contents, and out-of-order data
+goes. The bytes themselves lie in the socket layer and the pool; they are charged here because tcp
+decides which come and go. RFC 9293 3.8.6.2.2 (a promised window must be kept).
 """
 
 from typing import Final
@@ -64,7 +64,7 @@ def sk_mem_used(tp: TcpSock) -> int:
 
 
 def __sk_mem_raise_allocated(net: TcpNet, tp: TcpSock, pages: int, send: bool) -> bool:
-    """`__sk_mem_raise_allocated`: so many pages more for this socket, if there are any."""
+    """`__sk_mem_raise_allocated`: charge `pages` more to this socket, if there are any."""
     low, pressure, hard = map(net.shard_limit, net.sysctl["net.ipv4.tcp_mem"])
     allocated = net.tcp_memory_allocated + pages
     if allocated <= low:
@@ -75,7 +75,7 @@ def __sk_mem_raise_allocated(net: TcpNet, tp: TcpSock, pages: int, send: bool) -
     elif allocated > pressure:
         tcp_enter_memory_pressure(net)
     if net.tcp_memory_pressure:
-        # Everyone has its minimum, and its fair share of all there is.
+        # Each socket has its minimum, and its fair share of all there is.
         least = net.sysctl["net.ipv4.tcp_wmem" if send else "net.ipv4.tcp_rmem"][0]
         held = (tp.write_seq - tp.snd_una) & MASK if send else tp.rmem_alloc
         mine = -(-sk_mem_used(tp) // SK_MEM_QUANTUM) + pages
@@ -97,8 +97,8 @@ def sk_rmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> bool:
 
 
 def sk_forced_rmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> None:
-    """`sk_forced_mem_schedule`: whatever the limits say. Who has nothing to read must get the
-    next segment, or it would wait for ever."""
+    """`sk_forced_mem_schedule`: charge it whatever the limits say. A socket with nothing to read
+    must get the next segment, or it would wait for ever."""
     pages = -(-(tp.rmem_alloc + tp.ofo_bytes + size - tp.rmem_charged) // SK_MEM_QUANTUM)
     if pages > 0:
         net.tcp_memory_allocated += pages
@@ -108,9 +108,9 @@ def sk_forced_rmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> None:
 def sk_wmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> None:
     """`sk_wmem_schedule`: `size` more bytes in the write queue.
 
-    Differs from Linux: they have been accepted from the application already, by the socket layer,
-    so they are charged in any case; but beyond the limits its send buffer shrinks
-    (`sk_stream_moderate_sndbuf`), so that no more come.
+    Differs from Linux: the socket layer has accepted the bytes already, so they are charged in any
+    case. Beyond the limits the send buffer shrinks (`sk_stream_moderate_sndbuf`), so that no more
+    come.
     """
     queued = (tp.write_seq - tp.snd_una) & MASK
     pages = -(-(queued + size - tp.wmem_charged) // SK_MEM_QUANTUM)
@@ -123,7 +123,7 @@ def sk_wmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> None:
 
 
 def sk_stream_moderate_sndbuf(net: TcpNet, tp: TcpSock, queued: int) -> None:
-    """`sk_stream_moderate_sndbuf`: no more than half of what waits."""
+    """`sk_stream_moderate_sndbuf`: shrink the send buffer to half of the queued bytes."""
     if tp.userlocks & SOCK_SNDBUF_LOCK:
         return
     tp.sndbuf = max(min(tp.sndbuf, queued >> 1), SOCK_MIN_SNDBUF)
@@ -133,7 +133,7 @@ def sk_stream_moderate_sndbuf(net: TcpNet, tp: TcpSock, queued: int) -> None:
 
 
 def sk_mem_reclaim(net: TcpNet, tp: TcpSock) -> None:
-    """`sk_mem_reclaim`: what is charged and not used goes back to all."""
+    """`sk_mem_reclaim`: give back pages that are charged and not used."""
     used = tp.rmem_alloc + tp.ofo_bytes
     pages = (tp.rmem_charged - used) // SK_MEM_QUANTUM
     if pages > 0:
@@ -148,7 +148,7 @@ def sk_mem_reclaim(net: TcpNet, tp: TcpSock) -> None:
 
 
 def sk_mem_free(net: TcpNet, tp: TcpSock) -> None:
-    """The socket ends, or begins anew: all goes back."""
+    """The socket ends, or begins anew: give back all its pages."""
     pages = (tp.rmem_charged + tp.wmem_charged) // SK_MEM_QUANTUM
     tp.rmem_charged = tp.wmem_charged = 0
     net.tcp_memory_allocated -= pages
@@ -174,7 +174,7 @@ def tcp_try_rmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> bool:
 
 
 def tcp_prune_queue(net: TcpNet, tp: TcpSock) -> None:
-    """`tcp_prune_queue`: offer less from now on, and give back what is not used."""
+    """`tcp_prune_queue`: offer less from now on, and give back unused pages."""
     net.mib["TcpExtPruneCalled"] += 1
     if net.tracing:
         net.trace("tcp_prune_queue", sk=tp.number, rmem=tp.rmem_alloc)
@@ -183,8 +183,8 @@ def tcp_prune_queue(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_prune_ofo_queue(net: TcpNet, tp: TcpSock) -> bool:
-    """`tcp_prune_ofo_queue`: drop what came out of order, the farthest first, an eighth of the
-    receive buffer at a time; RFC 2018 8 allows it. False: there was none."""
+    """`tcp_prune_ofo_queue`: drop out-of-order data, the farthest first, an eighth of the receive
+    buffer at a time; RFC 2018 8 allows it. False: there was none."""
     if not tp.ofo:
         return False
     net.mib["TcpExtOfoPruned"] += 1

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What is remembered of a host between connections (`net/ipv4/tcp_metrics.c`), as far as Fast Open
-goes: its cookie and its MSS (RFC 7413 4.1.3).
+"""A host's Fast Open cookie and MSS, remembered between connections (`net/ipv4/tcp_metrics.c`; RFC
+7413 4.1.3).
 
 Called by tcp_fastopen (cookies) and tcp_input (a SYN-ACK brings one).
 """
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from skbusd.tcp.netns import TcpNet
 
 TCP_METRICS_MAX: Final = 4096
-"""Hosts that are remembered; the one that was used least recently goes first."""
+"""Hosts that are remembered; the least recently used goes first."""
 
 
 class TcpFastopenMetrics:
@@ -26,7 +26,7 @@ class TcpFastopenMetrics:
         self.exp = False
         """The cookie came in the experimental option, and goes back in it (RFC 6994)."""
         self.try_exp = 0
-        """1: the next request tries the experimental option; 2: that was in vain as well."""
+        """1: the next request tries the experimental option; 2: that was also in vain."""
         self.syn_loss = 0
         """SYNs with data that were lost in a row."""
         self.last_syn_loss = 0
@@ -53,7 +53,7 @@ def tcp_fastopen_cache_set(
     syn_lost: bool,
     try_exp: int,
 ) -> None:
-    """Remember what a SYN-ACK said. cookie None or empty: it brought none."""
+    """Remember a SYN-ACK's MSS and cookie. cookie None or empty: it brought none."""
     metrics = net.tcp_metrics
     tm = metrics.setdefault((saddr, daddr), TcpFastopenMetrics())
     metrics.move_to_end((saddr, daddr))

@@ -52,7 +52,7 @@ REQ_FASTOPEN_RST = 3
 
 
 def inet_csk_reqsk_queue_hash_add(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
-    """The request sock stands where the connection will stand."""
+    """Enter the request sock where the connection will stand."""
     net.ehash[req.key] = req
     listener.qlen += 1
     listener.qlen_young += 1
@@ -75,7 +75,7 @@ def inet_csk_reqsk_queue_drop(net: TcpNet, req: TcpRequestSock) -> None:
 
 
 def reqsk_timer_handler(net: TcpNet, key: bytes) -> None:
-    """No ACK came for the SYN-ACK: again, or give up (`net.ipv4.tcp_synack_retries`)."""
+    """No ACK came for the SYN-ACK: send it again, or give up (`net.ipv4.tcp_synack_retries`)."""
     req = net.ehash.get(key)
     if type(req) is not TcpRequestSock:
         return
@@ -128,10 +128,11 @@ def tcp_check_req(
 ) -> int:
     """A segment for a request sock. REQ_CHILD: it completes the handshake.
 
-    Differs from Linux: what a challenge ACK carried may be echoed as well as a SYN-ACK's timestamp.
+    Differs from Linux: the peer may echo the timestamp of a challenge ACK, not only that of a
+    SYN-ACK.
 
     fastopen: there is a child already, which stands here as its own listener; REQ_CHILD: the
-    segment is its. REQ_FASTOPEN_RST: it ends the child. tos: of the IP header.
+    segment is for the child. REQ_FASTOPEN_RST: it ends the child. tos: of the IP header.
     """
     flags, seq = th.flags, th.seq
     paws_reject, tsecr_reject = _timestamps_rejected(req, opt, fastopen)
@@ -184,7 +185,7 @@ def _timestamps_rejected(req: TcpRequestSock, opt: TcpOptions, fastopen: bool) -
     if not (opt.saw_tstamp and req.tstamp_ok):
         return False, False
     paws_reject = req.ts_recent != 0 and before(opt.tsval, req.ts_recent)
-    # RFC 7323 3.2: an echo of what has not been sent proves nothing.
+    # RFC 7323 3.2: an echo of a timestamp that was never sent proves nothing.
     tsecr_reject = (
         opt.tsecr != 0
         and not fastopen
@@ -194,7 +195,7 @@ def _timestamps_rejected(req: TcpRequestSock, opt: TcpOptions, fastopen: bool) -
 
 
 def _completes(net: TcpNet, listener: TcpSock, req: TcpRequestSock, end_seq: int) -> int:
-    """The ACK that completes the handshake: may there be a child yet?"""
+    """An ACK completes the handshake: may there be a child yet?"""
     if req.num_timeout < listener.defer_accept and end_seq == (req.rcv_isn + 1) & MASK:
         req.acked = True
         net.mib["TcpExtTCPDeferAcceptDrop"] += 1
@@ -212,7 +213,7 @@ def _completes(net: TcpNet, listener: TcpSock, req: TcpRequestSock, end_seq: int
 
 
 def tcp_v4_reqsk_send_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -> None:
-    """Say where the handshake stands; a child that Fast Open made may be further."""
+    """Send an ACK with the handshake's numbers; a child that Fast Open made may be further."""
     tcp_v4_send_ack(
         net,
         req,
@@ -226,7 +227,7 @@ def tcp_v4_reqsk_send_ack(net: TcpNet, listener: TcpSock, req: TcpRequestSock) -
 
 
 def _oow_limited(net: TcpNet, req: TcpRequestSock, name: str, data: bool) -> bool:
-    """No loop of ACKs is made of data."""
+    """Limit answers to segments out of window, except data, which cannot make a loop of ACKs."""
     if data:
         return False
     if req.last_oow_ack_time:
@@ -248,7 +249,7 @@ _INHERITED: Final = tuple(
         " recverr freebind transparent ip_kept"
     ).split()
 )
-"""Options that few listeners have, and what they are where they are not set."""
+"""Options that few listeners set, with their defaults."""
 
 
 def _inherit(tp: TcpSock, listener: TcpSock) -> None:
@@ -287,7 +288,7 @@ def tcp_create_openreq_child(
 ) -> TcpSock:
     """`tcp_v4_syn_recv_sock`: the child of a listener, in SYN_RECV, in the accept queue.
 
-    fastopen: by the SYN already, so that there is no round trip to be measured yet.
+    fastopen: the SYN makes the child, so there is no round trip to measure yet.
     """
     tp = TcpSock(net.child_number())
     _inherit(tp, listener)
@@ -328,7 +329,7 @@ def tcp_create_openreq_child(
 
 
 def _openreq_options(net: TcpNet, tp: TcpSock, req: TcpRequestSock, th: TcpHdr) -> None:
-    """What both ends' SYNs agreed on: window scale, SACK, timestamps, MSS."""
+    """Take the options on which both SYNs agreed: window scale, SACK, timestamps, MSS."""
     tp.wscale_ok = req.wscale_ok
     if req.wscale_ok:
         tp.rcv_wscale, tp.snd_wscale = req.rcv_wscale, req.snd_wscale
@@ -362,7 +363,7 @@ def _synack_was_late(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:
 
 
 def inet_csk_reqsk_queue_add(net: TcpNet, listener: TcpSock, child: TcpSock) -> None:
-    """The child waits for accept(2): the socket layer has the queue, its length counts here."""
+    """The child waits for accept(2): the socket layer has the queue, its length is counted here."""
     if listener.accept_queue is not None:
         listener.accept_queue[child.number] = None
     if net.tracing:

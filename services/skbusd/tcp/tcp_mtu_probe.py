@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Packetization-layer path MTU discovery (RFC 4821; the `tcp_mtup_` functions of
-`net/ipv4/tcp_output.c`, `tcp_timer.c`, `tcp_input.c`): find the path's MTU by sending bigger
-segments, where no ICMP message says it.
+`net/ipv4/tcp_output.c`, `tcp_timer.c`, `tcp_input.c`): find the path's MTU by bigger segments,
+without ICMP messages.
 
 `net.ipv4.tcp_mtu_probing` 0: never; 1: once a connection times out as if there were a black hole;
 2: always, from `net.ipv4.tcp_base_mss` on. The search is binary, between search_low, which is
@@ -25,7 +25,7 @@ from skbusd.tcp.tcp_window import (
 
 
 def tcp_mtup_init(net: TcpNet, tp: TcpSock) -> None:
-    """The connection begins: what is known of the path, and whether to search at once."""
+    """A connection begins: set the bounds of the search, and decide whether to search at once."""
     tp.mtup_enabled = net.sysctl["net.ipv4.tcp_mtu_probing"] > 1
     tp.mtup_search_high = tp.mss_clamp + 40
     tp.mtup_search_low = tcp_mss_to_mtu(tp, int(net.sysctl["net.ipv4.tcp_base_mss"]))
@@ -45,15 +45,15 @@ def tcp_mtu_check_reprobe(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_mtup_probe_failed(net: TcpNet, tp: TcpSock) -> None:
-    """It was lost, and nothing else was: too big (RFC 4821 7.6.2)."""
+    """The probe was lost, and nothing else was: too big (RFC 4821 7.6.2)."""
     tp.mtup_search_high = tp.mtup_probe_size - 1
     tp.mtup_probe_size = 0
     net.mib["TcpExtTCPMTUPFail"] += 1
 
 
 def tcp_mtup_probe_success(net: TcpNet, tp: TcpSock) -> None:
-    """It arrived: segments are of that size from now on, and cwnd of as many bytes as before
-    (RFC 4821 7.6.1)."""
+    """The probe arrived: segments have its size from now on, and cwnd as many bytes as before (RFC
+    4821 7.6.1)."""
     if tp.ca_state < TCP_CA_CWR:
         tp.prior_ssthresh = tcp_current_ssthresh(tp)
     mtu = tcp_mss_to_mtu(tp, tp.mss_cache)
@@ -68,8 +68,8 @@ def tcp_mtup_probe_success(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_mtu_probing(net: TcpNet, tp: TcpSock) -> None:
-    """Nothing gets through any more: perhaps what is big does not (RFC 4821 7.7). Begin to search
-    at the base size; and if that does not help, at half of it, and so on."""
+    """Nothing gets through any more: perhaps segments are too big (RFC 4821 7.7). Begin to search
+    at the base size, then at half of it, and so on."""
     sysctl = net.sysctl
     if not sysctl["net.ipv4.tcp_mtu_probing"]:
         return

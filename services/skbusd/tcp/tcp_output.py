@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Sending (`net/ipv4/tcp_output.c`): from the write queue to `ip_queue_xmit`.
 
-Called by tcp (the application's calls), tcp_input (ACKs that open windows) and tcp_timer. Calls
-ip: `ip_queue_xmit`, one skb for up to 64 KB of payload; checksum and segmentation are left to
-whoever does them best. `tcp_retransmit` sends again, `tcp_handshake` makes SYN and RST.
+Called by tcp (the application's calls), tcp_input (ACKs that open windows) and tcp_timer. Calls ip:
+`ip_queue_xmit`, one skb for up to 64 KB of payload; checksum and segmentation are left to the
+layers below. `tcp_retransmit` sends again, `tcp_handshake` makes SYN and RST.
 
 RFC 9293 3.8; RFC 896 and 1122 4.2.3.4 (Nagle); RFC 7323 (timestamps); RFC 7661 (cwnd validation).
 """
@@ -83,9 +83,9 @@ _HDR_TS: Final = struct.Struct("!HHIIHHHHIII")
 _PAIR: Final = struct.Struct("!II")
 TSTAMP_WORD: Final = 0x0101080A
 MAX_XMIT_FRAGS: Final = 16
-"""A segment of more frags than this is copied together: many small writes."""
+"""A segment with more frags than this, from many small writes, is copied into one."""
 MTU_PROBE_MIN_CWND: Final = 11
-"""With fewer segments a lost probe could not be told by duplicate ACKs soon enough."""
+"""With fewer segments, duplicate ACKs would not reveal a lost probe soon enough."""
 MTU_PROBE_LATER: Final = 0
 MTU_PROBE_GO_ON: Final = -1
 MTU_PROBE_SENT: Final = 1
@@ -103,7 +103,7 @@ def tcp_transmit_skb(
     dlen: int = 0,
     mss: int = 0,
 ) -> bool:
-    """Put a header in front of `dlen` bytes and hand them to ip; False where the bytes are gone.
+    """Send `dlen` bytes with a header to ip; False where the bytes are gone.
 
     More than `mss` bytes go as one skb with gso_size. Only for connections past the SYN.
     """
@@ -172,12 +172,12 @@ def tcp_transmit_skb(
 
 
 def _urgent_pointer(tp: TcpSock, seq: int) -> int:
-    """How far behind `seq` the urgent data end; 0 where they end before."""
+    """The distance from `seq` to the end of urgent data; 0 where that lies before."""
     return min(seq_ahead(tp.snd_up, seq), 0xFFFF)
 
 
 def _gather(net: TcpNet, frags: tuple[Frag, ...]) -> tuple[Frag, ...]:
-    """Many small writes, copied together; () where they are gone."""
+    """Copy many small writes into one frag; () where their bytes are gone."""
     try:
         return (net.pool.gather(frags),)
     except StalePlaceError:
@@ -185,7 +185,7 @@ def _gather(net: TcpNet, frags: tuple[Frag, ...]) -> tuple[Frag, ...]:
 
 
 def _compressed_acks_sent(net: TcpNet, tp: TcpSock) -> None:
-    """What this segment acknowledges needs no ACK by the timer any more."""
+    """This segment acknowledges all: the timer of compressed ACKs is no longer needed."""
     net.mib["TcpExtTCPAckCompressed"] += tp.compressed_ack
     tp.compressed_ack = 0
     if tp.compressed_ack_timer is not None:
@@ -227,7 +227,7 @@ def _header_with_options(
 
 
 def tcp_event_data_sent(net: TcpNet, tp: TcpSock) -> None:
-    """Data leaves: when, and whether this is a conversation (pingpong)."""
+    """Data leaves: note the time, and whether this is a conversation (pingpong)."""
     if not tp.packets_out:
         tcp_ca_event(net, tp, CA_EVENT_TX_START)
     now = net.now
@@ -248,8 +248,8 @@ def tcp_set_skb_tso_segs(seg: TcpSeg, mss: int) -> int:
 
 
 def tcp_fragment(seg: TcpSeg, length: int, mss: int) -> TcpSeg:
-    """Cut a segment after `length` bytes of payload; returns the second part. FIN and PSH stay
-    with it. The caller puts it into its queue."""
+    """Cut a segment after `length` bytes of payload; returns the second part. FIN and PSH go with
+    that, and the caller puts it into its queue."""
     cut = (seg.seq + length) & MASK
     new = TcpSeg(cut, seg.end_seq, seg.flags, frags_slice(seg.frags, length, 1 << 30))
     seg.frags = frags_slice(seg.frags, 0, length)
@@ -283,7 +283,7 @@ def tcp_event_new_data_sent(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
 
 
 def tcp_rearm_rto(net: TcpNet, tp: TcpSock) -> None:
-    """Arm the retransmission timer anew, less what has passed where the probe timer ran
+    """Arm the retransmission timer anew, less the time that has passed where the probe timer ran
     (RFC 6298 5.3)."""
     if tp.fastopen_rsk is not None:
         return  # the timer repeats the SYN-ACK
@@ -302,8 +302,8 @@ def tcp_rearm_rto(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_nagle_test(tp: TcpSock, seg: TcpSeg, mss: int, nonagle: int) -> bool:
-    """May this segment go now (RFC 1122 4.2.3.4, with Minshall's change: a small segment waits
-    only for another small one)? Corked ones wait altogether."""
+    """May this segment go now (RFC 1122 4.2.3.4, with Minshall's change: a small segment waits only
+    for another small one)? Corked segments always wait."""
     if nonagle & TCP_NAGLE_PUSH or tp.urg_mode or seg.flags & FIN:
         return True
     if seg.dlen() >= mss:
@@ -324,7 +324,7 @@ def tcp_nagle_check(tp: TcpSock, nonagle: int) -> bool:
 def tcp_mss_split_point(
     tp: TcpSock, seg: TcpSeg, mss: int, max_segs: int, nonagle: int, last: bool
 ) -> int:
-    """How much of a super-segment may go now, in whole segments unless Nagle lets the rest go."""
+    """Bytes of a super-segment that may go now, in whole segments unless Nagle lets the rest go."""
     dlen = seg.dlen()
     window = (tcp_wnd_end(tp) - seg.seq) & MASK
     max_len = mss * max_segs
@@ -400,7 +400,7 @@ def tcp_cwnd_validate(net: TcpNet, tp: TcpSock, is_cwnd_limited: bool) -> None:
 
 
 def tcp_cwnd_application_limited(net: TcpNet, tp: TcpSock) -> None:
-    """cwnd was not used for an RTO: halfway down to what was used (RFC 2861 3.1)."""
+    """cwnd was not used for an RTO: reduce it halfway to the used part (RFC 2861 3.1)."""
     if not tp.ca_state and not tp.write_queue:
         used = max(tp.snd_cwnd_used, 10)
         if used < tp.snd_cwnd:
@@ -422,8 +422,8 @@ def tcp_chrono_set(net: TcpNet, tp: TcpSock, kind: int) -> None:
 
 
 def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: int) -> bool:
-    """Send what windows, Nagle and cwnd allow. push_one: 0, PUSH_ONE or
-    PUSH_ONE_PROBE. True when data waits and nothing is out: someone must probe."""
+    """Send what windows, Nagle and cwnd allow. push_one: 0, PUSH_ONE or PUSH_ONE_PROBE. True when
+    data waits and nothing is out: the caller must probe."""
     # In one piece, above 60 lines: each function more would cost every segment a call.
     queue = tp.write_queue
     sent = 0
@@ -520,7 +520,7 @@ def tcp_mtu_probe(net: TcpNet, tp: TcpSock) -> int:
     ):
         return MTU_PROBE_GO_ON
     mss = tcp_current_mss(net, tp)
-    # Options that come and go (Accurate ECN's) take their part of the probe.
+    # Options that come and go (Accurate ECN's) take room in the probe.
     options = tp.mss_cache - mss
     probe_size = tcp_mtu_to_mss(net, tp, (tp.mtup_search_high + tp.mtup_search_low) >> 1)
     interval = tp.mtup_search_high - tp.mtup_search_low
@@ -531,7 +531,7 @@ def tcp_mtu_probe(net: TcpNet, tp: TcpSock) -> int:
     ):
         tcp_mtu_check_reprobe(net, tp)
         return MTU_PROBE_GO_ON
-    # So much more that its loss makes enough duplicate ACKs.
+    # Enough more data that the probe's loss makes enough duplicate ACKs.
     needed = probe_size + (tp.reordering + 1) * tp.mss_cache
     if (tp.write_seq - tp.snd_nxt) & MASK < needed or tp.snd_wnd < needed:
         return MTU_PROBE_GO_ON
@@ -549,7 +549,7 @@ def tcp_mtu_probe(net: TcpNet, tp: TcpSock) -> int:
 
 
 def _mtu_probe_take(tp: TcpSock, size: int, mss: int) -> TcpSeg | None:
-    """Join the first `size` bytes of the write queue to one segment, which is taken off it."""
+    """Take the first `size` bytes off the write queue, as one segment."""
     queue = tp.write_queue
     frags: list[object] = []
     left = size
@@ -594,7 +594,7 @@ def _mtu_probe_send(net: TcpNet, tp: TcpSock, seg: TcpSeg, size: int, options: i
         return MTU_PROBE_GO_ON
     if tp.pacing_status:
         tcp_update_skb_after_send(net, tp, size)
-    # It stands for more than one segment of the others.
+    # The probe stands for more than one segment of ordinary size.
     tp.snd_cwnd -= 1
     tcp_event_new_data_sent(net, tp, seg)
     tp.mtup_probe_size = tcp_mss_to_mtu(tp, size + options)
@@ -604,7 +604,7 @@ def _mtu_probe_send(net: TcpNet, tp: TcpSock, seg: TcpSeg, size: int, options: i
 
 
 def __tcp_push_pending_frames(net: TcpNet, tp: TcpSock, mss: int, nonagle: int) -> None:
-    """Send what may be sent; where nothing is out and the window is shut, begin to probe."""
+    """Send data that may go; where nothing is out and the window is shut, begin to probe."""
     if tp.state == TCP_CLOSE:
         return
     if tcp_write_xmit(net, tp, mss, nonagle, 0):
@@ -612,7 +612,7 @@ def __tcp_push_pending_frames(net: TcpNet, tp: TcpSock, mss: int, nonagle: int) 
 
 
 def tcp_push_pending_frames(net: TcpNet, tp: TcpSock) -> None:
-    """The same with the socket's own Nagle setting, if there is anything to send."""
+    """Send data that may go by the socket's own Nagle setting, if there is any."""
     if tp.write_queue:
         __tcp_push_pending_frames(net, tp, tcp_current_mss(net, tp), tp.nonagle)
 
@@ -633,7 +633,8 @@ def tcp_send_skb(net: TcpNet, tp: TcpSock, more: bool) -> None:
 
 
 def tcp_slow_start_after_idle_check(net: TcpNet, tp: TcpSock) -> None:
-    """Data is queued while nothing is out: was the connection idle for longer than an RTO?"""
+    """Data is queued while nothing is out: restart slow start if the connection was idle for an
+    RTO."""
     if tp.packets_out or not net.sysctl["net.ipv4.tcp_slow_start_after_idle"]:
         return
     if net.cong[tp.ca_name].full_control:

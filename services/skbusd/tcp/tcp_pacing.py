@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Pacing (the internal pacing of `net/ipv4/tcp_output.c`): what a socket sends goes out at
+"""Pacing (the internal pacing of `net/ipv4/tcp_output.c`): a socket's data goes out at
 `pacing_rate`, not in bursts.
 
-Every congestion control has a rate (`tcp_update_pacing_rate`), which sizes super-segments; it
-holds a socket back only where BBR or SO_MAX_PACING_RATE asked for that (`pacing_status`). After
-each super-segment `pacing_wstamp` says when the next may go; until then tcp_write_xmit and
+Every congestion control has a rate (`tcp_update_pacing_rate`), which sizes super-segments. The rate
+delays data only where BBR or SO_MAX_PACING_RATE asks for that (`pacing_status`). After each
+super-segment `pacing_wstamp` says when the next may go; until then tcp_write_xmit and
 tcp_xmit_retransmit_queue stop, and a timer brings them back (`tcp_pace_kick`).
 
-The same clock limits how much of any socket waits below tcp (`tcp_small_queue_check`,
-`net.ipv4.tcp_limit_output_bytes`), so that one that bursts does not fill the pipes for others.
+The same clock limits each socket's bytes that wait below tcp (`tcp_small_queue_check`,
+`net.ipv4.tcp_limit_output_bytes`), so that one socket's burst does not block the others.
 
 Called by tcp_output and tcp_retransmit. Rates are B/s, times ns.
 """
@@ -42,13 +42,13 @@ def tcp_pacing_check(net: TcpNet, tp: TcpSock) -> bool:
 
 
 def tcp_pacing_delay(net: TcpNet, tp: TcpSock) -> int:
-    """us until the next segment may go: timers that wait for its ACK wait so much longer."""
+    """us until the next segment may go: timers for its ACK run so much longer."""
     return max(tp.pacing_wstamp - net.now, 0) // 1000 if tp.pacing_status else 0
 
 
 def tcp_update_skb_after_send(net: TcpNet, tp: TcpSock, size: int) -> None:
-    """`size` bytes went out: when may the next go? Where the timer was late the time lost is
-    made up for, but at most half of it for each super-segment."""
+    """`size` bytes went out: when may the next go? Time that a late timer lost is made up for, by
+    at most half of each super-segment's time."""
     now = net.now
     prior = tp.pacing_wstamp
     wstamp = max(prior, now)
@@ -63,8 +63,8 @@ def tcp_update_skb_after_send(net: TcpNet, tp: TcpSock, size: int) -> None:
 def tcp_small_queue_check(net: TcpNet, tp: TcpSock, limit: int) -> bool:
     """More than `limit` bytes were handed down: have they left? If not, wait for the timer.
 
-    Differs from Linux: nobody tells us what has left the device; docs/tried.md has what
-    that would cost. It is taken to leave at the pacing rate, and what is acknowledged has left.
+    Differs from Linux: no device tells us which bytes have left (docs/tried.md has the cost of
+    that). We assume that they leave at the pacing rate, and that acknowledged ones have left.
     """
     now = net.now
     rate = tp.pacing_rate

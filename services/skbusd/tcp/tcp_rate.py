@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Delivery rate estimation (`net/ipv4/tcp_rate.c`): what was delivered per time, for BBR,
-TCP_INFO and RACK. draft-cheng-iccrg-delivery-rate-estimation.
+"""Delivery rate estimation (`net/ipv4/tcp_rate.c`): bytes delivered per time, for BBR, TCP_INFO and
+RACK. draft-cheng-iccrg-delivery-rate-estimation.
 
 Times are us of the stack's clock.
 """
@@ -23,7 +23,7 @@ def tcp_rate_skb_sent(tp: TcpSock, seg: TcpSeg, mstamp: int) -> None:
 
 
 def tcp_rate_skb_delivered(tp: TcpSock, seg: TcpSeg, rs: RateSample) -> None:
-    """A segment is acknowledged or SACKed: the one that was sent last makes the sample."""
+    """A segment is acknowledged or SACKed; of several, the one sent last makes the sample."""
     if not seg.delivered_mstamp:
         return
     if (

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Finding out what was lost (`net/ipv4/tcp_recovery.c`): RACK by time (RFC 8985), NewReno by
-duplicate ACKs where there is no SACK (RFC 6582).
+"""Detection of losses (`net/ipv4/tcp_recovery.c`): RACK by time (RFC 8985), NewReno by duplicate
+ACKs where there is no SACK (RFC 6582).
 
-Called by tcp_sack and tcp_ack (what was delivered), tcp_fastretrans and tcp_timer. Times in us.
+Called by tcp_sack and tcp_ack (deliveries), tcp_fastretrans and tcp_timer. Times in us.
 """
 
 from typing import Final
@@ -37,7 +37,7 @@ def tcp_min_rtt(tp: TcpSock) -> int:
 
 
 def tcp_mark_skb_lost(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
-    """Count a segment as lost; a retransmission of it that is lost too may go once more."""
+    """Count a segment as lost; even a lost retransmission of it may go once more."""
     sacked = seg.sacked
     if sacked & SACKED_ACKED:
         return
@@ -57,8 +57,8 @@ def tcp_mark_skb_lost(net: TcpNet, tp: TcpSock, seg: TcpSeg) -> None:
 
 
 def tcp_rack_reo_wnd(net: TcpNet, tp: TcpSock) -> int:
-    """How much later than its successors a segment may be acknowledged before it counts as lost
-    (RFC 8985 6.2.4): nothing until reordering was seen, where three were SACKed."""
+    """us by which a segment's ACK may follow its successors' before it counts as lost (RFC 8985
+    6.2.4). 0 in recovery, or once three are SACKed, until reordering was seen."""
     if not tp.reord_seen:
         if tp.ca_state >= TCP_CA_RECOVERY:
             return 0
@@ -71,12 +71,12 @@ def tcp_rack_reo_wnd(net: TcpNet, tp: TcpSock) -> int:
 
 
 def tcp_rack_detect_loss(net: TcpNet, tp: TcpSock) -> int:
-    """Mark what was sent long enough before something that has been delivered (RFC 8985 6.2,
-    step 5). Returns the time until the last of the others' turn, 0 if there are none.
+    """Mark segments that were sent long enough before one that has been delivered (RFC 8985 6.2,
+    step 5). Returns the time until the last of the others is due, 0 if there are none.
 
-    Differs from Linux: what is not due yet is looked at to some number of segments, so that the
-    work for an ACK is by what it brings; the time is that of the segment that was delivered then,
-    which was sent after them all.
+    Differs from Linux: only some of the segments that are not due yet are looked at, so that an ACK
+    costs by its own news. If there are more, the time is that of the delivered segment, which was
+    sent after them all.
     """
     reo_wnd = tcp_rack_reo_wnd(net, tp)
     now = net.now // 1000
@@ -114,7 +114,8 @@ def tcp_rack_mark_lost(net: TcpNet, tp: TcpSock) -> bool:
 
 
 def tcp_rack_advance(tp: TcpSock, sacked: int, end_seq: int, xmit_time: int, now: int) -> None:
-    """A segment was delivered: remember the one that was sent last (RFC 8985 6.2, step 2)."""
+    """A segment was delivered: remember the delivered one that was sent last (RFC 8985 6.2, step
+    2)."""
     rtt = now - xmit_time
     if sacked & TCPCB_RETRANS and rtt < tcp_min_rtt(tp):
         return  # probably the ACK of the original, not of the retransmission
@@ -161,8 +162,8 @@ def tcp_newreno_mark_lost(net: TcpNet, tp: TcpSock, snd_una_advanced: bool) -> N
 
 
 def tcp_simple_retransmit(net: TcpNet, tp: TcpSock) -> None:
-    """The path MTU has shrunk: what was too big is lost, without blame for congestion
-    (RFC 1191 6.5)."""
+    """The path MTU has shrunk: segments that are too big are lost, but not to congestion (RFC 1191
+    6.5)."""
     mss = tp.mss_cache
     if tp.syn_data and tp.state == TCP_SYN_SENT:
         mss = -1  # SYN and data were one packet

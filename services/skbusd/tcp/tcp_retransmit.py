@@ -51,12 +51,12 @@ from skbusd.tcp.tcp_window import tcp_current_mss, tcp_tso_segs, tcp_wnd_end
 
 GSO_LEGACY_MAX_SIZE: Final = 65536
 SKB_OVERHEAD: Final = 832
-"""What Linux charges for an sk_buff of the write queue beside its payload (`sk_wmem_queued`, as
+"""Linux's charge for an sk_buff of the write queue, besides its payload (`sk_wmem_queued`, as
 SO_MEMINFO shows it)."""
 
 
 def tcp_adjust_pcount(tp: TcpSock, seg: TcpSeg, decr: int) -> None:
-    """A segment that is out stands for `decr` segments fewer: keep the counts right."""
+    """A segment in flight stands for `decr` segments fewer: adjust the counts."""
     tp.packets_out -= decr
     if seg.sacked & SACKED_ACKED:
         tp.sacked_out -= decr
@@ -67,9 +67,9 @@ def tcp_adjust_pcount(tp: TcpSock, seg: TcpSeg, decr: int) -> None:
 
 
 def tcp_wqueue_too_big(net: TcpNet, tp: TcpSock, index: int) -> bool:
-    """May the retransmit queue not be cut any further at `index`? A peer that SACKs every other
-    segment has it cut to pieces, so what the pieces cost counts against the send buffer twice over
-    (CVE-2019-11478); the first and the last may be cut all the same."""
+    """Has the retransmit queue too many pieces for a cut at `index`? A peer that SACKs every other
+    segment has it cut to pieces (CVE-2019-11478). So the cost of all pieces is limited, to about
+    twice the send buffer; the first and the last may always be cut."""
     queue = tp.rtx_queue
     pieces = len(queue) + len(tp.write_queue)
     queued = ((tp.write_seq - tp.snd_una) & MASK) + pieces * SKB_OVERHEAD
@@ -81,7 +81,7 @@ def tcp_wqueue_too_big(net: TcpNet, tp: TcpSock, index: int) -> bool:
 
 
 def tcp_rtx_fragment(net: TcpNet, tp: TcpSock, index: int, length: int, mss: int) -> bool:
-    """Cut a segment of the retransmit queue, the first part stays where it is; False where there
+    """Cut a segment of the retransmit queue, with the first part left in place; False where there
     are too many pieces."""
     if tcp_wqueue_too_big(net, tp, index):
         return False
@@ -100,7 +100,7 @@ def tcp_rtx_fragment(net: TcpNet, tp: TcpSock, index: int, length: int, mss: int
 
 
 def tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
-    """The same, and count it as retransmitted."""
+    """Send a segment again (`__tcp_retransmit_skb`), and count it as retransmitted."""
     if not __tcp_retransmit_skb(net, tp, index, segs):
         return False
     seg = tp.rtx_queue[index]
@@ -118,8 +118,8 @@ def tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
 
 
 def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> bool:
-    """Send a segment of the retransmit queue again, at most `segs` of its MSS at once; False
-    where that cannot be."""
+    """Send a segment of the retransmit queue again, at most `segs` of its MSS at once; False where
+    that is not possible."""
     seg = tp.rtx_queue[index]
     mss = tcp_current_mss(net, tp)
     if not seg.flags & SYN:
@@ -149,12 +149,13 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
         tcp_ecn_clear_syn(net, tp, seg)
         tcp_transmit_syn(net, tp, seg)
     else:
-        # Everything of a batch has one time, but RACK must know what went before what.
+        # All segments of a batch have one time, but RACK must know their order.
         now = max(net.now // 1000, tp.tcp_wstamp + 1)
         tcp_rate_skb_sent(tp, seg, now)
         dlen = seg.dlen()
         if tp.accecn is not None and tp.bytes_acked <= 1:
-            # The first data is lost: perhaps somebody drops the option (RFC 9768 3.2.3.2.2).
+            # The first data is lost: perhaps somebody drops segments with the option (RFC 9768
+            # 3.2.3.2.2).
             tp.accecn.fail_mode |= TCP_ACCECN_OPT_FAIL_SEND
         if net.tracing:
             net.trace("tcp_retransmit_skb", sk=tp.number, seq=seg.seq, len=dlen)
@@ -173,7 +174,7 @@ def __tcp_retransmit_skb(net: TcpNet, tp: TcpSock, index: int, segs: int) -> boo
 
 
 def tcp_xmit_retransmit_queue(net: TcpNet, tp: TcpSock) -> None:
-    """Send what is marked lost and not sent again yet, from the oldest on, as cwnd allows."""
+    """Send segments that are marked lost and not sent again yet, oldest first, as cwnd allows."""
     if not tp.packets_out or tp.retrans_out >= tp.lost_out:
         return
     mss = tcp_current_mss(net, tp)
@@ -236,7 +237,7 @@ def tcp_send_loss_probe(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_non_congestion_loss_retransmit(net: TcpNet, tp: TcpSock) -> None:
-    """Send again what was lost for another reason than congestion: cwnd stays what it is."""
+    """Send again segments that were not lost to congestion; cwnd stays as it is."""
     if tp.ca_state != TCP_CA_LOSS:
         tp.high_seq = tp.snd_nxt
         tp.snd_ssthresh = tcp_current_ssthresh(tp)
@@ -250,13 +251,13 @@ def tcp_non_congestion_loss_retransmit(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_xmit_probe_skb(net: TcpNet, tp: TcpSock, urgent: bool, name: str) -> None:
-    """A segment without data at a number that is already acknowledged: the peer must answer."""
+    """Send an empty segment at a number that is already acknowledged: the peer must answer."""
     net.mib[name] += 1
     tcp_transmit_skb(net, tp, (tp.snd_una - (not urgent)) & MASK, ACK)
 
 
 def tcp_write_wakeup(net: TcpNet, tp: TcpSock, name: str) -> bool:
-    """Send what the window has room for, or a probe; True when something went."""
+    """Send as much as the window has room for, or a probe; True when something went."""
     if tp.state == TCP_CLOSE:
         return False
     if tp.write_queue:

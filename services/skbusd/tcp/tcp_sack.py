@@ -2,9 +2,8 @@
 """The SACK scoreboard (`net/ipv4/tcp_input.c`, `tcp_sacktag_write_queue`): which segments of the
 retransmit queue the peer has.
 
-Called by tcp_ack. What earlier ACKs said already (`TcpSock.sacked_ranges`) is skipped, and SACKed
-neighbours become one, so that the work is by what is new.
-RFC 2018, RFC 2883 (D-SACK), RFC 6675.
+Called by tcp_ack. Blocks that earlier ACKs told (`TcpSock.sacked_ranges`) are skipped, and SACKed
+neighbours become one, so that an ACK costs by its own news. RFC 2018, RFC 2883 (D-SACK), RFC 6675.
 """
 
 from typing import Final
@@ -37,11 +36,11 @@ from skbusd.tcp.tcp_retransmit import tcp_rtx_fragment
 Block = tuple[int, int]
 
 _MAX_FRAGS: Final = 64
-"""So many places at most stand for the bytes of SACKed segments that became one."""
+"""The most places for the bytes of SACKed segments that became one."""
 
 
 class SackState:
-    """What one ACK's scoreboard work found (`struct tcp_sacktag_state`)."""
+    """The findings from one ACK's SACK blocks (`struct tcp_sacktag_state`)."""
 
     __slots__ = (
         "delivered_bytes",
@@ -65,13 +64,14 @@ class SackState:
         self.sack_delivered = 0
         self.flag = 0
         self.prior_delivered = 0
-        """What had been delivered before this ACK."""
+        """Segments delivered before this ACK."""
         self.delivered_bytes = 0
-        """Bytes of segments that are SACKed now, less those of such that are acknowledged now."""
+        """Bytes of newly SACKed segments, less those of SACKed segments that are now acknowledged.
+        """
 
 
 def tcp_is_sackblock_valid(tp: TcpSock, is_dsack: bool, start: int, end: int) -> bool:
-    """Does the block name what we have sent?"""
+    """Does the block name bytes that we have sent?"""
     if after(end, tp.snd_nxt) or not before(start, end):
         return False
     if not before(start, tp.snd_nxt):
@@ -101,8 +101,8 @@ def tcp_dsack_seen(tp: TcpSock, start: int, end: int, state: SackState) -> int:
         state.flag |= FLAG_DSACK_TLP
     tp.dsack_dups += dup_segs
     if tp.dsack_dups > tp.total_retrans:
-        return 0  # not ours: all that we have sent twice has been reported
-    # A duplicate of our making says that RACK was too quick.
+        return 0  # not ours: all segments that we have sent twice have been reported
+    # A duplicate that we made shows that RACK was too quick.
     if tp.reord_seen and not state.flag & FLAG_DSACK_TLP:
         tp.rack_dsack_seen = True
     state.flag |= FLAG_DSACKING_ACK
@@ -182,8 +182,8 @@ def tcp_sacktag_one(tp: TcpSock, seg: TcpSeg, dup_sack: bool, state: SackState) 
 
 
 def _split(net: TcpNet, tp: TcpSock, index: int, start: int, end: int) -> bool:
-    """`tcp_match_skb_to_sack`: the segment at `index` overlaps the block, and reaches beyond it
-    at one end: cut it at whole segments. True: what is at `index` now lies in the block."""
+    """`tcp_match_skb_to_sack`: the segment at `index` overlaps the block, and reaches beyond it at
+    one end: cut it at whole segments. True: the segment at `index` now lies in the block."""
     seg = tp.rtx_queue[index]
     if seg.pcount <= 1:
         return False
@@ -260,7 +260,7 @@ def _tag_range(
         _sack_ranges_add(tp, seg.seq, seg.end_seq)
         if not _merge_sacked(net, tp, index):
             index += 1
-    _merge_sacked(net, tp, index)  # a hole is filled: so is what is behind it
+    _merge_sacked(net, tp, index)  # a hole is filled, so segments behind it are covered
 
 
 # ---- what is SACKed already ------------------------------------------------------------------
@@ -280,7 +280,7 @@ def _sack_ranges_index(tp: TcpSock, seq: int) -> int:
 
 
 def _sack_ranges_add(tp: TcpSock, start: int, end: int) -> None:
-    """A segment has been SACKed that was not."""
+    """Add the range of a newly SACKed segment."""
     ranges = tp.sacked_ranges
     index = _sack_ranges_index(tp, start)
     upto = index
@@ -294,7 +294,7 @@ def _sack_ranges_add(tp: TcpSock, start: int, end: int) -> None:
 
 
 def tcp_sack_ranges_acked(tp: TcpSock) -> int:
-    """snd_una has moved: what lies below it is no matter of SACK any more; its bytes."""
+    """snd_una has moved: drop the ranges below it. Returns their bytes."""
     una = tp.snd_una
     ranges = tp.sacked_ranges
     done = acked = 0
@@ -311,9 +311,9 @@ def tcp_sack_ranges_acked(tp: TcpSock) -> int:
 
 
 def _tag_block(net: TcpNet, tp: TcpSock, start: int, end: int, state: SackState) -> None:
-    """Tag what of the block is not SACKed yet, at a cost that is by that alone. The scoreboard
-    remembers more than Linux's `recv_sack_cache`, which has the blocks of the last ACK: a peer that
-    takes turns with its blocks has no walk of what is known."""
+    """Tag the part of the block that is not SACKed yet, at a cost by that part alone. The
+    scoreboard remembers more than Linux's `recv_sack_cache`, which has the last ACK's blocks. So a
+    peer that takes turns with its blocks cannot make us walk known ranges."""
     at = start
     while after(end, at):
         index = _sack_ranges_index(tp, (at + 1) & MASK)

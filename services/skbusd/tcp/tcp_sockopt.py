@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""setsockopt, getsockopt and TCP_INFO (`net/ipv4/tcp.c`, `ip_sockglue.c`, `net/core/sock.c`), as
-far as TCP must know them. Called by the socket layer; `man 7 tcp`, `man 7 ip`, `man 7 socket`.
+"""setsockopt, getsockopt and TCP_INFO (`net/ipv4/tcp.c`, `ip_sockglue.c`, `net/core/sock.c`), for
+the options that TCP must know. Called by the socket layer; `man 7 tcp`, `man 7 ip`, `man 7 socket`.
 """
 
 import errno
@@ -55,7 +55,7 @@ _STATES_IDLE: Final = (c.TCP_CLOSE, c.TCP_LISTEN)
 
 
 def tcp_setsockopt(net: TcpNet, item: Setsockopt) -> None:
-    """`tcp_setsockopt`, with what SOL_SOCKET and IPPROTO_IP pass on."""
+    """`tcp_setsockopt`, with the options that SOL_SOCKET and IPPROTO_IP pass on."""
     tp = net.socks.get(item.sk)
     if tp is None:
         err = errno.EBADF
@@ -122,7 +122,7 @@ def sock_setsockopt(net: TcpNet, tp: TcpSock, name: int, value: bytes) -> int:
 
 def _set_max_pacing_rate(tp: TcpSock, value: bytes) -> None:
     """SO_MAX_PACING_RATE: B/s, of 4 or 8 bytes; all ones is no limit. From now on the socket is
-    paced, also where the limit is taken away again."""
+    paced, even after the limit is taken away again."""
     rate = int.from_bytes(value[:8] if len(value) >= 8 else value[:4], "little")
     if rate == 0xFFFFFFFF and len(value) < 8:
         rate = NO_LIMIT
@@ -133,7 +133,7 @@ def _set_max_pacing_rate(tp: TcpSock, value: bytes) -> None:
 
 
 def _bindtodevice(net: TcpNet, tp: TcpSock, value: bytes) -> int:
-    """SO_BINDTODEVICE: what it sends goes by that device."""
+    """SO_BINDTODEVICE: the socket sends by that device."""
     name = value.split(b"\0", 1)[0].decode("utf-8", "replace")
     found = [event.ifindex for event in net.inetdev.values() if event.dev == name]
     if name and not found:
@@ -200,7 +200,7 @@ def do_tcp_setsockopt(
     elif name == c.TCP_LINGER2:
         tp.linger2 = -1 if val < 0 else min(val, 120)
     elif name == c.TCP_DEFER_ACCEPT:
-        # Seconds, kept as the number of SYN-ACKs that take so long.
+        # Seconds, kept as the number of SYN-ACKs that take as long.
         tp.defer_accept = secs_to_retrans(val)
     elif name == c.TCP_WINDOW_CLAMP:
         if not val:
@@ -224,12 +224,12 @@ def do_tcp_setsockopt(
 
 
 _RTO_MAX: Final = 120
-"""s; where the doubling of SYN-ACK timeouts ends (TCP_RTO_MAX)."""
+"""s; the doubling of SYN-ACK timeouts ends here (TCP_RTO_MAX)."""
 
 
 def secs_to_retrans(seconds: int) -> int:
-    """`secs_to_retrans`: how many SYN-ACKs, the first after a second and each after twice the time
-    of the one before, take so long."""
+    """`secs_to_retrans`: the number of SYN-ACKs that take as long: the first a second, each next
+    one twice the time before."""
     if seconds <= 0:
         return 0
     count = period = timeout = 1
@@ -241,7 +241,7 @@ def secs_to_retrans(seconds: int) -> int:
 
 
 def retrans_to_secs(count: int) -> int:
-    """`retrans_to_secs`: how long so many take."""
+    """`retrans_to_secs`: the seconds that this number of SYN-ACKs takes."""
     period, timeout = 0, 1
     for _ in range(count):
         period += timeout
@@ -271,7 +271,7 @@ def _fastopen_option(net: TcpNet, tp: TcpSock, name: int, val: int) -> int:
 
 
 def _push(net: TcpNet, tp: TcpSock, nonagle: int) -> None:
-    """Send what Nagle held back."""
+    """Send data that Nagle held back."""
     if tp.state in _STATES_IDLE or tp.state == c.TCP_SYN_SENT:
         return
     saved, tp.nonagle = tp.nonagle, nonagle
@@ -280,7 +280,7 @@ def _push(net: TcpNet, tp: TcpSock, nonagle: int) -> None:
 
 
 def _quickack(net: TcpNet, tp: TcpSock, val: int) -> None:
-    """TCP_QUICKACK: acknowledge now, and for a while at once."""
+    """TCP_QUICKACK: acknowledge now, and for a while without delay."""
     if not val:
         tp.ack_pingpong = max(tp.ack_pingpong, 1)
         return
@@ -411,7 +411,7 @@ def _info_u32(net: TcpNet, tp: TcpSock) -> tuple[int, ...]:
         tp.max_ack_backlog if listening else tp.sacked_out,
         tp.lost_out,
         tp.retrans_out,
-        0,  # fackets, which Linux does not count any more
+        0,  # fackets, which Linux no longer counts
         ms_since(tp.lsndtime),
         0,
         ms_since(tp.ack_lrcvtime // 1000),
@@ -431,7 +431,7 @@ def _info_u32(net: TcpNet, tp: TcpSock) -> tuple[int, ...]:
 
 
 def _info_rto(net: TcpNet, tp: TcpSock) -> tuple[int, int, int]:
-    """tcpi_total_rto, its recoveries, and their time in ms, with the one that goes on."""
+    """tcpi_total_rto, the recoveries, and their time in ms, with one that still lasts."""
     time = tp.total_rto_time
     if tp.rto_stamp:
         time += net.now // 1_000_000 - tp.rto_stamp
@@ -449,7 +449,7 @@ def _info_chrono(net: TcpNet, tp: TcpSock) -> tuple[int, int]:
 
 
 def _tcpi_options(tp: TcpSock) -> int:
-    """tcpi_options: what both ends agreed on, and what has been seen."""
+    """tcpi_options: the options that both ends agreed on, and the signs seen."""
     options = 0
     if tp.tstamp_ok:
         options |= TCPI_OPT_TIMESTAMPS

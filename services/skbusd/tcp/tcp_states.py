@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The states of a connection (`include/net/tcp_states.h`) and what leads from one to another:
-RFC 9293 3.3.2, figure 5, and what Linux adds to it.
+"""The states of a connection (`include/net/tcp_states.h`) and the transitions between them: RFC
+9293 3.3.2, figure 5, and Linux's additions.
 
-The table is the truth that others are made of. `tcp_set_state` checks each change against it in
-the simulation, `docs/tcp-states.md` is drawn from it, and a test sees that each row of it happens.
+The table is the one source. `tcp_set_state` checks each change against it in the simulation,
+`docs/tcp-states.md` is drawn from it, and a test checks that each row happens.
 
 A state here is what `ss` shows. Three kinds of objects have one: a request sock (NEW_SYN_RECV), a
 TcpSock, and a timewait sock (TIME_WAIT, and FIN_WAIT2 of an orphan). `by` says which function
@@ -34,8 +34,8 @@ RFC: Final = "RFC 9293 figure 5"
 class Transition(NamedTuple):
     """From `old` to `new`, because of `cause`.
 
-    sends: what leaves. source: who asks for it, "RFC 9293 figure 5" or a reason of Linux's.
-    by: the function that makes the change.
+    sends: the segment that leaves. source: "RFC 9293 figure 5", or Linux's reason. by: the function
+    that makes the change.
     """
 
     old: int
@@ -98,4 +98,4 @@ listener. FIN_WAIT1 to TIME_WAIT, by a FIN with the ACK of ours: two changes in 
 """
 
 STATE_CHANGES: Final = frozenset((t.old, t.new) for t in TRANSITIONS if t.by == SET)
-"""What `tcp_set_state` may do."""
+"""The changes that `tcp_set_state` may make."""

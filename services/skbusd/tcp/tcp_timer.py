@@ -87,7 +87,7 @@ _SENDING: Final = (
 
 
 def tcp_write_timer(net: TcpNet, number: int) -> None:
-    """The one timer of the sending side: what was it armed for?"""
+    """The one timer of the sending side fired: do the work that it was armed for."""
     tp = net.socks.get(number)
     if tp is None or tp.state in (TCP_CLOSE, TCP_LISTEN) or not tp.icsk_pending:
         return
@@ -113,7 +113,7 @@ def tcp_write_timer(net: TcpNet, number: int) -> None:
 
 
 def tcp_pace_kick(net: TcpNet, number: int) -> None:
-    """The pacing timer: what waited may go, retransmissions first (`tcp_tsq_write`)."""
+    """The pacing timer fired: waiting segments may go, retransmissions first (`tcp_tsq_write`)."""
     tp = net.socks.get(number)
     if tp is None or tp.state not in _SENDING:
         return
@@ -125,7 +125,7 @@ def tcp_pace_kick(net: TcpNet, number: int) -> None:
 
 
 def tcp_rack_reo_timeout(net: TcpNet, tp: TcpSock) -> None:
-    """What RACK gave some more time has not come: lost (RFC 8985 6.3)."""
+    """Segments that RACK gave more time were not acknowledged: they are lost (RFC 8985 6.3)."""
     prior_inflight = tcp_packets_in_flight(tp)
     prior_lost = tp.lost
     tcp_rack_detect_loss(net, tp)
@@ -143,14 +143,14 @@ def tcp_rack_reo_timeout(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_write_err(net: TcpNet, tp: TcpSock) -> None:
-    """The peer does not answer."""
+    """The peer does not answer: end the connection with an error."""
     net.mib["TcpExtTCPAbortOnTimeout"] += 1
     sk_error_report(net, tp, tp.err_soft or errno.ETIMEDOUT, True)
     tcp_done(net, tp)
 
 
 def tcp_orphan_retries(net: TcpNet, tp: TcpSock, alive: bool) -> int:
-    """How often to try for a connection that nobody has any more."""
+    """The number of retries for a connection that no application has any more."""
     retries = int(net.sysctl["net.ipv4.tcp_orphan_retries"])
     if tp.err_soft and not alive:
         retries = 0
@@ -167,7 +167,7 @@ def tcp_model_timeout(net: TcpNet, boundary: int, rto_base: int) -> int:
 
 
 def retransmits_timed_out(net: TcpNet, tp: TcpSock, boundary: int, timeout: int) -> bool:
-    """Has it been retransmitted for longer than `timeout` us, or than `boundary` times take?"""
+    """Have retransmissions lasted longer than `timeout` us, or than `boundary` of them take?"""
     if not tp.icsk_retransmits:
         return False
     if not timeout:
@@ -180,11 +180,11 @@ def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
     """R2 of RFC 1122 4.2.3.5; True: the connection is over."""
     sysctl = net.sysctl
     if tp.state in (TCP_SYN_SENT, TCP_SYN_RECV):
-        # Differs from Linux: what was sent in SYN_SENT does not count twice after a
-        # simultaneous open, which would end it at once.
+        # Differs from Linux: timeouts in SYN_SENT do not count again after a simultaneous open: it
+        # would end at once.
         retry_until = tp.icsk_syn_retries or sysctl["net.ipv4.tcp_syn_retries"]
         limit = retry_until + sysctl["net.ipv4.tcp_syn_linear_timeouts"]
-        # With linear timeouts it may be sent more often, but not for a longer time.
+        # Linear timeouts allow more retransmissions, but not for a longer time.
         expired = tp.icsk_retransmits >= limit or retransmits_timed_out(
             net, tp, retry_until, tp.icsk_user_timeout * 1000
         )
@@ -205,8 +205,8 @@ def tcp_write_timeout(net: TcpNet, tp: TcpSock) -> bool:
 
 
 def tcp_out_of_resources(net: TcpNet, tp: TcpSock) -> bool:
-    """`tcp_out_of_resources`: an orphan that does not get on goes first where memory is short;
-    one that waits behind a shut window counts twice."""
+    """`tcp_out_of_resources`: where memory is short, an orphan without progress goes first; one
+    behind a shut window counts twice."""
     if not tcp_check_oom(net, tp, int(not tp.snd_wnd)):
         return False
     if net.now - tp.lsndtime * 1000 <= TCP_TIMEWAIT_LEN:
@@ -220,7 +220,7 @@ def tcp_out_of_resources(net: TcpNet, tp: TcpSock) -> bool:
 
 
 def _count_failure(net: TcpNet, tp: TcpSock) -> None:
-    """Which recovery did the timeout end?"""
+    """Count the recovery that the timeout ended."""
     sack = tp.sack_ok
     if tp.ca_state == TCP_CA_RECOVERY:
         name = "TCPSackRecoveryFail" if sack else "TCPRenoRecoveryFail"
@@ -234,8 +234,8 @@ def _count_failure(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_fastopen_synack_timer(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> None:
-    """The handshake of a child that Fast Open made is not complete: the SYN-ACK again, and once
-    more than without Fast Open."""
+    """The handshake of a Fast Open child is not complete: send the SYN-ACK again, once more often
+    than without Fast Open."""
     max_retries = tp.icsk_syn_retries or net.sysctl["net.ipv4.tcp_synack_retries"] + 1
     net.mib["TcpExtTCPTimeouts"] += 1
     if req.num_timeout >= max_retries:
@@ -252,7 +252,7 @@ def tcp_fastopen_synack_timer(net: TcpNet, tp: TcpSock, req: TcpRequestSock) -> 
 
 
 def tcp_update_rto_stats(net: TcpNet, tp: TcpSock) -> None:
-    """One timeout more; the first of a row begins a recovery (`tcp_update_rto_time` ends it)."""
+    """Count a timeout; the first in a row begins a recovery (`tcp_update_rto_time` ends it)."""
     if not tp.icsk_retransmits:
         tp.total_rto_recoveries += 1
         tp.rto_stamp = net.now // 1_000_000 or 1
@@ -271,7 +271,7 @@ def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
         net.trace("tcp_retransmit_timer", sk=tp.number, rto=tp.icsk_rto)
     syn = tp.state in (TCP_SYN_SENT, TCP_SYN_RECV)
     if not tp.snd_wnd and not tp.dead and not syn:
-        # The peer has shrunk its window to nothing: it is not lost, but probe with the data.
+        # The peer has shrunk its window to nothing: the segment is not lost, but serves as a probe.
         if net.now - tp.rcv_tstamp > net.sysctl["net.ipv4.tcp_rto_max_ms"] * 2_000_000:
             tcp_write_err(net, tp)
             return
@@ -315,7 +315,7 @@ def _back_off(net: TcpNet, tp: TcpSock) -> None:
 
 
 def tcp_probe_timer(net: TcpNet, tp: TcpSock) -> None:
-    """The window is still shut (RFC 9293 3.8.6.1): probe, within limits."""
+    """The window is still shut: probe, within limits (RFC 9293 3.8.6.1)."""
     if tp.packets_out or not tp.write_queue:
         tp.icsk_probes_out = 0
         tp.icsk_probes_tstamp = 0
@@ -370,7 +370,7 @@ def tcp_delack_timer(net: TcpNet, number: int) -> None:
 
 
 def tcp_compressed_ack_kick(net: TcpNet, number: int) -> None:
-    """ACKs were held back for long enough."""
+    """Send the ACK for which several were held back."""
     tp = net.socks.get(number)
     if tp is not None and tp.state not in (TCP_CLOSE, TCP_LISTEN) and tp.compressed_ack:
         tp.compressed_ack -= 1  # this one is sent
@@ -384,7 +384,7 @@ def keepalive_intvl_when(net: TcpNet, tp: TcpSock) -> int:
 
 
 def tcp_keepalive_timer(net: TcpNet, number: int) -> None:
-    """sk_timer: an orphan in FIN_WAIT2 has waited enough, or a quiet peer is asked."""
+    """sk_timer: end an orphan in FIN_WAIT2 that has waited enough, or probe a quiet peer."""
     tp = net.socks.get(number)
     if tp is None or tp.state in (TCP_LISTEN, TCP_CLOSE):
         return

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""TIME_WAIT (`tcp_minisocks.c`, `inet_timewait_sock.c`): what is left of a connection while its
-last segments may still be under way, kept small.
+"""TIME_WAIT (`tcp_minisocks.c`, `inet_timewait_sock.c`): a small rest of a connection, kept while
+its last segments may still be under way.
 
 `tcp_time_wait` is called where a connection has ended on our side first; tcp_ipv4 asks
 `tcp_timewait_state_process` about segments that come for it. RFC 9293 3.6.1 and 3.10.7.4, RFC 1337
@@ -48,7 +48,7 @@ def tcp_in_window(seq: int, end_seq: int, start: int, window: int) -> bool:
 
 
 def tcp_time_wait(net: TcpNet, tp: TcpSock, state: int, timeo: int) -> None:
-    """End the socket; a small one stays in state TIME_WAIT, or FIN_WAIT2, for `timeo` ns."""
+    """End the socket; a small one takes its place in TIME_WAIT, or FIN_WAIT2, for `timeo` ns."""
     key = tp.key
     if key and net.tw_count < net.shard_limit(net.sysctl["net.ipv4.tcp_max_tw_buckets"]):
         tw = TcpTimewaitSock(tp, state)
@@ -74,7 +74,7 @@ def tcp_time_wait(net: TcpNet, tp: TcpSock, state: int, timeo: int) -> None:
 
 
 def tw_timer_handler(net: TcpNet, key: bytes) -> None:
-    """Twice the maximum segment life has passed."""
+    """Twice the maximum segment life has passed: end the TIME_WAIT."""
     tw = net.ehash.get(key)
     if type(tw) is TcpTimewaitSock:
         net.mib["TcpExtTW"] += 1
@@ -88,8 +88,8 @@ def inet_twsk_reschedule(net: TcpNet, tw: TcpTimewaitSock, timeo: int) -> None:
 
 
 def _oow(net: TcpNet, tw: TcpTimewaitSock, name: str, data: bool) -> int:
-    """`tcp_timewait_check_oow_rate_limit`: answer what is out of window with an ACK, at most so
-    often; no loop of ACKs is made of data."""
+    """`tcp_timewait_check_oow_rate_limit`: answer a segment out of window with an ACK, within the
+    rate limit; data is exempt, as it cannot make a loop of ACKs."""
     if data:
         return TCP_TW_ACK
     if tw.last_oow_ack_time:
@@ -109,7 +109,8 @@ def _fin_wait2_state_process(
     opt: TcpOptions,
     paws_reject: bool,
 ) -> int:
-    """The same while the peer has not sent its FIN: nobody is there who could take data."""
+    """A segment for an orphan in FIN_WAIT2: the peer's FIN is due, and no application can take
+    data."""
     seq, flags = th.seq, th.flags
     if paws_reject or not tcp_in_window(seq, end_seq, tw.rcv_nxt, tw.rcv_wnd):
         data = seq != end_seq and not flags & SYN
@@ -135,8 +136,8 @@ def _fin_wait2_state_process(
 def tcp_timewait_state_process(
     net: TcpNet, tw: TcpTimewaitSock, th: TcpHdr, end_seq: int, opt: TcpOptions
 ) -> int:
-    """A segment for a connection in TIME_WAIT: nothing, an ACK, a RST, or (TCP_TW_SYN) a new
-    connection, whose first number the caller makes beyond the old ones."""
+    """Decide how to answer a segment for TIME_WAIT: nothing, an ACK, a RST, or (TCP_TW_SYN) a new
+    connection. The caller begins that beyond the old numbers."""
     seq, flags = th.seq, th.flags
     now_s = net.now // 1_000_000_000
     paws_reject = False
@@ -158,7 +159,8 @@ def tcp_timewait_state_process(
             tw.ts_recent = opt.tsval
             tw.ts_recent_stamp = now_s or 1
         return TCP_TW_SUCCESS
-    # RFC 9293 3.10.7.4, RFC 6191 2: a SYN beyond the old numbers, or of a younger clock, is new.
+    # RFC 9293 3.10.7.4, RFC 6191 2: a SYN beyond the old numbers, or with a later timestamp, is
+    # new.
     if (
         flags & SYN
         and not flags & (RST | ACK)
@@ -177,7 +179,7 @@ def tcp_timewait_state_process(
 
 
 def tcp_v4_timewait_ack(net: TcpNet, tw: TcpTimewaitSock) -> None:
-    """Say where the old connection stood."""
+    """Send an ACK with the old connection's numbers."""
     tcp_v4_send_ack(
         net,
         tw,

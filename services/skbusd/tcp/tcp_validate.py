@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Is a segment acceptable (`net/ipv4/tcp_input.c`: tcp_validate_incoming)? Its timestamp, its
-number, RST and SYN; what a RST does.
+"""The checks that make a segment acceptable (`net/ipv4/tcp_input.c`: tcp_validate_incoming):
+timestamp, number, RST and SYN; and the effect of a RST.
 
 Called by tcp_input for every segment that does not take the fast path.
 RFC 9293 3.10.7.4, first to fourth; RFC 5961 (blind attacks), RFC 7323 5 (PAWS).
@@ -78,8 +78,8 @@ def _paws_discard(net: TcpNet, tp: TcpSock, th: TcpHdr, end_seq: int) -> Checked
 
 
 def _disordered_ack(tp: TcpSock, th: TcpHdr, end_seq: int, behind: int) -> Checked:
-    """`tcp_disordered_ack_check`: a pure ACK that was overtaken is no old duplicate, as long as it
-    could be of this round; one that data have overtaken is, but needs no answer."""
+    """`tcp_disordered_ack_check`: an overtaken pure ACK is no old duplicate while it may be of this
+    round trip. One that data has overtaken is a duplicate, but needs no answer."""
     seq = th.seq
     if not th.flags & ACK or seq != end_seq:
         return "TCP_RFC7323_PAWS"
@@ -122,12 +122,12 @@ def _reset_check(tp: TcpSock, seq: int) -> bool:
 def tcp_sequence(tp: TcpSock, seq: int, end_seq: int, fin: int) -> Checked:
     """The first check: is any of the segment in the window?
 
-    RFC 9293 3.10.7.4 trims what goes beyond the right edge. Linux takes all of it while nothing
-    waits to be read, and drops all of it otherwise, and so do we. A FIN needs no room, so it may
-    lie at the edge.
+    RFC 9293 3.10.7.4 trims a segment at the right edge. Linux takes all of it while nothing waits
+    to be read, and drops all of it otherwise; so do we. A FIN needs no room, so it may lie at the
+    edge.
 
-    Differs from Linux: that little has been read the socket layer tells when it is asked, so what
-    is taken then is what the peer sends again.
+    Differs from Linux: the socket layer tells of small reads only when asked. So a segment may be
+    dropped at first, and taken when the peer sends it again.
     """
     if before(end_seq, tp.rcv_wup):
         return "TCP_OLD_SEQUENCE"
@@ -175,8 +175,8 @@ def tcp_validate_incoming(
         net.kfree_skb(skb, reason, sk=tp.number)
         return False
     if flags & RST:
-        # RFC 5961 3.2: exactly the next number, or the end of what is SACKed, which the peer
-        # may take for it; else a challenge ACK asks whether it is meant.
+        # RFC 5961 3.2: a RST must have exactly the next number, or the end of the SACKed data,
+        # which the peer may take for it. For others a challenge ACK asks whether it is meant.
         top = seq
         if seq != tp.rcv_nxt and not _reset_check(tp, seq):
             top = tp.rcv_nxt

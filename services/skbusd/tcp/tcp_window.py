@@ -28,7 +28,7 @@ from skbusd.tcp.tcp_pacing import TCP_PACING_SHIFT
 
 _RMEM_TO_WIN_SCALE: Final = 8
 _SLOT_SLACK: Final = 2048
-"""What a full slot of the pool has beside payload, roughly."""
+"""Bytes in a full slot of the pool besides payload, roughly."""
 _PACING_RATIO: Final = {
     "ss": "net.ipv4.tcp_pacing_ss_ratio",
     "ca": "net.ipv4.tcp_pacing_ca_ratio",
@@ -36,7 +36,7 @@ _PACING_RATIO: Final = {
 
 
 def tcp_build_xmit_cb(tp: TcpSock) -> None:
-    """What goes with every packet of this socket to ip: made once, not per packet."""
+    """Make once, not per packet, the cb that goes to ip with every packet of this socket."""
     tp.xmit_cb = cb = XmitCb(
         tp.saddr,
         tp.daddr,
@@ -58,7 +58,7 @@ def tcp_build_xmit_cb(tp: TcpSock) -> None:
 
 
 def tcp_mtu_to_mss(net: TcpNet, tp: TcpSock, pmtu: int) -> int:
-    """The largest payload for a path MTU, without what varies from segment to segment."""
+    """The largest payload for a path MTU, without options that vary from segment to segment."""
     mss = pmtu - 40 - len(tp.inet_opt)
     if mss > tp.mss_clamp:
         mss = tp.mss_clamp
@@ -118,15 +118,15 @@ def tcp_xmit_size_goal(tp: TcpSock, mss: int) -> int:
 
 
 def _whole_packets(segs: int, mss: int) -> int:
-    """So many segments, or a few less, so that nic, which cuts what is longer than an IPv4 packet,
-    is left with no short packet at the end."""
+    """`segs`, or a few fewer: nic cuts super-segments longer than an IPv4 packet, and shall have no
+    short packet left at the end."""
     most = GSO_LEGACY_MAX_PAYLOAD // mss
     return segs - segs % most if segs > most > 0 else segs
 
 
 def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
-    """How many segments one skb takes (`tcp_tso_autosize`): as many as about a millisecond at
-    the pacing rate, more where the path is short, never below `net.ipv4.tcp_min_tso_segs`."""
+    """Segments that one skb takes (`tcp_tso_autosize`): about a millisecond's at the pacing rate,
+    more on a short path, never below `net.ipv4.tcp_min_tso_segs`."""
     if tp.accecn is not None and tcp_accecn_no_tso(tp.accecn):
         return 1
     limit = tcp_xmit_size_goal(tp, mss)
@@ -142,7 +142,8 @@ def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
 
 
 def tcp_update_pacing_rate(net: TcpNet, tp: TcpSock) -> None:
-    """cwnd per round trip, and some more, so that cwnd can grow; B/s. Sizes super-segments."""
+    """Set the rate that sizes super-segments, B/s: cwnd per round trip, and some more, so that cwnd
+    can grow."""
     if not tp.srtt_us:
         return
     name = "ss" if tp.snd_cwnd < tp.snd_ssthresh >> 1 else "ca"
@@ -174,15 +175,15 @@ def tcp_space_from_win(net: TcpNet, tp: TcpSock, win: int) -> int:
 
 
 def tcp_sk_win_from_space(net: TcpNet, tp: TcpSock, space: int) -> int:
-    """The same for a connection that has shown what share of its buffer is payload."""
+    """The same for a connection with a measured share of payload in its buffer."""
     ratio = tp.scaling_ratio
     return space * ratio >> _RMEM_TO_WIN_SCALE if ratio else tcp_win_from_space(net, space)
 
 
 def tcp_scaling_ratio(net: TcpNet, tp: TcpSock, length: int, frags: int) -> None:
-    """A super-segment of `length` bytes came in so many slots: most of a buffer can be window
-    then (`tcp_measure_rcv_mss` of Linux 6.6). What the user has set (SO_RCVBUF) stays as it is.
-    """
+    """A super-segment of `length` bytes came in `frags` slots. Its share of payload tells the part
+    of a buffer that can be window (`tcp_measure_rcv_mss` of Linux 6.6). The user's SO_RCVBUF stays
+    as it is."""
     if not tp.userlocks & SOCK_RCVBUF_LOCK:
         tp.scaling_ratio = (length << _RMEM_TO_WIN_SCALE) // (length + frags * _SLOT_SLACK)
         tp.window_clamp = max(tp.window_clamp, tcp_full_space(net, tp))
@@ -194,12 +195,12 @@ def tcp_full_space(net: TcpNet, tp: TcpSock) -> int:
 
 
 def tcp_space(net: TcpNet, tp: TcpSock) -> int:
-    """The window that what is free of the buffer allows."""
+    """The window that the free part of the buffer allows."""
     return tcp_full_space(net, tp) - tp.rmem_alloc - tp.ofo_bytes
 
 
 def tcp_receive_window(tp: TcpSock) -> int:
-    """What is left of the window that we offered last."""
+    """The rest of the window that we offered last."""
     return seq_ahead(tp.rcv_wup + tp.rcv_wnd, tp.rcv_nxt)
 
 
@@ -253,8 +254,8 @@ def __tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
 
 
 def tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
-    """The window field of the segment that is being sent; never takes back what was offered
-    (RFC 9293 3.8.6.1)."""
+    """The window field of the segment that is being sent; it never takes back an offer (RFC 9293
+    3.8.6.1)."""
     old = tp.rcv_wnd
     cur = seq_ahead(tp.rcv_wup + old, tp.rcv_nxt)
     scale = tp.rcv_wscale

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""`tcp_new_space` and `sk_write_space` across the border: what the socket layer hears of a write
-queue once segments are acknowledged.
+"""`tcp_new_space` and `sk_write_space` across the border: reports to the socket layer on a write
+queue, once segments are acknowledged.
 
-tcp_ack and tcp_data enter a socket into `net.write_space`. The core tells the socket layer at the
-end of each batch; a socket that ends in mid-batch is told of before.
+tcp_ack and tcp_data enter a socket into `net.write_space`. The core reports at the end of each
+batch, or when a socket ends before that.
 """
 
 from typing import Final
@@ -21,8 +21,8 @@ MERGE_FRAGS: Final = 256
 
 
 def tcp_write_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
-    """What the write queue looks like, for a socket layer that keeps to the segment: how much its
-    last segment still takes (`tcp_sendmsg` fills it before another begins), and what is unsent."""
+    """The state of the write queue, for a socket layer that counts by segments: the unsent bytes,
+    and the room in the last segment. `tcp_sendmsg` fills that before another begins."""
     goal = tcp_xmit_size_goal(tp, tcp_current_mss(net, tp))
     queue = tp.write_queue
     room = 0
@@ -43,7 +43,7 @@ def tcp_write_report(net: TcpNet, tp: TcpSock) -> SkWriteSpace:
 
 
 def tcp_flush_write_space(net: TcpNet) -> None:
-    """Tell the socket layer what was acknowledged in this batch."""
+    """Tell the socket layer of bytes acknowledged in this batch."""
     for tp in net.write_space.values():
         if tp.report and not tp.dead:
             net.call("socket", SkCallbacks.sk_write_space, tcp_write_report(net, tp))
