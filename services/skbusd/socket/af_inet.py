@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The internet family (`net/ipv4/af_inet.c`): `inet_create`, the switch table, and what
-`struct socket` does for it (`inet_stream_ops`, `inet_dgram_ops`).
+"""The internet family (`net/ipv4/af_inet.c`): `inet_create`, the switch table, and the functions of
+its `struct socket` (`inet_stream_ops`, `inet_dgram_ops`).
 
 Called by socket.py through `net_families` and `sock.ops`; calls the protocol through
 `sk.sk_prot`. RFC 9293 for the states of a stream, RFC 768 for datagrams.
@@ -69,16 +69,16 @@ from skbusd.socket.socket import (
 
 
 def capable_net_raw(net: SocketNet) -> bool:
-    """`ns_capable(CAP_NET_RAW)`: may the process whose call this is have raw sockets?"""
+    """`ns_capable(CAP_NET_RAW)`: may the calling process have raw sockets?"""
     return net.current is not None and net.current.cred.net_raw
 
 
 def inet_create(net: SocketNet, sock: Socket, protocol: int, kern: bool) -> None:
     """`inet_create`: find the protocol in the switch, and make the sock.
 
-    ESOCKTNOSUPPORT where the type is unknown, EPROTONOSUPPORT where it is not with this protocol;
-    but first a plug-in is asked for twice, the second time for any type of the protocol. EPERM
-    for raw sockets without CAP_NET_RAW, ENOBUFS where there is no room.
+    ESOCKTNOSUPPORT where the type is unknown, EPROTONOSUPPORT where it has no such protocol. Before
+    that, it asks for a plug-in twice, the second time for any type of the protocol. EPERM for raw
+    sockets without CAP_NET_RAW, ENOBUFS where there is no room.
     """
     if net.tracing:
         net.trace("inet_create", type=sock.type, protocol=protocol)
@@ -116,7 +116,7 @@ def inet_bind(net: SocketNet, call: Call, sock: Socket, addr: SockAddr) -> None:
     """`inet_bind`. EINVAL where it has a port already, EADDRINUSE and EADDRNOTAVAIL from below.
     Raw and ping sockets have a bind of their own.
 
-    Differs from Linux: whoever can reach the socket layer may bind low ports.
+    Differs from Linux: any process that can reach the socket layer may bind low ports.
     """
     sk = _inet(sock)
     if net.tracing:
@@ -202,7 +202,7 @@ def inet_stream_connect(net: SocketNet, call: Call, sock: Socket, addr: SockAddr
 
 
 def inet_wait_for_connect(net: SocketNet, call: Call, sk: InetSock) -> None:
-    """`inet_wait_for_connect`, and what follows it."""
+    """`inet_wait_for_connect`, and the call's answer."""
     sock = call.sock
     if sock is None:
         raise SysCallError(errno.EBADF)
@@ -273,7 +273,7 @@ def inet_listen(net: SocketNet, call: Call, sock: Socket, backlog: int) -> None:
 
 
 def inet_accept(net: SocketNet, call: AcceptCall, sock: Socket) -> None:
-    """`inet_accept`: the first of the accept queue, when there is one."""
+    """`inet_accept`: take the first child off the accept queue, when there is one."""
     sk = _inet(sock)
     if net.tracing:
         net.trace("inet_accept", sk=sk.number)
@@ -295,7 +295,7 @@ def _accept_again(net: SocketNet, call: AcceptCall, sk: Sock) -> None:
 
 
 def inet_sendmsg(net: SocketNet, call: SendCall, sock: Socket) -> None:
-    """`inet_sendmsg`: give it to the protocol."""
+    """`inet_sendmsg`: pass the call on to the protocol."""
     sk = _inet(sock)
     if net.tracing:
         net.trace("inet_sendmsg", sk=sk.number, size=call.size)
@@ -303,7 +303,7 @@ def inet_sendmsg(net: SocketNet, call: SendCall, sock: Socket) -> None:
 
 
 def inet_recvmsg(net: SocketNet, call: RecvCall, sock: Socket) -> None:
-    """`inet_recvmsg`: take it from the protocol."""
+    """`inet_recvmsg`: pass the call on to the protocol."""
     sk = _inet(sock)
     if net.tracing:
         net.trace("inet_recvmsg", sk=sk.number, size=call.size)
@@ -357,7 +357,7 @@ def inet_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
 
 
 def inet_ioctl(net: SocketNet, sock: Socket, cmd: int) -> int:
-    """`inet_ioctl`: SIOCINQ, SIOCOUTQ, SIOCATMARK. ENOTTY for what is unknown."""
+    """`inet_ioctl`: SIOCINQ, SIOCOUTQ, SIOCATMARK. ENOTTY for others."""
     sk = _inet(sock)
     return sk.sk_prot.ioctl(net, sk, cmd)
 
@@ -426,7 +426,7 @@ INET_DGRAM_OPS: Final = ProtoOps(
 )
 
 INET_SOCKRAW_OPS: Final = INET_DGRAM_OPS
-"""`inet_sockraw_ops` differ from those of UDP in nothing that is here."""
+"""Nothing in `inet_sockraw_ops` that is here differs from UDP's."""
 
 INETSW_ARRAY: Final = (
     InetProtosw(
@@ -458,7 +458,7 @@ INETSW_ARRAY: Final = (
         INET_PROTOSW_REUSE,
     ),
 )
-"""`inetsw_array`: what there is from the start."""
+"""`inetsw_array`: the entries that are there from the start."""
 
 UDPLITE4_PROTOSW: Final = InetProtosw(
     uapi.SOCK_DGRAM,
@@ -475,9 +475,9 @@ INET_FAMILY_OPS: Final = NetProtoFamily(uapi.PF_INET, inet_create)
 
 
 def inet_register_transport(net: SocketNet, p: InetProtosw) -> None:
-    """A protocol and its place in the switch: sockets of it may be made. All or nothing; errors
-    are those of `proto_register` and `inet_register_protosw`. This is all that a plug-in's part in
-    this process has to call."""
+    """Register a protocol and its place in the switch, so that sockets of it may be made. All or
+    nothing; errors are those of `proto_register` and `inet_register_protosw`. A plug-in's part in
+    this process need call nothing else."""
     proto_register(net, p.prot)
     try:
         inet_register_protosw(net, p)
@@ -487,7 +487,7 @@ def inet_register_transport(net: SocketNet, p: InetProtosw) -> None:
 
 
 def inet_unregister_transport(net: SocketNet, p: InetProtosw) -> None:
-    """What `inet_register_transport` did, taken back. EPERM where it is permanent."""
+    """Undo `inet_register_transport`. EPERM where the entry is permanent."""
     inet_unregister_protosw(net, p)
     proto_unregister(net, p.prot)
 
@@ -498,7 +498,7 @@ def udplite4_register(net: SocketNet) -> None:
 
 
 def udplite4_unregister(net: SocketNet) -> None:
-    """What `udplite4_register` did, taken back."""
+    """Undo `udplite4_register`."""
     inet_del_protosw(net, UDPLITE4_PROTOSW)
     proto_unregister(net, udp_sock.UDPLITE_PROT)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """System calls in progress, and how they wait.
 
-A call that must wait is *parked*: it stands in the sock's wait queue with a function that is
-tried again at each wake-up, until it can answer. So nothing blocks, and a waiting call costs a
-few hundred bytes.
+A call that must wait is *parked*: it stands in the sock's wait queue with a function. Each wake-up
+tries that again, until it can answer. So nothing blocks, and a waiting call costs a few hundred
+bytes.
 """
 
 import errno
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from skbusd.socket.socket import Socket
 
 Retry = Callable[[SocketNet, "Call", "Sock"], None]
-"""What is tried at each wake-up of the sock that a call waits on."""
+"""The function to try at each wake-up of the sock that a call waits on."""
 AnyCall = TypeVar("AnyCall", bound="Call")
 AnySock = TypeVar("AnySock", bound="Sock")
 
@@ -35,8 +35,8 @@ AnySock = TypeVar("AnySock", bound="Sock")
 class Call:
     """One system call in progress, or a caller inside the socket process.
 
-    timeout: ns, -1 for ever, 0 not at all. complete: told the outcome, once. What a kind of call
-    must remember between two tries is in a subclass.
+    timeout: ns, -1 for ever, 0 not at all. complete: told the outcome, once. A subclass has the
+    memory that a kind of call needs between two tries.
     """
 
     __slots__ = (
@@ -67,12 +67,12 @@ class Call:
         self.sock: Socket | None = None
 
     def interrupted(self, net: SocketNet, err: int) -> None:
-        """A signal, or the end of its time, ends the wait."""
+        """A signal, or the end of the call's time, ends the wait."""
         sys_return(net, self, err)
 
 
 class SendCall(Call):
-    """sendmsg(2): the bytes that nobody has taken yet, and how many somebody has."""
+    """sendmsg(2): the bytes that are not taken yet, and the number of those that are."""
 
     __slots__ = ("addr", "chunks", "control", "flags", "progress", "size", "split")
 
@@ -87,13 +87,13 @@ class SendCall(Call):
     ) -> None:
         super().__init__(complete, client, identity, req, name, timeout)
         self.size = 0
-        """Bytes of the call; `chunks` has those that are left."""
+        """Bytes of the call; `chunks` has the rest of them."""
         self.flags = 0
         self.addr: SockAddr | None = None
         self.control: tuple[Cmsg, ...] = ()
         self.chunks: deque[Frag] = deque()
         self.split: SplitPlace | None = None
-        """The slot of which the first chunk is the rest; its parts before are queued."""
+        """The slot of which the first chunk is the rest; earlier parts of it are queued."""
         self.progress = 0
 
     def interrupted(self, net: SocketNet, err: int) -> None:
@@ -111,7 +111,7 @@ class PostCall(SendCall):
 
 
 class RecvCall(Call):
-    """recvmsg(2): how much the application has room for."""
+    """recvmsg(2), with the room that the application has."""
 
     __slots__ = ("controllen", "flags", "size")
 
@@ -151,7 +151,7 @@ class RecvmmsgCall(RecvCall):
 
 
 class AcceptCall(Call):
-    """accept4(2): what is done with the connection that it waits for."""
+    """accept4(2), with the use to be made of the connection that it waits for."""
 
     __slots__ = ("accepted", "flags")
 
@@ -170,12 +170,12 @@ class AcceptCall(Call):
 
 
 def not_accepted(net: SocketNet, call: AcceptCall, sk: "InetSock") -> None:
-    """Until it is known what is to be done with it."""
+    """The use of a connection before it is set: none."""
     raise SysCallError(errno.EOPNOTSUPP)
 
 
 class PollCall(Call):
-    """poll(2): descriptors and the events that are asked for."""
+    """poll(2): descriptors, and the events asked for."""
 
     __slots__ = ("fds",)
 
@@ -203,7 +203,7 @@ CALL_TYPES: Final[dict[str, type[Call]]] = {
     "recvmmsg": RecvmmsgCall,
     "poll": PollCall,
 }
-"""The system calls that have more to remember than any call."""
+"""The system calls that remember more than an ordinary call."""
 
 
 # ---- answering and waiting ----------------------------------------------------------------
@@ -212,7 +212,7 @@ CALL_TYPES: Final[dict[str, type[Call]]] = {
 def sys_return(
     net: SocketNet, call: Call, err: int, result: object = None, data: bytes = b""
 ) -> None:
-    """The call is over; only the first time counts."""
+    """End a call with its answer; only the first time counts."""
     if call.done:
         return
     call.done = True
@@ -244,7 +244,7 @@ def attempt(net: SocketNet, call: AnyCall, function: Callable[[SocketNet, AnyCal
 
 
 def hold(net: SocketNet, call: Call) -> None:
-    """The call waits for something; it can be cancelled, and its time can run out."""
+    """Let a call wait: it can be cancelled, and its time can run out."""
     if call.client is not None:
         call.client.calls[call.identity, call.req] = call
     if call.timeout > 0 and call.timer is None:
@@ -264,8 +264,8 @@ def sk_wait_event(
 def park(
     net: SocketNet, call: AnyCall, sk: AnySock, retry: Callable[[SocketNet, AnyCall, AnySock], None]
 ) -> None:
-    """The call stands in sk's wait queue, even where it must not wait for what may take long."""
-    call.retry = retry  # type: ignore[assignment]  # it is this call that retry is tried with
+    """Enter the call into sk's wait queue, for a short wait even if it is non-blocking."""
+    call.retry = retry  # type: ignore[assignment]  # retry takes this very call
     if sk not in call.waits:
         call.waits.append(sk)
         sk.sk_wq.append(call)
@@ -289,7 +289,7 @@ def try_again(
     sk: AnySock,
     retry: Callable[[SocketNet, AnyCall, AnySock], None],
 ) -> None:
-    """What a wake-up of sk does for a call; its error is the call's answer."""
+    """Try a call again after a wake-up of sk; an error is the call's answer."""
     try:
         retry(net, call, sk)
     except SysCallError as e:
@@ -299,12 +299,12 @@ def try_again(
 
 
 def call_timeout(net: SocketNet, call: Call) -> None:
-    """The time that the application gave is over."""
+    """The time that the application gave has run out."""
     call.interrupted(net, call.on_timeout)
 
 
 def drop_chunks(net: SocketNet, call: SendCall) -> None:
-    """Payload that a call brought and that nobody took: its slots go back."""
+    """Give back the slots of payload that a call brought and nobody took."""
     if call.split is not None:
         split, call.split = call.split, None
         split_put(net, split)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The socket layer's core: requests of applications in, calls to transports out, and back.
 
-Driven by the generic shell with what transports report (`entries`), by router.py or a simulation
-with what applications ask: `client_up`, `request`, `poll_open`, `client_gone`. Replies wait in
+The generic shell drives it with transports' reports (`entries`), router.py or a simulation with
+applications' requests: `client_up`, `request`, `poll_open`, `client_gone`. Replies wait in
 `net.replies`, changes for poll descriptors in `net.polls.dirty`, until the shell takes them.
 """
 
@@ -174,7 +174,7 @@ SERVES: Final[dict[AnyEntry, Handler]] = serve(
 
 
 def reply(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> None:
-    """How an application's call ends: its reply is put down for the shell to send."""
+    """End an application's call: leave its reply for the shell to send."""
     if err and type(result) is not str:
         result = None
     if call.client is None or not call.client.gone:
@@ -204,7 +204,7 @@ class SocketCore:
         tcp_shards.tcp_shards_init(self.net, tcp_sock.TCP_PROT)
 
     def peer_up(self, process: str) -> None:
-        """A transport is there; if it was there before, it has forgotten our sockets."""
+        """A transport is up; if it was up before, it has forgotten our sockets."""
         net = self.net
         if process not in net.peers:
             net.peers.add(process)
@@ -213,7 +213,7 @@ class SocketCore:
         transport_reset(net, process)
 
     def idle(self) -> None:
-        """The end of a batch: tell transports what was taken, find slots that came back."""
+        """The end of a batch: tell transports of taken bytes, find slots that came back."""
         net = self.net
         if net.kthreads is not None and net.kthreads.runqueue:
             run_kthreads(net)
@@ -243,11 +243,11 @@ class SocketCore:
         return sum(len(sk.sk_receive_queue) + len(sk.sk_error_queue or ()) for sk in socks)
 
     def barrier_edges(self) -> tuple[list[str], list[str]]:
-        """Nothing is above; the transports that have said hello are below."""
+        """No process is above; the transports that have said hello are below."""
         return [], sorted(self.net.peers)
 
     def status(self) -> dict[str, object]:
-        """What `skbus status` shows."""
+        """The values that `skbus status` shows."""
         net = self.net
         states: dict[str, int] = {}
         for sk in net.socks.values():
@@ -277,14 +277,14 @@ class SocketCore:
     # ---- applications --------------------------------------------------------------------
 
     def client_up(self, id: bytes, cred: Cred = NOBODY) -> bool:
-        """A process has made itself known; False where the id is no id, or taken."""
+        """A process has made itself known; False where its id is invalid or taken."""
         if len(id) != CLIENT_ID_LEN or id in self.net.clients:
             return False
         self.net.clients[id] = Client(id, cred)
         return True
 
     def client_gone(self, id: bytes) -> None:
-        """A process has ended: so do its calls, its descriptors, and what was lent to it."""
+        """A process has ended: so do its calls, its descriptors, and slots lent to it."""
         net = self.net
         client = net.clients.pop(id, None)
         if client is None:
@@ -310,7 +310,7 @@ class SocketCore:
             net.trace("client_gone", files=files, swept=swept)
 
     def request(self, identity: bytes, meta: bytes, data: bytes) -> None:
-        """A request. What is wrong with it is answered, never raised."""
+        """Take a request. Any fault in it is answered, never raised."""
         net = self.net
         net.calls += 1
         try:
@@ -335,8 +335,7 @@ class SocketCore:
 
     def posts(self, id: bytes, data: bytes, force: bool) -> bool:
         """A client has posted these datagrams (`skbus.core.syscall.POST`). force: take them
-        whatever room there is. True where more shall not be brought before net.posts.resumed says
-        so."""
+        whatever room there is. True: bring no more until net.posts.resumed says so."""
         client = self.net.clients.get(id)
         if client is None:
             return False
@@ -354,11 +353,11 @@ class SocketCore:
         return sock
 
     def poll_mask(self, sock: Socket) -> int:
-        """What a real descriptor shall show now."""
+        """The events that a real descriptor shall show now."""
         return sock_poll(self.net, sock)
 
     def _check_regions(self, net: SocketNet) -> None:
-        """Dead clients' regions of which nothing is under way any more are given up."""
+        """Give up dead clients' regions when nothing of them is under way any more."""
         for number, since in tuple(self._dying.items()):
             if number not in net.regions.refs and net.now - since >= REGION_GRACE:
                 del self._dying[number]

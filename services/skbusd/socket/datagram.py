@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Many datagrams with one system call, and some of them back (`net/core/datagram.c`, and the part
-of `net/socket.c` that recvmmsg(2) is).
+"""Many datagrams with one system call, and some of them back (`net/core/datagram.c`, and
+recvmmsg(2) of `net/socket.c`).
 
 An application's library reads ahead by `recvmmsg`, so that most of its recv calls cost no call of
-ours; what it turns out not to want it returns by `unread`. What was taken is remembered for that
-until the next recvmmsg: datagrams do not come back from the application, which could forge them.
+ours. It returns unwanted datagrams by `unread`. For that we remember the taken ones until the next
+recvmmsg: an application that sent them back could forge them.
 
 Called by socket.py, core.py and udp_sock.py. Tells the transport by `TransportProto.recvmsg`.
 """
@@ -34,7 +34,7 @@ from skbusd.socket.recv import LEND_MIN, Parts, skb_hand_over
 from skbusd.socket.sock import UdpSock, sock_error
 
 SKB_TRUESIZE: Final = 256
-"""Charged to the receive buffer with each datagram, so that empty ones are bounded too."""
+"""Charged to the receive buffer with each datagram, so that empty ones are also bounded."""
 AHEAD_MAX: Final = 65536
 """Bytes in the reply of one recvmmsg, after the first datagram."""
 
@@ -48,8 +48,8 @@ def udp_first_len(sk: UdpSock) -> int:
 
 
 def udp_split_first(net: SocketNet, sk: UdpSock) -> None:
-    """The first of the receive queue is a batch, and somebody wants one datagram: now they are
-    single ones. PoolError where their bytes are gone, and they are too then."""
+    """Split the batch at the receive queue's head into single datagrams, as somebody wants one.
+    PoolError where its bytes are gone; then it is dropped."""
     skb = sk.sk_receive_queue[0]
     singles = udp_singles(skb, _batch_bytes(net, sk, skb))
     del sk.sk_receive_queue[0]
@@ -60,7 +60,7 @@ def udp_split_first(net: SocketNet, sk: UdpSock) -> None:
 
 
 def _batch_bytes(net: SocketNet, sk: UdpSock, skb: SkBuff) -> bytes:
-    """The payload of the batch at the queue's head. Where it is gone the batch is dropped."""
+    """The payload of the batch at the queue's head; where it is gone the batch is dropped."""
     try:
         return net.skb_bytes(skb)
     except PoolError:
@@ -72,7 +72,7 @@ def _batch_bytes(net: SocketNet, sk: UdpSock, skb: SkBuff) -> bytes:
 
 
 def udp_singles(skb: SkBuff, data: bytes) -> list[SkBuff]:
-    """The datagrams of a batch, whose payload is data; they are not counted as born."""
+    """The datagrams of a batch with this payload; they are not counted as born."""
     out = []
     header = skb.head[: skb.data]
     for at in range(0, len(data), skb.gso_size):
@@ -86,14 +86,14 @@ def udp_singles(skb: SkBuff, data: bytes) -> list[SkBuff]:
 
 
 def udp_told(net: SocketNet, sk: UdpSock, count: int, size: int) -> None:
-    """The transport hears that datagrams have left the receive queue, once for all of a call."""
+    """Tell the transport of datagrams that have left the receive queue, once for all of a call."""
     item = Recvmsg(sk.number, size, False, count)
     net.call(sk.sk_prot.process, TransportProto.recvmsg, item)
 
 
 def udp_dequeue(sk: UdpSock, length: int) -> int:
-    """The first datagram leaves the receive queue. Returns of how many the transport is to be told:
-    0 where it was put back, and so told of before."""
+    """Take the first datagram off the receive queue. Returns how many to tell the transport of: 0
+    for one that was put back, as the transport knows of that."""
     del sk.sk_receive_queue[0]
     sk.sk_rmem_alloc -= length + SKB_TRUESIZE
     if not sk.unread:
@@ -103,8 +103,8 @@ def udp_dequeue(sk: UdpSock, length: int) -> int:
 
 
 def udp_recvmmsg(net: SocketNet, call: RecvmmsgCall, sk: UdpSock) -> None:
-    """Take what is queued, up to call.vlen datagrams; just one where another call waits on the
-    same sock, which shall have the next, or where control messages come with each."""
+    """Take up to call.vlen queued datagrams. Just one where control messages come with each, the
+    descriptor is polled, or another call waits on the sock and shall have the next."""
     if sk.sk_err:
         raise SysCallError(sock_error(sk))
     queue = sk.sk_receive_queue
@@ -139,8 +139,8 @@ def _take_all(
     taken: list[tuple[object, ...]],
     data: list[bytes],
 ) -> tuple[int, int]:
-    """Fill a reply with up to vlen datagrams. Returns (datagrams, their bytes) of which the
-    transport is to hear."""
+    """Fill a reply with up to vlen datagrams. Returns (datagrams, their bytes) to tell the
+    transport of."""
     queue = sk.sk_receive_queue
     room = AHEAD_MAX
     told = told_bytes = 0
@@ -186,7 +186,7 @@ def _take_batch(
     data: list[bytes],
 ) -> tuple[int, int]:
     """Datagrams of a batch, as one item of a reply: [parts, addr, msg_flags, control, size], of
-    `size` bytes each, but for the last. Returns (how many, their bytes)."""
+    `size` bytes each, except the last. Returns (how many, their bytes)."""
     cb = skb.cb
     assert isinstance(cb, DataReadyCb)
     payload = _batch_bytes(net, sk, skb)
@@ -223,7 +223,8 @@ def _take_batch(
 def _take(
     net: SocketNet, call: RecvCall, sk: UdpSock, skb: SkBuff, data: list[bytes]
 ) -> tuple[object, ...]:
-    """One datagram of a reply: [parts, addr, msg_flags, control]; its inline bytes go to data."""
+    """A datagram as an item of a reply: [parts, addr, msg_flags, control]; its inline bytes go to
+    data."""
     cb = skb.cb
     assert isinstance(cb, DataReadyCb)
     length = skb.len
@@ -258,12 +259,12 @@ def _take(
 
 
 def _recvmmsg_again(net: SocketNet, call: RecvmmsgCall, sk: UdpSock) -> None:
-    """Something has come, and more may be right behind it in the same batch."""
+    """A datagram has come, and more may be right behind it in the same batch."""
     net.reads.recvmmsg[call] = sk
 
 
 def recvmmsg_ready(net: SocketNet) -> None:
-    """The batch is over: calls of recvmmsg take what it brought."""
+    """The batch is over: calls of recvmmsg take the datagrams that it brought."""
     calls, net.reads.recvmmsg = net.reads.recvmmsg, {}
     for call, sk in calls.items():
         if not call.done and call.waits and call.retry is not None:
@@ -271,8 +272,8 @@ def recvmmsg_ready(net: SocketNet) -> None:
 
 
 def udp_unread(net: SocketNet, sk: UdpSock, count: int) -> None:
-    """Datagrams that were taken and not read are at the queue's head again; each is an skb that is
-    born anew. EINVAL where there are not so many."""
+    """Put taken but unread datagrams back at the queue's head, each as a new skb. EINVAL where
+    there are fewer."""
     ahead: list[SkBuff] = []
     for skb in sk.ahead:
         ahead += udp_singles(skb, skb.head[skb.data :]) if skb.gso_type & SKB_GSO_BATCH else (skb,)

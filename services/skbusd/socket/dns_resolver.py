@@ -2,8 +2,8 @@
 """From names to addresses for code inside the socket process (`net/dns_resolver/dns_query.c`).
 
 Linux asks a program in user space; here the thread asks a name server itself, through a socket of
-its own: RFC 1035 4 (messages), RFC 5452 9 (an answer must match the question, its id, and where
-it was sent), RFC 1123 6.1.3.3 (ask again).
+its own. RFC 1035 4 (messages), RFC 1123 6.1.3.3 (ask again), RFC 5452 9 (an answer must match the
+question, its id, and the address asked).
 """
 
 import errno
@@ -46,7 +46,7 @@ def in4_pton(text: str) -> bytes | None:
 
 
 def parse_hosts(text: str) -> dict[str, bytes]:
-    """What /etc/hosts says, as name -> address; the first line that has a name counts."""
+    """The names of /etc/hosts, as name -> address; the first line that has a name counts."""
     found: dict[str, bytes] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
@@ -65,8 +65,9 @@ async def dns_query(
     port: int = DNS_PORT,
     hosts: Mapping[str, bytes] | None = None,
 ) -> bytes:
-    """`dns_query`: the IPv4 address of a name: an address itself, from `hosts`, or what the name
-    server says. OSError: ENOENT (no such name), ETIMEDOUT, EBADMSG, EDESTADDRREQ (no server)."""
+    """`dns_query`: the IPv4 address of a name, which may be an address itself: from `hosts`, or
+    from the name server. OSError: ENOENT (no such name), ETIMEDOUT, EBADMSG, EDESTADDRREQ (no
+    server)."""
     addr = in4_pton(name) or (hosts or {}).get(name.lower())
     if addr is not None:
         return addr
@@ -96,7 +97,7 @@ async def dns_query(
 
 
 def make_query(id: int, name: str) -> bytes:
-    """A question for the address of a name. OSError (EINVAL) where it cannot be one."""
+    """A question for the address of a name. OSError (EINVAL) where it cannot be a name."""
     labels = name.rstrip(".").encode("idna" if not name.isascii() else "ascii").split(b".")
     if not all(0 < len(label) <= 63 for label in labels) or sum(map(len, labels)) > 240:
         raise OSError(errno.EINVAL, f"{name!r} is no host name")

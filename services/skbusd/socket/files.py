@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Descriptor tables: struct files_struct, one for each client process (`fs/file.c`).
 
-A client is an application's process, known by the id that it announced on its life connection;
-a descriptor means something only together with it. When the life connection ends, so does
+A client is an application's process, known by the id that it announced on its life connection. A
+descriptor has a meaning only together with the id. When the life connection ends, so does
 everything that the client had.
 """
 
@@ -27,7 +27,7 @@ MAX_CALLS: Final = 131072
 
 
 class Cred(NamedTuple):
-    """`struct cred`: in whose name a client acts."""
+    """`struct cred`: the user in whose name a client acts."""
 
     gid: int = 65534
     groups: tuple[int, ...] = ()
@@ -56,7 +56,7 @@ def kern_mount(net: "SocketNet") -> None:
 
 
 def kern_unmount(net: "SocketNet") -> None:
-    """What `kern_mount` did, taken back."""
+    """Undo `kern_mount`."""
     net.sock_mnt = None
 
 
@@ -80,13 +80,13 @@ class Client:
         """Calls that wait."""
         self.regions: set[int] = set()
         self.lent: deque[Place] = deque()
-        """Slots that were lent to it; those it gave back already are forgotten now and then."""
+        """Slots that were lent to it; returned ones are forgotten now and then."""
         self.lent_limit = 64
         self.gone = False
         self.post_data = b""
-        """What it has posted and what was not sent yet."""
+        """Posted bytes that were not sent yet."""
         self.post_stalled = False
-        """That waits for room in a send buffer."""
+        """The posts wait for room in a send buffer."""
 
 
 def fd_install(net: "SocketNet", client: Client, sock: "Socket", cloexec: bool = False) -> int:
@@ -130,7 +130,7 @@ def sockfd_lookup(client: Client, fd: int) -> "Socket":
 
 
 def check_places(net: "SocketNet", client: Client, places: tuple[Place, ...]) -> None:
-    """Are these places the client's own, and are they there? EFAULT."""
+    """Check that these places exist and are the client's own. EFAULT."""
     seen: set[int] = set()
     for place in places:
         number, slot, gen, _, _ = place
@@ -146,7 +146,7 @@ def check_places(net: "SocketNet", client: Client, places: tuple[Place, ...]) ->
 
 
 def lend(net: "SocketNet", client: Client, places: list[Place]) -> None:
-    """Remember what was lent, so that it can be swept when the client dies."""
+    """Remember lent slots, so that they can be swept when the client dies."""
     lent = client.lent
     lent += places
     if len(lent) > client.lent_limit:
@@ -158,7 +158,7 @@ def lend(net: "SocketNet", client: Client, places: list[Place]) -> None:
 
 
 def sweep(net: "SocketNet", client: Client) -> int:
-    """Give back what a dead client still had; returns how many slots that were."""
+    """Give back the slots that a dead client still had; returns their number."""
     n = 0
     for place in client.lent:
         region = net.pool.regions.get(place[0])

@@ -2,7 +2,7 @@
 """The accept queue of a listener (`net/ipv4/inet_connection_sock.c`): tcp puts the children in,
 accept(2) takes them out.
 
-Called by core.py with what tcp reports, by af_inet.py, and by tcp_sock.py at a listener's end.
+Called by core.py with tcp's reports, by af_inet.py, and by tcp_sock.py at a listener's end.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from skbusd.socket.sock import TcpSock, sk_by_number, sk_free
 from skbusd.socket.stream import SNDBUF_START, sk_stream_sndbuf
 
 ACCEPT_TELL: Final = 50_000_000
-"""ns after which tcp hears of an accept(2) that nothing else was to be told after."""
+"""ns after which tcp hears of an accept(2) that no other message has followed."""
 
 
 def inet_csk_clone_lock(sk: TcpSock, number: int) -> TcpSock:
@@ -57,7 +57,7 @@ def inet_csk_reqsk_queue_add(net: SocketNet, item: ReqskQueueAdd) -> None:
     """
     parent = sk_by_number(net, item.sk)
     if not isinstance(parent, TcpSock) or parent.sk_state != uapi.TCP_LISTEN:
-        # The listener has been closed meanwhile; tcp closes what was not accepted.
+        # The listener has been closed meanwhile; tcp closes children that were not accepted.
         return
     sk = inet_csk_clone_lock(parent, item.child)
     if sk.sk_prot.child_prot is not None:
@@ -97,7 +97,7 @@ def inet_csk_accept(net: SocketNet, sk: TcpSock) -> TcpSock | None:
 
 
 def inet_csk_unaccept(net: SocketNet, sk: TcpSock, child: TcpSock) -> None:
-    """A child that was accepted, and that nobody has seen, is the oldest one that waits again."""
+    """Put back an accepted child that nobody has seen, as the oldest one that waits."""
     child.sk_socket = None
     if sk.icsk_accept_queue is None:
         sk.icsk_accept_queue = deque()
@@ -108,8 +108,8 @@ def inet_csk_unaccept(net: SocketNet, sk: TcpSock, child: TcpSock) -> None:
 
 
 def _tell_accept(net: SocketNet, sk: TcpSock, accept: tuple[str, Accept]) -> None:
-    """tcp, which counts the accept queue, hears of it with the next message: mostly the answer to
-    what the peer asked. Where the queue is short, or many are accepted, it hears at once."""
+    """tcp, which counts the accept queue, hears of it with the next message, mostly the answer to
+    the peer's request. Where the queue is short, or many are accepted, tcp hears at once."""
     net.accepts.pending.append(accept)
     if sk.sk_max_ack_backlog < 64 or len(net.accepts.pending) >= 8:
         flush_accepts(net)
@@ -122,17 +122,17 @@ def _tell_accept(net: SocketNet, sk: TcpSock, accept: tuple[str, Accept]) -> Non
 
 
 def flush_accepts(net: SocketNet) -> None:
-    """Tell tcp of what was accepted, before all else that it is told in this batch."""
+    """Tell tcp of accepted children, before all else in this batch."""
     pending, net.accepts.pending = net.accepts.pending, []
     for process, item in reversed(pending):
         net.outbox.setdefault(process, []).insert(0, (TransportProto.accept, item))
 
 
 def inet_csk_listen_stop(net: SocketNet, sk: TcpSock) -> None:
-    """`inet_csk_listen_stop`: nobody will accept those who wait. tcp resets them."""
+    """`inet_csk_listen_stop`: nobody will accept the waiting children, and tcp resets them."""
     while sk.icsk_accept_queue:
         child = sk.icsk_accept_queue.popleft()
         if child.parent is None:
-            child.sk_prot.close(net, child, None)  # of an unaccepted one tcp knows no listener
+            child.sk_prot.close(net, child, None)  # unaccepted: tcp knows no listener of it
         else:
             sk_free(net, child)

@@ -2,8 +2,8 @@
 """Control messages and error queues of internet sockets (`net/ipv4/ip_sockglue.c`, and
 `__sock_recv_timestamp`, `sock_queue_err_skb` of `net/socket.c` and `net/core/skbuff.c`).
 
-What an application wants to hear with each datagram is kept here, as `cmsg_flags`; the other
-options of level IP are the transport's (`skbus.inet.ip_sockglue`). Called by udp_sock, raw_sock and
+The options that ask for control messages with each datagram are kept here, as `cmsg_flags`; others
+of level IP are the transport's (`skbus.inet.ip_sockglue`). Called by udp_sock, raw_sock and
 tcp_sock when they send and receive, and by core with errors that transports report. ip(7).
 """
 
@@ -24,7 +24,7 @@ from skbusd.socket.netns import SocketNet
 from skbusd.socket.recv import Parts, recv_return
 from skbusd.socket.sock import InetSock, Sock
 
-# cmsg_flags (include/net/inet_sock.h), and what of SOL_SOCKET and SOL_UDP comes the same way
+# cmsg_flags (include/net/inet_sock.h), and those of SOL_SOCKET and SOL_UDP that are alike
 IP_CMSG_PKTINFO: Final = 1 << 0
 IP_CMSG_TTL: Final = 1 << 1
 IP_CMSG_TOS: Final = 1 << 2
@@ -97,8 +97,8 @@ def ip_cmsg_getsockopt(sk: InetSock, optname: int, optlen: int) -> bytes | None:
 
 
 def sock_recv_timestamp(net: SocketNet, sk: InetSock, tstamp: int) -> Cmsg:
-    """`__sock_recv_timestamp`: when the packet was there (SO_TIMESTAMP, SO_TIMESTAMPNS). tstamp: ns
-    of the stack's clock, 0 for now."""
+    """`__sock_recv_timestamp`: the packet's time of arrival (SO_TIMESTAMP, SO_TIMESTAMPNS). tstamp:
+    ns of the stack's clock, 0 for now."""
     ns = (tstamp or net.now) + net.tk_real_offset
     if sk.cmsg_flags & SOCK_RCVTSTAMPNS:
         return uapi.SOL_SOCKET, uapi.SCM_TIMESTAMPNS, _TIME.pack(ns // _NS, ns % _NS)
@@ -106,7 +106,7 @@ def sock_recv_timestamp(net: SocketNet, sk: InetSock, tstamp: int) -> Cmsg:
 
 
 def sock_recv_cmsgs(net: SocketNet, sk: InetSock, skb: SkBuff, drops: int) -> list[Cmsg]:
-    """`sock_recv_cmsgs`: what SOL_SOCKET tells of a datagram."""
+    """`sock_recv_cmsgs`: SOL_SOCKET's control messages for a datagram."""
     out: list[Cmsg] = []
     if sk.cmsg_flags & SOCK_RCVTSTAMP:
         out.append(sock_recv_timestamp(net, sk, skb.tstamp))
@@ -116,7 +116,7 @@ def sock_recv_cmsgs(net: SocketNet, sk: InetSock, skb: SkBuff, drops: int) -> li
 
 
 def ip_cmsg_recv(sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> list[Cmsg]:
-    """`ip_cmsg_recv`: what level IP tells of a datagram, from its IP header."""
+    """`ip_cmsg_recv`: level IP's control messages for a datagram, from its IP header."""
     flags = sk.cmsg_flags
     out: list[Cmsg] = []
     if flags & UDP_CMSG_GRO and skb.gso_size:
@@ -146,8 +146,8 @@ def ip_cmsg_recv(sk: InetSock, skb: SkBuff, cb: DataReadyCb) -> list[Cmsg]:
 def _ip_cmsg_recv_opts(flags: int, options: bytes) -> list[Cmsg]:
     """`ip_cmsg_recv_opts`, `ip_cmsg_recv_retopts`.
 
-    Differs from Linux: a recorded route is shown as it came, without our own address; there are no
-    source routes to be turned round, as none are accepted.
+    Differs from Linux: a recorded route is shown as it came, without our own address. No source
+    routes are turned round, as none are accepted.
     """
     out: list[Cmsg] = []
     if flags & IP_CMSG_RECVOPTS:
@@ -183,8 +183,8 @@ NO_COOKIE: Final = IpcmCookie()
 
 
 def sock_cmsg_send(net: SocketNet, control: tuple[Cmsg, ...]) -> dict[str, int]:
-    """`sock_cmsg_send`: those of SOL_SOCKET. EINVAL for what is unknown, EPERM for SO_MARK without
-    the capability."""
+    """`sock_cmsg_send`: control messages of SOL_SOCKET. EINVAL for unknown ones, EPERM for SO_MARK
+    without the capability."""
     out: dict[str, int] = {}
     for level, kind, data in control:
         if level != uapi.SOL_SOCKET:
@@ -206,8 +206,9 @@ def sock_cmsg_send(net: SocketNet, control: tuple[Cmsg, ...]) -> dict[str, int]:
 
 
 def ip_cmsg_send(net: SocketNet, control: tuple[Cmsg, ...], udp: bool) -> IpcmCookie:
-    """`ip_cmsg_send`, `udp_cmsg_send`: how control messages want a datagram to be sent. EINVAL for
-    what is unknown at level IP (or UDP), or has a bad value; other levels are passed over."""
+    """`ip_cmsg_send`, `udp_cmsg_send`: take control messages that say how to send a datagram.
+    EINVAL for one of level IP (or UDP) that is unknown or has a bad value; other levels are passed
+    over."""
     fields: dict[str, int | bytes] = dict(sock_cmsg_send(net, control))
     for level, kind, data in control:
         if level == uapi.SOL_UDP and udp:
@@ -276,8 +277,8 @@ def skb_errqueue_purge(net: SocketNet, sk: Sock) -> None:
 
 
 def ip_recv_error(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
-    """`ip_recv_error`: recvmsg with MSG_ERRQUEUE. The payload is what was quoted of our packet, the
-    address where that went, and IP_RECVERR tells `struct sock_extended_err` and the offender.
+    """`ip_recv_error`: recvmsg with MSG_ERRQUEUE. The payload is the quoted part of our packet, the
+    address is its destination, and IP_RECVERR tells `struct sock_extended_err` and the offender.
     EAGAIN where there is none: it never waits."""
     skb = sock_dequeue_err_skb(sk)
     if skb is None:
@@ -311,7 +312,7 @@ def ip_recv_error(net: SocketNet, call: RecvCall, sk: InetSock) -> None:
 def answer_cmsg_getsockopt(
     net: SocketNet, call: Call, sk: InetSock, level: int, optname: int, optlen: int
 ) -> bool:
-    """Answer a getsockopt of level IP here, if it can be; False where the transport must."""
+    """Answer a getsockopt of level IP here, if possible; False where the transport must."""
     if level != uapi.SOL_IP:
         return False
     value = ip_cmsg_getsockopt(sk, optname, optlen)

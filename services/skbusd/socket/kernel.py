@@ -7,9 +7,9 @@
     await inet_accept(net, sock, new, O_NONBLOCK)
     n = await kernel_recvmsg(net, new, MsgHdr(), [bytearray(512)], 512, 0)
 
-They are the calls of applications without descriptors, addresses and buffers being ours. All
-must run in a kernel thread (kthread.py), which waits in them; errors are OSError. Calls
-`sock.ops` (af_inet.py), like socket.py does for applications.
+They are applications' calls without descriptors, with addresses and buffers of our own. All must
+run in a kernel thread (kthread.py), which waits in them; errors are OSError. They call `sock.ops`
+(af_inet.py), as socket.py does for applications.
 """
 
 import errno
@@ -41,8 +41,8 @@ KVec = bytearray | memoryview
 
 
 class MsgHdr:
-    """`struct msghdr`: flags and addresses of one message. After `kernel_recvmsg`, msg_name is
-    where it came from, and msg_flags what became of it (MSG_TRUNC, ...)."""
+    """`struct msghdr`: flags and addresses of one message. After `kernel_recvmsg`, msg_name is its
+    source, and msg_flags its fate (MSG_TRUNC, ...)."""
 
     __slots__ = ("msg_control", "msg_flags", "msg_name")
 
@@ -60,7 +60,8 @@ def sock_create_lite(net: SocketNet, family: int, type: int, protocol: int) -> S
 
 
 def _prepare(net: SocketNet, call: AnyCall, sock: Socket, flags: int, timeo: int) -> AnyCall:
-    """A call of the running thread: as O_NONBLOCK, MSG_DONTWAIT and SO_RCVTIMEO let it wait."""
+    """Make a call of the running thread, which waits as O_NONBLOCK, MSG_DONTWAIT and SO_RCVTIMEO
+    say."""
     call.client = kthreads(net).client
     if flags & uapi.O_NONBLOCK or sock.f_flags & uapi.O_NONBLOCK:
         call.timeout = 0
@@ -89,7 +90,8 @@ async def kernel_listen(net: SocketNet, sock: Socket, backlog: int) -> None:
 
 async def inet_accept(net: SocketNet, sock: Socket, newsock: Socket, flags: int) -> None:
     """`sock->ops->accept(sock, newsock, flags)`: the next connection, into a socket from
-    `sock_create_lite`. BlockingIOError (EAGAIN) where flags has O_NONBLOCK and none waits."""
+    `sock_create_lite`. BlockingIOError (EAGAIN) where flags has O_NONBLOCK and no connection waits.
+    """
     timeo = sock.sk.sk_rcvtimeo if sock.sk else 0
     call = _prepare(net, AcceptCall(unanswered), sock, flags, timeo)
 
@@ -186,7 +188,7 @@ async def kernel_recvmsg(
 
 
 def _scatter(views: list[memoryview], data: bytes | memoryview, copied: int) -> int:
-    """Put bytes into the buffers, the first of which is the one to go on in."""
+    """Put bytes into the buffers, and drop full ones from the list."""
     while len(data) and views:
         n = min(len(views[0]), len(data))
         views[0][:n] = data[:n]
@@ -220,8 +222,7 @@ async def kernel_sock_shutdown(net: SocketNet, sock: Socket, how: int) -> None:
 
 
 def kernel_release(net: SocketNet, sock: Socket) -> None:
-    """`sock_release`, for a socket of ours: it ends as with close(2). Whoever waits on it is
-    woken up."""
+    """`sock_release`, for a socket of ours: it ends as with close(2). Its waiters are woken up."""
     if sock.sk is not None:
         for waiting in tuple(sock.sk.sk_wq):
             sys_return(net, waiting, errno.EBADF)

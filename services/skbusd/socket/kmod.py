@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finding modules (`kernel/module/kmod.c`): from what a person writes to code that can be loaded
+"""Finding modules (`kernel/module/kmod.c`): from a module's name to code that can be loaded
 (module.py). Part of the socket process's shell, not of its core.
 
     skbusd socket --module "examples/kernel/server.py port=7"
@@ -32,7 +32,7 @@ ENTRY_POINTS: Final = "skbus.modules"
 
 
 def request_module(net: Any, spec: str) -> Module:
-    """Find the module that `spec` names, and load it. ModuleError says what is wrong with it."""
+    """Find the module that `spec` names, and load it. ModuleError tells the fault."""
     words = spec.split()
     if not words:
         raise ModuleError("which module? NAME [PARAMETER=VALUE]...")
@@ -103,7 +103,7 @@ class ModuleSource:
     def __init__(self, core: SocketCore, specs: list[str]) -> None:
         self.net = core.net
         self.service: Any = None
-        """The running service, set by main.py: what unloading sends must still go out."""
+        """The running service, set by main.py: messages from unloading must still go out."""
         for spec in specs:
             try:
                 request_module(self.net, spec)
@@ -111,7 +111,7 @@ class ModuleSource:
                 raise ConfigError(f"modules: {e}") from e
 
     def methods(self) -> dict[str, Any]:
-        """What control requests may ask."""
+        """The methods for control requests."""
         return {
             "insmod": self._insmod,
             "rmmod": lambda name: delete_module(self.net, str(name)).name,

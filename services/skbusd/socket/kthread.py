@@ -7,11 +7,11 @@ process and waits as kernel code does, with wait queues and `schedule`.
               await schedule(net)                ... sk_wake -> wake_up_process -> runqueue
 
 A thread is a coroutine that the core drives. So nothing here does I/O, and the same code runs in
-the socket process and in a simulation. A thread has the process to itself until it waits: code that
+the socket process and in a simulation. A thread has the process to itself until it waits. Code that
 takes long calls `await cond_resched(net)` in between, or it holds everybody up.
 
 Called by modules (module.py) through kernel.py; `run_kthreads` by core.py. An exception that a
-thread does not catch ends the thread, with a warning in the log, and nothing else.
+thread does not catch ends only that thread, with a warning in the log.
 """
 
 import errno
@@ -33,7 +33,7 @@ TASK_DEAD: Final = 64
 MAX_SCHEDULE_TIMEOUT: Final = (1 << 63) - 1
 
 _ROUNDS: Final = 64
-"""Times that threads which wake each other have their turn in one batch."""
+"""Turns in one batch of threads that wake each other."""
 
 ThreadFn = Callable[[SocketNet, Any], Coroutine[Any, Any, object]]
 
@@ -55,7 +55,7 @@ class TaskStruct:
         self.should_stop = False
         self.exit_code: object = None
         self.oops = ""
-        """Why it died, where it was an exception."""
+        """The exception that the thread died of, if any."""
         self.call: Call | None = None
         """The call into the socket layer in which it waits."""
         self.timer: Timer[SocketNet] | None = None
@@ -66,7 +66,7 @@ class TaskStruct:
 
 
 class KThreads:
-    """The threads of one socket process, and who is running."""
+    """The threads of one socket process, and the running one."""
 
     __slots__ = ("client", "current", "next_pid", "next_req", "resched", "runqueue", "tasks")
 
@@ -79,7 +79,7 @@ class KThreads:
         self.client = Client(
             b"kthreadd".ljust(16, b"\0"), Cred(0, (), net_raw=True, uid=0, net_admin=True)
         )
-        """In whose name threads run: root's."""
+        """The client in whose name threads run: root."""
         self.resched: Timer[SocketNet] = Timer(lambda net: None)
         """Wakes the process for threads that did not finish in their batch."""
 
@@ -141,8 +141,8 @@ def kthread_should_stop(net: SocketNet) -> bool:
 async def kthread_stop(net: SocketNet, task: TaskStruct) -> object:
     """`kthread_stop`: ask a thread to end, and wait until it has. Its exit code.
 
-    Differs from Linux: a call of the thread that waits in the socket layer ends with EINTR, so
-    that a thread which waits in `kernel_recvmsg` can be stopped.
+    Differs from Linux: the thread's call that waits in the socket layer ends with EINTR, so a
+    thread that waits in `kernel_recvmsg` can be stopped.
     """
     task.should_stop = True
     if net.tracing:
@@ -175,13 +175,13 @@ def _exit(net: SocketNet, task: TaskStruct) -> None:
 
 
 def set_current_state(net: SocketNet, state: int) -> None:
-    """`set_current_state`: what `schedule` is to do. Set it before looking at the condition:
-    who wakes the thread in between makes it TASK_RUNNING, and it will not sleep."""
+    """`set_current_state`: tell `schedule` what to do. Set it before looking at the condition: a
+    wake-up in between makes the thread TASK_RUNNING, and it will not sleep."""
     current(net).state = state
 
 
 async def schedule(net: SocketNet) -> None:
-    """`schedule`: let others run; unless TASK_RUNNING, until `wake_up_process`."""
+    """`schedule`: let others run; unless TASK_RUNNING, sleep until `wake_up_process`."""
     task = current(net)
     if task.state == TASK_RUNNING:
         _enqueue(net, task)
@@ -195,7 +195,7 @@ async def cond_resched(net: SocketNet) -> None:
 
 
 async def schedule_timeout(net: SocketNet, timeout: int) -> int:
-    """`schedule_timeout`: `schedule`, but for `timeout` ns at most. What is left of them.
+    """`schedule_timeout`: `schedule`, but for `timeout` ns at most. Returns the ns that are left.
 
     Differs from Linux: ns instead of jiffies.
     """
@@ -251,8 +251,8 @@ def _enqueue(net: SocketNet, task: TaskStruct) -> None:
 
 
 class WaitQueueEntry(Call):
-    """`wait_queue_entry_t`: stands in a sock's wait queue beside the calls of applications, and
-    is woken up as they are."""
+    """`wait_queue_entry_t`: stands in a sock's wait queue among the calls of applications, and is
+    woken up like them."""
 
     __slots__ = ("func", "private")
 
@@ -263,7 +263,7 @@ class WaitQueueEntry(Call):
 
 
 def _removed(net: SocketNet, call: Call, err: int, value: object, data: bytes) -> None:
-    """The socket is being closed under the entry: its thread is to see that."""
+    """The socket is being closed: wake the entry's thread, so that it sees that."""
     if isinstance(call, WaitQueueEntry):
         call.func(net, call)
 
@@ -283,13 +283,13 @@ def init_waitqueue_entry(wait: WaitQueueEntry, task: TaskStruct) -> None:
 def sk_sleep(sk: Sock) -> Sock:
     """`sk_sleep(sk)`: the wait queue of a sock.
 
-    Differs from Linux: it is the sock itself, in which the queue lies (`sk.sk_wq`).
+    Differs from Linux: it returns the sock itself, which has the queue (`sk.sk_wq`).
     """
     return sk
 
 
 def add_wait_queue(net: SocketNet, queue: Sock, wait: WaitQueueEntry) -> None:
-    """`add_wait_queue`: from now on each wake-up of the sock is one of the entry's thread."""
+    """`add_wait_queue`: from now on each wake-up of the sock wakes the entry's thread."""
     wait.done = False
     wait.retry = lambda net, _, sk: wait.func(net, wait)
     if wait not in queue.sk_wq:
@@ -320,7 +320,7 @@ def unanswered(*_: object) -> None:
 async def kernel_call(
     net: SocketNet, start: Callable[[SocketNet, Call], None]
 ) -> tuple[Any, bytes]:
-    """`kernel_wait`, for a call that has nothing of its own to remember."""
+    """`kernel_wait`, for a call with no memory of its own."""
     return await kernel_wait(net, Call(unanswered, kthreads(net).client), start)
 
 
@@ -329,7 +329,8 @@ async def kernel_wait(
 ) -> tuple[Any, bytes]:
     """Carry out one call of `sock.ops` in the running thread, and wait for its answer.
 
-    start: begins it, with the call to be answered. (result, data), or OSError with its errno.
+    start: begins it, with the call to be answered. Returns (result, data), or raises OSError with
+    its errno.
     """
     task = current(net)
     answer: list[tuple[int, object, bytes]] = []
@@ -361,7 +362,7 @@ async def kernel_wait(
 
 
 def run_kthreads(net: SocketNet) -> None:
-    """Give every thread that can run its turn. Those that are still awake go on in the next
+    """Give every thread that can run its turn. Threads that are still awake go on in the next
     batch, which begins at once."""
     threads = kthreads(net)
     rounds = 0
@@ -401,10 +402,10 @@ def _switch_to(net: SocketNet, threads: KThreads, task: TaskStruct) -> bool:
 
 
 def kill_kthreads(net: SocketNet) -> None:
-    """The process ends: threads that are left are thrown out where they wait."""
+    """The process ends: throw the remaining threads out where they wait."""
     for task in tuple(kthreads(net).tasks.values()):
         try:
             task.coro.close()
-        except Exception as e:  # noqa: BLE001 (the others must end too)
+        except Exception as e:  # noqa: BLE001 (the others must also end)
             net.warning("oops", comm=task.comm, pid=task.pid, error=repr(e))
         _exit(net, task)

@@ -14,7 +14,7 @@ from skbusd.socket.netns import SocketNet
 from skbusd.socket.router import SyscallSource
 
 POOL_CLASSES = ((2048, 8192), (16384, 2048), (66560, 512))
-"""Slots for what applications send inline: small writes, and streams of them."""
+"""Slots for payload that applications send inline: small writes, and streams of them."""
 
 
 def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which module is meant by "net-pf-2-proto-132-type-1" (`modprobe`, modprobe.d(5)'s alias).
+"""The module meant by "net-pf-2-proto-132-type-1" (`modprobe`, modprobe.d(5)'s alias).
 
 The shell's half of `request_module` (modprobe.py). A name is looked for among the aliases of the
 configuration, then among the entry points `skbus.modules` of the installed distributions. The
@@ -20,8 +20,8 @@ from skbusd.socket.module import MODULE_STATE_LIVE, load_module
 from skbusd.socket.netns import SocketNet
 
 _KNOWN_FOR: Final = 1.0
-"""Seconds for which the list of entry points is taken for true: reading it takes milliseconds, and
-every socket(2) that fails asks for it."""
+"""Seconds for which the list of entry points is believed: reading it takes milliseconds, and every
+socket(2) that fails needs it."""
 
 
 class ModAlias:
@@ -40,7 +40,7 @@ class ModAlias:
         self._read = -_KNOWN_FOR
 
     def __call__(self, name: str) -> bool:
-        """Load the module of that name; False where there is none. ModuleError where it is no
+        """Load the module of that name; False where there is none. ModuleError where the code is no
         module, or does not load."""
         where = self.aliases.get(name) or self._entry_point(name)
         if not where:

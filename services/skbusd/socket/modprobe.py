@@ -5,9 +5,9 @@
                  inet_create   -> request_module("net-pf-2-proto-132-type-1")
                                -> request_module("net-pf-2-proto-132")
 
-Called by socket.py and af_inet.py. A plug-in is a module (module.py) that registers what it brings
-by `proto_register`, `inet_register_protosw` and `sock_register`, with its own name as `owner`.
-How a name becomes a module is the shell's business: `net.modprobe`.
+Called by socket.py and af_inet.py. A plug-in is a module (module.py) that registers itself by
+`proto_register`, `inet_register_protosw` and `sock_register`, with its own name as `owner`. The
+shell turns a name into a module: `net.modprobe`.
 """
 
 import errno
@@ -17,14 +17,15 @@ from skbus.core.syscall import SysCallError
 from skbusd.socket.netns import SocketNet
 
 ModProbe = Callable[[str], bool]
-"""Loads the plug-in of a name. False where there is none; it may raise what an import raises."""
+"""Loads the plug-in of a name. False where there is none; it may raise anything, as an import may.
+"""
 
 
 def request_module(net: SocketNet, name: str) -> bool:
-    """`request_module`: load the plug-in of that name, if there is one. What is wrong with it is a
-    line in the log, and the caller goes on without it.
+    """`request_module`: load the plug-in of that name, if there is one. A fault in it is logged,
+    and the caller goes on without it.
 
-    Differs from Linux: all callers wait while a plug-in is loaded, not only the one who asked.
+    Differs from Linux: all callers wait while a plug-in is loaded, not only the one that asked.
     """
     if net.tracing:
         net.trace("request_module", name=name)

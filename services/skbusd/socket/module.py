@@ -5,9 +5,9 @@ its threads. A module is anything that has
     async def init_module(net, params): ...         -> its data; OSError: it does not load
     async def cleanup_module(net, data): ...        ends its threads and sockets (may be left out)
 
-`params` are the words NAME=VALUE that stood behind its name. It keeps what it needs in its data,
-not in variables of the Python module, which two stacks in one process would share. Both functions
-run in a kernel thread of their own, so they may wait.
+`params` are the words NAME=VALUE behind its name. Its state is in its data, not in variables of the
+Python module, which two stacks in one process would share. Both functions run in a kernel thread of
+their own, so they may wait.
 
 Without I/O: kmod.py finds the code, main.py and a simulation call `load_module`.
 """
@@ -27,7 +27,7 @@ _EXIT_ROUNDS: Final = 16
 
 
 class ModuleCode(Protocol):
-    """What a Python module must have to be loaded."""
+    """The functions that a loadable Python module must have."""
 
     init_module: Callable[[SocketNet, Mapping[str, str]], Coroutine[Any, Any, object]]
 
@@ -44,19 +44,19 @@ class Module:
         self.state = MODULE_STATE_COMING
         self.data: Any = None
         self.error = ""
-        """Why its cleanup_module failed."""
+        """The reason why its cleanup_module failed."""
         self.task: TaskStruct | None = None
 
 
 class ModuleError(ValueError):
-    """It cannot be loaded or unloaded; the text says why."""
+    """A module cannot be loaded or unloaded; the text says why."""
 
 
 def load_module(
     net: SocketNet, name: str, code: ModuleCode, params: Mapping[str, str] | None = None
 ) -> Module:
-    """`load_module`: run its init_module, in a thread. ModuleError (EEXIST) where there is one of
-    that name."""
+    """`load_module`: run a module's init_module, in a thread. ModuleError (EEXIST) where the name
+    is taken."""
     if name in net.modules:
         raise ModuleError(f"module {name} is loaded already")
     module = net.modules[name] = Module(name, code, dict(params or {}))
@@ -80,8 +80,8 @@ async def _do_init_module(net: SocketNet, module: Module) -> None:
 
 
 def delete_module(net: SocketNet, name: str) -> Module:
-    """`delete_module`: run its cleanup_module, in a thread. It is gone when that has ended.
-    ModuleError where there is none (ENOENT), or it is not live (EBUSY)."""
+    """`delete_module`: run a module's cleanup_module, in a thread. The module is gone when that has
+    ended. ModuleError where there is none (ENOENT), or it is not live (EBUSY)."""
     module: Module | None = net.modules.get(name)
     if module is None:
         raise ModuleError(f"no module {name} is loaded")
@@ -112,8 +112,8 @@ async def _free_module(net: SocketNet, module: Module) -> None:
 
 
 def modules_exit(net: SocketNet) -> None:
-    """The process ends: every module is unloaded as far as that goes at once; threads that wait
-    for others are thrown out where they stand."""
+    """The process ends: unload every module, as far as that takes no waiting. Threads that wait for
+    others are thrown out where they stand."""
     for module in tuple(net.modules.values()):
         if module.state == MODULE_STATE_LIVE:
             delete_module(net, module.name)
@@ -126,7 +126,7 @@ def modules_exit(net: SocketNet) -> None:
 
 
 def lsmod(net: SocketNet) -> list[dict[str, object]]:
-    """`lsmod`: what is loaded"""
+    """`lsmod`: the loaded modules"""
     return [
         {"module": m.name, "state": m.state, "params": dict(m.params)} for m in net.modules.values()
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a message has besides its bytes: an address, and control messages (`struct msghdr`;
+"""A message's parts besides its bytes: an address, and control messages (`struct msghdr`;
 `put_cmsg` of `net/core/scm.c`).
 """
 
@@ -29,7 +29,7 @@ def put_cmsg(msg: list[Cmsg], room: int, level: int, kind: int, data: bytes) -> 
 
 
 def scm_pack(cmsgs: list[Cmsg], controllen: int) -> tuple[tuple[Cmsg, ...], int]:
-    """Control messages as far as the application has room for them, and MSG_CTRUNC or 0."""
+    """The control messages that the application has room for, and MSG_CTRUNC or 0."""
     out: list[Cmsg] = []
     flags = 0
     room = controllen

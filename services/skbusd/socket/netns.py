@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Limits:
-    """How many there may be of what all clients share, and how many there are."""
+    """The limits on objects that all clients share, and the numbers in use."""
 
     __slots__ = ("nr_files", "sockets", "sockets_in_use", "socks")
 
@@ -36,13 +36,13 @@ class Limits:
         self.socks = 0
         """Socks there may be (`sk_init`)."""
         self.sockets = 0
-        """struct sockets there may be (`init_inodecache`); fs.file-max bounds them too."""
+        """struct sockets there may be (`init_inodecache`); fs.file-max also bounds them."""
         self.sockets_in_use = 0
         self.nr_files = 0
 
 
 class Numbers:
-    """Under which number transports will know the next sock."""
+    """The number under which transports will know the next sock."""
 
     __slots__ = ("next", "step")
 
@@ -52,8 +52,7 @@ class Numbers:
 
 
 class Requests:
-    """Questions to transports (request.py): those without an answer yet, and the last one's
-    number."""
+    """Questions to transports (request.py) that have no answer yet, and the last number given."""
 
     __slots__ = ("last", "waiting")
 
@@ -63,32 +62,32 @@ class Requests:
 
 
 class Polls:
-    """What the shell is to show in descriptors that applications poll."""
+    """The changes that the shell must show in descriptors that applications poll."""
 
     __slots__ = ("closed", "dirty")
 
     def __init__(self) -> None:
         self.dirty: dict[Socket, None] = {}
-        """Sockets with such a descriptor whose state may have changed."""
+        """Sockets with such a descriptor and a state that may have changed."""
         self.closed: list[Socket] = []
 
 
 class Reads:
-    """What is put off to the end of a batch, when all is there that the batch brings."""
+    """Work that is put off to a batch's end, when all of the batch is there."""
 
     __slots__ = ("recvmmsg", "taken", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[Sock, None] = {}
-        """Socks with a reader that waits: the transport hears it with its next message."""
+        """Socks with a reader that waits: the transport hears of it with its next message."""
         self.taken: dict[Sock, None] = {}
-        """Socks whose transport is to hear how much was taken."""
+        """Socks with taken bytes of which their transport must hear."""
         self.recvmmsg: dict[RecvmmsgCall, UdpSock] = {}
-        """Calls of recvmmsg that will take what is there."""
+        """Calls of recvmmsg that will take the queued datagrams."""
 
 
 class Accepts:
-    """Children that were accepted, and of which tcp shall hear with the next message."""
+    """Accepted children of which tcp shall hear with the next message."""
 
     __slots__ = ("pending", "timer")
 
@@ -98,30 +97,30 @@ class Accepts:
 
 
 class Posts:
-    """Clients whose posts wait for room (post.py)."""
+    """Clients with posts that wait for room (post.py)."""
 
     __slots__ = ("resumed", "stalled")
 
     def __init__(self) -> None:
         self.stalled: dict[Client, None] = {}
         self.resumed: list[bytes] = []
-        """Those whose pipe the shell may read again."""
+        """Clients with pipes that the shell may read again."""
 
 
 class Regions:
-    """What is known of the pool's regions."""
+    """The state of the pool's regions."""
 
     __slots__ = ("gone", "pressure", "refs", "sweep_timer")
 
     def __init__(self) -> None:
         self.gone: list[int] = []
-        """Those of dead clients, for the shell to remove."""
+        """Dead clients' regions, for the shell to remove."""
         self.refs: dict[int, int] = {}
-        """How many entries of write queues lie in a region."""
+        """region -> entries of write queues that lie in it."""
         self.pressure: dict[tuple[int, int], tuple[int, bool]] = {}
         """(region, size of its slots) -> (until when it holds, are they getting short)"""
         self.sweep_timer: Timer[SocketNet] | None = None
-        """When slots of an earlier life of this process are swept."""
+        """Sweeps the slots of an earlier life of this process."""
 
 
 class Shards:
@@ -137,7 +136,7 @@ class Shards:
         self.replicas: dict[TcpSock, Bound] = {}
         """Sockets that all shards know."""
         self.backlogs: dict[TcpSock, int] = {}
-        """Listeners with a long accept queue: how long, when the shards were told."""
+        """Listeners with a long accept queue -> its length when the shards were told."""
 
 
 class SocketNet(Net):
@@ -165,9 +164,9 @@ class SocketNet(Net):
         self.proto_list = {}
         self.packet_warned = False
         self.modules: dict[str, Any] = {}
-        """What is loaded (`module.Module`)."""
+        """Loaded modules (`module.Module`)."""
         self.modprobe: ModProbe | None = None
-        """How the shell loads a plug-in; None: there are none."""
+        """The shell's function to load a plug-in; None: there are no plug-ins."""
         # socks and their transports
         self.socks: dict[int, InetSock] = {}
         self.numbers = Numbers(2 * tcp_shards)
@@ -181,11 +180,11 @@ class SocketNet(Net):
         self.tk_real_offset = 0
         """ns between the stack's clock and the time of day, for SO_TIMESTAMP."""
         self.shards = Shards(tcp_shards)
-        # those who call
+        # callers
         self.sock_mnt: SockFs | None = None
         self.clients: dict[bytes, Client] = {}
         self.current: Client | None = None
-        """`current`: the process whose call is being worked on."""
+        """`current`: the process that made the call in hand."""
         self.kthreads: Any = None
         """The threads of code inside this process (`kthread.KThreads`), once there are any."""
         self.calls = 0
@@ -207,8 +206,8 @@ class SocketNet(Net):
         return sock_flow(saddr, inet.inet_sport, inet.inet_daddr, inet.inet_dport)
 
     def capable(self, name: str) -> bool:
-        """`ns_capable`: has the process whose call this is a capability (a field of `Cred`)? Code
-        inside this process has all."""
+        """`ns_capable`: has the calling process a capability (a field of `Cred`)? Code inside this
+        process has all."""
         return self.current is None or bool(getattr(self.current.cred, name))
 
     def capable_net(self) -> bool:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Bytes to be sent, until they are acknowledged (`net/core/sock.c`: sk_page_frag_refill and
-sk_wmem_queued): where they lie in the pool, and who gives their slots back.
+sk_wmem_queued): their places in the pool, and the owner that gives their slots back.
 
-Called by tcp_sendmsg and tcp_fastopen to queue, by tcp_sock when tcp says what is acknowledged,
+Called by tcp_sendmsg and tcp_fastopen to queue, by tcp_sock when tcp reports acknowledged bytes,
 and by sock at the end.
 """
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 class PageFrag:
-    """A slot of our own region in which small writes lie one behind the other
-    (`struct page_frag`). It goes back when nothing in it is unacknowledged and it is full."""
+    """A slot of our own region in which small writes lie one behind the other (`struct page_frag`).
+    It goes back when it is full and nothing in it is unacknowledged."""
 
     __slots__ = ("offset", "place", "refs", "room")
 
@@ -31,7 +31,7 @@ class PageFrag:
 
 class SplitPlace:
     """A slot of an application that is queued in parts, as the send buffer has room. It goes back
-    when nothing in it is unacknowledged, and its call has no more of it."""
+    when nothing in it is unacknowledged, and its call has queued all of it."""
 
     __slots__ = ("place", "refs")
 
@@ -44,8 +44,8 @@ Owner = PageFrag | SplitPlace | Place | None
 
 
 class SendItem:
-    """One entry of `sk_write_queue`: `length` bytes that are not acknowledged yet, and what must
-    be given back then."""
+    """One entry of `sk_write_queue`: `length` unacknowledged bytes, and the slot to give back
+    afterwards."""
 
     __slots__ = ("length", "owner")
 
@@ -83,8 +83,8 @@ def page_frag_write(net: "SocketNet", sk: "Sock", data: bytes) -> tuple[Frag, Pa
 
 
 def place_take(net: "SocketNet", call: "SendCall", room: int) -> tuple[Place, Owner]:
-    """The call's next chunk, a place, or as much of it as there is room for: what it is, and who
-    gives its slot back."""
+    """Take the call's next chunk, a place, or the part that there is room for. Returns it, and the
+    owner that gives its slot back."""
     place = call.chunks.popleft()
     assert type(place) is tuple
     split = call.split
@@ -115,7 +115,7 @@ def page_frag_put(net: "SocketNet", frag: PageFrag) -> None:
 
 
 def sk_wmem_queue(net: "SocketNet", sk: "Sock", length: int, owner: Owner) -> None:
-    """Bytes were handed to the transport, and are ours until they are acknowledged."""
+    """Queue bytes that were handed to the transport: they are ours until acknowledged."""
     sk.sk_write_queue.append(SendItem(length, owner))
     sk.sk_wmem_queued += length
     if type(owner) is tuple:
@@ -126,7 +126,7 @@ def sk_wmem_queue(net: "SocketNet", sk: "Sock", length: int, owner: Owner) -> No
 
 
 def sk_wmem_acked(net: "SocketNet", sk: "Sock", acked: int) -> None:
-    """The first `acked` bytes of the write queue are done with: slots go back."""
+    """The first `acked` bytes of the write queue are acknowledged: give their slots back."""
     queue = sk.sk_write_queue
     done = 0
     while acked > 0 and done < len(queue):
@@ -168,7 +168,7 @@ def _put_owner(net: "SocketNet", owner: Owner) -> None:
 
 
 def _region_put(net: "SocketNet", region: int) -> None:
-    """One entry of write queues less lies in that region."""
+    """An entry of a write queue no longer lies in that region."""
     left = net.regions.refs[region] - 1
     if left:
         net.regions.refs[region] = left

@@ -2,8 +2,8 @@
 """Ping sockets as the socket layer sees them: `ping_prot` (`net/ipv4/ping.c`, the part that runs
 on behalf of an application).
 
-Called by af_inet.py and core.py as raw sockets are; speaks to the process "ip". Who may have one
-is said by `net.ipv4.ping_group_range`. icmp(7).
+Called by af_inet.py and core.py as raw sockets are; speaks to the process "ip".
+`net.ipv4.ping_group_range` says which groups may have one. icmp(7).
 """
 
 import errno

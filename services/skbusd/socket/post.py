@@ -5,11 +5,11 @@
     client: write to its post pipe
     router.py: reads all that is there -> core.posts -> udp_post -> udp: udp_sendmsg
 
-Datagrams of one size to one place that one read brings go to udp as one skb (SKB_GSO_BATCH). nic,
-or the kernel behind it, cuts it into datagrams. Nothing waits for more to come. Where the send
-buffer is full, the client is *stalled*: its pipe is left alone until there is room. When the pipe
-is full as well, the client's library falls back to calls that wait. All that the client has posted
-is taken before anything else that it asks for, whatever the room.
+Datagrams of one size to one place, from one read, go to udp as one skb (SKB_GSO_BATCH). nic, or the
+kernel behind it, cuts it into datagrams. Nothing waits for more to come. Where the send buffer is
+full, the client is *stalled*: its pipe is left alone until there is room. When the pipe is also
+full, the client's library falls back to calls that wait. All posts of a client are taken before
+anything else that it asks for, whatever the room.
 """
 
 import errno
@@ -37,8 +37,8 @@ HEAD_MAX: Final = 16384
 
 
 def sock_posts(net: SocketNet, client: Client, force: bool) -> bool:
-    """Send what the client has posted (client.post_data); what must wait for room, or is not
-    complete, stays there. force: nothing waits. Returns whether something does."""
+    """Send the client's posts (client.post_data). Those that must wait for room, or are not
+    complete, stay there. force: none waits. Returns whether some do."""
     data = client.post_data
     end = len(data)
     at = 0
@@ -70,7 +70,7 @@ def sock_posts(net: SocketNet, client: Client, force: bool) -> bool:
 
 
 def posts_again(net: SocketNet) -> None:
-    """The end of a batch: is there room by now for those who are stalled?"""
+    """The end of a batch: take the posts of stalled clients for which there is room by now."""
     stalled, net.posts.stalled = net.posts.stalled, {}
     for client in stalled:
         if client.post_stalled and not client.gone and not sock_posts(net, client, False):
@@ -78,7 +78,7 @@ def posts_again(net: SocketNet) -> None:
 
 
 def _same(data: bytes, at: int, stride: int, size: int, sk: UdpSock) -> int:
-    """How many posts from `at` on have the same header, so that they can go as one."""
+    """The number of posts from `at` on with the same header, so that they can go as one."""
     if not size or sk.sk_prot.name != "UDP":
         return 1
     most = min(BATCH_MAX, BATCH_BYTES // size, (len(data) - at) // stride)
@@ -92,8 +92,8 @@ def _same(data: bytes, at: int, stride: int, size: int, sk: UdpSock) -> int:
 
 
 def _room(sk: UdpSock, size: int, count: int) -> int:
-    """For how many of `count` datagrams is there room in the send buffer? None where a call waits
-    for that."""
+    """The part of `count` datagrams that the send buffer has room for; none where a call waits for
+    room."""
     queued = sk.sk_wmem_queued
     if not queued:
         return count if count == 1 else max(min(count, sk.sk_sndbuf // (size + SKB_TRUESIZE)), 1)
@@ -103,7 +103,7 @@ def _room(sk: UdpSock, size: int, count: int) -> int:
 
 
 def _plain(sk: UdpSock, port: int) -> bool:
-    """Is it just bytes, a port and a destination? All else is decided by an ordinary call."""
+    """Is it just bytes, a port and a destination? An ordinary call decides all else."""
     return (
         sk.sk_prot.process == "udp"
         and sk.inet_num != 0
@@ -147,7 +147,7 @@ def udp_post(
 
 
 def udp_posted(net: SocketNet, sk: UdpSock, done: int) -> None:
-    """Posts have gone, or have been refused: there is room again, and a close may go on."""
+    """Posts have gone, or were refused: there is room again, and a close may go on."""
     done = min(done, sk.posted)
     sk.posted -= done
     sk.sk_wmem_queued -= done
@@ -159,7 +159,7 @@ def udp_posted(net: SocketNet, sk: UdpSock, done: int) -> None:
 def _post_call(
     net: SocketNet, client: Client, sock: Any, payload: bytes, port: int, addr: bytes
 ) -> None:
-    """A post as an ordinary sendmsg, with nobody to hear of it."""
+    """Send a post as an ordinary sendmsg, with nobody to hear of it."""
     call = PostCall(post_done, client)
     call.sock = sock
     if payload:
@@ -175,8 +175,7 @@ def _post_call(
 
 
 def post_done(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> None:
-    """How a post ends: nobody is answered. An error is told by the socket's next call, as one
-    that ICMP brings."""
+    """A post ends without an answer; the socket's next call tells an error, as one from ICMP."""
     sk = call.sock.sk if call.sock is not None else None
     if err and err != errno.EINTR and isinstance(sk, UdpSock):
         sk.sk_err = err

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What the socket layer tells `skbus proc`: whose each socket is, /proc/net/protocols
-(`net/core/sock.c`), and its part of /proc/net/sockstat, as plain values for `skbus.inet.proc`."""
+"""The socket layer's part of `skbus proc`: the owner of each socket, /proc/net/protocols
+(`net/core/sock.c`), and its part of /proc/net/sockstat. They are plain values for
+`skbus.inet.proc`."""
 
 from typing import Any
 
@@ -15,7 +16,7 @@ _METHODS = (
     "setsockopt", "getsockopt", "sendmsg", "recvmsg", "bind", "backlog_rcv", "hash", "unhash",
     "get_port", "enter_memory_pressure",
 )  # fmt: skip
-"""The functions of `struct proto` that the file tells of, in its order."""
+"""The functions of `struct proto` in the file, in its order."""
 
 
 def proc_net(net: SocketNet, name: str) -> Any:
@@ -56,7 +57,7 @@ def _protos(net: SocketNet) -> list[Proto[Any]]:
 def memory(net: SocketNet, prot: Proto[Any]) -> int:
     """Pages that the queues of a protocol's sockets fill; -1 where Linux does not count them.
 
-    For a plug-in, as it has no account of its own: tcp and udp have, and tell theirs.
+    This is for plug-ins, which have no account of their own; tcp and udp report theirs.
     """
     if prot.name in ("RAW", "PING"):
         return -1
@@ -90,7 +91,7 @@ def _has(prot: Proto[Any], name: str) -> bool:
     if name == "accept":
         return prot.name == "TCP"
     if name in ("ioctl", "hash", "unhash", "backlog_rcv"):
-        return True  # inet_ioctl; and what the transport's process does with its own tables
+        return True  # inet_ioctl, and functions of the transport's process
     if name in ("destroy", "enter_memory_pressure"):
         return False
     return getattr(prot, name, None) is not None

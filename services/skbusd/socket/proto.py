@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""struct proto: what a transport offers to the socket layer (`include/net/sock.h`).
+"""struct proto: a transport's functions for the socket layer (`include/net/sock.h`).
 
 `inet_*` (af_inet.py) calls `sk.sk_prot.connect(...)` and so on, without knowing the protocol; the
-functions are in tcp_sock.py, udp_sock.py and raw_sock.py. They all speak to the transport's
-process by `TransportProto`, through `ask` and `tell`. What the transport reports comes in by
-core.py, to `data_ready` and its like.
+functions are in tcp_sock.py, udp_sock.py and raw_sock.py. They all speak to the transport's process
+by `TransportProto`, through `ask` and `tell`. The transport's reports come in by core.py, to
+`data_ready` and its like.
 
-A transport that has been restarted is told of each sock anew: `sk_intent` says what an
-application wants of a sock, and `proto_replay` tells it.
+A restarted transport is told of each sock anew: `sk_intent` finds the application's wishes for a
+sock, and `proto_replay` tells them.
 """
 
 import errno
@@ -44,7 +44,7 @@ from skbusd.socket.request import transport_ask, transport_tell
 from skbusd.socket.sock import InetSock
 
 PROTO_INUSE_NR: Final = 64
-"""Protocols there is room for (include/net/sock.h)."""
+"""The most protocols (include/net/sock.h)."""
 
 Result = Callable[[SocketNet, int, Any], None]
 """Told the outcome: (net, errno, value)."""
@@ -71,15 +71,15 @@ def _acceptq_changed(net: SocketNet, sk: InetSock) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proto(Generic[S]):
-    """`struct proto`. process: where the transport runs. obj: the struct to be allocated, which
-    its functions are given."""
+    """`struct proto`. process: where the transport runs. obj: the struct to allocate and pass to
+    its functions."""
 
     name: str
     process: str
     obj: Callable[..., S]
     init: Callable[[SocketNet, S], None]
     close: Callable[[SocketNet, S, Call | None], None]
-    """Ends the call, if there is one, when the lingering is over."""
+    """Ends the call, if there is one, when lingering is over."""
     get_port: Callable[[SocketNet, S, bytes, int, Result], None]
     connect: Callable[[SocketNet, S, bytes, int, Result], None]
     disconnect: Callable[[SocketNet, S, Result | None], None]
@@ -97,23 +97,23 @@ class Proto(Generic[S]):
     restart: Callable[[SocketNet, S], None]
     """The transport's process has been restarted, and knows nothing of this sock."""
     levels: frozenset[int] = frozenset()
-    """Whose options the transport has, where `udp_setsockopt` is used."""
+    """Levels of the transport's own options, where `udp_setsockopt` is used."""
     bind: Callable[[SocketNet, S, bytes, int, Result], None] | None = None
-    """bind(2), where it is not just to get a port."""
+    """bind(2), where it does more than get a port."""
     owner: str = ""
     """The module that it belongs to (THIS_MODULE)"""
     ask: Ask = transport_ask
-    """How a question gets to the transport, and its answer back."""
+    """Sends a question to the transport, and brings the answer back."""
     tell: Tell = transport_tell
-    """How what needs no answer gets to the transport."""
-    # What differs where a transport is several processes (tcp_shards.py):
+    """Sends the transport a message that needs no answer."""
+    # Functions that differ where a transport is several processes (tcp_shards.py):
     accept: Callable[[SocketNet, S, S], tuple[str, Accept]] = accept_told
-    """A child has been accepted: which process hears of it, and what."""
+    """A child has been accepted: the process to tell, and the message."""
     acceptq_changed: Callable[[SocketNet, S], None] = _acceptq_changed
     child_prot: "Callable[[SocketNet, S, int], Proto[S]] | None" = None
     """The struct proto of a child, by its number; None: it is its listener's."""
     moved: Callable[[SocketNet, S, int, Any, int], bool] = _not_moved
-    """It could not connect: (errno, answer, how often it was tried). May it now, at another
+    """The sock could not connect: (errno, answer, number of tries). May it try now at another
     process?"""
 
 
@@ -121,7 +121,7 @@ class Proto(Generic[S]):
 
 
 def init_sock(sk: InetSock) -> InitSock:
-    """What a transport must know of a new sock."""
+    """The message that tells a transport of a new sock."""
     return InitSock(sk.number, sk.sk_family, sk.sk_protocol, sk.sk_type)
 
 
@@ -131,7 +131,7 @@ def sk_reuse_bits(sk: InetSock) -> int:
 
 
 def proto_init(net: SocketNet, sk: InetSock) -> None:
-    """`Proto.init` of a transport that has nothing more to do here."""
+    """`Proto.init` of a transport with nothing more to do here."""
     sk.sk_prot.tell(net, sk, TransportProto.init, init_sock(sk))
 
 
@@ -154,7 +154,7 @@ def proto_get_port(net: SocketNet, sk: InetSock, addr: bytes, port: int, then: R
 
 
 def proto_disconnect(net: SocketNet, sk: InetSock, then: Result | None) -> None:
-    """The transport is told that there is no peer any more, or asked, where `then` is to hear."""
+    """Tell the transport that there is no peer any more, or ask it, where `then` is to hear."""
     if then is None:
         sk.sk_prot.tell(net, sk, TransportProto.disconnect, Disconnect(sk.number, 0))
     else:
@@ -181,7 +181,7 @@ def proto_getsockopt(
 
 
 def set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
-    """Where the sock is bound now, by its transport's answer."""
+    """Note the sock's local address and port, by its transport's answer."""
     if value is not None:
         sk.inet_saddr = sk.inet_rcv_saddr = value.addr
         sk.inet_sport = sk.inet_num = value.port
@@ -191,9 +191,9 @@ def set_local(sk: InetSock, value: LocalAddr | Connected | None) -> None:
 
 
 class Intent(NamedTuple):
-    """What an application wants of a sock, as far as its transport must know.
+    """The application's wishes for a sock, as far as its transport must know them.
 
-    bound: address and port. peer: as well. backlog: of a listener, else -1.
+    bound, peer: address and port. backlog: of a listener, else -1.
     """
 
     options: Mapping[tuple[int, int], bytes]
@@ -208,7 +208,7 @@ NO_INTENT: Final = Intent({})
 
 
 def sk_intent(sk: InetSock) -> Intent:
-    """What is wanted of this sock, whose connection, if it had one to a peer, is lost."""
+    """The application's wishes for this sock, after the loss of any connection."""
     state = sk.sk_state
     bound = peer = None
     if sk.sk_type == uapi.SOCK_RAW:
@@ -223,8 +223,8 @@ def sk_intent(sk: InetSock) -> Intent:
 
 
 def proto_replay(net: SocketNet, sk: InetSock, process: str, number: int, intent: Intent) -> None:
-    """Tell a process of a sock, and of all that is wanted of it. number: the sock's there. Nobody
-    waits for answers: the sock is as it was before for its application."""
+    """Tell a process of a sock, and of all wishes for it. number: the sock's there. Nobody waits
+    for answers: for its application the sock is as before."""
     init = InitSock(number, sk.sk_family, sk.sk_protocol, sk.sk_type)
     net.call(process, TransportProto.init, init)
     for (level, optname), optval in intent.options.items():
@@ -249,8 +249,7 @@ def proto_register(net: SocketNet, prot: Proto[Any]) -> None:
     """`proto_register`: sockets of that protocol may be made. EEXIST where the name is taken,
     ENOSPC where PROTO_INUSE_NR are registered.
 
-    Differs from Linux: there a name that is taken goes unnoticed, or fails as a slab of that
-    name does.
+    Differs from Linux, where a taken name goes unnoticed, or fails because its slab does.
     """
     if prot.name in net.proto_list:
         raise SysCallError(errno.EEXIST, f"protocol {prot.name} is registered already")
@@ -260,6 +259,6 @@ def proto_register(net: SocketNet, prot: Proto[Any]) -> None:
 
 
 def proto_unregister(net: SocketNet, prot: Proto[Any]) -> None:
-    """`proto_unregister`: it is no protocol any more."""
+    """`proto_unregister`: take it off the list of protocols."""
     if net.proto_list.get(prot.name) is prot:
         del net.proto_list[prot.name]

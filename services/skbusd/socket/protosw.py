@@ -2,8 +2,8 @@
 """The switch from type and protocol of a socket to a transport (`net/protocol.h`, the part of
 `net/ipv4/af_inet.c` that keeps `inetsw`).
 
-`inet_create` looks into it; `inet_init` fills it, and so do plug-ins, at any time. In the list of
-a type the permanent entries come first, which nobody may override. The others follow, the latest
+`inet_create` looks into it; `inet_init` fills it, and so do plug-ins, at any time. In a type's list
+the permanent entries come first, and nobody may override these. The others follow, the latest
 first, so that a plug-in may take the place of an entry that is not permanent.
 """
 
@@ -26,7 +26,7 @@ INET_PROTOSW_ICSK: Final = 0x04
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InetProtosw:
-    """`struct inet_protosw`: which protocol and operations a type of socket gets."""
+    """`struct inet_protosw`: the protocol and operations of a type of socket."""
 
     type: int
     protocol: int
@@ -62,7 +62,7 @@ def inet_unregister_protosw(net: SocketNet, p: InetProtosw) -> None:
 
 
 def inet_del_protosw(net: SocketNet, p: InetProtosw) -> None:
-    """Take an entry out of the switch, whatever it is: a start is unwound."""
+    """Take any entry out of the switch, to unwind a start."""
     if p in net.inetsw[p.type]:
         net.inetsw[p.type].remove(p)
 
@@ -70,8 +70,8 @@ def inet_del_protosw(net: SocketNet, p: InetProtosw) -> None:
 def inet_lookup_protosw(net: SocketNet, type: int, protocol: int) -> tuple[InetProtosw, int]:
     """The entry for a type and a protocol, and the protocol that it means.
 
-    Protocol 0 of the caller is a wildcard, and so is that of an entry, but not both.
-    ESOCKTNOSUPPORT where the type has no entry at all, EPROTONOSUPPORT where none fits.
+    Protocol 0 is a wildcard, for the caller or in an entry, but not both. ESOCKTNOSUPPORT where the
+    type has no entry at all, EPROTONOSUPPORT where none fits.
     """
     entries = net.inetsw[type]
     for answer in entries:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Raw sockets as the socket layer sees them: `raw_prot` (`net/ipv4/raw.c`, the part that runs on
-behalf of an application), and what ping sockets share with them.
+behalf of an application). Ping sockets share some of it.
 
-Called by af_inet.py through `sk.sk_prot`, and by core.py with what ip reports. Speaks to the
-process "ip" by the entries of `skbus.core.abi`. Received datagrams are queued and read as UDP's
-are. raw(7).
+Called by af_inet.py through `sk.sk_prot`, and by core.py with ip's reports. Speaks to the process
+"ip" by the entries of `skbus.core.abi`. Received datagrams are queued and read as UDP's are.
+raw(7).
 """
 
 import errno
@@ -61,7 +61,7 @@ def raw_sendmsg(net: SocketNet, call: SendCall, sk: UdpSock) -> None:
 
 
 def raw_shutdown(net: SocketNet, sk: UdpSock, how: int) -> None:
-    """Nothing that ip would have to know."""
+    """Do nothing: ip need not know."""
 
 
 RAW_PROT: Final = udp_sock.datagram_prot(

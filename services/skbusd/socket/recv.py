@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Bytes that were received: from skbs in a receive queue to an application's reply
-(`skb_copy_datagram_iter` of `net/core/datagram.c`).
+"""Received bytes: from skbs in a receive queue to an application's reply (`skb_copy_datagram_iter`
+of `net/core/datagram.c`).
 
 Large payload is lent in the pool, small payload is copied. Called by tcp_recvmsg.py, datagram.py
 and their like.
@@ -27,7 +27,7 @@ def skb_relieve(net: SocketNet, skb: SkBuff) -> None:
     """Before an skb waits for a reader: the pool's slots are everybody's, and a reader who is slow
     must not keep them from the others.
 
-    What would be copied anyway is copied now; the rest when half of the slots are in use.
+    Payload that would be copied anyway is copied now; the rest when half of the slots are in use.
     """
     if skb.data_len > LEND_MIN and not _region_pressure(net, skb):
         return
@@ -43,8 +43,7 @@ def skb_relieve(net: SocketNet, skb: SkBuff) -> None:
 
 
 def _region_pressure(net: SocketNet, skb: SkBuff) -> bool:
-    """Are more than half of the slots of the size that this skb lies in, in use? Looked up every
-    5 ms."""
+    """Are more than half of the slots of this skb's size in use? Looked up every 5 ms."""
     frag = skb.frags[0]
     if type(frag) is bytes:
         return False
@@ -121,7 +120,7 @@ def skb_copy_datagram(net: SocketNet, skb: SkBuff, parts: Parts, offset: int, le
 
 
 def skb_hand_over(net: SocketNet, skb: SkBuff, parts: Parts) -> None:
-    """A whole skb goes to the application: big places are lent, the rest is copied. Ends it."""
+    """Hand a whole skb to the application, and end it: big places are lent, the rest is copied."""
     if skb.data_len <= LEND_MIN or skb.lent:
         skb_copy_datagram(net, skb, parts, 0, skb.len)
         net.consume_skb(skb)
@@ -140,8 +139,8 @@ def skb_hand_over(net: SocketNet, skb: SkBuff, parts: Parts) -> None:
 
 
 def skb_hand_over_frags(skb: SkBuff, parts: Parts, room: int) -> int:
-    """The first places of an skb that are big and fit whole go to the application; the rest
-    stays, for the next call. Returns how many bytes went."""
+    """Hand the first places of an skb that are big and fit whole to the application; the rest stays
+    for the next call. Returns the number of bytes handed over."""
     if skb.lent or skb.data < len(skb.head):
         return 0
     frags = skb.frags
@@ -166,7 +165,7 @@ def recv_return(
     cmsgs: list[Cmsg] | None = None,
 ) -> None:
     """Answer a `recvmsg`: from now on the lent places are the application's. cmsgs: control
-    messages, of which the application gets what it has room for."""
+    messages; the application gets those that it has room for."""
     control: tuple[Cmsg, ...] = ()
     if cmsgs:
         control, truncated = scm_pack(cmsgs, call.controllen)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skbusd.socket.sock import Sock
 
 Answer = Callable[[SocketNet, int, Any], None]
-"""What happens when a transport has answered: (net, errno, value)."""
+"""Called when a transport has answered: (net, errno, value)."""
 
 
 class TransportRequest:
@@ -30,7 +30,7 @@ class TransportRequest:
 
 
 def new_request(net: SocketNet, process: str, entry: AnyEntry, then: Answer) -> int:
-    """The number of a new question to a transport; `then` is told the answer."""
+    """The number of a new question to a transport; `then` hears the answer."""
     requests = net.requests
     req = requests.last = requests.last + 1
     requests.waiting[req] = TransportRequest(process, entry, then)
@@ -45,13 +45,13 @@ def transport_ask(
     then: Answer,
 ) -> None:
     """`Proto.ask`: ask sk's transport. make: the item, by the sock's number there and that of the
-    question. `then` is told the errno and, where there is one, the answer, an R."""
+    question. `then` hears the errno and the answer, an R, if there is one."""
     process = sk.sk_prot.process
     net.call(process, entry, make(sk.number, new_request(net, process, entry, then)))
 
 
 def transport_tell(net: SocketNet, sk: "Sock", entry: Entry[T], item: T) -> None:
-    """`Proto.tell`: what needs no answer."""
+    """`Proto.tell`: send sk's transport a message that needs no answer."""
     net.call(sk.sk_prot.process, entry, item)
 
 
@@ -68,7 +68,7 @@ def sk_ret(net: SocketNet, item: SkRet) -> None:
 
 
 def requests_lost(net: SocketNet, process: str) -> None:
-    """A transport has forgotten our questions, or is gone: ENETDOWN is the answer."""
+    """A transport has forgotten our questions, or is gone: answer them with ENETDOWN."""
     for req, request in tuple(net.requests.waiting.items()):
         if request.process == process and net.requests.waiting.pop(req, None) is not None:
             request.answer(net, errno.ENETDOWN, None)

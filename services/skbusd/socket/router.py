@@ -11,11 +11,10 @@ connection for its life:
 
 The kernel closes that connection when the process ends, however it ends. A client's posts
 (`skbus.core.syscall.POST`) are read before any later call of that client, and before its end is
-noted. The two descriptors are the ends A and B of a socketpair of datagrams: A is
-what the application polls, and we, who hold both, make it readable or writable as our socket is,
-before we answer any call. So it shows the true state when a call returns. It shows that, and
-nothing else: who writes to A has EPIPE, who reads from it an empty datagram, which read(2) tells as
-the end of the file.
+noted. The two descriptors are the ends A and B of a socketpair of datagrams. The application polls
+A; we hold both, and before we answer any call we make A readable or writable as our socket is. So A
+shows the true state when a call returns, and nothing else. A write to A gets EPIPE; a read gets an
+empty datagram, which read(2) tells as the end of the file.
 """
 
 import contextlib
@@ -44,14 +43,14 @@ _POST_OPEN: Final = -1
 _UCRED: Final = struct.Struct("=iII")
 _SO_PEERGROUPS: Final = 59
 _MAX_GROUPS: Final = 256
-"""As many as `getsockopt` takes in."""
+"""Groups of a process that `getsockopt` takes in."""
 _CAP_NET_ADMIN: Final = 12
 _CAP_NET_RAW: Final = 13
 _REPLY_HWM: Final = 100_000
-"""Replies that an application may leave unread before it is taken for broken."""
+"""Replies that an application may leave unread before we take it for broken."""
 _FILL: Final = bytes(1600)
-"""A datagram that takes more than a quarter of the smallest send buffer, and far less of a big one:
-a Unix socket is writable while its datagrams that nobody has read take no more (unix_writable)."""
+"""A datagram of more than a quarter of the smallest send buffer, and far less of a big one. A Unix
+socket is writable while its unread datagrams take no more than a quarter (unix_writable)."""
 _BIG_SNDBUF: Final = 65536
 _SMALL_SNDBUF: Final = 1
 """The kernel makes it 4608 (SOCK_MIN_SNDBUF)."""
@@ -61,8 +60,8 @@ class PollDescriptor:
     """Our two ends of what an application polls; see the module's text.
 
     A is readable while an empty datagram from B lies in it. One from A lies in B for ever, and A is
-    writable where its send buffer is big beside that. B receives no more: so whoever writes to A is
-    told EPIPE. `nowhere` is the address of a socket that B may be connected to.
+    writable while its send buffer is big next to that. B receives no more, so a write to A gets
+    EPIPE. `nowhere` is the address of a socket that B may be connected to.
     """
 
     __slots__ = ("a", "b", "err", "hup", "nowhere", "rdhup", "readable", "writable")
@@ -86,8 +85,8 @@ class PollDescriptor:
             raise SysCallError(errno.EINVAL, f"no pair of sockets: {e}") from e
 
     def show(self, mask: int, over: bool, rdhup: bool) -> None:
-        """Make the descriptor show these events. over: nothing will ever happen any more, rdhup:
-        nothing will ever come; neither can be taken back."""
+        """Make the descriptor show these events. over: no event will ever follow; rdhup: no data
+        will ever come. Neither can be taken back."""
         if self.hup:
             if self.err and not mask & uapi.POLLERR:
                 self.err = False
@@ -119,12 +118,11 @@ class PollDescriptor:
             self.hup = True  # the application has done something odd with it
 
     def _set_sndbuf(self, size: int) -> None:
-        """This wakes those who wait for A to be writable, if it is so now."""
+        """Set A's send buffer, which wakes the waiters for A if it is writable now."""
         self.a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def _show_error(self) -> None:
-        """A peer that goes to another, and has not read all, is an error: ECONNRESET
-        (unix_dgram_disconnected)."""
+        """Give A ECONNRESET: B has unread data and connects elsewhere (unix_dgram_disconnected)."""
         self.err = True
         self.b.connect(self.nowhere)
 
@@ -149,7 +147,7 @@ class LifeConnection:
         self.fds: list[int] = []
 
     def close(self) -> None:
-        """Close it, and descriptors that were sent and not used."""
+        """Close the connection, and descriptors that were sent and not used."""
         self.sock.close()
         for fd in self.fds:
             os.close(fd)
@@ -157,7 +155,7 @@ class LifeConnection:
 
 
 class SyscallSource:
-    """What applications ask, for the loop of `skbus.bus.service.Service`."""
+    """Applications' requests, for the loop of `skbus.bus.service.Service`."""
 
     def __init__(self, core: SocketCore, rundir: RunDir) -> None:
         self.core = core
@@ -185,9 +183,9 @@ class SyscallSource:
         self._nowhere.shutdown(socket.SHUT_RD)
         self._post_ids: dict[int, bytes] = {}
         self._post_fds: dict[bytes, int] = {}
-        """Post pipes, and whose they are."""
+        """Post pipes, by client."""
         self._post_paused: set[int] = set()
-        """Those of clients whose posts wait for room."""
+        """Pipes of clients with posts that wait for room."""
 
     # ---- skbus.bus.service.Source ------------------------------------------------------------
 
@@ -270,7 +268,7 @@ class SyscallSource:
                 return
             except OSError as e:
                 if e.errno in (errno.EMFILE, errno.ENFILE):
-                    # Wait until somebody goes; the backlog holds those who come meanwhile.
+                    # Wait until a client goes; the backlog holds new ones meanwhile.
                     self._epoll.unregister(self._listener.fileno())
                     self._listening = False
                     self.net.warning("life_accept", error=e.strerror, clients=len(self._lives))
@@ -341,8 +339,9 @@ class SyscallSource:
     # ---- post pipes ----------------------------------------------------------------------
 
     def _post_open(self, fd: int, life: LifeConnection, token: int) -> None:
-        """Make a client's post pipe, and give it the end to write to, and one to read from, so that
-        its pipe never breaks. That is not ours: O_NONBLOCK would be the client's to clear."""
+        """Make a client's post pipe. The client gets the end to write to, and an end to read from,
+        so that the pipe never breaks. Our own is another: with this one the client could clear
+        O_NONBLOCK."""
         made: list[int] = []
         err = 0
         try:
@@ -368,7 +367,7 @@ class SyscallSource:
                 os.close(one)
 
     def _read_posts(self, fd: int, id: bytes, force: bool) -> None:
-        """Take what is in a post pipe. force: also where the client is stalled."""
+        """Read a post pipe. force: even where the client is stalled."""
         try:
             data = os.read(fd, POST_PIPE)
         except BlockingIOError:
@@ -397,7 +396,7 @@ class SyscallSource:
                 self._pause_posts(fd, False)
 
     def _post_close(self, id: bytes) -> None:
-        """The client has gone: what it has posted is sent."""
+        """The client has gone: send its posts."""
         fd = self._post_fds.get(id)
         if fd is not None:
             with contextlib.suppress(OSError):
@@ -452,7 +451,7 @@ class SyscallSource:
 
 
 def _is_unix_dgram(fd: int) -> bool:
-    """Is a descriptor that was sent to us what it should be? Its buffer is then bounded."""
+    """Is a descriptor that was sent to us a Unix datagram socket? Its buffer is then bounded."""
     try:
         sock = socket.socket(fileno=fd)
     except OSError:
@@ -463,8 +462,8 @@ def _is_unix_dgram(fd: int) -> bool:
 
 
 def peer_cred(sock: socket.socket) -> Cred:
-    """Who is at the other end: root has CAP_NET_RAW, and who else /proc says has it, and who has
-    made the user namespace that we are in (a lab's, without root)."""
+    """The credentials of the other end. Root has CAP_NET_RAW and CAP_NET_ADMIN, as has the maker of
+    our user namespace (a lab's, without root); for others /proc tells."""
     try:
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(raw)
@@ -496,7 +495,7 @@ def _cap_eff(pid: int) -> int:
 
 
 def remove_region(pool_dir: PoolDir, net: SocketNet, number: int) -> None:
-    """Take a dead client's region away, and free its memory also where others map it still."""
+    """Take a dead client's region away, and free its memory even where others still map it."""
     region = net.pool.regions.pop(number, None)
     pool_dir.unlink(number)
     if region is not None:
@@ -505,7 +504,7 @@ def remove_region(pool_dir: PoolDir, net: SocketNet, number: int) -> None:
 
 
 def _raise_nofile() -> None:
-    """As many descriptors as the system lets us have: two for each socket that is polled."""
+    """Allow as many descriptors as the system lets us have: a polled socket takes two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 1 << 20)), hard))

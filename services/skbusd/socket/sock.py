@@ -6,8 +6,8 @@
                      -> UdpSock -> RawSock
 
 The chain is C's: each struct begins with the one before it. The transport's own part of a
-connection (sequence numbers, timers) lives in the transport's process, under the same number;
-here lies what an application can see, and the bytes (docs/architecture.md, "Who owns what").
+connection (sequence numbers, timers) lives in the transport's process, under the same number. Here
+are the bytes, and the part that an application can see (docs/architecture.md, "Who owns what").
 """
 
 import errno
@@ -33,7 +33,7 @@ _NO_OPTIONS: Final[Mapping[tuple[int, int], bytes]] = MappingProxyType({})
 
 
 class Sock:
-    """`struct sock`. number: under which the transport knows it."""
+    """`struct sock`. number: the transport's name for it."""
 
     __slots__ = (
         "number", "rcv_tell", "rcv_told", "sk_bound_dev", "sk_bound_dev_if", "sk_err", "sk_err_mem",
@@ -88,7 +88,7 @@ class Sock:
         self.sk_wq: list[Call] = []
         self.sk_frag: PageFrag | None = None
         self.rcv_told = 0
-        """Bytes that were taken from the receive queue and of which the transport knows nothing."""
+        """Bytes taken from the receive queue of which the transport does not know yet."""
         self.rcv_tell = False
         """tcp is to hear at once that the receive queue has been emptied."""
 
@@ -114,12 +114,12 @@ class InetSock(Sock):
         self.tos = 0
         self.uc_ttl = -1
         self.options: Mapping[tuple[int, int], bytes] = _NO_OPTIONS
-        """What setsockopt gave the transport, to be told to one that starts anew. A child shares
-        its listener's, as sk_flags: `sk_set_flag` and `sk_set_option` make new ones."""
+        """Options that setsockopt gave the transport, to tell a restarted one. A child shares its
+        listener's, as with sk_flags; `sk_set_flag` and `sk_set_option` make new ones."""
         self.mc_list: McList = ()
-        """The groups that it is in, as its transport said."""
+        """The groups that it is in, by its transport's word."""
         self.cmsg_flags = 0
-        """What control messages recvmsg shall bring (`ip_sockglue`)."""
+        """The control messages that recvmsg shall bring (`ip_sockglue`)."""
 
     def set_cmsg(self, bit: int, on: bool) -> None:
         """Turn one of cmsg_flags on or off."""
@@ -156,15 +156,15 @@ class TcpSock(InetConnectionSock):
         self.sock_done = False
         """SOCK_DONE: the peer's FIN has been seen."""
         self.urg_data = 0
-        """The urgent byte, and what has become of it (tcp_urg.py); 0: there is none."""
+        """The urgent byte and its state (tcp_urg.py); 0: there is none."""
         self.urg_off = 0
         self.recvmsg_inq = False
         """TCP_INQ: each recvmsg says how much is left."""
         self.notsent_lowat = 0xFFFFFFFF
-        """TCP_NOTSENT_LOWAT, or what the sysctl was when the socket was made."""
+        """TCP_NOTSENT_LOWAT, or the sysctl's value when the socket was made."""
         self.notsent = 0
         self.report: tuple[int, int] | None = None
-        """What tcp told of its write queue, as long as it is true (stream.py)."""
+        """tcp's report on its write queue, while it is true (stream.py)."""
         self.asked = False
         self.told_waiting = False
         """tcp knows that a reader waits."""
@@ -178,8 +178,7 @@ def sk_set_flag(sk: Sock, optname: int, value: int) -> None:
 
 
 class PendingFrames:
-    """A datagram in the making (`struct inet_cork` and what waits with it): its bytes, where it
-    will go, and how."""
+    """A datagram in the making (`struct inet_cork` and its queue): bytes, destination, options."""
 
     __slots__ = ("addr", "chunks", "cookie", "port", "size")
 
@@ -208,26 +207,26 @@ class UdpSock(InetSock):
         self.corkflag = False
         """UDP_CORK"""
         self.pending: PendingFrames | None = None
-        """What of a corked datagram has come so far."""
+        """The part of a corked datagram that has come so far."""
         self.ahead: list[SkBuff] = []
-        """What the last recvmmsg took, for `unread`."""
+        """Datagrams that the last recvmmsg took, for `unread`."""
         self.unread = 0
         """Datagrams at the queue's head that were put back: the transport was told of them."""
         self.posted = 0
-        """What of sk_wmem_queued are posted datagrams."""
+        """The part of sk_wmem_queued that is posted datagrams."""
         self.closing: Callable[[], None] | None = None
-        """What close does when they have gone."""
+        """The rest of close, for when they have gone."""
 
 
 class RawSock(UdpSock):
-    """`struct raw_sock`, the part that applications see; a ping socket's too. In Linux both are
-    an inet_sock directly; what they have here beyond that is what UDP's have."""
+    """`struct raw_sock`, the part that applications see; also a ping socket's. In Linux both are an
+    inet_sock directly; here they also have UDP's fields."""
 
     __slots__ = ()
 
 
 def sk_set_option(sk: InetSock, level: int, optname: int, optval: bytes) -> None:
-    """Remember what the transport was told."""
+    """Remember an option that the transport was told."""
     if sk.options.get((level, optname)) != optval:
         sk.options = {**sk.options, (level, optname): optval}
 
@@ -236,7 +235,7 @@ def sk_set_option(sk: InetSock, level: int, optname: int, optval: bytes) -> None
 
 
 def sk_alloc(net: SocketNet, family: int, type: int, protocol: int, prot: "Proto[Any]") -> InetSock:
-    """`sk_alloc`: a new sock with a number that nobody has. ENOBUFS where there is no room."""
+    """`sk_alloc`: a new sock with an unused number. ENOBUFS where there is no room."""
     if len(net.socks) >= net.limits.socks:
         raise SysCallError(errno.ENOBUFS)
     number = net.numbers.next
@@ -282,13 +281,13 @@ def sock_init_data(net: SocketNet, sock: "Socket | None", sk: Sock) -> None:
 
 
 def sock_error(sk: Sock) -> int:
-    """`sock_error`: the pending error, which is thereby taken."""
+    """`sock_error`: take the pending error."""
     err, sk.sk_err = sk.sk_err, 0
     return err
 
 
 def sk_free(net: SocketNet, sk: Sock) -> None:
-    """Nobody knows the sock any more: what it held goes back."""
+    """Nobody knows the sock any more: give back all that it held."""
     net.socks.pop(sk.number, None)
     net.reads.taken.pop(sk, None)
     net.reads.waiting.pop(sk, None)

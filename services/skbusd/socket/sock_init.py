@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""`sock_init`: how the socket layer itself starts, before any family of protocols (`net/socket.c`,
-with `sk_init` of `net/core/sock.c` and `skb_init` of `net/core/skbuff.c`).
+"""`sock_init`: the start of the socket layer itself, before any family of protocols
+(`net/socket.c`, with `sk_init` of `net/core/sock.c` and `skb_init` of `net/core/skbuff.c`).
 
 Called by core.py at start; then it calls `inet_init` (af_inet.py).
 """
@@ -14,10 +14,10 @@ from skbusd.socket.files import kern_mount, kern_unmount
 from skbusd.socket.netns import SocketNet
 
 MAX_SOCKS: Final = 1 << 21
-"""Socks of all clients together, with those that nobody has a descriptor for any more."""
+"""Socks of all clients together, with those that no descriptor refers to any more."""
 
 REGION_GRACE: Final = 5 * SEC
-"""How long a dead client's region stays, for datagrams of it that are still under way."""
+"""The time that a dead client's region stays, for its datagrams that are still under way."""
 
 MAX_SOCKETS: Final = 1 << 20
 """struct sockets of all clients together."""
@@ -25,34 +25,34 @@ MAX_SOCKETS: Final = 1 << 20
 
 def sk_init(net: SocketNet) -> None:
     """`sk_init`: socks may be made from now on, up to MAX_SOCKS. Their numbers begin elsewhere in
-    each life of the process, so that what transports still say of an earlier life means nobody."""
+    each life of the process, so that late reports on an earlier life match no sock."""
     net.numbers.next = ((net.epoch & 0xFFF) << 20) + 2
     net.numbers.next += -net.numbers.next % net.numbers.step
     net.limits.socks = MAX_SOCKS
 
 
 def sk_exit(net: SocketNet) -> None:
-    """What `sk_init` did, taken back."""
+    """Undo `sk_init`."""
     net.limits.socks = 0
 
 
 def skb_init(net: SocketNet) -> None:
-    """`skb_init`: the memory of sk_buffs, which is our region of the pool. What an earlier life of
-    this process sent is under way for a moment still; then its slots are free."""
+    """`skb_init`: the memory of sk_buffs, which is our region of the pool. Data from an earlier
+    life of this process is still under way for a moment; then its slots are free."""
     if net.alloc is not None and (left := net.alloc.snapshot()):
         net.regions.sweep_timer = Timer(_sweep_earlier_life, left)
         net.mod_timer(net.regions.sweep_timer, net.now + REGION_GRACE)
 
 
 def skb_exit(net: SocketNet) -> None:
-    """What `skb_init` did, taken back."""
+    """Undo `skb_init`."""
     if net.regions.sweep_timer is not None:
         net.del_timer(net.regions.sweep_timer)
         net.regions.sweep_timer = None
 
 
 def _sweep_earlier_life(net: SocketNet, left: dict[int, int]) -> None:
-    """Slots that an earlier life of this process allocated: nobody else will free them."""
+    """Free the slots that an earlier life of this process allocated: nobody else will."""
     net.regions.sweep_timer = None
     if net.alloc is not None:
         swept = net.alloc.sweep((), left)
@@ -65,7 +65,7 @@ def init_inodecache(net: SocketNet) -> None:
 
 
 def destroy_inodecache(net: SocketNet) -> None:
-    """What `init_inodecache` did, taken back."""
+    """Undo `init_inodecache`."""
     net.limits.sockets = 0
 
 

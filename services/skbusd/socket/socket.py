@@ -5,10 +5,10 @@
     sys_sendmsg -> sock_write -> sock_sendmsg -> sock.ops.sendmsg
     sys_recvmsg -> sock_read -> sock_recvmsg -> sock.ops.recvmsg
 
-Called by core.py with requests of applications, which have been checked against the table of
+Called by core.py with applications' requests, after a check against the table of
 `skbus.core.syscall`. Calls the family's `ops` (af_inet.py). A function either answers by
 `sys_return`, raises SysCallError, or parks its call. Code inside this process may use the functions
-below `sys_` in the same way, with a Call of its own.
+beneath the `sys_` ones in the same way, with its own Call.
 """
 
 import errno
@@ -59,7 +59,7 @@ _TYPES: Final = frozenset({uapi.SOCK_STREAM, uapi.SOCK_DGRAM, uapi.SOCK_RAW, uap
 
 
 class Socket:
-    """`struct socket`: what a descriptor means. `sk` is its representation below."""
+    """`struct socket`: the file behind a descriptor. `sk` is its representation below."""
 
     __slots__ = (
         "client", "f_count", "f_flags", "ino", "ops", "poll_shown", "polled", "sk", "state",
@@ -82,7 +82,7 @@ class Socket:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ProtoOps:
-    """`struct proto_ops`: what a family does for a type of socket."""
+    """`struct proto_ops`: a family's functions for a type of socket."""
 
     family: int
     release: Callable[[SocketNet, Socket, Call | None], None]
@@ -156,8 +156,8 @@ def sock_alloc(net: SocketNet, type: int) -> Socket:
 def __sock_create(net: SocketNet, family: int, type: int, protocol: int, kern: bool) -> Socket:
     """`__sock_create`: check family and type, and let the family create the rest.
 
-    EAFNOSUPPORT, EINVAL, ENFILE, or what the family says. A family that is not there is asked for
-    as a plug-in, `net-pf-N`.
+    EAFNOSUPPORT, EINVAL, ENFILE, or the family's error. For a missing family a plug-in is asked
+    for, `net-pf-N`.
     """
     if net.tracing:
         net.trace("__sock_create", family=family, type=type, protocol=protocol, kern=kern)
@@ -197,12 +197,12 @@ def sock_create_kern(net: SocketNet, family: int, type: int, protocol: int) -> S
 
 
 def _number(sock: Socket) -> int:
-    """For the trace: the number of a socket's sock."""
+    """The number of a socket's sock, for the trace."""
     return sock.sk.number if sock.sk is not None else 0
 
 
 def sock_map_fd(net: SocketNet, client: Client, sock: Socket, cloexec: bool) -> int:
-    """`sock_map_fd`: a descriptor for a socket. Without one the socket is gone: EMFILE, ENFILE."""
+    """`sock_map_fd`: a descriptor for a socket. EMFILE, ENFILE: then the socket is gone."""
     try:
         fd = fd_install(net, client, sock, cloexec)
     except SysCallError:
@@ -247,7 +247,7 @@ def sock_release(net: SocketNet, sock: Socket, call: Call | None) -> None:
 
 
 def sys_close(net: SocketNet, call: Call, fd: int) -> None:
-    """close(2): the descriptor is free; the last one of a socket takes it along."""
+    """close(2): free the descriptor; the last one of a socket releases that."""
     sock = fd_remove(net, _client(call), fd)
     if sock.f_count:
         sys_return(net, call, 0)
@@ -258,7 +258,7 @@ def sys_close(net: SocketNet, call: Call, fd: int) -> None:
 def sock_close(net: SocketNet, sock: Socket, call: Call) -> None:
     """`sock_close`: the file is gone. Calls that wait on the socket end with EBADF.
 
-    Differs from Linux: there, a call in another thread that waits goes on waiting.
+    Differs from Linux, where a call that waits in another thread goes on waiting.
     """
     if net.tracing:
         net.trace("sock_close", sk=_number(sock), state=uapi.SS_NAMES[sock.state])
@@ -309,7 +309,7 @@ def sys_accept4(net: SocketNet, call: AcceptCall, fd: int, flags: int, timeout: 
 
 
 def _accepted(net: SocketNet, call: AcceptCall, sk: InetSock) -> None:
-    """There is a connection: it gets a socket and a descriptor."""
+    """Give an accepted connection a socket and a descriptor."""
     listener = call.sock
     assert listener is not None
     try:
@@ -439,8 +439,8 @@ def sys_recvmmsg(
 ) -> None:
     """recvmmsg(2), of datagrams: -> [[parts, addr, msg_flags, control], ...]
 
-    Differs from Linux: it waits for the first datagram alone, as with MSG_WAITFORONE; it takes
-    just one where others wait too, poll, or hold the socket by another descriptor.
+    Differs from Linux: it waits only for the first datagram, as with MSG_WAITFORONE. It takes just
+    one where others also wait, poll, or hold the socket by another descriptor.
     """
     sock, sk = _datagram_lookup(call, fd)
     if net.tracing:
@@ -462,9 +462,9 @@ def sys_unread(net: SocketNet, call: Call, fd: int, count: int) -> None:
 
 
 def sys_unrecv(net: SocketNet, call: Call, data: bytes, fd: int) -> None:
-    """What was taken from a stream last goes back to the head of its queue: who asked turned out
-    not to want it, and others shall see it. ENOBUFS beyond the receive buffer and one reply. There
-    is no such call in Linux."""
+    """Put the bytes last taken from a stream back at its queue's head: the reader does not want
+    them, and others shall see them. ENOBUFS beyond the receive buffer and one reply. There is no
+    such call in Linux."""
     sock = _lookup(call, fd)
     sk = sock.sk
     if not isinstance(sk, TcpSock) or sk.sk_state == uapi.TCP_LISTEN:
@@ -477,9 +477,9 @@ def sys_unrecv(net: SocketNet, call: Call, data: bytes, fd: int) -> None:
 
 
 def sys_unaccept(net: SocketNet, call: Call, fd: int, accepted: int) -> None:
-    """What accept4 gave last was not taken: it waits in the listener's queue again, where others,
-    and poll, find it. EINVAL where it is no connection of this listener's kind, or is shared. There
-    is no such call in Linux."""
+    """Put the connection that accept4 gave last back into the listener's queue, where others, and
+    poll, find it. EINVAL where it is no connection of this listener's kind, or is shared. There is
+    no such call in Linux."""
     client = _client(call)
     listener = _lookup(call, fd).sk
     new = sockfd_lookup(client, accepted)
@@ -543,7 +543,7 @@ def sys_getsockopt(
 
 
 def sys_fcntl(net: SocketNet, call: Call, fd: int, cmd: int, arg: int) -> None:
-    """fcntl(2), as far as it concerns O_NONBLOCK and FD_CLOEXEC. The latter is only remembered: no
+    """fcntl(2), as far as it concerns O_NONBLOCK and FD_CLOEXEC. FD_CLOEXEC is only remembered: no
     descriptor of ours outlives an exec, as the library that knows them does not."""
     client = _client(call)
     sock = _lookup(call, fd)
@@ -565,7 +565,7 @@ def sys_fcntl(net: SocketNet, call: Call, fd: int, cmd: int, arg: int) -> None:
 
 
 def sys_ioctl(net: SocketNet, call: Call, fd: int, cmd: int) -> None:
-    """ioctl(2), of those that have a number as result"""
+    """ioctl(2), for requests with a number as result"""
     sock = _lookup(call, fd)
     sys_return(net, call, 0, sock.ops.ioctl(net, sock, cmd))
 
@@ -581,7 +581,7 @@ def sock_poll(net: SocketNet, sock: Socket) -> int:
 def sys_poll(
     net: SocketNet, call: PollCall, fds: tuple[tuple[int, int], ...], timeout: int
 ) -> None:
-    """poll(2): -> [[fd, revents], ...] of those that have any"""
+    """poll(2): -> [[fd, revents], ...] of descriptors that have any"""
     call.timeout = timeout
     call.fds = fds
     do_poll(net, call, None)
@@ -636,14 +636,14 @@ def sys_region(net: SocketNet, call: Call, number: int) -> None:
 
 
 def sys_cancel(net: SocketNet, call: Call, req: int) -> None:
-    """End a call of the same identity that waits; there is no answer but that call's own."""
+    """End a waiting call of the same identity; the only answer is that call's own."""
     waiting = _client(call).calls.get((call.identity, req))
     if waiting is not None:
         waiting.interrupted(net, errno.EINTR)
 
 
 def sys_barrier(net: SocketNet, call: Call, timeout: int) -> None:
-    """Return when all that was sent or received until now has been processed everywhere."""
+    """Return when all data sent or received so far has been processed everywhere."""
     call.timeout = timeout
     hold(net, call)
     net.barriers.begin(lambda: sys_return(net, call, 0))
@@ -701,7 +701,7 @@ def _lookup(call: Call, fd: int) -> Socket:
 
 
 def _set_timeout(call: Call, sock: Socket, timeout: int, sk_timeo: int) -> None:
-    """How long the call may wait: what the request says, O_NONBLOCK and SO_RCVTIMEO together."""
+    """Set the time that the call may wait: by the request, O_NONBLOCK and SO_RCVTIMEO together."""
     if sock.f_flags & uapi.O_NONBLOCK:
         timeout = 0
     elif sk_timeo > 0:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Options of SOL_SOCKET (`sock_setsockopt`, `sock_getsockopt` of `net/core/sock.c`).
 
-Called by socket.py. What a transport must know too is passed on to it, without an answer: the
-values have been checked here. Only SO_BINDTODEVICE waits for one, as ip knows what devices there
-are. socket(7).
+Called by socket.py. Options that a transport must also know are passed on without an answer, as the
+values are checked here. Only SO_BINDTODEVICE waits for one, as ip knows the devices. socket(7).
 """
 
 import errno
@@ -58,7 +57,7 @@ def _int(value: bytes) -> int:
 
 
 def sock_setsockopt(net: SocketNet, sock: "Socket", optname: int, optval: bytes) -> None:
-    """`sock_setsockopt`. EINVAL for less than an int, ENOPROTOOPT for what is unknown, EDOM or
+    """`sock_setsockopt`. EINVAL for less than an int, ENOPROTOOPT for an unknown option, EDOM or
     EINVAL for a bad value, EPERM without the capability."""
     sk = sock.sk
     if sk is None:
@@ -79,7 +78,7 @@ def sock_setsockopt(net: SocketNet, sock: "Socket", optname: int, optval: bytes)
 
 
 def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> None:
-    """Tell the transport of an option of SOL_SOCKET; and it again, when it has been restarted."""
+    """Tell the transport of an option of SOL_SOCKET, and tell a restarted one again."""
     if isinstance(sk, InetSock):
         sk_set_option(sk, uapi.SOL_SOCKET, optname, optval)
     item = Setsockopt(sk.number, req, uapi.SOL_SOCKET, optname, optval)
@@ -87,8 +86,8 @@ def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> 
 
 
 def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: bytes) -> None:
-    """`sock_setbindtodevice`: only by that device, or (an empty name) by any. ENODEV; EPERM for
-    who would leave a device without the capability."""
+    """`sock_setbindtodevice`: only by that device, or (an empty name) by any. ENODEV; EPERM to
+    leave a device without the capability."""
     sk = sock.sk
     if sk is None:
         raise SysCallError(errno.EBADF)
@@ -189,7 +188,7 @@ def _set_timestampns(net: SocketNet, sk: Sock, value: bytes) -> None:
 
 
 def _timestamp(sk: Sock, on: bool, ns: bool) -> None:
-    """`sock_set_timestamp`: one of both kinds."""
+    """`sock_set_timestamp`: turn timestamps on, of one kind (us or ns), or off."""
     if isinstance(sk, InetSock):
         sk.set_cmsg(SOCK_RCVTSTAMP, on)
         sk.set_cmsg(SOCK_RCVTSTAMPNS, on and ns)
@@ -201,7 +200,7 @@ def _set_rxq_ovfl(net: SocketNet, sk: Sock, value: bytes) -> None:
 
 
 def _set_nothing(net: SocketNet, sk: Sock, value: bytes) -> None:
-    """SO_BSDCOMPAT: taken, and without meaning, for long."""
+    """SO_BSDCOMPAT: accepted, and long without meaning."""
 
 
 def _set_incoming_cpu(net: SocketNet, sk: Sock, value: bytes) -> None:
@@ -209,7 +208,7 @@ def _set_incoming_cpu(net: SocketNet, sk: Sock, value: bytes) -> None:
 
 
 def _set_peek_off(net: SocketNet, sk: Sock, value: bytes) -> None:
-    # What a protocol without `set_peek_off` answers.
+    # The answer of a protocol without `set_peek_off`.
     raise SysCallError(errno.EOPNOTSUPP)
 
 
@@ -328,7 +327,7 @@ _GETTERS: Final[dict[int, Callable[[Sock], int | bytes]]] = {
 
 
 def sock_getsockopt(net: SocketNet, sock: "Socket", optname: int, optlen: int = 64) -> bytes:
-    """`sock_getsockopt`: the option's bytes. ENOPROTOOPT for what is unknown."""
+    """`sock_getsockopt`: the option's bytes. ENOPROTOOPT for unknown ones."""
     sk = sock.sk
     if sk is None:
         raise SysCallError(errno.EBADF)
@@ -369,7 +368,7 @@ def sock_getmeminfo(net: SocketNet, call: Call, sock: "Socket", optlen: int) -> 
         if err or not isinstance(value, bytes):
             sys_return(net, call, err or errno.ENOPROTOOPT)
             return
-        held = int.from_bytes(value[:4], "little") - sk.rcv_told  # what tcp has not heard of yet
+        held = int.from_bytes(value[:4], "little") - sk.rcv_told  # bytes unknown to tcp yet
         sys_return(net, call, 0, (max(held, 0).to_bytes(4, "little") + value[4:])[:optlen])
 
     hold(net, call)

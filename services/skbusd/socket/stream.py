@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""How much of a stream may be queued (`net/core/stream.c`, and `tcp_stream_memory_free`).
+"""The limit on a stream's queued bytes (`net/core/stream.c`, and `tcp_stream_memory_free`).
 
-As a rule the socket layer looks at the send buffer alone, and hands tcp chunks of up to 64 KB.
-That is too coarse where the buffer is smaller than such a chunk, or TCP_NOTSENT_LOWAT limits the
-bytes that wait unsent. There the socket layer must know tcp's write queue: how much its last
-segment still takes, how large a segment gets (`tcp_xmit_size_goal`), and how much is unsent. tcp
-tells these in SkWriteSpace, after each chunk that asks for it, and the next chunk waits for that.
+As a rule the socket layer looks at the send buffer alone, and hands tcp chunks of up to 64 KB. That
+is too coarse where the buffer is smaller than such a chunk, or TCP_NOTSENT_LOWAT limits the bytes
+that wait unsent. There the socket layer must know tcp's write queue: the room in its last segment,
+the size of segments (`tcp_xmit_size_goal`), and the unsent bytes. tcp tells these in SkWriteSpace,
+after each chunk that asks for it, and the next chunk waits for that.
 
-Called by tcp_sock.py and tcp_sendmsg.py. A report counts only where tcp had by then all that was
-handed to it.
+Called by tcp_sock.py and tcp_sendmsg.py. A report counts only if tcp had received all chunks by
+then.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,8 @@ _WMEM_DEFAULT: Final = 16384
 
 
 def sk_stream_sndbuf(net: SocketNet, start: int) -> int:
-    """A new stream's send buffer: what `net.ipv4.tcp_wmem` says, where somebody has set it; else
-    what tcp will soon find right."""
+    """A new stream's send buffer: `net.ipv4.tcp_wmem`, where somebody has set it; else the size
+    that tcp will soon find right."""
     wmem = net.sysctl["net.ipv4.tcp_wmem"]
     return int(wmem[1]) if wmem[1] != _WMEM_DEFAULT else min(start, max(wmem[2], wmem[1]))
 
@@ -49,7 +49,7 @@ def sk_stream_exact(sk: TcpSock) -> bool:
 
 def sk_stream_is_writeable(sk: TcpSock) -> bool:
     """`sk_stream_is_writeable`: a third of the send buffer is free, and less than half of
-    TCP_NOTSENT_LOWAT is unsent. So a sender is not woken up for crumbs."""
+    TCP_NOTSENT_LOWAT is unsent. So crumbs of room do not wake a sender up."""
     queued = sk.sk_wmem_queued
     return sk.sk_sndbuf - queued >= queued >> 1 and (
         sk.notsent_lowat >= NOTSENT_UNLIMITED or sk.notsent << 1 < sk.notsent_lowat
@@ -70,8 +70,8 @@ def sk_stream_room(sk: TcpSock) -> int:
 
 
 def sk_stream_ask(net: SocketNet, sk: TcpSock, flags: int) -> None:
-    """An empty tcp_sendmsg: tcp tells what its queue looks like. Without MSG_MORE it also pushes
-    what is queued (`tcp_push`, as before waiting for memory)."""
+    """Send an empty tcp_sendmsg: tcp reports on its queue. Without MSG_MORE it also pushes queued
+    bytes (`tcp_push`, as before waiting for memory)."""
     sk.asked = True
     skb = net.alloc_skb(lent=True)
     cb = TcpSendmsgCb(sk.number, flags, True)
@@ -84,15 +84,15 @@ def sk_stream_wait_report(
     sk: TcpSock,
     retry: Callable[[SocketNet, SendCall, TcpSock], None],
 ) -> None:
-    """Park the call until tcp has told. This is no waiting for memory: it is also done where the
-    call must not wait."""
+    """Park the call until tcp has reported, even one that must not wait: this is no waiting for
+    memory."""
     if not sk.asked:
         sk_stream_ask(net, sk, uapi.MSG_MORE)
     park(net, call, sk, retry)
 
 
 def sk_stream_report(sk: TcpSock, item: SkWriteSpace) -> None:
-    """tcp has told; what was acknowledged has been taken off already."""
+    """Take tcp's report; acknowledged bytes have been taken off already."""
     if item.queued == sk.sk_wmem_queued:
         sk.report = (item.room, item.size_goal)
         sk.notsent = item.notsent
@@ -118,8 +118,8 @@ def tcp_try_coalesce(net: SocketNet, sk: TcpSock) -> bool:
 
 
 def tcp_unrecv(net: SocketNet, sk: TcpSock, data: bytes) -> None:
-    """Bytes that were read are unread: they are at the queue's head again, in a skb of their own.
-    tcp is told of them once, when they are read for good."""
+    """Put bytes that were read back at the queue's head, in an skb of their own. tcp hears of them
+    once, when they are read for good."""
     sk.sk_receive_queue.insert(0, net.alloc_skb(data, ()))
     sk.sk_rmem_alloc += len(data)
     sk.rcv_told -= len(data)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Fast Open as the socket layer sees it (`tcp_sendmsg_fastopen` of `net/ipv4/tcp.c` and the part of
-`__inet_stream_connect` that it uses; RFC 7413): sendmsg that connects, with data in the SYN.
+"""Fast Open as the socket layer sees it (`tcp_sendmsg_fastopen` of `net/ipv4/tcp.c`, and its part
+of `__inet_stream_connect`; RFC 7413): sendmsg connects, with data in the SYN.
 
 Called by tcp_sock.tcp_sendmsg, for MSG_FASTOPEN and for the first data after a connect(2) that
-TCP_FASTOPEN_CONNECT has deferred. Calls tcp, which knows how much the SYN may take.
+TCP_FASTOPEN_CONNECT has deferred. Calls tcp, which knows the room in the SYN.
 """
 
 import errno
@@ -37,15 +37,15 @@ from skbusd.socket.sock import TcpSock, purge_receive_queue, sock_error
 
 TFO_CLIENT_ENABLE: Final = 1
 SYN_DATA_MAX: Final = 65536
-"""More than this no SYN can carry, whatever the MTU."""
+"""No SYN can carry more, whatever the MTU."""
 
 
 Then = Callable[[SocketNet, SendCall, TcpSock], None]
 
 
 def tcp_sendmsg_fastopen(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -> None:
-    """Connect and send; `then` sends what is left, once there is a connection. A call that must
-    not wait answers with what the SYN took, or EINPROGRESS."""
+    """Connect and send; `then` sends the rest, once there is a connection. A call that must not
+    wait answers with the bytes that the SYN took, or EINPROGRESS."""
     sock = sk.sk_socket
     if sock is None:
         raise SysCallError(errno.EBADF)
@@ -122,7 +122,7 @@ def _begin(
 
 
 def _wait_for_connect(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -> None:
-    """`inet_wait_for_connect`, and what follows it."""
+    """`inet_wait_for_connect`, and the rest of the call."""
     sock = sk.sk_socket
     if sk.sk_state in (uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV):
         if call.timeout == 0 and call.progress:
@@ -149,8 +149,8 @@ def _wait_for_connect(net: SocketNet, call: SendCall, sk: TcpSock, then: Then) -
 
 
 def _first_bytes(net: SocketNet, call: SendCall) -> bytes:
-    """What a SYN might take of the call's bytes, copied: they stay with the call as well, for the
-    case that it does not."""
+    """A copy of the call's first bytes, as many as a SYN might take. The call keeps its own, in
+    case the SYN does not take them."""
     out: list[bytes | memoryview] = []
     room = SYN_DATA_MAX
     for chunk in call.chunks:

@@ -3,7 +3,7 @@
 
     inet_recvmsg -> tcp_recvmsg, from the receive queue that tcp_sock.py's `tcp_data_ready` fills
 
-tcp hears what was taken at the batch's end (core.py, `rcv_pending`). RFC 9293 3.9.1.3.
+tcp hears at the batch's end how many bytes were taken (core.py, `rcv_pending`). RFC 9293 3.9.1.3.
 """
 
 import errno
@@ -35,11 +35,11 @@ _GONE: Final = frozenset({uapi.TCP_CLOSE, uapi.TCP_TIME_WAIT})
 
 
 def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
-    """`tcp_recvmsg`: what is in the receive queue, or wait for it.
+    """`tcp_recvmsg`: take bytes from the receive queue, or wait for them.
 
-    A big skb that is taken whole is lent to the application in the pool. This is to be the usual
-    case in a bulk transfer. So a call whose buffer would end within a big skb answers with the
-    bytes that it has, once they are half of those that it asked for.
+    A big skb that is taken whole is lent to the application in the pool. This shall be the usual
+    case in a bulk transfer. So a call with half of its bytes, and a buffer that would end within a
+    big skb, answers without that skb.
     """
     if sk.sk_state == uapi.TCP_LISTEN:
         raise SysCallError(errno.ENOTCONN)
@@ -79,7 +79,7 @@ def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
         else:
             _take(net, sk, parts, size, not flags & uapi.MSG_WAITALL)
     except PoolError as e:
-        # What held our bytes is gone: the stream has a hole, and must not go on.
+        # The place of our bytes is gone: the stream has a hole, and must not go on.
         _stream_broken(net, sk)
         raise SysCallError(errno.EIO, str(e)) from e
     if net.tracing:
@@ -89,7 +89,7 @@ def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
 
 
 def _receive_end(sk: TcpSock) -> tuple[int, bool]:
-    """(errno, is there nothing to wait for), in the order in which Linux looks."""
+    """(errno, is there nothing to wait for), checked in Linux's order."""
     if sk.sock_done:
         return 0, True
     if sk.sk_err:
@@ -102,9 +102,8 @@ def _receive_end(sk: TcpSock) -> tuple[int, bool]:
 
 
 def _reader_waits(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
-    """The call is going to wait for data. tcp is told so once, with the next message that goes
-    there, and from then on with what was read: what comes for this socket may go through the
-    prequeue."""
+    """The call is going to wait for data, so segments for this socket may go through the prequeue.
+    tcp hears so once with its next message, then with each report of bytes read."""
     if sk.told_waiting != bool(call.timeout):
         sk.told_waiting = bool(call.timeout)
         if sk.told_waiting:
@@ -142,8 +141,8 @@ def _take(net: SocketNet, sk: TcpSock, parts: Parts, size: int, may_stop: bool) 
 
 
 def _discard(net: SocketNet, sk: TcpSock, parts: Parts, size: int, skip: int, flags: int) -> int:
-    """MSG_TRUNC, which throws away what would have been read; and an urgent byte that is passed
-    over. The flags of the answer: how much was thrown away is their upper half."""
+    """Throw bytes away: with MSG_TRUNC those that would have been read, and an urgent byte that is
+    passed over. Returns the answer's flags, with the bytes thrown away in their upper half."""
     if skip:
         _take(net, sk, Parts(), skip, False)
     if not flags & uapi.MSG_TRUNC:
@@ -166,7 +165,7 @@ def _peek(net: SocketNet, sk: TcpSock, parts: Parts, size: int, skip: int) -> No
 
 
 def tcp_cleanup_rbuf(net: SocketNet, sk: TcpSock, copied: int) -> None:
-    """`tcp_cleanup_rbuf`: tcp is told what was taken, when it is enough to open the window, or
+    """`tcp_cleanup_rbuf`: tell tcp of taken bytes, when they are enough to open the window, or are
     all, and an ACK waits for that."""
     sk.rcv_told += copied
     if sk.rcv_tell and not sk.sk_receive_queue:

@@ -4,8 +4,8 @@ of a call to chunks for tcp.
 
     inet_sendmsg -> tcp_sendmsg -> tcp's tcp_sendmsg, chunk by chunk, as the send buffer has room
 
-The bytes stay here until they are acknowledged (tcp_sock.py, `sk_stream_write_space`). How much
-may be queued: stream.py. RFC 9293 3.9.1.2.
+The bytes stay here until they are acknowledged (tcp_sock.py, `sk_stream_write_space`). stream.py
+has the limit on queued bytes. RFC 9293 3.9.1.2.
 """
 
 import errno
@@ -30,19 +30,19 @@ from skbusd.socket.stream import (
 from skbusd.socket.tcp_fastopen import tcp_sendmsg_fastopen
 
 MAX_CHUNK: Final = 65536
-"""Bytes of inline payload that one skb takes; and by how much a send buffer may be exceeded."""
+"""Bytes of inline payload that one skb takes, and by which a send buffer may be exceeded."""
 MAX_SKB: Final = GSO_MAX_SIZE
-"""Bytes of places from which on an skb takes no more: as many as tcp puts into a super-segment."""
+"""An skb with this many bytes in places takes no more: tcp puts as many into a super-segment."""
 
 _SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 
 
 def tcp_sendmsg(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
-    """`tcp_sendmsg`, the application's side: what fits into the send buffer goes to tcp.
+    """`tcp_sendmsg`, the application's side: bytes that fit into the send buffer go to tcp.
 
-    Answers when all of it has gone; or, if it must not wait, with the part that has.
-    Differs from Linux: the buffer, if it is a big one, may be exceeded by 64 KB.
+    Answers when all have gone; or, if it must not wait, with the part that has. Differs from Linux:
+    the buffer, if it is a big one, may be exceeded by 64 KB.
     """
     exact = sk_stream_exact(sk)
     if call.flags & uapi.MSG_FASTOPEN or sk.defer_connect:
@@ -89,7 +89,7 @@ def tcp_sendmsg(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
 
 
 def _report_again(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
-    """tcp may have told what its queue looks like."""
+    """tcp may have reported on its queue: try the call again."""
     if sk.report is not None or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING:
         tcp_sendmsg(net, call, sk)
 
@@ -100,8 +100,8 @@ def _sendmsg_again(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
 
 
 def _send_chunk(net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: bool) -> None:
-    """One skb for tcp: places as they are, or inline bytes copied into our region; exact: no more
-    than `room` of them, and tcp shall tell what its queue looks like then."""
+    """Send tcp one skb: places as they are, or inline bytes copied into our region. exact: no more
+    than `room` of them, and tcp shall report on its queue then."""
     chunks = call.chunks
     chunk = chunks[0]
     frags: tuple[Frag, ...]
@@ -145,7 +145,7 @@ def _send_chunk(net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: b
 def _places(
     net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: bool
 ) -> tuple[tuple[Frag, ...], int]:
-    """The call's next places, as far as there is room, and their bytes; exact: of one only."""
+    """The call's next places, as far as there is room, and their bytes; exact: only one place."""
     chunks = call.chunks
     frags: list[Frag] = []
     size = 0

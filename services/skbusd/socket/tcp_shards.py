@@ -10,16 +10,16 @@ under a number of its own, and the shards' reports on it are told apart:
 - connect(2) of a socket without a port: its home takes only local ports with which the answers
   come to itself. Where it has none left, the next shard is tried.
 - bind(2) makes the socket known at all shards, and asks each of them for the port, so that each
-  knows who has which port. Requests of ours reach all shards in one order, so that two binds of
-  one port end alike everywhere; where they do not (only one shard knows the port of a connection),
-  what was given is taken back. Port 0 is chosen by the home, and asked of the others.
+  knows every port's owner. Requests of ours reach all shards in one order, so that two binds of one
+  port end alike everywhere. Where they do not (only one shard knows the port of a connection), the
+  port is given back. The home chooses a port for port 0, and the others are asked for it.
 - connect(2) of a bound socket: the port decides. The home answers EREMCHG with the shard to which
   the connection belongs, and the socket moves there.
 - listen(2) makes all shards listen. Children come from any of them, into one accept queue.
 - Options of a socket that all shards know are told to all. Its close ends it at all of them.
 
-All this is a struct proto that wraps TCP's: its `ask` and `tell` reach the shards that a question
-or a piece of news is for. TCP's own functions know nothing of shards.
+All this is a struct proto that wraps TCP's: its `ask` and `tell` choose the shards for each
+message. TCP's own functions know nothing of shards.
 """
 
 import errno
@@ -50,7 +50,8 @@ from skbusd.socket.request import new_request, transport_ask
 from skbusd.socket.sock import TcpSock
 
 _MOVES: Final = 4
-"""The route, and with it our address, may change between two shards' look-ups."""
+"""The most moves of a connect(2): the route, and with it our address, may change between two
+shards' look-ups."""
 
 Target = tuple[str, int]
 """(process, the socket's number there)"""
@@ -59,8 +60,8 @@ Answers = dict[int, tuple[int, Any]]
 
 
 class Bound(NamedTuple):
-    """What the shards know of a socket that all of them know. port 0: nothing yet. auto: the
-    port was not asked for by its number."""
+    """The shards' knowledge of a socket that is known to all. port 0: nothing yet. auto: nobody
+    asked for the port by its number."""
 
     addr: bytes = uapi.INADDR_ANY
     port: int = 0
@@ -76,8 +77,8 @@ _SACKED: Final = slice(28, 32)
 
 
 def tcp_shards_init(net: SocketNet, prot: Proto[TcpSock]) -> None:
-    """TCP once for each shard, where there are several: sockets that are made from now on have a
-    struct proto that wraps `prot`."""
+    """Register TCP once for each of several shards: new sockets have a struct proto that wraps
+    `prot`."""
     if net.shards.count == 1:
         return
     net.shards.prots = tuple(
@@ -104,7 +105,7 @@ def _base(net: SocketNet, number: int) -> int:
 
 
 def sk_ino(net: SocketNet, number: int) -> int:
-    """The number that people see: the same wherever the socket moves."""
+    """The number that users see: the same wherever the socket moves."""
     return number if net.shards.count == 1 or number > 0xFFFFFFFF else _base(net, number)
 
 
@@ -187,7 +188,7 @@ def shards_ask(
 
 
 def _tell_others(net: SocketNet, sk: TcpSock, entry: Entry[Any], item: Any) -> None:
-    """What the home was told, to the others that know the socket."""
+    """Tell the home's message to the others that know the socket."""
     if sk in net.shards.replicas:
         for process, number in _others(net, sk):
             net.call(process, entry, item._replace(sk=number))
@@ -221,7 +222,7 @@ def _ask_all(
     item: Any,
     done: Callable[[SocketNet, Answers], None],
 ) -> None:
-    """Ask several shards the same. `done` hears when all have answered."""
+    """Ask several shards the same. `done` hears the answers when all have come."""
     answers: Answers = {}
 
     def answered(number: int) -> Result:
@@ -241,7 +242,7 @@ def _ask_all(
 
 
 def _bind(net: SocketNet, sk: TcpSock, item: GetPort, then: Result) -> None:
-    """At all shards: EADDRINUSE where one of them says so."""
+    """Bind at all shards: EADDRINUSE where one of them says so."""
     _replicate(net, sk)
     port = item.port
 
@@ -261,7 +262,7 @@ def _put_port(net: SocketNet, to: Target, item: GetPort) -> None:
 
 
 def _get_port(net: SocketNet, targets: list[Target], item: GetPort, then: Result) -> None:
-    """One port, of several shards or of none."""
+    """Get one port from several shards, or from none."""
 
     def answered(net: SocketNet, answers: Answers) -> None:
         failed = [answers[number][0] for _, number in targets if answers[number][0]]
@@ -279,7 +280,7 @@ def _get_port(net: SocketNet, targets: list[Target], item: GetPort, then: Result
 def _get_any_port(
     net: SocketNet, sk: TcpSock, item: GetPort, then: Result, refused: tuple[int, ...] = ()
 ) -> None:
-    """A port that the home finds free, if the others do too; else the next one, once round."""
+    """Get a port that the home finds free, if the others agree; else the next one, once round."""
     home = _home(sk)
     if refused:
         item = item._replace(port=-refused[-1])
@@ -352,9 +353,9 @@ def _listen(net: SocketNet, sk: TcpSock, item: ListenStart, started: Result) -> 
 
 def backlog_changed(net: SocketNet, sk: TcpSock) -> None:
     """`Proto.acceptq_changed`. Each shard limits its own part of the accept queue. When the queue
-    is half full, each shard hears what the others' parts leave it of the backlog.
+    is half full, each shard hears the part of the backlog that the others leave it.
 
-    Differs from Linux: what comes in meanwhile may exceed the backlog, at most once a shard.
+    Differs from Linux: children that come meanwhile may exceed the backlog, at most once a shard.
     """
     backlog = min(sk.sk_max_ack_backlog, net.sysctl["net.core.somaxconn"])
     queue = sk.icsk_accept_queue or ()
@@ -386,7 +387,7 @@ def _unbind(net: SocketNet, sk: TcpSock) -> None:
 
 
 def _disconnect_others(net: SocketNet, sk: TcpSock) -> None:
-    """The home is told to disconnect. A port that was asked for stays, others go."""
+    """The home was told to disconnect: a port that was asked for stays, others go."""
     bound = net.shards.replicas.get(sk)
     if bound is None:
         return
@@ -431,7 +432,7 @@ def next_shard(net: SocketNet, sk: TcpSock, err: int, value: Any, tries: int) ->
         return True
     if err != errno.EADDRNOTAVAIL or tries >= net.shards.count - 1:
         return False
-    # It has no port, and here none is free: it goes to the next shard altogether.
+    # The socket has no port, and none is free here: it moves to the next shard.
     process, number = _home(sk)
     _set_home(net, sk, (net.shards.prots.index(sk.sk_prot) + 1) % net.shards.count)
     _introduce(net, sk, _home(sk))
@@ -443,7 +444,7 @@ def next_shard(net: SocketNet, sk: TcpSock, err: int, value: Any, tries: int) ->
 
 
 def shard_restarted(net: SocketNet, process: str) -> None:
-    """It hears again of the sockets that have another home and that all shards know."""
+    """A restarted shard hears again of sockets that all shards know and that have another home."""
     for sk, bound in tuple(net.shards.replicas.items()):
         intent = sk_intent(sk)._replace(
             bound=(bound.addr, bound.port) if bound.port else None,
@@ -461,7 +462,7 @@ def shard_restarted(net: SocketNet, process: str) -> None:
 def _setsockopt(
     net: SocketNet, sk: TcpSock, make: Callable[[int, int], Setsockopt], then: Result
 ) -> None:
-    """The home decides; what it takes is told to the others."""
+    """The home decides; values that it accepts are told to the others."""
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
         if not err:
@@ -474,7 +475,7 @@ def _setsockopt(
 def _getsockopt(
     net: SocketNet, sk: TcpSock, make: Callable[[int, int], Getsockopt], then: Result
 ) -> None:
-    """The home knows, but for how many wait in an accept queue: there it has a part of them."""
+    """Ask the home, which knows all but the length of an accept queue: it has only a part."""
     item = make(0, 0)
 
     def answered(net: SocketNet, err: int, value: Any) -> None:
@@ -487,8 +488,8 @@ def _getsockopt(
 
 
 def listener_info(sk: TcpSock, value: bytes) -> bytes:
-    """TCP_INFO of a listener: `tcpi_unacked` is how many wait in its accept queue, `tcpi_sacked`
-    how many may; at one shard it is only a part of them."""
+    """Complete a listener's TCP_INFO: `tcpi_unacked` is the length of its accept queue,
+    `tcpi_sacked` the limit. A shard knows only its part of them."""
     out = bytearray(value)
     if len(out) >= _SACKED.stop:
         out[_UNACKED] = len(sk.icsk_accept_queue or ()).to_bytes(4, "little")

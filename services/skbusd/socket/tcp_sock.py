@@ -2,11 +2,10 @@
 """TCP as the socket layer sees it: `tcp_prot` (`net/ipv4/tcp.c`, `inet_connection_sock.c`, the
 parts that run on behalf of an application).
 
-Called by af_inet.py through `sk.sk_prot`, and by core.py with what tcp reports. Speaks to the
-process "tcp" by the entries of `skbus.core.abi`. The bytes are here (docs/architecture.md, "Who
-owns what"). Bytes to be sent stay in the pool until `sk_write_space` says that they were
-acknowledged. Bytes that arrived were handed up before they were acknowledged. RFC 9293 3.9.1 (the
-user's calls).
+Called by af_inet.py through `sk.sk_prot`, and by core.py with tcp's reports. Speaks to the process
+"tcp" by the entries of `skbus.core.abi`. The bytes are here (docs/architecture.md, "Who owns
+what"). Bytes to be sent stay in the pool until `sk_write_space` says that they were acknowledged.
+Bytes that arrived were handed up before they were acknowledged. RFC 9293 3.9.1 (the user's calls).
 """
 
 import errno
@@ -122,7 +121,7 @@ def tcp_v4_connect(net: SocketNet, sk: TcpSock, addr: bytes, port: int, then: Re
 
 
 def tcp_disconnect(net: SocketNet, sk: TcpSock, then: Result | None) -> None:
-    """`tcp_disconnect`: back to CLOSE; the socket may connect once more, when `then` is told."""
+    """`tcp_disconnect`: back to CLOSE; once `then` is told, the socket may connect again."""
     was_listening = sk.sk_state == uapi.TCP_LISTEN
     sk.sk_state = uapi.TCP_CLOSE
     sk.sk_err = 0
@@ -144,8 +143,8 @@ def tcp_disconnect(net: SocketNet, sk: TcpSock, then: Result | None) -> None:
 def sk_stream_write_space(net: SocketNet, sk: TcpSock, item: SkWriteSpace) -> None:
     """`sk_stream_write_space`: bytes were acknowledged, so their slots go back, and senders on.
 
-    The send buffer grows up to `tcp_wmem` as tcp thinks fit, and while somebody waits for room;
-    under memory pressure it shrinks (`sk_stream_moderate_sndbuf`).
+    The send buffer grows up to `tcp_wmem`, as tcp thinks fit and while somebody waits for room.
+    Under memory pressure it shrinks (`sk_stream_moderate_sndbuf`).
     """
     sk_wmem_acked(net, sk, item.acked)
     told = item.queued >= 0
@@ -206,15 +205,16 @@ def tcp_state_change(net: SocketNet, sk: TcpSock, item: SkStateChange) -> None:
 
 
 def tcp_fin(net: SocketNet, sk: TcpSock) -> None:
-    """`tcp_fin`: after what is in the receive queue there is nothing more."""
+    """`tcp_fin`: no more data follows the receive queue."""
     sk.sk_shutdown |= uapi.RCV_SHUTDOWN
     sk.sock_done = True
-    if sk.sk_state != uapi.TCP_SYN_SENT:  # else that it is connected comes next
+    if sk.sk_state != uapi.TCP_SYN_SENT:  # else news of the connection comes next
         sk_wake(net, sk)
 
 
 def tcp_error_report(net: SocketNet, sk: TcpSock, item: SkErrorReport) -> None:
-    """`sk_error_report`: hard ends the connection, soft is told if nothing better is known."""
+    """`sk_error_report`: a hard error ends the connection, a soft one is told if nothing better is
+    known."""
     if not item.hard:
         if any(sk.options.get((uapi.SOL_IP, uapi.IP_RECVERR), b"")):
             sk.sk_err = item.err  # IP_RECVERR: the application wants to know at once
@@ -233,7 +233,7 @@ def tcp_error_report(net: SocketNet, sk: TcpSock, item: SkErrorReport) -> None:
 
 
 def tcp_done(net: SocketNet, sk: TcpSock) -> None:
-    """`tcp_done`: nothing more will be heard of it."""
+    """`tcp_done`: tcp will report no more on the connection."""
     sk.sk_state = uapi.TCP_CLOSE
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
     purge_write_queue(net, sk)
@@ -246,12 +246,12 @@ def tcp_done(net: SocketNet, sk: TcpSock) -> None:
 
 
 def tcp_shutdown(net: SocketNet, sk: TcpSock, how: int) -> None:
-    """`tcp_shutdown`: sending ends with a FIN after what is queued."""
+    """`tcp_shutdown`: sending ends with a FIN after the queued bytes."""
     sk.sk_prot.tell(net, sk, TransportProto.shutdown, Shutdown(sk.number, how))
 
 
 def tcp_close(net: SocketNet, sk: TcpSock, call: Call | None) -> None:
-    """`tcp_close`: tcp ends the connection; we keep what is not acknowledged until it is.
+    """`tcp_close`: tcp ends the connection; we keep bytes until they are acknowledged.
 
     With SO_LINGER the call waits for that. Unread bytes make tcp send a reset (RFC 2525 2.17).
     """
@@ -279,7 +279,7 @@ def tcp_close(net: SocketNet, sk: TcpSock, call: Call | None) -> None:
 
 
 def _linger(net: SocketNet, call: Call, sk: TcpSock) -> None:
-    """`_orphan_progress` ends the call, when all is acknowledged."""
+    """Do nothing: `_orphan_progress` ends the call, when all is acknowledged."""
 
 
 def _linger_over(net: SocketNet, call: Call) -> None:
@@ -287,7 +287,7 @@ def _linger_over(net: SocketNet, call: Call) -> None:
 
 
 def _orphan_progress(net: SocketNet, sk: TcpSock) -> None:
-    """A closed sock is forgotten once nothing of it is unacknowledged."""
+    """Forget a closed sock, once nothing of it is unacknowledged."""
     if sk.sk_write_queue or sk.parent is not None:
         return
     for call in tuple(sk.sk_wq):
@@ -301,9 +301,9 @@ def _orphan_progress(net: SocketNet, sk: TcpSock) -> None:
 def tcp_setsockopt(
     net: SocketNet, call: Call, sk: TcpSock, level: int, optname: int, optval: bytes
 ) -> None:
-    """`tcp_setsockopt`: tcp's own, and those of IP. It decides, and we remember.
+    """`tcp_setsockopt`: tcp's own options, and those of IP. tcp decides, and we remember.
 
-    TCP_NODELAY is answered here: it is set on every connection, and cannot fail.
+    TCP_NODELAY is answered here: programs set it on every connection, and it cannot fail.
     """
     if level not in (uapi.SOL_TCP, uapi.SOL_IP):
         raise SysCallError(errno.ENOPROTOOPT)
@@ -347,7 +347,7 @@ def tcp_setsockopt(
 def tcp_getsockopt(
     net: SocketNet, call: Call, sk: TcpSock, level: int, optname: int, optlen: int
 ) -> None:
-    """`tcp_getsockopt`: tcp knows."""
+    """`tcp_getsockopt`: ask tcp."""
     if level not in (uapi.SOL_TCP, uapi.SOL_IP):
         raise SysCallError(errno.EOPNOTSUPP)
     if level == uapi.SOL_TCP:
@@ -359,7 +359,7 @@ def tcp_getsockopt(
 
 
 def tcp_poll(net: SocketNet, sk: TcpSock) -> int:
-    """`tcp_poll`: which events are there."""
+    """`tcp_poll`: the events that are there."""
     state = sk.sk_state
     if state == uapi.TCP_LISTEN:
         return uapi.POLLIN | uapi.POLLRDNORM if sk.icsk_accept_queue else 0

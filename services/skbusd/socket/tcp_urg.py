@@ -2,12 +2,12 @@
 """Urgent data on a stream (`tcp_recv_urg`, `tcp_ioctl` of `net/ipv4/tcp.c`, `tcp_check_urg` of
 `tcp_input.c`): MSG_OOB, SO_OOBINLINE, SIOCATMARK.
 
-tcp says with which bytes the urgent one comes. The *mark* is where it stands in the stream: the
-number of bytes in the receive queue before it is `urg_off`, counted from what is read next. Without
-SO_OOBINLINE the byte at the mark is no part of the stream. Called by tcp_sock. RFC 6093; tcp(7).
+tcp says with which bytes the urgent one comes. The *mark* is its place in the stream: `urg_off` is
+the number of bytes before it, counted from the next to be read. Without SO_OOBINLINE the byte at
+the mark is no part of the stream. Called by tcp_sock. RFC 6093; tcp(7).
 
-Differs from Linux: an urgent pointer whose byte has not come is not known here, so that MSG_OOB
-says EINVAL, not EAGAIN, until it has.
+Differs from Linux: an urgent pointer is not known here before its byte has come. Until then MSG_OOB
+says EINVAL, not EAGAIN.
 """
 
 import errno
@@ -29,7 +29,7 @@ TCP_URG_READ: Final = 0x200
 
 
 def tcp_urg_queued(net: SocketNet, sk: TcpSock, skb: SkBuff, cb: DataReadyCb) -> None:
-    """The skb, which is the last in the receive queue, has the urgent byte."""
+    """Note the urgent byte of this skb, the last in the receive queue."""
     at = cb.flags >> DATA_URG_SHIFT
     if at >= skb.len:
         return
@@ -44,8 +44,8 @@ def tcp_urg_queued(net: SocketNet, sk: TcpSock, skb: SkBuff, cb: DataReadyCb) ->
 
 
 def _pass_over(net: SocketNet, sk: TcpSock) -> None:
-    """The read position is at an urgent byte, which the next one makes forgotten: it must not
-    become a part of the stream."""
+    """A new urgent byte makes us forget the one at the read position, which must not become a part
+    of the stream."""
     first = sk.sk_receive_queue[0]
     if first.len == 1:
         net.consume_skb(sk.sk_receive_queue.pop(0))
@@ -76,15 +76,15 @@ def tcp_recv_urg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
 
 
 def tcp_urg_limit(sk: TcpSock, size: int) -> tuple[int, int]:
-    """How a read of `size` bytes goes about the mark: (bytes to pass over before it, most that it
-    may take then). It ends at the mark, and one that begins there does not see the urgent byte."""
+    """Limits of a read of `size` bytes: (bytes to pass over first, most to take then). A read ends
+    at the mark, and one that begins there does not see the urgent byte."""
     if sk.urg_off:
         return 0, min(size, sk.urg_off)
     return (0, size) if sk.sk_flags.get(uapi.SO_OOBINLINE) else (1, size)
 
 
 def tcp_urg_passed(sk: TcpSock, copied: int) -> None:
-    """Bytes were read: the mark comes nearer, or is behind."""
+    """Bytes were read: move the mark nearer, or forget one that lies behind."""
     sk.urg_off -= copied
     if sk.urg_off < 0:
         sk.urg_data = 0
@@ -92,7 +92,7 @@ def tcp_urg_passed(sk: TcpSock, copied: int) -> None:
 
 
 def tcp_readable(sk: TcpSock) -> int:
-    """Bytes of the stream that a read finds, without an urgent one that is next."""
+    """Bytes of the stream for a read, without an urgent one that is next."""
     have = sk.sk_rmem_alloc
     if sk.urg_data and have and tcp_urg_limit(sk, 1)[0]:
         return have - 1
@@ -100,8 +100,8 @@ def tcp_readable(sk: TcpSock) -> int:
 
 
 def tcp_ioctl(net: SocketNet, sk: TcpSock, cmd: int) -> int:
-    """`tcp_ioctl`: SIOCINQ, which counts up to the mark, SIOCATMARK, SIOCOUTQ. ENOTTY for what is
-    unknown, EINVAL for a listener."""
+    """`tcp_ioctl`: SIOCINQ, which counts up to the mark, SIOCATMARK, SIOCOUTQ. ENOTTY for others,
+    EINVAL for a listener."""
     if cmd == uapi.SIOCATMARK:
         return int(bool(sk.urg_data) and not sk.urg_off)
     if cmd not in (uapi.SIOCINQ, uapi.SIOCOUTQ):
@@ -116,9 +116,9 @@ def tcp_ioctl(net: SocketNet, sk: TcpSock, cmd: int) -> int:
 
 
 def tcp_control(net: SocketNet, sk: TcpSock, tstamp: int) -> list[Cmsg] | None:
-    """The control messages of a read: SO_TIMESTAMP and its like (`tcp_recv_timestamp`); TCP_INQ:
-    how much is left, one byte more than none at the stream's end, so that the application comes
-    for that (`tcp_inq_hint`)."""
+    """The control messages of a read: SO_TIMESTAMP and its like (`tcp_recv_timestamp`), and TCP_INQ
+    with the bytes left. At the stream's end that says 1, so that the application reads on
+    (`tcp_inq_hint`)."""
     out: list[Cmsg] = []
     if sk.cmsg_flags & SOCK_RCVTSTAMP and tstamp:
         out.append(sock_recv_timestamp(net, sk, tstamp))

@@ -2,8 +2,8 @@
 """UDP as the socket layer sees it: `udp_prot` (`net/ipv4/udp.c`, `datagram.c`, the parts that run
 on behalf of an application).
 
-Called by af_inet.py through `sk.sk_prot`, and by core.py with what udp reports. Speaks to the
-process "udp" by the entries of `skbus.core.abi`. RFC 768, RFC 1122 4.1.
+Called by af_inet.py through `sk.sk_prot`, and by core.py with udp's reports. Speaks to the process
+"udp" by the entries of `skbus.core.abi`. RFC 768, RFC 1122 4.1.
 """
 
 import errno
@@ -89,7 +89,7 @@ UDP_MAX: Final = 65507
 HEAD_MAX: Final = 2048
 """Payload up to this travels in the skb's head."""
 _MIB: Final = {"UDP": "Udp", "UDP-Lite": "UdpLite"}
-"""How the counters of a protocol begin."""
+"""Protocol -> the first letters of its counters' names."""
 
 
 def udp_init_sock(net: SocketNet, sk: UdpSock) -> None:
@@ -122,7 +122,7 @@ def ip4_datagram_connect(net: SocketNet, sk: UdpSock, addr: bytes, port: int, th
 
 
 def inet_dgram_connect(net: SocketNet, sk: UdpSock, addr: bytes, port: int, then: Result) -> None:
-    """What `inet_dgram_connect` does before `sk_prot.connect`: a port of the transport's choice,
+    """The part of `inet_dgram_connect` before `sk_prot.connect`: a port of the transport's choice,
     where there is none yet."""
     if not sk.inet_num:
         inet_autobind(net, sk)
@@ -180,7 +180,7 @@ def sock_alloc_send(
     retry: Callable[[SocketNet, SendCall, UdpSock], None],
 ) -> bool:
     """`sock_alloc_send_skb`: is there room in the send buffer, and a port to send from? False: the
-    call waits for it, behind those that wait already."""
+    call waits, behind calls that wait already."""
     queued = sk.sk_wmem_queued
     if (
         queued
@@ -193,7 +193,7 @@ def sock_alloc_send(
         sk_wait_event(net, call, sk, retry)
         return False
     if call.waits:
-        # From here on it waits for its answer, and is not to be tried once more.
+        # From here on the call waits for its answer, and must not be tried again.
         sk.sk_wq.remove(call)
         call.waits.clear()
         call.retry = None
@@ -203,7 +203,7 @@ def sock_alloc_send(
 
 
 def _sends_before(sk: UdpSock, call: SendCall, retry: object) -> bool:
-    """Does a datagram wait for room that was there before?"""
+    """Does an earlier datagram also wait for room?"""
     for other in sk.sk_wq:
         if other is call:
             return False
@@ -213,8 +213,7 @@ def _sends_before(sk: UdpSock, call: SendCall, retry: object) -> bool:
 
 
 def ip_make_skb(net: SocketNet, call: SendCall | None, sk: UdpSock, frames: PendingFrames) -> None:
-    """`ip_make_skb`: the bytes of one datagram go to the transport. call: who wants to hear what
-    became of it."""
+    """`ip_make_skb`: the bytes of one datagram go to the transport; `call` hears the outcome."""
     head = b""
     frags: list[Frag] = []
     chunks = frames.chunks
@@ -249,8 +248,8 @@ def ip_make_skb(net: SocketNet, call: SendCall | None, sk: UdpSock, frames: Pend
 def udp_append_data(
     net: SocketNet, call: SendCall, sk: UdpSock, addr: bytes, port: int, cookie: IpcmCookie
 ) -> None:
-    """UDP_CORK, MSG_MORE: one more piece of a datagram (`ip_append_data`). It goes to where the
-    first piece said, when a piece comes without either (`udp_push_pending_frames`)."""
+    """UDP_CORK, MSG_MORE: one more piece of a datagram (`ip_append_data`). A piece without either
+    sends the datagram to the first piece's destination (`udp_push_pending_frames`)."""
     pending = sk.pending
     if pending is None:
         pending = sk.pending = PendingFrames(addr, port, cookie)
@@ -293,7 +292,7 @@ def udp_send_skb(
     then: Result,
     cookie: IpcmCookie,
 ) -> None:
-    """Hand one datagram to udp; `then` hears what became of it."""
+    """Hand one datagram to udp; `then` hears the outcome."""
     req = new_request(net, sk.sk_prot.process, TransportProto.sendmsg, then)
     cb = make(req)
     skb = net.alloc_skb(head, frags, cb=cb)
@@ -331,7 +330,7 @@ def udp_data_ready(net: SocketNet, sk: UdpSock, skb: SkBuff, cb: DataReadyCb) ->
 
 
 def _data_ready_singly(net: SocketNet, sk: UdpSock, skb: SkBuff, cb: DataReadyCb) -> None:
-    """There is no room for all of a batch, so it is asked for each."""
+    """There is no room for all of a batch, so check for each datagram."""
     try:
         singles = udp_singles(skb, net.skb_bytes(skb))
     except PoolError:
@@ -345,7 +344,7 @@ def _data_ready_singly(net: SocketNet, sk: UdpSock, skb: SkBuff, cb: DataReadyCb
 
 
 def udp_recvmsg(net: SocketNet, call: RecvCall, sk: UdpSock) -> None:
-    """`udp_recvmsg`: one datagram; what does not fit is lost, and MSG_TRUNC says so."""
+    """`udp_recvmsg`: one datagram; bytes that do not fit are lost, and MSG_TRUNC says so."""
     if isinstance(call, RecvmmsgCall):
         udp_recvmmsg(net, call, sk)
         return
@@ -415,17 +414,17 @@ def udp_state_change(net: SocketNet, sk: UdpSock, item: SkStateChange) -> None:
 
 
 def udp_write_space(net: SocketNet, sk: UdpSock, item: SkWriteSpace) -> None:
-    """What was posted has gone. For others, room is made by udp's answer to each."""
+    """Posted datagrams have gone. For others, udp's answer to each makes room."""
     udp_posted(net, sk, item.acked)
 
 
 def udp_shutdown(net: SocketNet, sk: UdpSock, how: int) -> None:
-    """The transport hears what is not wanted any more."""
+    """Tell the transport of the directions that are shut."""
     sk.sk_prot.tell(net, sk, TransportProto.shutdown, Shutdown(sk.number, how))
 
 
 def udp_lib_close(net: SocketNet, sk: UdpSock, call: Call | None) -> None:
-    """`udp_lib_close`: at once, whatever is unread; but posted datagrams go out before."""
+    """`udp_lib_close`: close at once, whatever is unread; but posted datagrams go out first."""
     if sk.posted:
         sk.closing = lambda: udp_lib_close(net, sk, call)
         return
@@ -441,7 +440,7 @@ def udp_lib_close(net: SocketNet, sk: UdpSock, call: Call | None) -> None:
 def udp_setsockopt(
     net: SocketNet, call: Call, sk: UdpSock, level: int, optname: int, optval: bytes
 ) -> None:
-    """`udp_setsockopt`: udp decides; what concerns received datagrams, and corking, is here."""
+    """`udp_setsockopt`: udp decides; options for received datagrams, and corking, are here."""
     if level not in sk.sk_prot.levels:
         raise SysCallError(errno.ENOPROTOOPT)
     if level == uapi.SOL_IP and ip_cmsg_setsockopt(net, sk, optname, optval):
@@ -480,7 +479,7 @@ def udp_lib_setsockopt(net: SocketNet, sk: UdpSock, optname: int, optval: bytes)
 def udp_getsockopt(
     net: SocketNet, call: Call, sk: UdpSock, level: int, optname: int, optlen: int
 ) -> None:
-    """`udp_getsockopt`: udp knows."""
+    """`udp_getsockopt`: ask udp."""
     if level not in sk.sk_prot.levels:
         raise SysCallError(errno.EOPNOTSUPP)
     proto_getsockopt(net, call, sk, level, optname, optlen)
@@ -496,7 +495,7 @@ def udp_ioctl(net: SocketNet, sk: UdpSock, cmd: int) -> int:
 
 
 def datagram_poll(net: SocketNet, sk: UdpSock) -> int:
-    """`datagram_poll`: which events are there."""
+    """`datagram_poll`: the events that are there."""
     mask = 0
     if sk.sk_err or sk.sk_error_queue:
         mask |= uapi.POLLERR
@@ -512,7 +511,7 @@ def datagram_poll(net: SocketNet, sk: UdpSock) -> int:
 
 
 def udp_restart(net: SocketNet, sk: UdpSock) -> None:
-    """The transport has been restarted: it is told of the socket anew."""
+    """The transport has been restarted: tell it of the socket anew."""
     sk.sk_wmem_queued = sk.posted = 0
     if sk.closing is not None:
         sk.closing()
@@ -553,8 +552,8 @@ UDPLITE_PROT: Final[Proto[UdpSock]] = replace(
 
 
 def datagram_prot(name: str, process: str, *, owner: str = "", **functions: Any) -> Proto[UdpSock]:
-    """The struct proto of any transport that has datagrams, served by `process`. owner: the
-    plug-in's module. functions: what it does otherwise than UDP."""
+    """The struct proto of any datagram transport, served by `process`. owner: the plug-in's module.
+    functions: those that differ from UDP's."""
     shared = replace(
         UDP_PROT,
         name=name,
