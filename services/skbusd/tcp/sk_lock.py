@@ -11,8 +11,8 @@ longer:
   and ICMP errors wait for `release_sock`, which comes before the next slice, as in
   `sk_flush_backlog`.
 - A reader that waits: the socket layer says so (Recvmsg.waiting). Segments with data for the reader
-  stand in the prequeue. They are processed together, in its name, at the batch's end or before it
-  says that it has read.
+  stand in the prequeue. They are processed together, in the reader's name, at the batch's end or
+  before it reports a read.
 
     tcp_v4_rcv -> sk_add_backlog | tcp_prequeue | tcp_v4_do_rcv
     release_sock -> tcp_v4_do_rcv                  tcp_prequeue_process -> tcp_v4_do_rcv

@@ -204,7 +204,7 @@ def tcp_accecn_process(
     if not acc.checked:
         acc.checked = True
         if not ace and delivered < 3:
-            # RFC 9768 3.2.2.4: the counter cannot be 0 again so soon: somebody clears the bits
+            # RFC 9768 3.2.2.4: the counter cannot be 0 so soon: somebody clears the bits
             acc.fail_mode |= TCP_ACCECN_ACE_FAIL_RECV
             acc.deaf = True
     old_ceb = acc.delivered_bytes[_CE - 1]

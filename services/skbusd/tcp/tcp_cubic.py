@@ -232,8 +232,8 @@ class TcpCubic(TcpCongestionOps):
 
     def _hystart_update(self, net: TcpNet, tp: TcpSock, rtt_us: int, detect: int) -> None:
         """HyStart, as in Linux: leave slow start at once, by one of two signs. ACKs without a gap
-        have gone on for half of the least round trip. Or a round's first N_RTT_SAMPLE samples were
-        all longer than that by about an eighth."""
+        have gone on for half of the least round trip. Or a round has more than N_RTT_SAMPLE
+        samples, and all exceed that by about an eighth."""
         ca = tp.ca_priv
         now = net.now // 1000
         if detect & HYSTART_ACK_TRAIN and now - ca[LAST_ACK] <= HYSTART_ACK_DELTA_US:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Incoming data (`net/ipv4/tcp_input.c`, from `tcp_data_queue` on): in order it goes up at once,
-out of order it waits. Besides, when to acknowledge, and how the window grows.
+out of order it waits. This module decides when to acknowledge, and how the window grows.
 
 Called by tcp_input. Calls the socket layer: `sk_data_ready`, `tcp_fin`. The bytes are handed up
 before the ACK for them is queued. RFC 9293 3.10.7.4, RFC 2018, 2883, RFC 5681 4.2.

@@ -149,7 +149,7 @@ def tcp_fastopen_active_disable(net: TcpNet) -> None:
 
 
 def tcp_fastopen_active_should_disable(net: TcpNet, tp: TcpSock) -> bool:
-    """Is Fast Open still disabled, for that while?"""
+    """Is Fast Open disabled at present, because of a middlebox?"""
     seconds = int(net.sysctl["net.ipv4.tcp_fastopen_blackhole_timeout_sec"])
     times = net.tfo_active_disable_times
     if not seconds or not times:

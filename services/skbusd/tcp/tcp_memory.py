@@ -97,8 +97,8 @@ def sk_rmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> bool:
 
 
 def sk_forced_rmem_schedule(net: TcpNet, tp: TcpSock, size: int) -> None:
-    """`sk_forced_mem_schedule`: charge it whatever the limits say. A socket with nothing to read
-    must get the next segment, or it would wait for ever."""
+    """`sk_forced_mem_schedule`: charge `size` bytes whatever the limits say. A socket with nothing
+    to read must get the next segment, or it would wait for ever."""
     pages = -(-(tp.rmem_alloc + tp.ofo_bytes + size - tp.rmem_charged) // SK_MEM_QUANTUM)
     if pages > 0:
         net.tcp_memory_allocated += pages
