@@ -33,7 +33,7 @@ TASK_DEAD: Final = 64
 MAX_SCHEDULE_TIMEOUT: Final = (1 << 63) - 1
 
 _ROUNDS: Final = 64
-"""Turns in one batch of threads that wake each other."""
+"""The most rounds in one batch, for threads that wake each other."""
 
 ThreadFn = Callable[[SocketNet, Any], Coroutine[Any, Any, object]]
 

@@ -86,8 +86,8 @@ def pass_on(net: SocketNet, sk: Sock, optname: int, optval: bytes, req: int) -> 
 
 
 def sock_setbindtodevice(net: SocketNet, call: Call, sock: "Socket", optval: bytes) -> None:
-    """`sock_setbindtodevice`: only by that device, or (an empty name) by any. ENODEV; EPERM to
-    leave a device without the capability."""
+    """`sock_setbindtodevice`: only by that device, or (an empty name) by any. ENODEV; EPERM where a
+    process without the capability would leave a device."""
     sk = sock.sk
     if sk is None:
         raise SysCallError(errno.EBADF)
