@@ -418,7 +418,7 @@ def test_children_have_the_options_of_their_listener(world: World, shards: int) 
     do(world, scenario())
     check(world)
     for process in a.tcp_processes:
-        children = [tp for tp in a.net(process).socks.values() if tp.sk > 0xFFFFFFFF]
+        children = [tp for tp in a.net(process).socks.values() if tp.number > 0xFFFFFFFF]
         assert children
         for tp in children:
             assert (tp.user_mss, tp.nonagle & 1, tp.tos) == (600, 1, 0x10)
