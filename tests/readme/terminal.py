@@ -64,7 +64,14 @@ class Terminal:
         self._read_until(lambda: re.search(pattern, self._unread) is not None, pattern, seconds)
 
     def ctrl_c(self, seconds: float = 60) -> Output:
-        """Interrupt what runs, and wait for the next prompt."""
+        """Interrupt the job in the foreground, and wait for the next prompt.
+
+        bash prints the command that `fg` continues before it gives the terminal to that command. An
+        interrupt between the two would be lost.
+        """
+        deadline = time.monotonic() + seconds
+        while os.tcgetpgrp(self._fd) == self.pid and time.monotonic() < deadline:
+            time.sleep(0.01)
         os.write(self._fd, b"\x03")
         return self._prompt(seconds)
 
