@@ -11,7 +11,8 @@ plug-in that needs nothing special has the rest in `skbus.inet.dgram`.
 
 import errno
 from errno import EADDRNOTAVAIL, ENETDOWN, ENODEV
-from typing import Any, Final, NamedTuple
+from random import Random
+from typing import Final, NamedTuple
 
 from skbus.core import uapi
 from skbus.core.abi import (
@@ -33,6 +34,8 @@ from skbus.core.compiled import mypyc_attr
 from skbus.core.entry import Entry, SkbEntry
 from skbus.core.interfaces import Ip, SkCallbacks
 from skbus.core.net import Net
+from skbus.core.pool import Allocator, Pool
+from skbus.core.sysctl import Sysctl
 from skbus.inet.ip_sockglue import InetOptions, ip_icmp_error
 from skbus.inet.mcast import McList, MreqError, decode_mc_list, msfilter_get, restore_options
 
@@ -108,8 +111,18 @@ class InDevice(NamedTuple):
 class TransportNet(Net):
     """`struct net`, with the fields of a transport of datagrams."""
 
-    def __init__(self, name: str, **arguments: Any) -> None:
-        super().__init__(name, **arguments)
+    def __init__(
+        self,
+        name: str,
+        *,
+        rand: Random,
+        pool: Pool,
+        alloc: Allocator | None = None,
+        sysctl: Sysctl | None = None,
+        epoch: int = 1,
+    ) -> None:
+        # Named one by one: mypyc passes `**arguments` on to a parent's __init__ wrongly.
+        super().__init__(name, rand=rand, pool=pool, alloc=alloc, sysctl=sysctl, epoch=epoch)
         self.addrs: dict[bytes, InDevice] = {}
         self.broadcasts: dict[bytes, int] = {}
         """Broadcast address -> ifindex."""
