@@ -48,11 +48,12 @@ from skbusd.nic.eth import (
 )
 from skbusd.nic.frame import (
     ETH_PROTO,
-    ETH_TYPE,
-    FLOW_KEY,
+    IP,
     IP_PROTOCOL,
+    IP_SADDR,
     IP_VERSION_IHL,
     PLAIN_IP,
+    PORTS_END,
     TCP_FLAGS,
     TH_DOFF,
 )
@@ -252,7 +253,7 @@ def _receive_frame(
         napi_gro_receive(net, skb, deliver)
     if kept:
         buffer = net.rx_buffer
-        key = skb.head[FLOW_KEY]
+        key = skb.head[IP_SADDR:PORTS_END]
         flow = net.gro_hash.get(key) if skb.gso_type and quiet else None
         frag = skb.frags[0]
         if flow is not None and flow.skb is skb and not isinstance(frag, bytes):
@@ -558,7 +559,7 @@ def vlan_insert_tag(net: NicNet, skb: SkBuff) -> None:
     """Put the skb's 802.1Q tag, or the configured network's, into its head: once, even if a full
     device makes us try again."""
     head = skb.head[skb.data :]
-    if head[ETH_TYPE] == _TPID:
+    if head[ETH_PROTO:IP] == _TPID:
         return
     tci = skb.vlan_tci if skb.vlan_tci >= 0 else net.config.vlan
     if skb.csum_start >= 0:

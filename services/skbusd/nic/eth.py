@@ -34,14 +34,13 @@ from skbus.inet.headers.ipv4 import IPPROTO_ICMP, IPPROTO_TCP, IPPROTO_UDP, IPPR
 from skbus.inet.headers.tcp import TCP_HLEN
 from skbus.inet.headers.udp import UDP_HLEN
 from skbusd.nic.frame import (
-    ADDRESSES,
     ETH_PROTO,
-    ETH_TYPE,
-    FLOW_KEY,
     FRAGMENT_BITS,
     IP,
     IP_FRAG_OFF,
     IP_PROTOCOL,
+    IP_SADDR,
+    IP_TOS,
     IP_VERSION_IHL,
     L4,
     PLAIN_IP,
@@ -49,7 +48,6 @@ from skbusd.nic.frame import (
     TCP_DOFF,
     TCP_OPTIONS,
     TH_DOFF,
-    TYPE_AND_IHL,
     TYPE_IP,
     TYPE_PLAIN_IP,
 )
@@ -97,7 +95,7 @@ def eth_get_headlen(peek: bytes, size: int) -> int:
 
     Bytes that are no such headers count as payload; their parsers find the faults.
     """
-    if len(peek) < L4 or peek[ETH_TYPE] != TYPE_IP:
+    if len(peek) < L4 or peek[ETH_PROTO:IP] != TYPE_IP:
         return min(size, ETH_HLEN)
     l4 = IP + ((peek[IP_VERSION_IHL] & 0xF) << 2)
     protocol = peek[IP_PROTOCOL]
@@ -123,7 +121,7 @@ def napi_build_skb(
     peek = bytes(buf[:_PEEK]) if size >= _PEEK else bytes(buf[:size])
     # the usual frame first: TCP over IPv4 without IP options
     if (
-        peek[TYPE_AND_IHL] == TYPE_PLAIN_IP
+        peek[ETH_PROTO:IP_TOS] == TYPE_PLAIN_IP
         and size >= TCP_OPTIONS
         and peek[IP_PROTOCOL] == IPPROTO_TCP
     ):
@@ -135,7 +133,7 @@ def napi_build_skb(
             or hlen < TCP_OPTIONS
         ):
             hlen = eth_get_headlen(peek, size)
-    elif peek[ETH_TYPE] in _TPIDS and size >= ETH_HLEN + VLAN_HLEN:
+    elif peek[ETH_PROTO:IP] in _TPIDS and size >= ETH_HLEN + VLAN_HLEN:
         return _untag(net, buf, size, vnet, vlan_tci)
     else:
         hlen = eth_get_headlen(peek, size)
@@ -220,12 +218,12 @@ def skb_get_hash(head: bytes, hashrnd: int) -> int:
         or head[IP_FRAG_OFF] & FRAGMENT_BITS
         or head[IP_FRAG_OFF + 1]
     ):
-        flow = int.from_bytes(head[ADDRESSES], "big")
+        flow = int.from_bytes(head[IP_SADDR:L4], "big")
     elif head[IP_VERSION_IHL] == PLAIN_IP:
-        flow = int.from_bytes(head[FLOW_KEY], "big")
+        flow = int.from_bytes(head[IP_SADDR:PORTS_END], "big")
     else:
         l4 = IP + ((head[IP_VERSION_IHL] & 0xF) << 2)
-        flow = int.from_bytes(head[ADDRESSES] + head[l4 : l4 + PORTS_END - L4], "big")
+        flow = int.from_bytes(head[IP_SADDR:L4] + head[l4 : l4 + PORTS_END - L4], "big")
     return (flow * hashrnd >> 96) & 0xFFFFFFFF
 
 

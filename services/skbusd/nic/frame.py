@@ -54,27 +54,6 @@ UDP_LEN: Final = 38
 UDP_CHECK: Final = 40
 UDP_DATA: Final = 42
 
-# Fields and runs of fields that are looked at for each frame: a slice that is there already costs
-# less than two numbers.
-ETH_HEADER: Final = slice(ETH_DEST, IP)
-ETH_TYPE: Final = slice(ETH_PROTO, IP)
-TYPE_AND_IHL: Final = slice(ETH_PROTO, IP_TOS)
-BEFORE_LEN: Final = slice(ETH_DEST, IP_TOT_LEN)
-"""The Ethernet header, version and TOS."""
-IP_HEADER: Final = slice(IP, L4)
-FRAG_TTL_PROTOCOL: Final = slice(IP_FRAG_OFF, IP_CHECK)
-SADDR: Final = slice(IP_SADDR, IP_DADDR)
-DADDR: Final = slice(IP_DADDR, L4)
-ADDRESSES: Final = slice(IP_SADDR, L4)
-FLOW_KEY: Final = slice(IP_SADDR, PORTS_END)
-FLOW_AND_SEQ: Final = slice(IP_SADDR, TCP_ACK_SEQ)
-ACK_AND_DOFF: Final = slice(TCP_ACK_SEQ, TCP_FLAGS)
-DOFF_AND_FLAGS: Final = slice(TCP_DOFF, TCP_WINDOW)
-WINDOW: Final = slice(TCP_WINDOW, TCP_CHECK)
-TSTAMP: Final = slice(TCP_OPTIONS, TCP_TSVAL)
-TSVAL: Final = slice(TCP_TSVAL, TCP_TSECR)
-TSECR: Final = slice(TCP_TSECR, TCP_TSTAMP_END)
-
 # within a TCP header, wherever it begins
 TH_SEQ: Final = 4
 TH_ACK_SEQ: Final = 8

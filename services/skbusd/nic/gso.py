@@ -23,11 +23,12 @@ from skbus.inet.headers.ethernet import ETH_HLEN
 from skbus.inet.headers.ipv4 import IPPROTO_TCP, IPPROTO_UDP
 from skbus.inet.headers.tcp import TCP_HLEN, TCPHDR_CWR, TCPHDR_FIN, TCPHDR_PSH
 from skbusd.nic.frame import (
-    BEFORE_LEN,
-    DADDR,
-    ETH_TYPE,
-    FRAG_TTL_PROTOCOL,
+    ETH_DEST,
+    ETH_PROTO,
     IP,
+    IP_CHECK,
+    IP_DADDR,
+    IP_FRAG_OFF,
     IP_ID,
     IP_PROTOCOL,
     IP_SADDR,
@@ -35,7 +36,6 @@ from skbusd.nic.frame import (
     IP_VERSION_IHL,
     L4,
     PORTS_END,
-    SADDR,
     TH_ACK_SEQ,
     TH_CHECK,
     TH_DOFF,
@@ -79,7 +79,7 @@ def skb_gso_segment(net: NicNet, skb: SkBuff) -> list[SkBuff]:
         if skb.ip_summed == CHECKSUM_PARTIAL:
             frame = skb_checksum_help(frame, skb.csum_start - skb.data, skb.csum_offset)
         return [_segment(net, skb, frame)]
-    if len(frame) < L4 or frame[ETH_TYPE] != TYPE_IP or frame[IP_VERSION_IHL] >> 4 != 4:
+    if len(frame) < L4 or frame[ETH_PROTO:IP] != TYPE_IP or frame[IP_VERSION_IHL] >> 4 != 4:
         raise GsoError("only IPv4 is segmented")
     l4 = IP + ((frame[IP_VERSION_IHL] & 0xF) << 2)
     if skb.gso_type & SKB_GSO_UDP_L4:
@@ -114,8 +114,8 @@ def _ip_headers(
     """Ethernet and IP header for each segment: tot_len, id and checksum anew. l4_len: of the
     transport header; sizes: of each segment's payload."""
     ihl = l4 - IP
-    before = frame[BEFORE_LEN]
-    fragment = frame[FRAG_TTL_PROTOCOL]  # and ttl, protocol
+    before = frame[ETH_DEST:IP_TOT_LEN]
+    fragment = frame[IP_FRAG_OFF:IP_CHECK]  # and ttl, protocol
     after = frame[IP_SADDR:l4]
     first_id = _U16.unpack_from(frame, IP_ID)[0]
     constant = csum_partial(frame[IP:IP_TOT_LEN] + fragment + after)
@@ -160,7 +160,7 @@ def _tcp_gso_segment(frame: bytes, l4: int, mss: int) -> list[bytes]:
     )
     window = frame[l4 + TH_WINDOW : l4 + TH_CHECK]
     tail = frame[l4 + TH_URG_PTR : hlen]
-    constant = csum_tcpudp_nofold(frame[SADDR], frame[DADDR], thlen, IPPROTO_TCP)
+    constant = csum_tcpudp_nofold(frame[IP_SADDR:IP_DADDR], frame[IP_DADDR:L4], thlen, IPPROTO_TCP)
     constant += csum_partial(ports + ack + window + tail) + (doff << 8)
     out = []
     last = len(sizes) - 1
@@ -200,7 +200,9 @@ def _udp_gso_segment(frame: bytes, l4: int, mss: int, fixed_id: bool) -> list[by
     sums = csum_blocks(payload, mss) if len(payload) else [0]
     ip_headers = _ip_headers(frame, l4, udp.UDP_HLEN, sizes, fixed_id)
     ports = frame[l4 : l4 + PORTS_END - L4]
-    constant = csum_tcpudp_nofold(frame[SADDR], frame[DADDR], udp.UDP_HLEN, IPPROTO_UDP)
+    constant = csum_tcpudp_nofold(
+        frame[IP_SADDR:IP_DADDR], frame[IP_DADDR:L4], udp.UDP_HLEN, IPPROTO_UDP
+    )
     constant += csum_partial(ports) + udp.UDP_HLEN
     out = []
     for i, size in enumerate(sizes):

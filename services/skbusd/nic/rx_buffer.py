@@ -19,9 +19,7 @@ from typing import Final
 
 from skbus.core.pool import Allocator
 from skbus.core.skbuff import GRO_MAX_SIZE, Place
-from skbusd.nic.frame import (
-    FLOW_KEY,
-)
+from skbusd.nic.frame import IP_SADDR, PORTS_END
 from skbusd.nic.gro_flow import GroFlow
 
 SLOT_SIZE: Final = 66560
@@ -103,7 +101,7 @@ class RxBuffer:
         frame = bytes(room[:size])
         room[: flow.hlen] = self._saved
         self.flow = None
-        if frame[FLOW_KEY] != self._key and size > SLOT_SIZE // 2:
+        if frame[IP_SADDR:PORTS_END] != self._key and size > SLOT_SIZE // 2:
             self._big = False  # flows take turns: each time would cost this copy
         place, room = self._empty()
         room[:size] = frame

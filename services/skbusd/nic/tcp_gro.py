@@ -55,26 +55,22 @@ from skbusd.nic.eth import (
     Vnet,
 )
 from skbusd.nic.frame import (
-    ACK_AND_DOFF,
-    BEFORE_LEN,
-    DADDR,
-    DOFF_AND_FLAGS,
-    FLOW_AND_SEQ,
-    FLOW_KEY,
-    FRAG_TTL_PROTOCOL,
+    ETH_DEST,
+    ETH_PROTO,
     FRAGMENT_BITS,
     IP,
     IP_CHECK,
+    IP_DADDR,
     IP_FRAG_OFF,
-    IP_HEADER,
     IP_ID,
     IP_PROTOCOL,
     IP_SADDR,
+    IP_TOS,
     IP_TOT_LEN,
     IP_VERSION_IHL,
     L4,
     PLAIN_IP,
-    SADDR,
+    PORTS_END,
     TCP_ACK_SEQ,
     TCP_CHECK,
     TCP_DOFF,
@@ -86,12 +82,7 @@ from skbusd.nic.frame import (
     TCP_TSVAL,
     TCP_URG_PTR,
     TCP_WINDOW,
-    TSECR,
-    TSTAMP,
-    TSVAL,
-    TYPE_AND_IHL,
     TYPE_PLAIN_IP,
-    WINDOW,
 )
 from skbusd.nic.gro_flow import GroFlow
 from skbusd.nic.netdev import NicNet
@@ -180,13 +171,16 @@ def _ack_supersedes(old: bytes, head: bytes) -> bool:
     return (
         size in (TCP_TSTAMP_END, TCP_OPTIONS)
         and len(old) == size
-        and head[FLOW_AND_SEQ] == old[FLOW_AND_SEQ]
-        and head[BEFORE_LEN] == old[BEFORE_LEN]
-        and head[DOFF_AND_FLAGS]
-        == old[DOFF_AND_FLAGS]
+        and head[IP_SADDR:TCP_ACK_SEQ] == old[IP_SADDR:TCP_ACK_SEQ]
+        and head[ETH_DEST:IP_TOT_LEN] == old[ETH_DEST:IP_TOT_LEN]
+        and head[TCP_DOFF:TCP_WINDOW]
+        == old[TCP_DOFF:TCP_WINDOW]
         == (_ACK_TSTAMP if size == TCP_TSTAMP_END else _ACK_BARE)
-        and (size == TCP_OPTIONS or head[TSTAMP] == old[TSTAMP] == _TIMESTAMP)
-        and head[TYPE_AND_IHL] == TYPE_PLAIN_IP
+        and (
+            size == TCP_OPTIONS
+            or head[TCP_OPTIONS:TCP_TSVAL] == old[TCP_OPTIONS:TCP_TSVAL] == _TIMESTAMP
+        )
+        and head[ETH_PROTO:IP_TOS] == TYPE_PLAIN_IP
         and head[IP_PROTOCOL] == old[IP_PROTOCOL] == IPPROTO_TCP
         and not head[IP_FRAG_OFF] & FRAGMENT_BITS
         and not head[IP_FRAG_OFF + 1]
@@ -224,7 +218,7 @@ def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     ):
         deliver.append(skb)  # not a plain segment for us. Linear data is at most COPYBREAK.
         return
-    key = head[FLOW_KEY]
+    key = head[IP_SADDR:PORTS_END]
     flow = held.get(key)
     eth, tos, tot_len, id_, frag_off, ttl, seq, ack, word, window = _HEADERS.unpack_from(head)
     hlen = L4 + (word >> _DOFF_SHIFT << 2)
@@ -337,7 +331,7 @@ def tcp4_gro_frame(
     if (
         summed != last.ip_summed
         or not _ack_supersedes(last.head, head)
-        or int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
+        or int.from_bytes(head[IP:L4], "big") % 0xFFFF
         or net.sysctl["net.ipv4.ip_forward"]
     ):
         return False
@@ -356,7 +350,7 @@ def _gro_frame(
     The same fields must be equal as in `tcp4_gro_receive`, which gets doubtful frames.
     """
     head = bytes(room[:_HEAD_MAX])
-    flow = net.gro_hash.get(head[FLOW_KEY])
+    flow = net.gro_hash.get(head[IP_SADDR:PORTS_END])
     if flow is None:
         return False
     hlen = flow.hlen
@@ -372,10 +366,10 @@ def _gro_frame(
         or seq != flow.next_seq
         or payload < _BIG
         or payload % flow.mss
-        or head[BEFORE_LEN] != held[BEFORE_LEN]
-        or head[FRAG_TTL_PROTOCOL] != held[FRAG_TTL_PROTOCOL]
-        or head[ACK_AND_DOFF] != held[ACK_AND_DOFF]
-        or head[WINDOW] != held[WINDOW]
+        or head[ETH_DEST:IP_TOT_LEN] != held[ETH_DEST:IP_TOT_LEN]
+        or head[IP_FRAG_OFF:IP_CHECK] != held[IP_FRAG_OFF:IP_CHECK]
+        or head[TCP_ACK_SEQ:TCP_FLAGS] != held[TCP_ACK_SEQ:TCP_FLAGS]
+        or head[TCP_WINDOW:TCP_CHECK] != held[TCP_WINDOW:TCP_CHECK]
         or (
             head[TCP_OPTIONS:hlen] != held[TCP_OPTIONS:hlen]
             and not _later(net, held, head, hlen, payload)
@@ -388,13 +382,13 @@ def _gro_frame(
         or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
         or hlen + flow.payload + payload > GRO_MAX_SIZE
         or len(flow.frags) + 1 > flow.room
-        or int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
+        or int.from_bytes(head[IP:L4], "big") % 0xFFFF
     ):
         return False
     _add_place(flow, place, hlen, payload)
     _continued(flow, payload, head[TCP_FLAGS], id_)
     region, slot, gen, _, _ = place
-    net.rx_buffer.taken(flow, head[FLOW_KEY], (region, slot, gen, hlen, payload))
+    net.rx_buffer.taken(flow, head[IP_SADDR:PORTS_END], (region, slot, gen, hlen, payload))
     return True
 
 
@@ -412,7 +406,7 @@ def tcp_gro_next(
         held = flow.skb.head
         if (
             flow.hlen != TCP_TSTAMP_END
-            or held[TSTAMP] != _TIMESTAMP
+            or held[TCP_OPTIONS:TCP_TSVAL] != _TIMESTAMP
             or not vnet[VNET_FLAGS] & VIRTIO_NET_HDR_F_NEEDS_CSUM
             or vnet[VNET_GSO_TYPE] != VIRTIO_NET_HDR_GSO_TCPV4
             or flow.mss != int.from_bytes(vnet[VNET_GSO_SIZE:VNET_CSUM_START], sys.byteorder)
@@ -432,12 +426,14 @@ def tcp_gro_next(
         or payload % flow.mss
         or TCP_TSTAMP_END + flow.payload + payload > GRO_MAX_SIZE
         or (flow.id >= 0 and id_ != (flow.id + 1) & 0xFFFF)
-        or int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
-        or net.gro_hash.get(head[FLOW_KEY]) is not flow
+        or int.from_bytes(head[IP:L4], "big") % 0xFFFF
+        or net.gro_hash.get(head[IP_SADDR:PORTS_END]) is not flow
     ):
         return False
     held = flow.skb.head
-    if head[TSVAL] != held[TSVAL] and not _later(net, held, head, TCP_TSTAMP_END, payload):
+    if head[TCP_TSVAL:TCP_TSECR] != held[TCP_TSVAL:TCP_TSECR] and not _later(
+        net, held, head, TCP_TSTAMP_END, payload
+    ):
         return False
     _add_place(flow, place, TCP_TSTAMP_END, payload)
     _continued(flow, payload, flags, id_)
@@ -488,8 +484,8 @@ def _later(net: NicNet, held: bytes, head: bytes, hlen: int, payload: int) -> bo
     return (
         payload >= _BIG
         and hlen == TCP_TSTAMP_END
-        and head[TSTAMP] == held[TSTAMP] == _TIMESTAMP
-        and head[TSECR] == held[TSECR]
+        and head[TCP_OPTIONS:TCP_TSVAL] == held[TCP_OPTIONS:TCP_TSVAL] == _TIMESTAMP
+        and head[TCP_TSECR:TCP_TSTAMP_END] == held[TCP_TSECR:TCP_TSTAMP_END]
         and not before(_seq_at(head, TCP_TSVAL), _seq_at(held, TCP_TSVAL))
         and not net.sysctl["net.ipv4.ip_forward"]
     )
@@ -499,12 +495,12 @@ def _valid(net: NicNet, skb: SkBuff, hlen: int, payload: int) -> bool:
     """Are the IP header's and the TCP checksum right? Bad segments must stay single, so that tcp
     can drop just them. A verified skb becomes CHECKSUM_UNNECESSARY."""
     head = skb.head
-    if int.from_bytes(head[IP_HEADER], "big") % 0xFFFF:
+    if int.from_bytes(head[IP:L4], "big") % 0xFFFF:
         return False
     if skb.ip_summed != CHECKSUM_NONE:
         return True
     length = hlen - L4 + payload
-    total = csum_tcpudp_nofold(head[SADDR], head[DADDR], length, IPPROTO_TCP)
+    total = csum_tcpudp_nofold(head[IP_SADDR:IP_DADDR], head[IP_DADDR:L4], length, IPPROTO_TCP)
     total = csum_partial(head[L4:], total)
     offset = len(head) - L4
     try:
@@ -543,16 +539,18 @@ def tcp_gro_complete(net: NicNet, flow: GroFlow) -> SkBuff:
     length = hlen - IP + flow.payload
     tot_len = length if length < GSO_LEGACY_MAX_SIZE else 0  # BIG TCP (`iph_set_totlen`)
     old_len, old_check = _U16.unpack_from(head, IP_TOT_LEN)[0], _U16.unpack_from(head, IP_CHECK)[0]
-    pseudo = csum_tcpudp_nofold(head[SADDR], head[DADDR], length - IP_HLEN, IPPROTO_TCP)
+    pseudo = csum_tcpudp_nofold(
+        head[IP_SADDR:IP_DADDR], head[IP_DADDR:L4], length - IP_HLEN, IPPROTO_TCP
+    )
     skb.head = b"".join(
         (
-            head[BEFORE_LEN],
+            head[ETH_DEST:IP_TOT_LEN],
             _U16.pack(tot_len),
             head[IP_ID:IP_CHECK],
             _U16.pack(csum_replace2(old_check, old_len, tot_len)),
             head[IP_SADDR:TCP_FLAGS],
             bytes((head[TCP_FLAGS] | flow.flags,)),
-            head[WINDOW],
+            head[TCP_WINDOW:TCP_CHECK],
             _U16.pack(csum_from32to16(pseudo)),
             head[TCP_URG_PTR:hlen],
         )

@@ -19,16 +19,15 @@ from skbus.inet.headers.ipv4 import IPPROTO_TCP
 from skbus.inet.headers.tcp import TCP_HLEN, TCPHDR_CWR, TCPHDR_FIN, TCPHDR_PSH
 from skbusd.nic.eth import virtio_net_hdr_from_skb
 from skbusd.nic.frame import (
-    DADDR,
-    ETH_TYPE,
-    FRAG_TTL_PROTOCOL,
+    ETH_PROTO,
     IP,
     IP_CHECK,
+    IP_DADDR,
+    IP_FRAG_OFF,
     IP_ID,
     IP_SADDR,
     IP_TOT_LEN,
     L4,
-    SADDR,
     TH_CHECK,
     TH_DOFF,
     TH_FLAGS,
@@ -62,7 +61,7 @@ def tso_xmit(net: NicNet, skb: SkBuff) -> int:
     ):
         return errno.EINVAL
     hlen = l4 + ((head[l4 + TH_DOFF] >> 4) << 2)
-    if len(head) != hlen or head[ETH_TYPE] != TYPE_IP:
+    if len(head) != hlen or head[ETH_PROTO:IP] != TYPE_IP:
         return errno.EINVAL
     mss = skb.gso_size
     header = TsoHeader(head, l4)
@@ -166,7 +165,9 @@ class TsoHeader:
         self._buffer = bytearray(head)
         self._l4 = l4
         self._id = _U16.unpack_from(head, IP_ID)[0]
-        self._sum = csum_partial(head[IP:IP_TOT_LEN] + head[FRAG_TTL_PROTOCOL] + head[IP_SADDR:l4])
+        self._sum = csum_partial(
+            head[IP:IP_TOT_LEN] + head[IP_FRAG_OFF:IP_CHECK] + head[IP_SADDR:l4]
+        )
         """The IP header's sum without length, identification and checksum."""
         self._seq = _U32.unpack_from(head, l4 + TH_SEQ)[0]
         self._flags = head[l4 + TH_FLAGS]
@@ -179,8 +180,8 @@ class TsoHeader:
         if size != self._size:
             self._size = size
             total = csum_tcpudp_nofold(
-                bytes(head[SADDR]),
-                bytes(head[DADDR]),
+                bytes(head[IP_SADDR:IP_DADDR]),
+                bytes(head[IP_DADDR:L4]),
                 len(head) - l4 + size,
                 IPPROTO_TCP,
             )

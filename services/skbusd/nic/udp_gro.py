@@ -34,23 +34,22 @@ from skbus.inet.headers.ipv4 import IP_DF, IP_HLEN, IPPROTO_UDP, ipv4_is_multica
 from skbus.inet.headers.udp import CSUM_OFFSET, UDP_HLEN
 from skbusd.nic.eth import VIRTIO_NET_HDR_F_DATA_VALID, VIRTIO_NET_HDR_F_NEEDS_CSUM, Vnet
 from skbusd.nic.frame import (
-    BEFORE_LEN,
-    DADDR,
-    FLOW_KEY,
+    ETH_DEST,
+    ETH_PROTO,
     FRAGMENT_BITS,
     IP,
     IP_CHECK,
+    IP_DADDR,
     IP_FRAG_OFF,
-    IP_HEADER,
     IP_ID,
     IP_PROTOCOL,
     IP_SADDR,
+    IP_TOS,
     IP_TOT_LEN,
     IP_VERSION_IHL,
     L4,
     PLAIN_IP,
-    SADDR,
-    TYPE_AND_IHL,
+    PORTS_END,
     TYPE_PLAIN_IP,
     UDP_CHECK,
     UDP_DATA,
@@ -112,12 +111,12 @@ def _join(flow: UdpGroFlow, head: bytes, data: bytes, verified: bool) -> bool:
     eth_len, id_, ttl, _, _, ulen, check = UDP_HEADERS.unpack(head)
     if (
         not 0 < size <= flow.dgram
-        or eth_len[BEFORE_LEN] != flow.eth_len[BEFORE_LEN]
+        or eth_len[ETH_DEST:IP_TOT_LEN] != flow.eth_len[ETH_DEST:IP_TOT_LEN]
         or ttl != flow.ttl
         or ulen != size + UDP_HLEN
         or flow.payload > flow.room
         or not check
-        or int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
+        or int.from_bytes(head[IP:L4], "big") % 0xFFFF
     ):
         return False
     step = (id_ - flow.id) & 0xFFFF
@@ -143,7 +142,7 @@ def _csum(head: bytes, data: bytes) -> int:
 
 def _pseudo(head: bytes, ulen: int) -> int:
     """The sum of the pseudo-header."""
-    return csum_tcpudp_nofold(head[SADDR], head[DADDR], ulen, IPPROTO_UDP)
+    return csum_tcpudp_nofold(head[IP_SADDR:IP_DADDR], head[IP_DADDR:L4], ulen, IPPROTO_UDP)
 
 
 def udp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
@@ -158,13 +157,13 @@ def udp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
         or head[IP_FRAG_OFF] & FRAGMENT_BITS
         or head[IP_FRAG_OFF + 1]
         or skb.pkt_type != PACKET_HOST
-        or ipv4_is_multicast(head[DADDR])
+        or ipv4_is_multicast(head[IP_DADDR:L4])
     ):
         if net.udp_gro:
             udp4_gro_flush(net, deliver)  # a fragment's flow is not known
         deliver.append(skb)
         return
-    key = head[FLOW_KEY]
+    key = head[IP_SADDR:PORTS_END]
     flow = net.udp_gro.get(key)
     size = _U16.unpack_from(head, UDP_LEN)[0] - UDP_HLEN
     plain = (
@@ -193,7 +192,7 @@ def udp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
     if (
         plain
         and head[UDP_CHECK:UDP_DATA] != _NO_CHECK
-        and not int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
+        and not int.from_bytes(head[IP:L4], "big") % 0xFFFF
         and (verified or not _csum(head[:UDP_DATA], data) % 0xFFFF)
     ):
         net.udp_gro[key] = UdpGroFlow(skb)
@@ -209,7 +208,7 @@ def udp_gso_plain(skb: SkBuff) -> bool:
     if (
         len(head) < UDP_DATA
         or size <= skb.gso_size
-        or head[TYPE_AND_IHL] != TYPE_PLAIN_IP
+        or head[ETH_PROTO:IP_TOS] != TYPE_PLAIN_IP
         or head[IP_PROTOCOL] != IPPROTO_UDP
         or head[IP_FRAG_OFF] & FRAGMENT_BITS
         or head[IP_FRAG_OFF + 1]
@@ -217,7 +216,7 @@ def udp_gso_plain(skb: SkBuff) -> bool:
         or _U16.unpack_from(head, IP_TOT_LEN)[0] != size + UDP_DATA - IP
         or _U16.unpack_from(head, UDP_LEN)[0] != size + UDP_HLEN
         or head[UDP_CHECK:UDP_DATA] == _NO_CHECK
-        or int.from_bytes(head[IP_HEADER], "big") % 0xFFFF
+        or int.from_bytes(head[IP:L4], "big") % 0xFFFF
     ):
         return False
     skb.gso_segs = -(-size // skb.gso_size)
@@ -246,7 +245,7 @@ def udp_gro_complete(net: NicNet, flow: UdpGroFlow) -> SkBuff:
     place = net.region.put(payload) if len(payload) > HEAD_MAX else None
     skb.head = b"".join(
         (
-            head[BEFORE_LEN],
+            head[ETH_DEST:IP_TOT_LEN],
             _U16.pack(tot_len),
             head[IP_ID:IP_CHECK],
             _U16.pack(csum_replace2(old_check, old_len, tot_len)),
