@@ -46,7 +46,7 @@ demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and sho
 
 NO_NAMESPACES = -m "not lab and not compose and not readme"
 
-quick: $(STAMP) ## Run the short tests: every layer, the codec, the sockets, in under a minute.
+quick: $(STAMP) ## Run the short tests: every layer, the codec, the sockets, in about a minute.
 	@echo "==> the short tests (pytest, on all cores), $$($(BIN)/python --version)"
 	@$(BIN)/pytest -n logical --quick --durations=5
 
