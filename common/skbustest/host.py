@@ -336,18 +336,9 @@ class SimSocket:
         (parts, address, msg_flags, control), data = await self.host.sys(
             "recvmsg", *RecvmsgArgs(self.fd, size, controllen=room, flags=flags, timeout=timeout)
         )
-        pool = self.host.pool
-        out = []
-        at = 0
-        for part in parts:
-            if isinstance(part, int):
-                out.append(data[at : at + part])
-                at += part
-            else:
-                out.append(bytes(pool.view(part)))
-                pool.free(part)
+        payload = take_parts(self.host.pool, parts, data)
         sender = None if address is None else _unpack(address)
-        return b"".join(out), list(control), msg_flags, sender
+        return payload, list(control), msg_flags, sender
 
     async def ioctl(self, request: int) -> int:
         return int((await self.host.sys("ioctl", self.fd, request))[0])
@@ -408,3 +399,17 @@ class SimSocket:
 
 
 __all__ = ["Address", "Host", "SimSocket"]
+
+
+def take_parts(pool: Pool, parts: Iterable[Any], data: bytes) -> bytes:
+    """The payload of a reply to `recvmsg` (`skbus.core.syscall`); its slots are given back."""
+    out = []
+    at = 0
+    for part in parts:
+        if isinstance(part, int):
+            out.append(data[at : at + part])
+            at += part
+        else:
+            out.append(bytes(pool.view(part)))
+            pool.free(part)
+    return b"".join(out)

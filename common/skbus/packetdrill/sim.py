@@ -24,6 +24,7 @@ from skbus.packetdrill.backend import (
     check_congestion_control,
 )
 from skbustest.congestion import TcpCongestionOps
+from skbustest.host import take_parts
 from skbustest.tasks import Future, Task
 from skbustest.world import World
 
@@ -211,22 +212,9 @@ class SimBackend:
             return
         if name == "recvmsg":
             parts, address, flags, control = result
-            payload = self._gather(parts, payload)
+            payload = take_parts(self.host.pool, parts, payload)
             result = (address, flags, control)
         pending.returned(Reply(0, result, payload))
-
-    def _gather(self, parts: Any, data: bytes) -> bytes:
-        pool = self.host.pool
-        out = []
-        at = 0
-        for part in parts:
-            if isinstance(part, int):
-                out.append(data[at : at + part])
-                at += part
-            else:
-                out.append(bytes(pool.view(part)))
-                pool.free(part)
-        return b"".join(out)
 
     def _receive(self, frames: list[bytes]) -> None:
         for frame in frames:
