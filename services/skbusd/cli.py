@@ -15,7 +15,7 @@ from typing import Final
 
 from skbus.bus import log
 from skbus.bus.rundir import RunDir, RunDirError
-from skbus.stack import takeover
+from skbus.stack import interpreted, takeover
 from skbus.stack.config import LAYERS, Config, ConfigError
 from skbus.stack.layer import run_process, start_log
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line of skbusd; returns the exit status."""
     options = _parser().parse_args(argv)
     try:
-        return _main(options)
+        return _main(options, sys.argv[1:] if argv is None else argv)
     except (ConfigError, RunDirError, takeover.TakeoverError, OSError) as e:
         sys.stderr.write(f"skbusd {options.layer}: {e}\n")
         return 1
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(options: argparse.Namespace) -> int:
+def _main(options: argparse.Namespace, argv: Sequence[str]) -> int:
     os.umask(0o077)  # the run directory's files are for nobody else
     run = RunDir().create()
     if options.layer == "nic":
@@ -87,6 +87,8 @@ def _main(options: argparse.Namespace) -> int:
         if not 0 <= options.shard < len(processes):
             raise ConfigError(f"--shard {options.shard}: there are {len(processes)}")
         process = processes[options.shard]
+    if interpreted.wanted(config, process):
+        interpreted.become(__name__, *argv)
     if options.module:
         config.modules = [*config.modules, *options.module]
     config.log.level = options.log_level or config.log.level

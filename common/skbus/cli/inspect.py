@@ -99,8 +99,10 @@ def columns(head: list[str], rows: list[list[str]]) -> list[str]:
 
 def _print_status(run: RunDir, answers: dict[str, Any]) -> None:
     print(f"run directory {run.path}")
-    if any(answer.get("compiled") for answer in answers.values()):
-        print("compiled by mypyc")
+    compiled = {process for process, answer in answers.items() if answer.get("compiled")}
+    if compiled:
+        others = ", ".join(process for process in answers if process not in compiled)
+        print(f"compiled by mypyc{others and f', but interpreted: {others}'}")
     if not answers:
         return
     rows = [

@@ -56,6 +56,7 @@ def up(
     module: options.Modules = None,
     affinity: options.Affinity = None,
     tcp_shards: options.TcpShards = None,
+    interpreted: options.Interpreted = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -91,8 +92,10 @@ def up(
         modules=module,
         affinity=affinity,
         tcp_shards=tcp_shards,
+        interpreted=interpreted,
     )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
+    options.say_if_all_are_interpreted(effective)
     found = lab.up(run, effective.to_json(), lab.Cable(mtu or 0, gso_max_size or 0))
     if as_json or not sys.stdout.isatty():
         print(json.dumps(found))

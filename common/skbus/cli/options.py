@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Options that `skbus up` and `skbus lab up` have in common, and what they mean to `Config`."""
 
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from skbus.stack.config import Config
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Configuration in TOML.")
@@ -25,6 +29,14 @@ TcpShards = Annotated[
     int | None,
     typer.Option(
         metavar="N", help="Spread TCP's connections over N processes, by the hash of the flow."
+    ),
+]
+Interpreted = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LAYER",
+        help="Run a layer from its Python sources in a compiled build, for breakpoints and py-spy: "
+        "nic, ip, tcp, udp, socket, or several with commas. May be given repeatedly.",
     ),
 ]
 LogLevel = Annotated[
@@ -77,6 +89,7 @@ def overrides(
     modules: list[str] | None = None,
     affinity: str | None = None,
     tcp_shards: int | None = None,
+    interpreted: list[str] | None = None,
 ) -> dict[str, Any]:
     """The rest of the common options, nested like the configuration."""
     table: dict[str, str] = {}
@@ -90,9 +103,18 @@ def overrides(
         "log": {"level": log_level},
         "placement": affinity,
         "tcp_shards": tcp_shards,
+        "interpreted": interpreted or None,
         "sysctl": table or None,
         "modules": [module(spec) for spec in modules] if modules else None,
     }
+
+
+def say_if_all_are_interpreted(config: "Config") -> None:
+    """Where nothing is compiled, --interpreted changes nothing, and a line says so."""
+    from skbus.bus.version import is_compiled
+
+    if config.interpreted and not is_compiled():
+        sys.stderr.write("skbus: --interpreted: all layers are, as nothing is compiled here\n")
 
 
 def module(spec: str) -> str:

@@ -53,6 +53,7 @@ def up(
     module: options.Modules = None,
     affinity: options.Affinity = None,
     tcp_shards: options.TcpShards = None,
+    interpreted: options.Interpreted = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -70,7 +71,7 @@ def up(
               "corrupt": corrupt, "rate": rate, "seed": seed}  # fmt: skip
     flags = options.overrides(
         time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module,
-        affinity=affinity, tcp_shards=tcp_shards,
+        affinity=affinity, tcp_shards=tcp_shards, interpreted=interpreted,
     )  # fmt: skip
     name = dev or os.environ.get("SKBUS_DEV")
     if name is not None:
@@ -87,6 +88,7 @@ def up(
         flags["devices"] = [device]
     effective = Config.load(config, flags)
     check(effective)
+    options.say_if_all_are_interpreted(effective)
     _up(effective)
 
 

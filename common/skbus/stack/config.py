@@ -236,6 +236,9 @@ class Config(_Model):
     """whether all layers share one processor, or use all; auto: by what there is to do"""
     affinity: dict[str, list[int]] = {}
     """process -> processors it may run on, whatever the placement"""
+    interpreted: list[str] = []
+    """layers or processes that run from their sources in a compiled build
+    (`skbus.stack.interpreted`)"""
 
     @field_validator("sysctl")
     @classmethod
@@ -247,6 +250,14 @@ class Config(_Model):
             except SysctlError as e:
                 raise ValueError(str(e)) from None
         return value
+
+    @field_validator("interpreted", mode="before")
+    @classmethod
+    def _commas(cls, value: object) -> object:
+        texts = _listed(value)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            return value
+        return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
     @field_validator("rss_key")
     @classmethod
@@ -264,6 +275,10 @@ class Config(_Model):
         for route in self.routes:
             if route.dev is not None and route.dev not in names:
                 raise ValueError(f"routes: no device {route.dev!r} among {names}")
+        known = dict.fromkeys(("nic", *LAYERS, *self.processes()))
+        for name in self.interpreted:
+            if name not in known:
+                raise ValueError(f"interpreted: no layer {name!r}; there are: {', '.join(known)}")
         return self
 
     # ---- reading ---------------------------------------------------------------------------
@@ -350,6 +365,10 @@ class Config(_Model):
                 out += self.layer_processes(layer)
         return out
 
+    def is_interpreted(self, process: str) -> bool:
+        """Is a process to run from the sources, even if the build is compiled?"""
+        return not {process, process.split(".")[0]}.isdisjoint(self.interpreted)
+
     def layer_processes(self, layer: str) -> tuple[str, ...]:
         """The processes of one layer besides nic: several where tcp has shards."""
         return tcp_processes(self.tcp_shards) if layer == "tcp" else (layer,)
@@ -367,6 +386,7 @@ _ENV: Final[dict[str, tuple[str, ...]]] = {
     "SKBUS_LOG_FORMAT": ("log", "format"),
     "SKBUS_TIME_SCALE": ("clock", "time_scale"),
     "SKBUS_TCP_SHARDS": ("tcp_shards",),
+    "SKBUS_INTERPRETED": ("interpreted",),
 }
 _ENV_DEVICE: Final = {
     "SKBUS_ADDR": "addr",
@@ -381,9 +401,10 @@ _ENV_DEVICE: Final = {
 def from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     """What SKBUS_... variables say, nested like the file.
 
-    SKBUS_DIR, SKBUS_LOG_LEVEL, SKBUS_LOG_FORMAT, SKBUS_TIME_SCALE, SKBUS_TCP_SHARDS; SKBUS_DEV
-    names a device, to which SKBUS_ADDR, _GATEWAY, _MODE, _MAC, _MTU and _BACKEND belong;
-    SKBUS_SYSCTL is `name=value; name=value`. An empty variable counts as unset.
+    SKBUS_DIR, SKBUS_LOG_LEVEL, SKBUS_LOG_FORMAT, SKBUS_TIME_SCALE, SKBUS_TCP_SHARDS,
+    SKBUS_INTERPRETED; SKBUS_DEV names a device, to which SKBUS_ADDR, _GATEWAY, _MODE, _MAC, _MTU
+    and _BACKEND belong; SKBUS_SYSCTL is `name=value; name=value`. An empty variable counts as
+    unset.
     """
     data: dict[str, Any] = {}
     for variable, path in _ENV.items():

@@ -12,13 +12,16 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
 
 from skbus.bus import log
 from skbus.bus.clock import StackClock
+from skbus.bus.linux import set_name
 from skbus.bus.rundir import RunDir
+from skbus.stack import interpreted
 from skbus.stack.config import Config, Device
 
 LAYERS_PACKAGE: Final = "skbusd"
@@ -66,8 +69,28 @@ def run_supervised(
     """
     if run.config_file.exists():
         config = Config.read(run)
+    if interpreted.wanted(config, process):
+        if fd is not None:
+            os.set_inheritable(fd, True)
+        interpreted.become(__name__, run.path, process, fd, int(to_stderr))
     start_log(run, config, process, to_file=True, to_stderr=to_stderr)
     run_process(run, config, process, fd)
+
+
+def main(argv: Sequence[str]) -> int:
+    """A child of the supervisor that has become a fresh Python (`skbus.stack.interpreted`).
+
+    argv: the run directory, the process, nic's descriptor or "None", and 1 if it logs to standard
+    error as well.
+    """
+    path, process, descriptor, to_stderr = argv
+    set_name(f"skbusd {process}")
+    fd = None if descriptor == "None" else int(descriptor)
+    if fd is not None:
+        os.set_inheritable(fd, False)
+    run = RunDir(path)
+    run_supervised(run, Config.read(run), process, fd, to_stderr=to_stderr == "1")
+    return 0
 
 
 def open_device(device: Device) -> int | None:

@@ -65,6 +65,8 @@ COMMANDS = {
         (["--module", f"{MODULE} port=7"], "modules", [f"{MODULE} port=7"]),
         (["--affinity", "spread"], "placement", "spread"),
         (["--tcp-shards", "2"], "tcp_shards", 2),
+        (["--interpreted", "tcp"], "interpreted", ["tcp"]),
+        (["--interpreted", "tcp,ip", "--interpreted", "nic"], "interpreted", ["tcp", "ip", "nic"]),
         (["--loss", "5%"], "devices.0.impair.loss", 0.05),
         (["--delay", "20ms"], "devices.0.impair.delay", 20_000_000),
         (["--jitter", "5ms"], "devices.0.impair.jitter", 5_000_000),
