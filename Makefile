@@ -23,7 +23,7 @@ SAY_WHAT = awk 'function say(what) { if (what != last) print "    " what; last =
   /WARNING|ERROR/ { say($$0) }'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick unit durations test readme bench mutants check format compose wheels wheel compiled test-compiled clean
+.PHONY: help demo quick unit durations test readme bench bench-compare mutants check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,11 @@ bench: $(BENCH_STAMP) ## Measure skbus, compiled too, the kernel and pmd-pytcp i
 	  echo "==> without the compiled build, for the reason above"
 	@echo "==> benchmarks (some minutes)"
 	@$(BIN)/python tests/bench/bench.py $(BENCH)
+
+bench-compare: $(BENCH_STAMP) ## Measure what lies here against another commit, in pairs: make bench-compare BASE=HEAD~1.
+	@test -n "$(BASE)" || { echo "which commit? make bench-compare BASE=HEAD~1" >&2; exit 2; }
+	@echo "==> $(BASE) and what lies here, round by round in turn (some minutes)"
+	@$(BIN)/python tests/bench/compare.py "$(BASE)" $(BENCH)
 
 mutants: $(STAMP) ## Change the code a little, often, and see whether the tests notice (docs/mutants.md; half an hour).
 	@echo "==> installing mutmut"

@@ -372,10 +372,7 @@ class Skbus(Subject):
         text = self._skbus("lab", "up", "--name", self._lab, *self._up_options)
         status = self._status = json.loads(text.splitlines()[-1])
         self.address = status["address"]
-        if status["rootless"]:
-            peer = [str(self.python), "-P", "-m", "skbus.stack.enter", status["run_dir"], "peer"]
-        else:
-            peer = ["nsenter", "-t", str(status["pids"]["peer"]), "--net", "--"]
+        peer = self._enter(status)
         for setting in ("ip_local_port_range=10000 65000", "tcp_tw_reuse=1"):
             subprocess.run([*peer, "sysctl", "-q", "-w", f"net.ipv4.{setting}"], check=True)
         self.server = self._agent(
@@ -387,6 +384,18 @@ class Skbus(Subject):
         self.layers = layers
         self.run_dir = status["run_dir"]
         self.pids = [self.server.pid, *(pid for pid in layers.values() if pid)]
+
+    def _enter(self, status: dict[str, Any]) -> list[str]:
+        """What stands before a command that is to run at the lab's other end."""
+        nsenter = ["nsenter", "-t", str(status["pids"]["peer"])]
+        if not status["rootless"]:
+            return [*nsenter, "--net", "--"]
+        looked = "import importlib.util, sys; sys.exit(not importlib.util.find_spec(sys.argv[1]))"
+        command = [self.python, "-P", "-c", looked, "skbus.stack.enter"]
+        if subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode:
+            # an older stack, whose users are root in their labs
+            return [*nsenter, "--user", "--preserve-credentials", "--net", "--"]
+        return [str(self.python), "-P", "-m", "skbus.stack.enter", status["run_dir"], "peer"]
 
     def round(self, workload: Workload, seconds: float, **order: Any) -> Round:
         if self.server is None:
