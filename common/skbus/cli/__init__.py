@@ -2,6 +2,9 @@
 """The command `skbus`: its entry point, which can be interrupted before anything heavy is imported
 (`skbus.cli.app` has the commands)."""
 
+import os
+import sys
+
 from skbus.stack import interrupt
 
 TYPE_CHECKING = False
@@ -15,6 +18,11 @@ def main() -> None:
 
 
 def _load() -> "Callable[[], None]":
+    from skbus.cli import commands
+
+    if commands.is_help(sys.argv, os.environ):
+        return commands.print_help
+
     from skbus.cli.app import main
 
     return main

@@ -2,9 +2,10 @@
 """`skbus`: one command for everything that a person does with a stack.
 
 Each group of commands has a module here, and each tool has one in its own package
-(`skbus.load.cli`). Such a module imports what it works with only when it is called: `skbus status`
-must not wait for pydantic and trio. Errors that are the user's to mend end as one line on standard
-error that names cause and remedy, with exit status 1.
+(`skbus.load.cli`). It is imported when one of its commands is called (`skbus.cli.commands` has
+their names), and imports what it works with only then: `skbus status` must not wait for trio.
+Errors that are the user's to mend end as one line on standard error that names cause and remedy,
+with exit status 1.
 """
 
 import sys
@@ -12,17 +13,13 @@ from typing import Annotated, Final
 
 import typer
 
-from skbus.cli import abi, demo, inspect, lab, logs, modules, proc, sysctl, up
-from skbus.cli.help import Group
-from skbus.load import cli as load
-from skbus.packetdrill import cli as packetdrill
-from skbus.serve import cli as serve
+from skbus.cli.commands import HELP
+from skbus.cli.help import Commands
 
 app = typer.Typer(
     name="skbus",
-    help="The Linux network stack taken apart into processes. SKBUS_DIR names the run directory "
-    "of the stack that is meant; without it, it is the default lab's.",
-    cls=Group,
+    help=HELP,
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -49,19 +46,6 @@ def skbus(
 ) -> None:
     """The options of the command itself."""
 
-
-app.add_typer(lab.app, name="lab")
-up.register(app)
-serve.register(app)
-demo.register(app)
-load.register(app)
-logs.register(app)
-inspect.register(app)
-modules.register(app)
-abi.register(app)
-proc.register(app)
-sysctl.register(app)
-packetdrill.register(app)
 
 _ERRORS: Final = (
     ("skbus.bus.rundir", "RunDirError"),

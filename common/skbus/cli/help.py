@@ -6,11 +6,15 @@ one line, and writes "..." in its place.) An error says what an option takes in 
 other errors, not in those of a library.
 """
 
+import importlib
 import re
+from collections.abc import Iterator, MutableMapping
 from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
+
+from skbus.cli.commands import COMMANDS
 
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)", re.DOTALL)
 
@@ -59,14 +63,58 @@ class Group(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The list of commands; long lines are wrapped."""
-        rows = []
-        for name in self.list_commands(ctx):
-            command = self.get_command(ctx, name)
-            if command is not None and not command.hidden:
-                rows.append((name, summary(command.help or "")))
+        rows = self.summaries()
         if rows:
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
 
+    def summaries(self) -> list[tuple[str, str]]:
+        """(name, first sentence) of each command."""
+        commands = self.commands.items()
+        return [(name, summary(c.help or "")) for name, c in commands if not c.hidden]
 
-__all__ = ["Group", "plain_words", "summary"]
+
+class Commands(Group):
+    """All commands, each of which is imported when it is called."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = _Imported()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        return list(self.commands)
+
+    def summaries(self) -> list[tuple[str, str]]:
+        """As the table has them."""
+        return [(name, text) for name, (_, text) in COMMANDS.items()]
+
+
+class _Imported(MutableMapping[str, Any]):
+    """Commands by name."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._found:
+            module = importlib.import_module(COMMANDS[name][0])
+            group = typer.Typer(cls=Group, rich_markup_mode=None)
+            module.register(group)
+            self._found |= typer.main.get_group(group).commands
+        return self._found[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._found[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+__all__ = ["Commands", "Group", "plain_words", "summary"]

@@ -23,6 +23,10 @@ app = typer.Typer(
 )
 
 
+def register(parent: typer.Typer) -> None:
+    parent.add_typer(app, name="lab")
+
+
 def _names() -> list[str]:
     """For the shell, which completes them."""
     from skbus.stack.lab import labs
