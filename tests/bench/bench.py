@@ -21,9 +21,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import idle
 import report
+from peers import Gvisor, Lwip
 from subjects import WORKLOADS, BenchError, Compiled, Iperf3, Kernel, Pmd, Round, Skbus, Subject
 
-SUBJECTS = ("iperf3", "linux", "skbus", "compiled", "pmd")
+SUBJECTS = ("iperf3", "linux", "gvisor", "lwip", "skbus", "compiled", "pmd")
+PEERS = ("gvisor", "lwip")
+"""measured where they are asked for; the others always"""
 
 
 def names(known: tuple[str, ...]) -> object:
@@ -49,8 +52,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--subjects",
         type=names(SUBJECTS),  # type: ignore[arg-type]
-        default=list(SUBJECTS),
-        help=", ".join(SUBJECTS),
+        default=[name for name in SUBJECTS if name not in PEERS],
+        help=f"{', '.join(SUBJECTS)}; by default all but {', '.join(PEERS)}",
     )
     parser.add_argument("--reps", type=int, default=5, help="rounds of each kind (5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
@@ -85,7 +88,7 @@ def make_subjects(chosen: list[str], lab_options: str, gso_max_size: int = 0) ->
         "compiled": Compiled(options),
     }
     if not gso_max_size:
-        every |= {"iperf3": Iperf3(kernel), "pmd": Pmd()}
+        every |= {"iperf3": Iperf3(kernel), "pmd": Pmd(), "gvisor": Gvisor(), "lwip": Lwip()}
     return [every[name] for name in chosen if name in every]
 
 
@@ -115,6 +118,25 @@ def run(chosen: argparse.Namespace, console: Console) -> tuple[report.Rounds, di
     return rounds, absent, interrupted
 
 
+def who_is_there(
+    subjects: list[Subject], workloads: list[str], console: Console
+) -> tuple[list[Subject], dict[str, str]]:
+    """The subjects that can be measured; what is left out, and why: a subject, or some of its
+    rounds. Programs are built here."""
+    with console.status("building what is to be measured"):
+        absent = {s.name: why for s in subjects if (why := s.missing())}
+    present = [s for s in subjects if s.name not in absent]
+    for subject in present:
+        reasons: dict[str, list[str]] = {}
+        for workload in workloads:
+            if why := subject.lacks(WORKLOADS[workload]):
+                reasons.setdefault(why, []).append(workload)
+        absent |= {f"{subject.name} {', '.join(names)}": why for why, names in reasons.items()}
+    for name, why in absent.items():
+        console.print(f"[yellow]without {name}:[/] {why}", highlight=False)
+    return present, absent
+
+
 def run_all(
     subjects: list[Subject],
     workloads: list[str],
@@ -124,16 +146,13 @@ def run_all(
 ) -> tuple[dict[str, str], bool]:
     """The rounds of some workloads, of all subjects in turn, into `rounds`; (subjects left out and
     why, whether Ctrl-C ended it)."""
-    absent = {s.name: s.missing() for s in subjects if s.missing()}
-    for name, why in absent.items():
-        console.print(f"[yellow]without {name}:[/] {why}")
-    present = [s for s in subjects if s.name not in absent]
+    present, absent = who_is_there(subjects, workloads, console)
     plan = [
         (workload, subject)
         for _ in range(chosen.reps)
         for workload in workloads
         for subject in present
-        if subject.name != "iperf3" or workload.startswith("bulk")
+        if not subject.lacks(WORKLOADS[workload])
     ]
     columns = (
         TextColumn("{task.description:<48}"),

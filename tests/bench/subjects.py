@@ -4,7 +4,10 @@
     kernel   Linux - veth - Linux; iperf3 also runs on this veth
     skbus    Linux - veth - our five processes (`skbus lab`)
     compiled the same, as `make compiled` builds them
+    fused    the same, with ip, tcp, udp and socket in one process
     pmd      Linux - TAP - pmd-pytcp
+
+`peers` has more, in other languages.
 
 A subject is brought up once and serves all rounds of the run. A subject that fails a round is
 brought up anew. Linux is always the client and has the clock.
@@ -21,6 +24,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import web
 from netns import NetNs, quiet
 
 HERE: Final = Path(__file__).resolve().parent
@@ -90,6 +94,7 @@ WORKLOADS: Final = {
             "client",
             1.0,
         ),
+        Workload("http", "HTTP requests", "1/s", "", "", "client", 1.0),
     )
 }
 
@@ -192,12 +197,17 @@ class Subject:
 
     name = ""
     title = ""
+    web_server = "it has no web server here"
+    """why it has no HTTP round; "" where it has"""
 
     def __init__(self) -> None:
         self.stack = ExitStack()
         self.address = ""
         self.server: Process | None = None
         self.client: Process | None = None
+        self.client_prefix: list[str] = []
+        """the words before a command that is to run on Linux at the other end"""
+        self.web: subprocess.Popen[bytes] | None = None
         self.pids: list[int] = []
         self._port = 20000
 
@@ -205,12 +215,16 @@ class Subject:
         """Why the subject cannot be measured here; "" if it can."""
         return ""
 
+    def lacks(self, workload: Workload) -> str:
+        """Why it has no such round; "" if it has."""
+        return (web.missing() or self.web_server) if workload.name == "http" else ""
+
     def up(self) -> None:
         raise NotImplementedError
 
     def down(self) -> None:
         self.stack.close()
-        self.server = self.client = None
+        self.server = self.client = self.web = None
 
     def facts(self) -> dict[str, Any]:
         return {}
@@ -222,6 +236,8 @@ class Subject:
         """
         if self.server is None:
             self.up()
+        if workload.name == "http":
+            return self._web_round(workload, seconds)
         server, client = self.server, self.client
         assert server is not None
         assert client is not None
@@ -247,6 +263,38 @@ class Subject:
             {"subject": here, "linux": there},
         )
 
+    def _web_round(self, workload: Workload, seconds: float) -> Round:
+        """wrk asks, and the server answers that has answered the rounds before."""
+        self._start_web()
+        before = cpu_seconds(self.pids)
+        start = time.monotonic()
+        found = web.wrk(self.client_prefix, self.address, seconds)
+        elapsed = time.monotonic() - start
+        return Round(
+            found["bytes"] / found["seconds"] * workload.scale,
+            (cpu_seconds(self.pids) - before) / elapsed,
+            {"subject": {"bytes": found["bytes"]}, "linux": found},
+        )
+
+    def _web_command(self) -> tuple[list[str], Mapping[str, str]]:
+        """Of the web server, and what its environment has besides."""
+        raise NotImplementedError
+
+    def _start_web(self) -> None:
+        if self.web is None:
+            command, env = self._web_command()
+            self.web = started = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **env},
+                start_new_session=True,
+            )
+            self.stack.callback(started.wait)
+            self.stack.callback(started.terminate)
+            self.pids.append(started.pid)
+            web.wait(self.client_prefix, self.address, started)
+
     def _agent(
         self,
         prefix: list[str],
@@ -257,6 +305,33 @@ class Subject:
         agent = Process([*prefix, python, str(HERE / "agent.py"), "--socket", module], env)
         self.stack.callback(agent.close)
         return agent
+
+
+def cable(stack: ExitStack, far_address: str = "10.79.0.2/24") -> tuple[NetNs, NetNs]:
+    """Two namespaces with a veth between them, v0 (10.79.0.1) and v1. far_address: "" where not
+    Linux, but a stack of its own is at v1."""
+    near = NetNs()
+    stack.callback(near.close)
+    far = NetNs(beside=near)
+    stack.callback(far.close)
+    near.run("ip", "link", "add", "v0", "type", "veth", "peer", "v1", "netns", str(far.pid))
+    for ns, dev, address in ((near, "v0", "10.79.0.1/24"), (far, "v1", far_address)):
+        quiet(ns)
+        if address:
+            ns.run("ip", "addr", "add", address, "dev", dev)
+        ns.run("ip", "link", "set", dev, "up")
+    return near, far
+
+
+def tap(stack: ExitStack) -> NetNs:
+    """A namespace with a TAP, tap7, where Linux is 10.78.0.1."""
+    ns = NetNs()
+    stack.callback(ns.close)
+    quiet(ns)
+    ns.run("ip", "tuntap", "add", "tap7", "mode", "tap")
+    ns.run("ip", "addr", "add", "10.78.0.1/24", "dev", "tap7")
+    ns.run("ip", "link", "set", "tap7", "up")
+    return ns
 
 
 class Kernel(Subject):
@@ -270,15 +345,7 @@ class Kernel(Subject):
         self._gso_max_size = gso_max_size
 
     def up(self) -> None:
-        near = NetNs()
-        self.stack.callback(near.close)
-        far = NetNs(beside=near)
-        self.stack.callback(far.close)
-        near.run("ip", "link", "add", "v0", "type", "veth", "peer", "v1", "netns", str(far.pid))
-        for ns, dev, address in ((near, "v0", "10.79.0.1/24"), (far, "v1", "10.79.0.2/24")):
-            quiet(ns)
-            ns.run("ip", "addr", "add", address, "dev", dev)
-            ns.run("ip", "link", "set", dev, "up")
+        near, far = cable(self.stack)
         if self._gso_max_size:
             code = (
                 "import socket, sys; from skbus.bus.gso_size import set_gso_ipv4_max_size;"
@@ -287,9 +354,18 @@ class Kernel(Subject):
             far.run(sys.executable, "-c", code, str(self._gso_max_size))
         self.address = "10.79.0.2"
         self.near, self.far = near, far
+        self.client_prefix = near.prefix
         self.server = self._agent(far.prefix, "socket")
         self.client = self._agent(near.prefix, "socket")
         self.pids = [self.server.pid]
+
+    def lacks(self, workload: Workload) -> str:
+        if workload.name == "http":
+            return web.missing() or web.missing_nginx()
+        return ""
+
+    def _web_command(self) -> tuple[list[str], Mapping[str, str]]:
+        return [*self.far.prefix, *web.nginx(self.stack)], {}
 
 
 class Iperf3(Subject):
@@ -304,6 +380,9 @@ class Iperf3(Subject):
 
     def missing(self) -> str:
         return "" if _which("iperf3") else "iperf3 is not installed (apt install iperf3)"
+
+    def lacks(self, workload: Workload) -> str:
+        return "" if workload.name.startswith("bulk") else "it measures bulk alone"
 
     def round(self, workload: Workload, seconds: float, **order: Any) -> Round:
         kernel = self.kernel
@@ -342,6 +421,7 @@ class Skbus(Subject):
     name = "skbus"
     title = "skbus"
     python = sys.executable
+    web_server = ""
     env: Mapping[str, str] = {}
     """added to the environment of our processes"""
 
@@ -349,7 +429,6 @@ class Skbus(Subject):
         """suffix: of the lab's name, where there are several labs."""
         super().__init__()
         self._lab = f"bench{os.getpid()}{self.name}{suffix}"
-        self._peer: list[str] = []
         self._up_options = up_options
         self._status: dict[str, Any] = {}
 
@@ -378,7 +457,7 @@ class Skbus(Subject):
         self.server = self._agent(
             [], "skbus.socket", {"SKBUS_DIR": status["run_dir"], **self.env}, self.python
         )
-        self._peer = peer
+        self.client_prefix = peer
         self.client = self._agent(peer, "socket")
         layers = {k: v for k, v in status["pids"].items() if k not in ("holder", "peer")}
         self.layers = layers
@@ -401,7 +480,12 @@ class Skbus(Subject):
         if self.server is None:
             self.up()
         assert self.server is not None
-        parts = {**self.layers, "application": self.server.pid}
+        application = self.server.pid
+        if workload.name == "http":
+            self._start_web()
+            assert self.web is not None
+            application = self.web.pid
+        parts = {**self.layers, "application": application}
         before = {name: cpu_seconds([pid]) for name, pid in parts.items()}
         result = super().round(workload, seconds, **order)
         result.detail["cpu_seconds"] = {
@@ -409,9 +493,13 @@ class Skbus(Subject):
         }
         return result
 
+    def _web_command(self) -> tuple[list[str], Mapping[str, str]]:
+        serve = [str(Path(self.python).with_name("skbus")), "serve", "http"]
+        return [*serve, "--port", str(web.PORT)], {"SKBUS_DIR": self.run_dir, **self.env}
+
     def another_client(self) -> Process:
         """One more process on Linux, because the descriptors of one bound its connections."""
-        found: Process = self._agent(self._peer, "socket")
+        found: Process = self._agent(self.client_prefix, "socket")
         return found
 
 
@@ -446,12 +534,7 @@ class Pmd(Subject):
         return {"version": version("pmd-pytcp")}
 
     def up(self) -> None:
-        ns = NetNs()
-        self.stack.callback(ns.close)
-        quiet(ns)
-        ns.run("ip", "tuntap", "add", "tap7", "mode", "tap")
-        ns.run("ip", "addr", "add", "10.78.0.1/24", "dev", "tap7")
-        ns.run("ip", "link", "set", "tap7", "up")
+        ns = tap(self.stack)
         self.address = "10.78.0.2"
         agent = [sys.executable, str(HERE / "pmd_agent.py"), "--address", "10.78.0.2/24"]
         self.server = Process([*ns.prefix, *agent])
@@ -465,6 +548,7 @@ class Pmd(Subject):
             except RuntimeError:
                 if time.monotonic() > give_up:
                     raise BenchError("pmd-pytcp answers no ping for 40 s") from None
+        self.client_prefix = ns.prefix
         self.client = self._agent(ns.prefix, "socket")
         self.pids = [self.server.pid]
 
