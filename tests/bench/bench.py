@@ -20,12 +20,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import idle
+import markdown
 import report
 from peers import Gvisor, Lwip
-from subjects import WORKLOADS, BenchError, Compiled, Iperf3, Kernel, Pmd, Round, Skbus, Subject
+from subjects import (
+    WORKLOADS,
+    BenchError,
+    Compiled,
+    Fused,
+    Iperf3,
+    Kernel,
+    Pmd,
+    Round,
+    Skbus,
+    Subject,
+)
 
-SUBJECTS = ("iperf3", "linux", "gvisor", "lwip", "skbus", "compiled", "pmd")
-PEERS = ("gvisor", "lwip")
+SUBJECTS = ("iperf3", "linux", "gvisor", "lwip", "skbus", "compiled", "fused", "pmd")
+ASKED = ("gvisor", "lwip", "fused")
 """measured where they are asked for; the others always"""
 
 
@@ -52,8 +64,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--subjects",
         type=names(SUBJECTS),  # type: ignore[arg-type]
-        default=[name for name in SUBJECTS if name not in PEERS],
-        help=f"{', '.join(SUBJECTS)}; by default all but {', '.join(PEERS)}",
+        default=[name for name in SUBJECTS if name not in ASKED],
+        help=f"{', '.join(SUBJECTS)}; by default all but {', '.join(ASKED)}",
     )
     parser.add_argument("--reps", type=int, default=5, help="rounds of each kind (5)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
@@ -65,6 +77,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--lab-options", default="", help="more options for `skbus lab up`, in one argument"
     )
+    parser.add_argument(
+        "--into", type=Path, metavar="PAGE", help="write the figures into a page, between its marks"
+    )
     parser.add_argument("--no-plot", action="store_true", help="the table and the JSON alone")
     found = parser.parse_args(arguments)
     if found.quick:
@@ -72,6 +87,11 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         found.idle = min(found.idle, 1000)
     if found.reps < 1 or found.seconds <= 0:
         parser.error("--reps and --seconds must be positive")
+    if found.into is not None:
+        try:
+            markdown.check(found.into)
+        except markdown.NoPlace as e:
+            parser.error(f"--into {e}")
     return found
 
 
@@ -86,6 +106,7 @@ def make_subjects(chosen: list[str], lab_options: str, gso_max_size: int = 0) ->
         "linux": kernel,
         "skbus": Skbus(options),
         "compiled": Compiled(options),
+        "fused": Fused(options),
     }
     if not gso_max_size:
         every |= {"iperf3": Iperf3(kernel), "pmd": Pmd(), "gvisor": Gvisor(), "lwip": Lwip()}
@@ -132,6 +153,7 @@ def who_is_there(
             if why := subject.lacks(WORKLOADS[workload]):
                 reasons.setdefault(why, []).append(workload)
         absent |= {f"{subject.name} {', '.join(names)}": why for why, names in reasons.items()}
+        absent |= subject.compromises()
     for name, why in absent.items():
         console.print(f"[yellow]without {name}:[/] {why}", highlight=False)
     return present, absent
@@ -226,6 +248,8 @@ def main() -> int:
         console.print("nothing measured")
         return 130 if interrupted else 2
     report.print_table(console, report.table(rounds, chosen.seconds, chosen.reps))
+    if (compared := report.ratio_table(rounds)) is not None:
+        report.print_table(console, compared)
     if (busy := report.cpu_table(rounds)) is not None:
         report.print_table(console, busy)
     if idle_found is not None:
@@ -234,6 +258,9 @@ def main() -> int:
     stem = chosen.out / time.strftime("bench-%Y%m%d-%H%M%S")
     report.to_json(rounds, facts, stem.with_suffix(".json"))
     console.print(f"figures: {stem.with_suffix('.json')}", highlight=False)
+    if chosen.into is not None:
+        markdown.write_into(chosen.into, rounds, facts)
+        console.print(f"written into {chosen.into}", highlight=False)
     if not chosen.no_plot:
         console.print(report.plot(rounds, stem), highlight=False)
     if interrupted:

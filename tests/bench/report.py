@@ -33,14 +33,15 @@ class Target(NamedTuple):
 
     linux: float | None = None
     pmd: float | None = None
+    gvisor: float | None = None
 
 
 FLOOR: Final = 0.05
 """of the kernel's own figure, in both directions; below this the design has failed"""
 
 AIMS: Final = {
-    "bulk_in": (Target(0.20, 50), Target(0.40, 150)),
-    "bulk_out": (Target(0.30, 50), Target(0.60, 150)),
+    "bulk_in": (Target(0.20, 50, 0.45), Target(0.40, 150, 0.8)),
+    "bulk_out": (Target(0.30, 50, 1.1), Target(0.60, 150, 1.5)),
     "bulk_out_big": (Target(), Target()),
     "rr": (Target(None, 2), Target(None, 5)),
     "crr": (Target(None, 2), Target(None, 5)),
@@ -49,6 +50,10 @@ AIMS: Final = {
     "http": (Target(), Target()),
 }
 """the least ratio, and the aim; each is a ratio of medians of one run"""
+
+OURS: Final = ("skbus", "compiled", "fused")
+PEERS: Final = ("gvisor", "lwip")
+"""stacks in other languages"""
 
 Rounds = dict[str, dict[str, list[Round | str]]]
 """workload -> subject -> the result of each repetition: a Round, or why it failed"""
@@ -89,17 +94,21 @@ def median(rounds: Rounds, workload: str, subject: str) -> float | None:
     return statistics.median(found) if found else None
 
 
+def against(rounds: Rounds, workload: str, subject: str) -> dict[str, float | None]:
+    """The ratio of one of ours to each of the others. Linux is there by its own tool, iperf3, where
+    that has a figure."""
+    ours = median(rounds, workload, subject)
+    others = {name: median(rounds, workload, name) for name in ("linux", "pmd", *PEERS)}
+    others["linux"] = median(rounds, workload, "iperf3") or others["linux"]
+    return {name: ours / rate if ours and rate else None for name, rate in others.items()}
+
+
 def ratios(
     rounds: Rounds, workload: str, subject: str = "skbus"
 ) -> tuple[float | None, float | None]:
-    """skbus against Linux (its own tool, iperf3, where that has a figure), and pmd-pytcp."""
-    ours = median(rounds, workload, subject)
-    linux = median(rounds, workload, "iperf3") or median(rounds, workload, "linux")
-    pmd = median(rounds, workload, "pmd")
-    return (
-        ours / linux if ours and linux else None,
-        ours / pmd if ours and pmd else None,
-    )
+    """skbus against Linux, and pmd-pytcp."""
+    found = against(rounds, workload, subject)
+    return found["linux"], found["pmd"]
 
 
 def _figure(rounds: Rounds, workload: str, subject: str) -> str:
@@ -119,7 +128,7 @@ def _figure(rounds: Rounds, workload: str, subject: str) -> str:
 def _verdict(value: float | None, least: float | None, aim: float | None, percent: bool) -> str:
     if value is None:
         return "-"
-    text = f"{value:.1%}" if percent else f"{value:,.1f} x"
+    text = f"{value:.1%}" if percent else f"{value:,.1f} x" if value >= 1 else f"{value:.2f} x"
     if least is None:
         return text
     colour = "green" if aim is not None and value >= aim else "yellow" if value >= least else "red"
@@ -127,44 +136,103 @@ def _verdict(value: float | None, least: float | None, aim: float | None, percen
     return f"[{colour}]{text}[/]\n[dim]{wanted}[/]"
 
 
+def titles(between: str = " ") -> dict[str, str]:
+    """Each subject's title, in the table's order."""
+    return {
+        "iperf3": f"Linux{between}iperf3",
+        "linux": "Linux",
+        "gvisor": "gVisor",
+        "lwip": "lwIP",
+        "skbus": "skbus",
+        "pmd": pmd_title(between),
+        "compiled": "compiled",
+        "fused": "fused",
+    }
+
+
+def measured(rounds: Rounds) -> dict[str, str]:
+    """The titles of those that a table has columns for: what `make bench` measures, but compiled
+    builds and peers only where they were in the run."""
+    there = {subject for found in rounds.values() for subject in found}
+    if not there & set(PEERS):
+        there |= {"iperf3", "linux", "skbus", "pmd"}
+    return {name: title for name, title in titles("\n").items() if name in there}
+
+
+def _ratio_columns(columns: dict[str, str]) -> list[tuple[str, str]]:
+    """Who is compared with whom."""
+    others = [name for name in ("linux", "pmd", *PEERS) if name in columns]
+    return [(subject, other) for subject in OURS if subject in columns for other in others]
+
+
 def table(rounds: Rounds, seconds: float, reps: int) -> Table:
-    """The medians side by side."""
+    """The medians side by side; with the ratios, unless peers make it too wide for them."""
+    columns = measured(rounds)
+    peers = any(name in columns for name in PEERS)
     shown = Table(
         title=f"medians of {reps} rounds of {seconds:g} s, interleaved",
-        caption="± half the range; under a ratio: at least, aim; Linux is the other end throughout",
+        caption=CAPTION_ALONE if peers else CAPTION,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         leading=1,
     )
     shown.add_column("what", no_wrap=True)
-    columns = {
-        "iperf3": "Linux\niperf3",
-        "linux": "Linux",
-        "skbus": "skbus",
-        "pmd": pmd_title("\n"),
-    }
-    ours = ["skbus"]
-    if any("compiled" in subjects for subjects in rounds.values()):
-        columns["compiled"] = "compiled"
-        ours.append("compiled")
-    compared = [f"{subject} /\n{other}" for subject in ours for other in ("Linux", "pmd")]
-    for title in (*columns.values(), *compared):
-        shown.add_column(title, justify="right", no_wrap=True)
+    compared = [] if peers else _ratio_columns(columns)
+    _add_columns(shown, [*columns.values(), *_compared_titles(compared)])
     for name in rounds:
-        least, aim = AIMS[name]
-        verdicts = []
-        for subject in ours:
-            to_linux, to_pmd = ratios(rounds, name, subject)
-            verdicts += [
-                _verdict(to_linux, least.linux, aim.linux, percent=True),
-                _verdict(to_pmd, least.pmd, aim.pmd, percent=False),
-            ]
         shown.add_row(
             f"{WORKLOADS[name].title}\n[dim]{WORKLOADS[name].unit}[/]",
             *(_figure(rounds, name, subject) for subject in columns),
-            *verdicts,
+            *_verdicts(rounds, name, compared),
         )
     return shown
+
+
+def ratio_table(rounds: Rounds) -> Table | None:
+    """Ours against all others, where peers were measured."""
+    columns = measured(rounds)
+    compared = _ratio_columns(columns)
+    if not compared or not any(name in columns for name in PEERS):
+        return None
+    shown = Table(
+        title="ratios of the medians",
+        caption="under a ratio: at least, aim",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        leading=1,
+    )
+    shown.add_column("what", no_wrap=True)
+    _add_columns(shown, _compared_titles(compared))
+    for name in rounds:
+        shown.add_row(WORKLOADS[name].title, *_verdicts(rounds, name, compared))
+    return shown
+
+
+CAPTION_ALONE: Final = "± half the range; Linux is the other end throughout"
+CAPTION: Final = "± half the range; under a ratio: at least, aim; Linux is the other end throughout"
+
+
+def _add_columns(shown: Table, names: list[str]) -> None:
+    for title in names:
+        shown.add_column(title, justify="right", no_wrap=True)
+
+
+def _compared_titles(compared: list[tuple[str, str]]) -> list[str]:
+    short = {**titles(), "pmd": "pmd"}
+    return [f"{subject} /\n{short[other]}" for subject, other in compared]
+
+
+def _verdicts(rounds: Rounds, workload: str, compared: list[tuple[str, str]]) -> list[str]:
+    least, aim = (target._asdict() for target in AIMS[workload])
+    return [
+        _verdict(
+            against(rounds, workload, subject)[other],
+            least.get(other),
+            aim.get(other),
+            percent=other == "linux",
+        )
+        for subject, other in compared
+    ]
 
 
 def cpu_table(rounds: Rounds) -> Table | None:
@@ -252,6 +320,9 @@ def to_json(rounds: Rounds, facts: dict[str, Any], path: Path) -> None:
             "unit": WORKLOADS[name].unit,
             "ratio_to_linux": to_linux,
             "ratio_to_pmd": to_pmd,
+            "ratios": {
+                subject: against(rounds, name, subject) for subject in OURS if subject in subjects
+            },
             "subjects": {
                 subject: {
                     "median": median(rounds, name, subject),
@@ -280,8 +351,11 @@ def plot(rounds: Rounds, path: Path) -> str:
     subjects = (
         ("iperf3", "Linux, iperf3", "#555555"),
         ("linux", "Linux", "#999999"),
+        ("gvisor", "gVisor", "#8c564b"),
+        ("lwip", "lwIP", "#c49c94"),
         ("skbus", "skbus", "#1f77b4"),
         ("compiled", "compiled", "#17becf"),
+        ("fused", "fused", "#2ca02c"),
         ("pmd", pmd_title(" "), "#ff7f0e"),
     )
     columns = min(3, len(rounds))

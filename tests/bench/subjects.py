@@ -219,6 +219,10 @@ class Subject:
         """Why it has no such round; "" if it has."""
         return (web.missing() or self.web_server) if workload.name == "http" else ""
 
+    def compromises(self) -> dict[str, str]:
+        """What is not there although the subject is measured -> why."""
+        return {}
+
     def up(self) -> None:
         raise NotImplementedError
 
@@ -513,6 +517,31 @@ class Compiled(Skbus):
 
     def missing(self) -> str:
         return "" if os.path.exists(self.python) else "it is not there (make compiled)"
+
+
+class Fused(Skbus):
+    """Our stack with its layers in one process, compiled where there is a compiled build."""
+
+    name = "fused"
+    title = "skbus, fused"
+    layers_fused = "ip,tcp,udp,socket"
+
+    def __init__(self, up_options: list[str]) -> None:
+        super().__init__([*up_options, "--fuse", self.layers_fused])
+        self._interpreted = not os.path.exists(Compiled.python)
+        if not self._interpreted:
+            self.python, self.env = Compiled.python, Compiled.env
+
+    def missing(self) -> str:
+        if "--fuse" in self._skbus("lab", "up", "--help"):
+            return ""
+        remedy = "" if self._interpreted else " (an old one? make compiled)"
+        return f"this build has no `skbus lab up --fuse`{remedy}"
+
+    def compromises(self) -> dict[str, str]:
+        if not self._interpreted:
+            return {}
+        return {"fused compiled": "it is not there (make compiled), so the row is interpreted"}
 
 
 class Pmd(Subject):
