@@ -23,7 +23,7 @@ SAY_WHAT = awk 'function say(what) { if (what != last) print "    " what; last =
   /WARNING|ERROR/ { say($$0) }'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick unit durations test readme bench bench-compare mutants check format compose wheels wheel compiled test-compiled clean
+.PHONY: help demo quick unit durations test readme bench bench-peers bench-compare mutants check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,13 @@ bench: $(BENCH_STAMP) ## Measure skbus, compiled too, the kernel and pmd-pytcp i
 	  echo "==> without the compiled build, for the reason above"
 	@echo "==> benchmarks (some minutes)"
 	@$(BIN)/python tests/bench/bench.py $(BENCH)
+
+bench-peers: $(BENCH_STAMP) ## The same beside gVisor's netstack (Go) and lwIP (C), which it builds from Debian's packages.
+	@test -x $(COMPILED)/bin/skbus || $(MAKE) --no-print-directory compiled || \
+	  echo "==> without the compiled build, for the reason above"
+	@echo "==> benchmarks (some minutes; Go's first build takes half of one)"
+	@$(BIN)/python tests/bench/bench.py --subjects linux,gvisor,lwip,pmd,skbus,compiled,fused \
+	  --only bulk_in,bulk_out,rr,crr,udp_in,udp_out,http --idle 0 $(BENCH)
 
 bench-compare: $(BENCH_STAMP) ## Measure what lies here against another commit, in pairs: make bench-compare BASE=HEAD~1.
 	@test -n "$(BASE)" || { echo "which commit? make bench-compare BASE=HEAD~1" >&2; exit 2; }

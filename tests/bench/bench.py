@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import idle
-import markdown
+import into
 import report
 from peers import Gvisor, Lwip
 from subjects import (
@@ -89,8 +89,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--reps and --seconds must be positive")
     if found.into is not None:
         try:
-            markdown.check(found.into)
-        except markdown.NoPlace as e:
+            into.check(found.into)
+        except into.NoPlace as e:
             parser.error(f"--into {e}")
     return found
 
@@ -259,7 +259,7 @@ def main() -> int:
     report.to_json(rounds, facts, stem.with_suffix(".json"))
     console.print(f"figures: {stem.with_suffix('.json')}", highlight=False)
     if chosen.into is not None:
-        markdown.write_into(chosen.into, rounds, facts)
+        into.write_into(chosen.into, rounds, facts)
         console.print(f"written into {chosen.into}", highlight=False)
     if not chosen.no_plot:
         console.print(report.plot(rounds, stem), highlight=False)

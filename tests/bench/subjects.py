@@ -269,6 +269,8 @@ class Subject:
 
     def _web_round(self, workload: Workload, seconds: float) -> Round:
         """wrk asks, and the server answers that has answered the rounds before."""
+        if why := self.lacks(workload):
+            raise BenchError(why)
         self._start_web()
         before = cpu_seconds(self.pids)
         start = time.monotonic()

@@ -37,7 +37,7 @@ def test_every_round_runs_on_linux(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert set(figures["workloads"]) == {
-        "bulk_in", "bulk_out", "bulk_out_big", "rr", "crr", "udp_in", "udp_out"
+        "bulk_in", "bulk_out", "bulk_out_big", "rr", "crr", "udp_in", "udp_out", "http"
     }  # fmt: skip
     for found in figures["workloads"].values():
         rounds = found["subjects"]["linux"]["rounds"]
@@ -135,8 +135,8 @@ def test_no_figure_is_cut_on_whatever_terminal_or_in_a_file(columns: int | None)
     assert process.returncode == 0
     text = out.decode()
     assert "\u2026" not in text
-    assert text.count("123,456,789") == 5 * 7
-    assert text.count("1/3 failed") == 5 * 7
+    assert text.count("123,456,789") == 5 * 8
+    assert text.count("1/3 failed") == 5 * 8
     if columns in (40, 80):
         assert re.search(r"  pmd-pytcp( [0-9.]+)?: 123,456,789 ± 0% 1/3 failed", text)
 
