@@ -23,7 +23,7 @@ SAY_WHAT = awk 'function say(what) { if (what != last) print "    " what; last =
   /WARNING|ERROR/ { say($$0) }'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick unit durations test readme bench bench-peers bench-compare mutants check format compose wheels wheel compiled test-compiled clean
+.PHONY: help demo quick unit durations test readme bench bench-peers bench-compare operations mutants check format compose wheels wheel compiled test-compiled clean
 
 help: ## Say what there is to make.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ bench-compare: $(BENCH_STAMP) ## Measure what lies here against another commit, 
 	@test -n "$(BASE)" || { echo "which commit? make bench-compare BASE=HEAD~1" >&2; exit 2; }
 	@echo "==> $(BASE) and what lies here, round by round in turn (some minutes)"
 	@$(BIN)/python tests/bench/compare.py "$(BASE)" $(BENCH)
+
+operations: $(STAMP) ## Count what a small message takes, and record it for the test that holds it.
+	@echo "==> system calls, messages, function calls of small messages"
+	@$(BIN)/python tests/bench/operations.py --record
 
 mutants: $(STAMP) ## Change the code a little, often, and see whether the tests notice (docs/mutants.md; half an hour).
 	@echo "==> installing mutmut"

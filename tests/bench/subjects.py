@@ -199,6 +199,8 @@ class Subject:
     title = ""
     web_server = "it has no web server here"
     """why it has no HTTP round; "" where it has"""
+    agent = HERE / "agent.py"
+    """what runs at both ends"""
 
     def __init__(self) -> None:
         self.stack = ExitStack()
@@ -308,7 +310,7 @@ class Subject:
         env: Mapping[str, str] | None = None,
         python: str = sys.executable,
     ) -> Any:
-        agent = Process([*prefix, python, str(HERE / "agent.py"), "--socket", module], env)
+        agent = Process([*prefix, python, str(self.agent), "--socket", module], env)
         self.stack.callback(agent.close)
         return agent
 
