@@ -115,6 +115,7 @@ def is_help(argv: "Sequence[str]", environ: "Mapping[str, str]") -> bool:
         argv[1:] in (["--help"], ["-h"])
         and argv[0].rpartition("/")[2] == "skbus"
         and "_SKBUS_COMPLETE" not in environ
+        and sys.__stdout__ is not None  # closed: typer deals with that
     )
 
 

@@ -116,3 +116,6 @@ def test_help_into_a_closed_pipe_and_onto_a_full_disk() -> None:
     assert done.returncode == 1
     assert b"No space left on device" in done.stderr
     assert b"Traceback" not in done.stderr
+    closed = f"exec {SKBUS} --help >&-"
+    done = subprocess.run(["/bin/sh", "-c", closed], check=False, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (0, b"")
