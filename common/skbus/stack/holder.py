@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from skbus.bus import rtnetlink
 from skbus.bus.gso_size import set_gso_ipv4_max_size
 from skbus.bus.linux import (
     CLONE_NEWNET,
@@ -47,6 +48,7 @@ from skbus.stack.lab import (
 
 _PROBE_TIME: Final = 30.0
 _PROBE_PORT: Final = 9  # discard: nobody listens, so that a RST is the sign of life
+_LOOPBACK: Final = 1  # the index of `lo` in every namespace
 _GUEST_TIME: Final = 2.0
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -98,42 +100,36 @@ def _sysctl(name: str, value: str) -> None:
 
 def _make_cable(stack: int, cable: Cable) -> None:
     """In the peer's namespace: make the veth pair, and put its other end into the stack's."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ip:
-        _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
-        _sysctl("net/ipv6/conf/default/disable_ipv6", "1")
-        _sysctl("net/ipv4/ip_forward", "0")
-        group = os.getegid()
-        _sysctl("net/ipv4/ping_group_range", f"{group} {group}")  # all that a user namespace knows
-        _sysctl("net/ipv4/ping_group_range", "0 2147483647")
-        _sysctl("net/ipv4/ip_unprivileged_port_start", "0")
-        ip.link("add", ifname=PEER_DEV, kind="veth", peer={"ifname": DEV, "net_ns_fd": stack})
-        index = ip.link_lookup(ifname=PEER_DEV)[0]
-        ip.addr("add", index=index, address=PEER_ADDRESS, prefixlen=PREFIX)
-        if cable.mtu:
-            ip.link("set", index=index, mtu=cable.mtu)
-        ip.link("set", index=index, state="up")
-        ip.link("set", index=1, state="up")
+    _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
+    _sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+    _sysctl("net/ipv4/ip_forward", "0")
+    group = os.getegid()
+    _sysctl("net/ipv4/ping_group_range", f"{group} {group}")  # all that a user namespace knows
+    _sysctl("net/ipv4/ping_group_range", "0 2147483647")
+    _sysctl("net/ipv4/ip_unprivileged_port_start", "0")
+    rtnetlink.add_veth(PEER_DEV, DEV, stack)
+    index = socket.if_nametoindex(PEER_DEV)
+    rtnetlink.add_address(index, PEER_ADDRESS, PREFIX)
+    if cable.mtu:
+        rtnetlink.set_mtu(index, cable.mtu)
+    rtnetlink.set_up(index)
+    rtnetlink.set_up(_LOOPBACK)
 
 
 def _ready_cable(cable: Cable) -> None:
     """In the stack's namespace: its end of the cable up, and the kernel there silent."""
-    from pyroute2 import IPRoute
-
-    with IPRoute() as ip:
-        _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
-        _sysctl("net/ipv6/conf/default/disable_ipv6", "1")
-        _sysctl(f"net/ipv6/conf/{DEV}/disable_ipv6", "1")
-        _sysctl("net/ipv4/ip_forward", "0")
-        _sysctl("net/ipv4/conf/all/arp_ignore", "8")
-        index = ip.link_lookup(ifname=DEV)[0]
-        if cable.mtu:
-            ip.link("set", index=index, mtu=cable.mtu)
-        if cable.gso_max_size:
-            set_gso_ipv4_max_size(index, cable.gso_max_size)
-        ip.link("set", index=index, state="up")
-        ip.link("set", index=1, state="up")
+    _sysctl("net/ipv6/conf/all/disable_ipv6", "1")
+    _sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+    _sysctl(f"net/ipv6/conf/{DEV}/disable_ipv6", "1")
+    _sysctl("net/ipv4/ip_forward", "0")
+    _sysctl("net/ipv4/conf/all/arp_ignore", "8")
+    index = socket.if_nametoindex(DEV)
+    if cable.mtu:
+        rtnetlink.set_mtu(index, cable.mtu)
+    if cable.gso_max_size:
+        set_gso_ipv4_max_size(index, cable.gso_max_size)
+    rtnetlink.set_up(index)
+    rtnetlink.set_up(_LOOPBACK)
 
 
 def _peer(parent: int, go: int, done: int, cable: Cable) -> NoReturn:
@@ -150,7 +146,7 @@ def _peer(parent: int, go: int, done: int, cable: Cable) -> NoReturn:
         setns(mine, CLONE_NEWNET)
     except BaseException as e:  # noqa: BLE001 whatever it is, the holder must hear of it
         reason = f"{type(e).__name__}: {e}"
-        if isinstance(e, OSError) or type(e).__name__ == "NetlinkError":
+        if isinstance(e, OSError):
             reason = f"{e}. {_namespace_remedy()}"
         os.write(done, f"cannot make the lab's cable: {reason}".encode())
         os._exit(1)
