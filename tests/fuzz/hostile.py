@@ -128,7 +128,7 @@ class Hostile:
         name = self.rand.choice(self.names)
         if name in NEVER and self.rand.random() < 0.98:
             name = "socket"
-        args = [self.argument(*arg) for arg in CALLS[name]]
+        args = [self.argument(a.name, a.kind, a.low, a.high) for a in CALLS[name]]
         if self.rand.random() < 0.03:
             args = args[:-1] if self.rand.random() < 0.5 else [*args, 0]
         return name, args

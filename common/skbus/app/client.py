@@ -10,10 +10,14 @@ A blocking call takes a `Channel` (a DEALER of its own) from a free list, asks, 
 no background thread, and any number of threads may call at once. A `Mux` sends many calls through
 one DEALER, and hands out the replies: for event loops.
 
-A datagram may be *posted*: written to the post pipe, without waiting for a reply. The socket layer
-makes that pipe when it is asked on the life connection. It reads the pipe before it looks at any
-call of ours, and before it notes our end. So a post comes before all that any thread does after it,
-and the kernel keeps it for a process that is killed. Many posts are read at once.
+Bytes of a stream, and its close, may be *posted* where the socket layer has given credit for that:
+no reply follows. Each request tells how many posts went before it, so none overtakes a post by
+another channel (`skbus.core.syscall`).
+
+A datagram may be posted, too: written to the post pipe, without waiting for a reply. The socket
+layer makes that pipe when it is asked on the life connection. It reads the pipe before it looks at
+any call of ours, and before it notes our end. So a post comes before all that any thread does after
+it, and the kernel keeps it for a process that is killed. Many posts are read at once.
 
 A call that is interrupted (Ctrl-C, a cancelled task) is cancelled in the socket layer, and its
 reply awaited. Either the cancelling was in time, and nothing happened, or the result has come after
@@ -41,8 +45,10 @@ from skbus.core.syscall import (
     CLIENT_ID_LEN,
     MAX_DATA,
     MAX_META,
+    POSTED,
     SYS_ABI,
     decode_reply,
+    encode_ordered,
     encode_request,
 )
 
@@ -105,6 +111,8 @@ class Client:
         self.forked = False
         self._channels: list[Channel] = []
         self._next_channel = 0
+        self.posted = 0
+        """How many posts have gone through our channels."""
         self._lock = threading.RLock()
         self._region: Allocator | None = None
         self._region_failed = False
@@ -184,6 +192,25 @@ class Client:
         if err:
             raise os_error(err, result)
         return result, reply
+
+    def post(self, name: str, fd: int, data: bytes = b"") -> None:
+        """A call without a reply (`skbus.core.syscall.POSTABLE`). OSError if the socket layer is
+        gone."""
+        if self.forked:
+            raise OSError(errno.EBADF, "this socket was made before fork(), by the parent")
+        try:
+            channel = self._channels.pop()
+        except IndexError:
+            channel = Channel(self)
+        try:
+            channel.post(name, (fd,), data)
+        except BaseException:
+            channel.close()
+            raise
+        self._channels.append(channel)
+        # Not before it has gone: a request that tells of it waits for it.
+        with self._lock:
+            self.posted += 1
 
     def alive(self) -> bool:
         """Is the socket layer that knows us still there?"""
@@ -373,11 +400,11 @@ class Client:
 class Channel:
     """A DEALER for one call at a time."""
 
-    __slots__ = ("_req", "_run", "_sock", "usable")
+    __slots__ = ("_client", "_req", "_sock", "usable")
 
     def __init__(self, client: Client) -> None:
         self._sock = client.dealer()
-        self._run = client.run.path
+        self._client = client
         self._req = 0
         self.usable = True
 
@@ -395,7 +422,7 @@ class Channel:
         self.usable = False
         sent = False
         try:
-            meta = encode_request(req, name, *args)
+            meta = encode_ordered(req, self._client.posted, name, args)
             # A signal may come as soon as it is sent, and before we know.
             sent = True
             try:
@@ -404,7 +431,7 @@ class Channel:
                 else:
                     self._sock.send(meta)
             except ConnectionError as e:
-                raise _gone(self._run) from e
+                raise _gone(self._client.run.path) from e
             reply = self._wait(req, None)
         except BaseException as e:
             if not isinstance(e, OSError):
@@ -417,6 +444,17 @@ class Channel:
         assert reply is not None
         return reply
 
+    def post(self, name: str, args: tuple[object, ...], data: bytes) -> None:
+        """A call without a reply."""
+        meta = encode_ordered(POSTED, self._client.posted, name, args)
+        try:
+            if data:
+                self._sock.send(meta, data)
+            else:
+                self._sock.send(meta)
+        except ConnectionError as e:
+            raise _gone(self._client.run.path) from e
+
     def _wait(self, req: int, milliseconds: int | None) -> tuple[int, Any, bytes] | None:
         sock = self._sock
         while True:
@@ -425,7 +463,7 @@ class Channel:
             try:
                 frames = sock.recv()
             except ConnectionError as e:
-                raise _gone(self._run) from e
+                raise _gone(self._client.run.path) from e
             found, err, result = decode_reply(frames[0])
             if found == req:
                 return err, result, frames[1] if len(frames) > 1 else b""

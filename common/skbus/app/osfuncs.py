@@ -71,6 +71,8 @@ def _send(client: Client, fd: int, data: memoryview) -> int:
         inline, places = client.put(data[at:])
         try:
             sent, _ = client.call("sendmsg", number, 0, None, places, (), timeout, data=inline)
+            if type(sent) is tuple:
+                sent, _ = sent  # its credit we do not use
         except OSError:
             if at:
                 return at

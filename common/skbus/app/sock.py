@@ -128,7 +128,7 @@ class socket(Messages):
         self._poll_fd = fileno
         sol = std.SOL_SOCKET
         self._type = self._proto = 0
-        self._init_messages(False)
+        self._init_messages(False, shared=True)
         self._family = family if family >= 0 else self.getsockopt(sol, std.SO_DOMAIN)
         self._type = type if type >= 0 else self.getsockopt(sol, std.SO_TYPE)
         self._proto = proto if proto >= 0 else self.getsockopt(sol, std.SO_PROTOCOL)
@@ -225,8 +225,9 @@ class socket(Messages):
                 )
             except OSError as e:
                 raise self._again(e) from None
-        fd, address = result
+        fd, address, *credit = result
         new = socket._make(self._client, fd, self._family, self._type, self._proto)
+        new._take_credit(*credit or (0,))
         return new, unpack_address(address)
 
     def _unaccept(self, result: Any, data: bytes) -> None:
@@ -247,16 +248,19 @@ class socket(Messages):
         self._post_max = -1
         packed = (0, 0, b"") if address is None else pack_address(address)
         try:
-            self._call("connect", packed, timeout_ns(self._timeout))
+            self._credited(self._call("connect", packed, timeout_ns(self._timeout))[0])
         except OSError as e:
             raise self._again(e) from None
+
+    def _credited(self, credit: int | None) -> None:
+        self._take_credit(credit or 0)
 
     def connect_ex(self, address: Address, /) -> int:
         """The same; the errno is returned, not raised."""
         packed = pack_address(address)
         self._post_max = -1
         try:
-            self._call("connect", packed, timeout_ns(self._timeout))
+            self._credited(self._call("connect", packed, timeout_ns(self._timeout))[0])
         except OSError as e:
             if self._timeout and e.errno in (errno.EINPROGRESS, errno.EALREADY):
                 return errno.EAGAIN
@@ -275,6 +279,8 @@ class socket(Messages):
 
     def send(self, data: Buffer, flags: int = 0, /) -> int:
         """Send; returns how many bytes were taken, which may be fewer."""
+        if self._credit and not flags and type(data) is bytes and self._post_bytes(data):
+            return len(data)
         if (
             type(data) is bytes
             and len(data) <= self._post_max
@@ -296,6 +302,8 @@ class socket(Messages):
         timeout = self._timeout
         deadline = time.monotonic() + timeout if timeout else 0.0
         with memoryview(data) as view, view.cast("B") as raw:
+            if self._credit > len(raw) and not flags and self._post_bytes(bytes(raw)):
+                return
             at = 0
             size = len(raw)
             while at < size or not size:
@@ -464,6 +472,7 @@ class socket(Messages):
             # The option may concern what they are received with.
             self._give_back()
         self._post_max = -1
+        self._credit = 0
         self._call("setsockopt", int(level), int(optname), raw)
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
@@ -500,6 +509,7 @@ class socket(Messages):
         self._share()
         fd, _ = self._call("dup")
         new = self._make(self._client, fd, self._family, self._type, self._proto)
+        new._share()
         new._timeout = self._timeout
         return new
 
@@ -543,6 +553,7 @@ class socket(Messages):
     def shutdown(self, how: int, /) -> None:
         """SHUT_RD, SHUT_WR or SHUT_RDWR"""
         self._post_max = -1
+        self._credit = 0
         self._call("shutdown", c_int(how))
 
     def close(self) -> None:
@@ -566,13 +577,16 @@ class socket(Messages):
         try:
             for result, _ in self._stash:
                 self._close_stashed(result)
-            client.call("close", fd)
+            if self._credit:
+                client.post("close", fd)
+            else:
+                client.call("close", fd)
         except OSError as e:
             if e.errno != errno.ENETDOWN:
                 raise
 
     def _close_stashed(self, result: Any) -> None:
-        if len(result) == 2:
+        if type(result[0]) is int:  # a connection
             self._client.call("close", result[0])
         else:
             for part in result[0]:

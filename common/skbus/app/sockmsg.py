@@ -7,7 +7,12 @@ the first wait in the stash for the next calls. It asks for twice as many as cam
 that gets one at a time asks for two. Stashed datagrams go back (`unread`) when somebody else may
 want them: another thread that waits, a poll descriptor, a duplicate.
 
-Sending: where a datagram went out to an address a moment ago, the next one there is posted.
+Sending on a stream: where the socket layer has given credit, bytes are posted: `send` waits for no
+reply. Not after a pause, nor once anything has failed or ended, nor where a poll descriptor shows
+the send buffer's state. An error of a posted send is told by the next call, as one is that comes
+just after a send.
+
+Sending datagrams: where one went out to an address a moment ago, the next one there is posted.
 
     Differs from Linux: an error of a posted datagram is told by the socket's next call that waits
     for an answer (of sends, every 256th, or the first after a pause), as an ICMP error is. A
@@ -28,9 +33,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from skbus.app.client import Client, os_error
+from skbus.app.client import INLINE_MAX, Client, os_error
 from skbus.app.sockargs import timeout_ns
-from skbus.core.syscall import MAX_DATA, MAX_VLEN, POST, POST_MAX
+from skbus.core.syscall import MAX_DATA, MAX_VLEN, POST, POST_COST, POST_MAX
 
 AHEAD: Final = MAX_VLEN
 """Datagrams that one call asks for at most."""
@@ -64,15 +69,15 @@ def again(e: OSError, timeout: float | None) -> OSError:
 
 
 def _settle(settled: Callable[[int], None], result: Any, _: bytes) -> None:
-    settled(int(result))
+    settled(int(result[0] if type(result) is tuple else result))
 
 
 class Messages:
     """What `skbus.socket.socket` does with messages."""
 
     __slots__ = (
-        "_ahead", "_client", "_fd", "_lock", "_post_head", "_post_max", "_post_time", "_post_to",
-        "_posts", "_proto", "_readers", "_stash", "_timeout", "_type",
+        "_ahead", "_client", "_credit", "_fd", "_lock", "_post_head", "_post_max", "_post_time",
+        "_post_to", "_postable", "_posts", "_proto", "_readers", "_stash", "_timeout", "_type",
     )  # fmt: skip
 
     _client: Client
@@ -89,9 +94,12 @@ class Messages:
     _post_time: float
     _post_head: bytes
     _posts: int
+    _credit: int
+    _postable: bool
 
-    def _init_messages(self, ahead: bool) -> None:
-        """ahead: nobody else has this socket, so datagrams may be read ahead."""
+    def _init_messages(self, ahead: bool, shared: bool = False) -> None:
+        """ahead: nobody else has this socket, so datagrams may be read ahead. shared: somebody
+        else has it, or may have it."""
         udp = self._type == std.SOCK_DGRAM and self._proto in (0, std.IPPROTO_UDP)
         self._stash = []
         """Results of interrupted calls, and datagrams read ahead, for the next call."""
@@ -108,6 +116,10 @@ class Messages:
         """`POST` of them, without the length."""
         self._posts = 0
         """How many have been posted since the last call."""
+        self._credit = 0
+        """What may be posted on a stream (`skbus.core.syscall`)."""
+        self._postable = self._type == std.SOCK_STREAM and not shared
+        """Do we take credit?"""
 
     def _again(self, e: OSError) -> OSError:
         """EAGAIN at the end of a timeout is a TimeoutError."""
@@ -135,15 +147,42 @@ class Messages:
             if settled is not None:
                 rescue = partial(_settle, settled)
                 nothing = partial(settled, 0)
+            self._credit = 0
             result, _ = client.call(
                 "sendmsg", self._fd, int(flags), address, places, control, timeout_ns(timeout),
                 data=data, rescue=rescue, nothing=nothing,
             )  # fmt: skip
+            if type(result) is tuple:
+                result, credit = result
+                self._take_credit(credit)
             return int(result)
         plain = timeout != 0 and not flags and not control
         if plain and size <= self._post_max and address == self._post_to and self._post(view, size):
             return size
         return self._send_datagram(view, flags, address, timeout, control, plain)
+
+    def _take_credit(self, credit: int) -> None:
+        """A reply has told how much may be posted."""
+        if self._postable:
+            self._credit = credit
+            self._post_time = time.monotonic()
+
+    def _post_bytes(self, data: bytes) -> bool:
+        """Post bytes on a stream. False where an ordinary call must send them."""
+        cost = len(data) + POST_COST
+        now = time.monotonic()
+        if (
+            not data
+            or cost > self._credit
+            or len(data) > INLINE_MAX
+            or self._timeout == 0
+            or now - self._post_time >= _POST_PAUSE
+        ):
+            return False
+        self._credit -= cost
+        self._post_time = now
+        self._client.post("post", self._fd, data)
+        return True
 
     def _post(self, data: Buffer, size: int) -> bool:
         """Post a datagram to where the last one went. False where an ordinary call must send it:
@@ -297,7 +336,9 @@ class Messages:
             end -= len(piece)
 
     def _share(self) -> None:
-        """Somebody else is going to see this socket: nothing is read ahead any more."""
+        """Somebody else is going to see this socket: nothing is read ahead or posted any more."""
+        self._postable = False
+        self._credit = 0
         if self._ahead:
             with self._lock:
                 self._ahead = 0
@@ -353,11 +394,15 @@ class Messages:
             payload = payload[:size]
             return ((len(payload),), *more), payload
         try:
-            return self._client.call(
+            got = self._client.call(
                 "recvmsg", self._fd, size, room, int(flags), timeout_ns(timeout),
                 rescue=None if flags & _NOT_KEPT else self._keep_stream,
             )  # fmt: skip
+            if not got[0][0]:  # the end of the stream
+                self._credit = 0
+            return got
         except OSError as e:
+            self._credit = 0
             raise again(e, timeout) from None
 
     def _receive(

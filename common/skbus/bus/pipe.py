@@ -105,6 +105,10 @@ class Listener:
         """Is this descriptor one of ours?"""
         return fd in self._peers or fd == self._fd
 
+    def identities(self) -> list[tuple[bytes, int]]:
+        """The named peers: identity and descriptor."""
+        return [(identity, peer.fd) for identity, peer in self._by_identity.items()]
+
     def event(self, fd: int, mask: int) -> tuple[Peer | None, list[list[bytes]], bool]:
         """Handle an event of a descriptor: (the peer, its messages, may there be more)."""
         peer = self._peers.get(fd)

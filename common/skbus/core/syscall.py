@@ -3,12 +3,20 @@
 
 An application's DEALER sends `[meta, data]` to the socket layer's ROUTER, and gets as much back:
 
-    request  meta = [SYS_ABI, req, call, args...]       data = bytes to be sent
-    reply    meta = [SYS_ABI, req, errno, result]       data = bytes received
+    request  meta = [SYS_ABI, req, posted, call, args...]   data = bytes to be sent
+    reply    meta = [SYS_ABI, req, errno, result]           data = bytes received
 
 A data frame that would be empty may be left out. A call is named after its `sys_` function,
 without the prefix. `req` is the asker's number; the reply carries it. errno 0 is success. With
-another, `result` is a sentence about what was wrong, or None where the errno says it all. A
+another, `result` is a sentence about what was wrong, or None where the errno says it all.
+
+A request with `req` POSTED gets no reply. The calls in POSTABLE may be posted, on a stream for
+which an earlier reply has given *credit*: bytes that the send buffer has room for. A post costs its
+bytes and POST_COST more. `posted` is how many posts the process had sent by all its DEALERs before
+this request. The socket layer takes none that comes before one of those. -1 is for a process that
+asks neither for that order nor for credit.
+
+A
 DEALER's identity begins with the 16 bytes of its process's client id, which the process announces
 once on the life connection (`skbus.app.client`).
 
@@ -32,7 +40,7 @@ import msgpack
 
 from skbus.core.skbuff import Place
 
-SYS_ABI: Final = 2
+SYS_ABI: Final = 3
 
 CLIENT_ID_LEN: Final = 16
 """Bytes of a client id: the beginning of all identities of one process."""
@@ -49,6 +57,13 @@ MAX_POLL: Final = 65536
 MAX_VLEN: Final = 64
 """Datagrams in the reply of one recvmmsg."""
 MAX_TIMEOUT: Final = 1 << 62
+
+POSTED: Final = -1
+"""`req` of a request that gets no reply."""
+CREDIT_MAX: Final = 16384
+"""Bytes of credit that a reply gives at most."""
+POST_COST: Final = 64
+"""What a post takes of the credit beside its bytes, so that many small ones are no flood."""
 
 POST: Final = struct.Struct("=HHi4s")
 """The header of a datagram in a client's post pipe: length, port, fd, addr. Port 0: to the
@@ -69,13 +84,18 @@ SockAddr = tuple[int, int, bytes]
 """(family, port, addr)"""
 
 
-class Arg(NamedTuple):
+class Arg:
     """One argument of a call, with its type and bounds."""
 
-    name: str
-    kind: int = _INT
-    low: int = -(2**31)
-    high: int = 2**31 - 1
+    __slots__ = ("high", "kind", "low", "name")
+
+    def __init__(
+        self, name: str, kind: int = _INT, low: int = -(2**31), high: int = 2**31 - 1
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.low = low
+        self.high = high
 
 
 _FD: Final = Arg("fd")
@@ -88,11 +108,14 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
     "socket": (Arg("family"), Arg("type"), Arg("protocol")),
     "bind": (_FD, _ADDR),
     "listen": (_FD, Arg("backlog")),
-    # -> [fd, addr]; flags: SOCK_NONBLOCK, SOCK_CLOEXEC
+    # -> [fd, addr], or [fd, addr, credit]; flags: SOCK_NONBLOCK, SOCK_CLOEXEC
     "accept4": (_FD, _FLAGS, _TIMEOUT),
+    # -> None or credit
     "connect": (_FD, _ADDR, _TIMEOUT),
-    # -> number of bytes taken
+    # -> number of bytes taken, or [that number, credit]
     "sendmsg": (_FD, _FLAGS, _ADDR, Arg("places", _PLACES), Arg("control", _CMSGS), _TIMEOUT),
+    # Only posted: bytes of a stream. An error is the socket's pending one.
+    "post": (_FD,),
     # -> [parts, addr, msg_flags, control]
     "recvmsg": (
         _FD,
@@ -142,6 +165,9 @@ CALLS: Final[dict[str, tuple[Arg, ...]]] = {
 }
 """Each call with its arguments."""
 
+POSTABLE: Final = frozenset({"post", "close"})
+"""Calls that may be posted."""
+
 
 class SendmsgArgs(NamedTuple):
     """The arguments of sendmsg by name: `call("sendmsg", *SendmsgArgs(fd, timeout=0))`.
@@ -181,6 +207,7 @@ class Request(NamedTuple):
     """One decoded request."""
 
     req: int
+    posted: int
     call: str
     args: tuple[Any, ...]
 
@@ -189,8 +216,14 @@ _packer = msgpack.Packer(use_bin_type=True, autoreset=True)
 
 
 def encode_request(req: int, call: str, *args: object) -> bytes:
-    """The meta frame of a request. It is not checked: the socket layer does that."""
-    return bytes(_packer.pack((SYS_ABI, req, call, *args)))
+    """The meta frame of a request by who posts nothing. It is not checked: the socket layer does
+    that."""
+    return bytes(_packer.pack((SYS_ABI, req, -1, call, *args)))
+
+
+def encode_ordered(req: int, posted: int, call: str, args: tuple[object, ...]) -> bytes:
+    """The same by who has sent so many posts."""
+    return bytes(_packer.pack((SYS_ABI, req, posted, call, *args)))
 
 
 def encode_reply(req: int, err: int, result: object) -> bytes:
@@ -221,19 +254,23 @@ def decode_request(meta: bytes | memoryview, data: bytes | memoryview = b"") -> 
         message = msgpack.unpackb(meta, use_list=False, raw=False, strict_map_key=True)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as e:
         raise SysCallError(errno.EINVAL, f"not msgpack: {e}") from e
-    if type(message) is not tuple or len(message) < 3:
-        raise SysCallError(errno.EINVAL, "not [SYS_ABI, req, call, args...]")
-    abi, req, call = message[:3]
-    if type(req) is not int or not 0 <= req < 2**63:
-        raise SysCallError(errno.EINVAL, "the request's number is not an int of 0 to 2^63-1")
+    if type(message) is not tuple or len(message) < 4:
+        raise SysCallError(errno.EINVAL, "not [SYS_ABI, req, posted, call, args...]")
+    abi, req, posted, call = message[:4]
+    if type(req) is not int or not POSTED <= req < 2**63:
+        raise SysCallError(errno.EINVAL, "the request's number is not an int of -1 to 2^63-1")
     if abi != SYS_ABI:
         raise SysCallError(
             errno.EPROTO, f"the request has ABI {abi!r:.20}, the socket layer {SYS_ABI}", req
         )
+    if type(posted) is not int or not -1 <= posted < 2**63:
+        raise SysCallError(errno.EINVAL, "the number of posts is not an int of -1 to 2^63-1", req)
     table = CALLS.get(call) if type(call) is str else None
     if table is None:
         raise SysCallError(errno.ENOSYS, f"no such call: {call!r:.40}", req)
-    args = message[3:]
+    if (req == POSTED) is not (call in POSTABLE) and (req == POSTED or call == "post"):
+        raise SysCallError(errno.EINVAL, f"{call} cannot be posted, or only be posted", req)
+    args = message[4:]
     if len(args) != len(table):
         raise SysCallError(
             errno.EINVAL, f"{call} takes {len(table)} arguments, not {len(args)}", req
@@ -246,7 +283,7 @@ def decode_request(meta: bytes | memoryview, data: bytes | memoryview = b"") -> 
                 raise SysCallError(errno.EINVAL, f"{call}: {arg.name} is out of bounds", req)
         else:
             _CHECKS[arg.kind](arg, value, call, req)
-    return Request(req, call, args)
+    return Request(req, posted, call, args)
 
 
 def _check_bytes(arg: Arg, value: Any, call: str, req: int) -> None:
@@ -312,6 +349,8 @@ _CHECKS: Final = {
 
 __all__ = [
     "CALLS",
+    "POSTABLE",
+    "POSTED",
     "SYS_ABI",
     "Place",
     "RecvmsgArgs",
@@ -321,6 +360,7 @@ __all__ = [
     "SysCallError",
     "decode_reply",
     "decode_request",
+    "encode_ordered",
     "encode_reply",
     "encode_request",
 ]

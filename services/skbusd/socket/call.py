@@ -40,8 +40,8 @@ class Call:
     """
 
     __slots__ = (
-        "client", "complete", "done", "identity", "name", "on_timeout", "req", "retry", "sock",
-        "timeout", "timer", "waits",
+        "client", "complete", "credit", "done", "identity", "name", "on_timeout", "req", "retry",
+        "sock", "timeout", "timer", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +65,8 @@ class Call:
         self.timer: Timer[SocketNet] | None = None
         self.waits: list[Sock] = []
         self.sock: Socket | None = None
+        self.credit = False
+        """The caller wants to know how much it may post (tcp_post.py)."""
 
     def interrupted(self, net: SocketNet, err: int) -> None:
         """A signal, or the end of the call's time, ends the wait."""

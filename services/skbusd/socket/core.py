@@ -30,6 +30,8 @@ from skbus.core.skbuff import SkBuff
 from skbus.core.syscall import (
     CLIENT_ID_LEN,
     MAX_IDENTITY,
+    POSTED,
+    Request,
     SysCallError,
     decode_request,
     encode_reply,
@@ -39,7 +41,16 @@ from skbusd.socket import inet_connection_sock, ip_sockglue, tcp_shards, tcp_soc
 from skbusd.socket.af_inet import inet_init
 from skbusd.socket.call import CALL_TYPES, Call, sys_return
 from skbusd.socket.datagram import recvmmsg_ready
-from skbusd.socket.files import MAX_CALLS, NOBODY, Client, Cred, sockfd_lookup, sweep
+from skbusd.socket.files import (
+    MAX_CALLS,
+    MAX_DEFERRED,
+    NOBODY,
+    Client,
+    Cred,
+    Deferred,
+    sockfd_lookup,
+    sweep,
+)
 from skbusd.socket.kthread import run_kthreads
 from skbusd.socket.netns import SocketNet
 from skbusd.socket.post import posts_again, sock_posts
@@ -53,6 +64,7 @@ from skbusd.socket.socket import (
     sock_poll,
     sock_release,
 )
+from skbusd.socket.tcp_post import GIVERS, tcp_post, with_credit
 
 # ---- what transports report ---------------------------------------------------------------
 
@@ -175,10 +187,20 @@ SERVES: Final[dict[AnyEntry, Handler]] = serve(
 
 def reply(net: SocketNet, call: Call, err: int, result: object, data: bytes) -> None:
     """End an application's call: leave its reply for the shell to send."""
+    if call.req == POSTED:
+        return
     if err and type(result) is not str:
         result = None
+    elif call.credit and not err:
+        result = with_credit(call, result)
     if call.client is None or not call.client.gone:
         net.replies.append((call.identity, encode_reply(call.req, err, result), data))
+
+
+def refuse(net: SocketNet, identity: bytes, req: int, err: int, text: str | None) -> None:
+    """Answer a request that is none. A post has no answer."""
+    if req != POSTED:
+        net.replies.append((identity, encode_reply(req, err, text), b""))
 
 
 class SocketCore:
@@ -314,24 +336,56 @@ class SocketCore:
         net = self.net
         net.calls += 1
         try:
-            req, name, args = decode_request(meta, data)
+            request = decode_request(meta, data)
         except SysCallError as e:
-            net.replies.append((identity, encode_reply(e.req, e.errno, e.text), b""))
+            refuse(net, identity, e.req, e.errno, e.text)
             return
         client = net.clients.get(identity[:CLIENT_ID_LEN])
-        err = 0
-        text = ""
         if client is None or len(identity) > MAX_IDENTITY:
-            err, text = errno.ENOTCONN, "announce the client on the life connection first"
+            text = "announce the client on the life connection first"
+            refuse(net, identity, request.req, errno.ENOTCONN, text)
+        elif request.posted <= client.posts:
+            self._carry_out(client, identity, request, data)
+            if client.deferred and request.req == POSTED:
+                self._carry_out_deferred(client)
+        elif len(client.deferred) < MAX_DEFERRED:
+            client.deferred.append(Deferred(request.posted, identity, request, data))
+        else:
+            text = f"{request.posted} posts came before it, says the request, not {client.posts}"
+            refuse(net, identity, request.req, errno.EPROTO, text)
+
+    def _carry_out(self, client: Client, identity: bytes, request: Request, data: bytes) -> None:
+        net = self.net
+        req, posted, name, args = request
+        if req == POSTED:
+            client.posts += 1
+            if name == "post":
+                tcp_post(net, client, args[0], data)
+                return
         elif client.calls:
             if (identity, req) in client.calls:
-                err, text = errno.EINVAL, f"request {req} is still being worked on"
-            elif len(client.calls) >= MAX_CALLS:
-                err, text = errno.ENOBUFS, f"more than {MAX_CALLS} calls wait"
-        if err:
-            net.replies.append((identity, encode_reply(req, err, text), b""))
-            return
-        do_syscall(net, CALL_TYPES.get(name, Call)(reply, client, identity, req, name), args, data)
+                text = f"request {req} is still being worked on"
+                refuse(net, identity, req, errno.EINVAL, text)
+                return
+            if len(client.calls) >= MAX_CALLS:
+                refuse(net, identity, req, errno.ENOBUFS, f"more than {MAX_CALLS} calls wait")
+                return
+        call = CALL_TYPES.get(name, Call)(reply, client, identity, req, name)
+        call.credit = posted >= 0 and name in GIVERS
+        do_syscall(net, call, args, data)
+
+    def _carry_out_deferred(self, client: Client) -> None:
+        """Posts have come: take the requests that waited for them, in their order."""
+        more = True
+        while more:
+            more = False
+            waiting, client.deferred = client.deferred, []
+            for one in waiting:
+                if one.posted > client.posts:
+                    client.deferred.append(one)
+                else:
+                    more = True
+                    self._carry_out(client, one.identity, one.request, one.data)
 
     def posts(self, id: bytes, data: bytes, force: bool) -> bool:
         """A client has posted these datagrams (`skbus.core.syscall.POST`). force: take them

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from skbus.core.pool import PoolError
 from skbus.core.skbuff import Place
-from skbus.core.syscall import SysCallError
+from skbus.core.syscall import Request, SysCallError
 
 if TYPE_CHECKING:
     from skbusd.socket.call import Call
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_REGIONS: Final = 4
 """Pool regions that a client may allocate in."""
+MAX_DEFERRED: Final = 1024
+"""Requests of one client that may wait for posts which they follow."""
 MAX_CALLS: Final = 131072
 """Calls of one client that may wait at the same time."""
 
@@ -60,12 +62,21 @@ def kern_unmount(net: "SocketNet") -> None:
     net.sock_mnt = None
 
 
+class Deferred(NamedTuple):
+    """A request that waits for `posted` posts to come. identity: of its DEALER."""
+
+    posted: int
+    identity: bytes
+    request: Request
+    data: bytes
+
+
 class Client:
     """One application process."""
 
     __slots__ = (
-        "calls", "close_on_exec", "cred", "fdt", "free", "gone", "id", "lent", "lent_limit",
-        "next_fd", "post_data", "post_stalled", "regions",
+        "calls", "close_on_exec", "cred", "deferred", "fdt", "free", "gone", "id", "lent",
+        "lent_limit", "next_fd", "post_data", "post_stalled", "posts", "regions",
     )  # fmt: skip
 
     def __init__(self, id: bytes, cred: Cred = NOBODY) -> None:
@@ -87,6 +98,10 @@ class Client:
         """Posted bytes that were not sent yet."""
         self.post_stalled = False
         """The posts wait for room in a send buffer."""
+        self.posts = 0
+        """How many posts have come as requests (tcp_post.py)."""
+        self.deferred: list[Deferred] = []
+        """Requests that came before posts that they follow."""
 
 
 def fd_install(net: "SocketNet", client: Client, sock: "Socket", cloexec: bool = False) -> int:

@@ -325,10 +325,21 @@ class SyscallSource:
         if life.id:
             self._by_id.pop(life.id, None)
             self._post_close(life.id)
+            self._last_requests(life.id)
             self.core.client_gone(life.id)
         if not self._listening:
             self._epoll.register(self._listener.fileno(), select.EPOLLIN)
             self._listening = True
+
+    def _last_requests(self, id: bytes) -> None:
+        """The client has ended: what it posted before that still counts."""
+        for identity, fd in self._router.identities():
+            if identity.startswith(id):
+                more = True
+                while more:
+                    _, messages, more = self._router.event(fd, select.EPOLLIN)
+                    for frames in messages:
+                        self.core.request(identity, frames[0], b"".join(frames[1:2]))
 
     def _end_client(self, id: bytes) -> None:
         life = self._by_id.get(id)

@@ -142,7 +142,7 @@ class TcpSock(InetConnectionSock):
     """`struct tcp_sock`, the part that applications see."""
 
     __slots__ = (
-        "asked", "defer_connect", "nonagle", "notsent", "notsent_lowat", "parent",
+        "asked", "defer_connect", "nonagle", "notsent", "notsent_lowat", "parent", "posted",
         "recvmsg_inq", "report", "sock_done", "told_waiting", "urg_data", "urg_off",
     )  # fmt: skip
 
@@ -168,6 +168,8 @@ class TcpSock(InetConnectionSock):
         self.asked = False
         self.told_waiting = False
         """tcp knows that a reader waits."""
+        self.posted = 0
+        """What was posted since credit was last given (tcp_post.py)."""
         self.parent: TcpSock | None = None
         """The listener in whose accept queue it waits."""
 

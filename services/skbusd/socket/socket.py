@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from skbus.core.pool import PoolError
+from skbus.core.pool import PoolError, StalePlaceError
 from skbus.core.skbuff import Place
 from skbus.core.syscall import MAX_DATA, SysCallError
 from skbusd.socket import uapi
@@ -27,7 +27,6 @@ from skbusd.socket.call import (
     RecvCall,
     RecvmmsgCall,
     SendCall,
-    attempt,
     hold,
     sk_wait_event,
     sys_return,
@@ -684,10 +683,15 @@ def do_syscall(net: SocketNet, call: Call, args: tuple[Any, ...], data: bytes) -
     """Carry out one checked request."""
     function = SYS_CALL_TABLE[call.name]
     net.current = call.client
-    if call.name in _WITH_DATA:
-        attempt(net, call, lambda net, call: function(net, call, data, *args))
-    else:
-        attempt(net, call, lambda net, call: function(net, call, *args))
+    try:
+        if call.name in _WITH_DATA:
+            function(net, call, data, *args)
+        else:
+            function(net, call, *args)
+    except SysCallError as e:
+        sys_return(net, call, e.errno, e.text)
+    except StalePlaceError as e:
+        sys_return(net, call, errno.EFAULT, str(e))
 
 
 def _client(call: Call) -> Client:

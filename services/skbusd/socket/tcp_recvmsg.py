@@ -80,7 +80,7 @@ def tcp_recvmsg(net: SocketNet, call: RecvCall, sk: TcpSock) -> None:
             _take(net, sk, parts, size, not flags & uapi.MSG_WAITALL)
     except PoolError as e:
         # The place of our bytes is gone: the stream has a hole, and must not go on.
-        _stream_broken(net, sk)
+        tcp_stream_broken(net, sk)
         raise SysCallError(errno.EIO, str(e)) from e
     if net.tracing:
         net.trace("tcp_recvmsg", sk=sk.number, copied=parts.size)
@@ -175,7 +175,8 @@ def tcp_cleanup_rbuf(net: SocketNet, sk: TcpSock, copied: int) -> None:
         net.reads.taken[sk] = None
 
 
-def _stream_broken(net: SocketNet, sk: TcpSock) -> None:
+def tcp_stream_broken(net: SocketNet, sk: TcpSock) -> None:
+    """Reset a connection in whose stream bytes are missing."""
     purge_receive_queue(net, sk)
     sk.sk_shutdown = uapi.SHUTDOWN_MASK
     sk.sk_prot.tell(net, sk, TransportProto.close, Close(sk.number, 1, 0))

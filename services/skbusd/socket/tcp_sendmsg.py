@@ -34,7 +34,8 @@ MAX_CHUNK: Final = 65536
 MAX_SKB: Final = GSO_MAX_SIZE
 """An skb with this many bytes in places takes no more: tcp puts as many into a super-segment."""
 
-_SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
+TCP_SENDING: Final = frozenset({uapi.TCP_ESTABLISHED, uapi.TCP_CLOSE_WAIT})
+"""States in which a stream takes bytes."""
 _OPENING: Final = frozenset({uapi.TCP_SYN_SENT, uapi.TCP_SYN_RECV})
 
 
@@ -58,7 +59,7 @@ def tcp_sendmsg(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
                 sys_return(net, call, 0, call.progress)
                 return
             raise SysCallError(sock_error(sk))
-        if sk.sk_shutdown & uapi.SEND_SHUTDOWN or sk.sk_state not in _SENDING:
+        if sk.sk_shutdown & uapi.SEND_SHUTDOWN or sk.sk_state not in TCP_SENDING:
             if sk.sk_state in _OPENING and not sk.sk_shutdown & uapi.SEND_SHUTDOWN:
                 sk_wait_event(net, call, sk, _sendmsg_again)
                 return
@@ -90,12 +91,12 @@ def tcp_sendmsg(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
 
 def _report_again(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
     """tcp may have reported on its queue: try the call again."""
-    if sk.report is not None or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING:
+    if sk.report is not None or sk.sk_err or sk.sk_shutdown or sk.sk_state not in TCP_SENDING:
         tcp_sendmsg(net, call, sk)
 
 
 def _sendmsg_again(net: SocketNet, call: SendCall, sk: TcpSock) -> None:
-    if sk_stream_is_writeable(sk) or sk.sk_err or sk.sk_shutdown or sk.sk_state not in _SENDING:
+    if sk_stream_is_writeable(sk) or sk.sk_err or sk.sk_shutdown or sk.sk_state not in TCP_SENDING:
         tcp_sendmsg(net, call, sk)
 
 
@@ -104,7 +105,8 @@ def _send_chunk(net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: b
     than `room` of them, and tcp shall report on its queue then."""
     chunks = call.chunks
     chunk = chunks[0]
-    frags: tuple[Frag, ...]
+    frags: tuple[Frag, ...] = ()
+    piece = b""
     if not exact:
         room = max(sk.sk_sndbuf - sk.sk_wmem_queued, 1)
     if type(chunk) is tuple:
@@ -118,10 +120,8 @@ def _send_chunk(net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: b
         if len(chunk) > room:
             chunks.appendleft(chunk[room:])
             chunk = chunk[:room]
+        piece = chunk
         size = len(chunk)
-        frag, owner = page_frag_write(net, sk, chunk)
-        sk_wmem_queue(net, sk, size, owner)
-        frags = (frag,)
     call.progress += size
     flags = call.flags & (uapi.MSG_MORE | uapi.MSG_OOB | uapi.MSG_EOR)
     if chunks:
@@ -129,6 +129,22 @@ def _send_chunk(net: SocketNet, call: SendCall, sk: TcpSock, room: int, exact: b
         flags &= ~(uapi.MSG_OOB | uapi.MSG_EOR)
         if exact or sk.sk_wmem_queued < sk.sk_sndbuf:
             flags |= uapi.MSG_MORE
+    if piece:
+        tcp_send_bytes(net, sk, piece, flags, exact)
+    else:
+        _send_frags(net, sk, frags, size, flags, exact)
+
+
+def tcp_send_bytes(net: SocketNet, sk: TcpSock, data: bytes, flags: int, exact: bool) -> None:
+    """Send tcp bytes, copied into our region. exact: tcp shall report on its queue then."""
+    frag, owner = page_frag_write(net, sk, data)
+    sk_wmem_queue(net, sk, len(data), owner)
+    _send_frags(net, sk, (frag,), len(data), flags, exact)
+
+
+def _send_frags(
+    net: SocketNet, sk: TcpSock, frags: tuple[Frag, ...], size: int, flags: int, exact: bool
+) -> None:
     if exact:
         sk.notsent += size
         sk.report = None

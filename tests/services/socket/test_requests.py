@@ -49,20 +49,23 @@ _likely = st.one_of(_ints, _addrs, st.just(()), st.binary(max_size=16), _values)
         (msgpack.packb([SYS_ABI, 1]), errno.EINVAL),
         (msgpack.packb({"a": 1}), errno.EINVAL),
         (msgpack.packb([SYS_ABI + 1, 1, "close", 1]), errno.EPROTO),
-        (msgpack.packb([SYS_ABI, -1, "close", 1]), errno.EINVAL),
-        (msgpack.packb([SYS_ABI, 1, "reboot"]), errno.ENOSYS),
-        (msgpack.packb([SYS_ABI, 1, ["close"], 1]), errno.ENOSYS),
-        (msgpack.packb([SYS_ABI, 1, "close"]), errno.EINVAL),
-        (msgpack.packb([SYS_ABI, 1, "close", "x"]), errno.EFAULT),
-        (msgpack.packb([SYS_ABI, 1, "close", True]), errno.EFAULT),
-        (msgpack.packb([SYS_ABI, 1, "close", 2**40]), errno.EINVAL),
-        (msgpack.packb([SYS_ABI, 1, "recvmsg", 0, -1, 0, 0, 0]), errno.EINVAL),
-        (msgpack.packb([SYS_ABI, 1, "bind", 0, [2, 80, b"abc"]]), errno.EINVAL),
-        (msgpack.packb([SYS_ABI, 1, "bind", 0, [2, 70000, b"abcd"]]), errno.EINVAL),
-        (msgpack.packb([SYS_ABI, 1, "bind", 0, "10.0.0.1"]), errno.EFAULT),
-        (msgpack.packb([SYS_ABI, 1, "sendmsg", 0, 0, None, [[1, 2]], [], 0]), errno.EFAULT),
-        (msgpack.packb([SYS_ABI, 1, "sendmsg", 0, 0, None, [[0] * 5] * 65, [], 0]), errno.EMSGSIZE),
-        (msgpack.packb([SYS_ABI, 1, "poll", [[0]], 0]), errno.EFAULT),
+        (msgpack.packb([SYS_ABI, -2, -1, "close", 1]), errno.EINVAL),
+        (msgpack.packb([SYS_ABI, 1, -1, "reboot"]), errno.ENOSYS),
+        (msgpack.packb([SYS_ABI, 1, -1, ["close"], 1]), errno.ENOSYS),
+        (msgpack.packb([SYS_ABI, 1, -1, "close"]), errno.EINVAL),
+        (msgpack.packb([SYS_ABI, 1, -1, "close", "x"]), errno.EFAULT),
+        (msgpack.packb([SYS_ABI, 1, -1, "close", True]), errno.EFAULT),
+        (msgpack.packb([SYS_ABI, 1, -1, "close", 2**40]), errno.EINVAL),
+        (msgpack.packb([SYS_ABI, 1, -1, "recvmsg", 0, -1, 0, 0, 0]), errno.EINVAL),
+        (msgpack.packb([SYS_ABI, 1, -1, "bind", 0, [2, 80, b"abc"]]), errno.EINVAL),
+        (msgpack.packb([SYS_ABI, 1, -1, "bind", 0, [2, 70000, b"abcd"]]), errno.EINVAL),
+        (msgpack.packb([SYS_ABI, 1, -1, "bind", 0, "10.0.0.1"]), errno.EFAULT),
+        (msgpack.packb([SYS_ABI, 1, -1, "sendmsg", 0, 0, None, [[1, 2]], [], 0]), errno.EFAULT),
+        (
+            msgpack.packb([SYS_ABI, 1, -1, "sendmsg", 0, 0, None, [[0] * 5] * 65, [], 0]),
+            errno.EMSGSIZE,
+        ),
+        (msgpack.packb([SYS_ABI, 1, -1, "poll", [[0]], 0]), errno.EFAULT),
         (b"\x91" * 2000, errno.EINVAL),
         (bytes(70000), errno.EMSGSIZE),
     ],
@@ -142,7 +145,7 @@ def test_a_dead_client_leaves_nothing(stack: "Stack") -> None:
 @given(call=st.sampled_from(sorted(CALLS)), args=st.lists(_values, max_size=8))
 def test_any_arguments_decode_or_are_refused(call: str, args: list[Any]) -> None:
     try:
-        meta = msgpack.packb([SYS_ABI, 1, call, *args])
+        meta = msgpack.packb([SYS_ABI, 1, -1, call, *args])
     except (OverflowError, ValueError):
         return
     refused = None
