@@ -291,17 +291,9 @@ class Subject:
     def _start_web(self) -> None:
         if self.web is None:
             command, env = self._web_command()
-            self.web = started = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, **env},
-                start_new_session=True,
-            )
-            self.stack.callback(started.wait)
-            self.stack.callback(started.terminate)
-            self.pids.append(started.pid)
-            web.wait(self.client_prefix, self.address, started)
+            self.web = web.start(self.stack, command, env)
+            self.pids.append(self.web.pid)
+            web.wait(self.client_prefix, self.address, self.web)
 
     def _agent(
         self,

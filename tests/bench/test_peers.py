@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,17 @@ def test_answers_that_may_be_cheaper_do_not_count(wrong: str) -> None:
 
 
 @pytest.mark.usefixtures("modules")
+def test_a_web_server_that_ends_at_once_says_why() -> None:
+    import web
+
+    with ExitStack() as stack:
+        server = web.start(stack, ["sh", "-c", "echo port taken >&2; exit 3"], {})
+        server.wait()
+        with pytest.raises(web.WebError, match="ended with 3: port taken"):
+            web.wait([], "127.0.0.1", server)
+
+
+@pytest.mark.usefixtures("modules")
 def test_a_driver_that_does_not_compile_says_what_the_compiler_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +173,9 @@ def test_a_driver_that_does_not_compile_says_what_the_compiler_says(
     monkeypatch.setattr(build, "OUT", tmp_path / "out")
     with pytest.raises(build.NotBuilt, match=r"lwip cannot be built: .*/cc says x\.c:1: error"):
         build._compile("lwip", [str(compiler)])
+    linker = "/usr/bin/ld: cannot open it: Permission denied\ncollect2: error: ld returned 1\n"
+    assert build._complaint(linker).endswith("Permission denied")
+    assert build._complaint("# command-line-arguments\nx.go:1: undefined: y\n").startswith("x.go")
     with pytest.raises(build.NotBuilt, match="cannot be built in"):
         build._compile("lwip", [str(tmp_path / "none")])
 

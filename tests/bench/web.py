@@ -4,11 +4,13 @@
 On our stack that is `skbus serve http`, on Linux nginx with the same page, in one process as ours.
 """
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +25,7 @@ UNITS: Final = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}
 NGINX: Final = """
 daemon off;
 master_process off;
+user root;
 pid {dir}/pid;
 error_log stderr warn;
 events {{ worker_connections 1024; }}
@@ -69,17 +72,46 @@ def nginx(stack: ExitStack) -> list[str]:
     return [program, "-p", str(where), "-e", "stderr", "-c", str(where / "conf")]
 
 
+def start(
+    stack: ExitStack, command: list[str], env: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    """A web server, until the stack is closed."""
+    server = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, **env},
+        start_new_session=True,
+    )
+
+    def end() -> None:
+        server.terminate()
+        try:
+            server.wait(5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        assert server.stderr is not None
+        server.stderr.close()
+
+    stack.callback(end)
+    return server
+
+
 def wait(client: list[str], address: str, server: "subprocess.Popen[bytes]") -> None:
     """Return when the server can be connected to; WebError after 10 s, or where it ends."""
     code = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)"
     give_up = time.monotonic() + 10
     while True:
+        if server.poll() is not None:
+            assert server.stderr is not None
+            said = server.stderr.read().decode(errors="replace").strip()[-300:]
+            raise WebError(f"the web server ended with {server.returncode}: {said}")
         command = [*client, sys.executable, "-c", code, address, str(PORT)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not done.returncode:
             return
-        if server.poll() is not None:
-            raise WebError(f"the web server ended with {server.returncode}")
         if time.monotonic() > give_up:
             raise WebError(f"no web server at {address} port {PORT} within 10 s")
         time.sleep(0.05)

@@ -37,10 +37,15 @@ def _compile(name: str, command: list[str], env: dict[str, str] | None = None) -
     except OSError as e:
         raise NotBuilt(f"{name} cannot be built in {OUT}: {e}") from None
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it says nothing"]
-        wrong = next((line for line in lines if "error" in line), lines[-1])
-        raise NotBuilt(f"{name} cannot be built: {command[0]} says {wrong.strip()}")
+        raise NotBuilt(f"{name} cannot be built: {command[0]} says {_complaint(done.stderr)}")
     return OUT / name
+
+
+def _complaint(said: str) -> str:
+    """The line of a compiler's text that says most."""
+    lines = [line.strip() for line in said.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(("#", "collect2:"))]
+    return next((line for line in lines if "error:" in line), lines[0] if lines else "nothing")
 
 
 def gvisor() -> Path:
