@@ -38,6 +38,8 @@ _CHUNK: Final = 65536
 _BACKLOG: Final = 4096
 _RECONNECT_FIRST: Final = 0.01
 _RECONNECT_MOST: Final = 0.2
+_RECONNECT_SOON: Final = 0.001
+"""Seconds until a message to send is a reason to try again: who asks may have just come back."""
 _CLIENT_BUFFER: Final = 2 << 20
 """More bytes than the longest request; pages that are not used take no memory."""
 
@@ -315,6 +317,7 @@ class Outlet:
         self._wait = _RECONNECT_FIRST
         self.retry_at = 0.0
         """When to call `connect` again (seconds of `time.monotonic`); 0: connected."""
+        self._tried = 0.0
         self.last_error = ""
         self.connect()
 
@@ -325,6 +328,7 @@ class Outlet:
 
     def connect(self) -> None:
         """Try to reach the other side; `retry_at` says when to try again."""
+        self._tried = monotonic()
         sock = _real_socket(
             socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
@@ -363,6 +367,8 @@ class Outlet:
             self._offset = sent
             self._watcher.watch(sock.fileno(), select.EPOLLIN | select.EPOLLOUT, self)
         queue.append(message)
+        if sock is None and monotonic() >= self._tried + _RECONNECT_SOON:
+            self._connect_early()
         return True
 
     def event(self, mask: int) -> None:
@@ -401,6 +407,13 @@ class Outlet:
         self._sock = None
         self._offset = 0
         self._later()
+
+    def _connect_early(self) -> None:
+        """Try before `retry_at`, which stays where that is in vain."""
+        wait, retry_at = self._wait, self.retry_at
+        self.connect()
+        if self._sock is None:
+            self._wait, self.retry_at = wait, retry_at
 
     def _later(self) -> None:
         self.retry_at = monotonic() + self._wait

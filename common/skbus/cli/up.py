@@ -152,14 +152,14 @@ def _run(run: "RunDir", config: "Config") -> None:
         format=config.log.format,
         clock=StackClock(config.clock.time_scale),
     )
-    preload()
+    sources = preload(config.processes())
     try:
         effective = takeover.resolve(run, config)
         effective.write(run)
         supervisor = Supervisor(
             run,
             effective,
-            partial(run_supervised, to_stderr=True),
+            partial(run_supervised, to_stderr=True, sources=sources),
             open_device=open_device,
             logger=logger,
         )

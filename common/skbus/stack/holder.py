@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -204,7 +205,7 @@ def _run(
     from skbus.stack.supervise import SuperviseError, Supervisor, preload
 
     config = Config.read(run)
-    preload()
+    sources = preload(config.processes())
     if trouble := os.read(cable, 4096).decode():
         raise LabError(trouble)
     from skbus.bus import log
@@ -214,7 +215,7 @@ def _run(
     supervisor = Supervisor(
         run,
         config,
-        run_supervised,
+        partial(run_supervised, sources=sources),
         open_device=open_device,
         attached=False,
         others={"peer": peer},

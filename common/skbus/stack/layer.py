@@ -12,7 +12,8 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -23,9 +24,13 @@ from skbus.bus.linux import set_name
 from skbus.bus.rundir import RunDir
 from skbus.stack import interpreted
 from skbus.stack.config import Config, Device
+from skbus.stack.sources import Sources
 
 LAYERS_PACKAGE: Final = "skbusd"
 """Where the layers are: a package each, with a module `main`."""
+
+_NAME: Final = "skbus.stack.layer"
+"""This module's name, even where it is the program."""
 
 
 def run_process(run: RunDir, config: Config, process: str, fd: int | None = None) -> None:
@@ -60,25 +65,50 @@ def _say_started(service: Any) -> None:
         service.logger.warning("restarted", pid=os.getpid(), epoch=epoch, text=text)
 
 
+def load(processes: Iterable[str]) -> Sources:
+    """Load the modules of layers, before these are forked. Returns what is loaded then."""
+    for process in processes:
+        with suppress(Exception):  # it fails once more in its own process, which says so
+            _main_of(process)
+    return Sources()
+
+
 def run_supervised(
-    run: RunDir, config: Config, process: str, fd: int | None, *, to_stderr: bool = False
+    run: RunDir,
+    config: Config,
+    process: str,
+    fd: int | None,
+    *,
+    to_stderr: bool = False,
+    sources: Sources | None = None,
 ) -> None:
     """A child of the supervisor: logs to RUN/log, and to standard error if there is a person.
 
     It reads the configuration anew: `skbus sysctl` may have changed it since the stack began.
+    sources: what the supervisor has loaded. Where that is no longer what is on the disk, this
+    becomes a fresh Python.
     """
     if run.config_file.exists():
         config = Config.read(run)
+    arguments = (run.path, process, fd, int(to_stderr))
     if interpreted.wanted(config, process):
-        if fd is not None:
-            os.set_inheritable(fd, True)
-        interpreted.become(__name__, run.path, process, fd, int(to_stderr))
+        _keep(fd)
+        interpreted.become(_NAME, *arguments)
+    if sources is not None and sources.changed():
+        _keep(fd)
+        os.execv(sys.executable, [sys.executable, "-P", "-m", _NAME, *map(str, arguments)])
     start_log(run, config, process, to_file=True, to_stderr=to_stderr)
     run_process(run, config, process, fd)
 
 
+def _keep(fd: int | None) -> None:
+    """A descriptor outlives the program."""
+    if fd is not None:
+        os.set_inheritable(fd, True)
+
+
 def main(argv: Sequence[str]) -> int:
-    """A child of the supervisor that has become a fresh Python (`skbus.stack.interpreted`).
+    """A child of the supervisor that has become a fresh Python.
 
     argv: the run directory, the process, nic's descriptor or "None", and 1 if it logs to standard
     error as well.
@@ -127,3 +157,7 @@ def start_log(run: RunDir, config: Config, process: str, *, to_file: bool, to_st
         format=config.log.format,
         clock=StackClock(config.clock.time_scale),
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -4,9 +4,9 @@
 It is one plain loop around sigtimedwait(2), without threads, and stays so small that it has no
 reason to die. If it is killed nevertheless, the kernel kills its layers (PR_SET_PDEATHSIG).
 
-Layers are forked from it, after the heavy libraries have been imported once: a layer is up again
-some tens of milliseconds after its death. A layer's own modules are imported in its own process,
-so a restarted layer runs the code that is on the disk then.
+Layers are forked from it, after their modules have been imported once: a layer is up again some
+tens of milliseconds after its death. A restarted layer runs the code that is on the disk then:
+where that has changed, it becomes a fresh Python, which takes longer (`skbus.stack.sources`).
 
 State that must outlive a layer is held here or lies in the run directory. The supervisor keeps the
 descriptor of each device open, so that frames wait in the kernel while nic is away.
@@ -20,10 +20,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from skbus.bus import settings
 from skbus.bus.linux import Pid, die_with_parent, identify, set_name
@@ -32,6 +32,9 @@ from skbus.bus.state import StateFile, read_state
 from skbus.stack.config import Config, Device
 from skbus.stack.placement import Placement, read_usage, set_processors
 
+if TYPE_CHECKING:
+    from skbus.stack.sources import Sources
+
 __all__ = ["SuperviseError", "Supervisor", "preload", "read_state"]
 
 PRELOAD: Final = (
@@ -39,21 +42,25 @@ PRELOAD: Final = (
     "zmq",
     "msgpack",
     "numpy",
-    "structlog",
-    "skbus.bus.service",
     "skbus.bus.log",
+    "skbus.bus.service",
     "skbus.stack.layer",
 )
 """Imported once, before the layers are forked."""
 
 BACKOFF: Final = 0.05
-"""Seconds until a layer is started again; twice as long each time, up to BACKOFF_MAX."""
+"""Seconds until a layer is started again that has died twice; the first time it is at once, and
+then twice as long each time, up to BACKOFF_MAX."""
 BACKOFF_MAX: Final = 5.0
+SETTLE_TIME: Final = 0.5
+"""Seconds that a layer may use any processor after its start."""
 STEADY: Final = 10.0
 """A layer that lived so long (seconds) has its failures forgiven."""
 STOP_TIME: Final = 3.0
 """Seconds that a layer has to end after SIGTERM, before it is killed."""
 READY_TIME: Final = 30.0
+_MOMENT: Final = 0.002
+"""Seconds between two looks whether a layer is there."""
 LINK_TIME: Final = 2.0
 """Seconds that devices have to get a link: the kernel tells of one up to a second late."""
 
@@ -81,6 +88,8 @@ class Child:
     failures: int = 0
     due: float = 0.0
     restarts: int = 0
+    settled: bool = False
+    """Does it run where the placement has it? While it starts, it may run anywhere."""
 
 
 @dataclass
@@ -147,9 +156,10 @@ class Supervisor:
         deadline = monotonic() + seconds
         for process in (*self.children, *self.children):
             while missing := self._missing(process):
-                self._wait_a_moment(0.01)
+                self._wait_a_moment(_MOMENT)
                 if monotonic() > deadline:
                     self._give_up(f"{process}: no {', '.join(missing)} within {seconds:g} s")
+        self._settle(0.0)
 
     def _missing(self, process: str) -> list[str]:
         from skbus.bus.ctl import ControlError, ctl_call
@@ -218,6 +228,8 @@ class Supervisor:
             now = monotonic()
             due = [c.due for c in self.children.values() if c.pid is None]
             timeout = max(0.0, min(due) - now) if due else 3600.0
+            if not all(child.settled for child in self.children.values()):
+                timeout = min(timeout, SETTLE_TIME / 2)
             tick = self.placement.timeout()
             got = signal.sigtimedwait(_SIGNALS, timeout if tick is None else min(timeout, tick))
             if tick is not None:
@@ -238,6 +250,16 @@ class Supervisor:
                     self._log("error", "helper_died", name=name)
                     return signal.SIGCHLD
             self._restart_due()
+            self._settle(SETTLE_TIME)
+
+    def _settle(self, after: float) -> None:
+        """Put layers that were started so many seconds ago on their processors."""
+        now = monotonic()
+        for child in self.children.values():
+            if child.pid is not None and not child.settled and now - child.started >= after:
+                child.settled = True
+                if not self._affinity(child):
+                    set_processors(child.pid.pid, self.placement.processors())
 
     def _place(self) -> None:
         """Look whether the layers are on the right processors."""
@@ -305,6 +327,7 @@ class Supervisor:
                 os._exit(code)
         child.pid = identify(pid)
         child.started = monotonic()
+        child.settled = False
 
     def _become(self, child: Child, parent: int) -> None:
         """In the child: shed what is the supervisor's."""
@@ -326,7 +349,7 @@ class Supervisor:
                 os.close(other.fd)
         # Woken up, a layer does not preempt the one that woke it: batches get larger.
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        os.sched_setaffinity(0, self._affinity(child) or self.placement.processors())
+        os.sched_setaffinity(0, self._affinity(child) or self.placement.allowed)
 
     def _reap(self) -> list[tuple[str, str]]:
         """Collect ended children and arrange for their return; (process, how it ended)."""
@@ -340,7 +363,7 @@ class Supervisor:
             now = monotonic()
             if now - child.started > STEADY:
                 child.failures = 0
-            child.due = now + min(BACKOFF * 2**child.failures, BACKOFF_MAX)
+            child.due = now + backoff(child.failures)
             child.failures += 1
             child.pid = None
             ended.append((child.process, _describe(status)))
@@ -364,14 +387,23 @@ class Supervisor:
             getattr(self.logger, level)(event, **details)
 
 
-def preload() -> None:
-    """Import what all layers need, before they are forked."""
+def backoff(failures: int) -> float:
+    """Seconds until a layer that has failed so often before is started again."""
+    return min(BACKOFF * 2 ** (failures - 1), BACKOFF_MAX) if failures else 0.0
+
+
+def preload(processes: Iterable[str]) -> "Sources":
+    """Import what the layers need, before they are forked. Returns what has been loaded of us."""
     # A BLAS would start threads at import, which we neither use nor could fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for name in PRELOAD:
         importlib.import_module(name)
+    from skbus.stack import layer
+
+    sources = layer.load(processes)
     gc.collect()
     gc.freeze()  # so that a child's collector leaves the shared pages alone
+    return sources
 
 
 def _reap_one(pid: int) -> int | None:
