@@ -22,6 +22,11 @@ SAY_WHAT = awk 'function say(what) { if (what != last) print "    " what; last =
   /^Installing collected/ { say("unpacking") } \
   /WARNING|ERROR/ { say($$0) }'
 
+# A wheel is built with all that pip and the build say; of that, its steps and errors are shown.
+PIP_WHEEL = python -m pip wheel --disable-pip-version-check --verbose --no-deps --wheel-dir dist
+SAY_BUILD = awk '{ sub(/^ +/, "") } /^==> / { sub(/==>/, "   ") } \
+  /^    |^ERROR|[Ee]rror:|mypyc refused/ { print; fflush() }'
+
 .DEFAULT_GOAL := help
 .PHONY: help demo quick unit durations test readme bench bench-peers bench-compare operations mutants check format compose wheels wheel compiled test-compiled clean
 
@@ -119,11 +124,15 @@ wheels: wheel ## Get wheels for the image into deploy/wheels: docker build then 
 	@rm -rf deploy/wheels && mkdir -p deploy/wheels
 	@$(BIN)/python -m pip download --progress-bar off --only-binary=:all: --python-version $(WHEELS_PYTHON) \
 	  $(foreach libc,2014 _2_17 _2_26 _2_27 _2_28,--platform manylinux$(libc)_$$(uname -m)) --platform any \
-	  --dest deploy/wheels "$$(ls -t dist/skbus-*.whl | head -1)[load]" | $(SAY_WHAT)
+	  --dest deploy/wheels "$$(echo dist/skbus-*-none-any.whl)[load]" hatchling mypy setuptools | $(SAY_WHAT)
+	@cp dist/skbus-*.whl deploy/wheels
 
-wheel: $(RUN_STAMP) ## Build skbus's own wheel into dist.
-	@echo "==> wheel of skbus, in dist"
+wheel: $(RUN_STAMP) ## Build skbus's wheels into dist: the pure one, and where there is a C compiler a compiled one.
+	@echo "==> the pure wheel, in dist"
+	@rm -rf dist
 	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@echo "==> the compiled wheel, in dist (minutes)"
+	@SKBUS_COMPILE=auto $(BIN)/$(PIP_WHEEL) . 2>&1 | $(SAY_BUILD)
 
 compiled: ## Build skbus compiled by mypyc, in .venv-compiled (minutes; docs/performance.md).
 	@echo "==> setting up $(COMPILED) (a virtual environment with skbus, compiled)"
@@ -138,11 +147,13 @@ compiled: ## Build skbus compiled by mypyc, in .venv-compiled (minutes; docs/per
 	  $(COMPILED)/bin/python -m pip install --quiet --force-reinstall --no-deps "$$wheel"
 	@echo "==> done: $(COMPILED)/bin/skbus is compiled, $(BIN)/skbus (make demo) is not; all else is the same"
 
-test-compiled: compiled ## Run the tests that need no namespaces with what make compiled builds.
+test-compiled: compiled ## Run all tests but those that need a Docker engine, with what make compiled builds.
 	@echo "==> installing the development tools"
 	@$(COMPILED)/bin/$(PIP_INSTALL) "$$(echo build/wheel-compiled/skbus-*.whl)[dev]" | $(SAY_WHAT)
-	@echo "==> tests, compiled"
+	@echo "==> tests on processors and virtual clocks alone, compiled (pytest, on all cores)"
 	@$(COMPILED)/bin/pytest -n logical --durations=10 $(NO_NAMESPACES)
+	@echo "==> tests in network namespaces, compiled (pytest, one after the other)"
+	@$(COMPILED)/bin/pytest --durations=20 -m "lab and not compose and not readme"
 
 clean: ## Remove what the targets above have made.
 	@echo "==> removing $(VENV), $(COMPILED), caches and what was built"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The optional compiled build: with SKBUS_COMPILE=1 in the environment, mypyc makes machine code
-of the packet path (docs/performance.md).
+of the packet path (docs/performance.md). With SKBUS_COMPILE=auto it does so where there are a C
+compiler and Python's headers; elsewhere it says in one line what is missing.
 
 Called by hatchling for each wheel. Without the variable it does nothing, and the wheel is the
 pure one. The compiled modules lie next to their sources, and Python takes them first.
@@ -67,6 +68,16 @@ def modules(root: Path) -> list[Path]:
     return found
 
 
+def lacking() -> str:
+    """What the machine lacks for compiling, and how to get it; "" where it has all."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"a C compiler, and there is no {compiler!r}: apt-get install gcc libc6-dev"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python.h: apt-get install python3-dev"
+    return ""
+
+
 def check_tools() -> None:
     """Raise CompileError where mypyc, a C compiler or Python's headers are missing."""
     try:
@@ -76,14 +87,8 @@ def check_tools() -> None:
         raise CompileError(
             f"SKBUS_COMPILE=1 needs {e.name or 'mypy'}: pip install mypy setuptools; {REMEDY}"
         ) from e
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
-    if shutil.which(compiler) is None:
-        raise CompileError(
-            f"SKBUS_COMPILE=1 needs a C compiler, and there is no {compiler!r}:"
-            f" apt-get install gcc; {REMEDY}"
-        )
-    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
-        raise CompileError(f"SKBUS_COMPILE=1 needs Python.h: apt-get install python3-dev; {REMEDY}")
+    if what := lacking():
+        raise CompileError(f"SKBUS_COMPILE=1 needs {what}; {REMEDY}")
 
 
 def say(text: str) -> None:
@@ -166,8 +171,12 @@ class CompiledBuildHook(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile before the wheel is put together, if SKBUS_COMPILE asks for it."""
         if not self._wanted():
+            if self._if_possible():
+                say(f"not compiled: that needs {lacking()}")
             return
         if version == "editable":
+            if self._if_possible():
+                return
             raise CompileError(
                 "SKBUS_COMPILE=1 and --editable: what is compiled cannot be edited."
                 " Install without --editable, or without SKBUS_COMPILE"
@@ -179,4 +188,9 @@ class CompiledBuildHook(BuildHookInterface[Any]):
         build_data["infer_tag"] = True
 
     def _wanted(self) -> bool:
+        if self._if_possible():
+            return not lacking()
         return self.target_name == "wheel" and os.environ.get("SKBUS_COMPILE", "0") not in ("", "0")
+
+    def _if_possible(self) -> bool:
+        return self.target_name == "wheel" and os.environ.get("SKBUS_COMPILE") == "auto"

@@ -105,6 +105,16 @@ def test_the_client_fetches_through_the_kernels_stack() -> None:
     assert "http://web/: 200, " in out
 
 
+def test_the_image_is_compiled_and_has_no_compiler() -> None:
+    assert "compiled by mypyc" in compose("exec", "-T", "tcp", "skbus", "status").splitlines()
+    found = subprocess.run(
+        ["docker", "run", "--rm", "--network", "none", "skbus", "sh", "-c", "command -v cc || command -v gcc"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode != 0
+    assert found.stdout == ""
+
+
 def test_a_container_for_each_layer_with_no_more_rights_than_it_needs() -> None:
     for service in SERVICES:
         found = inspect(service)["HostConfig"]

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The optional compiled build, as far as it can be tested without minutes of compiling.
 
-`make test-compiled` builds it, and runs all tests that need no namespaces with it.
+`make test-compiled` builds it, and runs all tests with it.
 """
 
 import ast
 import importlib.util
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -107,6 +108,43 @@ def test_asked_for_it_compiles_and_the_wheel_is_of_the_platform(
     assert any(name.startswith("mypy") for name in hook.dependencies())
     with pytest.raises(build.CompileError, match="cannot be edited"):
         hook.initialize("editable", build_data)
+
+
+def test_auto_compiles_where_that_is_possible(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKBUS_COMPILE", "auto")
+    monkeypatch.setattr(build, "lacking", lambda: "")
+    monkeypatch.setattr(build, "compile_modules", lambda root, work: {"made.so": "skbus/made.so"})
+    hook = build.CompiledBuildHook()
+    build_data: dict[str, Any] = {"force_include": {}}
+    hook.initialize("standard", build_data)
+    assert build_data["force_include"] == {"made.so": "skbus/made.so"}
+    assert build_data["pure_python"] is False
+    assert any(name.startswith("mypy") for name in hook.dependencies())
+    editable: dict[str, Any] = {}
+    hook.initialize("editable", editable)
+    assert editable == {}
+
+
+def test_auto_says_in_a_line_what_is_missing_and_builds_the_pure_wheel(
+    build: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SKBUS_COMPILE", "auto")
+    monkeypatch.setenv("CC", "no-such-compiler -O1")
+    hook = build.CompiledBuildHook()
+    build_data: dict[str, Any] = {}
+    hook.initialize("standard", build_data)
+    assert build_data == {}
+    assert hook.dependencies() == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("==> not compiled: that needs a C compiler, and there is no 'no-such-")
+
+
+def test_compiled_wheels_for_both_processors() -> None:
+    """cibuildwheel's configuration: each Python that skbus takes, and the compiled build alone."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    assert table["linux"]["archs"] == ["x86_64", "aarch64"]
+    assert table["build"].split()[0] == "cp311-*"
+    assert table["environment"] == {"SKBUS_COMPILE": "1"}
 
 
 def test_the_names_of_a_class_s_fields() -> None:
