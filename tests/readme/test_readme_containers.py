@@ -40,7 +40,8 @@ EXPECT: Final = {
 """Beginning of a command -> what it prints at least; status 0 is asked of all."""
 
 NOT_HERE: Final = (
-    "SKBUS_BASE=", "https_proxy=", "PIP_INDEX_URL=", "make wheels", "debootstrap", "tar -C base",
+    "SKBUS_BASE=", "SKBUS_BUILD_BASE=", "SKBUS_COMPILE=", "https_proxy=", "PIP_INDEX_URL=",
+    "make wheels", "debootstrap", "tar -C base",
 )  # fmt: skip
 
 
