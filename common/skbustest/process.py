@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from skbus.bus.codec import decode, encode
+from skbus.bus.codec import Message, decode, encode
 from skbus.bus.dispatch import Dispatcher
 from skbus.core.net import Core
 
@@ -30,7 +30,7 @@ class Process:
         self.host = host
         self.core = core
         self.net = core.net
-        self.inbox: deque[tuple[bytes, bytes]] = deque()
+        self.inbox: deque[tuple[bytes, bytes] | Message] = deque()
         self.dispatcher = Dispatcher(core, neighbours)
         self.messages = 0
         self.poll: Callable[[], object] | None = None
@@ -51,9 +51,11 @@ class Process:
         self._queued = False
         self.net.now = self.world.now
         for _ in range(min(len(self.inbox), _BUDGET)):
-            meta, data = self.inbox.popleft()
+            message = self.inbox.popleft()
             self.messages += 1
-            self.dispatcher.deliver(decode(meta, data))
+            self.dispatcher.deliver(
+                message if isinstance(message, Message) else decode(*message)
+            )
         if self.inbox:
             self.wake()
         if self.poll is not None and self.poll() == _BUDGET:
@@ -68,7 +70,7 @@ class Process:
             self.world.at(max(expiry, self.world.now), self._timer)
 
     def flush(self) -> None:
-        """Send the outbox, through the codec."""
+        """Send the outbox: through the codec, or as it is (`World.codec`)."""
         net = self.net
         if net.trace_events:
             self.host.traced(net.trace_events)
@@ -80,7 +82,11 @@ class Process:
         for name, batch in outbox.items():
             other = self.host.processes.get(name)
             if other is not None:
-                other.inbox.append(encode(net.name, net.epoch, batch))
+                other.inbox.append(
+                    encode(net.name, net.epoch, batch)
+                    if self.world.codec
+                    else Message(net.name, net.epoch, batch, 0)
+                )
                 other.wake()
 
     def _timer(self) -> None:

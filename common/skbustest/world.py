@@ -50,14 +50,17 @@ class World:
     """A network of hosts in virtual time.
 
     seed: of everything that is random. now: ns. trace: keep all trace events of all hosts.
+    codec: messages are encoded and decoded, as between processes; without it, they are handed over
+    as they are, as between the layers of a fused process (`--fuse`). The run is the same.
     As a context manager, it adds the seed to an AssertionError that leaves its block.
     """
 
-    def __init__(self, seed: int = 0, *, trace: bool = False) -> None:
+    def __init__(self, seed: int = 0, *, trace: bool = False, codec: bool = True) -> None:
         self.seed = seed
         self.now = _START
         self.rand = Random(f"skbus world {seed}")
         self.trace = trace
+        self.codec = codec
         self.hosts: dict[str, Host] = {}
         self.runnable: deque[Process] = deque()
         self.runner = Runner()
