@@ -24,7 +24,7 @@ COMPILED = """
 common/skbus/core: checksum dropreason net pool pskb seq skbuff snmp syscall timer
 common/skbus/inet: ip_sockglue transport
 common/skbus/inet/headers: ethernet ipv4 tcp
-common/skbus/bus: barrier clock codec dispatch libzmq pipe service zmtp
+common/skbus/bus: barrier clock codec dispatch libzmq loop pipe service zmtp
 services/skbusd/nic: core dev dim eth gro gro_flow gso frame netdev rx_buffer source tcp_gro tso
 services/skbusd/ip: core ip_input ip_output neighbour netns protocol route
 services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock sock tcp tcp_ack

@@ -53,9 +53,7 @@ class Process:
         for _ in range(min(len(self.inbox), _BUDGET)):
             message = self.inbox.popleft()
             self.messages += 1
-            self.dispatcher.deliver(
-                message if isinstance(message, Message) else decode(*message)
-            )
+            self.dispatcher.deliver(message if isinstance(message, Message) else decode(*message))
         if self.inbox:
             self.wake()
         if self.poll is not None and self.poll() == _BUDGET:

@@ -158,12 +158,12 @@ class ControlSource:
     def _log_level_get(self, _: Any) -> str:
         from skbus.bus import log
 
-        return log.get_level()
+        return log.get_level(self._service.net.name)
 
     def _log_level(self, level: Any) -> str:
         from skbus.bus import log
 
-        log.set_level(str(level))
+        log.set_level(str(level), self._service.net.name)
         self._service.net.tracing = str(level) == "debug"
         return str(level)
 

@@ -12,8 +12,9 @@ machine's clock. `flow` goes from the packet's sender to its receiver
 of every packet (the trace events of the core). `info` logs only what a person wants to know, never
 a line per packet. docs/logs.md says more.
 
-A process calls `configure` once. The service shell calls `log_events` and `log_trace_events` with
-the events of its core. Where a level is off, nothing is called, and nothing costs.
+A process calls `configure` once; where several layers live in it (`--fuse`), once for each. The
+service shell calls `log_events` and `log_trace_events` with the events of its core. Where a level
+is off, nothing is called, and nothing costs.
 """
 
 import io
@@ -103,7 +104,10 @@ class LogFile(io.TextIOBase):
 class _Sink:
     """One place for a process's lines, and their form there."""
 
-    def __init__(self, render: Callable[[Event], str], stream: TextIO | LogFile) -> None:
+    def __init__(
+        self, log: "_Log", render: Callable[[Event], str], stream: TextIO | LogFile
+    ) -> None:
+        self.log = log
         self.render = render
         self.stream = stream
         self.lines: list[str] = []
@@ -117,7 +121,7 @@ class _Sink:
         lines, self.lines = self.lines, []
         if not lines:
             return
-        told = [self.render(_lost(self.lost, self.why))] if self.lost else []
+        told = [self.render(_lost(self.log, self.lost, self.why))] if self.lost else []
         try:
             self.stream.write("\n".join([*told, *lines, ""]))
             self.stream.flush()
@@ -150,8 +154,10 @@ class _Sinks:
 class _SinkLogger:
     """The end of structlog's chain; every level ends in the same sinks."""
 
-    def __init__(self, sinks: _Sinks) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = sinks.put
+    def __init__(self, log: "_Log") -> None:
+        self.log = log
+        put = log.sinks.put
+        self.debug = self.info = self.warning = self.error = self.critical = put
 
 
 class _Wall:
@@ -177,17 +183,24 @@ class _Wall:
         return f"{self._prefix}.{ns // 1000:06d}+00:00"
 
 
-class _State:
-    """The one logging set-up of a process; structlog's own configuration is also one a process."""
+class _Log:
+    """The logging set-up of one layer. structlog's own configuration is one a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, process: str, clock: StackClock) -> None:
         self.level = "info"
-        self.process = ""
+        self.process = process
         self.sinks = _Sinks([])
-        self.wall = _Wall(StackClock())
+        self.wall = _Wall(clock)
 
 
-_state = _State()
+_logs: dict[str, _Log] = {"": _Log("", StackClock())}
+"""By the layers' names; mostly there is one."""
+
+
+def _log_of(process: str) -> _Log:
+    """The set-up of a layer; of a name that has none, the first."""
+    found = _logs.get(process)
+    return found if found is not None else next(iter(_logs.values()))
 
 
 def configure(
@@ -198,44 +211,49 @@ def configure(
     stream: TextIO | None = None,
     format: Format = "auto",  # the configuration's name for it
     clock: StackClock | None = None,
+    beside: bool = False,
 ) -> Any:
     """Set up the process's logging, and return its logger.
 
     path: a file of JSON lines. stream: a second sink, in the given format (auto: coloured text
     on a terminal, else JSON). Neither: standard error. clock: the stack's, if that is not the
-    machine's.
+    machine's. beside: other layers, set up before, live in this process and go on logging.
     """
+    log = _Log(process, clock or StackClock())
     sinks: list[_Sink] = []
     if path is not None:
-        sinks.append(_Sink(render_json, LogFile(path)))
+        sinks.append(_Sink(log, render_json, LogFile(path)))
     if stream is None and path is None:
         stream = sys.stderr
     if stream is not None:
-        sinks.append(_Sink(_renderer(format, stream), stream))
-    _state.sinks = _Sinks(sinks)
-    _state.process = process
-    _state.wall = _Wall(clock or StackClock())
+        sinks.append(_Sink(log, _renderer(format, stream), stream))
+    log.sinks = _Sinks(sinks)
+    if not beside:
+        _logs.clear()
+    _logs[process] = log
     structlog.configure(
         processors=[_complete],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS["info"]),
-        logger_factory=lambda *_: _SinkLogger(_state.sinks),
+        logger_factory=lambda *name: _SinkLogger(_log_of(name[0] if name else "")),
         cache_logger_on_first_use=False,
     )
-    set_level(level)
+    set_level(level, process)
     return structlog.get_logger(process)
 
 
-def set_level(level: str) -> None:
-    """Change the level of a running process. ValueError lists the levels that there are."""
+def set_level(level: str, process: str = "") -> None:
+    """Change the level of a running process, or of one layer of it. ValueError lists the levels
+    that there are."""
     if level not in LEVELS:
         raise ValueError(f"no log level {level!r}: it takes {', '.join(LEVELS)}")
-    _state.level = level
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
+    _log_of(process).level = level
+    lowest = min(LEVELS[log.level] for log in _logs.values())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(lowest))
 
 
-def get_level() -> str:
+def get_level(process: str = "") -> str:
     """The level that is set."""
-    return _state.level
+    return _log_of(process).level
 
 
 def _renderer(format: Format, stream: TextIO) -> Callable[[Event], str]:
@@ -248,16 +266,19 @@ def _renderer(format: Format, stream: TextIO) -> Callable[[Event], str]:
 
 def _complete(logger: Any, level: str, event: Mapping[str, Any]) -> tuple[tuple[Event], Event]:
     """structlog's one processor: put the common fields first, in the order that people read."""
-    wall = _state.wall
+    log: _Log = logger.log
+    if LEVELS.get(level, 50) < LEVELS[log.level]:
+        raise structlog.DropEvent  # another layer of the process logs more
+    wall = log.wall
     now = event.get("time")
     if now is None:
         now = wall.clock.now()
         wall.look()
-    return (_event(level, now, event.get("process") or _state.process, event),), {}
+    return (_event(log, level, now, event.get("process") or log.process, event),), {}
 
 
-def _event(level: str, now: int, process: str, details: Mapping[str, Any]) -> Event:
-    out: Event = {"time": now / 1e9, "level": level, "wall": _state.wall.iso(now)}
+def _event(log: _Log, level: str, now: int, process: str, details: Mapping[str, Any]) -> Event:
+    out: Event = {"time": now / 1e9, "level": level, "wall": log.wall.iso(now)}
     out["process"] = process
     layer, _, dev = process.partition(".")
     out["layer"] = layer
@@ -273,11 +294,11 @@ def _event(level: str, now: int, process: str, details: Mapping[str, Any]) -> Ev
     return out
 
 
-def _lost(lines: int, why: str) -> Event:
+def _lost(log: _Log, lines: int, why: str) -> Event:
     """The line in place of lines that could not be written."""
-    now = _state.wall.clock.now()
+    now = log.wall.clock.now()
     details = {"event": "log_lines_lost", "lines": lines, "error": why}
-    return _event("warning", now, _state.process, details)
+    return _event(log, "warning", now, log.process, details)
 
 
 def _exception(exc_info: object) -> str:
@@ -288,21 +309,21 @@ def _exception(exc_info: object) -> str:
 # ---- what a core leaves ----------------------------------------------------------------------
 
 
-def log_events(logger: Any, events: Iterable[LogEvent]) -> None:
-    """`net.log_events`, one line each."""
-    with _Batch():
+def log_events(logger: Any, events: Iterable[LogEvent], process: str = "") -> None:
+    """`net.log_events`, one line each. process: whose, where several layers live in this one."""
+    with _Batch(process):
         for level, function, details, now in events:
             getattr(logger, level)(function, time=now, **_fields(function, details))
 
 
-def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
+def log_trace_events(logger: Any, events: Iterable[TraceEvent], process: str = "") -> None:
     """`net.trace_events`, one line each, where the level is debug."""
-    if LEVELS[_state.level] > LEVELS["debug"]:
+    if get_level(process) != "debug":
         return
     debug = logger.bind().debug  # once: the proxy looks its configuration up at each call
-    with _Batch():
-        for now, process, function, skb, details, flow, about in events:
-            fields: Event = {"time": now, "process": process}
+    with _Batch(process):
+        for now, name, function, skb, details, flow, about in events:
+            fields: Event = {"time": now, "process": name}
             if skb:
                 fields["skb"] = f"{skb:x}"
             if flow:
@@ -315,36 +336,41 @@ def log_trace_events(logger: Any, events: Iterable[TraceEvent]) -> None:
             debug(function, **fields)
 
 
-def log_batch(logger: Any, logged: list[LogEvent], traced: list[TraceEvent]) -> None:
+def log_batch(
+    logger: Any, logged: list[LogEvent], traced: list[TraceEvent], process: str = ""
+) -> None:
     """A core's events of both kinds, in the order of time."""
     if not traced or not logged:
-        log_events(logger, logged)
-        log_trace_events(logger, traced)
+        log_events(logger, logged, process)
+        log_trace_events(logger, traced, process)
         return
     at = 0
-    with _Batch():
+    with _Batch(process):
         for event in logged:
             start = at
             while at < len(traced) and traced[at].time <= event.time:
                 at += 1
-            log_trace_events(logger, traced[start:at])
-            log_events(logger, [event])
-        log_trace_events(logger, traced[at:])
+            log_trace_events(logger, traced[start:at], process)
+            log_events(logger, [event], process)
+        log_trace_events(logger, traced[at:], process)
 
 
 class _Batch:
     """A context manager: lines logged within are written at its end, in one piece."""
 
+    def __init__(self, process: str) -> None:
+        self._log = _log_of(process)
+        self._outer = not self._log.sinks.in_batch
+
     def __enter__(self) -> None:
-        self._outer = not _state.sinks.in_batch
         if self._outer:
-            _state.sinks.in_batch = True
-            _state.wall.look()
+            self._log.sinks.in_batch = True
+            self._log.wall.look()
 
     def __exit__(self, *_: object) -> None:
         if self._outer:
-            _state.sinks.in_batch = False
-            _state.sinks.flush()
+            self._log.sinks.in_batch = False
+            self._log.sinks.flush()
 
 
 _FLOW_KEYS: Final = ("saddr", "sport", "daddr", "dport")

@@ -1,34 +1,32 @@
 # SPDX-License-Identifier: MIT
-"""The generic shell: one trio loop that runs any core as a process
-(docs/architecture.md, "Cores and shells").
+"""The generic shell: a layer as a process (docs/architecture.md, "Cores and shells").
 
-    wait for a pipe, a device or the deadline
-    drain a budget of each          (as NAPI does)
+    wait for a pipe, a device or the deadline          Loop  (skbus.bus.loop)
+    drain a budget of each          (as NAPI does)     Service.turn
     fire timers, idle work
     flush the outbox: one message for each neighbour
 
-The loop wakes up once a batch, never once a packet. It sleeps on one epoll descriptor, in which
-every source's descriptors are registered.
+Several layers may live in one process and one loop (`--fuse`). What one of them sends to another is
+then handed over as it is: no codec, no pipe, no system call. All else is as between processes. Each
+has its inbox, its control socket, its counters, its log and its epoch.
 """
 
 import os
 import select
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from math import inf
+from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, monotonic_ns
-from typing import Any, Final, Protocol
+from time import monotonic
+from typing import Any, Final, cast
 
 import structlog
 import trio
-import zmq
 
 from skbus.bus import log, private
 from skbus.bus.clock import StackClock
-from skbus.bus.codec import Batch, encode
+from skbus.bus.codec import Batch, Message, encode
 from skbus.bus.ctl import ControlSource
 from skbus.bus.dispatch import Dispatcher
+from skbus.bus.loop import RETRY, Events, Loop, Member, Part, Source
 from skbus.bus.pipe import Inbox, Outlet
 from skbus.bus.rundir import RunDir
 from skbus.bus.version import is_compiled
@@ -39,48 +37,13 @@ BUDGET: Final = 64
 """Messages taken from the inbox, or calls to a source, before the others have their turn."""
 MAX_BATCH: Final = 256
 """Items in one message."""
-_RETRY: Final = 1_000_000  # ns until a full pipe is tried again
-_NAP: Final = 0.005  # s of waiting without trio
 
 
-Events = Sequence[tuple[int, int]]
-
-
-class Source(Protocol):
-    """A wake-up of a layer besides its inbox: a device, system calls, control requests."""
-
-    def filenos(self) -> list[int]:
-        """Descriptors to watch for reading."""
-        ...
-
-    def drain(self, budget: int) -> int:
-        """One of the descriptors is readable: take what is there, at most about `budget`.
-
-        Returns how much that was. Less than `budget` means that nothing is left. A source that
-        stops earlier for other reasons says so by `pending`.
-        """
-        ...
-
-    def flush(self) -> None:
-        """The core has run: send what it left for this source."""
-        ...
-
-    def pending(self) -> bool:
-        """After `flush`: is there input of which the descriptors may not tell?
-
-        libzmq's descriptor (the control socket's) is silent about input that came while a message
-        was sent on it.
-        """
-        ...
-
-    def close(self) -> None: ...
-
-
-class Service:
-    """One layer as a process.
+class Service(Member):
+    """One layer, as a process or in one.
 
     neighbours: the processes that hear of our start; others are connected at first use.
-    sources: devices and client sockets.
+    sources: devices and client sockets. loop: that of the process, if other layers live there too.
     """
 
     def __init__(
@@ -92,168 +55,151 @@ class Service:
         sources: tuple[Source, ...] = (),
         clock: StackClock | None = None,
         drain_device: Callable[[], None] | None = None,
-        context: "zmq.Context[zmq.Socket[bytes]] | None" = None,
+        loop: Loop | None = None,
     ) -> None:
+        super().__init__(core.net, clock or StackClock())
         self.core = core
-        self.net = core.net
         self.rundir = rundir
-        self.clock = clock or StackClock()
+        self.loop = loop or Loop()
         self.net.trace_clock = self.clock.now
-        self.context = context or zmq.Context(io_threads=1)
-        self.context.setsockopt(zmq.MAX_SOCKETS, 65536)
-        self._epoll = select.epoll()
-        self.inbox = Inbox(rundir.endpoint(self.net.name), self._epoll)
+        self._inbox_part = Part(self.loop, self, None, None)
+        self.inbox = Inbox(rundir.endpoint(self.net.name), cast("select.epoll", self._inbox_part))
         self.dispatcher = Dispatcher(core, neighbours, drain_device)
-        self.control = ControlSource(self, self.context, rundir.ctl(self.net.name))
+        self.control = ControlSource(self, self.loop.context, rundir.ctl(self.net.name))
         self.sources: tuple[Source, ...] = (*sources, self.control)
+        self._own_sources = sources
         if self.net.alloc is not None:
             self.net.alloc.told = self._no_room
         self.logger: Any = structlog.get_logger(self.net.name)
-        self.wakeups = 0
         self._outlets: dict[str, Outlet] = {}
         self._unconnected: set[Outlet] = set()
         self._pending: dict[str, Batch] = {}
+        self._spare: dict[str, Batch] = {}
+        """An outbox that is not in use."""
+        self._handed: list[Message] = []
+        """Messages of other layers of this process."""
         self._refused = 0
-        self._stop = False
-        self._by_fd: dict[int, Source | Outlet] = {}
-        """The owner of each descriptor; the others are the inbox's."""
-        self._hot: set[Source] = set()
-        """Sources to be drained at once, whatever their descriptors say."""
+        self.loop.add(self)
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until cancelled. Cancellation closes the sockets; messages in them are lost."""
-        with ExitStack() as stack:
-            epoll = self._epoll
-            stack.callback(epoll.close)
-            stack.callback(self._close)
-            for source in self.sources:
-                for fd in source.filenos():
-                    self._by_fd[fd] = source
-                    epoll.register(fd, select.EPOLLIN)
-            self.net.now = self.clock.now()
-            self.dispatcher.start()
-            self._flush()
-            task_status.started()
-            passes = 0
-            events: Events = epoll.poll(0)
-            while not self._stop:
-                passes += 1
-                if passes % 32 == 0:
-                    await trio.lowlevel.checkpoint()
-                if self.pass_once(events):
-                    events = epoll.poll(0)
-                    continue
-                self.wakeups += 1
-                events = self._nap()
-                if not events:
-                    await self._sleep()
-                    events = epoll.poll(0)
+        """Run the loop until cancelled. Cancellation closes the sockets; messages in them are
+        lost."""
+        await self.loop.run(task_status=task_status)
+
+    def stop(self) -> None:
+        """Leave the loop after this pass."""
+        self.loop.stop()
+
+    def pass_once(self, events: Events = ()) -> bool:
+        """One pass of the loop; True if there may be more to do at once."""
+        self.loop.wake(self)
+        return self.loop.pass_once(events)
 
     def _no_room(self, problem: str) -> None:
         self.net.warning("shmem_fallocate", problem=problem)
 
-    def stop(self) -> None:
-        """Leave the loop after this pass."""
-        self._stop = True
+    # ---- skbus.bus.loop.Member ---------------------------------------------------------------
 
-    def _seconds(self) -> float:
-        """Seconds until the next deadline."""
-        deadline = self.net.timers.next_expiry()
-        if self._pending:
-            retry = self.net.now + _RETRY
-            deadline = retry if deadline is None else min(deadline, retry)
-        seconds = inf if deadline is None else self.clock.real_seconds_until(deadline)
-        if self._unconnected:
-            retry_at = min(outlet.retry_at for outlet in self._unconnected)
-            seconds = min(seconds, max(retry_at - monotonic(), 0.0))
-        return seconds
+    def begin(self) -> None:
+        """The loop starts: watch our sources, start the core, and say hello."""
+        for source in self.sources:
+            for fd in source.filenos():
+                Part(self.loop, self, source, None).register(fd, select.EPOLLIN)
+        self.net.now = self.clock.now()
+        self.dispatcher.start()
 
-    def _nap(self) -> Events:
-        """Wait for a source without trio, for a few milliseconds.
+    def event(self, part: Part, fd: int, mask: int) -> None:
+        """A descriptor of ours has an event."""
+        outlet = part.outlet
+        if outlet is not None:
+            outlet.event(mask)
+            if outlet.retry_at:
+                self._unconnected.add(outlet)
+        elif part.source is not None:
+            part.ready.append((fd, mask))
+            self.hot.add(part.source)
+        else:
+            self.inbox.ready.append((fd, mask))
 
-        Under load the next packet comes within that time. A crossing then costs half as much as
-        through trio's scheduler (docs/tried.md). Other tasks, and cancellation, get their turn
-        when nothing came, and after every 32 passes.
-        """
-        seconds = self._seconds()
-        busy = self.net.sysctl["net.core.busy_poll"]
-        if busy and seconds > 0:
-            until = monotonic_ns() + busy * 1000
-            while monotonic_ns() < until:
-                events = self._epoll.poll(0)
-                if events:
-                    return events
-            seconds = self._seconds()
-        if seconds > _NAP:
-            return self._epoll.poll(_NAP)
-        # epoll.poll counts in whole milliseconds; select does not, but is one more system call
-        if seconds >= 0.001:
-            events = self._epoll.poll(int(seconds * 1000) / 1000)
-            if events:
-                return events
-            seconds = self._seconds()
-        if seconds > 0:
-            select.select((self._epoll,), (), (), seconds)
-        return self._epoll.poll(0)
+    def take(self, message: Message) -> None:
+        """A message of another layer in this process. What is in it is ours from now on."""
+        self._handed.append(message)
+        self.loop.wake(self)
 
-    async def _sleep(self) -> None:
-        """Nothing came: wait for a source or the deadline with the other tasks of the process."""
-        seconds = self._seconds()
-        if seconds > 0:
-            with trio.move_on_after(seconds):
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-
-    def pass_once(self, events: Events = ()) -> bool:
-        """One pass of the loop; True if there may be more to do at once.
-
-        events: the result of `epoll.poll`.
-        """
+    def turn(self) -> bool:
+        """Take what is there, run the core, and send; True if there may be more at once."""
         net = self.net
-        net.now = self.clock.now()
-        hot = self._hot
         inbox = self.inbox
-        if events:
-            by_fd = self._by_fd
-            for event in events:
-                source = by_fd.get(event[0])
-                if source is None:
-                    inbox.ready.append(event)
-                elif isinstance(source, Outlet):
-                    source.event(event[1])
-                    if source.retry_at:
-                        self._unconnected.add(source)
-                else:
-                    hot.add(source)
         if self._unconnected:
             self._reconnect()
+        if self._handed:
+            handed, self._handed = self._handed, []
+            for message in handed:
+                self.dispatcher.deliver(message)
         more = bool(inbox.ready) and inbox.drain(BUDGET, self.dispatcher.deliver) >= BUDGET
+        hot = self.hot
         if hot:
-            self._hot = set()
             for source in self.sources:
-                if source in hot and source.drain(BUDGET) >= BUDGET:
-                    self._hot.add(source)
+                if source in hot:
+                    hot.discard(source)
+                    if source.drain(BUDGET) >= BUDGET:
+                        hot.add(source)
+            if self.control.pending():
+                hot.add(self.control)
         self.dispatcher.finish()
         if net.outbox or self._pending:
             self._flush()
-        for source in self.sources:
+        for source in self._own_sources:
             source.flush()
             if source.pending():
-                self._hot.add(source)
+                hot.add(source)
         if net.outbox:
             self._flush()
         if net.log_events or net.trace_events or inbox.refused != self._refused:
             self._log()
-        return more or bool(self._hot)
+        return more or bool(hot)
+
+    def stirs(self) -> bool:
+        """Is there something to do that no descriptor tells of?"""
+        net = self.net
+        if net.outbox or self._pending or self._unconnected or net.log_events:
+            return True
+        deadline = net.timers.next_expiry()
+        return deadline is not None and deadline <= net.now
+
+    def deadline(self) -> int:
+        """When a turn is due, in ns of the stack's clock; -1: not before an event."""
+        expiry = self.net.timers.next_expiry()
+        deadline = -1 if expiry is None else expiry
+        if self._pending:
+            retry = self.net.now + RETRY
+            if deadline < 0 or retry < deadline:
+                deadline = retry
+        if self._unconnected:
+            seconds = min(outlet.retry_at for outlet in self._unconnected) - monotonic()
+            retry = self.net.now + max(0, int(seconds * 1e9 / self.clock.scale))
+            if deadline < 0 or retry < deadline:
+                deadline = retry
+        return deadline
 
     def _flush(self) -> None:
-        """Send the outbox: one message a neighbour, or a few where there are many items."""
+        """Send the outbox: one message a neighbour, or a few where there are many items.
+
+        A layer of the same process gets all items at once, as they are. An skb is then that
+        layer's, as it is anyway (`Net.call_skb`).
+        """
         net = self.net
-        outbox, net.outbox = net.outbox, {}
+        outbox, net.outbox = net.outbox, self._spare
         if self._pending:
             held, self._pending = self._pending, {}
             for process, batch in held.items():
                 outbox[process] = batch + outbox.get(process, [])
+        fused = self.loop.members
         for process, batch in outbox.items():
+            other = fused.get(process)
+            if other is not None:
+                other.take(Message(net.name, net.epoch, batch, 0))
+                continue
             outlet = self._outlets.get(process)
             if outlet is None:
                 outlet = self._outlets[process] = Outlet(self.rundir.endpoint(process), self)
@@ -265,19 +211,20 @@ class Service:
                     break
             if outlet.retry_at:
                 self._unconnected.add(outlet)
+        outbox.clear()
+        self._spare = outbox
 
     def watch(self, fd: int, mask: int, outlet: Outlet) -> None:
         """As `skbus.bus.pipe.Watcher`."""
-        if fd in self._by_fd:
-            self._epoll.modify(fd, mask)
+        part = self.loop.owner(fd)
+        if part is not None:
+            part.modify(fd, mask)
         else:
-            self._by_fd[fd] = outlet
-            self._epoll.register(fd, mask)
+            Part(self.loop, self, None, outlet).register(fd, mask)
 
     def unwatch(self, fd: int) -> None:
         """As `skbus.bus.pipe.Watcher`."""
-        del self._by_fd[fd]
-        self._epoll.unregister(fd)
+        self.loop.unregister(fd)
 
     def _reconnect(self) -> None:
         """Try again to connect the outlets whose time has come."""
@@ -314,15 +261,15 @@ class Service:
         if net.log_events or net.trace_events:
             logged, net.log_events = net.log_events, []
             traced, net.trace_events = net.trace_events, []
-            log.log_batch(self.logger, logged, traced)
+            log.log_batch(self.logger, logged, traced, net.name)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """The loop ends: close all sockets."""
         for source in self.sources:
             source.close()
         self.inbox.close()
         for outlet in self._outlets.values():
             outlet.close()
-        self.context.destroy(linger=0)
 
     # ---- what the control socket asks for ----------------------------------------------
 
@@ -333,7 +280,9 @@ class Service:
             "process": net.name,
             "epoch": net.epoch,
             "now": net.now,
-            "wakeups": self.wakeups,
+            "pid": os.getpid(),
+            "fused": list(self.loop.members),
+            "wakeups": self.loop.wakeups,
             "compiled": is_compiled(),
             "conservation": {
                 "born": net.skb_born,

@@ -110,6 +110,9 @@ def _print_status(run: RunDir, answers: dict[str, Any]) -> None:
         for process, a in answers.items()
     ]
     print("\n".join(columns(["process", "life", *_FLOWS], rows)))
+    fused = {a["pid"]: a["fused"] for a in answers.values() if len(a["fused"]) > 1}
+    for pid, layers in fused.items():
+        print(f"  {', '.join(layers)} are one process, pid {pid}")
     for process, answer in answers.items():
         if answer.get("pool_no_room"):
             print(f"  {process}: no memory for more of its pool: {run.pool_dir} is full")

@@ -61,6 +61,7 @@ def up(
     affinity: options.Affinity = None,
     tcp_shards: options.TcpShards = None,
     interpreted: options.Interpreted = None,
+    fuse: options.Fuse = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -97,6 +98,7 @@ def up(
         affinity=affinity,
         tcp_shards=tcp_shards,
         interpreted=interpreted,
+        fuse=fuse,
     )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
     options.say_if_all_are_interpreted(effective)

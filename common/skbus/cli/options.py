@@ -39,6 +39,14 @@ Interpreted = Annotated[
         "nic, ip, tcp, udp, socket, or several with commas. May be given repeatedly.",
     ),
 ]
+Fuse = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LAYERS",
+        help="Let layers live in one process, for latency: ip,tcp,udp,socket, or all. They die and "
+        "are started again together.",
+    ),
+]
 LogLevel = Annotated[
     str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
 ]
@@ -90,6 +98,7 @@ def overrides(
     affinity: str | None = None,
     tcp_shards: int | None = None,
     interpreted: list[str] | None = None,
+    fuse: list[str] | None = None,
 ) -> dict[str, Any]:
     """The rest of the common options, nested like the configuration."""
     table: dict[str, str] = {}
@@ -104,6 +113,7 @@ def overrides(
         "placement": affinity,
         "tcp_shards": tcp_shards,
         "interpreted": interpreted or None,
+        "fuse": fuse or None,
         "sysctl": table or None,
         "modules": [module(spec) for spec in modules] if modules else None,
     }

@@ -54,6 +54,7 @@ def up(
     affinity: options.Affinity = None,
     tcp_shards: options.TcpShards = None,
     interpreted: options.Interpreted = None,
+    fuse: options.Fuse = None,
     loss: options.Loss = None,
     delay: options.Delay = None,
     jitter: options.Jitter = None,
@@ -71,7 +72,7 @@ def up(
               "corrupt": corrupt, "rate": rate, "seed": seed}  # fmt: skip
     flags = options.overrides(
         time_scale=time_scale, log_level=log_level, sysctls=sysctl, modules=module,
-        affinity=affinity, tcp_shards=tcp_shards, interpreted=interpreted,
+        affinity=affinity, tcp_shards=tcp_shards, interpreted=interpreted, fuse=fuse,
     )  # fmt: skip
     name = dev or os.environ.get("SKBUS_DEV")
     if name is not None:

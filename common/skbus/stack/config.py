@@ -236,6 +236,8 @@ class Config(_Model):
     """whether all layers share one processor, or use all; auto: by what there is to do"""
     affinity: dict[str, list[int]] = {}
     """process -> processors it may run on, whatever the placement"""
+    fuse: list[str] = []
+    """layers that live in one process; `all`: all of them. Several nic processes: nic.DEV is one"""
     interpreted: list[str] = []
     """layers or processes that run from their sources in a compiled build
     (`skbus.stack.interpreted`)"""
@@ -251,7 +253,7 @@ class Config(_Model):
                 raise ValueError(str(e)) from None
         return value
 
-    @field_validator("interpreted", mode="before")
+    @field_validator("interpreted", "fuse", mode="before")
     @classmethod
     def _commas(cls, value: object) -> object:
         texts = _listed(value)
@@ -279,7 +281,42 @@ class Config(_Model):
         for name in self.interpreted:
             if name not in known:
                 raise ValueError(f"interpreted: no layer {name!r}; there are: {', '.join(known)}")
+        self._check_fuse()
         return self
+
+    def _check_fuse(self) -> None:
+        """Refuse layers that cannot live in one process."""
+        known = dict.fromkeys(("nic", *self.layers, *self.processes(), "all"))
+        for name in self.fuse:
+            if name not in known:
+                raise ValueError(f"fuse: no layer {name!r} here; there are: {', '.join(known)}")
+        fused = self.fused()
+        nics = [process for process in fused if process.startswith("nic.")]
+        shards = [process for process in fused if process.startswith("tcp.")]
+        if shards:
+            raise ValueError(
+                f"fuse: tcp has tcp_shards = {self.tcp_shards}, which are to run on several "
+                "processors: fuse without tcp, or have one tcp"
+            )
+        if len(nics) > 1:
+            raise ValueError(
+                f"fuse: there are several devices, and one of them at most can be fused: name "
+                f"{' or '.join(nics)}"
+            )
+        if self.fuse and len(fused) < 2 and self.devices:
+            names = ", ".join(self.fuse)
+            raise ValueError(f"fuse takes two layers or more; {names} is one process")
+        alone = [process for process in fused if self.is_interpreted(process)]
+        if alone and len(alone) < len(fused):
+            raise ValueError(
+                f"interpreted: {', '.join(alone)} would live in one process with "
+                f"{', '.join(p for p in fused if p not in alone)} (fuse): name all of them, or "
+                "fuse without"
+            )
+        if len({tuple(self.affinity_of(process) or ()) for process in fused}) > 1:
+            raise ValueError(
+                f"affinity: {', '.join(fused)} are one process (fuse), and take the same processors"
+            )
 
     # ---- reading ---------------------------------------------------------------------------
 
@@ -365,6 +402,23 @@ class Config(_Model):
                 out += self.layer_processes(layer)
         return out
 
+    def fused(self) -> tuple[str, ...]:
+        """The processes of the configuration that live in one, lowest layer first."""
+        return tuple(
+            process
+            for process in self.processes()
+            if not {process, process.split(".")[0], "all"}.isdisjoint(self.fuse)
+        )
+
+    def living_with(self, process: str) -> tuple[str, ...]:
+        """The layers that live in one process with this one, which is among them; lowest first."""
+        fused = self.fused()
+        return fused if process in fused else (process,)
+
+    def affinity_of(self, process: str) -> list[int] | None:
+        """The processors that a process may run on; None for any."""
+        return self.affinity.get(process) or self.affinity.get(process.split(".")[0])
+
     def is_interpreted(self, process: str) -> bool:
         """Is a process to run from the sources, even if the build is compiled?"""
         return not {process, process.split(".")[0]}.isdisjoint(self.interpreted)
@@ -387,6 +441,7 @@ _ENV: Final[dict[str, tuple[str, ...]]] = {
     "SKBUS_TIME_SCALE": ("clock", "time_scale"),
     "SKBUS_TCP_SHARDS": ("tcp_shards",),
     "SKBUS_INTERPRETED": ("interpreted",),
+    "SKBUS_FUSE": ("fuse",),
 }
 _ENV_DEVICE: Final = {
     "SKBUS_ADDR": "addr",
@@ -402,9 +457,9 @@ def from_environment(env: Mapping[str, str]) -> dict[str, Any]:
     """What SKBUS_... variables say, nested like the file.
 
     SKBUS_DIR, SKBUS_LOG_LEVEL, SKBUS_LOG_FORMAT, SKBUS_TIME_SCALE, SKBUS_TCP_SHARDS,
-    SKBUS_INTERPRETED; SKBUS_DEV names a device, to which SKBUS_ADDR, _GATEWAY, _MODE, _MAC, _MTU
-    and _BACKEND belong; SKBUS_SYSCTL is `name=value; name=value`. An empty variable counts as
-    unset.
+    SKBUS_INTERPRETED, SKBUS_FUSE; SKBUS_DEV names a device, to which SKBUS_ADDR, _GATEWAY, _MODE,
+    _MAC, _MTU and _BACKEND belong; SKBUS_SYSCTL is `name=value; name=value`. An empty variable
+    counts as unset.
     """
     data: dict[str, Any] = {}
     for variable, path in _ENV.items():

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One layer of the stack, run in this process: its logs, its service, until a signal ends it.
+"""One layer of the stack, run in this process: its logs, its service, until a signal ends it. With
+`--fuse`, several layers run in one process and one loop.
 
 Called in each child of the supervisor (`skbus.stack.supervise`), and by the command `skbusd LAYER`.
 What is a layer's own (its core, its devices and sockets) comes from `make_service` in the module
@@ -21,6 +22,7 @@ import trio
 from skbus.bus import log
 from skbus.bus.clock import StackClock
 from skbus.bus.linux import set_name
+from skbus.bus.loop import Loop
 from skbus.bus.rundir import RunDir
 from skbus.stack import interpreted
 from skbus.stack.config import Config, Device
@@ -33,26 +35,38 @@ _NAME: Final = "skbus.stack.layer"
 """This module's name, even where it is the program."""
 
 
-def run_process(run: RunDir, config: Config, process: str, fd: int | None = None) -> None:
+def run_process(
+    run: RunDir,
+    config: Config,
+    process: str,
+    fd: int | None = None,
+    others: Sequence[str] = (),
+) -> None:
     """Run one layer until SIGTERM or SIGINT. The caller has set the logs up.
 
     process: "nic.eth0", "ip", "tcp" (of several: "tcp.0", ...), "udp" or "socket". fd: nic's open
-    device, if the supervisor holds it.
+    device, if the supervisor holds it. others: layers above it that live in the same process.
     """
-    service = _main_of(process).make_service(run, config, process, fd)
-    service.net.tracing = log.get_level() == "debug"
-    service.control.restore()
-    _say_started(service)
+    loop = Loop()
+    services = [_main_of(process).make_service(run, config, process, fd, loop)]
+    services += [_main_of(other).make_service(run, config, other, None, loop) for other in others]
+    for service in services:
+        service.net.tracing = log.get_level(service.net.name) == "debug"
+        service.control.restore()
+        _say_started(service)
     gc.collect()
     gc.freeze()  # what is there now stays: no need to look through it again and again
     gc.set_threshold(50_000, 20, 50)  # packets make no cycles
     try:
-        trio.run(_until_signal, service)
+        trio.run(_until_signal, loop)
     except BaseException as e:
-        log.log_batch(service.logger, service.net.log_events, service.net.trace_events)
-        service.logger.error("crashed", exc_info=e)
+        for service in services:
+            net = service.net
+            log.log_batch(service.logger, net.log_events, net.trace_events, net.name)
+            service.logger.error("crashed", exc_info=e)
         raise
-    service.logger.info("stopped")
+    for service in services:
+        service.logger.info("stopped")
 
 
 def _say_started(service: Any) -> None:
@@ -97,8 +111,11 @@ def run_supervised(
     if sources is not None and sources.changed():
         _keep(fd)
         os.execv(sys.executable, [sys.executable, "-P", "-m", _NAME, *map(str, arguments)])
+    others = config.living_with(process)[1:]
     start_log(run, config, process, to_file=True, to_stderr=to_stderr)
-    run_process(run, config, process, fd)
+    for other in others:
+        start_log(run, config, other, to_file=True, to_stderr=to_stderr, beside=True)
+    run_process(run, config, process, fd, others)
 
 
 def _keep(fd: int | None) -> None:
@@ -134,7 +151,7 @@ def _main_of(process: str) -> Any:
     return importlib.import_module(f"{LAYERS_PACKAGE}.{process.split('.')[0]}.main")
 
 
-async def _until_signal(service: Any) -> None:
+async def _until_signal(loop: Loop) -> None:
     async def watch(*, task_status: Any) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             task_status.started()
@@ -143,12 +160,20 @@ async def _until_signal(service: Any) -> None:
 
     async with trio.open_nursery() as nursery:
         await nursery.start(watch)
-        await service.run()
+        await loop.run()
         nursery.cancel_scope.cancel()
 
 
-def start_log(run: RunDir, config: Config, process: str, *, to_file: bool, to_stderr: bool) -> Any:
-    """Set up this process's logs as the configuration has it."""
+def start_log(
+    run: RunDir,
+    config: Config,
+    process: str,
+    *,
+    to_file: bool,
+    to_stderr: bool,
+    beside: bool = False,
+) -> Any:
+    """Set up this process's logs as the configuration has it. beside: it has others already."""
     return log.configure(
         process,
         config.log.level_of(process),
@@ -156,6 +181,7 @@ def start_log(run: RunDir, config: Config, process: str, *, to_file: bool, to_st
         stream=sys.stderr if to_stderr else None,
         format=config.log.format,
         clock=StackClock(config.clock.time_scale),
+        beside=beside,
     )
 
 

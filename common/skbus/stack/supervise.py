@@ -79,9 +79,14 @@ class Program(Protocol):
 
 @dataclass(slots=True)
 class Child:
-    """One layer: how it fares, and when it is to be started (again)."""
+    """One layer: how it fares, and when it is to be started (again).
+
+    process: its name. layers: it, and those that live in the same process (`--fuse`): they die
+    together, and are started again together.
+    """
 
     process: str
+    layers: tuple[str, ...]
     fd: int | None = None
     pid: Pid | None = None
     started: float = 0.0
@@ -133,13 +138,16 @@ class Supervisor:
                 stale.unlink()
         devices = {d.process: d for d in self.config.devices}
         for process in self.config.processes():
+            layers = self.config.living_with(process)
+            if process != layers[0]:
+                continue
             fd = None
             if self.open_device is not None and process in devices:
                 try:
                     fd = self.open_device(devices[process])
                 except OSError as e:
                     self._give_up(f"cannot open {devices[process].name}: {e.strerror}")
-            self.children[process] = Child(process, fd)
+            self.children[process] = Child(process, layers, fd)
         for child in self.children.values():
             self._fork(child)
         self._write_state()
@@ -154,7 +162,8 @@ class Supervisor:
         layers are stopped then.
         """
         deadline = monotonic() + seconds
-        for process in (*self.children, *self.children):
+        layers = [layer for child in self.children.values() for layer in child.layers]
+        for process in (*layers, *layers):
             while missing := self._missing(process):
                 self._wait_a_moment(_MOMENT)
                 if monotonic() > deadline:
@@ -178,7 +187,7 @@ class Supervisor:
         from skbus.bus.ctl import ControlError, ctl_call
 
         names = {device.name for device in self.config.devices}
-        down = names if "ip" in self.children else set()
+        down = names if "ip" in self.config.layers else set()
         deadline = monotonic() + seconds
         while down:
             try:
@@ -272,8 +281,7 @@ class Supervisor:
 
     def _affinity(self, child: Child) -> list[int] | None:
         """What the configuration says of one process."""
-        affinity = self.config.affinity
-        return affinity.get(child.process) or affinity.get(child.process.split(".")[0])
+        return self.config.affinity_of(child.process)
 
     def _restart_due(self) -> None:
         now = monotonic()
@@ -374,7 +382,7 @@ class Supervisor:
         state = {
             **self.notes,
             "supervisor": identify(os.getpid()),
-            "layers": {c.process: c.pid for c in self.children.values()},
+            "layers": {layer: c.pid for c in self.children.values() for layer in c.layers},
             "others": {name: identify(pid) for name, pid in self.others.items()},
         }
         try:

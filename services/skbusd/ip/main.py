@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The ip process: its core in the generic shell."""
 
+from skbus.bus.loop import Loop
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import Service
 from skbus.stack.config import Config
@@ -32,7 +33,9 @@ def ip_config(config: Config) -> IpConfig:
     )
 
 
-def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+def make_service(
+    run: RunDir, config: Config, process: str, fd: int | None = None, loop: Loop | None = None
+) -> Service:
     """ip, ready to run."""
     arguments = net_arguments(run, config, process)
     # Reassembled datagrams, and copies for the loopback, lie in a region of ip's own.
@@ -40,4 +43,4 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     net = IpNet(**arguments, config=ip_config(config))
     transports = config.neighbours("tcp", "udp", "socket")
     neighbours = (*nics(config), *transports, *plug_ins(run, config))
-    return Service(IpCore(net), run, neighbours=neighbours, clock=clock(config))
+    return Service(IpCore(net), run, neighbours=neighbours, clock=clock(config), loop=loop)

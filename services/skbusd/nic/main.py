@@ -4,6 +4,7 @@
 import hashlib
 from typing import Any
 
+from skbus.bus.loop import Loop
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import Service
 from skbus.inet.impair import Impairment
@@ -61,7 +62,9 @@ def driver(device: Device, fd: int | None = None) -> KernelDevice:
     return af_packet.AfPacketDevice(device.name, dev_addr=dev_addr(device), fd=fd)
 
 
-def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+def make_service(
+    run: RunDir, config: Config, process: str, fd: int | None = None, loop: Loop | None = None
+) -> Service:
     """nic, ready to run. fd: the device's descriptor, where the supervisor opened it."""
     device = config.device(process.removeprefix("nic."))
     kernel_device = driver(device, fd)
@@ -82,6 +85,7 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
         sources=(NicSource(core, kernel_device),),
         clock=clock(config),
         drain_device=core.drain_device,
+        loop=loop,
     )
 
     def impair(given: Any) -> dict[str, object]:

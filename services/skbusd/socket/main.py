@@ -3,6 +3,7 @@
 
 import time
 
+from skbus.bus.loop import Loop, Part
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import Service
 from skbus.stack.config import Config
@@ -17,7 +18,9 @@ POOL_CLASSES = ((2048, 8192), (16384, 2048), (66560, 512))
 """Slots for payload that applications send inline: small writes, and streams of them."""
 
 
-def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+def make_service(
+    run: RunDir, config: Config, process: str, fd: int | None = None, loop: Loop | None = None
+) -> Service:
     """The socket layer, ready to run."""
     arguments = net_arguments(run, config, process)
     allocator(run, arguments, POOL_CLASSES)
@@ -27,6 +30,9 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     core = SocketCore(net)
     core.net.modprobe = ModAlias(core.net, config.module_alias)
     modules = ModuleSource(core, config.modules)
+    loop = loop or Loop()
+    part = Part(loop, None, None, None)
+    calls = SyscallSource(core, run, part)
     service = Service(
         core,
         run,
@@ -34,9 +40,11 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
             *config.neighbours("ip", "tcp", "udp"),
             *plug_ins(run, config),
         ),
-        sources=(modules, SyscallSource(core, run)),
+        sources=(modules, calls),
         clock=stack_clock,
+        loop=loop,
     )
+    part.belong(service, calls)
     modules.service = service
     service.control.methods.update(modules.methods())
     return service

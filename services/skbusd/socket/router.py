@@ -24,9 +24,10 @@ import resource
 import select
 import socket
 import struct
-from typing import Final
+from typing import Final, cast
 
 from skbus.bus.linux import owns_our_namespace
+from skbus.bus.loop import Part
 from skbus.bus.pipe import Listener
 from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir
@@ -155,9 +156,13 @@ class LifeConnection:
 
 
 class SyscallSource:
-    """Applications' requests, for the loop of `skbus.bus.service.Service`."""
+    """Applications' requests, for the loop of `skbus.bus.service.Service`.
 
-    def __init__(self, core: SocketCore, rundir: RunDir) -> None:
+    part: of the loop's epoll, which takes one system call less a message than an epoll descriptor
+    of our own.
+    """
+
+    def __init__(self, core: SocketCore, rundir: RunDir, part: Part | None = None) -> None:
         self.core = core
         self.net = core.net
         self._pool_dir = PoolDir(rundir.pool_dir)
@@ -169,7 +174,8 @@ class SyscallSource:
         self._listener.bind(str(rundir.life))
         rundir.life.chmod(0o600)
         self._listener.listen(4096)
-        self._epoll = select.epoll()
+        self._part = part
+        self._epoll = select.epoll() if part is None else cast("select.epoll", part)
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._listening = True
         self._router = Listener(
@@ -190,7 +196,7 @@ class SyscallSource:
     # ---- skbus.bus.service.Source ------------------------------------------------------------
 
     def filenos(self) -> list[int]:
-        return [self._epoll.fileno()]
+        return [self._epoll.fileno()] if self._part is None else []
 
     def drain(self, budget: int) -> int:
         n = 0
@@ -198,7 +204,12 @@ class SyscallSource:
         router = self._router
         request = self.core.request
         pipes = self._post_fds
-        for fd, mask in self._epoll.poll(0, budget):
+        part = self._part
+        if part is None:
+            ready = self._epoll.poll(0, budget)
+        else:
+            ready, part.ready = part.ready, []
+        for fd, mask in ready:
             if not router.handles(fd):
                 n += 1
                 if fd == self._listener.fileno():
@@ -256,7 +267,8 @@ class SyscallSource:
         self._nowhere.close()
         self._listener.close()
         self._router.close()
-        self._epoll.close()
+        if self._part is None:
+            self._epoll.close()
 
     # ---- life connections ----------------------------------------------------------------
 

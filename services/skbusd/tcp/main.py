@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The tcp process: its core in the generic shell."""
 
+from skbus.bus.loop import Loop
 from skbus.bus.rundir import RunDir
 from skbus.bus.service import Service
 from skbus.stack.config import Config, ConfigError
@@ -49,7 +50,9 @@ class SliceSource:
         pass
 
 
-def make_service(run: RunDir, config: Config, process: str, fd: int | None = None) -> Service:
+def make_service(
+    run: RunDir, config: Config, process: str, fd: int | None = None, loop: Loop | None = None
+) -> Service:
     """tcp, ready to run."""
     net = TcpNet(
         **net_arguments(run, config, process),
@@ -59,7 +62,12 @@ def make_service(run: RunDir, config: Config, process: str, fd: int | None = Non
     _congestion_controls(net, config)
     neighbours = config.neighbours("ip", "socket")
     service = Service(
-        TcpCore(net), run, neighbours=neighbours, sources=(SliceSource(net),), clock=clock(config)
+        TcpCore(net),
+        run,
+        neighbours=neighbours,
+        sources=(SliceSource(net),),
+        clock=clock(config),
+        loop=loop,
     )
     # `ip tcp_metrics flush`
     service.control.methods["tcp_metrics_flush"] = lambda _: net.tcp_metrics.clear()

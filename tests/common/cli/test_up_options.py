@@ -67,6 +67,8 @@ COMMANDS = {
         (["--tcp-shards", "2"], "tcp_shards", 2),
         (["--interpreted", "tcp"], "interpreted", ["tcp"]),
         (["--interpreted", "tcp,ip", "--interpreted", "nic"], "interpreted", ["tcp", "ip", "nic"]),
+        (["--fuse", "ip,tcp,udp,socket"], "fuse", ["ip", "tcp", "udp", "socket"]),
+        (["--fuse", "all"], "fuse", ["all"]),
         (["--loss", "5%"], "devices.0.impair.loss", 0.05),
         (["--delay", "20ms"], "devices.0.impair.delay", 20_000_000),
         (["--jitter", "5ms"], "devices.0.impair.jitter", 5_000_000),

@@ -209,3 +209,49 @@ def test_the_documented_file_is_valid_and_complete(tmp_path: Path) -> None:
         assert f"`{variable}`" in page
     room = SUN_PATH_MAX - _LONGEST_NAME - 1
     assert f"at most {room} bytes" in page
+
+
+# ---- fuse ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "fused"),
+    [
+        ([], ()),
+        ("ip,tcp", ("ip", "tcp")),
+        (["socket", "udp,nic"], ("nic.eth1", "udp", "socket")),
+        ("nic.eth1, ip", ("nic.eth1", "ip")),
+        ("all", ("nic.eth1", "ip", "tcp", "udp", "socket")),
+    ],
+)
+def test_layers_that_live_in_one_process(given: object, fused: tuple[str, ...]) -> None:
+    config = Config.load(None, {"devices": [{"name": "eth1"}], "fuse": given}, {})
+    assert config.fused() == fused
+    for process in config.processes():
+        assert config.living_with(process) == (fused if process in fused else (process,))
+    assert Config.load(None, None, {"SKBUS_FUSE": "ip,tcp"}).fuse == ["ip", "tcp"]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"fuse": "ip,tpc"}, "fuse: no layer 'tpc' here; there are: nic, ip, tcp, udp, socket"),
+        ({"fuse": "ip,tcp", "layers": ["ip"]}, "fuse: no layer 'tcp' here"),
+        ({"fuse": "tcp"}, "fuse takes two layers or more; tcp is one process"),
+        ({"fuse": "nic"}, "fuse takes two layers or more; nic is one process"),
+        ({"fuse": "all", "tcp_shards": 2}, "fuse: tcp has tcp_shards = 2.*fuse without tcp, or"),
+        ({"fuse": "ip,nic", "devices": [{"name": "eth1"}, {"name": "eth2"}]},
+         "fuse: there are several devices.*name nic.eth1 or nic.eth2"),
+        ({"fuse": "ip,tcp", "interpreted": ["tcp"]}, "tcp would live in one process with ip"),
+        ({"fuse": "ip,tcp", "affinity": {"tcp": [0]}}, "affinity: ip, tcp are one process"),
+    ],
+)  # fmt: skip
+def test_layers_that_cannot_live_in_one_process(given: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        Config.load(None, {"devices": [{"name": "eth1"}], **given}, {})
+
+
+def test_of_several_devices_one_can_be_fused() -> None:
+    devices = [{"name": "eth1"}, {"name": "eth2"}]
+    config = Config.load(None, {"devices": devices, "fuse": "nic.eth2,ip"}, {})
+    assert config.fused() == ("nic.eth2", "ip")
