@@ -125,7 +125,7 @@ class Host:
             core.client_up(_IDENTITY, Cred(0, (), True, 0, True))
             started.after = self._replies
         if old is not None:
-            started.inbox = old.inbox
+            started.inbox, started.handed = old.inbox, old.handed
         self.processes[process] = started
         started.dispatcher.start()
         started.flush()

@@ -30,7 +30,9 @@ class Process:
         self.host = host
         self.core = core
         self.net = core.net
-        self.inbox: deque[tuple[bytes, bytes] | Message] = deque()
+        self.inbox: deque[tuple[bytes, bytes]] = deque()
+        self.handed: deque[Message] = deque()
+        """What came past the codec (`World.codec`)."""
         self.dispatcher = Dispatcher(core, neighbours)
         self.messages = 0
         self.poll: Callable[[], object] | None = None
@@ -51,9 +53,11 @@ class Process:
         self._queued = False
         self.net.now = self.world.now
         for _ in range(min(len(self.inbox), _BUDGET)):
-            message = self.inbox.popleft()
+            meta, data = self.inbox.popleft()
             self.messages += 1
-            self.dispatcher.deliver(message if isinstance(message, Message) else decode(*message))
+            self.dispatcher.deliver(decode(meta, data))
+        if self.handed:
+            self._take_handed()
         if self.inbox:
             self.wake()
         if self.poll is not None and self.poll() == _BUDGET:
@@ -66,6 +70,13 @@ class Process:
         if expiry is not None and expiry != self._armed:
             self._armed = expiry
             self.world.at(max(expiry, self.world.now), self._timer)
+
+    def _take_handed(self) -> None:
+        for _ in range(min(len(self.handed), _BUDGET)):
+            self.messages += 1
+            self.dispatcher.deliver(self.handed.popleft())
+        if self.handed:
+            self.wake()
 
     def flush(self) -> None:
         """Send the outbox: through the codec, or as it is (`World.codec`)."""
@@ -80,11 +91,10 @@ class Process:
         for name, batch in outbox.items():
             other = self.host.processes.get(name)
             if other is not None:
-                other.inbox.append(
-                    encode(net.name, net.epoch, batch)
-                    if self.world.codec
-                    else Message(net.name, net.epoch, batch, 0)
-                )
+                if self.world.codec:
+                    other.inbox.append(encode(net.name, net.epoch, batch))
+                else:
+                    other.handed.append(Message(net.name, net.epoch, batch, 0))
                 other.wake()
 
     def _timer(self) -> None:

@@ -379,10 +379,11 @@ class Supervisor:
 
     def _write_state(self) -> None:
         assert self._state is not None
+        pids = {layer: c.pid for c in self.children.values() for layer in c.layers}
         state = {
             **self.notes,
             "supervisor": identify(os.getpid()),
-            "layers": {layer: c.pid for c in self.children.values() for layer in c.layers},
+            "layers": {layer: pids[layer] for layer in self.config.processes()},
             "others": {name: identify(pid) for name, pid in self.others.items()},
         }
         try:
