@@ -363,7 +363,7 @@ def plot(rounds: Rounds, path: Path) -> str:
         ("skbus", "skbus", "#1f77b4"),
         ("compiled", "compiled", "#17becf"),
         ("fused", "fused", "#2ca02c"),
-        ("pmd", pmd_title(" "), "#ff7f0e"),
+        ("pmd", pmd_title("\n"), "#ff7f0e"),
     )
     columns = min(3, len(rounds))
     rows = -(-len(rounds) // columns)

@@ -415,6 +415,15 @@ class Iperf3(Subject):
         )
 
 
+def processes(pids: Mapping[str, int]) -> dict[str, int]:
+    """The stack's processes of a lab; one that has several layers (--fuse) has all their names."""
+    layers = {name: pid for name, pid in pids.items() if name not in ("holder", "peer")}
+    return {
+        ",".join(other for other in layers if layers[other] == pid) if pid else name: pid
+        for name, pid in layers.items()
+    }
+
+
 class Skbus(Subject):
     """Our stack, in a lab of its own."""
 
@@ -459,10 +468,9 @@ class Skbus(Subject):
         )
         self.client_prefix = peer
         self.client = self._agent(peer, "socket")
-        layers = {k: v for k, v in status["pids"].items() if k not in ("holder", "peer")}
-        self.layers = layers
+        self.layers = processes(status["pids"])
         self.run_dir = status["run_dir"]
-        self.pids = [self.server.pid, *(pid for pid in layers.values() if pid)]
+        self.pids = [self.server.pid, *(pid for pid in self.layers.values() if pid)]
 
     def _enter(self, status: dict[str, Any]) -> list[str]:
         """What stands before a command that is to run at the lab's other end."""

@@ -86,6 +86,19 @@ def test_our_web_server_answers_wrk(tmp_path: Path) -> None:
 
 
 @pytest.mark.lab
+def test_our_layers_in_one_process_do_every_round(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [Path(sys.executable).with_name("skbus"), "lab", "up", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if "--fuse" not in told.stdout:
+        pytest.skip("this build has no `skbus lab up --fuse`")
+    one_round_each(tmp_path, "fused")
+
+
+@pytest.mark.lab
 def test_what_is_missing_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
     """Without Go, C compiler, wrk: programs that a run needs alone are in PATH."""
     tools = tmp_path / "bin"
@@ -105,6 +118,17 @@ def test_what_is_missing_is_said_and_the_run_goes_on(tmp_path: Path) -> None:
     assert "without gvisor: there is no Go compiler" in said
     all_went_well(figures, "linux", ("rr",))
     assert "http" not in figures["workloads"]
+
+
+@pytest.mark.usefixtures("modules")
+def test_a_process_of_several_layers_is_counted_once() -> None:
+    from subjects import processes
+
+    apart = {"nic.eth0": 3, "ip": 4, "tcp": 5}
+    assert processes({"holder": 1, "peer": 2, **apart}) == apart
+    fused = {"holder": 1, "peer": 2, "nic.eth0": 3, "ip": 4, "tcp": 4, "udp": 4}
+    assert processes(fused) == {"nic.eth0": 3, "ip,tcp,udp": 4}
+    assert processes({"ip": 0, "tcp": 0}) == {"ip": 0, "tcp": 0}, "not there: each by its name"
 
 
 WRK = """Running 1s test @ http://10.77.0.2:8080/
