@@ -19,6 +19,7 @@ from skbus.bus.libzmq import readable
 from skbus.bus.linux import proc_status
 from skbus.bus.rundir import RunDir, RunDirError
 from skbus.bus.settings import Settings
+from skbus.core.snmp import nonzero
 from skbus.core.sysctl import SysctlError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class ControlSource:
                 "missing": self._missing(),
             },
             "status": lambda _: service.status(),
-            "counters": lambda _: service.net.mib.nonzero(),
+            "counters": lambda _: nonzero(service.net.mib),
             "sysctl_get": self._sysctl_get,
             "sysctl_set": self._sysctl_set,
             "log_level": self._log_level,

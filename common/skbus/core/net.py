@@ -26,7 +26,7 @@ from skbus.core.flow_dissector import (
 )
 from skbus.core.pool import Allocator, Pool, PoolError, StalePlaceError
 from skbus.core.skbuff import Frag, SkBuff, frags_slice
-from skbus.core.snmp import Mib
+from skbus.core.snmp import snmp_mib_init
 from skbus.core.sysctl import Sysctl
 from skbus.core.timer import Timer, Timers
 
@@ -95,8 +95,9 @@ class Net:
         self.pool = pool
         self.alloc = alloc
         self.sysctl = sysctl or Sysctl()
+        self.ipv4 = self.sysctl.ipv4
         self.epoch = epoch
-        self.mib = Mib()
+        self.mib = snmp_mib_init()
         self.drops: dict[str, int] = {}
         self.timers: Timers[Any] = Timers()
         self.outbox: dict[str, list[tuple[AnyEntry, Any]]] = {}
@@ -141,11 +142,20 @@ class Net:
 
     # ---- skbs --------------------------------------------------------------------------
 
-    def alloc_skb(self, head: bytes = b"", frags: tuple[Frag, ...] = (), **fields: Any) -> SkBuff:
-        """A new skb with a new id."""
+    def alloc_skb(
+        self,
+        head: bytes = b"",
+        frags: tuple[Frag, ...] = (),
+        data_len: int = -1,
+        protocol: int = 0,
+        dev: int = 0,
+        cb: tuple[object, ...] = (),
+        lent: bool = False,
+    ) -> SkBuff:
+        """A new skb with a new id. data_len: bytes of the frags; -1: to be counted."""
         self.skb_born += 1
         self._next_id += 1
-        skb = SkBuff(head, frags, id=self._next_id, **fields)
+        skb = SkBuff(head, frags, self._next_id, 0, data_len, protocol, dev, cb, lent)
         skb.tstamp = self.now
         return skb
 
@@ -267,11 +277,11 @@ class Net:
 
     # ---- timers ------------------------------------------------------------------------
 
-    def mod_timer(self, timer: Any, expires: int) -> None:
+    def mod_timer(self, timer: Timer[Any], expires: int) -> None:
         """Arm or move a `skbus.core.timer.Timer`; expires in ns of the stack's clock."""
         self.timers.mod_timer(timer, expires, self.now)
 
-    def del_timer(self, timer: Any) -> bool:
+    def del_timer(self, timer: Timer[Any]) -> bool:
         """Disarm; True if it was pending."""
         return self.timers.del_timer(timer)
 

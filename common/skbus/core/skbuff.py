@@ -17,6 +17,8 @@ end. A place that went away meanwhile is noticed by its generation.
 
 from typing import Final
 
+from skbus.core.compiled import mypyc_attr
+
 Place = tuple[int, int, int, int, int]
 """(region, slot, gen, offset, length): `length` bytes in the pool."""
 Frag = Place | bytes
@@ -107,6 +109,7 @@ def frags_joined(first: tuple[Frag, ...], second: tuple[Frag, ...]) -> tuple[Fra
     return first + second
 
 
+@mypyc_attr(serializable=True)
 class SkBuff:
     """One packet; the fields are those of Linux's struct sk_buff.
 
@@ -114,6 +117,9 @@ class SkBuff:
     bytes from the beginning of `head`; -1 means not set. `tstamp` is in ns of the stack's clock.
     `cb` belongs to the layer that holds the skb. At a crossing it carries the callee's arguments,
     which `skbus.core.abi` lists for each entry.
+
+    `serializable` tells mypyc that `SkBuff.__new__` does not call `__init__`. The codec and `clone`
+    set every field themselves.
     """
 
     __slots__ = (
@@ -149,21 +155,23 @@ class SkBuff:
         self,
         head: bytes = b"",
         frags: tuple[Frag, ...] = (),
-        *,
         id: int = 0,
         data: int = 0,
-        data_len: int | None = None,
+        data_len: int = -1,
         protocol: int = 0,
         dev: int = 0,
         cb: tuple[object, ...] = (),
         lent: bool = False,
     ) -> None:
+        """data_len: bytes of the frags; -1: to be counted."""
         self.id = id
         self.head = head
         self.frags = frags
         self.data = data
-        if data_len is None:
-            data_len = sum([len(f) if isinstance(f, bytes) else f[4] for f in frags])
+        if data_len < 0:
+            data_len = 0
+            for frag in frags:
+                data_len += len(frag) if isinstance(frag, bytes) else frag[4]
         self.data_len = data_len
         self.protocol = protocol
         self.dev = dev

@@ -2,8 +2,8 @@
 """Counters under the names that `nstat` prints: group and field of `/proc/net/snmp` and
 `/proc/net/netstat`, run together (`IpInReceives`, `TcpRetransSegs`, `TcpExtTCPTimeouts`).
 
-A process has one `Mib`. Incrementing a name that is not in the table raises KeyError, so the first
-test that reaches a misspelt counter finds it.
+Each process has a dict of them, `net.mib`. Incrementing a name that is not in the table raises
+KeyError, so the first test that reaches a misspelt counter finds it.
 """
 
 from typing import Final
@@ -77,12 +77,12 @@ def fields(group: str) -> list[str]:
     return _SNMP[group].split()
 
 
-class Mib(dict[str, int]):
-    """The counters of one process: `mib["IpInReceives"] += 1`."""
+def snmp_mib_init() -> dict[str, int]:
+    """The counters of one process: `mib["IpInReceives"] += 1`. A plain dict, which Python and mypyc
+    have a short way for."""
+    return dict.fromkeys(NAMES, 0)
 
-    def __init__(self) -> None:
-        super().__init__(dict.fromkeys(NAMES, 0))
 
-    def nonzero(self) -> dict[str, int]:
-        """The counters that are not 0, in the table's order."""
-        return {name: n for name, n in self.items() if n}
+def nonzero(mib: dict[str, int]) -> dict[str, int]:
+    """The counters that are not 0, in the table's order."""
+    return {name: n for name, n in mib.items() if n}

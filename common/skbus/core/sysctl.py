@@ -2,12 +2,14 @@
 """Typed sysctls under Linux's names and defaults (`Documentation/networking/ip-sysctl.rst`).
 
 `Sysctl()["net.ipv4.tcp_sack"]` is the value; `set` takes text or a value and checks it. A core
-that reads a value on its packet path keeps no copy: a look-up is one dict access.
+keeps no copy of a value. Those that every packet needs are also fields of `Sysctl.ipv4`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from skbus.core.netns_ipv4 import FIELDS, NetnsIpv4
 
 Value = int | str | tuple[int, ...]
 
@@ -212,14 +214,23 @@ class Sysctl(dict[str, Any]):
     """The sysctls of one process. Reading an unknown name raises KeyError.
 
     checks: a layer's own checks of text values, by name: each returns the value to be kept, or
-    raises SysctlError.
+    raises SysctlError. ipv4: some of the values once more, as fields.
     """
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
         self.checks: dict[str, Callable[[str], str]] = {}
+        self.ipv4 = NetnsIpv4()
         super().__init__({name: spec.default for name, spec in SPECS.items()})
+        for name, field in FIELDS.items():
+            setattr(self.ipv4, field, self[name])
         for name, value in (values or {}).items():
             self.set(name, value)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self.ipv4.sysctl_genid += 1
+        if name in FIELDS:
+            setattr(self.ipv4, FIELDS[name], value)
 
     def set(self, name: str, value: object) -> None:
         """Check and set. value: an int, a list of ints, or what one writes into /proc/sys.

@@ -16,9 +16,6 @@ from typing import Any, Final, Generic, TypeVar
 
 N = TypeVar("N")
 
-_GRAINS: Final = ((1 << 27, 17), (1 << 31, 21), (1 << 36, 26))
-"""(distance below which it holds, log2 of the grain in ns): 131 us, 2 ms, 67 ms; then 1.07 s."""
-
 
 _DEAD: Final = 1024
 """Disarmed timers that may stay in their buckets."""
@@ -62,12 +59,15 @@ class Timers(Generic[N]):
         timer.expires = expires
         if bucket >= 0 and bucket <= expires:
             return
-        distance = expires - now
-        grain = 30
-        for limit, shift in _GRAINS:
-            if distance < limit:
-                grain = shift
-                break
+        distance = expires - now >> 27  # 134 ms
+        if not distance:
+            grain = 17  # 131 us
+        elif distance < 16:
+            grain = 21  # 2 ms
+        elif distance < 512:
+            grain = 26  # 67 ms
+        else:
+            grain = 30  # 1.07 s
         at = -((-expires) >> grain) << grain
         if bucket >= 0 and bucket <= at:
             return

@@ -230,7 +230,7 @@ def getsockopt(net: DgramNet, item: Getsockopt) -> None:
         ip_mc_getsockopt(net, sk, item)
         return
     else:
-        ttl: int = net.sysctl["net.ipv4.ip_default_ttl"]
+        ttl: int = net.ipv4.sysctl_ip_default_ttl
         found = do_ip_getsockopt(sk, item.optname, item.optlen, ttl)
     if isinstance(found, int):
         sk_ret(net, item.sk, item.req, found)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from skbus.core.skbuff import ETH_P_ARP, ETH_P_IP
+from skbus.core.snmp import nonzero
 from skbus.inet import proc
 from skbus.inet.headers import ethernet
 from skbus.packetdrill.backend import (
@@ -180,7 +181,7 @@ class SimBackend:
         return {
             name: value
             for process in ("ip", "tcp", "udp")
-            for name, value in self.host.net(process).mib.nonzero().items()
+            for name, value in nonzero(self.host.net(process).mib).items()
         }
 
     def proc(self, name: str) -> str | None:

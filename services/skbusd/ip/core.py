@@ -92,6 +92,7 @@ class IpCore:
         self.ipnet = net
         self.entries = SERVES
         self._routing = tuple([net.sysctl[name] for name in _ROUTING])
+        self._sysctl_genid = net.ipv4.sysctl_genid
 
     def start(self) -> None:
         """`inet_init`, ip's part. `InitError` where the configuration makes no sense."""
@@ -116,6 +117,9 @@ class IpCore:
     def idle(self) -> None:
         """The end of a batch: a sysctl that routes depend on may have been set."""
         net = self.ipnet
+        if self._sysctl_genid == net.ipv4.sysctl_genid:
+            return
+        self._sysctl_genid = net.ipv4.sysctl_genid
         routing = tuple([net.sysctl[name] for name in _ROUTING])
         if routing != self._routing:
             self._routing = routing

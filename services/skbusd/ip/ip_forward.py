@@ -43,7 +43,7 @@ def ip_error(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> None:
     """The input of a route that leads nowhere: a host is silent, a router says why."""
     if net.tracing:
         net.trace("ip_error", skb, err=rt.error)
-    if not net.sysctl["net.ipv4.ip_forward"] or skb.pkt_type != PACKET_HOST:
+    if not net.ipv4.sysctl_ip_forward or skb.pkt_type != PACKET_HOST:
         net.mib["IpInAddrErrors"] += 1
         net.kfree_skb(skb, "IP_INADDRERRORS")
         return

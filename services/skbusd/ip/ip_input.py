@@ -41,6 +41,8 @@ from skbusd.ip.netns import (
     Rtable,
 )
 
+_new: Final = tuple.__new__
+"""Makes a NamedTuple in half the time, without the `__new__` that Python writes for it."""
 _ECN: Final = ("IpExtInNoECTPkts", "IpExtInECT1Pkts", "IpExtInECT0Pkts", "IpExtInCEPkts")
 
 
@@ -186,7 +188,7 @@ def ip_local_deliver_finish(net: IpNet, skb: SkBuff, iph: IpHdr, rt: Rtable) -> 
             rps.enqueue_to_backlog(net, skb, iph, rt, proto)
             return
         net.mib["IpInDelivers"] += skb.gso_segs if skb.gso_type & SKB_GSO_BATCH else 1
-        cb = RcvCb(iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu)
+        cb = _new(RcvCb, (iph.saddr, iph.daddr, iph.tos, iph.ttl, rt.peer_mtu))
         net.call_skb(proto.process, proto.handler, skb, cb)
         return
     local = net.inet_local.get(protocol)

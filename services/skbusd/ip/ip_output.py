@@ -142,7 +142,7 @@ def _ip_push_header(net: IpNet, skb: SkBuff, rt: Rtable, cb: XmitCb, ident: int,
             length,
             id=ident,
             frag_off=IP_DF if df else 0,
-            ttl=max(ttl, 0) if ttl else net.sysctl["net.ipv4.ip_default_ttl"],
+            ttl=max(ttl, 0) if ttl else net.ipv4.sysctl_ip_default_ttl,
             tos=tos,
             options=options,
         )

@@ -148,5 +148,5 @@ def _get(net: IpNet, sk: InetSock, level: int, optname: int, optlen: int) -> byt
         return ENOTCONN if isinstance(rt, int) else ip_int(rt.mtu, optlen)
     if optname == uapi.IP_PROTOCOL:
         return ip_int(sk.inet_num, optlen)
-    ttl: int = net.sysctl["net.ipv4.ip_default_ttl"]
+    ttl: int = net.ipv4.sysctl_ip_default_ttl
     return do_ip_getsockopt(sk, optname, optlen, ttl)

@@ -118,8 +118,8 @@ def _route(net: IpNet) -> list[RouteLine]:
 def _snmp(net: IpNet) -> dict[str, int]:
     """The fields that are settings, not counters."""
     return {
-        "IpForwarding": 1 if net.sysctl["net.ipv4.ip_forward"] else 2,
-        "IpDefaultTTL": net.sysctl["net.ipv4.ip_default_ttl"],
+        "IpForwarding": 1 if net.ipv4.sysctl_ip_forward else 2,
+        "IpDefaultTTL": net.ipv4.sysctl_ip_default_ttl,
     }
 
 

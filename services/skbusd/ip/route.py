@@ -471,7 +471,7 @@ def _ip_mkroute_forward(
         return reason
     rt = Rtable(RTN_UNREACHABLE, dev, iph.daddr, iph.saddr)
     rt.input = ip_forward.ip_error
-    if not net.sysctl["net.ipv4.ip_forward"]:
+    if not net.ipv4.sysctl_ip_forward:
         rt.error = EHOSTUNREACH
     elif fi is None or (fi.fib_dev is None and fi.fib_type == RTN_UNICAST):
         rt.error = ENETUNREACH

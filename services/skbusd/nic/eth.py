@@ -12,6 +12,7 @@ out of an impaired link. The skb then goes to `napi_gro_receive`. IEEE 802.3, 80
 
 import struct
 from typing import Final
+from zlib import crc32
 
 from skbus.core.skbuff import (
     CHECKSUM_PARTIAL,
@@ -218,13 +219,13 @@ def skb_get_hash(head: bytes, hashrnd: int) -> int:
         or head[IP_FRAG_OFF] & FRAGMENT_BITS
         or head[IP_FRAG_OFF + 1]
     ):
-        flow = int.from_bytes(head[IP_SADDR:L4], "big")
+        flow = head[IP_SADDR:L4]
     elif head[IP_VERSION_IHL] == PLAIN_IP:
-        flow = int.from_bytes(head[IP_SADDR:PORTS_END], "big")
+        flow = head[IP_SADDR:PORTS_END]
     else:
         l4 = IP + ((head[IP_VERSION_IHL] & 0xF) << 2)
-        flow = int.from_bytes(head[IP_SADDR:L4] + head[l4 : l4 + PORTS_END - L4], "big")
-    return (flow * hashrnd >> 96) & 0xFFFFFFFF
+        flow = head[IP_SADDR:L4] + head[l4 : l4 + PORTS_END - L4]
+    return crc32(flow, hashrnd)
 
 
 def virtio_net_hdr_to_skb(skb: SkBuff, vnet: Vnet) -> None:

@@ -40,7 +40,7 @@ COPYBREAK: Final = 256
 """Payload up to so many bytes travels in the skb's head."""
 SMALL_SLOT: Final = 2048
 """Payload up to so many bytes is copied, so that the large slots stay free."""
-HASHRND: Final = 0x9E3779B97F4A7C15F39CC0605CEDC835
+HASHRND: Final = 0x9E3779B9
 """Key of `skb.hash`. Not random by default: flows must stay with their tcp shard when nic is
 restarted, and whichever device they come through."""
 

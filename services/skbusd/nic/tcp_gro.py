@@ -153,7 +153,7 @@ def tcp_ack_filter(net: NicNet, deliver: list[SkBuff], skb: SkBuff) -> bool:
         or skb.pkt_type != PACKET_HOST
         or skb.vlan_tci != last.vlan_tci
         or not _ack_supersedes(last.head, skb.head)
-        or net.sysctl["net.ipv4.ip_forward"]
+        or net.ipv4.sysctl_ip_forward
         or not _valid(net, skb, len(skb.head), 0)
     ):
         return False
@@ -332,7 +332,7 @@ def tcp4_gro_frame(
         summed != last.ip_summed
         or not _ack_supersedes(last.head, head)
         or int.from_bytes(head[IP:L4], "big") % 0xFFFF
-        or net.sysctl["net.ipv4.ip_forward"]
+        or net.ipv4.sysctl_ip_forward
     ):
         return False
     last.head = head
@@ -487,7 +487,7 @@ def _later(net: NicNet, held: bytes, head: bytes, hlen: int, payload: int) -> bo
         and head[TCP_OPTIONS:TCP_TSVAL] == held[TCP_OPTIONS:TCP_TSVAL] == _TIMESTAMP
         and head[TCP_TSECR:TCP_TSTAMP_END] == held[TCP_TSECR:TCP_TSTAMP_END]
         and not before(_seq_at(head, TCP_TSVAL), _seq_at(held, TCP_TSVAL))
-        and not net.sysctl["net.ipv4.ip_forward"]
+        and not net.ipv4.sysctl_ip_forward
     )
 
 

@@ -7,7 +7,6 @@ Times with the suffix _US are microseconds, the others nanoseconds.
 from typing import Final
 
 from skbus.core import uapi
-from skbus.core.net import MSEC, SEC
 from skbus.core.uapi import *  # noqa: F403 - states and options, under Linux's names
 
 STATE_NAMES: Final = {
@@ -96,18 +95,18 @@ TCP_NUM_SACKS: Final = 4
 TCP_OFO_MAX_SKBS: Final = 16384
 
 # Times
-TCP_TIMEOUT_INIT: Final = 1 * SEC  # RFC 6298 2.1
-TCP_TIMEOUT_FALLBACK: Final = 3 * SEC
+TCP_TIMEOUT_INIT: Final = 1_000_000_000  # RFC 6298 2.1
+TCP_TIMEOUT_FALLBACK: Final = 3_000_000_000
 TCP_RTO_MIN_US: Final = 200_000
-TCP_DELACK_MIN: Final = 40 * MSEC
-TCP_DELACK_MAX: Final = 200 * MSEC
-TCP_ATO_MIN: Final = 40 * MSEC
-TCP_TIMEWAIT_LEN: Final = 60 * SEC
-TCP_FIN_TIMEOUT_MAX: Final = 120 * SEC
+TCP_DELACK_MIN: Final = 40_000_000
+TCP_DELACK_MAX: Final = 200_000_000
+TCP_ATO_MIN: Final = 40_000_000
+TCP_TIMEWAIT_LEN: Final = 60_000_000_000
+TCP_FIN_TIMEOUT_MAX: Final = 120_000_000_000
 TCP_PAWS_24DAYS: Final = 24 * 24 * 3600
 TCP_PAWS_MSL: Final = 60
 TCP_PAWS_WINDOW: Final = 1
-TCP_RESOURCE_PROBE_INTERVAL: Final = 500 * MSEC
+TCP_RESOURCE_PROBE_INTERVAL: Final = 500_000_000
 TCP_RTT_PREV_RETRANS_US: Final = -1
 TCP_KEEPALIVE_MAX_IDLE: Final = 32767
 TCP_KEEPALIVE_MAX_INTVL: Final = 32767

@@ -38,7 +38,7 @@ from skbusd.tcp.tcp_write_space import tcp_flush_write_space
 
 def inet_csk_reset_xmit_timer(net: TcpNet, tp: TcpSock, what: int, when_us: int) -> None:
     """Arm the write timer for `what` in `when_us`."""
-    rto_max = net.sysctl["net.ipv4.tcp_rto_max_ms"] * 1000
+    rto_max = net.ipv4.sysctl_tcp_rto_max_ms * 1000
     if when_us > rto_max:
         when_us = rto_max
     tp.icsk_pending = what

@@ -71,5 +71,5 @@ def ip_getsockopt(net: TcpNet, tp: TcpSock, name: int, optlen: int) -> bytes | i
     options.uc_ttl = tp.ttl or -1
     for field, setting in tp.ip_kept:
         setattr(options, field, setting)
-    ttl: int = net.sysctl["net.ipv4.ip_default_ttl"]
+    ttl: int = net.ipv4.sysctl_ip_default_ttl
     return do_ip_getsockopt(options, name, optlen, ttl)

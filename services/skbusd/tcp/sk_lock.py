@@ -193,7 +193,7 @@ def tcp_prequeue(net: TcpNet, tp: TcpSock, skb: SkBuff, th: TcpHdr, end_seq: int
     size = skb.len
     prequeue = net.tcp_prequeues.get(number)
     if prequeue is None:
-        if size <= th.doff or net.sysctl["net.ipv4.tcp_low_latency"]:
+        if size <= th.doff or net.ipv4.sysctl_tcp_low_latency:
             return False
         prequeue = net.tcp_prequeues[number] = [size + SKB_OVERHEAD, (skb, th, end_seq)]
     else:

@@ -120,7 +120,7 @@ def tcp_v4_init_sock(net: TcpNet, item: InitSock) -> None:
     tp = net.socks[item.sk] = TcpSock(item.sk)
     tp.rcvbuf = net.sysctl["net.ipv4.tcp_rmem"][1]
     tp.sndbuf = net.sysctl["net.ipv4.tcp_wmem"][1]
-    tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
+    tp.reordering = net.ipv4.sysctl_tcp_reordering
     tp.icsk_rto = tp.mdev_us = 1_000_000
     if net.sysctl["net.ipv4.ip_no_pmtu_disc"]:
         tp.pmtudisc = 0
@@ -242,7 +242,7 @@ def tcp_reinit(net: TcpNet, tp: TcpSock) -> None:
     tp.window_clamp = clamp
     tp.sport = tp.bound_port
     tp.saddr = inet_bound_source(net, tp.bound_addr) if tp.bound_port else b""
-    tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
+    tp.reordering = net.ipv4.sysctl_tcp_reordering
     tp.icsk_rto = tp.mdev_us = 1_000_000
 
 
@@ -425,11 +425,7 @@ def tcp_sendmsg(net: TcpNet, skb: SkBuff) -> None:
         tcp_rate_check_app_limited(tp)
     net.consume_skb(skb)
     if tp.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT) or tp.fastopen_rsk is not None:
-        if (
-            not tp.packets_out
-            or flags & (MSG_OOB | MSG_EOR)
-            or not net.sysctl["net.ipv4.tcp_autocorking"]
-        ):
+        if not tp.packets_out or flags & (MSG_OOB | MSG_EOR) or not net.ipv4.sysctl_tcp_autocorking:
             tcp_send_skb(net, tp, bool(flags & MSG_MORE))
             net.autocork.pop(tp, None)
             return

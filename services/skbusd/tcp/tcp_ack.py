@@ -7,6 +7,8 @@ the congestion control and tcp_retransmit; tells the socket layer by SkWriteSpac
 RFC 9293 3.10.7.4, RFC 6298 (round-trip time), RFC 5961 5 (ACK validation).
 """
 
+from typing import Final
+
 from skbus.core.dropreason import SKB_NOT_DROPPED_YET, Checked
 from skbus.core.seq import MASK, after, before, between
 from skbus.core.skbuff import frags_slice
@@ -80,8 +82,8 @@ from skbusd.tcp.tcp_window import (
     tcp_wnd_end,
 )
 
-_NO_RTT = TCPCB_RETRANS | SACKED_ACKED
-_UNA_SLOW = FLAG_SLOWPATH | FLAG_SND_UNA_ADVANCED
+_NO_RTT: Final = TCPCB_RETRANS | SACKED_ACKED
+_UNA_SLOW: Final = FLAG_SLOWPATH | FLAG_SND_UNA_ADVANCED
 
 
 # ---- round-trip time -------------------------------------------------------------------------
@@ -95,7 +97,7 @@ def tcp_rtt_estimator(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
     if not srtt:
         tp.srtt_us = m << 3
         tp.mdev_us = m << 1
-        tp.rttvar_us = max(tp.mdev_us, int(net.sysctl["net.ipv4.tcp_rto_min_us"]))
+        tp.rttvar_us = max(tp.mdev_us, net.ipv4.sysctl_tcp_rto_min_us)
         tp.mdev_max_us = tp.rttvar_us
         tp.rtt_seq = tp.snd_nxt
         return
@@ -116,15 +118,13 @@ def tcp_rtt_estimator(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
         if tp.mdev_max_us < tp.rttvar_us:
             tp.rttvar_us -= (tp.rttvar_us - tp.mdev_max_us) >> 2
         tp.rtt_seq = tp.snd_nxt
-        tp.mdev_max_us = int(net.sysctl["net.ipv4.tcp_rto_min_us"])
+        tp.mdev_max_us = net.ipv4.sysctl_tcp_rto_min_us
     tp.srtt_us = max(1, srtt)
 
 
 def tcp_set_rto(net: TcpNet, tp: TcpSock) -> None:
     """RTO = SRTT + 4 * RTTVAR (RFC 6298 2.3), the deviation not below tcp_rto_min."""
-    tp.icsk_rto = min(
-        (tp.srtt_us >> 3) + tp.rttvar_us, int(net.sysctl["net.ipv4.tcp_rto_max_ms"]) * 1000
-    )
+    tp.icsk_rto = min((tp.srtt_us >> 3) + tp.rttvar_us, net.ipv4.sysctl_tcp_rto_max_ms * 1000)
 
 
 def tcp_update_rtt_min(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
@@ -134,7 +134,7 @@ def tcp_update_rtt_min(net: TcpNet, tp: TcpSock, rtt_us: int) -> None:
     samples = tp.rtt_min
     if samples and rtt_us > samples[0][1] and len(samples) < 2 and now - samples[0][0] < 1000:
         return  # a second best is kept once a second at most
-    wlen = net.sysctl["net.ipv4.tcp_min_rtt_wlen"] * 1000
+    wlen = net.ipv4.sysctl_tcp_min_rtt_wlen * 1000
     kept = [s for s in samples if s[1] < rtt_us and now - s[0] <= wlen]
     if len(kept) < 3:
         kept.append((now, rtt_us))
@@ -414,7 +414,7 @@ def tcp_cong_control(
         return
     if tp.ca_state in (TCP_CA_CWR, TCP_CA_RECOVERY):
         tcp_cwnd_reduction(tp, acked_sacked, rs.losses, flag)
-    elif tp.reordering > net.sysctl["net.ipv4.tcp_reordering"]:
+    elif tp.reordering > net.ipv4.sysctl_tcp_reordering:
         if flag & FLAG_FORWARD_PROGRESS:
             ca.cong_avoid(net, tp, ack, acked_sacked)
     elif flag & FLAG_DATA_ACKED:

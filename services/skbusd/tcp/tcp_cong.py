@@ -109,7 +109,7 @@ class TcpCongestionOps:
 
     def min_tso_segs(self, net: TcpNet, tp: TcpSock) -> int:
         """The fewest segments of a super-segment, where the pacing rate is low."""
-        return int(net.sysctl["net.ipv4.tcp_min_tso_segs"])
+        return net.ipv4.sysctl_tcp_min_tso_segs
 
 
 class TcpReno(TcpCongestionOps):

@@ -41,29 +41,27 @@ HYSTART_ACK_DELTA_US: Final = 2_000
 """ACKs that follow each other within this are a train."""
 
 # Where things stand in tp.ca_priv
-(
-    CNT,  # segments to be acknowledged for one more of cwnd
-    LAST_MAX_CWND,
-    LAST_TIME,  # us
-    ORIGIN_POINT,  # W_max of this epoch
-    K,  # ms
-    DELAY_MIN,  # us
-    EPOCH_START,  # us; 0: no epoch
-    ACK_CNT,
-    TCP_CWND,  # what Reno would have
-    END_SEQ,  # end of this round
-    CURR_RTT,  # least of this round, us
-    LAST_ROUND_RTT,
-    SAMPLE_CNT,
-    CSS_ROUND,  # rounds in conservative slow start; 0: ordinary slow start
-    CSS_BASELINE,
-    CSS_ACKED,
-    LAST_CWND,
-    FOUND,  # HyStart has ended slow start
-    ROUND_START,  # us
-    LAST_ACK,  # of a train, us
-    SIZE,
-) = range(21)
+CNT: Final = 0  # segments to be acknowledged for one more of cwnd
+LAST_MAX_CWND: Final = 1
+LAST_TIME: Final = 2  # us
+ORIGIN_POINT: Final = 3  # W_max of this epoch
+K: Final = 4  # ms
+DELAY_MIN: Final = 5  # us
+EPOCH_START: Final = 6  # us; 0: no epoch
+ACK_CNT: Final = 7
+TCP_CWND: Final = 8  # what Reno would have
+END_SEQ: Final = 9  # end of this round
+CURR_RTT: Final = 10  # least of this round, us
+LAST_ROUND_RTT: Final = 11
+SAMPLE_CNT: Final = 12
+CSS_ROUND: Final = 13  # rounds in conservative slow start; 0: ordinary slow start
+CSS_BASELINE: Final = 14
+CSS_ACKED: Final = 15
+LAST_CWND: Final = 16
+FOUND: Final = 17  # HyStart has ended slow start
+ROUND_START: Final = 18  # us
+LAST_ACK: Final = 19  # of a train, us
+SIZE: Final = 20
 
 UPDATE_US: Final = 31_250
 """HZ / 32"""
@@ -178,14 +176,13 @@ class TcpCubic(TcpCongestionOps):
         if not ca[DELAY_MIN] or ca[DELAY_MIN] > rtt_us:
             ca[DELAY_MIN] = rtt_us
         if tp.snd_cwnd < tp.snd_ssthresh:
-            sysctl = net.sysctl
-            detect = sysctl["net.ipv4.tcp_cubic_hystart_detect"]
+            detect = net.ipv4.sysctl_tcp_cubic_hystart_detect
             if detect and after(tp.snd_una, ca[END_SEQ]):
                 self._round(tp)
                 ca[ROUND_START] = ca[LAST_ACK] = net.now // 1000
             if (
-                sysctl["net.ipv4.tcp_cubic_hystart"]
-                and tp.snd_cwnd >= sysctl["net.ipv4.tcp_cubic_hystart_low_window"]
+                net.ipv4.sysctl_tcp_cubic_hystart
+                and tp.snd_cwnd >= net.ipv4.sysctl_tcp_cubic_hystart_low_window
             ):
                 if not detect:
                     self._hystart(net, tp, rtt_us)

@@ -210,7 +210,7 @@ def tcp_enter_loss(net: TcpNet, tp: TcpSock) -> None:
     tp.snd_cwnd = tcp_packets_in_flight(tp) + 1
     tp.snd_cwnd_cnt = 0
     tp.snd_cwnd_stamp = net.now
-    reordering = net.sysctl["net.ipv4.tcp_reordering"]
+    reordering = net.ipv4.sysctl_tcp_reordering
     if tp.ca_state <= TCP_CA_DISORDER and tp.sacked_out >= reordering:
         tp.reordering = min(tp.reordering, reordering)
     tcp_set_ca_state(net, tp, TCP_CA_LOSS)

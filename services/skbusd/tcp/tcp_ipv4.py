@@ -607,7 +607,7 @@ def tcp_ld_rto_revert(net: TcpNet, tp: TcpSock, seq: int) -> None:
         tcp_set_rto(net, tp)
     else:
         tp.icsk_rto = 1_000_000
-    rto_max = int(net.sysctl["net.ipv4.tcp_rto_max_ms"]) * 1000
+    rto_max = net.ipv4.sysctl_tcp_rto_max_ms * 1000
     tp.icsk_rto = min(tp.icsk_rto << tp.icsk_backoff, rto_max)
     tp.tcp_mstamp = net.now // 1000
     left = tp.icsk_rto - (tp.tcp_mstamp - tp.rtx_queue[0].mstamp)

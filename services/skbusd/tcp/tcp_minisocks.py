@@ -302,7 +302,7 @@ def tcp_create_openreq_child(
     tp.pushed_seq = tp.snd_nxt
     tp.icsk_rto = 1_000_000
     tp.mdev_us = 1_000_000
-    tp.reordering = net.sysctl["net.ipv4.tcp_reordering"]
+    tp.reordering = net.ipv4.sysctl_tcp_reordering
     tp.rcv_wnd = tp.rcv_ssthresh = req.rcv_wnd
     tp.snd_wl1 = req.rcv_isn
     _openreq_options(net, tp, req, th)

@@ -392,7 +392,7 @@ def tcp_cwnd_validate(net: TcpNet, tp: TcpSock, is_cwnd_limited: bool) -> None:
     if tp.packets_out > tp.snd_cwnd_used:
         tp.snd_cwnd_used = tp.packets_out
     if (
-        net.sysctl["net.ipv4.tcp_slow_start_after_idle"]
+        net.ipv4.sysctl_tcp_slow_start_after_idle
         and net.now - tp.snd_cwnd_stamp >= tp.icsk_rto * 1000
         and not net.cong[tp.ca_name].full_control
     ):
@@ -428,10 +428,10 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
     queue = tp.write_queue
     sent = 0
     cwnd_limited = rwnd_limited = False
-    max_segs = tcp_tso_segs(net, tp, mss)
+    max_segs = 0
     now_us = net.now // 1000
     tracing = net.tracing
-    tsq_limit = net.sysctl["net.ipv4.tcp_limit_output_bytes"]
+    tsq_limit = net.ipv4.sysctl_tcp_limit_output_bytes
     if tp.mtup_enabled and not push_one:
         probe = tcp_mtu_probe(net, tp)
         if probe == MTU_PROBE_LATER:
@@ -464,6 +464,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
             if not tcp_nagle_test(tp, seg, mss, nonagle if last else TCP_NAGLE_PUSH):
                 break
         else:
+            if not max_segs:
+                max_segs = tcp_tso_segs(net, tp, mss)
             if not push_one and tcp_tso_should_defer(net, tp, seg, mss, max_segs):
                 cwnd_limited = tp.is_cwnd_limited
                 break
@@ -635,7 +637,7 @@ def tcp_send_skb(net: TcpNet, tp: TcpSock, more: bool) -> None:
 def tcp_slow_start_after_idle_check(net: TcpNet, tp: TcpSock) -> None:
     """Data is queued while nothing is out: restart slow start if the connection was idle for an
     RTO."""
-    if tp.packets_out or not net.sysctl["net.ipv4.tcp_slow_start_after_idle"]:
+    if tp.packets_out or not net.ipv4.sysctl_tcp_slow_start_after_idle:
         return
     if net.cong[tp.ca_name].full_control:
         return
@@ -711,7 +713,7 @@ def tcp_send_fin(net: TcpNet, tp: TcpSock) -> None:
 
 def tcp_schedule_loss_probe(net: TcpNet, tp: TcpSock, advancing_rto: bool) -> bool:
     """Arm the probe timer for 2 SRTT, where that is before the RTO (RFC 8985 7.2)."""
-    if net.sysctl["net.ipv4.tcp_early_retrans"] < 3 or not tp.packets_out or not tp.sack_ok:
+    if net.ipv4.sysctl_tcp_early_retrans < 3 or not tp.packets_out or not tp.sack_ok:
         return False
     if tp.ca_state not in (TCP_CA_OPEN, TCP_CA_CWR) or tp.fastopen_rsk is not None:
         return False

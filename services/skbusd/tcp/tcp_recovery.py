@@ -64,7 +64,7 @@ def tcp_rack_reo_wnd(net: TcpNet, tp: TcpSock) -> int:
             return 0
         if (
             tp.sacked_out >= tp.reordering
-            and not net.sysctl["net.ipv4.tcp_recovery"] & TCP_RACK_NO_DUPTHRESH
+            and not net.ipv4.sysctl_tcp_recovery & TCP_RACK_NO_DUPTHRESH
         ):
             return 0
     return min((tcp_min_rtt(tp) >> 2) * tp.rack_reo_wnd_steps, tp.srtt_us >> 3)
@@ -131,7 +131,7 @@ def tcp_rack_advance(tp: TcpSock, sacked: int, end_seq: int, xmit_time: int, now
 def tcp_rack_update_reo_wnd(net: TcpNet, tp: TcpSock, prior_delivered: int) -> None:
     """Widen the window by min_rtt/4 for each round trip with a D-SACK, for 16 recoveries
     (RFC 8985 6.2, step 4)."""
-    policy = net.sysctl["net.ipv4.tcp_recovery"]
+    policy = net.ipv4.sysctl_tcp_recovery
     if policy & TCP_RACK_STATIC_REO_WND or (not tp.rack_dsack_seen and tp.rack_reo_wnd_steps == 1):
         return
     if prior_delivered < tp.rack_last_delivered:

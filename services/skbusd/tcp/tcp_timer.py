@@ -159,7 +159,7 @@ def tcp_orphan_retries(net: TcpNet, tp: TcpSock, alive: bool) -> int:
 
 def tcp_model_timeout(net: TcpNet, boundary: int, rto_base: int) -> int:
     """The time, us, that `boundary` retransmissions take with exponential back-off."""
-    rto_max = int(net.sysctl["net.ipv4.tcp_rto_max_ms"]) * 1000
+    rto_max = net.ipv4.sysctl_tcp_rto_max_ms * 1000
     thresh = (rto_max // rto_base).bit_length() - 1
     if boundary <= thresh:
         return ((2 << boundary) - 1) * rto_base
@@ -272,7 +272,7 @@ def tcp_retransmit_timer(net: TcpNet, tp: TcpSock) -> None:
     syn = tp.state in (TCP_SYN_SENT, TCP_SYN_RECV)
     if not tp.snd_wnd and not tp.dead and not syn:
         # The peer has shrunk its window to nothing: the segment is not lost, but serves as a probe.
-        if net.now - tp.rcv_tstamp > net.sysctl["net.ipv4.tcp_rto_max_ms"] * 2_000_000:
+        if net.now - tp.rcv_tstamp > net.ipv4.sysctl_tcp_rto_max_ms * 2_000_000:
             tcp_write_err(net, tp)
             return
         tcp_enter_loss(net, tp)
@@ -310,7 +310,7 @@ def _rto_to_user_timeout(net: TcpNet, tp: TcpSock) -> int:
 def _back_off(net: TcpNet, tp: TcpSock) -> None:
     """RFC 6298 5.5."""
     tp.icsk_backoff += 1
-    tp.icsk_rto = min(tp.icsk_rto << 1, net.sysctl["net.ipv4.tcp_rto_max_ms"] * 1000)
+    tp.icsk_rto = min(tp.icsk_rto << 1, net.ipv4.sysctl_tcp_rto_max_ms * 1000)
     inet_csk_reset_xmit_timer(net, tp, ICSK_TIME_RETRANS, _rto_to_user_timeout(net, tp))
 
 
@@ -320,7 +320,7 @@ def tcp_probe_timer(net: TcpNet, tp: TcpSock) -> None:
         tp.icsk_probes_out = 0
         tp.icsk_probes_tstamp = 0
         return
-    rto_max = net.sysctl["net.ipv4.tcp_rto_max_ms"] * 1000
+    rto_max = net.ipv4.sysctl_tcp_rto_max_ms * 1000
     now = net.now // 1000
     if not tp.icsk_probes_tstamp:
         tp.icsk_probes_tstamp = now

@@ -29,10 +29,6 @@ from skbusd.tcp.tcp_pacing import TCP_PACING_SHIFT
 _RMEM_TO_WIN_SCALE: Final = 8
 _SLOT_SLACK: Final = 2048
 """Bytes in a full slot of the pool besides payload, roughly."""
-_PACING_RATIO: Final = {
-    "ss": "net.ipv4.tcp_pacing_ss_ratio",
-    "ca": "net.ipv4.tcp_pacing_ca_ratio",
-}
 
 
 def tcp_build_xmit_cb(tp: TcpSock) -> None:
@@ -133,7 +129,7 @@ def tcp_tso_segs(net: TcpNet, tp: TcpSock, mss: int) -> int:
     rate = tp.pacing_rate
     if rate:
         size = rate >> TCP_PACING_SHIFT
-        shift = tp.rtt_min[0][1] >> net.sysctl["net.ipv4.tcp_tso_rtt_log"] if tp.rtt_min else 32
+        shift = tp.rtt_min[0][1] >> net.ipv4.sysctl_tcp_tso_rtt_log if tp.rtt_min else 32
         if shift < 32:
             size += (tp.gso_max_size or GSO_LEGACY_MAX_PAYLOAD) >> shift
         if size < limit:
@@ -146,9 +142,11 @@ def tcp_update_pacing_rate(net: TcpNet, tp: TcpSock) -> None:
     can grow."""
     if not tp.srtt_us:
         return
-    name = "ss" if tp.snd_cwnd < tp.snd_ssthresh >> 1 else "ca"
-    rate = tp.mss_cache * max(tp.snd_cwnd, tp.packets_out) * 80_000
-    rate = rate * net.sysctl[_PACING_RATIO[name]] // tp.srtt_us
+    if tp.snd_cwnd < tp.snd_ssthresh >> 1:
+        ratio = net.ipv4.sysctl_tcp_pacing_ss_ratio
+    else:
+        ratio = net.ipv4.sysctl_tcp_pacing_ca_ratio
+    rate = tp.mss_cache * max(tp.snd_cwnd, tp.packets_out) * 80_000 * ratio // tp.srtt_us
     tp.pacing_rate = min(rate, tp.max_pacing_rate)
 
 
@@ -162,22 +160,16 @@ def tcp_wnd_end(tp: TcpSock) -> int:
 
 def tcp_win_from_space(net: TcpNet, space: int) -> int:
     """The part of a buffer that may be offered as window (`net.ipv4.tcp_adv_win_scale`)."""
-    scale = int(net.sysctl["net.ipv4.tcp_adv_win_scale"])
+    scale = net.ipv4.sysctl_tcp_adv_win_scale
     return space >> -scale if scale <= 0 else space - (space >> scale)
 
 
 def tcp_space_from_win(net: TcpNet, tp: TcpSock, win: int) -> int:
-    """The buffer that a window needs; the inverse of tcp_sk_win_from_space."""
+    """The buffer that a window needs; the inverse of tcp_full_space."""
     if tp.scaling_ratio:
         return (win << _RMEM_TO_WIN_SCALE) // tp.scaling_ratio
-    scale = int(net.sysctl["net.ipv4.tcp_adv_win_scale"])
+    scale = net.ipv4.sysctl_tcp_adv_win_scale
     return win << -scale if scale <= 0 else (win << scale) // ((1 << scale) - 1)
-
-
-def tcp_sk_win_from_space(net: TcpNet, tp: TcpSock, space: int) -> int:
-    """The same for a connection with a measured share of payload in its buffer."""
-    ratio = tp.scaling_ratio
-    return space * ratio >> _RMEM_TO_WIN_SCALE if ratio else tcp_win_from_space(net, space)
 
 
 def tcp_scaling_ratio(net: TcpNet, tp: TcpSock, length: int, frags: int) -> None:
@@ -190,8 +182,11 @@ def tcp_scaling_ratio(net: TcpNet, tp: TcpSock, length: int, frags: int) -> None
 
 
 def tcp_full_space(net: TcpNet, tp: TcpSock) -> int:
-    """The window of an empty buffer."""
-    return tcp_sk_win_from_space(net, tp, tp.rcvbuf)
+    """The window of an empty buffer, by its measured share of payload if there is one."""
+    ratio = tp.scaling_ratio
+    if ratio:
+        return tp.rcvbuf * ratio >> _RMEM_TO_WIN_SCALE
+    return tcp_win_from_space(net, tp.rcvbuf)
 
 
 def tcp_space(net: TcpNet, tp: TcpSock) -> int:
@@ -227,9 +222,10 @@ def __tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
     """The window that the receive buffer allows now, with the receiver's silly-window
     avoidance (RFC 9293 3.8.6.2.2): nothing below a segment, no small steps."""
     mss = tp.ack_rcv_mss
-    free = tcp_space(net, tp)
-    allowed = tcp_receive_window(tp)
-    full = min(tp.window_clamp, tcp_full_space(net, tp))
+    full = tcp_full_space(net, tp)
+    free = full - tp.rmem_alloc - tp.ofo_bytes  # tcp_space
+    if full > tp.window_clamp:
+        full = tp.window_clamp
     if mss > full:
         mss = full
         if mss <= 0:
@@ -238,7 +234,7 @@ def __tcp_select_window(net: TcpNet, tp: TcpSock) -> int:
         if net.tcp_memory_pressure:
             tp.rcv_ssthresh = min(tp.rcv_ssthresh, 4 * tp.advmss)
         free = free >> tp.rcv_wscale << tp.rcv_wscale
-        if free < allowed >> 4 or free < mss:
+        if free < mss or free < tcp_receive_window(tp) >> 4:
             return 0
     if free > tp.rcv_ssthresh:
         free = tp.rcv_ssthresh

@@ -145,7 +145,7 @@ def _get_ip(net: UdpNet, sk: UdpSock, optname: int, optlen: int) -> bytes | int:
         return ip_int(dst.mtu, optlen) if sk.connected() and dst is not None else ENOTCONN
     if optname == uapi.IP_PROTOCOL:
         return ip_int(sk.inet_num, optlen)
-    ttl: int = net.sysctl["net.ipv4.ip_default_ttl"]
+    ttl: int = net.ipv4.sysctl_ip_default_ttl
     return do_ip_getsockopt(sk, optname, optlen, ttl)
 
 

@@ -27,6 +27,7 @@ from skbus.core.checksum import csum_from32to16, csum_tcpudp_nofold
 from skbus.core.interfaces import Netif, NetifReceive
 from skbus.core.pool import Allocator, Pool
 from skbus.core.skbuff import CHECKSUM_PARTIAL, SKB_GSO_TCPV4, Frag, SkBuff
+from skbus.core.snmp import nonzero
 from skbus.inet.headers import ethernet, ipv4, tcp
 from skbusd.nic.af_packet import AfPacketDevice, conflicts, open_socket
 from skbusd.nic.core import NicCore
@@ -231,7 +232,7 @@ class Host:
             "drops": net.drops,
             "conserved": came == went,
             "in_use": self.alloc.in_use() - (1 if net.rx_buffer.slot else 0),
-            "mib": net.mib.nonzero(),
+            "mib": nonzero(net.mib),
             "registered": self.registered,
             "largest": self.largest,
             "ip_summed": sorted(self.states),

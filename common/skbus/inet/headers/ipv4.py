@@ -61,6 +61,8 @@ IPOPT_TS_PRESPEC: Final = 3
 IPOPT_TS_KINDS: Final = (IPOPT_TS_TSONLY, IPOPT_TS_TSANDADDR, IPOPT_TS_PRESPEC)
 
 _IP: Final = struct.Struct("!BBHHHBBH4s4s")
+_new: Final = tuple.__new__
+"""Makes a NamedTuple in half the time, without the `__new__` that Python writes for it."""
 
 
 class IpHdr(NamedTuple):
@@ -108,7 +110,8 @@ def parse(buf: Buffer, offset: int = 0, size: int = 0) -> IpHdr:
         tot_len = size
     if tot_len < ihl:
         raise HeaderError(f"IPv4 total length {tot_len} is below the header's {ihl}", "IP_INHDR")
-    return IpHdr(ihl, tos, tot_len, id_, frag_off, ttl, protocol, check, saddr, daddr, options)
+    fields = (ihl, tos, tot_len, id_, frag_off, ttl, protocol, check, saddr, daddr, options)
+    return _new(IpHdr, fields)
 
 
 def build(
@@ -133,8 +136,7 @@ def build(
             + id
             + frag_off
             + (ttl << 8 | protocol)
-            + int.from_bytes(saddr, "big")
-            + int.from_bytes(daddr, "big")
+            + int.from_bytes(saddr + daddr, "big")
         )
         check = 0xFFFF - (total % 0xFFFF or 0xFFFF)
         return _IP.pack(0x45, tos, tot_len, id, frag_off, ttl, protocol, check, saddr, daddr)

@@ -57,6 +57,8 @@ _TCP: Final = struct.Struct("!HHIIHHHH")
 _U16: Final = struct.Struct("!H")
 _TS: Final = struct.Struct("!II")
 _ALIGNED_TS: Final = struct.Struct("!III")
+_new: Final = tuple.__new__
+"""Makes a NamedTuple in half the time, without the `__new__` that Python writes for it."""
 ALIGNED_TS_WORD: Final = 0x0101080A
 """NOP NOP TIMESTAMP 10: the four bytes in front of tsval and tsecr."""
 
@@ -87,7 +89,8 @@ def parse(buf: Buffer, offset: int = 0) -> TcpHdr:
         raise HeaderError(f"TCP header length {doff} is below {TCP_HLEN}", "PKT_TOO_SMALL")
     if have < doff:
         raise HeaderError(f"TCP header needs {doff} bytes, there are {have}", "PKT_TOO_SMALL")
-    return TcpHdr(source, dest, seq, ack_seq, doff, word & 0x1FF, window, check, urg_ptr)
+    fields = (source, dest, seq, ack_seq, doff, word & 0x1FF, window, check, urg_ptr)
+    return _new(TcpHdr, fields)
 
 
 def build(
