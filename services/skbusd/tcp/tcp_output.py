@@ -454,7 +454,8 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
             quota = 1
         elif quota > tp.snd_cwnd >> 1:
             quota = (tp.snd_cwnd >> 1) or 1  # at least two super-segments in flight
-        first_end = seg.end_seq if seg.dlen() <= mss else (seg.seq + mss) & MASK
+        dlen = seg.dlen()
+        first_end = seg.end_seq if dlen <= mss else (seg.seq + mss) & MASK
         if after(first_end, tp.snd_una + tp.snd_wnd):
             rwnd_limited = True  # tcp_snd_wnd_test
             break
@@ -471,14 +472,14 @@ def tcp_write_xmit(net: TcpNet, tp: TcpSock, mss: int, nonagle: int, push_one: i
                 break
             if not tp.urg_mode:
                 limit = tcp_mss_split_point(tp, seg, mss, min(quota, max_segs), nonagle, last)
-        if seg.dlen() > limit:
+        if dlen > limit:
             queue.insert(1, tcp_fragment(seg, limit, mss))
+            dlen = limit
         # Linux stamps it in the transmit function; the rate sample needs the state before.
         if now_us < tp.tcp_wstamp:
             now_us = tp.tcp_wstamp  # behind a retransmission of the same instant
         seg.mstamp = now_us
         tcp_rate_skb_sent(tp, seg, now_us)
-        dlen = seg.dlen()
         if tracing:
             net.trace("tcp_write_xmit", sk=tp.number, seq=seg.seq, len=dlen, cwnd=tp.snd_cwnd)
         if not tcp_transmit_skb(net, tp, seg.seq, seg.flags, seg.frags, dlen, mss):
