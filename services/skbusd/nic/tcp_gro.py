@@ -219,7 +219,10 @@ def tcp4_gro_receive(net: NicNet, skb: SkBuff, deliver: list[SkBuff]) -> None:
         deliver.append(skb)  # not a plain segment for us. Linear data is at most COPYBREAK.
         return
     key = head[IP_SADDR:PORTS_END]
-    flow = held.get(key)
+    flow = held.get(key) if held else None
+    if flow is None and head[TCP_FLAGS] & _END_FLAGS and skb.data_len < _BIG:
+        deliver.append(skb)  # the end of a write, and nothing held to which it could belong
+        return
     eth, tos, tot_len, id_, frag_off, ttl, seq, ack, word, window = _HEADERS.unpack_from(head)
     hlen = L4 + (word >> _DOFF_SHIFT << 2)
     payload = tot_len + IP - hlen
