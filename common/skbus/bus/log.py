@@ -28,11 +28,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
-import structlog
-
 from skbus.bus.clock import StackClock
+from skbus.bus.lean import without
 from skbus.bus.names import NAMED, named
 from skbus.core.net import LogEvent, TraceEvent
+
+with without("rich"):  # structlog would import it for tracebacks; ours are plain
+    import structlog
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
