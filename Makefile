@@ -38,6 +38,7 @@ $(RUN_STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "skbus needs Python 3.11 or newer; choose one with make PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/$(PIP_INSTALL) --editable '.[httpx,load]' | $(SAY_WHAT)
+	@$(BIN)/python -m compileall -q common services  # else every process does it, where PYTHONDONTWRITEBYTECODE is set
 	@touch $@
 
 $(STAMP): $(RUN_STAMP)
