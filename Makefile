@@ -51,6 +51,9 @@ demo: $(RUN_STAMP) ## Fetch pages both ways between Linux and our stack, and sho
 	@$(BIN)/skbus demo
 
 NO_NAMESPACES = -m "not lab and not compose and not readme"
+# LABS=2 runs the files of these tests two at a time; without it, one test after the other.
+LABS ?=
+IN_NAMESPACES = --durations=20 -m "lab and not compose and not readme" $(if $(LABS),-n $(LABS) --dist loadfile)
 
 quick: $(STAMP) ## Run the short tests: every layer, the codec, the sockets, in about a minute.
 	@echo "==> the short tests (pytest, on all cores), $$($(BIN)/python --version)"
@@ -65,8 +68,8 @@ durations: $(STAMP) ## Record which tests take long, for make quick (tests/durat
 	@$(BIN)/pytest -n logical --durations=20 --record-durations $(NO_NAMESPACES)
 
 test: unit ## Run all tests but those that need a Docker engine.
-	@echo "==> tests in network namespaces, against the kernel (pytest, one after the other)"
-	@$(BIN)/pytest --durations=20 -m "lab and not compose and not readme"
+	@echo "==> tests in network namespaces, against the kernel (pytest)"
+	@$(BIN)/pytest $(IN_NAMESPACES)
 
 readme: $(STAMP) ## Run README.md and docs/tutorial.md as they are printed, on a fresh clone; as root, and as an ordinary user.
 	@echo "==> README.md and docs/tutorial.md, as printed"
@@ -153,8 +156,8 @@ test-compiled: compiled ## Run all tests but those that need a Docker engine, wi
 	@$(COMPILED)/bin/$(PIP_INSTALL) "$$(echo build/wheel-compiled/skbus-*.whl)[dev]" | $(SAY_WHAT)
 	@echo "==> tests on processors and virtual clocks alone, compiled (pytest, on all cores)"
 	@$(COMPILED)/bin/pytest -n logical --durations=10 $(NO_NAMESPACES)
-	@echo "==> tests in network namespaces, compiled (pytest, one after the other)"
-	@$(COMPILED)/bin/pytest --durations=20 -m "lab and not compose and not readme"
+	@echo "==> tests in network namespaces, compiled (pytest)"
+	@$(COMPILED)/bin/pytest $(IN_NAMESPACES)
 
 clean: ## Remove what the targets above have made.
 	@echo "==> removing $(VENV), $(COMPILED), caches and what was built"
