@@ -13,6 +13,7 @@ figure; 130 after Ctrl-C. Even then the figures so far are reported.
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,15 +103,15 @@ def make_subjects(chosen: list[str], lab_options: str, gso_max_size: int = 0) ->
     options = lab_options.split()
     if gso_max_size:
         options += ["--gso-max-size", str(gso_max_size)]
-    every: dict[str, Subject] = {
-        "linux": kernel,
-        "skbus": Skbus(options),
-        "compiled": Compiled(options),
-        "fused": Fused(options),
+    every: dict[str, Callable[[], Subject]] = {
+        "linux": lambda: kernel,
+        "skbus": lambda: Skbus(options),
+        "compiled": lambda: Compiled(options),
+        "fused": lambda: Fused(options),
     }
     if not gso_max_size:
-        every |= {"iperf3": Iperf3(kernel), "pmd": Pmd(), "gvisor": Gvisor(), "lwip": Lwip()}
-    return [every[name] for name in chosen if name in every]
+        every |= {"iperf3": lambda: Iperf3(kernel), "pmd": Pmd, "gvisor": Gvisor, "lwip": Lwip}
+    return [every[name]() for name in chosen if name in every]
 
 
 def one(subject: Subject, workload: str, seconds: float) -> Round | str:

@@ -532,20 +532,19 @@ class Fused(Skbus):
 
     def __init__(self, up_options: list[str]) -> None:
         super().__init__([*up_options, "--fuse", self.layers_fused])
-        self._interpreted = not os.path.exists(Compiled.python)
-        if not self._interpreted:
+        self._why_interpreted = "it is not there"
+        if os.path.exists(Compiled.python):
             self.python, self.env = Compiled.python, Compiled.env
+            self._why_interpreted = "" if self._can_fuse() else "it is older than --fuse"
+        if self._why_interpreted:
+            self.python, self.env = Skbus.python, Skbus.env
 
-    def missing(self) -> str:
-        if "--fuse" in self._skbus("lab", "up", "--help"):
-            return ""
-        remedy = "" if self._interpreted else " (an old one? make compiled)"
-        return f"this build has no `skbus lab up --fuse`{remedy}"
+    def _can_fuse(self) -> bool:
+        return "--fuse" in self._skbus("lab", "up", "--help")
 
     def compromises(self) -> dict[str, str]:
-        if not self._interpreted:
-            return {}
-        return {"fused compiled": "it is not there (make compiled), so the row is interpreted"}
+        why = self._why_interpreted
+        return {"fused compiled": f"{why} (make compiled); the row is interpreted"} if why else {}
 
 
 class Pmd(Subject):

@@ -87,14 +87,6 @@ def test_our_web_server_answers_wrk(tmp_path: Path) -> None:
 
 @pytest.mark.lab
 def test_our_layers_in_one_process_do_every_round(tmp_path: Path) -> None:
-    told = subprocess.run(
-        [Path(sys.executable).with_name("skbus"), "lab", "up", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    if "--fuse" not in told.stdout:
-        pytest.skip("this build has no `skbus lab up --fuse`")
     one_round_each(tmp_path, "fused")
 
 
