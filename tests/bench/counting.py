@@ -109,11 +109,14 @@ class Inbox(deque[tuple[bytes, bytes]]):
 
 
 class Counter:
-    """Counts of one host's processes. what: "allocations", "calls", or neither."""
+    """Counts of one host's processes.
 
-    def __init__(self, host: Host, allocations: Callable[[], int] | None, calls: bool) -> None:
+    meter: a number that grows; the column "allocations" has by how much. calls: count calls.
+    """
+
+    def __init__(self, host: Host, meter: Callable[[], int] | None, calls: bool) -> None:
         self.counts: Counts = {name: dict.fromkeys(COLUMNS, 0) for name in host.processes}
-        self._allocations = allocations
+        self._meter = meter
         self._calls = calls
         for name, process in host.processes.items():
             assert not process.inbox
@@ -136,7 +139,7 @@ class Counter:
 
     def _counted(self, name: str, run: Callable[..., None], wakeups: int) -> Callable[..., None]:
         counts = self.counts[name]
-        allocations = self._allocations
+        meter = self._meter
 
         def profile(frame: FrameType, event: str, argument: object) -> None:
             if event == "call":
@@ -146,10 +149,10 @@ class Counter:
 
         def called(*arguments: Any) -> None:
             counts["wakeups"] += wakeups
-            if allocations is not None:
-                before = allocations()
+            if meter is not None:
+                before = meter()
                 run(*arguments)
-                counts["allocations"] += allocations() - before
+                counts["allocations"] += meter() - before
             elif self._calls:
                 sys.setprofile(profile)
                 run(*arguments)
@@ -231,17 +234,22 @@ def _prepare(world: World, work: str, a: Host, b: Host) -> Callable[[], Coroutin
 
 
 def count(
-    work: str, *, allocations: Callable[[], int] | None = None, calls: bool = False
+    work: str,
+    *,
+    meter: Callable[[], int] | None = None,
+    calls: bool = False,
+    times: int = TIMES,
+    warm_up: int = WARM_UP,
 ) -> Counts:
-    """The counts of doing a work TIMES times, after a warm-up: process -> column -> count."""
+    """The counts of doing a work so often, after a warm-up: process -> column -> count."""
     with World(seed=12) as world:
         a, b = world.host("a", "10.0.0.1/24"), world.host("b", "10.0.0.2/24")
         world.link(a, b)
         do = _prepare(world, work, a, b)
-        counter = Counter(b, allocations, calls)
+        counter = Counter(b, meter, calls)
         with _requests_counted(counter, b):
-            for n in range(WARM_UP + TIMES):
-                if n == WARM_UP:
+            for n in range(warm_up + times):
+                if n == warm_up:
                     counter.reset()
                 world.run(world.start(do()))
                 world.settle()
@@ -254,6 +262,6 @@ def count_all(work: str, allocations: Callable[[], int] | None) -> Counts:
     for name, counts in count(work, calls=True).items():
         found[name] |= {column: counts[column] for column in ("calls", "c_calls")}
     if allocations is not None:
-        for name, counts in count(work, allocations=allocations).items():
+        for name, counts in count(work, meter=allocations).items():
             found[name]["allocations"] = counts["allocations"]
     return found

@@ -2,18 +2,22 @@
 """The cost of a crossing between two processes, and how a process should wait for one.
 
     python tests/bench/crossings.py [--hops 8] [--rounds 3000]
+    python tests/bench/crossings.py --floor
 
 A ring of processes passes one small message round, by the pipes of `skbus.bus.pipe` or by libzmq's
 sockets. Three ways to wait are compared: plain (block in select, no trio), trio (`wait_readable`
 each time), and nap. Nap blocks for up to 5 ms and then uses trio, like `skbus.bus.service`. Each is
 run with the processes spread and on one core. Processor time is that of all processes, libzmq's
 threads included, divided by the crossings.
+
+--floor: instead, rings that do ever less than our pipes (`floor.py`), interpreted and compiled.
 """
 
 import argparse
 import os
 import select
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -23,12 +27,14 @@ import zmq
 from rich.console import Console
 from rich.table import Table
 
+import floor
 from report import print_table
 from skbus.bus.codec import Message, decode, encode
 from skbus.bus.libzmq import readable
 from skbus.bus.pipe import Inbox, Outlet
 from skbus.core.abi import Barrier
 from skbus.core.interfaces import Neighbour
+from subjects import Compiled
 
 NAP = 0.005
 
@@ -192,11 +198,33 @@ def measure(
     return found, spent / (options.rounds * options.hops) * 1e6
 
 
+def floor_table() -> Table:
+    """The rings of `floor.py`, by both builds."""
+    builds = {"interpreted": sys.executable, "compiled": Compiled.python}
+    table = Table(title=f"a ring of {floor.HOPS} processes on one core, us a crossing")
+    table.add_column("what a process does")
+    found = {}
+    for build, python in builds.items():
+        measured = floor.measure_by(python)
+        if measured is not None:
+            found[build] = measured.rings
+            for column in ("processor", "passed"):
+                table.add_column(f"{build},\n{column}", justify="right")
+    for ring in floor.RINGS:
+        cells = [f"{value:.1f}" for rings in found.values() for value in rings[ring]]
+        table.add_row(ring, *cells)
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="What a crossing between processes costs.")
     parser.add_argument("--hops", type=int, default=8, help="processes in the ring")
     parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--floor", action="store_true", help="what a crossing costs at least")
     options = parser.parse_args()
+    if options.floor:
+        print_table(Console(), floor_table())
+        return
     table = Table(title=f"round trip through {options.hops} processes, us")
     for column in ("pipes", "way of waiting", "cores", "median", "p99", "processor, a crossing"):
         table.add_column(column, justify="right")

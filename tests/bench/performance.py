@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Where the time goes, and how the rate grows: the tables of docs/performance.md.
 
-    performance.py [--seconds 2] [--reps 3] [--only layers,growth,connections]
+    performance.py [--seconds 2] [--reps 3] [--only layers,growth,connections,budget]
                    [--into docs/performance.md]
 
 layers: each process's processor time and wake-ups for one unit of work (a megabyte, a round trip, a
 connection, a datagram). Besides, the rate that the slowest process alone would allow on a machine
 with a processor for each. growth: bulk and round trips against size, loss and MTU. connections:
 short connections and bulk next to up to 100,000 idle ones, which take a few minutes to open.
+budget: the stages of a small message, drawn as a timeline (timeline.svg beside the page), and their
+floors. It takes a minute, root and perf.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markdown import Markdown
 
+import budget
 import idle
 import report
 from growth import draw
@@ -40,6 +43,7 @@ SIZES: Final = (1, 256, 4096, 65536, 1 << 20)
 LOSSES: Final = ("0%", "0.01%", "0.1%", "1%")
 MTUS: Final = (576, 1500, 9000)
 IDLE: Final = (10, 1_000, 10_000, 100_000)
+PARTS: Final = ("layers", "growth", "connections", "budget")
 PER_CLIENT: Final = 15_000
 """Idle connections that one process on Linux opens, to a port of its own. The process must have
 descriptors for them."""
@@ -249,11 +253,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a round (2)")
     parser.add_argument("--reps", type=int, default=3, help="rounds, of which the median (3)")
-    parser.add_argument(
-        "--only", default="layers,growth,connections", help="some of layers, growth, connections"
-    )
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--into", type=Path, help="page whose marked part is to be replaced")
     chosen = parser.parse_args()
+    only = chosen.only.split(",")
+    if wrong := [name for name in only if name not in PARTS]:
+        parser.error(f"--only {wrong[0]}: not one of {', '.join(PARTS)}")
     console = Console(stderr=True)
     machine = report.machine()
     kernel = machine["kernel"].partition("-")[0]
@@ -264,10 +269,13 @@ def main() -> int:
         "",
     ]
     parts = {"layers": layers, "growth": growth, "connections": connections}
-    only = chosen.only.split(",")
     for name, make in parts.items():
         if name in only:
             text += make(chosen.seconds, chosen.reps, console)
+    seen: budget.Seen = {}
+    if "budget" in only:
+        seen, floors = budget.measure(console)
+        text += budget.page(seen, floors)
     page = "\n".join(text)
     shown = Console()
     if shown.is_terminal and shown.width >= max(map(len, page.splitlines())):
@@ -275,7 +283,10 @@ def main() -> int:
     else:
         sys.stdout.write(page + "\n")  # rich would cut the tables' figures
     if chosen.into is not None:
-        write_into(chosen.into, page, set(parts) <= set(only))
+        write_into(chosen.into, page, set(PARTS) <= set(only))
+        if seen:
+            drawn = budget.draw(seen, chosen.into.with_name("timeline.svg"))
+            console.print(drawn, style="dim")
         drawn = draw(chosen.into.read_text(), chosen.into.with_name("growth.svg"))
         console.print(drawn, style="dim")
     return 0

@@ -68,7 +68,7 @@ else:
     kept = [object() for _ in repeat(None, 1000)]
     made = counter() - before
     assert 1000 <= made <= 1020, made
-    found = [counting.count("rr", allocations=counter) for _ in range(2)]
+    found = [counting.count("rr", meter=counter) for _ in range(2)]
     assert found[0]["tcp"]["allocations"] > counting.TIMES
     print("counted")
 """
