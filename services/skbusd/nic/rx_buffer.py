@@ -35,8 +35,8 @@ class RxBuffer:
     """The slot for the next frame: an empty one, or the one whose flow is being continued."""
 
     __slots__ = (
-        "_big", "_end", "_in_a_row", "_key", "_place", "_placed", "_region", "_room", "_saved",
-        "_scratch", "_supers", "flow", "slot",
+        "_big", "_end", "_in_a_row", "_key", "_place", "_region", "_room", "_saved", "_scratch",
+        "_supers", "flow", "slot",
     )  # fmt: skip
 
     def __init__(self, region: Allocator) -> None:
@@ -45,10 +45,9 @@ class RxBuffer:
         """Where frames are read to when the pool is full."""
         self.slot: tuple[int, int] | None = None
         """An empty slot, and its generation."""
-        self._placed: tuple[int, int] | None = None
-        """The slot that `_place` and `_room` are of: most frames are copied out of theirs."""
-        self._place: Place = (0, 0, 0, 0, 0)
+        self._place: Place | None = None
         self._room = self._scratch
+        """The slot's place and bytes: most frames are copied out of it, so the next gets it too."""
         self.flow: GroFlow | None = None
         """The flow that the next frame is expected to continue."""
         self._end: Place = (0, 0, 0, 0, 0)
@@ -73,20 +72,15 @@ class RxBuffer:
         return (region, slot, gen, at, SLOT_SIZE), room
 
     def _empty(self) -> tuple[Place | None, memoryview]:
-        slot = self.slot
-        if slot is not None and slot is self._placed:
-            return self._place, self._room
-        region = self._region
-        if slot is None:
-            if self._big:
-                slot = region.alloc(BIG_SLOT, must=False)
+        if self.slot is None:
+            region = self._region
+            slot = region.alloc(BIG_SLOT, must=False) if self._big else None
             slot = self.slot = slot or region.alloc(SLOT_SIZE)
             if slot is None:
                 return None, self._scratch
-        start = region.starts[slot[0]]
-        self._placed = slot
-        self._place = (region.number, slot[0], slot[1], 0, SLOT_SIZE)
-        self._room = region.mem[start : start + SLOT_SIZE]
+            start = region.starts[slot[0]]
+            self._place = (region.number, slot[0], slot[1], 0, SLOT_SIZE)
+            self._room = region.mem[start : start + SLOT_SIZE]
         return self._place, self._room
 
     def joined(self, room: memoryview, payload: int) -> None:
