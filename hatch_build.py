@@ -21,7 +21,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 COMPILED = """
-common/skbus/core: checksum dropreason net netns_ipv4 pool pskb seq skbuff snmp syscall timer
+common/skbus/core: checksum dropreason entry layout net netns_ipv4 pool pskb seq skbuff snmp
+  syscall timer
 common/skbus/inet: ip_sockglue transport
 common/skbus/inet/headers: ethernet ipv4 tcp
 common/skbus/bus: barrier clock codec dispatch libzmq loop pipe service zmtp

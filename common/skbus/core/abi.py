@@ -2,14 +2,22 @@
 """The schema of the messages between processes: one table, one ABI number.
 
 A message is one or two ZeroMQ frames: `meta` and, where there is inline payload, `data`. `meta`
-is one msgpack array
+begins with a head, all numbers little-endian:
 
-    [ABI, sender, epoch, [entry, [item, ...], entry, [item, ...], ...]]
+    mark 0x94, ABI, flags, bytes of the head   four bytes
+    epoch                                      eight bytes, with its sign
+    bytes of the sender's name                 one byte
+    sender, entry                              UTF-8, to the end of the head
 
-in which runs of items for one entry lie together, in the order in which they were sent. An
-entry is named after the function of the callee that takes it. An item is a positional tuple:
-an skb (`SKB_FIELDS`), or one of the NamedTuples below. Inline payload lies in `data`, in the
-order of the skbs; payload in the pool is only named, by its place.
+The entry is named after the function of the callee that takes it. With flags 0 one item follows,
+to the end. With flags 1 a run of items follows, each behind its size in four bytes. The last of the
+run has bit 31 of its size set. Another run may follow behind it, with a head of its own. So items
+are in the order in which they were sent. An empty message is a head without an entry, flags 1.
+
+An item is one of the NamedTuples below, in the layout of `skbus.core.layout`, or an skb: its struct
+(`skbus.bus.codec.SKB_STRUCT`), its head, a place of five numbers for each frag, and its `cb` in the
+layout of its NamedTuple. Inline payload lies in `data`, in the order of the skbs; payload in the
+pool is only named, by its place.
 
 `skbus.core.interfaces` has the entries, their callers and callees, and which of the NamedTuples
 below belongs to each. An entry with payload is an skb entry: its NamedTuple is the skb's `cb`.
@@ -18,9 +26,14 @@ number: the socket layer gives those below 2^32, tcp those from 2^32 on (an acce
 `req` is the asker's number for a request, 0 where no answer is wanted.
 """
 
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
-ABI: Final = 3
+ABI: Final = 4
+
+Addr = Annotated[bytes, 16]
+"""An address. Bytes with a bound lie in an item's fixed part, with their length in front."""
+IpOptions = Annotated[bytes, 40]
+"""The options of an IPv4 header."""
 
 
 # ---- every process ----------------------------------------------------------------------
@@ -93,8 +106,8 @@ class RcvCb(NamedTuple):
     """cb of an skb that ip hands to a transport: `data` is at the transport header,
     `network_header` at the IP header. Padding is trimmed, fragments are reassembled."""
 
-    saddr: bytes
-    daddr: bytes
+    saddr: Addr
+    daddr: Addr
     tos: int
     ttl: int
     mtu: int
@@ -110,10 +123,10 @@ class ErrHandler(NamedTuple):
     code: int
     info: int
     """Next-hop MTU for ICMP_FRAG_NEEDED, gateway for ICMP_REDIRECT, else 0."""
-    offender: bytes
-    saddr: bytes
+    offender: Addr
+    saddr: Addr
     """Source of the quoted packet: our address."""
-    daddr: bytes
+    daddr: Addr
     payload: bytes
     ifindex: int = 0
     """The device by which the ICMP error came."""
@@ -124,8 +137,8 @@ class RouteRet(NamedTuple):
 
     req: int
     err: int
-    saddr: bytes
-    daddr: bytes
+    saddr: Addr
+    daddr: Addr
     oif: int
     mtu: int
     rt_type: int
@@ -142,7 +155,7 @@ class DstMtu(NamedTuple):
     """`dst_mtu`: from now on packets to daddr may have no more than `mtu` bytes. A path MTU was
     learned, or was forgotten."""
 
-    daddr: bytes
+    daddr: Addr
     mtu: int
 
 
@@ -162,9 +175,9 @@ class InetdevEvent(NamedTuple):
 
     ifindex: int
     dev: str
-    addr: bytes
+    addr: Addr
     prefixlen: int
-    broadcast: bytes
+    broadcast: Addr
     mtu: int
     features: int
     gso_max_size: int
@@ -217,8 +230,8 @@ class IpRouteOutputKey(NamedTuple):
 
     req: int
     process: str
-    daddr: bytes
-    saddr: bytes
+    daddr: Addr
+    saddr: Addr
     oif: int
     tos: int
 
@@ -229,8 +242,8 @@ class XmitCb(NamedTuple):
     `data` is at the transport header. csum_start and csum_offset are set for CHECKSUM_PARTIAL,
     with the transport's checksum field seeded by the folded pseudo-header sum."""
 
-    saddr: bytes
-    daddr: bytes
+    saddr: Addr
+    daddr: Addr
     protocol: int
     tos: int
     ttl: int
@@ -238,7 +251,7 @@ class XmitCb(NamedTuple):
     df: bool
     oif: int
     """0: by route"""
-    options: bytes
+    options: IpOptions
     mc_loop: bool = True
     """IP_MULTICAST_LOOP: a multicast comes back to us where we are in its group"""
     unconnected: bool = False
@@ -253,9 +266,9 @@ class Redirect(NamedTuple):
     """`ipv4_redirect`: an ICMP redirect quotes a packet to `daddr`, which a transport has
     recognised as its own. `old_gw` sent the redirect by device `ifindex`, and names `new_gw`."""
 
-    daddr: bytes
-    new_gw: bytes
-    old_gw: bytes
+    daddr: Addr
+    new_gw: Addr
+    old_gw: Addr
     ifindex: int
 
 
@@ -263,7 +276,7 @@ class UpdatePmtu(NamedTuple):
     """`ipv4_update_pmtu`: a "fragmentation needed" quotes a packet to `daddr`, which a transport
     has recognised as its own. No more than `mtu` bytes pass there."""
 
-    daddr: bytes
+    daddr: Addr
     mtu: int
 
 
@@ -301,7 +314,7 @@ class GetPort(NamedTuple):
 
     sk: int
     req: int
-    addr: bytes
+    addr: Addr
     port: int
     reuse: int
     ifindex: int
@@ -323,7 +336,7 @@ class Connect(NamedTuple):
 
     sk: int
     req: int
-    addr: bytes
+    addr: Addr
     port: int
 
 
@@ -409,7 +422,7 @@ class TcpSendmsgFastopenCb(NamedTuple):
 
     sk: int
     req: int
-    addr: bytes
+    addr: Addr
     port: int
     size: int
     wait: bool
@@ -426,17 +439,17 @@ class UdpSendmsgCb(NamedTuple):
 
     sk: int
     req: int
-    addr: bytes
+    addr: Addr
     port: int
     flags: int
     tos: int
     """-1: the socket's own"""
     ttl: int
     """0: the socket's own"""
-    saddr: bytes = b""
+    saddr: Addr = b""
     """IP_PKTINFO: b'' for the socket's own"""
     oif: int = 0
-    options: bytes = b""
+    options: IpOptions = b""
     """IP_RETOPTS: b'' for the socket's own"""
     gso_size: int = -1
     """UDP_SEGMENT: -1 for the socket's own"""
@@ -445,7 +458,7 @@ class UdpSendmsgCb(NamedTuple):
 class LocalAddr(NamedTuple):
     """The answer to a GetPort or a ListenStart: the address and the port that the socket has."""
 
-    addr: bytes
+    addr: Addr
     port: int
 
 
@@ -455,7 +468,7 @@ class Connected(NamedTuple):
     deferred: TCP_FASTOPEN_CONNECT, the SYN waits for `tcp_sendmsg_fastopen`. shard: with err
     EREMCHG, the shard of tcp to which the connection belongs; else -1."""
 
-    addr: bytes
+    addr: Addr
     port: int
     deferred: bool = False
     shard: int = -1
@@ -480,9 +493,9 @@ class SkStateChange(NamedTuple):
 
     sk: int
     state: int
-    saddr: bytes
+    saddr: Addr
     sport: int
-    daddr: bytes
+    daddr: Addr
     dport: int
 
 
@@ -491,9 +504,9 @@ class ReqskQueueAdd(NamedTuple):
 
     sk: int
     child: int
-    saddr: bytes
+    saddr: Addr
     sport: int
-    daddr: bytes
+    daddr: Addr
     dport: int
 
 
@@ -561,15 +574,15 @@ class DataReadyCb(NamedTuple):
     flags: DATA_PSH, DATA_URG, DATA_TELL_READ."""
 
     sk: int
-    saddr: bytes
+    saddr: Addr
     sport: int
-    daddr: bytes
+    daddr: Addr
     dport: int
     ifindex: int
     flags: int
     seq: int
     """TCP: number of the first byte. Datagrams: how many had been dropped (SO_RXQ_OVFL)."""
-    spec_dst: bytes = b""
+    spec_dst: Addr = b""
     """Our address for a reply, where daddr is none of ours (multicast, broadcast)."""
 
 
@@ -583,7 +596,7 @@ class SockErrCb(NamedTuple):
     ee_type: int
     ee_code: int
     ee_info: int
-    offender: bytes
-    addr: bytes
+    offender: Addr
+    addr: Addr
     port: int
     ifindex: int

@@ -18,14 +18,16 @@ The process that is called says which of its functions takes each entry, and myp
 `serve` fails at import where an entry of the interface is missing. So "find all references" on an
 entry leads from any caller to the function that takes the call. On the wire an entry is its name
 alone. The interfaces of the stack are in `skbus.core.interfaces`; `skbus abi` and docs/messages.md
-print them. From the same objects the codec has the types that it checks, and the shell the rule
-for a full pipe.
+print them. From the same objects the codec has the layout of the items, and the shell the rule for
+a full pipe.
 """
 
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
+from skbus.core.compiled import mypyc_attr
+from skbus.core.layout import Layout, fits
 from skbus.core.skbuff import SkBuff
 
 Handler = Callable[[Any, Any], None]
@@ -36,20 +38,23 @@ R = TypeVar("R")
 C = TypeVar("C", bound=tuple[Any, ...] | None)
 
 
+@mypyc_attr(native_class=False)
 class EntryError(TypeError):
     """An interface, or a process that serves one, contradicts itself; the text says how."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class AnyEntry:
     """What `Entry` and `SkbEntry` have in common.
 
     name: on the wire. interface: the name of its class. kind: the NamedTuple of the item, or of
-    the skb's cb; None where cb may be any tuple. signature: the types of the NamedTuple's fields.
-    lossless: a full pipe holds the item back; without it, a full pipe drops the item.
+    the skb's cb; None for an skb that crosses without cb. layout: how the NamedTuple lies in a
+    message. lossless: a full pipe holds the item back; without it, a full pipe drops the item.
     """
 
     __slots__ = (
-        "interface", "is_skb", "kind", "lossless", "name", "reply", "reply_signature", "signature",
+        "head", "interface", "is_skb", "kind", "layout", "lossless", "name", "reply",
+        "reply_signature",
     )  # fmt: skip
 
     def __init__(self, kind: Any, reply: Any, is_skb: bool, lossless: bool) -> None:
@@ -59,8 +64,10 @@ class AnyEntry:
         self.reply = reply
         self.is_skb = is_skb
         self.lossless = lossless
-        self.signature: tuple[Any, ...] = signature_of(kind) if kind is not None else ()
+        self.layout: Layout | None = Layout(kind) if kind is not None else None
         self.reply_signature: tuple[Any, ...] = ()
+        self.head: Head | None = None
+        """Of the last message by this entry."""
 
     def __str__(self) -> str:
         return self.name
@@ -118,6 +125,27 @@ class SkbRequest(SkbEntry[C], Generic[C, R]):
         self.reply_signature = reply_signature_of(reply)
 
 
+class Head:
+    """With what a run of items begins on the wire (`skbus.bus.codec`): the sender, its epoch and
+    the entry, which are the same in most messages.
+
+    entry: None where no interface has the name. one, many: its bytes, where one item or more
+    follow.
+    """
+
+    __slots__ = ("entry", "epoch", "many", "name", "one", "sender")
+
+    def __init__(
+        self, sender: str, epoch: int, name: str, entry: AnyEntry | None, one: bytes, many: bytes
+    ) -> None:
+        self.sender = sender
+        self.epoch = epoch
+        self.name = name
+        self.entry = entry
+        self.one = one
+        self.many = many
+
+
 class Served:
     """An entry, and the function that takes it."""
 
@@ -131,10 +159,14 @@ class Served:
 BY_NAME: Final[dict[str, AnyEntry]] = {}
 """All entries of all interfaces that have been imported, by their names on the wire."""
 
+HEADS: Final[dict[bytes, Head]] = {}
+"""The codec's memory of heads, by their bytes; a new interface begins it anew."""
+
 INTERFACES: Final[list[type["Interface"]]] = []
 """All interfaces that have been imported, in that order."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Interface:
     """What one process serves to another: subclasses have entries as attributes.
 
@@ -155,6 +187,7 @@ class Interface:
             entry.name = name
             entry.interface = cls.__name__
             BY_NAME[name] = entry
+        HEADS.clear()
         INTERFACES.append(cls)
 
 
@@ -196,19 +229,6 @@ def signature_of(kind: Any) -> tuple[Any, ...]:
 def reply_signature_of(reply: Any) -> tuple[Any, ...]:
     """As `signature_of`; empty where an answer is a plain value, or nothing."""
     return signature_of(reply) if hasattr(reply, "_fields") else ()
-
-
-def fits(value: tuple[Any, ...], signature: tuple[Any, ...]) -> bool:
-    """Do the fields of a tuple have the types of a signature?"""
-    have = tuple(map(type, value))
-    if have == signature:
-        return True
-    if len(have) != len(signature):
-        return False
-    for h, want in zip(have, signature, strict=True):
-        if want is not object and h is not want:
-            return False
-    return True
 
 
 def reply_of(entry: AnyEntry, err: int, value: object) -> Any:
