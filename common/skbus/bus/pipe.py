@@ -30,7 +30,7 @@ from time import monotonic
 from typing import Final, Protocol
 
 from skbus.bus.codec import MAX_DATA, CodecError, Message, decode
-from skbus.bus.zmtp import Decoder, ZmtpError, encode_message, preamble
+from skbus.bus.zmtp import Decoder, ZmtpError, encode_frame, encode_message, preamble
 
 MAX_MESSAGES: Final = 1000
 """Messages (batches) that an outlet holds: `netdev_max_backlog`."""
@@ -277,9 +277,12 @@ class Inbox:
             for frames in messages:
                 n += 1
                 try:
-                    if len(frames) > 2:
+                    if len(frames) == 1:
+                        message = decode(frames[0])
+                    elif len(frames) == 2:
+                        message = decode(frames[0], frames[1])
+                    else:
                         raise CodecError(f"{len(frames)} frames, not 1 or 2")
-                    message = decode(*frames)
                 except CodecError as e:
                     self._refused += 1
                     listener.last_error = str(e)
@@ -351,7 +354,7 @@ class Outlet:
         queue = self._queue
         if len(queue) >= MAX_MESSAGES:
             return False
-        message = encode_message((meta, data)) if data else encode_message((meta,))
+        message = encode_message((meta, data)) if data else encode_frame(meta)
         sock = self._sock
         if sock is not None and not queue and self._decoder.ready:
             try:

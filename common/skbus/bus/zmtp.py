@@ -17,6 +17,9 @@ _SIGNATURE: Final = b"\xff" + bytes(8) + b"\x7f"
 _NULL: Final = b"NULL".ljust(20, b"\0")
 _LONG: Final = struct.Struct(">BQ")
 _LENGTH: Final = struct.Struct(">I")
+_SHORT: Final = [bytes((0, size)) for size in range(256)]
+"""Flags and length of a message's only frame, by its length."""
+_SHORT_HEADER: Final = 2
 _FLAG_MORE: Final = 1
 _FLAG_LONG: Final = 2
 _FLAG_COMMAND: Final = 4
@@ -52,8 +55,16 @@ def preamble(socket_type: bytes, identity: bytes = b"") -> bytes:
     return greeting + bytes((_FLAG_COMMAND, len(body))) + body
 
 
+def encode_frame(frame: bytes) -> bytes:
+    """A message of one frame."""
+    size = len(frame)
+    return (_SHORT[size] if size < 256 else _LONG.pack(_FLAG_LONG, size)) + frame
+
+
 def encode_message(frames: Sequence[bytes]) -> bytes:
     """A message of one frame or more."""
+    if len(frames) == 1:
+        return encode_frame(frames[0])
     out = []
     last = len(frames) - 1
     for i, frame in enumerate(frames):
@@ -93,6 +104,16 @@ class Decoder:
     def feed(self, data: bytes) -> list[list[bytes]]:
         """The messages that are complete now, each a list of frames. On ZmtpError, close the
         connection."""
+        size = len(data) - _SHORT_HEADER
+        if (
+            0 <= size <= self._limit
+            and data[0] == 0
+            and data[1] == size
+            and self.ready
+            and not self._parts
+            and not self._frames
+        ):  # one short message, whole
+            return [[data[_SHORT_HEADER:]]]
         if self._parts:
             self._parts.append(data)
             self._have += len(data)

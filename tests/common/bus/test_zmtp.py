@@ -52,6 +52,21 @@ def test_byte_by_byte() -> None:
     assert out == [[b"a" * 300, b"", b"b"]]
 
 
+@pytest.mark.parametrize("size", [0, 1, 254, 255, 256, 70_000])
+def test_a_message_that_comes_alone(size: int) -> None:
+    frame = bytes(size)
+    message = encode_message((frame,))
+    _, out = pull(preamble(b"PUSH"), message, message, encode_message((frame, b"x")), message)
+    assert out == [[frame], [frame], [frame, b"x"], [frame]]
+    _, out = pull(preamble(b"PUSH") + b"\x01\x01a", message)
+    assert out == [[b"a", frame]]
+
+
+def test_a_short_message_before_ready_is_refused() -> None:
+    with pytest.raises(ZmtpError, match="a message before READY"):
+        pull(GREETING, b"\0\1a")
+
+
 GREETING = preamble(b"PUSH")[:64]
 
 
