@@ -259,7 +259,7 @@ def main() -> int:
     stem = chosen.out / time.strftime("bench-%Y%m%d-%H%M%S")
     report.to_json(rounds, facts, stem.with_suffix(".json"))
     console.print(f"figures: {stem.with_suffix('.json')}", highlight=False)
-    if chosen.into is not None:
+    if chosen.into is not None and not interrupted:
         into.write_into(chosen.into, rounds, facts)
         console.print(f"written into {chosen.into}", highlight=False)
     if not chosen.no_plot:
