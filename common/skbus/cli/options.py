@@ -121,9 +121,11 @@ def overrides(
 
 def say_if_all_are_interpreted(config: "Config") -> None:
     """Where nothing is compiled, --interpreted changes nothing, and a line says so."""
-    from skbus.bus.version import is_compiled
+    if not config.interpreted:
+        return
+    from skbus.bus.version import is_compiled  # it imports numpy
 
-    if config.interpreted and not is_compiled():
+    if not is_compiled():
         sys.stderr.write("skbus: --interpreted: all layers are, as nothing is compiled here\n")
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import pytest
 import typer
 
+from skbus.bus.rundir import RunDir
 from skbus.cli import app
 from skbus.cli.commands import COMMANDS, help_text, is_help
 from skbus.cli.help import summary
@@ -44,10 +45,14 @@ main()
 """
 
 
-def imported(*argv: str) -> set[str]:
+def imported(*argv: str, env: dict[str, str] | None = None) -> set[str]:
     """The modules that a command imports."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", PROGRAM, *argv], check=False, capture_output=True, text=True
+        [sys.executable, "-P", "-c", PROGRAM, *argv],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
     )
     _, found, names = done.stderr.rpartition("\nmodules ")
     assert found, done.stderr
@@ -93,6 +98,15 @@ def test_a_command_imports_its_own_module_alone(
     modules = imported(*argv)
     assert not others & packages(modules)
     assert {module for module, _ in COMMANDS.values()} & modules == {ours}
+
+
+def test_lab_up_leaves_to_the_holder_what_the_layers_need(run: RunDir) -> None:
+    """The lab is there already, which is found when the configuration has been read."""
+    lock = run.create().lock()
+    modules = imported("lab", "up", env={"SKBUS_DIR": str(run.path)})
+    os.close(lock)
+    assert "skbus.stack.config" in modules
+    assert not HEAVY - {"typer", "pydantic"} & packages(modules)
 
 
 def test_what_is_not_the_help_of_the_command_itself() -> None:
