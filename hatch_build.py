@@ -23,6 +23,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 COMPILED = """
 common/skbus/core: checksum dropreason entry layout net netns_ipv4 pool pskb seq skbuff snmp
   syscall timer
+common/skbus/app: client
 common/skbus/inet: ip_sockglue transport
 common/skbus/inet/headers: ethernet ipv4 tcp
 common/skbus/bus: barrier clock codec dispatch libzmq loop pipe service zmtp
@@ -33,7 +34,7 @@ services/skbusd/tcp: core inet_connection_sock inet_hashtables netns sk_lock soc
   tcp_output tcp_pacing tcp_rate tcp_recovery tcp_retransmit tcp_sack tcp_timer tcp_validate
   tcp_window tcp_write_space
 services/skbusd/socket: af_inet call core files msghdr netns page_frag recv request router sock
-  socket stream tcp_recvmsg tcp_sendmsg tcp_sock
+  socket stream tcp_post tcp_recvmsg tcp_sendmsg tcp_sock
 """
 """Folders and modules of the packet path. Left out: modules that mypyc cannot compile (`import *`),
 modules that gain nothing (NamedTuples), and `af_packet`. `af_packet` gives the kernel the address

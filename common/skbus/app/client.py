@@ -30,12 +30,12 @@ import os
 import select
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from skbus.app.life import Life
 from skbus.bus.pipe import Dealer
 from skbus.bus.pooldir import PoolDir
 from skbus.bus.rundir import RunDir, RunDirError
@@ -84,16 +84,6 @@ def os_error(err: int, text: object = None) -> OSError:
     return OSError(err, text if isinstance(text, str) else os.strerror(err))
 
 
-class _Life(socket.socket):
-    """The life connection. Its end is the end of all our sockets, so the interpreter's end does not
-    close it. `atexit` functions and finalisers may still use and close our sockets. The kernel
-    closes the connection when the process has ended."""
-
-    def __del__(self, _is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not _is_finalizing():
-            self.close()
-
-
 class Client:
     """This process, as the socket layer of one stack knows it."""
 
@@ -126,7 +116,7 @@ class Client:
         """descriptor of the system -> descriptor of ours, for `socket(fileno=...)`"""
 
     def _connect_life(self) -> socket.socket:
-        life = _Life(socket.AF_UNIX, socket.SOCK_STREAM)
+        life = Life(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             life.connect(str(self.run.life))
             life.sendall(self.id)
