@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Counts of the operations that a small message takes: exact, where times are noisy.
 
-    operations.py [--only simulation,lab] [--record]
+    operations.py [--only simulation,lab] [--fuse LAYERS] [--record]
 
 simulation: what the cores do in `skbus.testing.World` (`counting.py`). lab: the system calls of the
 real processes, by strace, which watches one process at a time. A count is the median over rounds,
 which leaves out the few rounds that a timer or another process of the machine has disturbed. How
-often a process waits still depends on who is quicker.
+often a process waits still depends on who is quicker. fuse: of the lab alone, as `skbus lab up
+--fuse`; the layers of one process are counted together.
 
 `tests/bench/operations.json` has the counts that a test holds (`test_operations.py`). `make
 operations` writes it anew. Function calls are recorded for one version of Python.
@@ -83,8 +84,8 @@ class Lab(Skbus):
 
     agent = HERE / "counted_agent.py"
 
-    def __init__(self) -> None:
-        super().__init__(["--affinity", "one"], "ops")
+    def __init__(self, fuse: str = "") -> None:
+        super().__init__(["--affinity", "one", *(("--fuse", fuse) if fuse else ())], "ops")
         self.port = 9000
 
     def count(self, process: str, work: str) -> dict[str, int]:
@@ -250,13 +251,13 @@ def run_simulation() -> dict[str, counting.Counts]:
     return found
 
 
-def run_lab() -> dict[str, SystemCalls]:
+def run_lab(fuse: str = "") -> dict[str, SystemCalls]:
     why = why_no_system_calls()
     if why:
         say(f"System calls were not counted: {why}")
         return {}
     say("System calls of the real processes, one round:\n")
-    lab = Lab()
+    lab = Lab(fuse)
     found: dict[str, SystemCalls] = {}
     try:
         lab.up()
@@ -278,12 +279,17 @@ def main() -> int:
     )
     parser.add_argument("--only", default="simulation,lab", help="some of simulation, lab")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name} anew")
+    parser.add_argument(
+        "--fuse", default="", metavar="LAYERS", help="of the lab, as `lab up` has it"
+    )
     chosen = parser.parse_args()
+    if chosen.fuse and chosen.record:
+        parser.error("--record: what is recorded is a stack whose layers are processes")
     only = chosen.only.split(",")
     if wrong := [name for name in only if name not in ("simulation", "lab")]:
         parser.error(f"--only {wrong[0]}: not one of simulation, lab")
     simulation = run_simulation() if "simulation" in only else {}
-    lab = run_lab() if "lab" in only else {}
+    lab = run_lab(chosen.fuse) if "lab" in only else {}
     if chosen.record:
         before = read_record() if RECORD.exists() else {}
         text = json.dumps(record_of(simulation, lab, before), indent=1)

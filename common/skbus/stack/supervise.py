@@ -96,6 +96,11 @@ class Child:
     settled: bool = False
     """Does it run where the placement has it? While it starts, it may run anywhere."""
 
+    @property
+    def name(self) -> str:
+        """For people: "tcp", or "ip+tcp+udp+socket"."""
+        return "+".join(self.layers)
+
 
 @dataclass
 class Supervisor:
@@ -250,7 +255,7 @@ class Supervisor:
                 self._log(
                     "warning",
                     "layer_died",
-                    name=process,
+                    name=child.name,
                     how=status,
                     again_in=round(child.due - monotonic(), 3),
                 )
@@ -290,7 +295,7 @@ class Supervisor:
                 child.restarts += 1
                 self._fork(child)
                 self._write_state()
-                self._log("info", "layer_restarted", name=child.process, times=child.restarts)
+                self._log("info", "layer_restarted", name=child.name, times=child.restarts)
 
     def stop(self) -> None:
         """End all layers: SIGTERM, and SIGKILL for those that do not heed it."""
