@@ -75,7 +75,8 @@ class Part:
     """What one owner has in the loop's epoll: its inbox, a source or an outlet of a layer.
 
     It takes the place of a `select.epoll` of the owner's own, which would be one more system call
-    for each message. ready: the events for a source, which takes them in `drain`.
+    for each message. ready: the events for a source that wants to know which of its descriptors
+    they are of (`belong`), and takes them in `drain`.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class Part:
         self.member = member
         self.source = source
         self.outlet = outlet
+        self.detailed = False
         self.ready: list[tuple[int, int]] = []
 
     def belong(self, member: "Member", source: Source) -> None:
-        """Whom the events concern, where that was not known from the beginning."""
+        """Whom the events concern: a source that takes them from `ready`."""
         self.member = member
         self.source = source
+        self.detailed = True
 
     def register(self, fd: int, mask: int) -> None:
         """As `select.epoll.register`."""

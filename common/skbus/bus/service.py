@@ -116,7 +116,8 @@ class Service(Member):
             if outlet.retry_at:
                 self._unconnected.add(outlet)
         elif part.source is not None:
-            part.ready.append((fd, mask))
+            if part.detailed:
+                part.ready.append((fd, mask))
             self.hot.add(part.source)
         else:
             self.inbox.ready.append((fd, mask))

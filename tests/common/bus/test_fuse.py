@@ -167,6 +167,9 @@ def test_each_has_its_control_socket_and_its_level(tmp_path: Path) -> None:
         await ask("b", "log_level", "debug")
         assert [await ask(name, "log_level_get") for name in ("a", "b")] == ["info", "debug"]
         assert (a.net.tracing, b.net.tracing) == (False, True)
+        fds = [fd for each in services for source in each.sources for fd in source.filenos()]
+        parts = [one.owner(fd) for fd in fds]
+        assert [part is not None and part.ready for part in parts] == [[], []], "nobody takes them"
         for each in services:
             each.logger.debug("whispered")
             each.net.info("said", whose=each.net.name)
