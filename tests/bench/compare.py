@@ -16,8 +16,10 @@ after Ctrl-C. Even then the figures so far are reported.
 import argparse
 import json
 import signal
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import tomllib
 from collections.abc import Callable
@@ -29,6 +31,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import paired
 import report
+import startup
 import trees
 from bench import names
 from paired import Pair, Row
@@ -36,7 +39,13 @@ from subjects import WORKLOADS, BenchError, Round, Skbus
 
 NOT_COMPARED: Final = ("bulk_out_big",)
 """Needs a lab of its own."""
-KNOWN: Final = tuple(name for name in WORKLOADS if name not in NOT_COMPARED)
+STARTUPS: Final = {
+    "help": ("skbus --help, ms", "skbus --help"),
+    "lab_up": ("skbus lab up, ms", "skbus lab up"),
+    "rebirth": ("a layer's rebirth, ms", "rebirth of "),
+}
+"""name -> (title, how `startup.py` names it); of rebirths it is the mean of all layers"""
+KNOWN: Final = (*(name for name in WORKLOADS if name not in NOT_COMPARED), *STARTUPS)
 
 
 class Side(Skbus):
@@ -150,6 +159,43 @@ def measure(
         down(here)
 
 
+def measure_startups(
+    base: trees.Tree, here: trees.Tree, rows: list[Row], pairs: int, step: Callable[[str], None]
+) -> None:
+    """Pairs of starts, into the rows of one build."""
+    layers = list(startup.LAYERS) if any(row.name == "rebirth" for row in rows) else []
+    with tempfile.TemporaryDirectory(prefix="skbus-compare-") as cache:
+        sides = []
+        for tree, title in ((base, "base"), (here, "here")):
+            place = Path(cache, f"tree-{title}")
+            place.mkdir()
+            (place / ".venv").symlink_to(tree.path / rows[0].build)
+            sides.append(startup.Tree(place, title, Path(cache), bytecode=True))
+        for n in range(-1, pairs):  # the first is not counted: it writes byte code
+            step(f"{rows[0].build}, start {n + 1}")
+            try:
+                for side in sides if n % 2 else sides[::-1]:
+                    side.took = {}
+                    side.round(layers)
+                if n >= 0:
+                    for row in rows:
+                        row.pairs.append(Pair(*(_took(side.took, row.name) for side in sides)))
+            except (SystemExit, OSError, KeyError, ValueError) as e:
+                for row in rows:
+                    row.failures.append(f"{type(e).__name__}: {e}")
+
+
+def _took(figures: dict[str, list[float]], name: str) -> float:
+    """Seconds of one start."""
+    found = [ms for what, every in figures.items() for ms in every if _is(what, name)]
+    return statistics.fmean(found) / 1000
+
+
+def _is(what: str, name: str) -> bool:
+    told = STARTUPS[name][1]
+    return what.startswith(told) if name == "rebirth" else what == told
+
+
 def run(
     base: trees.Tree, here: trees.Tree, chosen: argparse.Namespace, console: Console
 ) -> tuple[list[Row], bool]:
@@ -173,7 +219,9 @@ def run(
     done = -1
     try:
         with Progress(*columns, console=console, transient=True) as progress:
-            total = len(sides) * chosen.pairs * len(chosen.only)
+            kinds = sum(name in WORKLOADS for name in chosen.only)
+            starts_too = chosen.pairs + 1 if set(STARTUPS) & set(chosen.only) else 0
+            total = len(sides) * (chosen.pairs * kinds + starts_too)
             task = progress.add_task("", total=total)
 
             def step(what: str) -> None:
@@ -184,9 +232,21 @@ def run(
                     console.print(f"{done + 1}/{total} {what}", highlight=False)
 
             for build, (before, after) in sides.items():
-                found = [Row(build, w, WORKLOADS[w].title, False, [], []) for w in chosen.only]
-                rows += found
-                measure(before, after, found, chosen, step)
+                found = [
+                    Row(build, w, WORKLOADS[w].title, False, [], [])
+                    for w in chosen.only
+                    if w in WORKLOADS
+                ]
+                starts = [
+                    Row(build, w, STARTUPS[w][0], True, [], [])
+                    for w in chosen.only
+                    if w in STARTUPS
+                ]
+                rows += found + starts
+                if found:
+                    measure(before, after, found, chosen, step)
+                if starts:
+                    measure_startups(base, here, starts, chosen.pairs, step)
         return rows, False
     except KeyboardInterrupt:
         return rows, True

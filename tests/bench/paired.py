@@ -156,7 +156,15 @@ def _figure(value: float, is_time: bool) -> str:
 
 
 def _short(ratio: float) -> str:
-    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.1f}" if ratio < 100 else f"{ratio:.3g}"
+    return (
+        f"{ratio:.2f}"
+        if ratio < 10
+        else f"{ratio:.1f}"
+        if ratio < 100
+        else f"{ratio:.0f}"
+        if ratio < 1000
+        else ">999"
+    )
 
 
 def _line(what: str, *cells: str) -> str:

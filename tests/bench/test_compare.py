@@ -235,6 +235,20 @@ def test_a_state_beside_itself(tmp_path: Path) -> None:
 
 @pytest.mark.lab
 @pytest.mark.slow
+def test_starts_are_compared(tmp_path: Path) -> None:
+    """A layer that dies, the command, and a lab: in pairs, as rounds are."""
+    chosen = ("HEAD", "--subjects", "interpreted", "--only", "help,lab_up,rebirth", "--pairs", "1")
+    done = compare(*chosen, "--json", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert [(r["name"], r["kind"]) for r in rows] == [
+        ("help", "seconds"), ("lab_up", "seconds"), ("rebirth", "seconds"),
+    ]  # fmt: skip
+    assert all(0 < p[side] < 60 for r in rows for p in r["pairs"] for side in ("base", "here"))
+
+
+@pytest.mark.lab
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     before = labs()
     with subprocess.Popen(
