@@ -41,9 +41,12 @@ MARKERS: Final = ("sendmsg", "sendto", "write", "recvfrom", "recvmsg", "readv", 
 WIDTH: Final = 80
 WAITS: Final = ("epoll_wait", "epoll_pwait", "epoll_ctl", "poll", "ppoll", "pselect6", "futex")
 """Their number depends on who is quicker: counted and shown, but not held."""
-STEADY: Final = ("rr", "datagram")
-"""The works whose other system calls are the same in each round. In a connect-ask-close, an ACK and
-the data behind it may or may not come together."""
+STEADY: Final = {
+    "rr": ("nic.eth0", "ip", "tcp", "application"),
+    "datagram": ("nic.eth0", "ip", "application"),
+}
+"""work -> processes whose other system calls are the same in each round. Elsewhere two messages may
+come together: what an application posts and what it asks for next, an ACK and data."""
 SystemCalls = dict[str, dict[str, int]]
 """process -> name -> how many in one round"""
 

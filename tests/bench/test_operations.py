@@ -140,7 +140,7 @@ def _as_recorded(lab: operations.Lab, work: str, process: str, recorded: dict[st
     lines: list[str] = []
     for _ in range(3):
         found = lab.count(process, work)
-        if work in operations.STEADY:
+        if process in operations.STEADY.get(work, ()):
             lines = operations.differences(
                 operations.steady({process: recorded}), operations.steady({process: found})
             )
