@@ -112,6 +112,7 @@ class TcpCongestionOps:
         return net.ipv4.sysctl_tcp_min_tso_segs
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpReno(TcpCongestionOps):
     """Reno (RFC 5681)."""
 

@@ -11,6 +11,7 @@ path once a round trip. On a path of 1 ms, 31 ms are thirty round trips.
 
 from typing import Final
 
+from skbus.core.compiled import mypyc_attr
 from skbus.core.seq import after
 from skbusd.tcp.const import (
     CA_EVENT_TX_START,
@@ -68,6 +69,7 @@ UPDATE_US: Final = 31_250
 _INFINITE: Final = 1 << 62
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpCubic(TcpCongestionOps):
     """CUBIC."""
 
