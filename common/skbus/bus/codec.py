@@ -153,13 +153,13 @@ def _skb_bytes(entry: AnyEntry, skb: SkBuff, frags: bytes, count: int, inline: b
         return fixed + head + frags + layout.pack(skb.cb)
     except UnfitError as e:
         raise CodecError(f"{entry!r}: {e}") from e
-    except struct.error as e:
+    except struct.error as why:  # compiled, a name has one type in a function
         names = [name for name, _ in SKB_STRUCT]
         values = [getattr(skb, name, 0) for name in names]
         values[names.index("head")] = len(head)
         values[names.index("frags")] = count
         what = unfit_field(names, [code for _, code in SKB_STRUCT], values)
-        raise CodecError(f"{entry!r}: sk_buff.{what}") from e
+        raise CodecError(f"{entry!r}: sk_buff.{what}") from why
 
 
 def _skb_with_frags(entry: AnyEntry, skb: SkBuff, chunks: list[bytes]) -> bytes:
@@ -183,8 +183,8 @@ def _skb_with_frags(entry: AnyEntry, skb: SkBuff, chunks: list[bytes]) -> bytes:
             return _skb_bytes(entry, skb, _pack_place(*frags[0]), 1, False)
         else:
             rows = [_pack_place(*frag) for frag in frags]
-    except struct.error as e:
-        raise CodecError(f"{entry!r}: sk_buff.frags cannot be {frags!r}") from e
+    except struct.error as why:
+        raise CodecError(f"{entry!r}: sk_buff.frags cannot be {frags!r}") from why
     return _skb_bytes(entry, skb, b"".join(rows), len(frags), inline)
 
 
