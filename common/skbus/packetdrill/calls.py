@@ -236,7 +236,7 @@ class Calls:
         script_fd = number(call.result)
 
         def accepted(reply: Reply) -> str | None:
-            fd, (_, port, _), *_ = reply.result
+            fd, (_, port, _) = reply.result
             self.fds[script_fd] = fd
             if not self.sockets.accepted(script_fd, fd, port):
                 return f"a connection that the script does not know, from port {port}"
