@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from skbus.core.abi import ABI
 from skbus.core.entry import BY_NAME, HEADS, AnyEntry, Head
 from skbus.core.layout import UnfitError, unfit_field
-from skbus.core.skbuff import Frag, SkBuff
+from skbus.core.skbuff import COMPILED, Frag, SkBuff
 
 MAX_META: Final = 4 << 20
 MAX_DATA: Final = 64 << 20
@@ -77,6 +77,10 @@ _unpack_place: Final[Any] = _PLACE.unpack_from
 _INLINE: Final = struct.Struct("<?5I")
 """A frag where some are bytes: is this one? Then its last number is their length, and the bytes
 come next in the data frame."""
+_SkbTuple = tuple[
+    int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int,
+    int, int, int, bool, int, bool,
+]  # fmt: skip
 _new: Final[Any] = SkBuff.__new__
 _new_tuple: Final[Any] = tuple.__new__
 
@@ -294,13 +298,14 @@ def _decode_skb(raw: bytes, entry: AnyEntry, inline: "_Inline | None") -> SkBuff
     """The skb of an item, or None where the item is none."""
     if len(raw) < _SKB_SIZE:
         return None
-    skb: SkBuff = _new(SkBuff)
+    skb: SkBuff = SkBuff(data_len=0) if COMPILED else _new(SkBuff)
+    values: _SkbTuple = _unpack_skb(raw)
     (
         skb.id, skb.tstamp, size, start, mac, network, transport, csum_start, skb.csum_offset,
         skb.csum, skb.protocol, skb.dev, skb.skb_iif, skb.gso_size, skb.gso_segs, skb.gso_type,
         skb.hash, skb.mark, skb.priority, skb.vlan_tci, skb.pkt_type, skb.ip_summed, skb.lent,
         count, some_inline,
-    ) = _unpack_skb(raw)  # fmt: skip
+    ) = values  # fmt: skip
     at = _SKB_SIZE + size
     skb.data_len = 0
     if count:

@@ -17,8 +17,6 @@ end. A place that went away meanwhile is noticed by its generation.
 
 from typing import Final
 
-from skbus.core.compiled import mypyc_attr
-
 Place = tuple[int, int, int, int, int]
 """(region, slot, gen, offset, length): `length` bytes in the pool."""
 Frag = Place | bytes
@@ -109,7 +107,6 @@ def frags_joined(first: tuple[Frag, ...], second: tuple[Frag, ...]) -> tuple[Fra
     return first + second
 
 
-@mypyc_attr(serializable=True)
 class SkBuff:
     """One packet; the fields are those of Linux's struct sk_buff.
 
@@ -117,9 +114,6 @@ class SkBuff:
     bytes from the beginning of `head`; -1 means not set. `tstamp` is in ns of the stack's clock.
     `cb` belongs to the layer that holds the skb. At a crossing it carries the callee's arguments,
     which `skbus.core.abi` lists for each entry.
-
-    `serializable` tells mypyc that `SkBuff.__new__` does not call `__init__`. The codec and `clone`
-    set every field themselves.
     """
 
     __slots__ = (
@@ -273,7 +267,7 @@ class SkBuff:
 
     def clone(self) -> "SkBuff":
         """`skb_clone`: the same packet once more, same id. The clone is lent: it owns no slot."""
-        new = SkBuff.__new__(SkBuff)
+        new = SkBuff(data_len=0) if COMPILED else SkBuff.__new__(SkBuff)
         new.cb = self.cb
         new.csum = self.csum
         new.csum_offset = self.csum_offset
@@ -307,3 +301,8 @@ class SkBuff:
             f"<SkBuff {self.id:x} len={self.len} protocol={self.protocol:#06x}"
             f" headlen={self.headlen()} frags={len(self.frags)} gso_size={self.gso_size}>"
         )
+
+
+COMPILED: Final = not hasattr(SkBuff, "__slots__")
+"""Then `SkBuff()` is the quickest way to an skb whose fields the caller sets; else it is `__new__`,
+which compiled code cannot call without `__init__`."""
