@@ -52,7 +52,7 @@ def test_byte_by_byte() -> None:
     assert out == [[b"a" * 300, b"", b"b"]]
 
 
-@pytest.mark.parametrize("size", [0, 1, 254, 255, 256, 70_000])
+@pytest.mark.parametrize("size", [0, 1, 6, 7, 8, 254, 255, 256, 70_000])
 def test_a_message_that_comes_alone(size: int) -> None:
     frame = bytes(size)
     message = encode_message((frame,))
@@ -60,6 +60,12 @@ def test_a_message_that_comes_alone(size: int) -> None:
     assert out == [[frame], [frame], [frame, b"x"], [frame]]
     _, out = pull(preamble(b"PUSH") + b"\x01\x01a", message)
     assert out == [[b"a", frame]]
+
+
+def test_a_message_that_comes_alone_and_is_too_long_is_refused() -> None:
+    message = encode_message((bytes(LIMIT + 1),))
+    with pytest.raises(ZmtpError, match=f"{LIMIT + 1} bytes"):
+        pull(preamble(b"PUSH"), message)
 
 
 def test_a_short_message_before_ready_is_refused() -> None:
