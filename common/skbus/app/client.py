@@ -198,7 +198,10 @@ class Client:
             channel.close()
             raise
         self._channels.append(channel)
-        # Not before it has gone: a request that tells of it waits for it.
+        self.has_posted()
+
+    def has_posted(self) -> None:
+        """A post has gone. Not before that: a request that tells of it waits for it."""
         with self._lock:
             self.posted += 1
 
@@ -487,11 +490,14 @@ class Channel:
 class Mux:
     """Many calls at once through one DEALER, for an event loop; used by one thread.
 
-    Its descriptor is readable as long as there are replies.
+    Its descriptor is readable as long as there are replies. Calls that callbacks make go out
+    together. credit: replies shall give credit, and the owner posts.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, credit: bool = False) -> None:
         self.client = client
+        # Nothing that we send comes before our own posts.
+        self._posted = 0 if credit else -1
         self._sock = client.dealer()
         self._req = 0
         self._waiting: dict[int, Callable[[int, Any, bytes], None]] = {}
@@ -514,15 +520,25 @@ class Mux:
         self._req += 1
         req = self._req
         self._waiting[req] = callback
-        meta = encode_request(req, name, *args)
+        self._send(encode_ordered(req, self._posted, name, args), data)
+        return req
+
+    def post(self, name: str, fd: int, data: bytes = b"") -> None:
+        """A call without a reply (`skbus.core.syscall.POSTABLE`)."""
+        self._send(encode_ordered(POSTED, 0, name, (fd,)), data)
+        self.client.has_posted()
+
+    def _send(self, meta: bytes, data: bytes) -> None:
+        sock = self._sock
         try:
             if data:
-                self._sock.send(meta, data)
+                sock.write(meta, data)
             else:
-                self._sock.send(meta)
+                sock.write(meta)
+            if not self._draining:
+                sock.flush()
         except ConnectionError:
             pass  # it has gone; its end is told by `Client.life`
-        return req
 
     def cancel(self, req: int) -> None:
         """Ask for a call to end now; its callback is still called, with EINTR or the result."""
@@ -555,6 +571,8 @@ class Mux:
                     callback(err, result, frames[1] if len(frames) > 1 else b"")
         finally:
             self._draining = False
+            with contextlib.suppress(ConnectionError):
+                sock.flush()
 
     def fail_all(self) -> None:
         """The socket layer has gone: every call ends with ENETDOWN."""

@@ -37,6 +37,8 @@ RETRY: Final = 1_000_000
 _NAP: Final = 0.005
 """Seconds of waiting without trio."""
 _NAP_NS: Final = 5_000_000
+_TASKS_EVERY: Final = 256
+"""Passes in a row, after which other tasks, and cancellation, get their turn."""
 
 Events = Sequence[tuple[int, int]]
 
@@ -212,7 +214,7 @@ class Loop:
             events: Events = epoll.poll(0)
             while not self._stop:
                 passes += 1
-                if passes % 32 == 0:
+                if passes % _TASKS_EVERY == 0:
                     await trio.lowlevel.checkpoint()
                 if self.pass_once(events):
                     events = epoll.poll(0)

@@ -458,7 +458,15 @@ class Dealer:
 
     def send(self, *frames: bytes) -> None:
         """Send a message. If a handler raises meanwhile, its rest goes before the next message."""
+        self.write(*frames)
+        self.flush()
+
+    def write(self, *frames: bytes) -> None:
+        """Send a message, together with others, at the next `flush` at the latest."""
         self._out.write(encode_message(frames))
+
+    def flush(self) -> None:
+        """Send what was written."""
         while True:
             try:
                 self._out.flush()

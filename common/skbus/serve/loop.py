@@ -15,7 +15,8 @@ from typing import Any, Final
 import trio
 
 from skbus import socket
-from skbus.app.client import Client, Mux, get_client, os_error
+from skbus.app.client import INLINE_MAX, Client, Mux, get_client, os_error
+from skbus.core.syscall import POST_COST
 
 _BACKLOG: Final = 1024
 _ACCEPTS: Final = 4
@@ -32,6 +33,8 @@ class Connection:
         self.loop = loop
         self.fd = fd
         self.closed = False
+        self.credit = 0
+        """Bytes that may be posted: sent without a reply (`skbus.core.syscall`)."""
         self._closing = False
         self._sends = 0
         self._receiving = False
@@ -73,6 +76,12 @@ class Connection:
 
     def send(self, data: bytes | memoryview) -> None:
         """Send all of it; `sent` is called when it has been taken."""
+        cost = len(data) + POST_COST
+        if cost <= self.credit and len(data) <= INLINE_MAX and data and not self._sends:
+            self.credit -= cost
+            self.loop.mux.post("post", self.fd, bytes(data))
+            self.sent()
+            return
         self._sends += 1
         self._send(memoryview(data))
 
@@ -81,6 +90,8 @@ class Connection:
         rest = view[len(inline) + sum(p[4] for p in places) :]
 
         def answered(err: int, result: Any, _: bytes) -> None:
+            if not err:
+                self.credit = result[1] if isinstance(result, tuple) else 0
             if err:
                 self._sends -= 1
                 self.close()
@@ -105,7 +116,10 @@ class Connection:
         """Close now."""
         if not self.closed:
             self.closed = True
-            self.loop.mux.submit(_ignore, "close", self.fd)
+            if self.credit:
+                self.loop.mux.post("close", self.fd)
+            else:
+                self.loop.mux.submit(_ignore, "close", self.fd)
             self.loop.forget(self)
 
 
@@ -120,7 +134,7 @@ class ServerLoop:
         self, host: str, port: int, connection: Callable[["ServerLoop", int], Connection]
     ) -> None:
         self.client: Client = get_client()
-        self.mux = Mux(self.client)
+        self.mux = Mux(self.client, credit=True)
         self.listener = socket.create_server((host, port), backlog=_BACKLOG)
         self.connections: set[Connection] = set()
         self._accepts = 0
@@ -203,5 +217,6 @@ class ServerLoop:
         if err:
             return
         connection = self._connection(self, result[0])
+        connection.credit = result[2] if len(result) > 2 else 0
         self.connections.add(connection)
         connection.start()
