@@ -200,10 +200,10 @@ class Client:
         self._channels.append(channel)
         self.has_posted()
 
-    def has_posted(self) -> None:
-        """A post has gone. Not before that: a request that tells of it waits for it."""
+    def has_posted(self, posts: int = 1) -> None:
+        """Posts have gone. Not before that: a request that tells of them waits for them."""
         with self._lock:
-            self.posted += 1
+            self.posted += posts
 
     def alive(self) -> bool:
         """Is the socket layer that knows us still there?"""
@@ -498,6 +498,8 @@ class Mux:
         self.client = client
         # Nothing that we send comes before our own posts.
         self._posted = 0 if credit else -1
+        self._unsent = 0
+        """Posts that have not gone yet: nobody may wait for them."""
         self._sock = client.dealer()
         self._req = 0
         self._waiting: dict[int, Callable[[int, Any, bytes], None]] = {}
@@ -525,8 +527,8 @@ class Mux:
 
     def post(self, name: str, fd: int, data: bytes = b"") -> None:
         """A call without a reply (`skbus.core.syscall.POSTABLE`)."""
+        self._unsent += 1
         self._send(encode_ordered(POSTED, 0, name, (fd,)), data)
-        self.client.has_posted()
 
     def _send(self, meta: bytes, data: bytes) -> None:
         sock = self._sock
@@ -536,9 +538,15 @@ class Mux:
             else:
                 sock.write(meta)
             if not self._draining:
-                sock.flush()
+                self._flush()
         except ConnectionError:
             pass  # it has gone; its end is told by `Client.life`
+
+    def _flush(self) -> None:
+        self._sock.flush()
+        if self._unsent:
+            posts, self._unsent = self._unsent, 0
+            self.client.has_posted(posts)
 
     def cancel(self, req: int) -> None:
         """Ask for a call to end now; its callback is still called, with EINTR or the result."""
@@ -572,7 +580,7 @@ class Mux:
         finally:
             self._draining = False
             with contextlib.suppress(ConnectionError):
-                sock.flush()
+                self._flush()
 
     def fail_all(self) -> None:
         """The socket layer has gone: every call ends with ENETDOWN."""
