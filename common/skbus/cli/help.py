@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from skbus.cli.commands import COMMANDS
+from skbus.stack.interrupt import Importing
 
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)", re.DOTALL)
 
@@ -98,10 +99,11 @@ class _Imported(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._found:
-            module = importlib.import_module(COMMANDS[name][0])
-            group = typer.Typer(cls=Group, rich_markup_mode=None)
-            module.register(group)
-            self._found |= typer.main.get_group(group).commands
+            with Importing():
+                module = importlib.import_module(COMMANDS[name][0])
+                group = typer.Typer(cls=Group, rich_markup_mode=None)
+                module.register(group)
+                self._found |= typer.main.get_group(group).commands
         return self._found[name]
 
     def __setitem__(self, name: str, command: Any) -> None:

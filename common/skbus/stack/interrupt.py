@@ -17,6 +17,19 @@ def _end(*_: object) -> None:
     os._exit(STATUS)
 
 
+class Importing:
+    """A block that imports: Ctrl-C ends this process without a word, as within `run`'s `load`."""
+
+    def __enter__(self) -> None:
+        self._old = signal.getsignal(signal.SIGINT)
+        if self._old is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _end)
+
+    def __exit__(self, *_: object) -> None:
+        if self._old is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._old)
+
+
 def run(load: "Callable[[], Callable[[], Any]]") -> "Any":
     """Run a command, which `load` imports.
 

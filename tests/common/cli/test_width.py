@@ -80,6 +80,8 @@ def huge(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> RunDir:
     flows = ("born", "received", "sent", "consumed", "dropped", "held")
     status = {
         "epoch": HUGE,
+        "pid": HUGE,
+        "fused": ["ip"],
         "conservation": dict.fromkeys(flows, HUGE),
         "drops": {"SKB_DROP_REASON_NO_SOCKET": HUGE},
         "core": {"route_cache": HUGE},

@@ -20,6 +20,7 @@ from skbus.core.syscall import (
     SendmsgArgs,
     encode_ordered,
 )
+from skbus.core.uapi import SOL_SOCKET
 from skbusd.socket import uapi
 from skbusd.socket.files import MAX_DEFERRED
 
@@ -82,10 +83,10 @@ def test_connect_and_accept_give_credit(stack: "Stack") -> None:
 
 def test_there_is_none_where_a_send_could_tell_more(stack: "Stack") -> None:
     fd, _ = stack.connected()
-    stack.call("setsockopt", fd, 1, uapi.SO_LINGER, struct.pack("=ii", 1, 5))
+    stack.call("setsockopt", fd, SOL_SOCKET, uapi.SO_LINGER, struct.pack("=ii", 1, 5))
     assert send(stack, fd) == 1
     small, _ = stack.connected()
-    stack.call("setsockopt", small, 1, uapi.SO_SNDBUF, struct.pack("=i", 8192))
+    stack.call("setsockopt", small, SOL_SOCKET, uapi.SO_SNDBUF, struct.pack("=i", 8192))
     ask(stack, 9, 0, "sendmsg", *SendmsgArgs(small), data=b"x")
     stack.answer_all()
     assert answers(stack)[9] == (0, 1)
