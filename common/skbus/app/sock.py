@@ -567,6 +567,7 @@ class socket(Messages):
         if fd < 0:
             return
         client = self._client
+        credit, self._credit = self._credit, 0
         number, self._poll_fd = self._poll_fd, -1
         if number >= 0:
             client.poll_fds.pop(number, None)
@@ -577,7 +578,7 @@ class socket(Messages):
         try:
             for result, _ in self._stash:
                 self._close_stashed(result)
-            if self._credit:
+            if credit:
                 client.post("close", fd)
             else:
                 client.call("close", fd)

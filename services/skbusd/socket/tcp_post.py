@@ -62,7 +62,10 @@ def with_credit(call: Call, result: object) -> object:
 
 def tcp_post(net: SocketNet, client: Client, fd: int, data: bytes) -> None:
     """Posted bytes go to tcp, whatever else the buffer was filled with meanwhile. Where the
-    connection has ended they are lost, as those in a send buffer are."""
+    connection has ended they are lost, as those in a send buffer are.
+
+    What a system call goes through one after the other is one here, as nothing is to be chosen.
+    """
     sock = client.fdt.get(fd)
     sk = sock.sk if sock is not None else None
     if not isinstance(sk, TcpSock) or not data:
@@ -77,5 +80,6 @@ def tcp_post(net: SocketNet, client: Client, fd: int, data: bytes) -> None:
         tcp_stream_broken(net, sk)
         return
     if net.tracing:
-        net.trace("tcp_post", sk=sk.number, size=len(data))
+        for function in ("sock_write", "sock_sendmsg", "inet_sendmsg"):
+            net.trace(function, sk=sk.number, size=len(data))
     tcp_send_bytes(net, sk, data, 0, sk_stream_exact(sk))

@@ -180,3 +180,14 @@ def test_what_cannot_be_posted_is_refused(stack: "Stack") -> None:
         meta = msgpack.packb([3, 6, posted, "close", fd])
         stack.core.request(stack.client + b"\0\0\0\1", meta, b"")
         assert answers(stack)[6][0] == errno.EINVAL
+
+
+def test_a_post_is_traced_as_the_system_call_is(stack: "Stack") -> None:
+    fd, _ = stack.connected()
+    stack.net.tracing = True
+    ask(stack, POSTED, 0, "post", fd, data=b"abc")
+    posted = [event.function for event in stack.net.trace_events]
+    stack.net.trace_events.clear()
+    ask(stack, 1, 1, "sendmsg", *SendmsgArgs(fd), data=b"abc")
+    assert posted == [event.function for event in stack.net.trace_events]
+    assert posted[-1] == "tcp_sendmsg"
