@@ -116,7 +116,8 @@ class Net:
         self.skb_dropped = 0
         self.barriers: Any = None
         """The `skbus.bus.barrier.Barriers` of this process, set by its shell."""
-        self._next_id = (rand.getrandbits(31) << 32) | 1
+        # Of 16 hexadecimal digits, so that columns of logs stand below each other.
+        self._next_id = ((rand.getrandbits(31) | 1 << 30) << 32) | 1
         self._prune_timer: Timer[Any] = Timer(_prune_regions)
         pool.mapped = self._region_mapped
 
