@@ -166,12 +166,7 @@ class Client:
         Where it is interrupted, `rescue` or `nothing` is told; none of them if the socket layer
         does not answer.
         """
-        if self.forked:
-            raise OSError(errno.EBADF, "this socket was made before fork(), by the parent")
-        try:
-            channel = self._channels.pop()
-        except IndexError:
-            channel = Channel(self)
+        channel = self._channel()
         try:
             err, result, reply = channel.call(name, args, data, rescue, nothing)
         finally:
@@ -186,12 +181,7 @@ class Client:
     def post(self, name: str, fd: int, data: bytes = b"") -> None:
         """A call without a reply (`skbus.core.syscall.POSTABLE`). OSError if the socket layer is
         gone."""
-        if self.forked:
-            raise OSError(errno.EBADF, "this socket was made before fork(), by the parent")
-        try:
-            channel = self._channels.pop()
-        except IndexError:
-            channel = Channel(self)
+        channel = self._channel()
         try:
             channel.post(name, (fd,), data)
         except BaseException:
@@ -199,6 +189,15 @@ class Client:
             raise
         self._channels.append(channel)
         self.has_posted()
+
+    def _channel(self) -> "Channel":
+        """A channel that nobody uses. EBADF in a child of fork."""
+        if self.forked:
+            raise OSError(errno.EBADF, "this socket was made before fork(), by the parent")
+        try:
+            return self._channels.pop()
+        except IndexError:
+            return Channel(self)
 
     def has_posted(self, posts: int = 1) -> None:
         """Posts have gone. Not before that: a request that tells of them waits for them."""
