@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Run the command line."""
-    interrupt.run(_load)
+    interrupt.run(_load, begins=True)
 
 
 def _load() -> "Callable[[], None]":

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from skbus.cli.commands import COMMANDS
-from skbus.stack.interrupt import Importing
+from skbus.stack import interrupt
 
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)", re.DOTALL)
 
@@ -51,8 +51,24 @@ def plain_words(text: str) -> str:
     return text
 
 
+class _Begin(typer.Context):
+    """Of a command whose arguments have been read."""
+
+    def invoke(self, *args: Any, **named: Any) -> Any:
+        """Call its function; Ctrl-C is for that from now on."""
+        interrupt.begin()
+        return super().invoke(*args, **named)
+
+
 class Group(TyperGroup):
     """A group of commands."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command, or None."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None:
+            command.context_class = _Begin
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; a mistake in its options is said in our words."""
@@ -99,11 +115,10 @@ class _Imported(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._found:
-            with Importing():
-                module = importlib.import_module(COMMANDS[name][0])
-                group = typer.Typer(cls=Group, rich_markup_mode=None)
-                module.register(group)
-                self._found |= typer.main.get_group(group).commands
+            module = importlib.import_module(COMMANDS[name][0])
+            group = typer.Typer(cls=Group, rich_markup_mode=None)
+            module.register(group)
+            self._found |= typer.main.get_group(group).commands
         return self._found[name]
 
     def __setitem__(self, name: str, command: Any) -> None:

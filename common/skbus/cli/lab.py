@@ -102,7 +102,8 @@ def up(
     )
     effective = Config.load(config, {**flags, "devices": [device], "run_dir": str(run.path)})
     options.say_if_all_are_interpreted(effective)
-    found = lab.up(run, effective.to_json(), lab.Cable(mtu or 0, gso_max_size or 0))
+    cable = lab.Cable(mtu or 0, gso_max_size or 0)
+    found = lab.up(run, effective.to_json(), cable, last=True)
     if as_json or not sys.stdout.isatty():
         print(json.dumps(found))
         return

@@ -101,12 +101,14 @@ CABLE: Final = Cable()
 
 
 def up(
-    run: RunDir, config_json: str, cable: Cable = CABLE, *, tied: bool = False
+    run: RunDir, config_json: str, cable: Cable = CABLE, *, tied: bool = False, last: bool = False
 ) -> dict[str, Any]:
     """Start a lab; returns what `status` does, once the stack answers the kernel.
 
     config_json: `Config.to_json` with the device DEV. tied: it ends when this process does,
-    however that ends. LabError if it does not come up: then, and after Ctrl-C, nothing is left.
+    however that ends. last: this process has no other task, so that SIGINT is ignored from the
+    instant in which the lab is up. LabError if it does not come up: then, and after Ctrl-C,
+    nothing is left.
     """
     if is_up(run):
         raise LabError(f"`skbus up` runs in {run.path}: `skbus lab up --name NAME` is beside it")
@@ -122,7 +124,10 @@ def up(
             lock = run.lock()
             try:
                 run.write_text("config.json", config_json)
-                return _start(run, lock, cable, tied, mask)
+                found = _start(run, lock, cable, tied, mask)
+                if last:
+                    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also one that waits already
+                return found
             finally:
                 os.close(lock)
         except RunDirError:

@@ -10,8 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -127,6 +129,38 @@ def test_lab_up(name: str, moment: float) -> None:
     assert not run.exists()
     assert processes_of(run) == []
     assert lost_pools() <= before
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_in_the_instant_in_which_a_lab_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: bool
+) -> None:
+    """Where nothing follows, the lab stays, and the status is 0; elsewhere its caller hears it."""
+
+    def start(*_: object) -> dict[str, object]:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # pytest has other threads, too
+        return {"up": True}
+
+    monkeypatch.setattr(lab, "_start", start)
+    old = signal.getsignal(signal.SIGINT)
+    try:
+        with nullcontext() if last else pytest.raises(KeyboardInterrupt):
+            assert lab.up(RunDir(tmp_path / "run"), "{}", last=last) == {"up": True}
+        assert (signal.getsignal(signal.SIGINT) is signal.SIG_IGN) is last
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def test_who_ignores_it_does_so_to_the_end() -> None:
+    program = """
+import os, signal, time
+from skbus.stack import interrupt
+def command():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+interrupt.run(lambda: command)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)
 
 
 @pytest.mark.lab
