@@ -6,6 +6,8 @@ import pytest
 from skbus.app.client import CHUNKS, INLINE_MAX, PUT_MAX, REGION_CLASSES, Client
 from skbus.core.pool import Allocator, Pool
 
+pytestmark = pytest.mark.interpreted  # a class of its own inherits from the client's
+
 REGION = 4
 
 

@@ -212,6 +212,7 @@ def test_two_threads_share_a_socket(loopback: Loopback) -> None:
         assert (one._readers, len(one._stash)) == (0, 0)
 
 
+@pytest.mark.interpreted
 def test_a_waiting_thread_gets_what_another_read_ahead(loopback: Loopback) -> None:
     """It came to wait just before the other had its reply."""
     with udp_pair() as (one, two):

@@ -490,8 +490,7 @@ def test_the_stack_ends(loopback: Loopback) -> None:
         assert [e.errno for e in errors] == [errno.ENETDOWN]
         with pytest.raises(OSError, match="has ended"):
             two.send(b"x")
-    client = get_client.__globals__["_clients"].pop(loopback.run.path)
-    client.close()
+    client._clients.pop(loopback.run.path).close()
 
 
 # ---- unmodified programs ------------------------------------------------------------------
