@@ -707,8 +707,8 @@ def test_nothing_of_a_dead_channel_is_sent_elsewhere(loopback: Loopback) -> None
     loopback.stop()
     with pytest.raises(OSError, match="Broken pipe"):
         dealer.send(b"a request that nobody takes")
+    a, b = stdlib.socketpair()  # before the number is free
     dealer.close()
-    a, b = stdlib.socketpair()
     with a, b:
         os.dup2(a.fileno(), number)
         del dealer
