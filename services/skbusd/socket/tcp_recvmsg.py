@@ -127,7 +127,7 @@ def _take(net: SocketNet, sk: TcpSock, parts: Parts, size: int, may_stop: bool) 
         if skb.data_len > 65536 and (taken := skb_hand_over_frags(skb, parts, room)):
             sk.sk_rmem_alloc -= taken
             continue
-        if may_stop and parts.size >= size >> 1 and skb.data_len > 4096:
+        if may_stop and 0 < size >> 1 <= parts.size and skb.data_len > 4096:
             break
         take = min(room, MAX_DATA // 2)
         skb_copy_datagram(net, skb, parts, 0, take)

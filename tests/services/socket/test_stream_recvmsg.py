@@ -242,3 +242,15 @@ def test_ip_options_of_a_stream() -> None:
         return int(before - after)
 
     assert run(talk) == 8
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_byte_of_a_big_skb_is_no_end_of_the_file(size: int) -> None:
+    """A read that is shorter than the skb in front of it takes what it asks for."""
+
+    async def talk(host: Host, one: SimSocket, two: SimSocket) -> list[int]:
+        await one.sendall(bytes(100_000))
+        await settle(host, 50)
+        return [len(await two.recv(size)) for _ in range(5)]
+
+    assert run(talk) == [size] * 5
