@@ -160,6 +160,7 @@ def test_the_rings_pass_the_message_on() -> None:
 
 @pytest.mark.lab
 @pytest.mark.slow
+@pytest.mark.interpreted
 def test_a_round_trip_of_a_lab_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if why := timeline.why_not():
         pytest.skip(why)
