@@ -107,8 +107,8 @@ def up(
 
     config_json: `Config.to_json` with the device DEV. tied: it ends when this process does,
     however that ends. last: this process has no other task, so that SIGINT is ignored from the
-    instant in which the lab is up. LabError if it does not come up: then, and after Ctrl-C,
-    nothing is left.
+    instant in which the lab is up; else a caller whom it reaches then ends the lab by `down`.
+    LabError if it does not come up: then, and after Ctrl-C before that instant, nothing is left.
     """
     if is_up(run):
         raise LabError(f"`skbus up` runs in {run.path}: `skbus lab up --name NAME` is beside it")

@@ -153,7 +153,7 @@ def test_in_the_instant_in_which_a_lab_is_up(
 
 def test_who_ignores_it_does_so_to_the_end() -> None:
     program = """
-import os, signal, time
+import os, signal
 from skbus.stack import interrupt
 def command():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
